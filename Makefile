@@ -1,0 +1,15 @@
+# pg_uncache: an ordinary PGXS extension, plus `make demo` and `make test`.
+
+EXTENSION = pg_uncache
+MODULE_big = pg_uncache
+DATA = sql/pg_uncache--1.0.sql
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+
+PG_CPPFLAGS = -I$(srcdir)/src
+PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-field-initializers \
+	-Wno-sign-compare -fvisibility=hidden
+SHLIB_LINK = -lhiredis
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)

@@ -1,0 +1,28 @@
+/*
+ * compat.h
+ *	  The newest spelling of a PostgreSQL API, brought to older majors.
+ *
+ * This is the only file that looks at PG_VERSION_NUM.  The code elsewhere is
+ * written for the newest major; what an older one spells differently is
+ * translated here.
+ */
+#ifndef UNCACHE_COMPAT_H
+#define UNCACHE_COMPAT_H
+
+#include "postgres.h"
+
+#if PG_VERSION_NUM < 150000
+#error "pg_uncache needs PostgreSQL 15 or later"
+#endif
+
+#include "storage/proc.h"
+
+#if PG_VERSION_NUM < 170000
+#define MyProcNumber	(MyProc->pgprocno)
+#define INVALID_PROC_NUMBER (-1)
+typedef int ProcNumber;
+#define GetNumberFromPGProc(proc) ((proc)->pgprocno)
+#define GetPGProcByNumber(n) (&ProcGlobal->allProcs[(n)])
+#endif
+
+#endif							/* UNCACHE_COMPAT_H */

@@ -1,0 +1,70 @@
+/*
+ * item.h
+ *	  The packed form of invalidations, as the pending set, the outbox and the
+ *	  ring carry them.
+ *
+ * Invalidations travel as a byte string of items, one after the other:
+ *
+ *		tag		1 byte	kind, plus ITEM_HAS_RULE when a rule follows
+ *		rule	4 bytes	OID of the rule (little endian); without it the item
+ *						belongs to the same rule as the item before it
+ *		length	1-3 bytes	LEB128
+ *		bytes	length bytes
+ *
+ * The first item of a string always has ITEM_HAS_RULE; rule 0 stands for a key
+ * that no rule made (invalidate_keys).  The form is read back from disk by the
+ * worker, so the decoder trusts nothing: a string that does not parse is
+ * reported, never followed.
+ */
+#ifndef UNCACHE_ITEM_H
+#define UNCACHE_ITEM_H
+
+#include "postgres.h"
+
+typedef enum ItemKind
+{
+	ITEM_KEY = 1,				/* a key, complete with prefix, in UTF-8 */
+	ITEM_GLOB = 2,				/* a Redis glob from invalidate_pattern() */
+	ITEM_KEYPATTERN = 3,		/* text of a key pattern (keypattern.h) */
+	ITEM_FRAGMENT = 4,			/* piece of a key too long for one row */
+} ItemKind;
+
+#define ITEM_HAS_RULE	0x80
+
+/* A rendered key may be this long; so no item's bytes are ever longer. */
+#define ITEM_MAX_BYTES	(64 * 1024)
+
+/* Room that any item's tag, rule and length need at most. */
+#define ITEM_MAX_HEAD	(1 + 4 + 3)
+
+typedef struct Item
+{
+	ItemKind	kind;
+	Oid			rule;			/* InvalidOid: none */
+	const char *bytes;			/* not null-terminated */
+	uint32		len;
+} Item;
+
+typedef struct ItemReader
+{
+	const char *next;
+	const char *end;
+	Oid			rule;
+} ItemReader;
+
+/*
+ * Write an item at "to", which has room for ITEM_MAX_HEAD + item->len bytes.
+ * "rule" is in and out: the rule of the item before, or NULL for the first.
+ * Returns the number of bytes written.
+ */
+extern size_t item_write(char *to, const Item *item, const Oid *previous_rule);
+
+extern void item_reader_init(ItemReader *reader, const char *bytes, size_t len);
+
+/*
+ * Read the next item.  Returns 1 and fills *item (whose bytes point into the
+ * string), 0 at the end, -1 where the string is damaged.
+ */
+extern int	item_read(ItemReader *reader, Item *item);
+
+#endif							/* UNCACHE_ITEM_H */

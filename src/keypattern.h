@@ -1,0 +1,48 @@
+/*
+ * keypattern.h
+ *	  Which keys a template can produce: the text form that travels to the
+ *	  worker, the Redis glob that finds candidates, and the exact check.
+ *
+ * A key pattern is text: literal parts, in which "{" and "}" are doubled, and
+ * between them a class in braces that says what may stand there:
+ *
+ *		{integer}	an optional minus sign and digits
+ *		{uuid}		a uuid in its usual lower-case form
+ *		{boolean}	"t" or "f" as the type's output has it
+ *		{any}		anything, the empty text included
+ *		...			(keypattern.c has the whole list)
+ *
+ * so the template user:{id} with an integer column yields user:{integer}.
+ * These functions need nothing of a running server, so that they can be fuzzed.
+ */
+#ifndef UNCACHE_KEYPATTERN_H
+#define UNCACHE_KEYPATTERN_H
+
+#include "postgres.h"
+
+typedef struct KeyPattern KeyPattern;
+
+/* Parse the text form; NULL where it is malformed.  Made with malloc. */
+extern KeyPattern *keypattern_parse(const char *text, size_t len);
+
+/* A key pattern that is a plain Redis glob, from invalidate_pattern(). */
+extern KeyPattern *keypattern_from_glob(const char *glob, size_t len);
+
+extern void keypattern_free(KeyPattern *pattern);
+
+/*
+ * The glob to give to SCAN MATCH (null-terminated; belongs to the pattern).
+ * It finds at least every key that the pattern matches.
+ */
+extern const char *keypattern_glob(const KeyPattern *pattern);
+
+/* The literal text at its beginning, unescaped, for sharing one SCAN. */
+extern const char *keypattern_literal_head(const KeyPattern *pattern, size_t *len);
+
+/* Whether the pattern covers this key. */
+extern bool keypattern_matches(const KeyPattern *pattern, const char *key, size_t len);
+
+/* Redis's own glob rules: * ? [a-z] [^a] and backslash. */
+extern bool glob_matches(const char *glob, size_t globlen, const char *key, size_t len);
+
+#endif							/* UNCACHE_KEYPATTERN_H */

@@ -1,0 +1,59 @@
+/*
+ * outbox.h
+ *	  The outbox: the tables in which committing transactions leave their
+ *	  invalidations, and the truth about what has to be deleted.
+ */
+#ifndef UNCACHE_OUTBOX_H
+#define UNCACHE_OUTBOX_H
+
+#include "postgres.h"
+#include "access/transam.h"
+#include "storage/block.h"
+#include "storage/itemptr.h"
+#include "utils/rel.h"
+
+#include "shmem.h"
+
+/* Columns of every outbox table. */
+enum OutboxColumn
+{
+	OUTBOX_XID = 1,				/* xid8: top-level transaction */
+	OUTBOX_CHUNK,				/* int4: 0, 1, ... within the transaction */
+	OUTBOX_AT,					/* timestamptz: when it was written */
+	OUTBOX_ITEMS,				/* bytea: packed items (item.h) */
+	OUTBOX_ATTEMPTS,			/* int4: how often Redis refused it */
+};
+#define OUTBOX_NCOLUMNS		5
+
+/* Index of the side table, behind the rotating ones. */
+#define OUTBOX_SIDE			OUTBOX_TABLES
+
+/* One row is at most one page with one tuple; so are the items in it. */
+#define OUTBOX_ROW_ITEMS	7900
+
+/* Where the pending set of this transaction was written. */
+typedef struct OutboxWritten
+{
+	FullTransactionId xid;
+	int			table;
+	uint32		nrows;
+	uint64		nkeys;
+	ItemPointerData tid;		/* of the row, when there is just one */
+	char	   *items;			/* its items; in TopTransactionContext */
+	uint32		items_len;
+	BlockNumber *blocks;		/* of all rows, when there are several */
+	uint32		nblocks;
+} OutboxWritten;
+
+/*
+ * Write the pending set to the current table (to the side table where
+ * "prepare").  May raise; nothing has happened then.  Returns false, having
+ * warned, where the extension is being dropped and there is no outbox.
+ */
+extern bool outbox_write(bool prepare, OutboxWritten *written);
+
+/* OID of outbox table i (OUTBOX_SIDE too); InvalidOid without the extension. */
+extern Oid	outbox_table_oid(int i);
+extern bool outbox_exists(void);
+
+#endif							/* UNCACHE_OUTBOX_H */

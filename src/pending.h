@@ -1,0 +1,38 @@
+/*
+ * pending.h
+ *	  The pending set: the distinct invalidations of the running transaction.
+ */
+#ifndef UNCACHE_PENDING_H
+#define UNCACHE_PENDING_H
+
+#include "item.h"
+
+/*
+ * Add an invalidation to the running transaction.  "rule" is the OID of the
+ * trigger that made it (of the topmost one, for a trigger cloned to a
+ * partition), or InvalidOid.  The bytes are copied.  Returns true when the
+ * transaction did not hold this kind and text yet.  Raises an ERROR only for
+ * want of memory or temporary disk space.
+ */
+extern bool pending_add(ItemKind kind, Oid rule, const char *bytes, size_t len);
+
+/* Counts of what the transaction holds. */
+extern uint64 pending_keys(void);
+extern bool pending_has_patterns(void);
+extern bool pending_is_empty(void);
+
+/*
+ * Read the set in the order in which it was made.  The set must not change
+ * while it is read; an item's bytes are valid until the next call.
+ */
+typedef struct PendingReader PendingReader;
+extern PendingReader *pending_read_begin(void);
+extern bool pending_read_next(PendingReader *reader, Item *item);
+extern void pending_read_end(PendingReader *reader);
+
+/* What transaction callbacks do; none of these allocates. */
+extern void pending_subcommit(int nest_level);
+extern void pending_subabort(int nest_level);
+extern void pending_forget(void);
+
+#endif							/* UNCACHE_PENDING_H */

@@ -1,0 +1,105 @@
+/*
+ * redis.h
+ *	  A connection to one Redis server, for a process that must never block.
+ *
+ * redis.c is the only file that includes hiredis.  A link is opened, then
+ * turned: every turn does the reading and writing that is possible at once and
+ * calls the answers that have arrived.  Commands may be sent as soon as the
+ * link is ready and are answered in the order in which they were sent.  No
+ * function of this file raises an error or waits (but for name resolution, see
+ * redis_open).
+ */
+#ifndef UNCACHE_REDIS_H
+#define UNCACHE_REDIS_H
+
+#include "postgres.h"
+#include "datatype/timestamp.h"
+
+#include "redisurl.h"
+
+typedef struct RedisLink RedisLink;
+
+typedef enum RedisLinkState
+{
+	REDIS_CONNECTING,			/* socket or handshake under way */
+	REDIS_READY,				/* commands are accepted */
+	REDIS_FAILED,				/* see redis_error(); only redis_close() is left */
+} RedisLinkState;
+
+typedef enum RedisReplyType
+{
+	REDIS_STATUS,				/* text */
+	REDIS_ERROR,				/* text, with its code in capitals in front */
+	REDIS_INTEGER,				/* integer */
+	REDIS_NIL,
+	REDIS_STRING,				/* text, any bytes */
+	REDIS_ARRAY,				/* elements */
+	REDIS_OTHER,				/* nothing that this program ever asks for */
+} RedisReplyType;
+
+/* An answer; what it points to is gone when the callback returns. */
+typedef struct RedisReply RedisReply;
+extern RedisReplyType redis_reply_type(const RedisReply *reply);
+extern int64 redis_reply_integer(const RedisReply *reply);	/* 0 unless INTEGER */
+extern const char *redis_reply_text(const RedisReply *reply, size_t *len);	/* "" unless text */
+extern size_t redis_reply_count(const RedisReply *reply);	/* 0 unless ARRAY */
+extern const RedisReply *redis_reply_element(const RedisReply *reply, size_t i);
+/* true for a REDIS_ERROR whose code (its first word) is "code" */
+extern bool redis_reply_is_error(const RedisReply *reply, const char *code);
+
+/*
+ * Called once for every command sent: with its answer, or with NULL when the
+ * link failed or was closed before there was one (whether Redis has carried
+ * the command out is then unknown).  It may send further commands on the link
+ * (ignored where the link has failed), but must not close it.
+ */
+typedef void (*RedisAnswer) (void *arg, const RedisReply *reply);
+
+typedef struct RedisOptions
+{
+	int			connect_timeout;	/* ms, for connecting and the handshake */
+	int			command_timeout;	/* ms without a byte moved while answers are due */
+	const char *password_file;	/* empty: none */
+	const char *client_name;
+} RedisOptions;
+
+/*
+ * Begin to connect to target->hosts[host].  Resolves the name, which can take
+ * as long as the resolver's own time-out.  Always returns a link (in the
+ * REDIS_FAILED state where even that much failed), or NULL out of memory.
+ */
+extern RedisLink *redis_open(const RedisTarget *target, int host, const RedisOptions *options);
+
+/* Close; commands without an answer get NULL. */
+extern void redis_close(RedisLink *link);
+
+/* What to wait for: the socket, the WL_SOCKET_* events, and a deadline. */
+extern pgsocket redis_socket(const RedisLink *link);
+extern uint32 redis_wanted_events(const RedisLink *link);
+extern TimestampTz redis_deadline(const RedisLink *link);	/* DT_NOEND: none */
+
+/* Do what can be done without waiting.  "events" is what the socket is ready for. */
+extern RedisLinkState redis_turn(RedisLink *link, uint32 events);
+extern RedisLinkState redis_state(const RedisLink *link);
+
+/* Why the link failed, in words a DBA understands, without any secret. */
+extern const char *redis_error(const RedisLink *link);
+
+/*
+ * Send a command: argc arguments with their lengths.  Nothing is written to
+ * the socket before the next redis_turn() (or redis_flush()).  Returns false,
+ * and never calls "answer", where the link is not ready or memory ran out.
+ */
+extern bool redis_send(RedisLink *link, int argc, const char **argv, const size_t *argvlen,
+					   RedisAnswer answer, void *arg);
+extern void redis_flush(RedisLink *link);
+
+/* Commands sent and not answered yet, and their bytes. */
+extern size_t redis_unanswered(const RedisLink *link);
+
+/* What the server said of itself in the handshake; "" or 0 when unknown. */
+extern const char *redis_run_id(const RedisLink *link);	/* new at each restart */
+extern const char *redis_role(const RedisLink *link);	/* "master", "slave" */
+extern int	redis_version(const RedisLink *link);	/* 70015 for 7.0.15 */
+
+#endif							/* UNCACHE_REDIS_H */

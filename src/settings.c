@@ -1,0 +1,197 @@
+/*
+ * settings.c
+ *	  The settings uncache.*, with their defaults, limits and checks.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "utils/guc.h"
+
+#include "redisurl.h"
+#include "settings.h"
+
+char	   *setting_redis_url;
+char	   *setting_redis_password_file;
+char	   *setting_key_prefix;
+int			setting_consistency = CONSISTENCY_READ_YOUR_WRITES;
+int			setting_wait_timeout = 200;
+int			setting_wait_max_keys = 10000;
+bool		setting_delivery = true;
+int			setting_on_truncate = ON_TRUNCATE_PATTERN;
+int			setting_redeliver_window = 60;
+int			setting_connect_timeout = 1000;
+int			setting_command_timeout = 1000;
+bool		setting_enabled = true;
+int			setting_ring_size = 8192;
+int			setting_max_database_workers = 4;
+
+static const struct config_enum_entry consistency_options[] = {
+	{"eventual", CONSISTENCY_EVENTUAL, false},
+	{"read_your_writes", CONSISTENCY_READ_YOUR_WRITES, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry on_truncate_options[] = {
+	{"pattern", ON_TRUNCATE_PATTERN, false},
+	{"ignore", ON_TRUNCATE_IGNORE, false},
+	{"error", ON_TRUNCATE_ERROR, false},
+	{NULL, 0, false}
+};
+
+static bool
+check_redis_url(char **newval, void **extra, GucSource source)
+{
+	const char *problem;
+	RedisTarget *target = redisurl_parse(*newval, &problem);
+
+	if (target == NULL)
+	{
+		GUC_check_errdetail("%s", problem);
+		GUC_check_errhint("Write it as redis://[user[:password]@]host[:port][/db] or unix:///path[?db=N].");
+		return false;
+	}
+	redisurl_free(target);
+	return true;
+}
+
+/* Long prefixes would eat the room that a key has. */
+static bool
+check_key_prefix(char **newval, void **extra, GucSource source)
+{
+	if (strlen(*newval) > 1024)
+	{
+		GUC_check_errdetail("A key prefix can be 1024 bytes long at most.");
+		return false;
+	}
+	return true;
+}
+
+static void
+define_connection_settings(void)
+{
+	DefineCustomStringVariable("uncache.redis_url",
+							   "Address of the Redis server whose keys are deleted.",
+							   NULL,
+							   &setting_redis_url,
+							   "redis://127.0.0.1:6379/0",
+							   PGC_SUSET, GUC_SUPERUSER_ONLY,
+							   check_redis_url, NULL, NULL);
+	DefineCustomStringVariable("uncache.redis_password_file",
+							   "File with the Redis password, read at every connect.",
+							   "It takes the place of a password in uncache.redis_url.",
+							   &setting_redis_password_file,
+							   "",
+							   PGC_SUSET, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+	DefineCustomIntVariable("uncache.connect_timeout",
+							"Longest time to connect to Redis.",
+							NULL,
+							&setting_connect_timeout,
+							1000, 10, 60 * 1000,
+							PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("uncache.command_timeout",
+							"Longest time in which Redis may leave a command without a byte of an answer.",
+							NULL,
+							&setting_command_timeout,
+							1000, 10, 60 * 1000,
+							PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+}
+
+static void
+define_rule_settings(void)
+{
+	DefineCustomStringVariable("uncache.key_prefix",
+							   "Text put before every key.",
+							   NULL,
+							   &setting_key_prefix,
+							   "",
+							   PGC_SUSET, 0,
+							   check_key_prefix, NULL, NULL);
+	DefineCustomBoolVariable("uncache.enabled",
+							 "Whether rules record what has to be deleted.",
+							 "Follow a time of off with uncache.invalidate_table().",
+							 &setting_enabled,
+							 true,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+	DefineCustomEnumVariable("uncache.on_truncate",
+							 "What TRUNCATE of a table with rules does.",
+							 NULL,
+							 &setting_on_truncate,
+							 ON_TRUNCATE_PATTERN, on_truncate_options,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+}
+
+static void
+define_delivery_settings(void)
+{
+	DefineCustomEnumVariable("uncache.consistency",
+							 "What COMMIT waits for.",
+							 NULL,
+							 &setting_consistency,
+							 CONSISTENCY_READ_YOUR_WRITES, consistency_options,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
+	DefineCustomIntVariable("uncache.wait_timeout",
+							"Longest time that COMMIT waits for Redis.",
+							"0 means not to wait.",
+							&setting_wait_timeout,
+							200, 0, INT_MAX / 1000,
+							PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("uncache.wait_max_keys",
+							"A transaction with more keys does not wait for Redis.",
+							NULL,
+							&setting_wait_max_keys,
+							10000, 0, INT_MAX,
+							PGC_USERSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomBoolVariable("uncache.delivery",
+							 "Whether the worker delivers to Redis.",
+							 "While it is off the outbox keeps what is committed, and nobody waits.",
+							 &setting_delivery,
+							 true,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+	DefineCustomIntVariable("uncache.redeliver_window",
+							"How long delivered invalidations are kept, to be sent again to a Redis that forgot them.",
+							NULL,
+							&setting_redeliver_window,
+							60, 0, 24 * 3600,
+							PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+}
+
+static void
+define_preload_settings(void)
+{
+	DefineCustomIntVariable("uncache.ring_size",
+							"Shared memory that hands invalidations to the workers.",
+							NULL,
+							&setting_ring_size,
+							8192, 1, 1024 * 1024,
+							PGC_POSTMASTER, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("uncache.max_database_workers",
+							"Most databases that are served at the same time.",
+							NULL,
+							&setting_max_database_workers,
+							4, 1, 128,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+}
+
+void
+settings_define(bool preloaded)
+{
+	define_connection_settings();
+	define_rule_settings();
+	define_delivery_settings();
+	if (preloaded)
+		define_preload_settings();
+	MarkGUCPrefixReserved("uncache");
+}

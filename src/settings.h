@@ -1,0 +1,41 @@
+/*
+ * settings.h
+ *	  The settings uncache.*.  Each is described where it is defined.
+ */
+#ifndef UNCACHE_SETTINGS_H
+#define UNCACHE_SETTINGS_H
+
+#include "postgres.h"
+
+typedef enum Consistency
+{
+	CONSISTENCY_EVENTUAL,
+	CONSISTENCY_READ_YOUR_WRITES,
+} Consistency;
+
+typedef enum OnTruncate
+{
+	ON_TRUNCATE_PATTERN,
+	ON_TRUNCATE_IGNORE,
+	ON_TRUNCATE_ERROR,
+} OnTruncate;
+
+extern char *setting_redis_url;
+extern char *setting_redis_password_file;
+extern char *setting_key_prefix;
+extern int	setting_consistency;	/* Consistency */
+extern int	setting_wait_timeout;	/* ms; 0: do not wait */
+extern int	setting_wait_max_keys;
+extern bool setting_delivery;
+extern int	setting_on_truncate;	/* OnTruncate */
+extern int	setting_redeliver_window;	/* s */
+extern int	setting_connect_timeout;	/* ms */
+extern int	setting_command_timeout;	/* ms */
+extern bool setting_enabled;
+extern int	setting_ring_size;	/* kB */
+extern int	setting_max_database_workers;
+
+/* Define all of them; "preloaded" also the two that only preloading can honour. */
+extern void settings_define(bool preloaded);
+
+#endif							/* UNCACHE_SETTINGS_H */

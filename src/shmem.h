@@ -1,0 +1,188 @@
+/*
+ * shmem.h
+ *	  What the processes of pg_uncache share.
+ *
+ * One DatabaseSlot stands for one database that is served; there are
+ * uncache.max_database_workers of them.  One WaitSlot belongs to each PGPROC.
+ * Nothing in shared memory is the truth: that is the outbox.  Shared memory is
+ * made anew after every crash of the server, and may be lost at any time.
+ *
+ * Locks, in the order in which they may be taken (never the other way):
+ *
+ *		Shared->lock	directory: which database a slot serves, who holds it
+ *		slot->lock		the ring of a slot, its worker, its last error
+ *
+ * Both are LWLocks and are held for a few instructions only.  Everything else
+ * is atomic.
+ */
+#ifndef UNCACHE_SHMEM_H
+#define UNCACHE_SHMEM_H
+
+#include "compat.h"
+
+#include "datatype/timestamp.h"
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+
+#include "ring.h"
+#include "stats.h"
+
+/* The outbox tables that rotate; outbox_side comes on top. */
+#define OUTBOX_TABLES	4
+
+/*
+ * A table's blocks whose rows may have missed the ring, as a bitmap over the
+ * block number modulo this many bits: exact up to 32 MB, and a table is retired
+ * at 16 MB unless Redis is away.
+ */
+#define DIRTY_BITS		4096
+#define DIRTY_WORDS		(DIRTY_BITS / 32)
+
+/* What a database's worker is doing; uncache.stat shows it as "state". */
+typedef enum SlotState
+{
+	SLOT_NO_WORKER,				/* zero: a new slot */
+	SLOT_CONNECTING,			/* first attempt, or Redis just lost */
+	SLOT_CONNECTED,
+	SLOT_DOWN,					/* Redis can't be reached; retrying */
+	SLOT_PAUSED,				/* uncache.delivery = off */
+} SlotState;
+
+/* How a worker sleeps: decides who has to set its latch. */
+typedef enum WorkerSleep
+{
+	WORKER_AWAKE,				/* looks at the ring before it sleeps */
+	WORKER_GATHERS,				/* about a millisecond, for more of the same */
+	WORKER_SLEEPS,
+} WorkerSleep;
+
+typedef struct DatabaseSlot
+{
+	/* The launcher writes these under Shared->lock; readable without it. */
+	pg_atomic_uint32 dboid;		/* 0: the slot is free */
+
+	/*
+	 * How many sessions want this database without a worker for a while
+	 * (DROP, RENAME, use as template).  Written under Shared->lock by
+	 * lifecycle.c; while it is above 0 the launcher starts no worker.
+	 */
+	int			holds;
+	/* Ask the worker to end, to be started again with fresh settings. */
+	pg_atomic_uint32 restart_requested;
+
+	LWLock	   *lock;			/* covers the group below */
+	ProcNumber	worker_proc;	/* INVALID_PROC_NUMBER: none; worker writes */
+	pid_t		worker_pid;		/* 0: none; worker writes */
+	Ring		ring;
+	char		endpoint[128];	/* Redis address without secrets; worker writes */
+	char		last_error[256];	/* worker writes */
+	TimestampTz last_error_at;	/* 0: never */
+
+	pg_atomic_uint32 state;		/* SlotState; worker writes */
+	pg_atomic_uint32 sleep;		/* WorkerSleep; worker writes */
+
+	/*
+	 * 0, or the wait in ms that was in vain: nobody waits until an answer of
+	 * Redis has come back in half that time.  Set by who waited in vain,
+	 * cleared by the worker.
+	 */
+	pg_atomic_uint32 breaker;
+
+	/* Which of the rotating tables takes new rows; worker writes. */
+	pg_atomic_uint32 current_table;
+
+	/*
+	 * Set by committers whose rows are not in the ring, after the commit is
+	 * visible; the worker clears a bit, then takes the snapshot for its scan.
+	 */
+	pg_atomic_uint32 any_dirty;
+	pg_atomic_uint32 dirty[OUTBOX_TABLES][DIRTY_WORDS];
+
+	/* A COMMIT PREPARED or the like: look into outbox_side. */
+	pg_atomic_uint32 side_dirty;
+
+	/*
+	 * uncache.wait(): a caller draws the next ticket; the worker answers with
+	 * the highest ticket before whose drawing everything is delivered.
+	 */
+	pg_atomic_uint64 barrier_drawn;
+	pg_atomic_uint64 barrier_done;
+	ConditionVariable barrier_cv;
+
+	/* uncache.discard_backlog(): number of requests made and carried out. */
+	pg_atomic_uint64 discard_drawn;
+	pg_atomic_uint64 discard_done;
+
+	/*
+	 * Which outbox rows are delivered, for the views: a handle of the worker's
+	 * dynamic shared memory; DSM_HANDLE_INVALID when there is none (then
+	 * everything in the outbox counts as undelivered).  Covered by lock.
+	 */
+	uint32		delivered_map;
+	uint64		delivered_root;
+
+	SlotStats	stats;
+} DatabaseSlot;
+
+typedef enum WaitState
+{
+	WAIT_NONE,
+	WAIT_PENDING,				/* owner waits, or will */
+	WAIT_ANSWERED,				/* worker: delivered */
+	WAIT_GIVEN_UP,				/* worker: exits or has lost Redis */
+} WaitState;
+
+/*
+ * One per PGPROC.  The owner writes dboid and xid before it writes WAIT_PENDING,
+ * in PRE_COMMIT, so before its commit can be seen by anyone; the worker goes
+ * from WAIT_PENDING to an end state by compare-and-exchange and only where the
+ * xid is the one it has delivered, so that a slot that was reused by a later
+ * commit is never answered for an earlier one.
+ */
+typedef struct WaitSlot
+{
+	pg_atomic_uint32 state;
+	pg_atomic_uint32 dboid;
+	pg_atomic_uint64 xid;		/* top-level full transaction id */
+} WaitSlot;
+
+typedef struct Shared
+{
+	LWLock	   *lock;
+	pg_atomic_uint32 launcher_proc; /* ProcNumber + 1; 0: no launcher */
+	/* Databases that the launcher should look into; 0 is an empty place. */
+	pg_atomic_uint32 requests[32];
+	pg_atomic_uint32 look_everywhere;	/* requests[] ran over */
+	int			nslots;
+	int			nwaitslots;
+	WaitSlot   *wait_slots;		/* indexed by ProcNumber */
+	RuleStats  *rule_stats;
+	DatabaseSlot *slots;
+} Shared;
+
+/* NULL where the library is not in shared_preload_libraries. */
+extern Shared *Shared_state;
+
+/* Called in _PG_init while preloading. */
+extern void shmem_install_hooks(void);
+
+/*
+ * The slot that serves a database, or NULL.  Takes no lock: may be used where
+ * nothing may fail.  Who needs to be sure looks at dboid again under slot->lock.
+ */
+extern DatabaseSlot *shmem_find_slot(Oid dboid);
+extern DatabaseSlot *shmem_my_slot(void);	/* of MyDatabaseId */
+extern DatabaseSlot *shmem_slot(int i);
+
+extern WaitSlot *shmem_my_wait_slot(void);
+
+/* Ask the launcher to look into a database.  May be used where nothing may fail. */
+extern void shmem_request_launch(Oid dboid);
+
+/* Set the latch of a slot's worker, of the launcher; no-op without one. */
+extern void shmem_wake_worker(DatabaseSlot *slot);
+extern void shmem_wake_launcher(void);
+
+#endif							/* UNCACHE_SHMEM_H */
