@@ -176,6 +176,9 @@ extern DatabaseSlot *shmem_find_slot(Oid dboid);
 extern DatabaseSlot *shmem_my_slot(void);	/* of MyDatabaseId */
 extern DatabaseSlot *shmem_slot(int i);
 
+/* Make a slot serve a database, or nobody; the caller holds Shared->lock. */
+extern void shmem_slot_assign(DatabaseSlot *slot, Oid dboid);
+
 extern WaitSlot *shmem_my_wait_slot(void);
 
 /* Ask the launcher to look into a database.  May be used where nothing may fail. */
