@@ -16,6 +16,9 @@
  */
 extern bool pending_add(ItemKind kind, Oid rule, const char *bytes, size_t len);
 
+/* Called after every addition that was new; xact.c is the one who listens. */
+extern void (*pending_grown_hook) (void);
+
 /* Counts of what the transaction holds. */
 extern uint64 pending_keys(void);
 extern bool pending_has_patterns(void);
