@@ -431,7 +431,7 @@ read_from_file(PendingReader *reader)
 }
 
 bool
-pending_read_next(PendingReader *reader, Item *item)
+pending_read_next(PendingReader *reader, PackedItem *item)
 {
 	Entry	   *entry;
 

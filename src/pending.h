@@ -30,7 +30,7 @@ extern bool pending_is_empty(void);
  */
 typedef struct PendingReader PendingReader;
 extern PendingReader *pending_read_begin(void);
-extern bool pending_read_next(PendingReader *reader, Item *item);
+extern bool pending_read_next(PendingReader *reader, PackedItem *item);
 extern void pending_read_end(PendingReader *reader);
 
 /* What transaction callbacks do; none of these allocates. */
