@@ -28,6 +28,10 @@ typedef int ProcNumber;
 #if PG_VERSION_NUM < 170000
 #include "utils/wait_event.h"
 
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#define CreateWaitEventSet(resowner, n) CreateWaitEventSet(TopMemoryContext, n)
+
 /* Before 17 the wait events of extensions have no names of their own. */
 static inline uint32
 WaitEventExtensionNew(const char *name)

@@ -93,6 +93,7 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	ConditionVariableInit(&slot->barrier_cv);
 	pg_atomic_init_u64(&slot->discard_drawn, 0);
 	pg_atomic_init_u64(&slot->discard_done, 0);
+	pg_atomic_init_u64(&slot->discarded, 0);
 	stats_init(&slot->stats);
 }
 

@@ -115,6 +115,7 @@ typedef struct DatabaseSlot
 	/* uncache.discard_backlog(): number of requests made and carried out. */
 	pg_atomic_uint64 discard_drawn;
 	pg_atomic_uint64 discard_done;
+	pg_atomic_uint64 discarded; /* transactions, ever */
 
 	/*
 	 * Which outbox rows are delivered (delivered.h): the worker's dynamic shared
