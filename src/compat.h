@@ -25,4 +25,26 @@ typedef int ProcNumber;
 #define GetPGProcByNumber(n) (&ProcGlobal->allProcs[(n)])
 #endif
 
+#if PG_VERSION_NUM < 170000
+#include "utils/wait_event.h"
+
+/* Before 17 the wait events of extensions have no names of their own. */
+static inline uint32
+WaitEventExtensionNew(const char *name)
+{
+	return PG_WAIT_EXTENSION;
+}
+#endif
+
+#if PG_VERSION_NUM < 160000
+#include "storage/buffile.h"
+
+static inline void
+BufFileReadExact(BufFile *file, void *ptr, size_t size)
+{
+	if (BufFileRead(file, ptr, size) != size)
+		elog(ERROR, "could not read from a temporary file");
+}
+#endif
+
 #endif							/* UNCACHE_COMPAT_H */
