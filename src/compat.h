@@ -25,4 +25,15 @@ typedef int ProcNumber;
 #define GetPGProcByNumber(n) (&ProcGlobal->allProcs[(n)])
 #endif
 
+#if PG_VERSION_NUM < 160000
+#include "storage/buffile.h"
+
+static inline void
+BufFileReadExact(BufFile *file, void *ptr, size_t size)
+{
+	if (BufFileRead(file, ptr, size) != size)
+		elog(ERROR, "could not read from a temporary file");
+}
+#endif
+
 #endif							/* UNCACHE_COMPAT_H */

@@ -9,7 +9,7 @@
 #include "item.h"
 
 size_t
-item_write(char *to, const Item *item, const Oid *previous_rule)
+item_write(char *to, const PackedItem *item, const Oid *previous_rule)
 {
 	char	   *p = to;
 	bool		has_rule = previous_rule == NULL || *previous_rule != item->rule;
@@ -62,7 +62,7 @@ read_length(ItemReader *reader, uint32 *len)
 }
 
 int
-item_read(ItemReader *reader, Item *item)
+item_read(ItemReader *reader, PackedItem *item)
 {
 	uint8		tag;
 

@@ -37,13 +37,27 @@ typedef enum ItemKind
 /* Room that any item's tag, rule and length need at most. */
 #define ITEM_MAX_HEAD	(1 + 4 + 3)
 
-typedef struct Item
+typedef struct PackedItem
 {
 	ItemKind	kind;
 	Oid			rule;			/* InvalidOid: none */
 	const char *bytes;			/* not null-terminated */
 	uint32		len;
-} Item;
+} PackedItem;
+
+/*
+ * The bytes of an ITEM_FRAGMENT begin with this head.  Pieces other than the
+ * last are FRAGMENT_BYTES long, so that piece offset / FRAGMENT_BYTES of a key is
+ * in the chunk that many after the first.
+ */
+typedef struct FragmentHead
+{
+	uint32		total;			/* length of the whole */
+	uint32		offset;			/* of this piece in it */
+	uint32		kind;			/* ItemKind of the whole */
+} FragmentHead;
+
+#define FRAGMENT_BYTES	7800
 
 typedef struct ItemReader
 {
@@ -57,7 +71,7 @@ typedef struct ItemReader
  * "rule" is in and out: the rule of the item before, or NULL for the first.
  * Returns the number of bytes written.
  */
-extern size_t item_write(char *to, const Item *item, const Oid *previous_rule);
+extern size_t item_write(char *to, const PackedItem *item, const Oid *previous_rule);
 
 extern void item_reader_init(ItemReader *reader, const char *bytes, size_t len);
 
@@ -65,6 +79,6 @@ extern void item_reader_init(ItemReader *reader, const char *bytes, size_t len);
  * Read the next item.  Returns 1 and fills *item (whose bytes point into the
  * string), 0 at the end, -1 where the string is damaged.
  */
-extern int	item_read(ItemReader *reader, Item *item);
+extern int	item_read(ItemReader *reader, PackedItem *item);
 
 #endif							/* UNCACHE_ITEM_H */

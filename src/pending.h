@@ -16,6 +16,9 @@
  */
 extern bool pending_add(ItemKind kind, Oid rule, const char *bytes, size_t len);
 
+/* Called after every addition that was new; xact.c is the one who listens. */
+extern void (*pending_grown_hook) (void);
+
 /* Counts of what the transaction holds. */
 extern uint64 pending_keys(void);
 extern bool pending_has_patterns(void);
@@ -27,7 +30,7 @@ extern bool pending_is_empty(void);
  */
 typedef struct PendingReader PendingReader;
 extern PendingReader *pending_read_begin(void);
-extern bool pending_read_next(PendingReader *reader, Item *item);
+extern bool pending_read_next(PendingReader *reader, PackedItem *item);
 extern void pending_read_end(PendingReader *reader);
 
 /* What transaction callbacks do; none of these allocates. */

@@ -39,10 +39,26 @@ static const struct config_enum_entry on_truncate_options[] = {
 	{NULL, 0, false}
 };
 
+/* What an address asks for and this version cannot give, or NULL. */
+static const char *
+unserved_feature(const RedisTarget *target)
+{
+	if (target->scheme == REDIS_CLUSTER)
+		return "Redis Cluster";
+	if (target->scheme == REDIS_SENTINEL)
+		return "Redis Sentinel";
+	if (target->tls)
+		return "TLS";
+	if (target->nhosts > 1)
+		return "More than one host";
+	return NULL;
+}
+
 static bool
 check_redis_url(char **newval, void **extra, GucSource source)
 {
 	const char *problem;
+	const char *unserved;
 	RedisTarget *target = redisurl_parse(*newval, &problem);
 
 	if (target == NULL)
@@ -51,7 +67,15 @@ check_redis_url(char **newval, void **extra, GucSource source)
 		GUC_check_errhint("Write it as redis://[user[:password]@]host[:port][/db] or unix:///path[?db=N].");
 		return false;
 	}
+	unserved = unserved_feature(target);
 	redisurl_free(target);
+	if (unserved != NULL)
+	{
+		GUC_check_errcode(ERRCODE_FEATURE_NOT_SUPPORTED);
+		GUC_check_errdetail("%s is not supported by this version yet.", unserved);
+		GUC_check_errhint("Give the address of one Redis server, as redis:// or unix://.");
+		return false;
+	}
 	return true;
 }
 

@@ -55,6 +55,8 @@ init_wait_slot(WaitSlot *wait)
 {
 	pg_atomic_init_u32(&wait->state, WAIT_NONE);
 	pg_atomic_init_u32(&wait->dboid, InvalidOid);
+	pg_atomic_init_u32(&wait->rows_left, 0);
+	pg_atomic_init_u32(&wait->handing_over, 0);
 	pg_atomic_init_u64(&wait->xid, 0);
 }
 
@@ -75,6 +77,7 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	pg_atomic_init_u32(&slot->restart_requested, 0);
 	slot->lock = lock;
 	slot->worker_proc = INVALID_PROC_NUMBER;
+	slot->delivered_area = DSM_HANDLE_INVALID;
 	ring_init(&slot->ring, ring, ring_size);
 	pg_atomic_init_u32(&slot->state, SLOT_NO_WORKER);
 	pg_atomic_init_u32(&slot->sleep, WORKER_AWAKE);
@@ -116,6 +119,7 @@ init_shared(Shared *shared)
 	for (int i = 0; i < lengthof(shared->requests); i++)
 		pg_atomic_init_u32(&shared->requests[i], InvalidOid);
 	pg_atomic_init_u32(&shared->look_everywhere, 0);
+	shared->dsa_tranche = LWLockNewTrancheId();
 	shared->nslots = setting_max_database_workers;
 	shared->nwaitslots = MaxBackends;
 	shared->wait_slots = carve(&next, shared->nwaitslots * sizeof(WaitSlot));
@@ -145,6 +149,7 @@ startup_shmem(void)
 	if (!found)
 		init_shared(Shared_state);
 	LWLockRelease(AddinShmemInitLock);
+	LWLockRegisterTranche(Shared_state->dsa_tranche, "pg_uncache_delivered");
 }
 
 void
@@ -169,7 +174,7 @@ shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
 	slot->endpoint[0] = '\0';
 	slot->last_error[0] = '\0';
 	slot->last_error_at = 0;
-	slot->delivered_map = 0;
+	slot->delivered_area = DSM_HANDLE_INVALID;
 	pg_atomic_write_u32(&slot->state, SLOT_NO_WORKER);
 	pg_atomic_write_u32(&slot->breaker, 0);
 	pg_atomic_write_u32(&slot->current_table, 0);

@@ -25,6 +25,7 @@
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
+#include "utils/dsa.h"
 
 #include "ring.h"
 #include "stats.h"
@@ -116,12 +117,12 @@ typedef struct DatabaseSlot
 	pg_atomic_uint64 discard_done;
 
 	/*
-	 * Which outbox rows are delivered, for the views: a handle of the worker's
-	 * dynamic shared memory; DSM_HANDLE_INVALID when there is none (then
-	 * everything in the outbox counts as undelivered).  Covered by lock.
+	 * Which outbox rows are delivered (delivered.h): the worker's dynamic shared
+	 * memory; DSM_HANDLE_INVALID when there is none, then everything in the
+	 * outbox counts as undelivered.  Covered by lock.
 	 */
-	uint32		delivered_map;
-	uint64		delivered_root;
+	dsa_handle	delivered_area;
+	dsa_pointer delivered_root;
 
 	SlotStats	stats;
 } DatabaseSlot;
@@ -135,16 +136,19 @@ typedef enum WaitState
 } WaitState;
 
 /*
- * One per PGPROC.  The owner writes dboid and xid before it writes WAIT_PENDING,
- * in PRE_COMMIT, so before its commit can be seen by anyone; the worker goes
- * from WAIT_PENDING to an end state by compare-and-exchange and only where the
- * xid is the one it has delivered, so that a slot that was reused by a later
- * commit is never answered for an earlier one.
+ * One per PGPROC.  The owner writes dboid, rows_left and xid before it writes
+ * WAIT_PENDING, in PRE_COMMIT, so before its commit can be seen by anyone; the
+ * worker goes from WAIT_PENDING to an end state by compare-and-exchange and only
+ * where the xid is the one it has delivered, so that a slot that was reused by a
+ * later commit is never answered for an earlier one.
  */
 typedef struct WaitSlot
 {
-	pg_atomic_uint32 state;
+	pg_atomic_uint32 state;		/* WaitState */
 	pg_atomic_uint32 dboid;
+	pg_atomic_uint32 rows_left; /* outbox rows not delivered yet; worker counts down */
+	/* 1 from before the commit is visible until the worker was told of it */
+	pg_atomic_uint32 handing_over;
 	pg_atomic_uint64 xid;		/* top-level full transaction id */
 } WaitSlot;
 
@@ -155,6 +159,7 @@ typedef struct Shared
 	/* Databases that the launcher should look into; 0 is an empty place. */
 	pg_atomic_uint32 requests[32];
 	pg_atomic_uint32 look_everywhere;	/* requests[] ran over */
+	int			dsa_tranche;	/* of the workers' delivered maps */
 	int			nslots;
 	int			nwaitslots;
 	WaitSlot   *wait_slots;		/* indexed by ProcNumber */

@@ -1,0 +1,303 @@
+/*
+ * outbox.c
+ *	  Writing the pending set into the outbox, in the committing transaction.
+ *
+ * The outbox is the truth: its rows commit, replicate and recover together with
+ * the data.  OUTBOX_TABLES tables take turns, so that a table whose rows are all
+ * delivered can be emptied in place (outboxscan.c); rows of prepared
+ * transactions go to outbox_side, so that none of them ever pins a table that
+ * rotates.
+ *
+ * Rows are inserted with heap_insert(): no SQL, no snapshot, no privileges of the
+ * user, no triggers, no logical decoding.  All of it happens before the commit,
+ * so an error here aborts the user's transaction, which is right: what can't be
+ * recorded must not be committed.
+ *
+ * A writer must never queue behind the worker that empties a table, so it locks
+ * conditionally and takes the next table when refused.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "storage/lmgr.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+#include "item.h"
+#include "outbox.h"
+#include "pending.h"
+
+#define OUTBOX_SCHEMA	"uncache"
+
+static const char *const table_names[OUTBOX_TABLES + 1] = {
+	"outbox_0", "outbox_1", "outbox_2", "outbox_3", "outbox_side"
+};
+
+/* Valid only while table_oids_valid; emptied by the relcache callback. */
+static Oid	table_oids[OUTBOX_TABLES + 1];
+static bool table_oids_valid = false;
+
+/* A row under construction. */
+typedef struct RowWriter
+{
+	Relation	rel;
+	OutboxWritten *written;
+	int32		chunk;
+	TimestampTz at;
+	BulkInsertState bulk;
+	Oid			last_rule;
+	uint32		used;
+	uint32		blocks_size;
+	char		items[OUTBOX_ROW_ITEMS];
+} RowWriter;
+
+static void
+relation_changed(Datum arg, Oid relid)
+{
+	if (!table_oids_valid)
+		return;
+	for (int i = 0; i <= OUTBOX_TABLES; i++)
+	{
+		if (relid == InvalidOid || relid == table_oids[i])
+			table_oids_valid = false;
+	}
+}
+
+static void
+find_tables(void)
+{
+	static bool registered = false;
+	Oid			schema = get_namespace_oid(OUTBOX_SCHEMA, true);
+
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+		registered = true;
+	}
+	for (int i = 0; i <= OUTBOX_TABLES; i++)
+	{
+		table_oids[i] = OidIsValid(schema) ?
+			get_relname_relid(table_names[i], schema) : InvalidOid;
+		if (!OidIsValid(table_oids[i]))
+			return;				/* that there is none is not remembered */
+	}
+	table_oids_valid = true;
+}
+
+Oid
+outbox_table_oid(int i)
+{
+	Assert(i >= 0 && i <= OUTBOX_TABLES);
+	if (!table_oids_valid)
+		find_tables();
+	return table_oids_valid ? table_oids[i] : InvalidOid;
+}
+
+bool
+outbox_exists(void)
+{
+	return OidIsValid(outbox_table_oid(0));
+}
+
+/* Open a table without queueing; NULL when refused or gone. */
+static Relation
+open_if_free(int i)
+{
+	Oid			oid = outbox_table_oid(i);
+
+	if (!OidIsValid(oid) || !ConditionalLockRelationOid(oid, RowExclusiveLock))
+		return NULL;
+	return try_relation_open(oid, NoLock);
+}
+
+/*
+ * Open a table to write to: the current one, the next where that is being
+ * emptied; when all refuse (somebody else locks them) wait for the current one.
+ * NULL where there is no outbox any more.
+ */
+static Relation
+open_table(bool prepare, int *table)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+	int			first = slot ? pg_atomic_read_u32(&slot->current_table) : 0;
+	Oid			oid;
+
+	*table = prepare ? OUTBOX_SIDE : first;
+	for (int i = 0; i < OUTBOX_TABLES && !prepare; i++)
+	{
+		Relation	rel;
+
+		*table = (first + i) % OUTBOX_TABLES;
+		rel = open_if_free(*table);
+		if (rel)
+			return rel;
+	}
+
+	*table = prepare ? OUTBOX_SIDE : first;
+	oid = outbox_table_oid(*table);
+	return OidIsValid(oid) ? try_relation_open(oid, RowExclusiveLock) : NULL;
+}
+
+static void
+remember_block(RowWriter *writer, BlockNumber block)
+{
+	OutboxWritten *written = writer->written;
+
+	if (written->nblocks > 0 && written->blocks[written->nblocks - 1] == block)
+		return;
+	if (written->nblocks == writer->blocks_size)
+	{
+		writer->blocks_size *= 2;
+		written->blocks = repalloc_huge(written->blocks,
+										writer->blocks_size * sizeof(BlockNumber));
+	}
+	written->blocks[written->nblocks++] = block;
+}
+
+/* Insert what has been gathered as one row. */
+static void
+write_row(RowWriter *writer)
+{
+	OutboxWritten *written = writer->written;
+	Datum		values[OUTBOX_NCOLUMNS];
+	bool		nulls[OUTBOX_NCOLUMNS] = {false};
+	char	   *items;
+	HeapTuple	tuple;
+
+	if (writer->used == 0)
+		return;
+
+	items = palloc(VARHDRSZ + writer->used);
+	SET_VARSIZE(items, VARHDRSZ + writer->used);
+	memcpy(VARDATA(items), writer->items, writer->used);
+
+	values[OUTBOX_XID - 1] = FullTransactionIdGetDatum(written->xid);
+	values[OUTBOX_CHUNK - 1] = Int32GetDatum(writer->chunk++);
+	values[OUTBOX_AT - 1] = TimestampTzGetDatum(writer->at);
+	values[OUTBOX_ITEMS - 1] = PointerGetDatum(items);
+	values[OUTBOX_ATTEMPTS - 1] = Int32GetDatum(0);
+
+	tuple = heap_form_tuple(RelationGetDescr(writer->rel), values, nulls);
+	heap_insert(writer->rel, tuple, GetCurrentCommandId(true),
+				HEAP_INSERT_NO_LOGICAL, writer->bulk);
+
+	written->nrows++;
+	written->tid = tuple->t_self;
+	remember_block(writer, ItemPointerGetBlockNumber(&tuple->t_self));
+	heap_freetuple(tuple);
+	if (written->nrows == 1)
+	{
+		written->items = VARDATA(items);
+		written->items_len = writer->used;
+	}
+	else
+	{
+		pfree(items);
+		if (writer->bulk == NULL)
+			writer->bulk = GetBulkInsertState();
+	}
+	writer->used = 0;
+}
+
+static void
+add_item(RowWriter *writer, const PackedItem *item)
+{
+	writer->used += item_write(writer->items + writer->used, item,
+							   writer->used == 0 ? NULL : &writer->last_rule);
+	writer->last_rule = item->rule;
+}
+
+/*
+ * A key that no row can hold: each piece is the only item of a row, behind a
+ * head that says where it belongs.  The pieces of a key are in consecutive
+ * chunks.
+ */
+static void
+add_in_fragments(RowWriter *writer, const PackedItem *item)
+{
+	char		bytes[OUTBOX_ROW_ITEMS];
+	uint32		offset = 0;
+
+	write_row(writer);
+	while (offset < item->len)
+	{
+		FragmentHead head = {.total = item->len, .offset = offset, .kind = item->kind};
+		uint32		len = Min(item->len - offset, FRAGMENT_BYTES);
+		PackedItem		fragment = {
+			.kind = ITEM_FRAGMENT,
+			.rule = item->rule,
+			.bytes = bytes,
+			.len = sizeof(head) + len,
+		};
+
+		memcpy(bytes, &head, sizeof(head));
+		memcpy(bytes + sizeof(head), item->bytes + offset, len);
+		add_item(writer, &fragment);
+		write_row(writer);
+		offset += len;
+	}
+}
+
+static void
+write_items(RowWriter *writer)
+{
+	PendingReader *reader = pending_read_begin();
+	PackedItem		item;
+
+	while (pending_read_next(reader, &item))
+	{
+		if (writer->used + ITEM_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
+			write_row(writer);
+		if (ITEM_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
+			add_in_fragments(writer, &item);
+		else
+			add_item(writer, &item);
+	}
+	write_row(writer);
+	pending_read_end(reader);
+}
+
+bool
+outbox_write(bool prepare, OutboxWritten *written)
+{
+	MemoryContext old_context;
+	RowWriter  *writer;
+
+	memset(written, 0, sizeof(OutboxWritten));
+	old_context = MemoryContextSwitchTo(TopTransactionContext);
+	writer = palloc0(sizeof(RowWriter));
+	writer->rel = open_table(prepare, &written->table);
+	if (writer->rel == NULL)
+	{
+		pfree(writer);
+		MemoryContextSwitchTo(old_context);
+		ereport(WARNING,
+				(errmsg("the keys of this transaction will not be deleted from Redis"),
+				 errdetail("The extension pg_uncache does not exist any more, and its outbox with it.")));
+		return false;
+	}
+	if (RelationGetNumberOfAttributes(writer->rel) != OUTBOX_NCOLUMNS)
+		elog(ERROR, "table \"%s\" is not an outbox of this version of pg_uncache",
+			 RelationGetRelationName(writer->rel));
+
+	writer->written = written;
+	writer->at = GetCurrentTimestamp();
+	writer->blocks_size = 4;
+	written->blocks = palloc(writer->blocks_size * sizeof(BlockNumber));
+	written->xid = GetTopFullTransactionId();
+	written->nkeys = pending_keys();
+
+	write_items(writer);
+
+	if (writer->bulk)
+		FreeBulkInsertState(writer->bulk);
+	table_close(writer->rel, NoLock);	/* the lock stays until the end */
+	pfree(writer);
+	MemoryContextSwitchTo(old_context);
+	return true;
+}
