@@ -163,18 +163,32 @@ typedef struct Visiting
 	void	   *arg;
 } Visiting;
 
-/* A key in pieces counts once, with its last piece; damaged items end the count. */
+/* Of a key in pieces only the first one counts. */
+static bool
+begins_key(const PackedItem *item)
+{
+	FragmentHead head;
+
+	if (item->kind != ITEM_FRAGMENT)
+		return true;
+	if (item->len < sizeof(head))
+		return false;
+	memcpy(&head, item->bytes, sizeof(head));
+	return head.offset == 0;
+}
+
+/* Keys and patterns in a row; where its items are damaged, those before. */
 static int64
 count_keys(const char *bytes, size_t len)
 {
 	ItemReader	reader;
-	Item		item;
+	PackedItem	item;
 	int64		keys = 0;
 
 	item_reader_init(&reader, bytes, len);
 	while (item_read(&reader, &item) > 0)
 	{
-		if (item.kind != ITEM_FRAGMENT)
+		if (begins_key(&item))
 			keys++;
 	}
 	return keys;

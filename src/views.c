@@ -17,6 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
+#include "utils/xid8.h"
 
 #include "backlog.h"
 #include "shmem.h"
@@ -33,7 +34,7 @@ extern PGDLLEXPORT Datum uncache_stat_reset(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum uncache_backlog_get(PG_FUNCTION_ARGS);
 
 /* Columns of stat_get(), stat_rules_get() and backlog_get(). */
-#define STAT_COLUMNS	26
+#define STAT_COLUMNS	27
 #define RULE_COLUMNS	4
 #define BACKLOG_COLUMNS	4
 
