@@ -25,6 +25,17 @@ typedef int ProcNumber;
 #define GetPGProcByNumber(n) (&ProcGlobal->allProcs[(n)])
 #endif
 
+#if PG_VERSION_NUM < 170000
+#include "utils/wait_event.h"
+
+/* Before 17 the wait events of extensions have no names of their own. */
+static inline uint32
+WaitEventExtensionNew(const char *name)
+{
+	return PG_WAIT_EXTENSION;
+}
+#endif
+
 #if PG_VERSION_NUM < 160000
 #include "storage/buffile.h"
 

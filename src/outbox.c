@@ -262,42 +262,42 @@ write_items(RowWriter *writer)
 	pending_read_end(reader);
 }
 
-bool
-outbox_write(bool prepare, OutboxWritten *written)
+OutboxWritten *
+outbox_write(bool prepare, OutboxWritten *earlier)
 {
-	MemoryContext old_context;
-	RowWriter  *writer;
+	MemoryContext old_context = MemoryContextSwitchTo(TopTransactionContext);
+	OutboxWritten *written = palloc0(sizeof(OutboxWritten));
+	RowWriter  *writer = palloc0(sizeof(RowWriter));
 
-	memset(written, 0, sizeof(OutboxWritten));
-	old_context = MemoryContextSwitchTo(TopTransactionContext);
-	writer = palloc0(sizeof(RowWriter));
 	writer->rel = open_table(prepare, &written->table);
 	if (writer->rel == NULL)
 	{
-		pfree(writer);
 		MemoryContextSwitchTo(old_context);
 		ereport(WARNING,
 				(errmsg("the keys of this transaction will not be deleted from Redis"),
 				 errdetail("The extension pg_uncache does not exist any more, and its outbox with it.")));
-		return false;
+		return earlier;
 	}
 	if (RelationGetNumberOfAttributes(writer->rel) != OUTBOX_NCOLUMNS)
 		elog(ERROR, "table \"%s\" is not an outbox of this version of pg_uncache",
 			 RelationGetRelationName(writer->rel));
 
 	writer->written = written;
+	writer->chunk = earlier ? earlier->next_chunk : 0;
 	writer->at = GetCurrentTimestamp();
 	writer->blocks_size = 4;
 	written->blocks = palloc(writer->blocks_size * sizeof(BlockNumber));
+	written->next = earlier;
 	written->xid = GetTopFullTransactionId();
 	written->nkeys = pending_keys();
 
 	write_items(writer);
 
+	written->next_chunk = writer->chunk;
 	if (writer->bulk)
 		FreeBulkInsertState(writer->bulk);
 	table_close(writer->rel, NoLock);	/* the lock stays until the end */
 	pfree(writer);
 	MemoryContextSwitchTo(old_context);
-	return true;
+	return written;
 }

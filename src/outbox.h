@@ -34,8 +34,10 @@ enum OutboxColumn
 /* Where the pending set of this transaction was written. */
 typedef struct OutboxWritten
 {
+	struct OutboxWritten *next; /* written earlier in the same transaction */
 	FullTransactionId xid;
 	int			table;
+	int32		next_chunk;
 	uint32		nrows;
 	uint64		nkeys;
 	ItemPointerData tid;		/* of the row, when there is just one */
@@ -47,10 +49,12 @@ typedef struct OutboxWritten
 
 /*
  * Write the pending set to the current table (to the side table where
- * "prepare").  May raise; nothing has happened then.  Returns false, having
- * warned, where the extension is being dropped and there is no outbox.
+ * "prepare"), behind what this transaction has written before ("earlier", or
+ * NULL).  Returns what was written, in TopTransactionContext, linked to
+ * "earlier"; or just "earlier", having warned, where the extension is being
+ * dropped and there is no outbox.  May raise; nothing has happened then.
  */
-extern bool outbox_write(bool prepare, OutboxWritten *written);
+extern OutboxWritten *outbox_write(bool prepare, OutboxWritten *earlier);
 
 /* OID of outbox table i (OUTBOX_SIDE too); InvalidOid without the extension. */
 extern Oid	outbox_table_oid(int i);

@@ -1,0 +1,195 @@
+/*
+ * delivered.c
+ *	  Two bits for each outbox row (see delivered.h).
+ *
+ *		root -> per table: 256 directories -> 1024 segments -> 512 pages -> 32 bytes
+ *
+ * so a table can have 134 million pages (1 TB).  Directories and segments are
+ * made when a bit in them is first set.  The worker alone changes anything; a
+ * segment is freed under the slot's lock, under which the views look.
+ *
+ * Out of memory a row just stays unsent for ever in here: it is sent again at the
+ * next scan, and its table is not emptied before that works.
+ */
+#include "postgres.h"
+
+#include "storage/lwlock.h"
+#include "utils/dsa.h"
+
+#include "delivered.h"
+
+/*
+ * An outbox row needs 64 bytes and a line pointer at the least, so a page holds
+ * fewer than this.
+ */
+#define ROWS_PER_PAGE			128
+#define BYTES_PER_PAGE			(ROWS_PER_PAGE * 2 / BITS_PER_BYTE)
+#define PAGES_PER_SEGMENT		512
+#define SEGMENTS_PER_DIRECTORY	1024
+#define DIRECTORIES				256
+
+typedef struct Directory
+{
+	dsa_pointer segments[SEGMENTS_PER_DIRECTORY];
+} Directory;
+
+typedef struct Root
+{
+	dsa_pointer directories[OUTBOX_TABLES][DIRECTORIES];
+} Root;
+
+/* The worker's own; NULL elsewhere. */
+static DatabaseSlot *my_slot = NULL;
+static dsa_area *area = NULL;
+static Root *root = NULL;
+
+struct DeliveredView
+{
+	DatabaseSlot *slot;
+	dsa_area   *area;
+	dsa_pointer root;
+};
+
+void
+delivered_create(DatabaseSlot *slot)
+{
+	dsa_pointer pointer;
+
+	area = dsa_create(Shared_state->dsa_tranche);
+	dsa_pin_mapping(area);
+	pointer = dsa_allocate0(area, sizeof(Root));
+	root = dsa_get_address(area, pointer);
+	my_slot = slot;
+
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	slot->delivered_area = dsa_get_handle(area);
+	slot->delivered_root = pointer;
+	LWLockRelease(slot->lock);
+}
+
+/* Follow a pointer, making what it points to if asked; NULL without. */
+static void *
+follow(dsa_area *in, dsa_pointer *pointer, Size size, bool make)
+{
+	if (!DsaPointerIsValid(*pointer) && make)
+		*pointer = dsa_allocate_extended(in, size, DSA_ALLOC_ZERO | DSA_ALLOC_NO_OOM);
+	return DsaPointerIsValid(*pointer) ? dsa_get_address(in, *pointer) : NULL;
+}
+
+/* The byte with a row's bits, and their shift in it; NULL without. */
+static uint8 *
+find_bits(dsa_area *in, Root *from, int table, const ItemPointerData *tid,
+		  bool make, int *shift)
+{
+	BlockNumber page = ItemPointerGetBlockNumberNoCheck(tid);
+	int			row = ItemPointerGetOffsetNumberNoCheck(tid) - 1;
+	BlockNumber segment_number = page / PAGES_PER_SEGMENT;
+	BlockNumber directory_number = segment_number / SEGMENTS_PER_DIRECTORY;
+	Directory  *directory;
+	uint8	   *segment;
+
+	if (row >= ROWS_PER_PAGE || directory_number >= DIRECTORIES)
+		return NULL;
+	directory = follow(in, &from->directories[table][directory_number],
+					   sizeof(Directory), make);
+	if (directory == NULL)
+		return NULL;
+	segment = follow(in, &directory->segments[segment_number % SEGMENTS_PER_DIRECTORY],
+					 PAGES_PER_SEGMENT * BYTES_PER_PAGE, make);
+	if (segment == NULL)
+		return NULL;
+
+	*shift = row % 4 * 2;
+	return segment + page % PAGES_PER_SEGMENT * BYTES_PER_PAGE + row / 4;
+}
+
+RowState
+delivered_get(int table, const ItemPointerData *tid)
+{
+	int			shift;
+	uint8	   *bits = find_bits(area, root, table, tid, false, &shift);
+
+	return bits ? (*bits >> shift) & 3 : ROW_UNSENT;
+}
+
+void
+delivered_set(int table, const ItemPointerData *tid, RowState state)
+{
+	int			shift;
+	uint8	   *bits = find_bits(area, root, table, tid, true, &shift);
+
+	if (bits)
+		*bits = (*bits & ~(3 << shift)) | (state << shift);
+}
+
+void
+delivered_forget_table(int table)
+{
+	LWLockAcquire(my_slot->lock, LW_EXCLUSIVE);
+	for (int d = 0; d < DIRECTORIES; d++)
+	{
+		dsa_pointer *pointer = &root->directories[table][d];
+		Directory  *directory = follow(area, pointer, 0, false);
+
+		if (directory == NULL)
+			continue;
+		for (int s = 0; s < SEGMENTS_PER_DIRECTORY; s++)
+		{
+			if (DsaPointerIsValid(directory->segments[s]))
+				dsa_free(area, directory->segments[s]);
+		}
+		dsa_free(area, *pointer);
+		*pointer = InvalidDsaPointer;
+	}
+	LWLockRelease(my_slot->lock);
+	dsa_trim(area);
+}
+
+void
+delivered_forget_all(void)
+{
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+		delivered_forget_table(t);
+}
+
+DeliveredView *
+delivered_view_open(DatabaseSlot *slot)
+{
+	DeliveredView *view = palloc(sizeof(DeliveredView));
+
+	LWLockAcquire(slot->lock, LW_SHARED);
+	view->area = slot->delivered_area == DSM_HANDLE_INVALID ? NULL :
+		dsa_attach(slot->delivered_area);
+	view->root = slot->delivered_root;
+	LWLockRelease(slot->lock);
+
+	if (view->area == NULL)
+	{
+		pfree(view);
+		return NULL;
+	}
+	view->slot = slot;
+	return view;
+}
+
+bool
+delivered_view_has(DeliveredView *view, int table, ItemPointer tid)
+{
+	Root	   *from = dsa_get_address(view->area, view->root);
+	uint8	   *bits;
+	int			shift;
+	bool		has;
+
+	LWLockAcquire(view->slot->lock, LW_SHARED);
+	bits = find_bits(view->area, from, table, tid, false, &shift);
+	has = bits != NULL && ((*bits >> shift) & 3) == ROW_DELIVERED;
+	LWLockRelease(view->slot->lock);
+	return has;
+}
+
+void
+delivered_view_close(DeliveredView *view)
+{
+	dsa_detach(view->area);
+	pfree(view);
+}

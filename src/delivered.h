@@ -1,0 +1,44 @@
+/*
+ * delivered.h
+ *	  What the worker knows of each outbox row: sent, or delivered.
+ *
+ * Two bits for a row, found by table and place, in dynamic shared memory that
+ * belongs to the worker: about 32 bytes for an outbox page.  When the worker ends
+ * the memory is gone, and its successor sends again what the outbox still holds;
+ * that is harmless, and bounded by the emptying of the outbox.
+ */
+#ifndef UNCACHE_DELIVERED_H
+#define UNCACHE_DELIVERED_H
+
+#include "postgres.h"
+#include "storage/itemptr.h"
+
+#include "shmem.h"
+
+typedef enum RowState
+{
+	ROW_UNSENT = 0,
+	ROW_SENT = 1,				/* the worker holds it, or Redis has not answered */
+	ROW_DELIVERED = 2,
+} RowState;
+
+/* For the worker of the slot, once, outside of a transaction. */
+extern void delivered_create(DatabaseSlot *slot);
+
+extern RowState delivered_get(int table, const ItemPointerData *tid);
+extern void delivered_set(int table, const ItemPointerData *tid, RowState state);
+
+/* Forget a table that is empty now; forget what was delivered or sent anywhere. */
+extern void delivered_forget_table(int table);
+extern void delivered_forget_all(void);
+
+/*
+ * For the views.  NULL: nothing is known to be delivered.  The view may lag behind
+ * the worker by an instant.
+ */
+typedef struct DeliveredView DeliveredView;
+extern DeliveredView *delivered_view_open(DatabaseSlot *slot);
+extern bool delivered_view_has(DeliveredView *view, int table, ItemPointer tid);
+extern void delivered_view_close(DeliveredView *view);
+
+#endif							/* UNCACHE_DELIVERED_H */

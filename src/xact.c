@@ -1,0 +1,515 @@
+/*
+ * xact.c
+ *	  What happens to the pending set when its transaction ends.
+ *
+ *		PRE_COMMIT		the pending set becomes rows of the outbox; everything
+ *						that can fail has happened when this returns
+ *		COMMIT			visible to all; row locks still held.  The rows are
+ *						handed to the worker: a copy into the ring, or marks on
+ *						their blocks.  Nothing here allocates or raises: an ERROR
+ *						would be a PANIC of the server.
+ *		AFTER_LOCKS		who asked for it waits for the worker's answer.  Row
+ *						locks are gone, so nobody waits behind the waiting one.
+ *
+ * A crash before the commit record leaves nothing; after it, the rows are in the
+ * outbox and the worker finds them when it starts.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/procsignal.h"
+#include "tcop/tcopprot.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+#include "outbox.h"
+#include "pending.h"
+#include "settings.h"
+#include "shmem.h"
+#include "xact.h"
+
+/* What the running transaction has written; NULL: nothing. */
+static OutboxWritten *written = NULL;
+
+/* Once the outbox was written, what is added must be written at once. */
+static enum
+{
+	RUNNING,
+	PAST_PRE_COMMIT,
+	PAST_PRE_PREPARE,
+}			phase = RUNNING;
+
+/* Set in COMMIT only, consumed in AFTER_LOCKS. */
+static bool must_wait = false;
+
+static uint32 wait_event = 0;
+
+/*
+ * --------------------------------------------------------------------------
+ * Before the commit
+ * --------------------------------------------------------------------------
+ */
+
+static void
+warn_once_if_not_preloaded(void)
+{
+	static bool warned = false;
+
+	if (Shared_state != NULL || warned)
+		return;
+	warned = true;
+	ereport(WARNING,
+			(errmsg("keys are recorded, but nobody deletes them from Redis"),
+			 errdetail("The library pg_uncache is not in shared_preload_libraries, so there is no worker."),
+			 errhint("Append pg_uncache to shared_preload_libraries and restart the server; the outbox keeps the keys until then.")));
+}
+
+/*
+ * Whether this commit is one that waits.  One that would like to, and does not
+ * because there is no use in it, is counted.
+ */
+static bool
+wants_to_wait(DatabaseSlot *slot)
+{
+	if (setting_consistency == CONSISTENCY_EVENTUAL || setting_wait_timeout == 0 ||
+		MyBackendType != B_BACKEND)
+		return false;
+
+	if (setting_delivery &&
+		pg_atomic_read_u32(&slot->state) == SLOT_CONNECTED &&
+		pg_atomic_read_u32(&slot->breaker) == 0 &&
+		!pending_has_patterns() &&
+		pending_keys() <= (uint64) setting_wait_max_keys)
+		return true;
+
+	pg_atomic_fetch_add_u64(&slot->stats.waits_skipped, 1);
+	return false;
+}
+
+/*
+ * Announce the transaction, before anybody can see it committed: a worker that
+ * finds its rows in a scan, before the ring tells of them, knows whom to answer.
+ */
+static void
+announce(bool wait)
+{
+	WaitSlot   *mine = shmem_my_wait_slot();
+	uint32		rows = 0;
+
+	if (mine == NULL)
+		return;
+	for (OutboxWritten *w = written; w; w = w->next)
+		rows += w->nrows;
+
+	pg_atomic_write_u32(&mine->dboid, MyDatabaseId);
+	pg_atomic_write_u64(&mine->xid, U64FromFullTransactionId(written->xid));
+	pg_atomic_write_u32(&mine->rows_left, rows);
+	pg_atomic_write_u32(&mine->handing_over, 1);
+	pg_write_barrier();
+	pg_atomic_write_u32(&mine->state, wait ? WAIT_PENDING : WAIT_NONE);
+}
+
+static void
+write_for_prepare(void)
+{
+	warn_once_if_not_preloaded();
+	written = outbox_write(true, written);
+	pending_forget();
+}
+
+static void
+write_pending_set(void)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+	bool		wait;
+
+	warn_once_if_not_preloaded();
+	wait = slot != NULL && wants_to_wait(slot);
+	written = outbox_write(false, written);
+	pending_forget();
+	if (written != NULL)
+		announce(wait);
+}
+
+/*
+ * Something was added.  Normally it waits for PRE_COMMIT; but callbacks of other
+ * extensions can run after ours and write to tables with rules.
+ */
+static void
+pending_grew(void)
+{
+	if (phase == PAST_PRE_COMMIT)
+		write_pending_set();
+	else if (phase == PAST_PRE_PREPARE)
+		write_for_prepare();
+}
+
+static void
+pre_commit(void)
+{
+	if (wait_event == 0)
+		wait_event = WaitEventExtensionNew("UncacheDelivery");
+	phase = PAST_PRE_COMMIT;
+	if (!pending_is_empty())
+		write_pending_set();
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * After the commit: nothing below may raise or allocate
+ * --------------------------------------------------------------------------
+ */
+
+/* Make sure that the worker will look; it may be awake, or about to look anyway. */
+static void
+wake_worker(DatabaseSlot *slot, bool urgent)
+{
+	uint32		sleep;
+
+	pg_memory_barrier();
+	sleep = pg_atomic_read_u32(&slot->sleep);
+	if (sleep == WORKER_SLEEPS || (urgent && sleep == WORKER_GATHERS))
+		shmem_wake_worker(slot);
+}
+
+/* Mark the blocks that the worker has to read. */
+static void
+mark_dirty(DatabaseSlot *slot)
+{
+	for (OutboxWritten *w = written; w; w = w->next)
+	{
+		pg_atomic_uint32 *dirty = slot->dirty[w->table];
+
+		for (uint32 i = 0; i < w->nblocks; i++)
+		{
+			uint32		bit = w->blocks[i] % DIRTY_BITS;
+
+			pg_atomic_fetch_or_u32(&dirty[bit / 32], (uint32) 1 << (bit % 32));
+		}
+	}
+	pg_atomic_write_u32(&slot->any_dirty, 1);
+}
+
+/* A transaction of one row fits into the ring, if there is room. */
+static bool
+put_into_ring(DatabaseSlot *slot, bool wait)
+{
+	RingEntry	entry = {0};
+	bool		done;
+
+	if (written->next != NULL || written->nrows != 1)
+		return false;
+
+	entry.nkeys = (uint32) written->nkeys;
+	entry.xid = U64FromFullTransactionId(written->xid);
+	entry.committed_at = GetCurrentTimestamp();
+	entry.waiter = wait ? MyProcNumber : -1;
+	entry.table = written->table;
+	entry.tid = written->tid;
+
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	/* A slot that was given to another database meanwhile is not ours. */
+	done = pg_atomic_read_u32(&slot->dboid) != MyDatabaseId ||
+		ring_put(&slot->ring, &entry, written->items, written->items_len);
+	LWLockRelease(slot->lock);
+
+	if (!done)
+		pg_atomic_fetch_add_u64(&slot->stats.ring_overflows, 1);
+	return done;
+}
+
+/*
+ * Tell the worker.  Returns whether there is one that will answer.  A worker that
+ * is not connected reads the whole outbox when it is, so it need not be told.
+ */
+static bool
+hand_over(bool wait)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+
+	if (slot == NULL)
+	{
+		shmem_request_launch(MyDatabaseId);
+		return false;
+	}
+	if (pg_atomic_read_u32(&slot->state) != SLOT_CONNECTED)
+		return false;
+
+	if (!put_into_ring(slot, wait))
+		mark_dirty(slot);
+	wake_worker(slot, wait);
+	return true;
+}
+
+static void
+committed(void)
+{
+	WaitSlot   *mine = shmem_my_wait_slot();
+	bool		wait;
+
+	phase = RUNNING;
+	if (written == NULL)
+		return;
+
+	if (mine != NULL)
+	{
+		wait = pg_atomic_read_u32(&mine->state) != WAIT_NONE;
+		must_wait = hand_over(wait) && wait;
+		pg_write_barrier();
+		pg_atomic_write_u32(&mine->handing_over, 0);
+		if (!must_wait)
+			pg_atomic_write_u32(&mine->state, WAIT_NONE);
+	}
+	written = NULL;
+}
+
+static void
+aborted(void)
+{
+	WaitSlot   *mine = shmem_my_wait_slot();
+
+	phase = RUNNING;
+	if (written == NULL)
+		return;
+	if (mine != NULL)
+	{
+		pg_atomic_write_u32(&mine->state, WAIT_NONE);
+		pg_atomic_write_u32(&mine->handing_over, 0);
+	}
+	written = NULL;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * The wait
+ * --------------------------------------------------------------------------
+ */
+
+typedef enum WaitOutcome
+{
+	OUTCOME_DELIVERED,
+	OUTCOME_TIMED_OUT,
+	OUTCOME_GIVEN_UP,			/* the worker says that it won't be soon */
+	OUTCOME_CANCELED,
+	OUTCOME_TERMINATED,
+} WaitOutcome;
+
+/*
+ * Interrupts are held at this place, but barriers must be taken part in: others
+ * wait for everybody, DROP DATABASE for one.
+ */
+static void
+absorb_barrier(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	if (!ProcSignalBarrierPending)
+		return;
+	PG_TRY();
+	{
+		ProcessProcSignalBarrier();
+	}
+	PG_CATCH();
+	{
+		/* It stays pending, and is absorbed at the next usual place. */
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+}
+
+static WaitOutcome
+wait_for_answer(WaitSlot *mine)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   setting_wait_timeout);
+
+	for (;;)
+	{
+		uint32		state;
+		long		left;
+		int			events;
+
+		ResetLatch(MyLatch);
+		state = pg_atomic_read_u32(&mine->state);
+		if (state == WAIT_ANSWERED)
+			return OUTCOME_DELIVERED;
+		if (state == WAIT_GIVEN_UP)
+			return OUTCOME_GIVEN_UP;
+		if (ProcDiePending)
+			return OUTCOME_TERMINATED;
+		if (QueryCancelPending)
+			return OUTCOME_CANCELED;
+		absorb_barrier();
+
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		if (left <= 0)
+			return OUTCOME_TIMED_OUT;
+		events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_POSTMASTER_DEATH,
+						   left, wait_event);
+		if (events & WL_POSTMASTER_DEATH)
+			return OUTCOME_TERMINATED;
+	}
+}
+
+/*
+ * Until Redis answers again nobody shall wait in vain.  The worker closes the
+ * breaker when an answer comes back in half the time that was too short.
+ */
+static void
+open_breaker(DatabaseSlot *slot)
+{
+	uint32		closed = 0;
+
+	pg_atomic_compare_exchange_u32(&slot->breaker, &closed, setting_wait_timeout);
+	pg_atomic_fetch_add_u64(&slot->stats.wait_timeouts, 1);
+}
+
+#define COMMITTED_DETAIL \
+	errdetail("The transaction has committed. Its keys will be deleted as soon as Redis can be reached.")
+
+static void
+report_outcome(WaitOutcome outcome)
+{
+	switch (outcome)
+	{
+		case OUTCOME_DELIVERED:
+			break;
+		case OUTCOME_TIMED_OUT:
+			ereport(WARNING,
+					(errmsg("Redis has not confirmed the deletion of keys within %d ms",
+							setting_wait_timeout),
+					 COMMITTED_DETAIL));
+			break;
+		case OUTCOME_GIVEN_UP:
+			ereport(WARNING,
+					(errmsg("Redis has not confirmed the deletion of keys"),
+					 COMMITTED_DETAIL));
+			break;
+		case OUTCOME_CANCELED:
+			QueryCancelPending = false;
+			ereport(WARNING,
+					(errmsg("canceling the wait for Redis due to user request"),
+					 COMMITTED_DETAIL));
+			break;
+		case OUTCOME_TERMINATED:
+			/* The process ends at the next usual place; it can't say more than this. */
+			ereport(WARNING,
+					(errcode(ERRCODE_ADMIN_SHUTDOWN),
+					 errmsg("canceling the wait for Redis and terminating connection due to administrator command"),
+					 COMMITTED_DETAIL));
+			break;
+	}
+}
+
+static void
+wait_for_delivery(void)
+{
+	WaitSlot   *mine = shmem_my_wait_slot();
+	DatabaseSlot *slot = shmem_my_slot();
+	WaitOutcome outcome;
+	uint32		pending = WAIT_PENDING;
+
+	outcome = wait_for_answer(mine);
+
+	/* An answer that came this moment is as good as one that came in time. */
+	if (!pg_atomic_compare_exchange_u32(&mine->state, &pending, WAIT_NONE) &&
+		pending == WAIT_ANSWERED)
+		outcome = outcome == OUTCOME_CANCELED || outcome == OUTCOME_TERMINATED ?
+			outcome : OUTCOME_DELIVERED;
+	pg_atomic_write_u32(&mine->state, WAIT_NONE);
+
+	if (slot != NULL)
+	{
+		pg_atomic_fetch_add_u64(&slot->stats.waits, 1);
+		if (outcome == OUTCOME_TIMED_OUT)
+			open_breaker(slot);
+	}
+	report_outcome(outcome);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Callbacks
+ * --------------------------------------------------------------------------
+ */
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			pre_commit();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			phase = PAST_PRE_PREPARE;
+			if (!pending_is_empty())
+				write_for_prepare();
+			break;
+		case XACT_EVENT_COMMIT:
+			committed();
+			pending_forget();
+			break;
+		case XACT_EVENT_ABORT:
+			aborted();
+			pending_forget();
+			break;
+		case XACT_EVENT_PREPARE:
+			phase = RUNNING;
+			written = NULL;
+			pending_forget();
+			break;
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			break;				/* parallel workers write nothing */
+	}
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId subid,
+				 SubTransactionId parent, void *arg)
+{
+	switch (event)
+	{
+		case SUBXACT_EVENT_COMMIT_SUB:
+			pending_subcommit(GetCurrentTransactionNestLevel());
+			break;
+		case SUBXACT_EVENT_ABORT_SUB:
+			pending_subabort(GetCurrentTransactionNestLevel());
+			break;
+		case SUBXACT_EVENT_START_SUB:
+		case SUBXACT_EVENT_PRE_COMMIT_SUB:
+			break;
+	}
+}
+
+/*
+ * This callback also runs for portals, for COMMIT inside DO a second time, and
+ * for PREPARE TRANSACTION as if it were a commit: only the end of the top
+ * transaction's own resource owner, behind a COMMIT event, counts.
+ */
+static void
+release_callback(ResourceReleasePhase release_phase, bool is_commit, bool is_top_level, void *arg)
+{
+	if (!must_wait || release_phase != RESOURCE_RELEASE_AFTER_LOCKS ||
+		!is_commit || !is_top_level ||
+		CurrentResourceOwner != TopTransactionResourceOwner)
+		return;
+
+	must_wait = false;
+	wait_for_delivery();
+}
+
+void
+xact_init(void)
+{
+	pending_grown_hook = pending_grew;
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+	RegisterResourceReleaseCallback(release_callback, NULL);
+}
