@@ -91,9 +91,9 @@ COMMENT ON COLUMN uncache.stat.reconnects IS
 COMMENT ON COLUMN uncache.stat.waits IS
 'commits that waited for delivery';
 COMMENT ON COLUMN uncache.stat.wait_timeouts IS
-'of waits, those that ended in vain, each with a WARNING to its client: committed, delivered later';
+'of waits, those that uncache.wait_timeout ended, each with a WARNING to its client: committed, delivered later';
 COMMENT ON COLUMN uncache.stat.waits_skipped IS
-'commits that should have waited and did not, since Redis was known not to answer, or for uncache.wait_max_keys or patterns';
+'commits that would have waited but for a reason not to: no connection, a wait before it in vain, uncache.delivery = off, more keys than uncache.wait_max_keys, a pattern';
 COMMENT ON COLUMN uncache.stat.waiting_backends IS
 'sessions whose commit waits for delivery now';
 COMMENT ON COLUMN uncache.stat.patterns_running IS
