@@ -33,8 +33,8 @@
 
 static DatabaseSlot *slot;
 static RedisTarget *target = NULL;
-static RedisLink *link = NULL;
-static bool was_ready = false;	/* this link */
+static RedisLink *current = NULL;	/* NULL: none is open */
+static bool was_ready = false;	/* the current one */
 static uint64 generation = 0;
 
 static TimestampTz retry_at = 0;
@@ -62,7 +62,7 @@ connection_init(DatabaseSlot *my_slot)
 RedisLink *
 connection_link(void)
 {
-	return was_ready ? link : NULL;
+	return was_ready ? current : NULL;
 }
 
 bool
@@ -80,13 +80,13 @@ connection_generation(void)
 pgsocket
 connection_socket(void)
 {
-	return link ? redis_socket(link) : PGINVALID_SOCKET;
+	return current ? redis_socket(current) : PGINVALID_SOCKET;
 }
 
 uint32
 connection_wanted_events(void)
 {
-	return link ? redis_wanted_events(link) : 0;
+	return current ? redis_wanted_events(current) : 0;
 }
 
 TimestampTz
@@ -94,9 +94,9 @@ connection_deadline(void)
 {
 	if (!setting_delivery)
 		return DT_NOEND;
-	if (link == NULL)
+	if (current == NULL)
 		return retry_at;
-	return Min(redis_deadline(link), was_ready && !ping_under_way ? ping_at : DT_NOEND);
+	return Min(redis_deadline(current), was_ready && !ping_under_way ? ping_at : DT_NOEND);
 }
 
 static void
@@ -165,7 +165,7 @@ ping_if_due(TimestampTz now)
 		return;
 	sent_at = now;
 	ping_at = TimestampTzPlusMilliseconds(now, breaker_open ? PING_BREAKER_MS : PING_MS);
-	if (redis_send(link, 1, argv, lens, ping_answered, &sent_at))
+	if (redis_send(current, 1, argv, lens, ping_answered, &sent_at))
 		ping_under_way = true;
 }
 
@@ -192,14 +192,14 @@ open_link(void)
 		target = redisurl_parse(setting_redis_url, &problem);
 		note_endpoint();
 	}
-	link = target ? redis_open(target, 0, &options) : NULL;
+	current = target ? redis_open(target, 0, &options) : NULL;
 }
 
 static void
 note_ready(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	const char *id = redis_run_id(link);
+	const char *id = redis_run_id(current);
 
 	/* A server that does not tell its id is taken for a new one: that is safe. */
 	new_server = id[0] == '\0' || strcmp(id, run_id) != 0;
@@ -209,7 +209,7 @@ note_ready(void)
 		ereport(LOG,
 				(errmsg("connected to Redis at %s again after %ld s",
 						endpoint, (long) ((now - down_since) / USECS_PER_SEC))));
-	if (redis_version(link) != 0 && redis_version(link) < OLDEST_VERSION)
+	if (redis_version(current) != 0 && redis_version(current) < OLDEST_VERSION)
 		ereport(LOG,
 				(errmsg("Redis at %s is older than version 6.2, the oldest that pg_uncache supports",
 						endpoint)));
@@ -257,9 +257,9 @@ log_down(const char *error, TimestampTz now)
 static void
 close_link(void)
 {
-	RedisLink  *closing = link;
+	RedisLink  *closing = current;
 
-	link = NULL;
+	current = NULL;
 	was_ready = false;
 	generation++;
 	if (closing)
@@ -289,12 +289,12 @@ static ConnectionEvent
 turn_link(uint32 events)
 {
 	bool		before = was_ready;
-	RedisLinkState state = redis_turn(link, events);
+	RedisLinkState state = redis_turn(current, events);
 	const char *trouble = deliver_trouble();
 
 	if (state == REDIS_FAILED || trouble)
 	{
-		lose_link(trouble ? trouble : redis_error(link));
+		lose_link(trouble ? trouble : redis_error(current));
 		return before ? CONNECTION_LOST : CONNECTION_SAME;
 	}
 	if (state != REDIS_READY)
@@ -323,12 +323,12 @@ connection_turn(uint32 events)
 	if (pg_atomic_read_u32(&slot->state) == SLOT_PAUSED)
 		set_state(SLOT_CONNECTING);
 
-	if (link == NULL)
+	if (current == NULL)
 	{
 		if (GetCurrentTimestamp() < retry_at)
 			return CONNECTION_SAME;
 		open_link();
-		if (link == NULL)
+		if (current == NULL)
 		{
 			lose_link(target ? "out of memory" : "uncache.redis_url can't be understood");
 			return CONNECTION_SAME;
