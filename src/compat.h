@@ -42,6 +42,12 @@ WaitEventExtensionNew(const char *name)
 
 #if PG_VERSION_NUM < 160000
 #include "storage/buffile.h"
+#include "utils/acl.h"
+
+/* Before 16 every kind of object has a function of its own: only databases here. */
+#define object_ownercheck(classid, objectid, roleid) \
+	(AssertMacro((classid) == DatabaseRelationId), \
+	 pg_database_ownercheck(objectid, roleid))
 
 static inline void
 BufFileReadExact(BufFile *file, void *ptr, size_t size)

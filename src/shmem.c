@@ -120,6 +120,7 @@ init_shared(Shared *shared)
 	for (int i = 0; i < lengthof(shared->requests); i++)
 		pg_atomic_init_u32(&shared->requests[i], InvalidOid);
 	pg_atomic_init_u32(&shared->look_everywhere, 0);
+	pg_atomic_init_u64(&shared->probed, 0);
 	shared->dsa_tranche = LWLockNewTrancheId();
 	shared->nslots = setting_max_database_workers;
 	shared->nwaitslots = MaxBackends;
