@@ -187,7 +187,7 @@ after_connection_event(ConnectionEvent event)
 		case CONNECTION_MADE:
 			if (connection_is_new_server())
 				delivered_forget_all();
-			outboxscan_start_over();
+			outboxscan_start_over(connection_is_new_server());
 			outboxside_look();
 			break;
 		case CONNECTION_LOST:
