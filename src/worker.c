@@ -476,6 +476,17 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	return any;
 }
 
+/* An attach that replaces a rule leaves the counters of the old one behind. */
+static void
+forget_dropped_rules(void)
+{
+	if (!stats_has_new_rules())
+		return;
+	outboxscan_begin();
+	stats_forget_dropped_rules();
+	outboxscan_end();
+}
+
 static void
 main_loop(void)
 {
@@ -499,6 +510,7 @@ main_loop(void)
 			outboxside_turn(now, false);
 		wake = Min(wake, rotation_turn(now));
 		wake = Min(wake, connection_deadline());
+		forget_dropped_rules();
 
 		events = sleep_until(wake, busy);
 	}
