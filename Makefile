@@ -15,3 +15,6 @@ SHLIB_LINK = -lhiredis
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
+
+# Debian's PostgreSQL is built without dependency tracking.
+$(OBJS): $(wildcard $(srcdir)/src/*.h)
