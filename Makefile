@@ -12,9 +12,17 @@ PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-field-initi
 	-Wno-sign-compare -fvisibility=hidden
 SHLIB_LINK = -lhiredis
 
+EXTRA_CLEAN += src/uncache_lua.h
+
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
+
+# The Redis functions, as a C string.
+$(srcdir)/src/fence.o: $(srcdir)/src/uncache_lua.h
+$(srcdir)/src/uncache_lua.h: $(srcdir)/src/lua/uncache.lua
+	(echo 'static const char uncache_lua[] ='; \
+	 sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/?/\\?/g' -e 's/^/"/' -e 's/$$/\\n"/' $<; echo ';') > $@
 
 # Debian's PostgreSQL is built without dependency tracking.
 $(OBJS): $(wildcard $(srcdir)/src/*.h)

@@ -91,6 +91,31 @@ ALTER TABLE uncache.outbox_side ENABLE ALWAYS TRIGGER outbox_guard;
 -- ---------------------------------------------------------------------------
 
 -- ---------------------------------------------------------------------------
+-- Fenced fills
+-- ---------------------------------------------------------------------------
+
+-- One row, written by the worker at every start of the server.
+CREATE TABLE uncache.incarnation (
+	id text NOT NULL,
+	timeline int4 NOT NULL,
+	since timestamptz NOT NULL
+) USING heap;
+COMMENT ON TABLE uncache.incarnation IS
+'the life of the server within which transaction ids can be compared; for uncache.snapshot(), not for SQL';
+REVOKE ALL ON uncache.incarnation FROM PUBLIC;
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.incarnation
+	FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard();
+CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.incarnation
+	FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard();
+ALTER TABLE uncache.incarnation ENABLE ALWAYS TRIGGER outbox_guard;
+
+CREATE FUNCTION uncache.snapshot(token text) RETURNS text
+	LANGUAGE C STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'uncache_snapshot';
+COMMENT ON FUNCTION uncache.snapshot(text) IS
+'the snapshot of the calling statement, bound to the token of a miss, for FCALL uncache_set. Call it in the statement that reads the value, or in an earlier one. NULL where nothing may be stored: the token is NULL or none, the transaction has written, or uncache.fence_ttl is 0';
+
+-- ---------------------------------------------------------------------------
 -- Any SQL
 -- ---------------------------------------------------------------------------
 

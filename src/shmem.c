@@ -8,6 +8,7 @@
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 
+#include "incarnation.h"
 #include "settings.h"
 #include "shmem.h"
 
@@ -94,6 +95,10 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	pg_atomic_init_u64(&slot->discard_drawn, 0);
 	pg_atomic_init_u64(&slot->discard_done, 0);
 	pg_atomic_init_u64(&slot->discarded, 0);
+	pg_atomic_init_u32(&slot->fence.state, FENCE_UNKNOWN);
+	pg_atomic_init_u64(&slot->fence.stored, 0);
+	pg_atomic_init_u64(&slot->fence.refused, 0);
+	pg_atomic_init_u64(&slot->fence.beats, 0);
 	stats_init(&slot->stats);
 }
 
@@ -121,6 +126,7 @@ init_shared(Shared *shared)
 		pg_atomic_init_u32(&shared->requests[i], InvalidOid);
 	pg_atomic_init_u32(&shared->look_everywhere, 0);
 	pg_atomic_init_u64(&shared->probed, 0);
+	incarnation_draw(shared);
 	shared->dsa_tranche = LWLockNewTrancheId();
 	shared->nslots = setting_max_database_workers;
 	shared->nwaitslots = MaxBackends;
