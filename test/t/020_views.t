@@ -58,6 +58,23 @@ ok(outbox_is_empty($node), 'in neither view');
 commit_keys('e', 'SET uncache.wait_max_keys = 0;');
 is(stat_of('waits, waits_skipped'), '2|1', 'a commit with too many keys to wait is counted');
 
+# Which rule sent what: a partition's rows count for the rule of its table.
+$redis->fill('item:1', 'item:2', 'group:7');
+$node->safe_psql('postgres', q{
+	CREATE TABLE item (id int, grp int) PARTITION BY RANGE (id);
+	CREATE TABLE item_low PARTITION OF item FOR VALUES FROM (0) TO (100);
+	CREATE TRIGGER a_item AFTER INSERT OR UPDATE OR DELETE ON item
+		FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('item:{id}');
+	CREATE TRIGGER b_group AFTER INSERT OR UPDATE OR DELETE ON item
+		FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('group:{grp}');
+	CREATE TRIGGER c_never AFTER DELETE ON item
+		FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('item:{id}');
+	INSERT INTO item VALUES (1, 7), (2, 7), (3, 8)});
+ok(delivered($node), 'keys of rules are delivered');
+is($node->safe_psql('postgres', q{SELECT relation, trigger, keys_sent, keys_existed, last_sent > now() - interval '1 min'
+	FROM uncache.stat_rules ORDER BY trigger}),
+	"item|a_item|3|2|t\nitem|b_group|2|1|t\nitem|c_never|0|0|", 'and counted by rule');
+
 # Reset.
 my $reset_at = stat_of('stats_reset');
 ok(delivered($node), 'all is delivered');
@@ -65,6 +82,8 @@ $node->safe_psql('postgres', 'SELECT uncache.stat_reset()');
 is(stat_of('transactions_delivered, keys_delivered, keys_existed, batches, waits, waits_skipped, latency_max_ms'),
 	'0|0|0|0|0|0|', 'a reset starts from zero');
 is(stat_of("stats_reset > '$reset_at'"), 't', 'and notes when');
+is($node->safe_psql('postgres', 'SELECT sum(keys_sent), sum(keys_existed), count(last_sent) FROM uncache.stat_rules'),
+	'0|0|0', 'for the rules, too');
 
 # A session that waits.
 $redis->freeze;
