@@ -220,7 +220,7 @@ COMMENT ON COLUMN uncache.stat.worker_pid IS
 COMMENT ON COLUMN uncache.stat.redis IS
 'address that the worker uses, without user and password';
 COMMENT ON COLUMN uncache.stat.transactions_delivered IS
-'transactions delivered; one of several outbox rows counts with its first row';
+'transactions delivered; one of several outbox rows counts with its first row, and what a new worker or a new Redis finds in the outbox counts under retries';
 COMMENT ON COLUMN uncache.stat.keys_delivered IS
 'keys for which Redis has answered without an error, keys found by patterns included';
 COMMENT ON COLUMN uncache.stat.keys_existed IS
@@ -228,7 +228,7 @@ COMMENT ON COLUMN uncache.stat.keys_existed IS
 COMMENT ON COLUMN uncache.stat.batches IS
 'commands with keys sent to Redis and answered';
 COMMENT ON COLUMN uncache.stat.retries IS
-'outbox rows sent again, since the connection was lost or Redis was of no use before it had answered for them';
+'outbox rows sent again: the connection was lost before the answer, or the worker or Redis has started anew, so that what was delivered before is not known';
 COMMENT ON COLUMN uncache.stat.reconnects IS
 'connections made to Redis after the first one';
 COMMENT ON COLUMN uncache.stat.waits IS

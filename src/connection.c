@@ -113,15 +113,6 @@ set_state(SlotState state)
 }
 
 static void
-note_error(const char *error)
-{
-	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	strlcpy(slot->last_error, error, sizeof(slot->last_error));
-	slot->last_error_at = GetCurrentTimestamp();
-	LWLockRelease(slot->lock);
-}
-
-static void
 note_endpoint(void)
 {
 	if (target)
@@ -304,7 +295,7 @@ lose_link(const char *error)
 
 	strlcpy(copy, error, sizeof(copy));
 	set_state(SLOT_DOWN);
-	note_error(copy);
+	shmem_note_error(slot, copy);
 	log_down(copy, now);
 	close_link();
 

@@ -350,6 +350,16 @@ deliver_set_trouble(const RedisReply *reply)
 		snprintf(trouble, sizeof(trouble), "%s (%.150s)", why, redis_reply_text(reply, NULL));
 }
 
+void
+deliver_note_refusal(const RedisReply *reply)
+{
+	char		message[256];
+
+	snprintf(message, sizeof(message), "Redis has refused an invalidation and is asked again: %.180s",
+			 redis_reply_text(reply, NULL));
+	shmem_note_error(slot, message);
+}
+
 const char *
 deliver_trouble(void)
 {
@@ -479,7 +489,7 @@ command_answered(void *arg, const RedisReply *reply)
 		split_command(command);
 	else
 	{
-		outboxside_note_refusal(redis_reply_text(reply, NULL));
+		deliver_note_refusal(reply);
 		finish_command(command, PART_REFUSED);
 	}
 }

@@ -302,7 +302,7 @@ note_error(const RedisReply *reply, PassPattern *pattern)
 		pass_lost = true;
 		return;
 	}
-	outboxside_note_refusal(redis_reply_text(reply, NULL));
+	deliver_note_refusal(reply);
 	for (PassPattern *p = patterns; p; p = p->next)
 	{
 		if (pattern == NULL || p == pattern)

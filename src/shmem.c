@@ -7,6 +7,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
+#include "utils/timestamp.h"
 
 #include "incarnation.h"
 #include "settings.h"
@@ -194,6 +195,15 @@ shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
 	stats_init(&slot->stats);
 	if (OidIsValid(before) && before != dboid)
 		stats_forget_database(before);
+}
+
+void
+shmem_note_error(DatabaseSlot *slot, const char *error)
+{
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	strlcpy(slot->last_error, error, sizeof(slot->last_error));
+	slot->last_error_at = GetCurrentTimestamp();
+	LWLockRelease(slot->lock);
 }
 
 DatabaseSlot *

@@ -211,6 +211,9 @@ extern DatabaseSlot *shmem_slot(int i);
 /* Make a slot serve a database, or nobody; the caller holds Shared->lock. */
 extern void shmem_slot_assign(DatabaseSlot *slot, Oid dboid);
 
+/* For a worker: what uncache.stat is to show as the last error, as of now. */
+extern void shmem_note_error(DatabaseSlot *slot, const char *error);
+
 extern WaitSlot *shmem_my_wait_slot(void);
 
 /* Ask the launcher to look into a database.  May be used where nothing may fail. */
