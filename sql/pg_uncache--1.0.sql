@@ -188,6 +188,10 @@ CREATE FUNCTION uncache.stat_get(
 	OUT latency_p50_ms double precision,
 	OUT latency_p99_ms double precision,
 	OUT latency_max_ms double precision,
+	OUT fence text,
+	OUT fills_stored bigint,
+	OUT fills_refused bigint,
+	OUT beats bigint,
 	OUT last_error text,
 	OUT last_error_at timestamptz,
 	OUT stats_reset timestamptz)
@@ -209,6 +213,7 @@ SELECT
 	s.outbox_rows, s.outbox_bytes,
 	clock_timestamp() - s.outbox_oldest_at AS outbox_oldest_age,
 	s.latency_p50_ms, s.latency_p99_ms, s.latency_max_ms,
+	s.fence, s.fills_stored, s.fills_refused, s.beats,
 	s.last_error, s.last_error_at, s.stats_reset
 FROM uncache.stat_get() s;
 COMMENT ON VIEW uncache.stat IS
@@ -261,6 +266,14 @@ COMMENT ON COLUMN uncache.stat.latency_p99_ms IS
 '99 percent of the deliveries took at most so many milliseconds from commit to the answer of Redis (rounded up by at most 19 percent); null before the first';
 COMMENT ON COLUMN uncache.stat.latency_max_ms IS
 'the longest delivery in milliseconds since stats_reset; null before the first';
+COMMENT ON COLUMN uncache.stat.fence IS
+'fenced fills: on; off (uncache.fence_ttl is 0); starting (every fill is refused for now); not possible (Redis is older than 7 or does not permit functions, see last_error); null without a connection';
+COMMENT ON COLUMN uncache.stat.fills_stored IS
+'fenced fills that Redis has stored since its functions were loaded, of all databases that use it';
+COMMENT ON COLUMN uncache.stat.fills_refused IS
+'fenced fills that Redis has refused since its functions were loaded, of all databases that use it';
+COMMENT ON COLUMN uncache.stat.beats IS
+'beats made since the functions were loaded: transactions that prove to standbys and old snapshots what they have seen';
 COMMENT ON COLUMN uncache.stat.last_error IS
 'last trouble with delivery; while state is no worker, why there is none';
 COMMENT ON COLUMN uncache.stat.last_error_at IS
