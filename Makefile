@@ -1,15 +1,55 @@
 # pg_uncache: an ordinary PGXS extension, plus `make demo` and `make test`.
+#
+#	make, make install, make clean		as with any extension (PG_CONFIG=...)
+#	make installcheck	regression tests in a running server that preloads
+#						pg_uncache (PGHOST, PGPORT and so on say which)
+#	make demo, make test	everything, in a temporary folder; nothing else needed
+#	make unit			tests of the C code that needs no server; in make test
 
 EXTENSION = pg_uncache
 MODULE_big = pg_uncache
 DATA = sql/pg_uncache--1.0.sql
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 
+# A regression test counts once it has an expected output.
+REGRESS = $(sort $(patsubst expected/%.out,%,$(wildcard expected/*.out)))
+ISOLATION = $(sort $(patsubst test/specs/%.spec,%,$(wildcard test/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test
+
 PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-field-initializers \
 	-Wno-sign-compare -fvisibility=hidden
 SHLIB_LINK = -lhiredis
 
+# hiredis 1.0 and later can speak TLS, in a library of its own.
+ifeq ($(shell pkg-config --exists hiredis_ssl 2>/dev/null && echo yes),yes)
+PG_CPPFLAGS += -DHAVE_HIREDIS_SSL
+SHLIB_LINK += -lhiredis_ssl
+endif
+
+.DEFAULT_GOAL = all
+
+# These two install what they need, so they work where there is no PostgreSQL.
+.PHONY: demo test
+demo:
+	@bash demo/run.sh
+test:
+	@bash test/run.sh
+
+ifneq ($(filter-out demo test,$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
+ifeq ($(PGXS),)
+$(error $(PG_CONFIG) does not work; install PostgreSQL's server headers, or say PG_CONFIG=/path/to/pg_config)
+endif
 include $(PGXS)
+
+# Without the library preloaded every test would fail, at length.
+installcheck: check-preloaded
+.PHONY: check-preloaded
+check-preloaded:
+	@'$(bindir)/psql' -XAtqd postgres -c 'SHOW shared_preload_libraries' | grep -qw pg_uncache || \
+		{ echo "The server has to be running with pg_uncache in shared_preload_libraries." >&2; exit 1; }
+
+$(OBJS): $(wildcard src/*.h)
+endif
