@@ -4,7 +4,7 @@
 #	make installcheck	regression tests in a running server that preloads
 #						pg_uncache (PGHOST, PGPORT and so on say which)
 #	make demo, make test	everything, in a temporary folder; nothing else needed
-#	make unit			tests of the C code that needs no server; in make test
+#	make -C test/unit check	tests of single files that need no server; in make test
 
 EXTENSION = pg_uncache
 MODULE_big = pg_uncache
@@ -16,7 +16,9 @@ REGRESS = $(sort $(patsubst expected/%.out,%,$(wildcard expected/*.out)))
 ISOLATION = $(sort $(patsubst test/specs/%.spec,%,$(wildcard test/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test
 
-PG_CPPFLAGS = -I$(srcdir)/src
+# Before 16 the server's headers give PGDLLEXPORT no meaning, so that nothing at
+# all would be left visible.
+PG_CPPFLAGS = -I$(srcdir)/src '-DPGDLLEXPORT=__attribute__((visibility("default")))'
 PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-field-initializers \
 	-Wno-sign-compare -fvisibility=hidden
 SHLIB_LINK = -lhiredis

@@ -28,6 +28,10 @@ typedef int ProcNumber;
 #if PG_VERSION_NUM < 170000
 #include "utils/wait_event.h"
 
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#define CreateWaitEventSet(resowner, n) CreateWaitEventSet(TopMemoryContext, n)
+
 /* Before 17 the wait events of extensions have no names of their own. */
 static inline uint32
 WaitEventExtensionNew(const char *name)
@@ -38,6 +42,12 @@ WaitEventExtensionNew(const char *name)
 
 #if PG_VERSION_NUM < 160000
 #include "storage/buffile.h"
+#include "utils/acl.h"
+
+/* Before 16 every kind of object has a function of its own: only databases here. */
+#define object_ownercheck(classid, objectid, roleid) \
+	(AssertMacro((classid) == DatabaseRelationId), \
+	 pg_database_ownercheck(objectid, roleid))
 
 static inline void
 BufFileReadExact(BufFile *file, void *ptr, size_t size)

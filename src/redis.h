@@ -23,7 +23,7 @@ typedef enum RedisLinkState
 {
 	REDIS_CONNECTING,			/* socket or handshake under way */
 	REDIS_READY,				/* commands are accepted */
-	REDIS_FAILED,				/* see redis_error(); only redis_close() is left */
+	REDIS_FAILED,				/* see redis_error(); only redis_close() is left to do */
 } RedisLinkState;
 
 typedef enum RedisReplyType
@@ -61,12 +61,20 @@ typedef struct RedisOptions
 	int			command_timeout;	/* ms without a byte moved while answers are due */
 	const char *password_file;	/* empty: none */
 	const char *client_name;
+
+	/* For TLS; NULL or empty: the system's CAs, no client certificate, the host's name. */
+	const char *tls_ca_file;
+	const char *tls_cert_file;
+	const char *tls_key_file;
+	const char *tls_server_name;
 } RedisOptions;
 
 /*
  * Begin to connect to target->hosts[host].  Resolves the name, which can take
  * as long as the resolver's own time-out.  Always returns a link (in the
- * REDIS_FAILED state where even that much failed), or NULL out of memory.
+ * REDIS_FAILED state where even that much failed), or NULL out of memory.  The
+ * link keeps nothing of what it is given.  Its socket stays the same for its
+ * whole life.
  */
 extern RedisLink *redis_open(const RedisTarget *target, int host, const RedisOptions *options);
 
@@ -78,7 +86,11 @@ extern pgsocket redis_socket(const RedisLink *link);
 extern uint32 redis_wanted_events(const RedisLink *link);
 extern TimestampTz redis_deadline(const RedisLink *link);	/* DT_NOEND: none */
 
-/* Do what can be done without waiting.  "events" is what the socket is ready for. */
+/*
+ * Do what can be done without waiting: to be called when the socket is ready,
+ * with the events that it is ready for, and when the deadline has passed, with
+ * 0.  Answers are called from here.
+ */
 extern RedisLinkState redis_turn(RedisLink *link, uint32 events);
 extern RedisLinkState redis_state(const RedisLink *link);
 
@@ -94,12 +106,13 @@ extern bool redis_send(RedisLink *link, int argc, const char **argv, const size_
 					   RedisAnswer answer, void *arg);
 extern void redis_flush(RedisLink *link);
 
-/* Commands sent and not answered yet, and their bytes. */
+/* Commands sent and not answered yet. */
 extern size_t redis_unanswered(const RedisLink *link);
 
 /* What the server said of itself in the handshake; "" or 0 when unknown. */
 extern const char *redis_run_id(const RedisLink *link);	/* new at each restart */
 extern const char *redis_role(const RedisLink *link);	/* "master", "slave" */
-extern int	redis_version(const RedisLink *link);	/* 70015 for 7.0.15 */
+extern int	redis_version(const RedisLink *link);	/* 70015 for 7.0.15; of Valkey
+													 * the Redis it is like */
 
 #endif							/* UNCACHE_REDIS_H */

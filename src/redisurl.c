@@ -186,51 +186,54 @@ is_ipv6_address(const char *name)
 	return name[len] == '\0' || is_host_name(name + len + 1);
 }
 
+/* The name or address of a host; returns where it ends, or NULL. */
+static const char *
+take_host_name(Parser *parser, const char *from, const char *end, char **name)
+{
+	bool		bracketed = from < end && *from == '[';
+	const char *name_end = memchr(from, bracketed ? ']' : ':', end - from);
+
+	if (bracketed)
+	{
+		from++;
+		if (name_end == NULL)
+			refuse(parser, "The bracket around an IPv6 address is not closed.");
+	}
+	else if (name_end == NULL)
+		name_end = end;
+	else if (memchr(name_end + 1, ':', end - name_end - 1) != NULL)
+		refuse(parser, "An IPv6 address must stand in brackets, as in redis://[::1]:6379.");
+
+	if (parser->error == NULL && name_end == from)
+		refuse(parser, "The host is missing.");
+	if (parser->error != NULL || !take_text(parser, from, name_end, name))
+		return NULL;
+
+	if (bracketed && !is_ipv6_address(*name))
+		refuse(parser, "What stands in brackets is not an IPv6 address.");
+	else if (!bracketed && !is_host_name(*name))
+		refuse(parser, "The host must be a name, an IPv4 address, or an IPv6 address in brackets.");
+
+	return parser->error != NULL ? NULL : name_end + (bracketed ? 1 : 0);
+}
+
 /* host[:port] */
 static bool
 take_host(Parser *parser, const char *from, const char *end)
 {
 	RedisTarget *target = parser->target;
 	RedisHost  *host = &target->hosts[target->nhosts];
-	bool		bracketed = from < end && *from == '[';
-	const char *name_end;
 
 	if (target->nhosts == REDIS_MAX_HOSTS)
 		return refuse(parser, "There can be 16 hosts at most.");
 
-	if (bracketed)
-	{
-		from++;
-		name_end = memchr(from, ']', end - from);
-		if (name_end == NULL)
-			return refuse(parser, "The bracket around an IPv6 address is not closed.");
-	}
-	else
-	{
-		name_end = memchr(from, ':', end - from);
-		if (name_end == NULL)
-			name_end = end;
-	}
-	if (name_end == from)
-		return refuse(parser, "The host is missing.");
-	if (!take_text(parser, from, name_end, &host->name))
+	from = take_host_name(parser, from, end, &host->name);
+	if (from == NULL)
 		return false;
-	if (bracketed && !is_ipv6_address(host->name))
-		return refuse(parser, "What stands in brackets is not an IPv6 address.");
-	if (!bracketed && !is_host_name(host->name))
-		return refuse(parser, "The host must be a name, an IPv4 address, or an IPv6 address in brackets.");
-
-	if (bracketed)
-		name_end++;
 	host->port = target->scheme == REDIS_SENTINEL ? SENTINEL_DEFAULT_PORT : REDIS_DEFAULT_PORT;
-	if (name_end < end)
-	{
-		if (!bracketed && memchr(name_end + 1, ':', end - name_end - 1) != NULL)
-			return refuse(parser, "An IPv6 address must stand in brackets, as in redis://[::1]:6379.");
-		if (*name_end != ':' ||
-			!take_number(name_end + 1, end, 1, 65535, &host->port))
-			return refuse(parser, "The port must be a number from 1 to 65535.");
-	}
+	if (from < end &&
+		(*from != ':' || !take_number(from + 1, end, 1, 65535, &host->port)))
+		return refuse(parser, "The port must be a number from 1 to 65535.");
 	target->nhosts++;
 	return true;
 }

@@ -93,6 +93,7 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	ConditionVariableInit(&slot->barrier_cv);
 	pg_atomic_init_u64(&slot->discard_drawn, 0);
 	pg_atomic_init_u64(&slot->discard_done, 0);
+	pg_atomic_init_u64(&slot->discarded, 0);
 	stats_init(&slot->stats);
 }
 
@@ -119,6 +120,7 @@ init_shared(Shared *shared)
 	for (int i = 0; i < lengthof(shared->requests); i++)
 		pg_atomic_init_u32(&shared->requests[i], InvalidOid);
 	pg_atomic_init_u32(&shared->look_everywhere, 0);
+	pg_atomic_init_u64(&shared->probed, 0);
 	shared->dsa_tranche = LWLockNewTrancheId();
 	shared->nslots = setting_max_database_workers;
 	shared->nwaitslots = MaxBackends;

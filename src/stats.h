@@ -41,7 +41,10 @@ typedef struct SlotStats
 /*
  * Per rule, in one array for the server, found by (dboid, rule) with open
  * addressing.  A place is taken once and given back when its rule is gone; when
- * all are taken, further rules are not counted.
+ * none is free near where a rule belongs, the rule is not counted.
+ *
+ * The worker of a database is the only one who takes, counts in and gives back
+ * the places of that database; several workers share the array.
  */
 #define RULE_STATS_PLACES	4096
 
@@ -53,8 +56,44 @@ typedef struct RuleStats
 	pg_atomic_uint64 last_at;	/* TimestampTz */
 } RuleStats;
 
+/* What stats_next_rule() found. */
+typedef struct RuleCounts
+{
+	Oid			rule;
+	uint64		keys;
+	uint64		existed;
+	TimestampTz last_at;
+} RuleCounts;
+
+/* All of a slot to zero, before anybody can see it. */
 extern void stats_init(SlotStats *stats);
+
+/* uncache.stat_reset(): counters of a slot and its database, not the levels. */
+extern void stats_reset(SlotStats *stats, Oid dboid);
+
+/* Count one delivery that took this long (below 0 counts as 0). */
 extern void stats_latency(SlotStats *stats, int64 microseconds);
-extern void stats_count_rule(Oid rule, uint64 keys, uint64 existed);	/* of MyDatabaseId */
+
+/*
+ * The latency in microseconds that this share (0 to 1) of the deliveries did
+ * not exceed, rounded up to the edge of its bucket; -1 when there were none.
+ */
+extern double stats_percentile(SlotStats *stats, double share);
+
+/* Count keys of a rule of MyDatabaseId.  In the worker; never fails. */
+extern void stats_count_rule(Oid rule, uint64 keys, uint64 existed);
+
+/*
+ * Give back the places of the rules of a database for which "gone" is true; a
+ * "gone" of NULL stands for all of them.  "gone" may read catalogs.  Called by
+ * the worker of the database, or by anybody once that has ended.
+ */
+extern void stats_forget_rules(Oid dboid, bool (*gone) (Oid rule, void *arg), void *arg);
+
+/*
+ * Step through the rules of MyDatabaseId: *place is 0 at first; false at the
+ * end.
+ */
+extern bool stats_next_rule(int *place, RuleCounts *counts);
 
 #endif							/* UNCACHE_STATS_H */

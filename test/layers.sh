@@ -71,7 +71,7 @@ print_failure()
 
 layer_unit()
 {
-	make -s unit
+	make -s -C test/unit PROVE="prove --verbose" check
 }
 
 layer_regress()

@@ -1,0 +1,36 @@
+/*
+ * redislink.h
+ *	  What the handshake may do with a link beside redis.h.  Private to
+ *	  redis.c and redishello.c.
+ */
+#ifndef UNCACHE_REDISLINK_H
+#define UNCACHE_REDISLINK_H
+
+#include "redis.h"
+
+/* What the server said of itself; "" or 0 when unknown. */
+typedef struct RedisServer
+{
+	char		run_id[64];
+	char		role[16];
+	int			version;
+} RedisServer;
+
+extern RedisServer *redislink_server(RedisLink *link);
+
+/* The server's address, for messages. */
+extern const char *redislink_where(const RedisLink *link);
+
+/* As redis_send(), but during the handshake. */
+extern bool redislink_send(RedisLink *link, int argc, const char **argv, const size_t *argvlen,
+						   RedisAnswer answer, void *arg);
+
+/* The handshake is over: the link is ready, or failed for the reason given. */
+extern void redislink_ready(RedisLink *link);
+extern void redislink_fail(RedisLink *link, const char *format,...) pg_attribute_printf(2, 3);
+
+/* redishello.c: send the handshake's commands.  Fails the link where it can't. */
+extern void redishello_send(RedisLink *link, const RedisTarget *target,
+							const RedisOptions *options);
+
+#endif							/* UNCACHE_REDISLINK_H */
