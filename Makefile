@@ -46,12 +46,13 @@ $(error $(PG_CONFIG) does not work; install PostgreSQL's server headers, or say 
 endif
 include $(PGXS)
 
+# Debian's PostgreSQL is built without dependency tracking.
+$(OBJS): $(wildcard $(srcdir)/src/*.h)
+
 # Without the library preloaded every test would fail, at length.
 installcheck: check-preloaded
 .PHONY: check-preloaded
 check-preloaded:
 	@'$(bindir)/psql' -XAtqd postgres -c 'SHOW shared_preload_libraries' | grep -qw pg_uncache || \
 		{ echo "The server has to be running with pg_uncache in shared_preload_libraries." >&2; exit 1; }
-
-$(OBJS): $(wildcard src/*.h)
 endif

@@ -23,32 +23,68 @@ COMMENT ON FUNCTION uncache.outbox_guard() IS
 'keeps SQL from writing to the outbox: raises an error, or leaves the row out while session_replication_role is replica';
 REVOKE ALL ON FUNCTION uncache.outbox_guard() FROM PUBLIC;
 
-DO $make$
-DECLARE
-	name text;
-BEGIN
-	FOREACH name IN ARRAY ARRAY['outbox_0', 'outbox_1', 'outbox_2', 'outbox_3', 'outbox_side'] LOOP
-		EXECUTE format('CREATE TABLE uncache.%I (
-			xid xid8 NOT NULL,
-			chunk int4 NOT NULL,
-			at timestamptz NOT NULL,
-			items bytea STORAGE PLAIN NOT NULL,
-			attempts int4 NOT NULL
-		) USING heap', name);
-		EXECUTE format('COMMENT ON TABLE uncache.%I IS %L', name,
-			'outbox of pg_uncache: committed invalidations that are not delivered yet; not for SQL, see uncache.backlog');
-		EXECUTE format('CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.%I
-			FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard()', name);
-		EXECUTE format('ALTER TABLE uncache.%I ENABLE ALWAYS TRIGGER outbox_guard', name);
-		EXECUTE format('CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.%I
-			FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard()', name);
-		EXECUTE format('REVOKE ALL ON uncache.%I FROM PUBLIC', name);
-		IF name <> 'outbox_side' THEN
-			EXECUTE format('ALTER TABLE uncache.%I SET (autovacuum_enabled = false)', name);
-		END IF;
-	END LOOP;
-END
-$make$;
+CREATE TABLE uncache.outbox_0 (
+	xid xid8 NOT NULL,
+	chunk int4 NOT NULL,
+	at timestamptz NOT NULL,
+	items bytea NOT NULL,
+	attempts int4 NOT NULL
+) USING heap;
+ALTER TABLE uncache.outbox_0 ALTER COLUMN items SET STORAGE PLAIN;
+CREATE TABLE uncache.outbox_1 (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
+CREATE TABLE uncache.outbox_2 (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
+CREATE TABLE uncache.outbox_3 (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
+CREATE TABLE uncache.outbox_side (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
+
+ALTER TABLE uncache.outbox_0 SET (autovacuum_enabled = false);
+ALTER TABLE uncache.outbox_1 SET (autovacuum_enabled = false);
+ALTER TABLE uncache.outbox_2 SET (autovacuum_enabled = false);
+ALTER TABLE uncache.outbox_3 SET (autovacuum_enabled = false);
+
+COMMENT ON TABLE uncache.outbox_0 IS
+'outbox of pg_uncache: what is committed and not delivered yet; not for SQL, see uncache.backlog';
+REVOKE ALL ON uncache.outbox_0 FROM PUBLIC;
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.outbox_0
+	FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard();
+CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.outbox_0
+	FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard();
+ALTER TABLE uncache.outbox_0 ENABLE ALWAYS TRIGGER outbox_guard;
+
+COMMENT ON TABLE uncache.outbox_1 IS
+'outbox of pg_uncache: what is committed and not delivered yet; not for SQL, see uncache.backlog';
+REVOKE ALL ON uncache.outbox_1 FROM PUBLIC;
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.outbox_1
+	FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard();
+CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.outbox_1
+	FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard();
+ALTER TABLE uncache.outbox_1 ENABLE ALWAYS TRIGGER outbox_guard;
+
+COMMENT ON TABLE uncache.outbox_2 IS
+'outbox of pg_uncache: what is committed and not delivered yet; not for SQL, see uncache.backlog';
+REVOKE ALL ON uncache.outbox_2 FROM PUBLIC;
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.outbox_2
+	FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard();
+CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.outbox_2
+	FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard();
+ALTER TABLE uncache.outbox_2 ENABLE ALWAYS TRIGGER outbox_guard;
+
+COMMENT ON TABLE uncache.outbox_3 IS
+'outbox of pg_uncache: what is committed and not delivered yet; not for SQL, see uncache.backlog';
+REVOKE ALL ON uncache.outbox_3 FROM PUBLIC;
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.outbox_3
+	FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard();
+CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.outbox_3
+	FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard();
+ALTER TABLE uncache.outbox_3 ENABLE ALWAYS TRIGGER outbox_guard;
+
+COMMENT ON TABLE uncache.outbox_side IS
+'outbox of pg_uncache: what is committed and not delivered yet; not for SQL, see uncache.backlog';
+REVOKE ALL ON uncache.outbox_side FROM PUBLIC;
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.outbox_side
+	FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard();
+CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.outbox_side
+	FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard();
+ALTER TABLE uncache.outbox_side ENABLE ALWAYS TRIGGER outbox_guard;
 
 -- ---------------------------------------------------------------------------
 -- Rules

@@ -17,6 +17,14 @@
 
 #include "storage/proc.h"
 
+/*
+ * Declare a C function of the SQL surface.  Before 16 PG_FUNCTION_INFO_V1 alone
+ * leaves it hidden.
+ */
+#define SQL_FUNCTION(name) \
+	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
+	PG_FUNCTION_INFO_V1(name)
+
 #if PG_VERSION_NUM < 170000
 #define MyProcNumber	(MyProc->pgprocno)
 #define INVALID_PROC_NUMBER (-1)

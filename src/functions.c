@@ -33,12 +33,12 @@
 #include "settings.h"
 #include "shmem.h"
 
-PG_FUNCTION_INFO_V1(uncache_invalidate_keys);
-PG_FUNCTION_INFO_V1(uncache_invalidate_pattern);
-PG_FUNCTION_INFO_V1(uncache_transaction_keys);
-PG_FUNCTION_INFO_V1(uncache_wait);
-PG_FUNCTION_INFO_V1(uncache_discard_backlog);
-PG_FUNCTION_INFO_V1(uncache_require_preload);
+SQL_FUNCTION(uncache_invalidate_keys);
+SQL_FUNCTION(uncache_invalidate_pattern);
+SQL_FUNCTION(uncache_transaction_keys);
+SQL_FUNCTION(uncache_wait);
+SQL_FUNCTION(uncache_discard_backlog);
+SQL_FUNCTION(uncache_require_preload);
 
 /*
  * --------------------------------------------------------------------------

@@ -68,9 +68,6 @@ static Due	due;
 static ProcessUtility_hook_type next_utility = NULL;
 static object_access_hook_type next_object_access = NULL;
 
-extern PGDLLEXPORT Datum uncache_require_preload(PG_FUNCTION_ARGS);
-
-PG_FUNCTION_INFO_V1(uncache_require_preload);
 
 /*
  * --------------------------------------------------------------------------
@@ -205,21 +202,6 @@ on_object_access(ObjectAccessType access, Oid class, Oid object, int sub, void *
 	/* The name of a new one can't be looked up yet; so look for any. */
 	if (access == OAT_POST_CREATE && class == ExtensionRelationId)
 		add_due(&due.look, MyDatabaseId);
-}
-
-/*
- * uncache.require_preload(): for the install script.  Returns nothing; ERROR where
- * the library is not in shared_preload_libraries.
- */
-Datum
-uncache_require_preload(PG_FUNCTION_ARGS)
-{
-	if (Shared_state == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("pg_uncache must be loaded through shared_preload_libraries"),
-				 errhint("Append pg_uncache to shared_preload_libraries and restart the server.")));
-	PG_RETURN_VOID();
 }
 
 /*

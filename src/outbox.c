@@ -33,7 +33,7 @@
 #include "outbox.h"
 #include "pending.h"
 
-PG_FUNCTION_INFO_V1(uncache_outbox_guard);
+SQL_FUNCTION(uncache_outbox_guard);
 
 #define OUTBOX_SCHEMA	"uncache"
 

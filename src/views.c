@@ -23,15 +23,10 @@
 #include "shmem.h"
 #include "stats.h"
 
-extern PGDLLEXPORT Datum uncache_stat_get(PG_FUNCTION_ARGS);
-extern PGDLLEXPORT Datum uncache_stat_rules_get(PG_FUNCTION_ARGS);
-extern PGDLLEXPORT Datum uncache_stat_reset(PG_FUNCTION_ARGS);
-extern PGDLLEXPORT Datum uncache_backlog_get(PG_FUNCTION_ARGS);
-
-PG_FUNCTION_INFO_V1(uncache_stat_get);
-PG_FUNCTION_INFO_V1(uncache_stat_rules_get);
-PG_FUNCTION_INFO_V1(uncache_stat_reset);
-PG_FUNCTION_INFO_V1(uncache_backlog_get);
+SQL_FUNCTION(uncache_stat_get);
+SQL_FUNCTION(uncache_stat_rules_get);
+SQL_FUNCTION(uncache_stat_reset);
+SQL_FUNCTION(uncache_backlog_get);
 
 /* Columns of stat_get(), stat_rules_get() and backlog_get(). */
 #define STAT_COLUMNS	27

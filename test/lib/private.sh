@@ -12,6 +12,8 @@
 # is ended by its process id, and the folder is removed.  Only a SIGKILL of this
 # shell leaves them behind.
 #
+# KEEP=1 keeps the folder, to look into after a failure.
+#
 # Limits: needs Linux's /proc to find what is left over.
 
 SOURCE=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -88,7 +90,7 @@ as_owner()
 			PATH="$PRIVATE/bin:${TREE_BIN:+$TREE_BIN:}/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" \
 			HOME="$PRIVATE" TMPDIR="$PRIVATE/tmp" LC_ALL=C.UTF-8 TERM="${TERM:-dumb}" \
 			PRIVATE="$PRIVATE" PG_CONFIG="${TREE_BIN:+$TREE_BIN/pg_config}" \
-			TESTS="${TESTS:-}" LAYERS="${LAYERS:-}" KEEP="${KEEP:-}" "$@"
+			TESTS="${TESTS:-}" LAYERS="${LAYERS:-}" "$@"
 	)
 }
 
@@ -164,5 +166,9 @@ private_leave()
 		kill -CONT $pids 2>/dev/null
 		private_quiet 30
 	done
-	rm -rf "$PRIVATE"
+	if [ -n "${KEEP:-}" ]; then
+		echo "kept: $PRIVATE"
+	else
+		rm -rf "$PRIVATE"
+	fi
 }

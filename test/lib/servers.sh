@@ -6,6 +6,8 @@
 
 export PGHOST=$PRIVATE/sock PGPORT=54321 PGUSER=postgres PGDATABASE=postgres
 export REDIS_SOCKET=$PRIVATE/sock/redis
+# For redis-cli where a test calls it from within PostgreSQL.
+export REDIS_OPTIONS="-s $REDIS_SOCKET"
 REDIS_PID=
 
 # redis_start [OPTION]...: start Redis and wait until it answers.

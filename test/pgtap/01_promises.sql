@@ -9,14 +9,14 @@ SET uncache.wait_timeout = '10s';
 CREATE EXTENSION IF NOT EXISTS file_fdw;
 CREATE SERVER redis FOREIGN DATA WRAPPER file_fdw;
 CREATE FOREIGN TABLE redis_keys (key text) SERVER redis
-	OPTIONS (program 'redis-cli ${REDIS_SOCKET:+-s "$REDIS_SOCKET"} --raw keys "tap:*"');
+	OPTIONS (program 'redis-cli $REDIS_OPTIONS --raw keys "tap:*"');
 CREATE FUNCTION fill(VARIADIC keys text[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
 	key text;
 BEGIN
 	FOREACH key IN ARRAY keys LOOP
 		EXECUTE format('COPY (SELECT %L) TO PROGRAM %L', 'set ' || key || ' 1',
-			'redis-cli ${REDIS_SOCKET:+-s "$REDIS_SOCKET"} >/dev/null');
+			'redis-cli $REDIS_OPTIONS >/dev/null');
 	END LOOP;
 END
 $$;
