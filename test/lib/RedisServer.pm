@@ -62,9 +62,9 @@ sub start
 	{
 		open STDOUT, '>>', "$self->{folder}/log";
 		open STDERR, '>&', \*STDOUT;
-		exec 'redis-server', '--port', 0, '--unixsocket', $self->{socket},
-		  '--dir', "$self->{folder}", '--save', '', @{ $self->{options} };
-		POSIX::_exit(127);
+		exec('redis-server', '--port', 0, '--unixsocket', $self->{socket},
+		  '--dir', "$self->{folder}", '--save', '', @{ $self->{options} })
+		  or POSIX::_exit(127);
 	}
 	$self->{pid} = $pid;
 	my $deadline = time + 20;
@@ -105,8 +105,7 @@ sub cli
 	if ($pid == 0)
 	{
 		open STDERR, '>', '/dev/null';
-		exec 'redis-cli', '-s', $self->{socket}, '--raw', @words;
-		POSIX::_exit(127);
+		exec('redis-cli', '-s', $self->{socket}, '--raw', @words) or POSIX::_exit(127);
 	}
 	local $/;
 	my $text = <$out> // '';
