@@ -195,7 +195,7 @@ COMMENT ON COLUMN uncache.stat.worker_pid IS
 COMMENT ON COLUMN uncache.stat.redis IS
 'address that the worker uses, without user and password';
 COMMENT ON COLUMN uncache.stat.transactions_delivered IS
-'transactions for whose keys and patterns Redis has all answered without an error';
+'transactions delivered; one of several outbox rows counts with its first row';
 COMMENT ON COLUMN uncache.stat.keys_delivered IS
 'keys for which Redis has answered without an error, keys found by patterns included';
 COMMENT ON COLUMN uncache.stat.keys_existed IS
@@ -203,7 +203,7 @@ COMMENT ON COLUMN uncache.stat.keys_existed IS
 COMMENT ON COLUMN uncache.stat.batches IS
 'commands with keys sent to Redis and answered';
 COMMENT ON COLUMN uncache.stat.retries IS
-'transactions sent again after an error or a lost connection';
+'outbox rows sent again, since the connection was lost or Redis was of no use before it had answered for them';
 COMMENT ON COLUMN uncache.stat.reconnects IS
 'connections made to Redis after the first one';
 COMMENT ON COLUMN uncache.stat.waits IS

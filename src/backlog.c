@@ -23,7 +23,7 @@
 #include "access/table.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
-#include "utils/fmgrprotos.h"
+#include "storage/smgr.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -249,6 +249,23 @@ sum_tuple(Reading *reading, HeapTuple tuple, void *arg)
 		summing->oldest_at = at;
 }
 
+/*
+ * All forks.  pg_table_size() would do, were it not that it fails while the table
+ * is being dropped, which is when DROP EXTENSION asks.
+ */
+static int64
+table_bytes(Relation rel)
+{
+	int64		blocks = 0;
+
+	for (ForkNumber fork = MAIN_FORKNUM; fork <= MAX_FORKNUM; fork++)
+	{
+		if (smgrexists(RelationGetSmgr(rel), fork))
+			blocks += RelationGetNumberOfBlocksInFork(rel, fork);
+	}
+	return blocks * BLCKSZ;
+}
+
 static void
 sum_table(Reading *reading, BacklogTotals *totals)
 {
@@ -264,8 +281,7 @@ sum_table(Reading *reading, BacklogTotals *totals)
 	if (nread > 0)
 		totals->rows += (double) summing.rows * reading->nblocks / nread;
 	totals->oldest_at = summing.oldest_at;
-	totals->bytes += DatumGetInt64(DirectFunctionCall1(pg_table_size,
-													   ObjectIdGetDatum(RelationGetRelid(reading->rel))));
+	totals->bytes += table_bytes(reading->rel);
 }
 
 void

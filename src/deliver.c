@@ -214,6 +214,12 @@ count_delivered(Delivery *delivery)
 	TimestampTz now = GetCurrentTimestamp();
 
 	last_of_table[delivery->row.table] = now;
+	if (delivery->row.again)
+	{
+		/* How long it took when it was delivered first is not known. */
+		pg_atomic_fetch_add_u64(&slot->stats.retries, 1);
+		return;
+	}
 	if (delivery->row.chunk == 0)
 		pg_atomic_fetch_add_u64(&slot->stats.transactions, 1);
 	stats_latency(&slot->stats, now - delivery->row.at);

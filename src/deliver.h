@@ -33,6 +33,7 @@ typedef struct DeliveryRow
 	int32		attempts;		/* how often Redis has refused it so far */
 	TimestampTz at;				/* since when it is to be delivered */
 	int			waiter;			/* ProcNumber, or -1 */
+	bool		again;			/* may have been delivered before */
 	const char *items;
 	uint32		len;
 } DeliveryRow;

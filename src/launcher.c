@@ -304,6 +304,7 @@ uncache_launcher_main(Datum arg)
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
+	pqsignal(SIGINT, SIG_IGN);	/* pg_cancel_backend() would be an ERROR */
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	wait_event = WaitEventExtensionNew("UncacheLauncherMain");
@@ -311,6 +312,8 @@ uncache_launcher_main(Datum arg)
 
 	for (;;)
 	{
+		if (ProcDiePending)
+			proc_exit(1);		/* without a FATAL in the log of every shutdown */
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 		{

@@ -46,6 +46,7 @@ static DatabaseSlot *slot;
 static int	tables_left = 0;
 static int	full_table;
 static BlockNumber full_block;
+static bool full_again;
 
 /* Marked blocks to read; a superset of nothing else. */
 static uint32 marked[OUTBOX_TABLES][DIRTY_WORDS];
@@ -96,6 +97,7 @@ row_from_tuple(DeliveryRow *row, int table, HeapTuple tuple, TupleDesc desc)
 	row->table = table;
 	row->tid = tuple->t_self;
 	row->waiter = -1;
+	row->again = false;
 	row->items = VARDATA_ANY(items);
 	row->len = VARSIZE_ANY_EXHDR(items);
 }
@@ -123,8 +125,12 @@ outboxscan_read(Relation rel, int table, BlockNumber from, BlockNumber count,
 static bool
 take_if_unsent(const DeliveryRow *row, void *arg)
 {
+	bool	   *again = arg;
+	DeliveryRow copy = *row;
+
+	copy.again = *again;
 	if (delivered_get(row->table, &row->tid) == ROW_UNSENT)
-		deliver_take(CLASS_BULK, row);
+		deliver_take(CLASS_BULK, &copy);
 	return true;
 }
 
@@ -135,8 +141,9 @@ take_if_unsent(const DeliveryRow *row, void *arg)
  */
 
 void
-outboxscan_start_over(void)
+outboxscan_start_over(bool again)
 {
+	full_again = again;
 	/* The table after the current one is the one that was retired first. */
 	tables_left = OUTBOX_TABLES;
 	full_table = (pg_atomic_read_u32(&slot->current_table) + 1) % OUTBOX_TABLES;
@@ -157,7 +164,7 @@ read_full_step(BlockNumber most)
 		if (full_block < nblocks)
 		{
 			blocks = Min(most, nblocks - full_block);
-			outboxscan_read(rel, full_table, full_block, blocks, take_if_unsent, NULL);
+			outboxscan_read(rel, full_table, full_block, blocks, take_if_unsent, &full_again);
 		}
 		relation_close(rel, AccessShareLock);
 	}
@@ -220,6 +227,7 @@ read_marked_step(BlockNumber most)
 {
 	int			table = 0;
 	uint32		bit = 0;
+	bool		again = false;
 
 	while (most > 0 && next_marked(&table, &bit))
 	{
@@ -231,7 +239,7 @@ read_marked_step(BlockNumber most)
 			continue;
 		for (BlockNumber b = bit; b < RelationGetNumberOfBlocks(rel); b += DIRTY_BITS)
 		{
-			outboxscan_read(rel, table, b, 1, take_if_unsent, NULL);
+			outboxscan_read(rel, table, b, 1, take_if_unsent, &again);
 			most -= Min(most, 1);
 		}
 		relation_close(rel, AccessShareLock);

@@ -13,8 +13,11 @@
 
 extern void outboxscan_init(DatabaseSlot *slot);
 
-/* Read everything again, from the oldest table on. */
-extern void outboxscan_start_over(void);
+/*
+ * Read everything, from the oldest table on.  "again": what is found may have
+ * been delivered before.
+ */
+extern void outboxscan_start_over(bool again);
 
 /* Take over the blocks that committers have marked since the last call. */
 extern void outboxscan_collect_dirty(void);

@@ -146,11 +146,11 @@ redis_reply_text(const RedisReply *reply, size_t *len)
 
 	if (type == REDIS_STATUS || type == REDIS_ERROR || type == REDIS_STRING)
 	{
-		if (len != NULL)
+		if (len)
 			*len = REPLY(reply)->len;
 		return REPLY(reply)->str;
 	}
-	if (len != NULL)
+	if (len)
 		*len = 0;
 	return "";
 }

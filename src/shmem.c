@@ -171,6 +171,8 @@ shmem_install_hooks(void)
 void
 shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
 {
+	Oid			before = pg_atomic_read_u32(&slot->dboid);
+
 	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 	ring_init(&slot->ring, slot->ring.data, slot->ring.size);
 	slot->endpoint[0] = '\0';
@@ -184,6 +186,8 @@ shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
 	pg_atomic_write_u32(&slot->dboid, dboid);
 	LWLockRelease(slot->lock);
 	stats_init(&slot->stats);
+	if (OidIsValid(before) && before != dboid)
+		stats_forget_database(before);
 }
 
 DatabaseSlot *

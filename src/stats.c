@@ -4,14 +4,19 @@
  *
  * Counters are atomics without a lock: a reader may see the keys of a batch a
  * moment before its transactions, and a reset that meets a batch may leave a
- * part of it behind.  Nothing fails here, and nothing but the views reads it.
+ * part of it behind.  Counting never fails, and nothing but the views reads it.
  * A crash of the server starts all counters at zero.
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_trigger.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
+#include "utils/fmgroids.h"
 #include "utils/timestamp.h"
 
 #include "shmem.h"
@@ -23,6 +28,13 @@
  * a stretch of 64 runs full only when nine tenths of the array are taken.
  */
 #define PROBES			64
+
+/* Least pause between two looks for dropped rules. */
+#define SWEEP_MS		60000
+
+/* Of a worker: it has taken a place since "swept_at". */
+static bool has_new_rules = false;
+static TimestampTz swept_at = 0;
 
 /* 2 to the power of 1/4, 2/4 and 3/4: where the buckets of an octave end. */
 static const double quarter[] = {1.189207115002721, 1.4142135623730951, 1.681792830507429};
@@ -165,7 +177,10 @@ take_place(uint64 id)
 		uint64		nobody = 0;
 
 		if (pg_atomic_compare_exchange_u64(&place->id, &nobody, id))
+		{
+			has_new_rules = true;
 			return place;
+		}
 	}
 	return NULL;
 }
@@ -208,22 +223,63 @@ stats_count_rule(Oid rule, uint64 keys, uint64 existed)
 	pg_atomic_write_u64(&place->last_at, (uint64) GetCurrentTimestamp());
 }
 
-void
-stats_forget_rules(Oid dboid, bool (*gone) (Oid rule, void *arg), void *arg)
+/* Whoever takes the place next finds zeros in it. */
+static void
+give_back(RuleStats *place)
 {
-	if (Shared_state == NULL)
-		return;
+	zero_place(place);
+	pg_write_barrier();
+	pg_atomic_write_u64(&place->id, 0);
+}
+
+static bool
+rule_exists(Relation triggers, Oid rule)
+{
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool		exists;
+
+	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(rule));
+	scan = systable_beginscan(triggers, TriggerOidIndexId, true, NULL, 1, &key);
+	exists = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	return exists;
+}
+
+bool
+stats_has_new_rules(void)
+{
+	return has_new_rules &&
+		TimestampDifferenceExceeds(swept_at, GetCurrentTimestamp(), SWEEP_MS);
+}
+
+void
+stats_forget_dropped_rules(void)
+{
+	Relation	triggers = table_open(TriggerRelationId, AccessShareLock);
+
+	has_new_rules = false;
+	swept_at = GetCurrentTimestamp();
 	for (int i = 0; i < RULE_STATS_PLACES; i++)
 	{
 		RuleStats  *place = &Shared_state->rule_stats[i];
 
-		if (!place_is_of(place, dboid) ||
-			(gone != NULL && !gone(place_rule(place), arg)))
-			continue;
-		/* Whoever takes the place next finds zeros in it. */
-		zero_place(place);
-		pg_write_barrier();
-		pg_atomic_write_u64(&place->id, 0);
+		if (place_is_of(place, MyDatabaseId) && !rule_exists(triggers, place_rule(place)))
+			give_back(place);
+	}
+	table_close(triggers, AccessShareLock);
+}
+
+void
+stats_forget_database(Oid dboid)
+{
+	for (int i = 0; i < RULE_STATS_PLACES; i++)
+	{
+		RuleStats  *place = &Shared_state->rule_stats[i];
+
+		if (place_is_of(place, dboid))
+			give_back(place);
 	}
 }
 

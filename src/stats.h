@@ -21,11 +21,11 @@
 
 typedef struct SlotStats
 {
-	pg_atomic_uint64 transactions;	/* delivered */
+	pg_atomic_uint64 transactions;	/* delivered; by their first row */
 	pg_atomic_uint64 keys;		/* delivered */
 	pg_atomic_uint64 keys_existed;	/* of these, removed from Redis */
 	pg_atomic_uint64 batches;	/* commands that delivered */
-	pg_atomic_uint64 retries;	/* transactions sent again */
+	pg_atomic_uint64 retries;	/* rows lost with a connection, to be sent again */
 	pg_atomic_uint64 reconnects;
 	pg_atomic_uint64 waits;		/* backends count the next three */
 	pg_atomic_uint64 wait_timeouts;
@@ -84,11 +84,19 @@ extern double stats_percentile(SlotStats *stats, double share);
 extern void stats_count_rule(Oid rule, uint64 keys, uint64 existed);
 
 /*
- * Give back the places of the rules of a database for which "gone" is true; a
- * "gone" of NULL stands for all of them.  "gone" may read catalogs.  Called by
- * the worker of the database, or by anybody once that has ended.
+ * Give back the places of this database's rules that do not exist any more.  In
+ * the worker, now and then, within a transaction: reads pg_trigger.
  */
-extern void stats_forget_rules(Oid dboid, bool (*gone) (Oid rule, void *arg), void *arg);
+extern void stats_forget_dropped_rules(void);
+
+/*
+ * Whether that is worth a transaction: this worker has counted a new rule since
+ * the last time (so an older one may be gone), and that is a minute ago.
+ */
+extern bool stats_has_new_rules(void);
+
+/* Give back all places of a database that has no worker now. */
+extern void stats_forget_database(Oid dboid);
 
 /*
  * Step through the rules of MyDatabaseId: *place is 0 at first; false at the

@@ -10,6 +10,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "access/xlog.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -22,6 +24,7 @@
 #include "backlog.h"
 #include "shmem.h"
 #include "stats.h"
+#include "waiters.h"
 
 SQL_FUNCTION(uncache_stat_get);
 SQL_FUNCTION(uncache_stat_rules_get);
@@ -102,7 +105,7 @@ put_latency(Row *row, double us)
 	if (us < 0)
 		put_null(row);
 	else
-		put(row, Float8GetDatum(us / 1000.0));
+		put(row, Float8GetDatum(rint(us) / 1000.0));
 }
 
 static const char *
@@ -168,25 +171,6 @@ copy_worker(DatabaseSlot *slot, Worker *worker)
 		strlcpy(worker->last_error, no_worker_reason(slot), sizeof(worker->last_error));
 }
 
-/* Sessions of this database that are about to wait, or wait, for delivery. */
-static int32
-count_waiting(void)
-{
-	int32		waiting = 0;
-
-	if (Shared_state == NULL)
-		return 0;
-	for (int i = 0; i < Shared_state->nwaitslots; i++)
-	{
-		WaitSlot   *wait = &Shared_state->wait_slots[i];
-
-		if (pg_atomic_read_u32(&wait->state) == WAIT_PENDING &&
-			pg_atomic_read_u32(&wait->dboid) == MyDatabaseId)
-			waiting++;
-	}
-	return waiting;
-}
-
 static void
 put_worker(Row *row, Worker *worker)
 {
@@ -210,7 +194,7 @@ put_delivery(Row *row, SlotStats *stats, Worker *worker)
 	put_count(row, &stats->waits);
 	put_count(row, &stats->wait_timeouts);
 	put_count(row, &stats->waits_skipped);
-	put(row, Int32GetDatum(count_waiting()));
+	put(row, Int32GetDatum(Shared_state == NULL ? 0 : waiters_count(MyDatabaseId)));
 	/* A worker that died in the middle of a pass leaves its level behind. */
 	put(row, Int32GetDatum(worker->pid == 0 ? 0 : (int32) pg_atomic_read_u32(&stats->patterns_running)));
 	put_count(row, &stats->pattern_passes);

@@ -79,17 +79,30 @@ leave_slot(int code, Datum arg)
 	pg_atomic_write_u32(&slot->stats.patterns_running, 0);
 	pg_memory_barrier();
 	waiters_give_up(MyDatabaseId);
+	/* One that was started after this worker is not told by the postmaster. */
+	shmem_wake_launcher();
 }
 
+/*
+ * A restart that was requested while this worker started is meant for it; the
+ * launcher has cleared what was requested of others.
+ */
 static void
 enter_slot(void)
 {
+	pid_t		other;
+
 	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	slot->worker_proc = MyProcNumber;
-	slot->worker_pid = MyProcPid;
+	other = slot->worker_pid;
+	if (other == 0)
+	{
+		slot->worker_proc = MyProcNumber;
+		slot->worker_pid = MyProcPid;
+	}
 	LWLockRelease(slot->lock);
+	if (other != 0)
+		elog(ERROR, "database %u has a worker already, PID %d", MyDatabaseId, (int) other);
 	before_shmem_exit(leave_slot, (Datum) 0);
-	pg_atomic_write_u32(&slot->restart_requested, 0);
 	pg_atomic_write_u32(&slot->sleep, WORKER_AWAKE);
 	pg_atomic_write_u32(&slot->state, setting_delivery ? SLOT_CONNECTING : SLOT_PAUSED);
 }
@@ -139,6 +152,7 @@ static void
 start_up(Datum arg)
 {
 	pqsignal(SIGTERM, die);
+	pqsignal(SIGINT, SIG_IGN);	/* pg_cancel_backend() would be an ERROR */
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 
@@ -152,6 +166,7 @@ start_up(Datum arg)
 
 	turn_context = AllocSetContextCreate(TopMemoryContext, "pg_uncache turn",
 										 ALLOCSET_DEFAULT_SIZES);
+	enter_slot();
 	delivered_create(slot);
 	connection_init(slot);
 	deliver_init(slot);
@@ -159,7 +174,6 @@ start_up(Datum arg)
 	outboxscan_init(slot);
 	outboxside_init();
 	rotation_init(slot);
-	enter_slot();
 }
 
 /*
@@ -187,7 +201,7 @@ after_connection_event(ConnectionEvent event)
 		case CONNECTION_MADE:
 			if (connection_is_new_server())
 				delivered_forget_all();
-			outboxscan_start_over();
+			outboxscan_start_over(connection_is_new_server());
 			outboxside_look();
 			break;
 		case CONNECTION_LOST:
@@ -242,6 +256,8 @@ discard_if_asked(void)
 static void
 handle_requests(void)
 {
+	if (ProcDiePending)
+		proc_exit(1);			/* without a FATAL in the log of every shutdown */
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
 	{
@@ -476,6 +492,17 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	return any;
 }
 
+/* An attach that replaces a rule leaves the counters of the old one behind. */
+static void
+forget_dropped_rules(void)
+{
+	if (!stats_has_new_rules())
+		return;
+	outboxscan_begin();
+	stats_forget_dropped_rules();
+	outboxscan_end();
+}
+
 static void
 main_loop(void)
 {
@@ -499,6 +526,7 @@ main_loop(void)
 			outboxside_turn(now, false);
 		wake = Min(wake, rotation_turn(now));
 		wake = Min(wake, connection_deadline());
+		forget_dropped_rules();
 
 		events = sleep_until(wake, busy);
 	}
