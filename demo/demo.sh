@@ -99,12 +99,17 @@ prepare()
 	sql "CREATE TABLE users (id int PRIMARY KEY, email text, org int);"
 	sql "INSERT INTO users VALUES (1, 'ann@example.com', 7), (2, 'bob@example.com', 7);"
 	sql "SELECT uncache.attach('users', 'user:{id}', 'email:{email}');"
-	await 20 "the worker to connect" worker_connected || broken "the worker did not connect"
+	await 20 "the worker to connect" worker_is connected || broken "the worker did not connect"
 }
 
-worker_connected()
+worker_is()
 {
-	[ "$(psql -XAtq -c 'SELECT state FROM uncache.stat')" = connected ]
+	[ "$(psql -XAtq -c 'SELECT state FROM uncache.stat')" = "$1" ]
+}
+
+worker_is_not()
+{
+	! worker_is "$1"
 }
 
 show_commit()
@@ -161,6 +166,7 @@ show_truncate()
 	sql "CREATE TABLE sessions (id int PRIMARY KEY);"
 	sql "SELECT uncache.attach('sessions', 'session:{id}');"
 	fill session:1 a session:2 b session:3 c session:settings d session:4:cart e
+	redis KEYS 'session:*'
 	sql "TRUNCATE sessions;"
 	sql "SELECT uncache.wait();"
 	redis KEYS 'session:*'
@@ -175,14 +181,14 @@ show_outage()
 	fill user:1 'Ann, as cached'
 	redis_kill
 	printf '  %sshell>%s kill -9 the Redis server\n' "$dim" "$plain"
-	sql "SET uncache.consistency = eventual;"
+	await 20 "the worker to notice" worker_is_not connected || broken "the worker has not noticed"
 	sql "UPDATE users SET org = 10 WHERE id = 1;"
-	sql "SELECT state, outbox_rows FROM uncache.stat;"
+	sql "SELECT xid, keys, attempts FROM uncache.backlog;"
 	printf '  %sshell>%s start Redis again; it reads its keys back from disk\n' "$dim" "$plain"
 	redis_start --appendonly yes --appendfsync always || broken "Redis did not start"
 	await 20 "the key to go" key_is_gone user:1 || broken "user:1 is still in Redis"
 	redis_says '(nil)' GET user:1
-	sql "SELECT state, keys FROM uncache.stat;"
+	sql "SELECT state, transactions_delivered, outbox_rows FROM uncache.stat;"
 	proved "The commit did not fail, its key was remembered in PostgreSQL, and it was deleted as soon as Redis was back."
 }
 

@@ -37,10 +37,31 @@ wanted_major()
 
 	major=$(find_server_major)
 	if [ -z "$major" ] && command -v apt-cache >/dev/null; then
-		major=$(apt-cache depends postgresql 2>/dev/null |
-			sed -n 's/.*Depends: postgresql-\([0-9][0-9]*\)$/\1/p' | head -n 1)
+		major=$(apt_major)
+		# A machine that was made a moment ago has no lists of packages.
+		[ -n "$major" ] || { as_root apt-get -qq update >/dev/null && major=$(apt_major); }
 	fi
 	echo "${major:-15}"
+}
+
+apt_major()
+{
+	apt-cache depends postgresql 2>/dev/null |
+		sed -n 's/.*Depends: postgresql-\([0-9][0-9]*\)$/\1/p' | head -n 1
+}
+
+# Fails where this user can't become root.
+as_root()
+{
+	local become=()
+
+	if [ "$(id -u)" -ne 0 ]; then
+		become=(sudo)
+		# Nobody can answer a question for a password without a terminal.
+		[ -t 0 ] || become+=(-n)
+		command -v sudo >/dev/null && "${become[@]}" true 2>/dev/null || return 1
+	fi
+	"${become[@]}" "$@"
 }
 
 need_for_build()
@@ -115,17 +136,11 @@ get install -y --no-install-recommends "$@" ||
 install()
 {
 	local log status
-	local become=()
 
-	if [ "$(id -u)" -ne 0 ]; then
-		become=(sudo)
-		# Nobody can answer a question for a password without a terminal.
-		[ -t 0 ] || become+=(-n)
-		command -v sudo >/dev/null && "${become[@]}" true 2>/dev/null || return 1
-	fi
+	as_root true || return 1
 	echo "installing ${packages[*]}"
 	log=$(mktemp)
-	"${become[@]}" bash -c "$install_quietly" install "${packages[@]}" >"$log" 2>&1
+	as_root bash -c "$install_quietly" install "${packages[@]}" >"$log" 2>&1
 	status=$?
 	[ $status -eq 0 ] || cat "$log" >&2
 	rm -f "$log"
