@@ -103,7 +103,7 @@ layer_tap()
 	mkdir -p tmp_check
 	TESTDIR=$PWD PG_REGRESS=$pgxs/src/test/regress/pg_regress \
 		PERL5LIB=$pgxs/src/test/perl:$PWD/test/lib \
-		prove --verbose "${files[@]}"
+		prove --verbose --timer "${files[@]}"
 }
 
 # The first four share one server, without a port and with an empty Redis.
