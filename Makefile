@@ -9,12 +9,15 @@
 EXTENSION = pg_uncache
 MODULE_big = pg_uncache
 DATA = sql/pg_uncache--1.0.sql
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+
+# Where this file is: with VPATH not where the objects go.
+TOP := $(dir $(lastword $(MAKEFILE_LIST)))
+OBJS = $(patsubst $(TOP)%.c,%.o,$(sort $(wildcard $(TOP)src/*.c)))
 
 # A regression test counts once it has an expected output.
-REGRESS = $(sort $(patsubst expected/%.out,%,$(wildcard expected/*.out)))
-ISOLATION = $(sort $(patsubst test/specs/%.spec,%,$(wildcard test/specs/*.spec)))
-ISOLATION_OPTS = --inputdir=test
+REGRESS = $(sort $(patsubst $(TOP)expected/%.out,%,$(wildcard $(TOP)expected/*.out)))
+ISOLATION = $(sort $(patsubst $(TOP)test/specs/%.spec,%,$(wildcard $(TOP)test/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=$(TOP)test
 
 # Before 16 the server's headers give PGDLLEXPORT no meaning, so that nothing at
 # all would be left visible.
@@ -34,9 +37,9 @@ endif
 # These two install what they need, so they work where there is no PostgreSQL.
 .PHONY: demo test
 demo:
-	@bash demo/run.sh
+	@bash $(TOP)demo/run.sh
 test:
-	@bash test/run.sh
+	@bash $(TOP)test/run.sh
 
 ifneq ($(filter-out demo test,$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
@@ -47,7 +50,10 @@ endif
 include $(PGXS)
 
 # Debian's PostgreSQL is built without dependency tracking.
-$(OBJS): $(wildcard $(srcdir)/src/*.h)
+$(OBJS): $(wildcard $(TOP)src/*.h) | folder
+.PHONY: folder
+folder:
+	@mkdir -p src
 
 # Without the library preloaded every test would fail, at length.
 installcheck: check-preloaded
