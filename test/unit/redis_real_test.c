@@ -194,6 +194,38 @@ test_commands(void)
 	redis_close(link);
 }
 
+static void
+count_as_expected(void *arg, const RedisReply *reply)
+{
+	size_t		len;
+
+	if (reply == NULL)
+		return;
+	redis_reply_text(reply, &len);
+	if (len == 1024 * 1024 || redis_reply_count(reply) == 100000)
+		(*(int *) arg)++;
+}
+
+/* The limits are for one answer, not for all. */
+static void
+test_many_large_answers(void)
+{
+	const char *string[] = {"GET", "a\0b\r\nc"};
+	const size_t string_len[] = {3, 6};
+	const char *array[] = {"EVAL", "local t = {} for i = 1, 100000 do t[i] = i end return t", "0"};
+	const size_t array_len[] = {4, strlen(array[1]), 1};
+	RedisLink  *link = open_settled(tcp_url);
+	int			right = 0;
+
+	for (int i = 0; i < 20; i++)
+		redis_send(link, 2, string, string_len, count_as_expected, &right);
+	for (int i = 0; i < 4; i++)
+		redis_send(link, 3, array, array_len, count_as_expected, &right);
+	run_until_answered(link);
+	ok(right == 24, "many large answers are taken (%d, %s)", right, redis_error(link));
+	redis_close(link);
+}
+
 static int64 last_number;
 static bool in_order = true;
 
@@ -371,8 +403,10 @@ test_client_kill(void)
 {
 	RedisLink  *control = open_settled(tcp_url);
 	RedisLink  *link = open_settled(tcp_url);
+	char		command[64];
 
-	is(ask(control, "CLIENT KILL TYPE normal SKIPME yes"), ":1 ", "the server closes an idle connection");
+	snprintf(command, sizeof(command), "CLIENT KILL ID %s", ask(link, "CLIENT ID") + strlen(":"));
+	is(ask(control, command), ":1 ", "the server closes an idle connection");
 	for (TimestampTz end = GetCurrentTimestamp() + PATIENCE;
 		 redis_state(link) == REDIS_READY && GetCurrentTimestamp() < end;)
 		turn(link, 10);
@@ -404,6 +438,7 @@ main(void)
 	{
 		test_handshake();
 		test_commands();
+		test_many_large_answers();
 		test_pipeline();
 		test_databases();
 		test_password();
