@@ -2,9 +2,89 @@
 
 \echo Use "CREATE EXTENSION pg_uncache" to load this file. \quit
 
+-- Nothing works without the worker: say so before anything is made.
+CREATE FUNCTION uncache.require_preload(what text) RETURNS void
+	LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'uncache_require_preload';
+COMMENT ON FUNCTION uncache.require_preload(text) IS
+'raises an error that names "what" unless pg_uncache is in shared_preload_libraries';
+REVOKE ALL ON FUNCTION uncache.require_preload(text) FROM PUBLIC;
+SELECT uncache.require_preload('CREATE EXTENSION pg_uncache');
+
 -- ---------------------------------------------------------------------------
 -- Outbox
 -- ---------------------------------------------------------------------------
+-- Written and read by the library alone, never through SQL.  The tables outbox_0
+-- to outbox_3 take turns and are emptied in place, so they need no vacuum;
+-- outbox_side holds rows of prepared transactions and what Redis has refused.
+
+CREATE FUNCTION uncache.outbox_guard() RETURNS trigger
+	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_outbox_guard';
+COMMENT ON FUNCTION uncache.outbox_guard() IS
+'keeps SQL from writing to the outbox: raises an error, or leaves the row out while session_replication_role is replica';
+REVOKE ALL ON FUNCTION uncache.outbox_guard() FROM PUBLIC;
+
+CREATE TABLE uncache.outbox_0 (
+	xid xid8 NOT NULL,
+	chunk int4 NOT NULL,
+	at timestamptz NOT NULL,
+	items bytea NOT NULL,
+	attempts int4 NOT NULL
+) USING heap;
+ALTER TABLE uncache.outbox_0 ALTER COLUMN items SET STORAGE PLAIN;
+CREATE TABLE uncache.outbox_1 (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
+CREATE TABLE uncache.outbox_2 (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
+CREATE TABLE uncache.outbox_3 (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
+CREATE TABLE uncache.outbox_side (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
+
+ALTER TABLE uncache.outbox_0 SET (autovacuum_enabled = false);
+ALTER TABLE uncache.outbox_1 SET (autovacuum_enabled = false);
+ALTER TABLE uncache.outbox_2 SET (autovacuum_enabled = false);
+ALTER TABLE uncache.outbox_3 SET (autovacuum_enabled = false);
+
+COMMENT ON TABLE uncache.outbox_0 IS
+'outbox of pg_uncache: what is committed and not delivered yet; not for SQL, see uncache.backlog';
+REVOKE ALL ON uncache.outbox_0 FROM PUBLIC;
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.outbox_0
+	FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard();
+CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.outbox_0
+	FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard();
+ALTER TABLE uncache.outbox_0 ENABLE ALWAYS TRIGGER outbox_guard;
+
+COMMENT ON TABLE uncache.outbox_1 IS
+'outbox of pg_uncache: what is committed and not delivered yet; not for SQL, see uncache.backlog';
+REVOKE ALL ON uncache.outbox_1 FROM PUBLIC;
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.outbox_1
+	FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard();
+CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.outbox_1
+	FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard();
+ALTER TABLE uncache.outbox_1 ENABLE ALWAYS TRIGGER outbox_guard;
+
+COMMENT ON TABLE uncache.outbox_2 IS
+'outbox of pg_uncache: what is committed and not delivered yet; not for SQL, see uncache.backlog';
+REVOKE ALL ON uncache.outbox_2 FROM PUBLIC;
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.outbox_2
+	FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard();
+CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.outbox_2
+	FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard();
+ALTER TABLE uncache.outbox_2 ENABLE ALWAYS TRIGGER outbox_guard;
+
+COMMENT ON TABLE uncache.outbox_3 IS
+'outbox of pg_uncache: what is committed and not delivered yet; not for SQL, see uncache.backlog';
+REVOKE ALL ON uncache.outbox_3 FROM PUBLIC;
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.outbox_3
+	FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard();
+CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.outbox_3
+	FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard();
+ALTER TABLE uncache.outbox_3 ENABLE ALWAYS TRIGGER outbox_guard;
+
+COMMENT ON TABLE uncache.outbox_side IS
+'outbox of pg_uncache: what is committed and not delivered yet; not for SQL, see uncache.backlog';
+REVOKE ALL ON uncache.outbox_side FROM PUBLIC;
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.outbox_side
+	FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard();
+CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.outbox_side
+	FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard();
+ALTER TABLE uncache.outbox_side ENABLE ALWAYS TRIGGER outbox_guard;
 
 -- ---------------------------------------------------------------------------
 -- Rules
@@ -14,9 +94,232 @@
 -- Any SQL
 -- ---------------------------------------------------------------------------
 
+CREATE FUNCTION uncache.invalidate_keys(VARIADIC keys text[]) RETURNS bigint
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'uncache_invalidate_keys';
+COMMENT ON FUNCTION uncache.invalidate_keys(text[]) IS
+'deletes these keys from Redis after the transaction commits; uncache.key_prefix goes before each. NULL keys are left out. Returns how many were new in this transaction. Errors: an empty key, a key over 64 KiB';
+
+CREATE FUNCTION uncache.invalidate_pattern(pattern text) RETURNS void
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'uncache_invalidate_pattern';
+COMMENT ON FUNCTION uncache.invalidate_pattern(text) IS
+'deletes every key that matches this Redis glob (* ? [a-z] and backslash) after the transaction commits, with SCAN and UNLINK by the worker; uncache.key_prefix goes before it. NULL does nothing. Errors: an empty pattern, one over 4 kB';
+
+CREATE FUNCTION uncache.transaction_keys(OUT relation regclass, OUT trigger name, OUT key text)
+	RETURNS SETOF record
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'uncache_transaction_keys';
+COMMENT ON FUNCTION uncache.transaction_keys() IS
+'what the running transaction would delete if it committed now: key, or glob for a pattern, and the rule it comes from (NULL for invalidate_keys and invalidate_pattern)';
+
+CREATE FUNCTION uncache.wait(timeout interval DEFAULT '10 s') RETURNS boolean
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'uncache_wait';
+COMMENT ON FUNCTION uncache.wait(interval) IS
+'waits until everything that was committed in this database before the call is delivered to Redis, patterns too. Returns true then, false when the timeout is over; NULL waits for ever. Error: pg_uncache is not in shared_preload_libraries';
+
+CREATE FUNCTION uncache.discard_backlog() RETURNS bigint
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'uncache_discard_backlog';
+COMMENT ON FUNCTION uncache.discard_backlog() IS
+'forgets what is committed and not delivered yet, for a Redis that was flushed anyway; takes effect at once, also if the transaction rolls back. Returns the number of transactions. For superusers';
+
+REVOKE ALL ON FUNCTION
+	uncache.invalidate_keys(text[]),
+	uncache.invalidate_pattern(text),
+	uncache.transaction_keys(),
+	uncache.discard_backlog()
+FROM PUBLIC;
+
 -- ---------------------------------------------------------------------------
 -- Views
 -- ---------------------------------------------------------------------------
+-- A function behind a view is called with the rights of who reads the view, so
+-- both are granted.  pg_monitor has both.
+
+CREATE FUNCTION uncache.stat_get(
+	OUT state text,
+	OUT worker_pid int,
+	OUT redis text,
+	OUT transactions_delivered bigint,
+	OUT keys_delivered bigint,
+	OUT keys_existed bigint,
+	OUT batches bigint,
+	OUT retries bigint,
+	OUT reconnects bigint,
+	OUT waits bigint,
+	OUT wait_timeouts bigint,
+	OUT waits_skipped bigint,
+	OUT waiting_backends int,
+	OUT patterns_running int,
+	OUT pattern_passes bigint,
+	OUT ring_used bigint,
+	OUT ring_size bigint,
+	OUT ring_overflows bigint,
+	OUT outbox_rows bigint,
+	OUT outbox_bytes bigint,
+	OUT outbox_oldest_at timestamptz,
+	OUT latency_p50_ms double precision,
+	OUT latency_p99_ms double precision,
+	OUT latency_max_ms double precision,
+	OUT last_error text,
+	OUT last_error_at timestamptz,
+	OUT stats_reset timestamptz)
+RETURNS record
+LANGUAGE C VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'uncache_stat_get';
+COMMENT ON FUNCTION uncache.stat_get() IS
+'behind the view uncache.stat';
+REVOKE ALL ON FUNCTION uncache.stat_get() FROM PUBLIC;
+
+CREATE VIEW uncache.stat AS
+SELECT
+	s.state, s.worker_pid, s.redis,
+	s.transactions_delivered, s.keys_delivered, s.keys_existed,
+	s.batches, s.retries, s.reconnects,
+	s.waits, s.wait_timeouts, s.waits_skipped, s.waiting_backends,
+	s.patterns_running, s.pattern_passes,
+	s.ring_used, s.ring_size, s.ring_overflows,
+	s.outbox_rows, s.outbox_bytes,
+	clock_timestamp() - s.outbox_oldest_at AS outbox_oldest_age,
+	s.latency_p50_ms, s.latency_p99_ms, s.latency_max_ms,
+	s.last_error, s.last_error_at, s.stats_reset
+FROM uncache.stat_get() s;
+COMMENT ON VIEW uncache.stat IS
+'one row: how delivery to Redis goes in this database (pg_monitor; others need SELECT and EXECUTE on uncache.stat_get())';
+COMMENT ON COLUMN uncache.stat.state IS
+'connected; connecting (first attempt, or Redis was just lost); down (Redis cannot be reached, the worker keeps trying); paused (uncache.delivery = off); no worker (last_error says why)';
+COMMENT ON COLUMN uncache.stat.worker_pid IS
+'process id of the worker of this database; null without one';
+COMMENT ON COLUMN uncache.stat.redis IS
+'address that the worker uses, without user and password';
+COMMENT ON COLUMN uncache.stat.transactions_delivered IS
+'transactions delivered; one of several outbox rows counts with its first row';
+COMMENT ON COLUMN uncache.stat.keys_delivered IS
+'keys for which Redis has answered without an error, keys found by patterns included';
+COMMENT ON COLUMN uncache.stat.keys_existed IS
+'of keys_delivered, those that were in Redis; 0 beside a busy cache means that templates or uncache.key_prefix do not give the keys that the application uses';
+COMMENT ON COLUMN uncache.stat.batches IS
+'commands with keys sent to Redis and answered';
+COMMENT ON COLUMN uncache.stat.retries IS
+'outbox rows sent again, since the connection was lost or Redis was of no use before it had answered for them';
+COMMENT ON COLUMN uncache.stat.reconnects IS
+'connections made to Redis after the first one';
+COMMENT ON COLUMN uncache.stat.waits IS
+'commits that waited for delivery';
+COMMENT ON COLUMN uncache.stat.wait_timeouts IS
+'of waits, those that uncache.wait_timeout ended, each with a WARNING to its client: committed, delivered later';
+COMMENT ON COLUMN uncache.stat.waits_skipped IS
+'commits that would have waited but for a reason not to: no connection, a wait before it in vain, uncache.delivery = off, more keys than uncache.wait_max_keys, a pattern';
+COMMENT ON COLUMN uncache.stat.waiting_backends IS
+'sessions whose commit waits for delivery now';
+COMMENT ON COLUMN uncache.stat.patterns_running IS
+'patterns that the worker is looking for in Redis now';
+COMMENT ON COLUMN uncache.stat.pattern_passes IS
+'passes of SCAN over the keys of Redis completed';
+COMMENT ON COLUMN uncache.stat.ring_used IS
+'bytes of shared memory that wait for the worker now';
+COMMENT ON COLUMN uncache.stat.ring_size IS
+'bytes of shared memory for this database: its part of uncache.ring_size';
+COMMENT ON COLUMN uncache.stat.ring_overflows IS
+'transactions that found no room in the ring, and were delivered from the outbox instead';
+COMMENT ON COLUMN uncache.stat.outbox_rows IS
+'outbox rows not delivered yet: exact up to 8192 blocks (64 MB) a table, beyond that extrapolated from as many blocks, evenly spread';
+COMMENT ON COLUMN uncache.stat.outbox_bytes IS
+'size on disk of the outbox tables, rows that are delivered and not yet emptied included';
+COMMENT ON COLUMN uncache.stat.outbox_oldest_age IS
+'time since the oldest row not delivered yet was written; null when all is delivered';
+COMMENT ON COLUMN uncache.stat.latency_p50_ms IS
+'half of the deliveries took at most so many milliseconds from commit to the answer of Redis (rounded up by at most 19 percent); null before the first';
+COMMENT ON COLUMN uncache.stat.latency_p99_ms IS
+'99 percent of the deliveries took at most so many milliseconds from commit to the answer of Redis (rounded up by at most 19 percent); null before the first';
+COMMENT ON COLUMN uncache.stat.latency_max_ms IS
+'the longest delivery in milliseconds since stats_reset; null before the first';
+COMMENT ON COLUMN uncache.stat.last_error IS
+'last trouble with delivery; while state is no worker, why there is none';
+COMMENT ON COLUMN uncache.stat.last_error_at IS
+'when last_error happened; null when last_error is a condition that lasts';
+COMMENT ON COLUMN uncache.stat.stats_reset IS
+'when the counters started at zero';
+
+CREATE FUNCTION uncache.stat_reset() RETURNS void
+LANGUAGE C VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'uncache_stat_reset';
+COMMENT ON FUNCTION uncache.stat_reset() IS
+'start the counters of uncache.stat and uncache.stat_rules of this database at zero, and forget last_error unless the trouble lasts';
+REVOKE ALL ON FUNCTION uncache.stat_reset() FROM PUBLIC;
+
+CREATE FUNCTION uncache.stat_rules_get(
+	OUT rule oid,
+	OUT keys_sent bigint,
+	OUT keys_existed bigint,
+	OUT last_sent timestamptz)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'uncache_stat_rules_get';
+COMMENT ON FUNCTION uncache.stat_rules_get() IS
+'behind the view uncache.stat_rules: the rules that have sent keys';
+REVOKE ALL ON FUNCTION uncache.stat_rules_get() FROM PUBLIC;
+
+CREATE VIEW uncache.stat_rules AS
+SELECT
+	t.tgrelid::pg_catalog.regclass AS relation,
+	t.tgname AS trigger,
+	coalesce(s.keys_sent, 0) AS keys_sent,
+	coalesce(s.keys_existed, 0) AS keys_existed,
+	s.last_sent
+FROM pg_catalog.pg_trigger t
+	LEFT JOIN uncache.stat_rules_get() s ON s.rule = t.oid
+WHERE t.tgparentid = 0
+	AND t.tgfoid IN ('uncache.invalidate()'::pg_catalog.regprocedure,
+					 'uncache.invalidate_columns()'::pg_catalog.regprocedure);
+COMMENT ON VIEW uncache.stat_rules IS
+'what each rule of this database has sent to Redis since uncache.stat_reset() or the start of the server (pg_monitor; others need SELECT and EXECUTE on uncache.stat_rules_get())';
+COMMENT ON COLUMN uncache.stat_rules.trigger IS
+'name of the trigger that is the rule; a partitioned table has one for itself and its partitions';
+COMMENT ON COLUMN uncache.stat_rules.keys_sent IS
+'keys of this rule for which Redis has answered without an error';
+COMMENT ON COLUMN uncache.stat_rules.keys_existed IS
+'of keys_sent, those that were in Redis; 0 beside a busy cache means that the template or uncache.key_prefix does not give the keys that the application uses';
+COMMENT ON COLUMN uncache.stat_rules.last_sent IS
+'when a key of this rule was last sent; null: not since the counters started';
+
+CREATE FUNCTION uncache.backlog_get(
+	OUT xid xid8,
+	OUT written_at timestamptz,
+	OUT keys bigint,
+	OUT attempts int)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'uncache_backlog_get';
+COMMENT ON FUNCTION uncache.backlog_get() IS
+'behind the view uncache.backlog: the outbox rows that are not delivered yet';
+REVOKE ALL ON FUNCTION uncache.backlog_get() FROM PUBLIC;
+
+CREATE VIEW uncache.backlog AS
+SELECT
+	b.xid,
+	clock_timestamp() - min(b.written_at) AS age,
+	sum(b.keys)::bigint AS keys,
+	max(b.attempts) AS attempts
+FROM uncache.backlog_get() b
+GROUP BY b.xid;
+COMMENT ON VIEW uncache.backlog IS
+'transactions that are committed and not delivered yet; after a restart and on a standby also some that are, until they are sent again (pg_monitor; others need SELECT and EXECUTE on uncache.backlog_get())';
+COMMENT ON COLUMN uncache.backlog.xid IS
+'top-level transaction id, as pg_current_xact_id() had it';
+COMMENT ON COLUMN uncache.backlog.age IS
+'time since the transaction wrote its invalidations, right before its commit';
+COMMENT ON COLUMN uncache.backlog.keys IS
+'how many keys and patterns are still to be delivered; what a pattern finds is not counted';
+COMMENT ON COLUMN uncache.backlog.attempts IS
+'how often Redis has refused one of them with an error of its own (such as -NOPERM); 0: not tried, or not answered';
+
+GRANT SELECT ON uncache.stat, uncache.stat_rules, uncache.backlog TO pg_monitor;
+GRANT EXECUTE ON FUNCTION uncache.stat_get(), uncache.stat_rules_get(),
+	uncache.backlog_get() TO pg_monitor;
+
 
 -- ---------------------------------------------------------------------------
 -- Rights

@@ -17,6 +17,14 @@
 
 #include "storage/proc.h"
 
+/*
+ * Declare a C function of the SQL surface.  Before 16 PG_FUNCTION_INFO_V1 alone
+ * leaves it hidden.
+ */
+#define SQL_FUNCTION(name) \
+	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
+	PG_FUNCTION_INFO_V1(name)
+
 #if PG_VERSION_NUM < 170000
 #define MyProcNumber	(MyProc->pgprocno)
 #define INVALID_PROC_NUMBER (-1)
@@ -28,6 +36,10 @@ typedef int ProcNumber;
 #if PG_VERSION_NUM < 170000
 #include "utils/wait_event.h"
 
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#define CreateWaitEventSet(resowner, n) CreateWaitEventSet(TopMemoryContext, n)
+
 /* Before 17 the wait events of extensions have no names of their own. */
 static inline uint32
 WaitEventExtensionNew(const char *name)
@@ -38,6 +50,12 @@ WaitEventExtensionNew(const char *name)
 
 #if PG_VERSION_NUM < 160000
 #include "storage/buffile.h"
+#include "utils/acl.h"
+
+/* Before 16 every kind of object has a function of its own: only databases here. */
+#define object_ownercheck(classid, objectid, roleid) \
+	(AssertMacro((classid) == DatabaseRelationId), \
+	 pg_database_ownercheck(objectid, roleid))
 
 static inline void
 BufFileReadExact(BufFile *file, void *ptr, size_t size)
@@ -45,6 +63,13 @@ BufFileReadExact(BufFile *file, void *ptr, size_t size)
 	if (BufFileRead(file, ptr, size) != size)
 		elog(ERROR, "could not read from a temporary file");
 }
+#endif
+
+/* Virtual generated columns came with 18. */
+#ifdef ATTRIBUTE_GENERATED_VIRTUAL
+#define attribute_is_virtual(att)	((att)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
+#else
+#define attribute_is_virtual(att)	false
 #endif
 
 #endif							/* UNCACHE_COMPAT_H */

@@ -7,7 +7,7 @@
 #ifndef UNCACHE_LIFECYCLE_H
 #define UNCACHE_LIFECYCLE_H
 
-/* Install the hook; in _PG_init, also where the library is not preloaded. */
+/* Install the hooks; in _PG_init, also where the library is not preloaded. */
 extern void lifecycle_init(void);
 
 #endif							/* UNCACHE_LIFECYCLE_H */

@@ -21,6 +21,7 @@
 #include "access/heapam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "commands/trigger.h"
 #include "storage/lmgr.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -31,6 +32,8 @@
 #include "item.h"
 #include "outbox.h"
 #include "pending.h"
+
+SQL_FUNCTION(uncache_outbox_guard);
 
 #define OUTBOX_SCHEMA	"uncache"
 
@@ -300,4 +303,19 @@ outbox_write(bool prepare, OutboxWritten *earlier)
 	pfree(writer);
 	MemoryContextSwitchTo(old_context);
 	return written;
+}
+
+/*
+ * Keeps SQL away from the outbox.  An apply worker of logical replication must
+ * not stumble over it, so there the row is silently left out.
+ */
+Datum
+uncache_outbox_guard(PG_FUNCTION_ARGS)
+{
+	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
+		return PointerGetDatum(NULL);
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("the outbox of pg_uncache can't be written to by SQL"),
+			 errhint("Use uncache.invalidate_keys() to delete keys, uncache.discard_backlog() to forget what is not delivered.")));
 }

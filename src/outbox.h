@@ -31,6 +31,9 @@ enum OutboxColumn
 /* One row is at most one page with one tuple; so are the items in it. */
 #define OUTBOX_ROW_ITEMS	7900
 
+/* Patterns, unlike keys, are never cut into pieces; Redis wants none longer. */
+#define OUTBOX_MAX_PATTERN	4096
+
 /* Where the pending set of this transaction was written. */
 typedef struct OutboxWritten
 {
@@ -59,5 +62,8 @@ extern OutboxWritten *outbox_write(bool prepare, OutboxWritten *earlier);
 /* OID of outbox table i (OUTBOX_SIDE too); InvalidOid without the extension. */
 extern Oid	outbox_table_oid(int i);
 extern bool outbox_exists(void);
+
+/* Rows that are not known to be delivered (views.c). */
+extern uint64 outbox_backlog_rows(void);
 
 #endif							/* UNCACHE_OUTBOX_H */

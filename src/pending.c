@@ -369,7 +369,15 @@ pending_subabort(int nest_level)
 		cut(&set.marks[--set.nmarks]);
 }
 
-/* The transaction is over. */
+void
+pending_clear(void)
+{
+	if (set.file)
+		BufFileClose(set.file);
+	pending_forget();
+}
+
+/* The transaction is over; a temporary file is its resource owner's business. */
 void
 pending_forget(void)
 {

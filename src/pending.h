@@ -33,7 +33,10 @@ extern PendingReader *pending_read_begin(void);
 extern bool pending_read_next(PendingReader *reader, PackedItem *item);
 extern void pending_read_end(PendingReader *reader);
 
-/* What transaction callbacks do; none of these allocates. */
+/* Empty the set, while errors are still allowed: it closes the temporary file. */
+extern void pending_clear(void);
+
+/* What transaction callbacks do; none of these allocates or raises. */
 extern void pending_subcommit(int nest_level);
 extern void pending_subabort(int nest_level);
 extern void pending_forget(void);

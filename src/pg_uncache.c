@@ -24,7 +24,11 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
+#include "launcher.h"
+#include "lifecycle.h"
 #include "settings.h"
+#include "shmem.h"
+#include "xact.h"
 
 PG_MODULE_MAGIC;
 
@@ -33,5 +37,14 @@ extern PGDLLEXPORT void _PG_init(void);
 void
 _PG_init(void)
 {
-	settings_define(process_shared_preload_libraries_in_progress);
+	bool		preloaded = process_shared_preload_libraries_in_progress;
+
+	settings_define(preloaded);
+	xact_init();
+	if (preloaded)
+	{
+		shmem_install_hooks();
+		launcher_register();
+	}
+	lifecycle_init();
 }

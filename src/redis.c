@@ -146,10 +146,12 @@ redis_reply_text(const RedisReply *reply, size_t *len)
 
 	if (type == REDIS_STATUS || type == REDIS_ERROR || type == REDIS_STRING)
 	{
-		*len = REPLY(reply)->len;
+		if (len)
+			*len = REPLY(reply)->len;
 		return REPLY(reply)->str;
 	}
-	*len = 0;
+	if (len)
+		*len = 0;
 	return "";
 }
 

@@ -41,7 +41,7 @@ typedef enum RedisReplyType
 typedef struct RedisReply RedisReply;
 extern RedisReplyType redis_reply_type(const RedisReply *reply);
 extern int64 redis_reply_integer(const RedisReply *reply);	/* 0 unless INTEGER */
-extern const char *redis_reply_text(const RedisReply *reply, size_t *len);	/* "" unless text */
+extern const char *redis_reply_text(const RedisReply *reply, size_t *len);	/* "" unless text; len may be NULL */
 extern size_t redis_reply_count(const RedisReply *reply);	/* 0 unless ARRAY */
 extern const RedisReply *redis_reply_element(const RedisReply *reply, size_t i);
 /* true for a REDIS_ERROR whose code (its first word) is "code" */

@@ -93,6 +93,7 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	ConditionVariableInit(&slot->barrier_cv);
 	pg_atomic_init_u64(&slot->discard_drawn, 0);
 	pg_atomic_init_u64(&slot->discard_done, 0);
+	pg_atomic_init_u64(&slot->discarded, 0);
 	stats_init(&slot->stats);
 }
 
@@ -119,6 +120,7 @@ init_shared(Shared *shared)
 	for (int i = 0; i < lengthof(shared->requests); i++)
 		pg_atomic_init_u32(&shared->requests[i], InvalidOid);
 	pg_atomic_init_u32(&shared->look_everywhere, 0);
+	pg_atomic_init_u64(&shared->probed, 0);
 	shared->dsa_tranche = LWLockNewTrancheId();
 	shared->nslots = setting_max_database_workers;
 	shared->nwaitslots = MaxBackends;
@@ -169,6 +171,8 @@ shmem_install_hooks(void)
 void
 shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
 {
+	Oid			before = pg_atomic_read_u32(&slot->dboid);
+
 	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 	ring_init(&slot->ring, slot->ring.data, slot->ring.size);
 	slot->endpoint[0] = '\0';
@@ -182,6 +186,8 @@ shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
 	pg_atomic_write_u32(&slot->dboid, dboid);
 	LWLockRelease(slot->lock);
 	stats_init(&slot->stats);
+	if (OidIsValid(before) && before != dboid)
+		stats_forget_database(before);
 }
 
 DatabaseSlot *

@@ -115,6 +115,7 @@ typedef struct DatabaseSlot
 	/* uncache.discard_backlog(): number of requests made and carried out. */
 	pg_atomic_uint64 discard_drawn;
 	pg_atomic_uint64 discard_done;
+	pg_atomic_uint64 discarded; /* transactions, ever */
 
 	/*
 	 * Which outbox rows are delivered (delivered.h): the worker's dynamic shared
@@ -159,6 +160,8 @@ typedef struct Shared
 	/* Databases that the launcher should look into; 0 is an empty place. */
 	pg_atomic_uint32 requests[32];
 	pg_atomic_uint32 look_everywhere;	/* requests[] ran over */
+	/* Answer of the last probe (probe.c), which writes it: dboid * 2 + found. */
+	pg_atomic_uint64 probed;
 	int			dsa_tranche;	/* of the workers' delivered maps */
 	int			nslots;
 	int			nwaitslots;

@@ -21,11 +21,11 @@
 
 typedef struct SlotStats
 {
-	pg_atomic_uint64 transactions;	/* delivered */
+	pg_atomic_uint64 transactions;	/* delivered; by their first row */
 	pg_atomic_uint64 keys;		/* delivered */
 	pg_atomic_uint64 keys_existed;	/* of these, removed from Redis */
 	pg_atomic_uint64 batches;	/* commands that delivered */
-	pg_atomic_uint64 retries;	/* transactions sent again */
+	pg_atomic_uint64 retries;	/* rows lost with a connection, to be sent again */
 	pg_atomic_uint64 reconnects;
 	pg_atomic_uint64 waits;		/* backends count the next three */
 	pg_atomic_uint64 wait_timeouts;
@@ -41,7 +41,10 @@ typedef struct SlotStats
 /*
  * Per rule, in one array for the server, found by (dboid, rule) with open
  * addressing.  A place is taken once and given back when its rule is gone; when
- * all are taken, further rules are not counted.
+ * none is free near where a rule belongs, the rule is not counted.
+ *
+ * The worker of a database is the only one who takes, counts in and gives back
+ * the places of that database; several workers share the array.
  */
 #define RULE_STATS_PLACES	4096
 
@@ -53,8 +56,52 @@ typedef struct RuleStats
 	pg_atomic_uint64 last_at;	/* TimestampTz */
 } RuleStats;
 
+/* What stats_next_rule() found. */
+typedef struct RuleCounts
+{
+	Oid			rule;
+	uint64		keys;
+	uint64		existed;
+	TimestampTz last_at;
+} RuleCounts;
+
+/* All of a slot to zero, before anybody can see it. */
 extern void stats_init(SlotStats *stats);
+
+/* uncache.stat_reset(): counters of a slot and its database, not the levels. */
+extern void stats_reset(SlotStats *stats, Oid dboid);
+
+/* Count one delivery that took this long (below 0 counts as 0). */
 extern void stats_latency(SlotStats *stats, int64 microseconds);
-extern void stats_count_rule(Oid rule, uint64 keys, uint64 existed);	/* of MyDatabaseId */
+
+/*
+ * The latency in microseconds that this share (0 to 1) of the deliveries did
+ * not exceed, rounded up to the edge of its bucket; -1 when there were none.
+ */
+extern double stats_percentile(SlotStats *stats, double share);
+
+/* Count keys of a rule of MyDatabaseId.  In the worker; never fails. */
+extern void stats_count_rule(Oid rule, uint64 keys, uint64 existed);
+
+/*
+ * Give back the places of this database's rules that do not exist any more.  In
+ * the worker, now and then, within a transaction: reads pg_trigger.
+ */
+extern void stats_forget_dropped_rules(void);
+
+/*
+ * Whether that is worth a transaction: this worker has counted a new rule since
+ * the last time (so an older one may be gone), and that is a minute ago.
+ */
+extern bool stats_has_new_rules(void);
+
+/* Give back all places of a database that has no worker now. */
+extern void stats_forget_database(Oid dboid);
+
+/*
+ * Step through the rules of MyDatabaseId: *place is 0 at first; false at the
+ * end.
+ */
+extern bool stats_next_rule(int *place, RuleCounts *counts);
 
 #endif							/* UNCACHE_STATS_H */

@@ -117,7 +117,7 @@ write_for_prepare(void)
 {
 	warn_once_if_not_preloaded();
 	written = outbox_write(true, written);
-	pending_forget();
+	pending_clear();
 }
 
 static void
@@ -129,7 +129,7 @@ write_pending_set(void)
 	warn_once_if_not_preloaded();
 	wait = slot != NULL && wants_to_wait(slot);
 	written = outbox_write(false, written);
-	pending_forget();
+	pending_clear();
 	if (written != NULL)
 		announce(wait);
 }
@@ -155,6 +155,8 @@ pre_commit(void)
 	phase = PAST_PRE_COMMIT;
 	if (!pending_is_empty())
 		write_pending_set();
+	else
+		pending_clear();
 }
 
 /*
@@ -449,6 +451,8 @@ xact_callback(XactEvent event, void *arg)
 			phase = PAST_PRE_PREPARE;
 			if (!pending_is_empty())
 				write_for_prepare();
+			else
+				pending_clear();
 			break;
 		case XACT_EVENT_COMMIT:
 			committed();

@@ -1,0 +1,312 @@
+/*
+ * backlog.c
+ *	  Reading what is committed and not yet delivered, for the views.
+ *
+ * The outbox is read page by page with SnapshotSelf: rows are judged as of now.
+ * That has three reasons.  An old snapshot (REPEATABLE READ) would show rows of
+ * long ago.  A snapshot that is not MVCC takes no predicate locks, so that a
+ * SERIALIZABLE transaction that looks never makes a writer fail.  And it works
+ * on a standby.
+ *
+ * A table's lock is given back as soon as the table is read: a transaction that
+ * looked and went idle must not hold up the emptying of the outbox, which needs
+ * an AccessExclusiveLock.  While the lock is held the table cannot shrink.
+ *
+ * What is delivered is known to the worker alone, and told in one bit a row
+ * (delivered.h).  Without a worker, after a crash or on a standby every row of
+ * the outbox counts as undelivered, just as a new worker would see it.  A row
+ * of the side table is undelivered for as long as it exists.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/table.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/smgr.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "backlog.h"
+#include "delivered.h"
+#include "item.h"
+#include "outbox.h"
+
+/* Most blocks of a table that backlog_sum() reads. */
+#define SAMPLE_BLOCKS	8192
+
+/* A table being read. */
+typedef struct Reading
+{
+	Relation	rel;
+	int			table;			/* index of the outbox table */
+	BlockNumber nblocks;
+	DeliveredView *delivered;	/* NULL: nothing is known to be delivered */
+	BufferAccessStrategy strategy;
+} Reading;
+
+typedef void (*TupleVisit) (Reading *reading, HeapTuple tuple, void *arg);
+
+/* The rows of a page that are committed; the caller holds a pin only. */
+static int
+find_rows(Reading *reading, Buffer buffer, OffsetNumber *found)
+{
+	Page		page = BufferGetPage(buffer);
+	HeapTupleData tuple;
+	OffsetNumber last;
+	int			n = 0;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	last = PageIsNew(page) ? 0 : PageGetMaxOffsetNumber(page);
+	for (OffsetNumber i = FirstOffsetNumber; i <= last; i++)
+	{
+		ItemId		lp = PageGetItemId(page, i);
+
+		if (!ItemIdIsNormal(lp))
+			continue;
+		tuple.t_tableOid = RelationGetRelid(reading->rel);
+		tuple.t_data = (HeapTupleHeader) PageGetItem(page, lp);
+		tuple.t_len = ItemIdGetLength(lp);
+		ItemPointerSet(&tuple.t_self, BufferGetBlockNumber(buffer), i);
+		if (HeapTupleSatisfiesVisibility(&tuple, SnapshotSelf, buffer))
+			found[n++] = i;
+	}
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	return n;
+}
+
+static bool
+is_delivered(Reading *reading, ItemPointer tid)
+{
+	return reading->delivered != NULL && reading->table != OUTBOX_SIDE &&
+		delivered_view_has(reading->delivered, reading->table, tid);
+}
+
+/*
+ * Visit a page's undelivered rows.  The pin keeps them in their place, so the
+ * visitor may take its time.
+ */
+static void
+read_block(Reading *reading, BlockNumber block, TupleVisit visit, void *arg)
+{
+	OffsetNumber found[MaxHeapTuplesPerPage];
+	Buffer		buffer = ReadBufferExtended(reading->rel, MAIN_FORKNUM, block,
+											RBM_NORMAL, reading->strategy);
+	int			n = find_rows(reading, buffer, found);
+
+	for (int i = 0; i < n; i++)
+	{
+		Page		page = BufferGetPage(buffer);
+		ItemId		lp = PageGetItemId(page, found[i]);
+		HeapTupleData tuple;
+
+		tuple.t_tableOid = RelationGetRelid(reading->rel);
+		tuple.t_data = (HeapTupleHeader) PageGetItem(page, lp);
+		tuple.t_len = ItemIdGetLength(lp);
+		ItemPointerSet(&tuple.t_self, block, found[i]);
+		if (!is_delivered(reading, &tuple.t_self))
+			visit(reading, &tuple, arg);
+	}
+	ReleaseBuffer(buffer);
+}
+
+/* Lock outbox table i; false without it. */
+static bool
+begin_reading(Reading *reading, int i, DeliveredView *delivered)
+{
+	Oid			oid = outbox_table_oid(i);
+
+	reading->rel = OidIsValid(oid) ? try_table_open(oid, AccessShareLock) : NULL;
+	if (reading->rel == NULL)
+		return false;
+	reading->table = i;
+	reading->delivered = delivered;
+	reading->nblocks = RelationGetNumberOfBlocks(reading->rel);
+	/* Like a sequential scan: do not sweep everything else out of the cache. */
+	reading->strategy = reading->nblocks > NBuffers / 4 ?
+		GetAccessStrategy(BAS_BULKREAD) : NULL;
+	return true;
+}
+
+static void
+end_reading(Reading *reading)
+{
+	if (reading->strategy != NULL)
+		FreeAccessStrategy(reading->strategy);
+	table_close(reading->rel, AccessShareLock);
+}
+
+static Datum
+column(Reading *reading, HeapTuple tuple, int attnum)
+{
+	bool		isnull;
+	Datum		value = heap_getattr(tuple, attnum, RelationGetDescr(reading->rel), &isnull);
+
+	if (isnull)
+		elog(ERROR, "null in column %d of \"%s\"", attnum, RelationGetRelationName(reading->rel));
+	return value;
+}
+
+static DeliveredView *
+open_delivered(void)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+
+	return slot == NULL ? NULL : delivered_view_open(slot);
+}
+
+/* ---------- row by row ---------- */
+
+typedef struct Visiting
+{
+	BacklogVisit visit;
+	void	   *arg;
+} Visiting;
+
+/* Of a key in pieces only the first one counts. */
+static bool
+begins_key(const PackedItem *item)
+{
+	FragmentHead head;
+
+	if (item->kind != ITEM_FRAGMENT)
+		return true;
+	if (item->len < sizeof(head))
+		return false;
+	memcpy(&head, item->bytes, sizeof(head));
+	return head.offset == 0;
+}
+
+/* Keys and patterns in a row; where its items are damaged, those before. */
+static int64
+count_keys(const char *bytes, size_t len)
+{
+	ItemReader	reader;
+	PackedItem	item;
+	int64		keys = 0;
+
+	item_reader_init(&reader, bytes, len);
+	while (item_read(&reader, &item) > 0)
+	{
+		if (begins_key(&item))
+			keys++;
+	}
+	return keys;
+}
+
+static void
+visit_tuple(Reading *reading, HeapTuple tuple, void *arg)
+{
+	Visiting   *visiting = arg;
+	bytea	   *items = (bytea *) DatumGetPointer(column(reading, tuple, OUTBOX_ITEMS));
+	BacklogRow	row;
+
+	row.xid = FullTransactionIdFromU64(DatumGetUInt64(column(reading, tuple, OUTBOX_XID)));
+	row.at = DatumGetTimestampTz(column(reading, tuple, OUTBOX_AT));
+	row.keys = count_keys(VARDATA_ANY(items), VARSIZE_ANY_EXHDR(items));
+	row.attempts = DatumGetInt32(column(reading, tuple, OUTBOX_ATTEMPTS));
+	visiting->visit(&row, visiting->arg);
+}
+
+void
+backlog_visit(BacklogVisit visit, void *arg)
+{
+	DeliveredView *delivered = open_delivered();
+	Visiting	visiting = {visit, arg};
+	Reading		reading;
+
+	for (int i = 0; i <= OUTBOX_SIDE; i++)
+	{
+		if (!begin_reading(&reading, i, delivered))
+			continue;
+		for (BlockNumber block = 0; block < reading.nblocks; block++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			read_block(&reading, block, visit_tuple, &visiting);
+		}
+		end_reading(&reading);
+	}
+	if (delivered != NULL)
+		delivered_view_close(delivered);
+}
+
+/* ---------- in sums ---------- */
+
+typedef struct Summing
+{
+	uint64		rows;
+	TimestampTz oldest_at;
+} Summing;
+
+static void
+sum_tuple(Reading *reading, HeapTuple tuple, void *arg)
+{
+	Summing    *summing = arg;
+	TimestampTz at = DatumGetTimestampTz(column(reading, tuple, OUTBOX_AT));
+
+	summing->rows++;
+	if (summing->oldest_at == 0 || at < summing->oldest_at)
+		summing->oldest_at = at;
+}
+
+/*
+ * All forks.  pg_table_size() would do, were it not that it fails while the table
+ * is being dropped, which is when DROP EXTENSION asks.
+ */
+static int64
+table_bytes(Relation rel)
+{
+	int64		blocks = 0;
+
+	for (ForkNumber fork = MAIN_FORKNUM; fork <= MAX_FORKNUM; fork++)
+	{
+		if (smgrexists(RelationGetSmgr(rel), fork))
+			blocks += RelationGetNumberOfBlocksInFork(rel, fork);
+	}
+	return blocks * BLCKSZ;
+}
+
+static void
+sum_table(Reading *reading, BacklogTotals *totals)
+{
+	Summing		summing = {0, totals->oldest_at};
+	BlockNumber nread = Min(reading->nblocks, SAMPLE_BLOCKS);
+
+	for (BlockNumber i = 0; i < nread; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		/* Evenly spread; the same as i where all blocks are read. */
+		read_block(reading, (uint64) i * reading->nblocks / nread, sum_tuple, &summing);
+	}
+	if (nread > 0)
+		totals->rows += (double) summing.rows * reading->nblocks / nread;
+	totals->oldest_at = summing.oldest_at;
+	totals->bytes += table_bytes(reading->rel);
+}
+
+void
+backlog_sum(BacklogTotals *totals)
+{
+	DeliveredView *delivered = open_delivered();
+	Reading		reading;
+
+	memset(totals, 0, sizeof(BacklogTotals));
+	for (int i = 0; i <= OUTBOX_SIDE; i++)
+	{
+		if (!begin_reading(&reading, i, delivered))
+			continue;
+		sum_table(&reading, totals);
+		end_reading(&reading);
+	}
+	if (delivered != NULL)
+		delivered_view_close(delivered);
+}
+
+uint64
+outbox_backlog_rows(void)
+{
+	BacklogTotals totals;
+
+	backlog_sum(&totals);
+	return (uint64) totals.rows;
+}

@@ -1,0 +1,704 @@
+/*
+ * deliver.c
+ *	  Sends the keys of outbox rows to Redis and learns what became of them.
+ *
+ * A row becomes a Delivery, with a part for each of its items.  Keys are gathered
+ * into commands, one rule a command so that the views can tell how many of a
+ * rule's keys existed; patterns go to patternscan.c.  A delivery is finished when
+ * all of its parts are:
+ *
+ *		all delivered	the row is delivered, its waiter is answered
+ *		some lost		the link broke: the row is unsent again
+ *		some refused	what was refused moves to the side table (outboxside.c)
+ *
+ * Many commands are under way at once.  Rows from the ring are always sent
+ * before rows from a scan, and of those only a few commands are under way at a
+ * time, so that a small transaction never waits behind a large one for longer
+ * than BULK_COMMANDS take.
+ *
+ * A refused command is sent again key by key, to find the key that is to blame.
+ * Replies that say that Redis as a whole is of no use (-LOADING, -READONLY, ...)
+ * are no refusals: the worker gives the link up and begins again.
+ */
+#include "postgres.h"
+
+#include "lib/ilist.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "delivered.h"
+#include "item.h"
+#include "deliver.h"
+#include "outbox.h"
+#include "outboxside.h"
+#include "patternscan.h"
+#include "waiters.h"
+
+/*
+ * Keys in one command.  Redis carries a command out in one go: 128 keys are about
+ * 150 microseconds in which nobody else is served.
+ */
+#define COMMAND_KEYS		128
+#define COMMAND_BYTES		(64 * 1024)
+
+/* Commands under way: enough to fill a link of 1 ms round trip. */
+#define SMALL_COMMANDS		64
+#define BULK_COMMANDS		8
+
+/* Rows in memory that are not sent yet. */
+#define SMALL_ROWS			4096
+#define BULK_ROWS			1024
+
+/* Rules whose keys are gathered at the same time. */
+#define OPEN_COMMANDS		8
+
+struct Delivery
+{
+	dlist_node	all_node;		/* in all_deliveries, by number */
+	dlist_node	queue_node;		/* in queues[class], until all parts are sent */
+	uint64		number;
+	DeliveryClass class;
+	DeliveryRow row;			/* row.items is this delivery's own copy */
+	ItemReader	reader;			/* items not sent yet */
+	uint32		parts_left;		/* under way, plus one until all are sent */
+	bool		lost;
+	bool		is_fragment;
+	Delivery   *joined;			/* other pieces of the same key; a chain */
+	StringInfo	refused;		/* packed items that Redis refused, or NULL */
+	Oid			refused_rule;	/* of the last of them */
+};
+
+typedef struct KeyRef
+{
+	Delivery   *delivery;
+	const char *bytes;
+	uint32		len;
+	uint8		kind;			/* ITEM_KEY, or ITEM_FRAGMENT: bytes are palloc'd */
+} KeyRef;
+
+/* An UNLINK, being gathered or under way. */
+typedef struct Command
+{
+	struct Command *next_free;
+	DeliveryClass class;
+	Oid			rule;
+	uint32		nkeys;
+	uint32		bytes;
+	KeyRef		keys[COMMAND_KEYS];
+} Command;
+
+/* A key in pieces, of which some have not come yet. */
+typedef struct Assembly
+{
+	dlist_node	node;
+	uint64		xid;
+	int32		first_chunk;
+	Oid			rule;
+	FragmentHead head;			/* of any piece; offset means nothing */
+	uint32		received;
+	Delivery   *pieces;			/* chain by joined */
+	char	   *bytes;
+} Assembly;
+
+static DatabaseSlot *slot;
+static MemoryContext context;
+
+static dlist_head all_deliveries = DLIST_STATIC_INIT(all_deliveries);
+static dlist_head queues[DELIVERY_CLASSES] = {
+	DLIST_STATIC_INIT(queues[CLASS_SMALL]),
+	DLIST_STATIC_INIT(queues[CLASS_BULK]),
+};
+static int	queued[DELIVERY_CLASSES];
+static int	under_way[DELIVERY_CLASSES];	/* commands */
+static dlist_head assemblies = DLIST_STATIC_INIT(assemblies);
+
+static uint64 next_number = 1;
+static int	count_of_table[OUTBOX_TABLES + 1];
+static uint64 taken_of_table[OUTBOX_TABLES + 1];
+static TimestampTz last_of_table[OUTBOX_TABLES + 1];
+
+static Command *free_commands = NULL;
+static Command *open_commands[OPEN_COMMANDS];
+static RedisLink *send_link = NULL; /* valid within deliver_send() and answers */
+
+static char trouble[256];
+
+static void send_command(Command *command);
+
+void
+deliver_init(DatabaseSlot *my_slot)
+{
+	slot = my_slot;
+	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache deliveries",
+									ALLOCSET_DEFAULT_SIZES);
+}
+
+bool
+deliver_has_room(DeliveryClass class)
+{
+	return queued[class] < (class == CLASS_SMALL ? SMALL_ROWS : BULK_ROWS);
+}
+
+uint64
+deliver_next_number(void)
+{
+	return next_number;
+}
+
+uint64
+deliver_oldest_number(void)
+{
+	if (dlist_is_empty(&all_deliveries))
+		return next_number;
+	return dlist_head_element(Delivery, all_node, &all_deliveries)->number;
+}
+
+int
+deliver_count_of_table(int table)
+{
+	return count_of_table[table];
+}
+
+uint64
+deliver_taken_of_table(int table)
+{
+	return taken_of_table[table];
+}
+
+TimestampTz
+deliver_last_of_table(int table)
+{
+	return last_of_table[table];
+}
+
+void
+deliver_take(DeliveryClass class, const DeliveryRow *row)
+{
+	Delivery   *delivery = MemoryContextAllocZero(context, sizeof(Delivery) + row->len);
+
+	delivery->number = next_number++;
+	delivery->class = class;
+	delivery->row = *row;
+	delivery->row.items = (char *) (delivery + 1);
+	memcpy(delivery + 1, row->items, row->len);
+	item_reader_init(&delivery->reader, delivery->row.items, row->len);
+	delivery->parts_left = 1;
+
+	dlist_push_tail(&all_deliveries, &delivery->all_node);
+	dlist_push_tail(&queues[class], &delivery->queue_node);
+	queued[class]++;
+	count_of_table[row->table]++;
+	taken_of_table[row->table]++;
+	if (row->table != OUTBOX_SIDE)
+		delivered_set(row->table, &row->tid, ROW_SENT);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * The end of a delivery
+ * --------------------------------------------------------------------------
+ */
+
+static void
+set_row_state(Delivery *delivery, RowState state)
+{
+	if (delivery->row.table == OUTBOX_SIDE)
+		outboxside_finished(&delivery->row.tid, state == ROW_DELIVERED);
+	else
+		delivered_set(delivery->row.table, &delivery->row.tid, state);
+}
+
+static void
+count_delivered(Delivery *delivery)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	last_of_table[delivery->row.table] = now;
+	if (delivery->row.again)
+	{
+		/* How long it took when it was delivered first is not known. */
+		pg_atomic_fetch_add_u64(&slot->stats.retries, 1);
+		return;
+	}
+	if (delivery->row.chunk == 0)
+		pg_atomic_fetch_add_u64(&slot->stats.transactions, 1);
+	stats_latency(&slot->stats, now - delivery->row.at);
+}
+
+static void
+finish(Delivery *delivery)
+{
+	if (delivery->lost)
+	{
+		set_row_state(delivery, ROW_UNSENT);
+		pg_atomic_fetch_add_u64(&slot->stats.retries, 1);
+	}
+	else if (delivery->refused)
+	{
+		const char *items = delivery->is_fragment ? delivery->row.items : delivery->refused->data;
+		uint32		len = delivery->is_fragment ? delivery->row.len : delivery->refused->len;
+
+		outboxside_refused(&delivery->row, items, len);
+		waiters_refused(delivery->row.xid);
+	}
+	else
+	{
+		set_row_state(delivery, ROW_DELIVERED);
+		count_delivered(delivery);
+		waiters_row_delivered(delivery->row.xid, delivery->row.waiter);
+	}
+
+	dlist_delete(&delivery->all_node);
+	count_of_table[delivery->row.table]--;
+	if (delivery->refused)
+	{
+		pfree(delivery->refused->data);
+		pfree(delivery->refused);
+	}
+	pfree(delivery);
+}
+
+/* Keep a refused item for the side table. */
+static void
+remember_refused(Delivery *delivery, const PackedItem *item)
+{
+	bool		first = delivery->refused == NULL;
+
+	if (first)
+	{
+		MemoryContext old_context = MemoryContextSwitchTo(context);
+
+		delivery->refused = makeStringInfo();
+		MemoryContextSwitchTo(old_context);
+	}
+	enlargeStringInfo(delivery->refused, ITEM_MAX_HEAD + item->len);
+	delivery->refused->len +=
+		item_write(delivery->refused->data + delivery->refused->len, item,
+				   first ? NULL : &delivery->refused_rule);
+	delivery->refused_rule = item->rule;
+}
+
+void
+deliver_part_done(Delivery *delivery, PartOutcome outcome, const PackedItem *item)
+{
+	while (delivery)
+	{
+		Delivery   *joined = delivery->joined;
+
+		if (outcome == PART_LOST)
+			delivery->lost = true;
+		else if (outcome == PART_REFUSED)
+			remember_refused(delivery, item);
+
+		Assert(delivery->parts_left > 0);
+		if (--delivery->parts_left == 0)
+			finish(delivery);
+		delivery = joined;
+	}
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Trouble
+ * --------------------------------------------------------------------------
+ */
+
+bool
+deliver_is_trouble(const RedisReply *reply, const char **why)
+{
+	static const struct
+	{
+		const char *code;
+		const char *why;
+	}			codes[] = {
+		{"LOADING", "Redis is loading its data set"},
+		{"READONLY", "Redis is a replica and takes no writes"},
+		{"MASTERDOWN", "Redis is a replica without its master"},
+		{"NOAUTH", "Redis requires a password"},
+		{"WRONGPASS", "Redis does not accept user or password"},
+		{"BUSY", "Redis is busy with a script"},
+		{"OOM", "Redis is out of memory"},
+		{"MISCONF", "Redis does not take writes because it can't save its data set"},
+		{"NOREPLICAS", "Redis does not take writes without enough replicas"},
+		{"CLUSTERDOWN", "the Redis Cluster is down"},
+		{"MOVED", "Redis is a node of a Redis Cluster"},
+		{"CROSSSLOT", "Redis is a node of a Redis Cluster"},
+	};
+	const char *text = redis_reply_text(reply, NULL);
+
+	*why = NULL;
+	for (int i = 0; i < lengthof(codes); i++)
+	{
+		if (redis_reply_is_error(reply, codes[i].code))
+			*why = codes[i].why;
+	}
+	/* Not a key, but the command itself is not permitted. */
+	if (redis_reply_is_error(reply, "NOPERM") && strstr(text, "command") != NULL)
+		*why = "the Redis user may not run a command that is needed";
+	return *why != NULL;
+}
+
+void
+deliver_set_trouble(const RedisReply *reply)
+{
+	const char *why;
+
+	if (trouble[0] == '\0' && deliver_is_trouble(reply, &why))
+		snprintf(trouble, sizeof(trouble), "%s (%.150s)", why, redis_reply_text(reply, NULL));
+}
+
+const char *
+deliver_trouble(void)
+{
+	return trouble[0] ? trouble : NULL;
+}
+
+void
+deliver_clear_trouble(void)
+{
+	trouble[0] = '\0';
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Commands
+ * --------------------------------------------------------------------------
+ */
+
+static Command *
+new_command(DeliveryClass class, Oid rule)
+{
+	Command    *command = free_commands;
+
+	if (command)
+		free_commands = command->next_free;
+	else
+		command = MemoryContextAlloc(context, sizeof(Command));
+	command->class = class;
+	command->rule = rule;
+	command->nkeys = 0;
+	command->bytes = 0;
+	return command;
+}
+
+static void
+free_command(Command *command)
+{
+	command->next_free = free_commands;
+	free_commands = command;
+}
+
+static void
+key_done(Command *command, const KeyRef *key, PartOutcome outcome)
+{
+	PackedItem	item = {
+		.kind = ITEM_KEY, .rule = command->rule, .bytes = key->bytes, .len = key->len
+	};
+	char	   *assembled = key->kind == ITEM_FRAGMENT ? (char *) key->bytes : NULL;
+
+	/* The pieces themselves go to the side table, not what they make together. */
+	if (assembled)
+		item.len = 0;
+	deliver_part_done(key->delivery, outcome, &item);
+	if (assembled)
+		pfree(assembled);
+}
+
+static void
+finish_command(Command *command, PartOutcome outcome)
+{
+	for (uint32 i = 0; i < command->nkeys; i++)
+		key_done(command, &command->keys[i], outcome);
+	free_command(command);
+}
+
+/* Send each key of a refused command by itself. */
+static void
+split_command(Command *command)
+{
+	for (uint32 i = 0; i < command->nkeys; i++)
+	{
+		Command    *single = new_command(command->class, command->rule);
+
+		single->keys[single->nkeys++] = command->keys[i];
+		send_command(single);
+	}
+	free_command(command);
+}
+
+static void
+count_command(Command *command, int64 existed)
+{
+	pg_atomic_fetch_add_u64(&slot->stats.batches, 1);
+	pg_atomic_fetch_add_u64(&slot->stats.keys, command->nkeys);
+	pg_atomic_fetch_add_u64(&slot->stats.keys_existed, existed);
+	stats_count_rule(command->rule, command->nkeys, existed);
+}
+
+static void
+command_answered(void *arg, const RedisReply *reply)
+{
+	Command    *command = arg;
+	const char *why;
+
+	under_way[command->class]--;
+	if (reply == NULL)
+		finish_command(command, PART_LOST);
+	else if (redis_reply_type(reply) == REDIS_INTEGER)
+	{
+		count_command(command, redis_reply_integer(reply));
+		finish_command(command, PART_DELIVERED);
+	}
+	else if (redis_reply_type(reply) != REDIS_ERROR || deliver_is_trouble(reply, &why))
+	{
+		deliver_set_trouble(reply);
+		finish_command(command, PART_LOST);
+	}
+	else if (command->nkeys > 1)
+		split_command(command);
+	else
+	{
+		outboxside_note_refusal(redis_reply_text(reply, NULL));
+		finish_command(command, PART_REFUSED);
+	}
+}
+
+static void
+send_command(Command *command)
+{
+	static const char *argv[1 + COMMAND_KEYS];
+	static size_t lens[1 + COMMAND_KEYS];
+
+	argv[0] = "UNLINK";
+	lens[0] = strlen("UNLINK");
+	for (uint32 i = 0; i < command->nkeys; i++)
+	{
+		argv[1 + i] = command->keys[i].bytes;
+		lens[1 + i] = command->keys[i].len;
+	}
+	if (redis_send(send_link, 1 + command->nkeys, argv, lens, command_answered, command))
+		under_way[command->class]++;
+	else
+		finish_command(command, PART_LOST);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Gathering
+ * --------------------------------------------------------------------------
+ */
+
+/* The command that gathers this rule's keys; sends one where all are in use. */
+static Command **
+open_command_of(DeliveryClass class, Oid rule)
+{
+	Command   **unused = NULL;
+
+	for (int i = 0; i < OPEN_COMMANDS; i++)
+	{
+		if (open_commands[i] == NULL)
+			unused = &open_commands[i];
+		else if (open_commands[i]->rule == rule)
+			return &open_commands[i];
+	}
+	if (unused == NULL)
+	{
+		unused = &open_commands[rule % OPEN_COMMANDS];
+		send_command(*unused);
+	}
+	*unused = new_command(class, rule);
+	return unused;
+}
+
+static void
+gather_key(Delivery *delivery, Oid rule, uint8 kind, const char *bytes, uint32 len)
+{
+	Command   **open = open_command_of(delivery->class, rule);
+	Command    *command = *open;
+	KeyRef	   *key = &command->keys[command->nkeys++];
+
+	key->delivery = delivery;
+	key->kind = kind;
+	key->bytes = bytes;
+	key->len = len;
+	command->bytes += len;
+	if (command->nkeys == COMMAND_KEYS || command->bytes >= COMMAND_BYTES)
+	{
+		*open = NULL;
+		send_command(command);
+	}
+}
+
+static void
+send_open_commands(void)
+{
+	for (int i = 0; i < OPEN_COMMANDS; i++)
+	{
+		Command    *command = open_commands[i];
+
+		open_commands[i] = NULL;
+		if (command)
+			send_command(command);
+	}
+}
+
+static Assembly *
+find_assembly(uint64 xid, int32 first_chunk)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &assemblies)
+	{
+		Assembly   *assembly = dlist_container(Assembly, node, iter.cur);
+
+		if (assembly->xid == xid && assembly->first_chunk == first_chunk)
+			return assembly;
+	}
+	return NULL;
+}
+
+static Assembly *
+new_assembly(uint64 xid, int32 first_chunk, Oid rule, const FragmentHead *head)
+{
+	Assembly   *assembly = MemoryContextAllocZero(context, sizeof(Assembly));
+
+	assembly->xid = xid;
+	assembly->first_chunk = first_chunk;
+	assembly->rule = rule;
+	assembly->head = *head;
+	assembly->bytes = MemoryContextAlloc(context, head->total);
+	dlist_push_tail(&assemblies, &assembly->node);
+	return assembly;
+}
+
+/*
+ * A piece of a long key.  The key is sent when all its pieces are here; their
+ * deliveries are joined and finish together.  Returns false where the piece does
+ * not make sense.
+ */
+static bool
+gather_fragment(Delivery *delivery, const PackedItem *item)
+{
+	FragmentHead head;
+	uint32		len = item->len - sizeof(head);
+	int32		first_chunk;
+	Assembly   *assembly;
+
+	if (item->len <= sizeof(head))
+		return false;
+	memcpy(&head, item->bytes, sizeof(head));
+	if (head.total > ITEM_MAX_BYTES || head.offset > head.total ||
+		len > head.total - head.offset || head.kind != ITEM_KEY)
+		return false;
+
+	first_chunk = delivery->row.chunk - head.offset / FRAGMENT_BYTES;
+	assembly = find_assembly(delivery->row.xid, first_chunk);
+	if (assembly == NULL)
+		assembly = new_assembly(delivery->row.xid, first_chunk, item->rule, &head);
+	if (assembly->head.total != head.total)
+		return false;
+
+	delivery->is_fragment = true;
+	delivery->parts_left++;
+	delivery->joined = assembly->pieces;
+	assembly->pieces = delivery;
+	memcpy(assembly->bytes + head.offset, item->bytes + sizeof(head), len);
+	assembly->received += len;
+	if (assembly->received >= head.total)
+	{
+		gather_key(delivery, assembly->rule, ITEM_FRAGMENT, assembly->bytes, head.total);
+		dlist_delete(&assembly->node);
+		pfree(assembly);
+	}
+	return true;
+}
+
+/* Give one item on.  Returns false where it is damaged. */
+static bool
+gather_item(Delivery *delivery, const PackedItem *item)
+{
+	switch (item->kind)
+	{
+		case ITEM_KEY:
+			delivery->parts_left++;
+			gather_key(delivery, item->rule, ITEM_KEY, item->bytes, item->len);
+			return true;
+		case ITEM_FRAGMENT:
+			return gather_fragment(delivery, item);
+		case ITEM_GLOB:
+		case ITEM_KEYPATTERN:
+			delivery->parts_left++;
+			patternscan_add(delivery, item);
+			return true;
+	}
+	return false;
+}
+
+/* All items of the delivery are under way (or can't be read). */
+static void
+all_sent(Delivery *delivery)
+{
+	dlist_delete(&delivery->queue_node);
+	queued[delivery->class]--;
+	if (--delivery->parts_left == 0)
+		finish(delivery);
+}
+
+/* Send from one queue while commands of its class may be under way. */
+static void
+send_from(DeliveryClass class, int limit)
+{
+	while (!dlist_is_empty(&queues[class]) && under_way[class] < limit)
+	{
+		Delivery   *delivery = dlist_head_element(Delivery, queue_node, &queues[class]);
+		PackedItem	item;
+		int			read = item_read(&delivery->reader, &item);
+
+		if (read > 0 && gather_item(delivery, &item))
+			continue;
+		if (read != 0)
+			ereport(LOG,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("an outbox row of transaction " UINT64_FORMAT " is damaged; the rest of it is left out",
+							delivery->row.xid)));
+		all_sent(delivery);
+	}
+	send_open_commands();
+}
+
+void
+deliver_send(RedisLink *link)
+{
+	send_link = link;
+	send_from(CLASS_SMALL, SMALL_COMMANDS);
+	send_from(CLASS_BULK, BULK_COMMANDS);
+	redis_flush(link);
+}
+
+void
+deliver_forget_unsent(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &assemblies)
+	{
+		Assembly   *assembly = dlist_container(Assembly, node, iter.cur);
+
+		dlist_delete(&assembly->node);
+		deliver_part_done(assembly->pieces, PART_LOST, NULL);
+		pfree(assembly->bytes);
+		pfree(assembly);
+	}
+	patternscan_forget();
+	for (int class = 0; class < DELIVERY_CLASSES; class++)
+	{
+		while (!dlist_is_empty(&queues[class]))
+		{
+			Delivery   *delivery = dlist_head_element(Delivery, queue_node, &queues[class]);
+
+			delivery->lost = true;
+			all_sent(delivery);
+		}
+	}
+	Assert(dlist_is_empty(&all_deliveries));
+}

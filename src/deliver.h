@@ -1,0 +1,90 @@
+/*
+ * deliver.h
+ *	  Sends the keys of outbox rows to Redis and learns what became of them.
+ *
+ * Everything in here belongs to a worker.
+ */
+#ifndef UNCACHE_DELIVER_H
+#define UNCACHE_DELIVER_H
+
+#include "postgres.h"
+#include "datatype/timestamp.h"
+#include "storage/itemptr.h"
+
+#include "item.h"
+#include "redis.h"
+#include "shmem.h"
+
+/* Small transactions overtake what is large or late. */
+typedef enum DeliveryClass
+{
+	CLASS_SMALL,				/* from the ring: somebody may wait */
+	CLASS_BULK,					/* from a scan */
+} DeliveryClass;
+#define DELIVERY_CLASSES	2
+
+/* An outbox row to deliver.  The items are copied. */
+typedef struct DeliveryRow
+{
+	uint64		xid;
+	int32		chunk;
+	int			table;			/* OUTBOX_SIDE too */
+	ItemPointerData tid;
+	int32		attempts;		/* how often Redis has refused it so far */
+	TimestampTz at;				/* since when it is to be delivered */
+	int			waiter;			/* ProcNumber, or -1 */
+	bool		again;			/* may have been delivered before */
+	const char *items;
+	uint32		len;
+} DeliveryRow;
+
+/* A row on its way. */
+typedef struct Delivery Delivery;
+
+/* What became of a part (one item) of a delivery. */
+typedef enum PartOutcome
+{
+	PART_DELIVERED,
+	PART_REFUSED,				/* Redis said no, and will again */
+	PART_LOST,					/* no answer; to be sent again */
+} PartOutcome;
+
+extern void deliver_init(DatabaseSlot *slot);
+
+/* Whether more should be taken now. */
+extern bool deliver_has_room(DeliveryClass class);
+
+extern void deliver_take(DeliveryClass class, const DeliveryRow *row);
+
+/* Send what may be sent now. */
+extern void deliver_send(RedisLink *link);
+
+/*
+ * The link is gone and has answered everything with NULL: forget what was not
+ * sent yet, too.  All of it is unsent again, for the next scan to find.
+ */
+extern void deliver_forget_unsent(void);
+
+/*
+ * Every delivery has a number, ascending; the oldest one unfinished, or the next
+ * number when there is none.
+ */
+extern uint64 deliver_next_number(void);
+extern uint64 deliver_oldest_number(void);
+extern int	deliver_count_of_table(int table);	/* unfinished ones */
+extern uint64 deliver_taken_of_table(int table);	/* ever taken */
+extern TimestampTz deliver_last_of_table(int table);	/* last delivered; 0: never */
+
+/* For patternscan.c: a part that it was given is finished. */
+extern void deliver_part_done(Delivery *delivery, PartOutcome outcome,
+							  const PackedItem *item);
+
+/* A reply that means "Redis as a whole is of no use now"; *why says it. */
+extern bool deliver_is_trouble(const RedisReply *reply, const char **why);
+
+/* Why the link should be given up, or NULL; deliver and patternscan set it. */
+extern const char *deliver_trouble(void);
+extern void deliver_set_trouble(const RedisReply *reply);
+extern void deliver_clear_trouble(void);
+
+#endif							/* UNCACHE_DELIVER_H */

@@ -1,0 +1,25 @@
+/*
+ * hold.h
+ *	  Keeping the worker out of a database for the rest of a transaction.
+ */
+#ifndef UNCACHE_HOLD_H
+#define UNCACHE_HOLD_H
+
+#include "postgres.h"
+#include "storage/lockdefs.h"
+
+/* Register what releases the holds; once, in _PG_init. */
+extern void hold_init(void);
+
+/*
+ * End the worker of a database, wait until it is gone, and keep it away until
+ * this transaction ends.  Takes the database's lock in "mode", the one which the
+ * command takes that follows.  Gives up waiting after 5 s, in silence: the
+ * command then finds the worker itself.  May raise (lock, cancel).
+ */
+extern void hold_database(Oid dboid, LOCKMODE mode);
+
+/* A held database will be gone at commit, and its slot is free then. */
+extern void hold_database_dropped(Oid dboid);
+
+#endif							/* UNCACHE_HOLD_H */

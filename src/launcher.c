@@ -1,0 +1,346 @@
+/*
+ * launcher.c
+ *	  Starts a worker for each database that has the extension.
+ *
+ * A database's way to its worker:
+ *
+ *		candidate --probe finds the extension--> wants a slot --> place, worker
+ *
+ * Every database is a candidate once when the launcher starts, and again whenever
+ * it asks (CREATE EXTENSION, or a commit with invalidations that found no slot).
+ * One without the extension is forgotten until it asks.  One that finds all slots
+ * taken waits for its turn.
+ *
+ * The launcher sleeps unless its latch is set: by who asks, by the postmaster when a
+ * process that it started has ended, by who gives up a hold.  It keeps nothing that
+ * can't be found out again, so it may end at any time; the postmaster starts
+ * another one, and the workers go on in between.  On a standby there is no
+ * launcher before promotion.
+ */
+#include "postgres.h"
+
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "databases.h"
+#include "launcher.h"
+#include "pause.h"
+#include "place.h"
+#include "probe.h"
+#include "shmem.h"
+
+/* Everything sets the latch.  This is for what nobody has thought of. */
+#define IDLE_MS			60000
+
+/* Until the postmaster starts a launcher that has failed again. */
+#define RESTART_S		1
+
+typedef enum Stage
+{
+	STAGE_UNKNOWN,				/* to be looked into */
+	STAGE_PROBED,				/* a probe is in it */
+	STAGE_WANTS_SLOT,			/* has the extension */
+} Stage;
+
+typedef struct Candidate
+{
+	Oid			dboid;
+	Stage		stage;
+	bool		asked;			/* since the probe was started */
+	bool		warned;			/* that no slot is left */
+	Pause		pause;			/* after a probe that failed */
+} Candidate;
+
+static List *candidates = NIL;
+static Candidate *probed = NULL;	/* the one that is STAGE_PROBED */
+
+/* Lives as long as the launcher; the other is emptied every turn. */
+static MemoryContext launcher_context;
+static MemoryContext turn_context;
+
+/*
+ * --------------------------------------------------------------------------
+ * Candidates
+ * --------------------------------------------------------------------------
+ */
+
+static Candidate *
+find_candidate(Oid dboid)
+{
+	ListCell   *lc;
+
+	foreach(lc, candidates)
+	{
+		Candidate  *candidate = lfirst(lc);
+
+		if (candidate->dboid == dboid)
+			return candidate;
+	}
+	return NULL;
+}
+
+/*
+ * A database asks to be looked into.  An answer that is on its way already may be
+ * out of date, so it is kept in mind to look again.
+ */
+static void
+add_candidate(Oid dboid)
+{
+	Candidate  *candidate = find_candidate(dboid);
+	MemoryContext old;
+
+	if (candidate != NULL)
+	{
+		candidate->asked = true;
+		return;
+	}
+	old = MemoryContextSwitchTo(launcher_context);
+	candidate = palloc0(sizeof(Candidate));
+	candidate->dboid = dboid;
+	candidates = lappend(candidates, candidate);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+add_all_databases(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, databases_list())
+	{
+		const Database *database = lfirst(lc);
+
+		if (!places_have(database->dboid, false))
+			add_candidate(database->dboid);
+	}
+}
+
+static void
+take_requests(void)
+{
+	for (int i = 0; i < lengthof(Shared_state->requests); i++)
+	{
+		Oid			dboid = pg_atomic_exchange_u32(&Shared_state->requests[i], InvalidOid);
+
+		if (OidIsValid(dboid) && !places_have(dboid, true))
+			add_candidate(dboid);
+	}
+	if (pg_atomic_exchange_u32(&Shared_state->look_everywhere, 0) != 0)
+		add_all_databases();
+}
+
+/* Take in the answer of the probe that is out, if it is there. */
+static void
+take_probe_result(void)
+{
+	Candidate  *candidate = probed;
+	ProbeResult result = candidate == NULL ? PROBE_RUNNING : probe_result();
+
+	if (result == PROBE_RUNNING)
+		return;
+	probed = NULL;
+	candidate->stage = result == PROBE_FOUND ? STAGE_WANTS_SLOT : STAGE_UNKNOWN;
+	if (result == PROBE_FAILED)
+		pause_more(&candidate->pause);
+	if (result == PROBE_ABSENT && !candidate->asked)
+	{
+		candidates = list_delete_ptr(candidates, candidate);
+		pfree(candidate);
+	}
+}
+
+static void
+probe(Candidate *candidate)
+{
+	candidate->asked = false;
+	if (!probe_start(candidate->dboid))
+	{
+		places_warn_of_processes();
+		pause_more(&candidate->pause);
+		return;
+	}
+	candidate->stage = STAGE_PROBED;
+	probed = candidate;
+}
+
+/* Look into the next database whose turn it is, unless a probe is out. */
+static void
+probe_next(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, candidates)
+	{
+		Candidate  *candidate = lfirst(lc);
+
+		if (probed != NULL)
+			return;
+		if (candidate->stage != STAGE_UNKNOWN || pause_left(&candidate->pause) > 0)
+			continue;
+		if (databases_find(candidate->dboid) != NULL)
+			probe(candidate);
+		else
+		{
+			candidates = foreach_delete_current(candidates, lc);
+			pfree(candidate);
+		}
+	}
+}
+
+static void
+warn_of_slots(Candidate *candidate)
+{
+	const Database *database = databases_find(candidate->dboid);
+
+	if (database == NULL)
+		return;
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("no pg_uncache worker is left for database \"%s\"",
+					NameStr(database->name)),
+			 errdetail("Invalidations of this database stay in its outbox until one of the %d databases that are served gives up its worker.",
+					   Shared_state->nslots),
+			 errhint("Increase uncache.max_database_workers and restart the server.")));
+	candidate->warned = true;
+}
+
+static void
+give_slots(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, candidates)
+	{
+		Candidate  *candidate = lfirst(lc);
+
+		if (candidate->stage != STAGE_WANTS_SLOT)
+			continue;
+		if (!places_have_room())
+		{
+			if (!candidate->warned)
+				warn_of_slots(candidate);
+		}
+		else if (databases_find(candidate->dboid) == NULL ||
+				 places_give(candidate->dboid))
+		{
+			candidates = foreach_delete_current(candidates, lc);
+			pfree(candidate);
+		}
+	}
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * The process
+ * --------------------------------------------------------------------------
+ */
+
+static void
+take_a_turn(void)
+{
+	MemoryContext old = MemoryContextSwitchTo(turn_context);
+
+	databases_begin_turn();
+	take_requests();
+	take_probe_result();
+	places_look_after(add_candidate);
+	give_slots();
+	places_start_workers();
+	probe_next();
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(turn_context);
+}
+
+/* Milliseconds in which nothing is to be done unless the latch is set. */
+static long
+time_to_sleep(void)
+{
+	long		ms = places_due_in(IDLE_MS);
+	ListCell   *lc;
+
+	foreach(lc, candidates)
+	{
+		const Candidate *candidate = lfirst(lc);
+
+		if (candidate->stage == STAGE_UNKNOWN && probed == NULL)
+			ms = Min(ms, pause_left(&candidate->pause));
+	}
+	return ms;
+}
+
+static void
+say_goodbye(int code, Datum arg)
+{
+	uint32		me = MyProcNumber + 1;
+
+	pg_atomic_compare_exchange_u32(&Shared_state->launcher_proc, &me, 0);
+}
+
+static void
+set_up(void)
+{
+	launcher_context = AllocSetContextCreate(TopMemoryContext, "pg_uncache launcher",
+											 ALLOCSET_DEFAULT_SIZES);
+	turn_context = AllocSetContextCreate(launcher_context, "pg_uncache launcher turn",
+										 ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(launcher_context);
+
+	before_shmem_exit(say_goodbye, 0);
+	pg_atomic_write_u32(&Shared_state->launcher_proc, MyProcNumber + 1);
+	places_init();
+	pg_atomic_write_u32(&Shared_state->look_everywhere, 1);
+}
+
+void
+uncache_launcher_main(Datum arg)
+{
+	uint32		wait_event;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGINT, SIG_IGN);	/* pg_cancel_backend() would be an ERROR */
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	wait_event = WaitEventExtensionNew("UncacheLauncherMain");
+	set_up();
+
+	for (;;)
+	{
+		if (ProcDiePending)
+			proc_exit(1);		/* without a FATAL in the log of every shutdown */
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		take_a_turn();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 time_to_sleep(), wait_event);
+		ResetLatch(MyLatch);
+	}
+}
+
+void
+launcher_register(void)
+{
+	BackgroundWorker worker;
+
+	if (IsBinaryUpgrade)
+		return;
+	memset(&worker, 0, sizeof(worker));
+	strlcpy(worker.bgw_name, "pg_uncache launcher", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "pg_uncache launcher", BGW_MAXLEN);
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = RESTART_S;
+	strlcpy(worker.bgw_library_name, "pg_uncache", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "uncache_launcher_main", BGW_MAXLEN);
+	RegisterBackgroundWorker(&worker);
+}

@@ -1,0 +1,50 @@
+/*
+ * outboxscan.h
+ *	  The worker reads the outbox.
+ */
+#ifndef UNCACHE_OUTBOXSCAN_H
+#define UNCACHE_OUTBOXSCAN_H
+
+#include "postgres.h"
+#include "access/heapam.h"
+
+#include "deliver.h"
+#include "shmem.h"
+
+extern void outboxscan_init(DatabaseSlot *slot);
+
+/*
+ * Read everything, from the oldest table on.  "again": what is found may have
+ * been delivered before.
+ */
+extern void outboxscan_start_over(bool again);
+
+/* Take over the blocks that committers have marked since the last call. */
+extern void outboxscan_collect_dirty(void);
+
+/* Read some blocks, if there are any to read and deliveries have room. */
+extern void outboxscan_turn(void);
+
+/* Whether nothing is left to read. */
+extern bool outboxscan_is_done(void);
+
+/* Mark all rows that are visible now as delivered; returns their transactions. */
+extern uint64 outboxscan_discard(void);
+
+/*
+ * Read blocks [from, from + count) of an outbox table with the active snapshot,
+ * calling the function for each row until it returns false.  The row's items
+ * are valid only within the call.
+ */
+typedef bool (*OutboxRowFunction) (const DeliveryRow *row, void *arg);
+extern void outboxscan_read(Relation rel, int table, BlockNumber from, BlockNumber count,
+							OutboxRowFunction function, void *arg);
+
+/* A transaction of the worker, with its snapshot. */
+extern void outboxscan_begin(void);
+extern void outboxscan_end(void);
+
+/* Open an outbox table for reading; NULL without the extension. */
+extern Relation outboxscan_open(int table);
+
+#endif							/* UNCACHE_OUTBOXSCAN_H */

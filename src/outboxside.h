@@ -1,0 +1,44 @@
+/*
+ * outboxside.h
+ *	  The side table of the outbox: rows of prepared transactions, and what Redis
+ *	  refuses for a reason of its own.
+ */
+#ifndef UNCACHE_OUTBOXSIDE_H
+#define UNCACHE_OUTBOXSIDE_H
+
+#include "postgres.h"
+#include "datatype/timestamp.h"
+
+#include "deliver.h"
+
+extern void outboxside_init(void);
+
+/* Redis has refused these items of a row: keep them, and try again later. */
+extern void outboxside_refused(const DeliveryRow *row, const char *items, uint32 len);
+
+/* What Redis said; for uncache.stat. */
+extern void outboxside_note_refusal(const char *text);
+extern const char *outboxside_last_refusal(void);
+
+/* A row of the side table is finished: delivered, or lost. */
+extern void outboxside_finished(const ItemPointerData *tid, bool delivered);
+
+/* Look into the table at the next turn. */
+extern void outboxside_look(void);
+
+/*
+ * Do what is due: store what was refused, delete what is delivered, take what can
+ * be sent.  Returns when to come again: DT_NOEND for "when something happens".
+ */
+extern TimestampTz outboxside_turn(TimestampTz now, bool connected);
+
+/* Whether all that is visible in the table is delivered. */
+extern bool outboxside_is_done(void);
+
+/* Whether memory holds work that must be written before a table is emptied. */
+extern int	outboxside_unwritten(void);
+
+/* Forget all rows; for uncache.discard_backlog().  Returns their number. */
+extern uint64 outboxside_discard(void);
+
+#endif							/* UNCACHE_OUTBOXSIDE_H */

@@ -1,0 +1,413 @@
+/*
+ * patternscan.c
+ *	  Deletes the keys that patterns cover: SCAN and UNLINK, in steps.
+ *
+ * A pass walks the whole key space once with SCAN and serves every pattern that
+ * was waiting when it began; equal patterns are served as one.  Redis is asked
+ * only for keys with the text that all patterns of the pass begin with, and each
+ * key is checked here against the patterns before it is deleted.  What comes
+ * while a pass runs waits for the next one, which begins no sooner than after as
+ * long a pause as the last pass took: so a storm of TRUNCATEs keeps Redis busy
+ * half of the time at the most.
+ *
+ * One SCAN is under way at a time, and each answer is followed by the UNLINKs of
+ * its keys, so other deliveries find their way in between.  SCAN returns every
+ * key that exists during the whole of a pass; keys made meanwhile hold data that
+ * is newer than the commit.
+ *
+ * When the link breaks all patterns are lost, and the rows that hold them are
+ * sent again.  A pattern that Redis refuses (no right to SCAN, say) moves to the
+ * side table like a refused key.
+ */
+#include "postgres.h"
+
+#include "lib/ilist.h"
+#include "lib/stringinfo.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "keypattern.h"
+#include "outboxside.h"
+#include "patternscan.h"
+
+/* Buckets that one SCAN visits: some 200 microseconds of Redis's time. */
+#define SCAN_COUNT		"1000"
+
+/* Keys in one UNLINK. */
+#define UNLINK_KEYS		128
+
+/* A part of a delivery that waits for a pass, or is served by one. */
+typedef struct Job
+{
+	dlist_node	node;
+	Delivery   *delivery;
+	PackedItem	item;			/* bytes belong to the delivery */
+	struct PassPattern *pattern;	/* of the running pass */
+} Job;
+
+typedef struct PassPattern
+{
+	struct PassPattern *next;
+	PackedItem	item;			/* of the first job that asked for it */
+	KeyPattern *matcher;		/* malloc'd */
+	bool		refused;
+} PassPattern;
+
+static DatabaseSlot *slot;
+static MemoryContext context;	/* jobs */
+static MemoryContext pass_context;	/* patterns of the pass; reset at its end */
+
+static dlist_head waiting = DLIST_STATIC_INIT(waiting);
+static int	nwaiting = 0;
+
+/* Of the running pass; meaningless unless "running". */
+static bool running = false;
+static dlist_head served = DLIST_STATIC_INIT(served);
+static PassPattern *patterns;
+static char *match;				/* argument of SCAN MATCH */
+static char cursor[32];
+static bool scanned;			/* the cursor has come round */
+static int	unlinks;			/* under way */
+static bool pass_lost;
+static TimestampTz pass_began;
+
+static TimestampTz next_pass_at = 0;
+static RedisLink *pass_link;
+
+static void send_scan(void);
+
+void
+patternscan_init(DatabaseSlot *my_slot)
+{
+	slot = my_slot;
+	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache patterns",
+									ALLOCSET_DEFAULT_SIZES);
+	pass_context = AllocSetContextCreate(context, "pg_uncache pattern pass",
+										 ALLOCSET_DEFAULT_SIZES);
+}
+
+void
+patternscan_add(Delivery *delivery, const PackedItem *item)
+{
+	Job		   *job = MemoryContextAllocZero(context, sizeof(Job));
+
+	job->delivery = delivery;
+	job->item = *item;
+	dlist_push_tail(&waiting, &job->node);
+	nwaiting++;
+	pg_atomic_fetch_add_u32(&slot->stats.patterns_running, 1);
+}
+
+static void
+finish_job(Job *job, PartOutcome outcome)
+{
+	dlist_delete(&job->node);
+	pg_atomic_fetch_sub_u32(&slot->stats.patterns_running, 1);
+	deliver_part_done(job->delivery, outcome, &job->item);
+	pfree(job);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Beginning and end of a pass
+ * --------------------------------------------------------------------------
+ */
+
+static PassPattern *
+find_pattern(const PackedItem *item)
+{
+	for (PassPattern *p = patterns; p; p = p->next)
+	{
+		if (p->item.kind == item->kind && p->item.len == item->len &&
+			memcmp(p->item.bytes, item->bytes, item->len) == 0)
+			return p;
+	}
+	return NULL;
+}
+
+/* The pattern of a job, made when it is new; NULL where it can't be read. */
+static PassPattern *
+pattern_of(const PackedItem *item)
+{
+	PassPattern *pattern = find_pattern(item);
+	KeyPattern *matcher;
+
+	if (pattern)
+		return pattern;
+
+	matcher = item->kind == ITEM_GLOB ?
+		keypattern_from_glob(item->bytes, item->len) :
+		keypattern_parse(item->bytes, item->len);
+	if (matcher == NULL)
+		return NULL;
+
+	pattern = MemoryContextAllocZero(pass_context, sizeof(PassPattern));
+	pattern->item = *item;
+	pattern->matcher = matcher;
+	pattern->next = patterns;
+	patterns = pattern;
+	return pattern;
+}
+
+/* A glob for every key that begins with this text. */
+static char *
+glob_for_head(const char *head, size_t len)
+{
+	StringInfoData glob;
+
+	initStringInfo(&glob);
+	for (size_t i = 0; i < len; i++)
+	{
+		if (strchr("*?[]\\^-", head[i]) != NULL && head[i] != '\0')
+			appendStringInfoChar(&glob, '\\');
+		appendStringInfoChar(&glob, head[i]);
+	}
+	appendStringInfoChar(&glob, '*');
+	return glob.data;
+}
+
+/* What to ask SCAN for: the pattern itself, or what all of them begin with. */
+static char *
+choose_match(void)
+{
+	const char *head;
+	size_t		len;
+
+	if (patterns->next == NULL)
+		return pstrdup(keypattern_glob(patterns->matcher));
+
+	head = keypattern_literal_head(patterns->matcher, &len);
+	for (PassPattern *p = patterns->next; p; p = p->next)
+	{
+		size_t		other_len;
+		const char *other = keypattern_literal_head(p->matcher, &other_len);
+		size_t		same = 0;
+
+		while (same < len && same < other_len && head[same] == other[same])
+			same++;
+		len = same;
+	}
+	return glob_for_head(head, len);
+}
+
+static void
+begin_pass(void)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(pass_context);
+	dlist_mutable_iter iter;
+
+	patterns = NULL;
+	dlist_foreach_modify(iter, &waiting)
+	{
+		Job		   *job = dlist_container(Job, node, iter.cur);
+
+		job->pattern = pattern_of(&job->item);
+		if (job->pattern == NULL)
+		{
+			ereport(LOG,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("a key pattern in the outbox can't be read and is left out: %.*s",
+							(int) Min(job->item.len, 200), job->item.bytes)));
+			finish_job(job, PART_DELIVERED);
+			continue;
+		}
+		dlist_delete(&job->node);
+		dlist_push_tail(&served, &job->node);
+	}
+	nwaiting = 0;
+
+	if (patterns != NULL)
+	{
+		running = true;
+		match = choose_match();
+		strcpy(cursor, "0");
+		scanned = false;
+		unlinks = 0;
+		pass_lost = false;
+		pass_began = GetCurrentTimestamp();
+		send_scan();
+	}
+	MemoryContextSwitchTo(old_context);
+}
+
+static void
+end_pass(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &served)
+	{
+		Job		   *job = dlist_container(Job, node, iter.cur);
+
+		finish_job(job, pass_lost ? PART_LOST :
+				   job->pattern->refused ? PART_REFUSED : PART_DELIVERED);
+	}
+	for (PassPattern *p = patterns; p; p = p->next)
+		keypattern_free(p->matcher);
+	patterns = NULL;
+	running = false;
+	MemoryContextReset(pass_context);
+
+	next_pass_at = now + (now - pass_began);
+	if (!pass_lost)
+		pg_atomic_fetch_add_u64(&slot->stats.pattern_passes, 1);
+}
+
+static void
+end_pass_if_done(void)
+{
+	if (running && unlinks == 0 && (scanned || pass_lost))
+		end_pass();
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Steps of a pass
+ * --------------------------------------------------------------------------
+ */
+
+/* Redis says no to this step; its patterns will be tried again later. */
+static void
+note_error(const RedisReply *reply, PassPattern *pattern)
+{
+	const char *why;
+	bool		no_right = redis_reply_is_error(reply, "NOPERM");
+
+	if (!no_right && (redis_reply_type(reply) != REDIS_ERROR || deliver_is_trouble(reply, &why)))
+	{
+		deliver_set_trouble(reply);
+		pass_lost = true;
+		return;
+	}
+	outboxside_note_refusal(redis_reply_text(reply, NULL));
+	for (PassPattern *p = patterns; p; p = p->next)
+	{
+		if (pattern == NULL || p == pattern)
+			p->refused = true;
+	}
+}
+
+static void
+unlink_answered(void *arg, const RedisReply *reply)
+{
+	PassPattern *pattern = arg;
+
+	unlinks--;
+	if (reply == NULL)
+		pass_lost = true;
+	else if (redis_reply_type(reply) == REDIS_INTEGER)
+	{
+		int64		existed = redis_reply_integer(reply);
+
+		pg_atomic_fetch_add_u64(&slot->stats.keys_existed, existed);
+		pg_atomic_fetch_add_u64(&slot->stats.keys, existed);
+		stats_count_rule(pattern->item.rule, existed, existed);
+	}
+	else
+		note_error(reply, pattern);
+	end_pass_if_done();
+}
+
+static void
+send_unlink(PassPattern *pattern, int nkeys, const char **argv, size_t *lens)
+{
+	if (redis_send(pass_link, 1 + nkeys, argv, lens, unlink_answered, pattern))
+		unlinks++;
+	else
+		pass_lost = true;
+}
+
+/* Delete those keys of an answer that this pattern covers. */
+static void
+unlink_matching(PassPattern *pattern, const RedisReply *keys)
+{
+	const char *argv[1 + UNLINK_KEYS] = {"UNLINK"};
+	size_t		lens[1 + UNLINK_KEYS] = {strlen("UNLINK")};
+	int			n = 0;
+
+	for (size_t i = 0; i < redis_reply_count(keys); i++)
+	{
+		size_t		len;
+		const char *key = redis_reply_text(redis_reply_element(keys, i), &len);
+
+		if (!keypattern_matches(pattern->matcher, key, len))
+			continue;
+		argv[1 + n] = key;
+		lens[1 + n] = len;
+		if (++n == UNLINK_KEYS)
+		{
+			send_unlink(pattern, n, argv, lens);
+			n = 0;
+		}
+	}
+	if (n > 0)
+		send_unlink(pattern, n, argv, lens);
+}
+
+static void
+scan_answered(void *arg, const RedisReply *reply)
+{
+	if (reply == NULL)
+		pass_lost = true;
+	else if (redis_reply_type(reply) == REDIS_ARRAY && redis_reply_count(reply) == 2)
+	{
+		const RedisReply *keys = redis_reply_element(reply, 1);
+
+		strlcpy(cursor, redis_reply_text(redis_reply_element(reply, 0), NULL), sizeof(cursor));
+		for (PassPattern *p = patterns; p; p = p->next)
+			unlink_matching(p, keys);
+		if (strcmp(cursor, "0") == 0)
+			scanned = true;
+		else if (!pass_lost)
+			send_scan();
+	}
+	else
+	{
+		note_error(reply, NULL);
+		scanned = true;
+	}
+	end_pass_if_done();
+}
+
+static void
+send_scan(void)
+{
+	const char *argv[] = {"SCAN", cursor, "MATCH", match, "COUNT", SCAN_COUNT};
+	size_t		lens[lengthof(argv)];
+
+	for (int i = 0; i < lengthof(argv); i++)
+		lens[i] = strlen(argv[i]);
+	if (!redis_send(pass_link, lengthof(argv), argv, lens, scan_answered, NULL))
+		pass_lost = true;
+}
+
+TimestampTz
+patternscan_turn(RedisLink *link)
+{
+	pass_link = link;
+	end_pass_if_done();
+	if (running || nwaiting == 0)
+		return DT_NOEND;
+	if (GetCurrentTimestamp() < next_pass_at)
+		return next_pass_at;
+	begin_pass();
+	return DT_NOEND;
+}
+
+void
+patternscan_forget(void)
+{
+	dlist_mutable_iter iter;
+
+	if (running)
+	{
+		pass_lost = true;
+		unlinks = 0;
+		end_pass();
+	}
+	dlist_foreach_modify(iter, &waiting)
+		finish_job(dlist_container(Job, node, iter.cur), PART_LOST);
+	nwaiting = 0;
+	next_pass_at = 0;
+}

@@ -1,0 +1,540 @@
+/*
+ * worker.c
+ *	  The background process of one database that delivers to Redis.
+ *
+ * A turn of the main loop takes what has come (from the ring, from marked blocks,
+ * from the side table), sends it, reads answers and answers waiters; then the
+ * worker sleeps until its latch, its socket or a deadline wakes it.  Nothing in a
+ * turn waits for Redis, and no transaction is open while the worker sleeps.
+ *
+ * What the worker holds in memory it may lose at any time: the outbox has it.
+ * When Redis is lost, deliveries under way are unsent again, waiters are woken, the
+ * ring is thrown away, and with the next connection the outbox is read all over.
+ * When the worker itself ends (exit code 1) its successor does the same.
+ *
+ * The order "state is CONNECTED, then read the outbox" makes it sound to skip the
+ * ring while the worker is not connected: who skipped it was visible before.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/extension.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/procarray.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "connection.h"
+#include "deliver.h"
+#include "delivered.h"
+#include "outbox.h"
+#include "outboxscan.h"
+#include "outboxside.h"
+#include "patternscan.h"
+#include "rotation.h"
+#include "settings.h"
+#include "shmem.h"
+#include "waiters.h"
+#include "worker.h"
+
+/* How long the worker gathers before it sleeps for good. */
+#define GATHER_MS		1
+
+static DatabaseSlot *slot;
+static MemoryContext turn_context;
+
+static WaitEventSet *wait_set = NULL;
+static uint64 wait_set_generation;
+static int	socket_position;	/* -1: none */
+static uint32 socket_events;
+
+/* uncache.wait(): the ticket being worked on; 0: none. */
+static uint64 barrier_ticket = 0;
+static uint64 barrier_ring_put; /* the ring must have been taken up to here */
+static uint64 barrier_number;	/* 0: still collecting */
+
+/*
+ * --------------------------------------------------------------------------
+ * Begin and end
+ * --------------------------------------------------------------------------
+ */
+
+static void
+leave_slot(int code, Datum arg)
+{
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	slot->worker_proc = INVALID_PROC_NUMBER;
+	slot->worker_pid = 0;
+	slot->delivered_area = DSM_HANDLE_INVALID;
+	LWLockRelease(slot->lock);
+
+	pg_atomic_write_u32(&slot->state, SLOT_NO_WORKER);
+	pg_atomic_write_u32(&slot->stats.patterns_running, 0);
+	pg_memory_barrier();
+	waiters_give_up(MyDatabaseId);
+	/* One that was started after this worker is not told by the postmaster. */
+	shmem_wake_launcher();
+}
+
+/*
+ * A restart that was requested while this worker started is meant for it; the
+ * launcher has cleared what was requested of others.
+ */
+static void
+enter_slot(void)
+{
+	pid_t		other;
+
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	other = slot->worker_pid;
+	if (other == 0)
+	{
+		slot->worker_proc = MyProcNumber;
+		slot->worker_pid = MyProcPid;
+	}
+	LWLockRelease(slot->lock);
+	if (other != 0)
+		elog(ERROR, "database %u has a worker already, PID %d", MyDatabaseId, (int) other);
+	before_shmem_exit(leave_slot, (Datum) 0);
+	pg_atomic_write_u32(&slot->sleep, WORKER_AWAKE);
+	pg_atomic_write_u32(&slot->state, setting_delivery ? SLOT_CONNECTING : SLOT_PAUSED);
+}
+
+/* What a database or role sets by default must not break the worker. */
+static void
+force_settings(void)
+{
+	static const char *const forced[][2] = {
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"statement_timeout", "0"},
+		{"lock_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"synchronous_commit", "off"},
+		{"search_path", ""},
+	};
+
+	for (int i = 0; i < lengthof(forced); i++)
+		SetConfigOption(forced[i][0], forced[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+static bool
+extension_exists(void)
+{
+	bool		exists;
+
+	StartTransactionCommand();
+	exists = OidIsValid(get_extension_oid("pg_uncache", true)) && outbox_exists();
+	CommitTransactionCommand();
+	return exists;
+}
+
+/* This database has no extension: give the slot back, and do not come again. */
+static void
+give_slot_back(void)
+{
+	LWLockAcquire(Shared_state->lock, LW_EXCLUSIVE);
+	shmem_slot_assign(slot, InvalidOid);
+	LWLockRelease(Shared_state->lock);
+	shmem_wake_launcher();
+	proc_exit(0);
+}
+
+static void
+start_up(Datum arg)
+{
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGINT, SIG_IGN);	/* pg_cancel_backend() would be an ERROR */
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+
+	slot = shmem_slot(DatumGetInt32(arg));
+	BackgroundWorkerInitializeConnectionByOid(pg_atomic_read_u32(&slot->dboid),
+											  InvalidOid, 0);
+	force_settings();
+	pgstat_report_appname("pg_uncache worker");
+	if (!extension_exists())
+		give_slot_back();
+
+	turn_context = AllocSetContextCreate(TopMemoryContext, "pg_uncache turn",
+										 ALLOCSET_DEFAULT_SIZES);
+	enter_slot();
+	delivered_create(slot);
+	connection_init(slot);
+	deliver_init(slot);
+	patternscan_init(slot);
+	outboxscan_init(slot);
+	outboxside_init();
+	rotation_init(slot);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Redis comes and goes
+ * --------------------------------------------------------------------------
+ */
+
+/* Nobody is going to deliver it now, and the outbox has it. */
+static void
+throw_ring_away(void)
+{
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	slot->ring.taken = slot->ring.put;
+	LWLockRelease(slot->lock);
+}
+
+static void
+after_connection_event(ConnectionEvent event)
+{
+	switch (event)
+	{
+		case CONNECTION_SAME:
+			break;
+		case CONNECTION_MADE:
+			if (connection_is_new_server())
+				delivered_forget_all();
+			outboxscan_start_over(connection_is_new_server());
+			outboxside_look();
+			break;
+		case CONNECTION_LOST:
+			deliver_forget_unsent();
+			throw_ring_away();
+			waiters_give_up(MyDatabaseId);
+			break;
+	}
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Requests
+ * --------------------------------------------------------------------------
+ */
+
+static void
+reload(void)
+{
+	char	   *url = pstrdup(setting_redis_url);
+	char	   *file = pstrdup(setting_redis_password_file);
+	bool		delivery = setting_delivery;
+
+	ProcessConfigFile(PGC_SIGHUP);
+	force_settings();
+	if (strcmp(url, setting_redis_url) != 0 ||
+		strcmp(file, setting_redis_password_file) != 0 ||
+		delivery != setting_delivery)
+	{
+		connection_reset();
+		after_connection_event(CONNECTION_LOST);
+	}
+}
+
+static void
+discard_if_asked(void)
+{
+	uint64		drawn = pg_atomic_read_u64(&slot->discard_drawn);
+	uint64		transactions;
+
+	if (drawn == pg_atomic_read_u64(&slot->discard_done))
+		return;
+	transactions = outboxscan_discard() + outboxside_discard();
+	pg_atomic_fetch_add_u64(&slot->discarded, transactions);
+	ereport(LOG,
+			(errmsg("backlog of " UINT64_FORMAT " transactions discarded on request",
+					transactions)));
+	pg_atomic_write_u64(&slot->discard_done, drawn);
+	ConditionVariableBroadcast(&slot->barrier_cv);
+}
+
+static void
+handle_requests(void)
+{
+	if (ProcDiePending)
+		proc_exit(1);			/* without a FATAL in the log of every shutdown */
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		reload();
+	}
+	if (pg_atomic_read_u32(&slot->restart_requested) != 0)
+		proc_exit(1);			/* the launcher starts a new worker at once */
+	discard_if_asked();
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Taking
+ * --------------------------------------------------------------------------
+ */
+
+static void
+take_entry(const RingEntry *entry)
+{
+	DeliveryRow row = {
+		.xid = entry->xid,
+		.table = entry->table,
+		.tid = entry->tid,
+		.at = entry->committed_at,
+		.waiter = entry->waiter,
+		.items = ring_items(entry),
+		.len = ring_items_len(entry),
+	};
+
+	/* A scan may have found the row first; its waiter is answered by xid then. */
+	if (delivered_get(row.table, &row.tid) == ROW_UNSENT)
+		deliver_take(CLASS_SMALL, &row);
+}
+
+/* Returns whether there was anything. */
+static bool
+take_ring(void)
+{
+	bool		any = false;
+
+	while (deliver_has_room(CLASS_SMALL))
+	{
+		char		copy[MAXALIGN(sizeof(RingEntry)) + OUTBOX_ROW_ITEMS];
+		RingEntry  *entry;
+
+		LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+		entry = ring_peek(&slot->ring);
+		if (entry)
+		{
+			memcpy(copy, entry, entry->size);
+			ring_take(&slot->ring);
+		}
+		LWLockRelease(slot->lock);
+
+		if (entry == NULL)
+			break;
+		any = true;
+		take_entry((RingEntry *) copy);
+	}
+	return any;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * uncache.wait()
+ * --------------------------------------------------------------------------
+ */
+
+static void
+begin_barrier(uint64 ticket)
+{
+	barrier_ticket = ticket;
+	barrier_number = 0;
+	outboxside_look();
+	LWLockAcquire(slot->lock, LW_SHARED);
+	barrier_ring_put = slot->ring.put;
+	LWLockRelease(slot->lock);
+}
+
+/* Answer callers of uncache.wait() when all that came before them is delivered. */
+static void
+barrier_turn(void)
+{
+	uint64		drawn = pg_atomic_read_u64(&slot->barrier_drawn);
+
+	if (barrier_ticket == 0)
+	{
+		if (drawn == pg_atomic_read_u64(&slot->barrier_done))
+			return;
+		begin_barrier(drawn);
+		return;					/* the next turn collects what is there now */
+	}
+	if (barrier_number == 0 && slot->ring.taken >= barrier_ring_put && outboxscan_is_done())
+		barrier_number = deliver_next_number();
+	if (barrier_number != 0 &&
+		deliver_oldest_number() >= barrier_number && outboxside_is_done())
+	{
+		pg_atomic_write_u64(&slot->barrier_done, barrier_ticket);
+		ConditionVariableBroadcast(&slot->barrier_cv);
+		barrier_ticket = 0;
+	}
+}
+
+static bool
+barrier_has_work(void)
+{
+	return barrier_ticket == 0 ?
+		pg_atomic_read_u64(&slot->barrier_drawn) != pg_atomic_read_u64(&slot->barrier_done) :
+		barrier_number == 0;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Sleeping
+ * --------------------------------------------------------------------------
+ */
+
+static void
+build_wait_set(void)
+{
+	if (wait_set)
+		FreeWaitEventSet(wait_set);
+	wait_set = CreateWaitEventSet(NULL, 3);
+	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	socket_position = -1;
+	if (connection_socket() != PGINVALID_SOCKET)
+	{
+		socket_events = connection_wanted_events();
+		socket_position = AddWaitEventToSet(wait_set, socket_events,
+											connection_socket(), NULL, NULL);
+	}
+	wait_set_generation = connection_generation();
+}
+
+/* Returns the socket's events. */
+static uint32
+wait_for_events(long timeout)
+{
+	WaitEvent	events[3];
+	uint32		on_socket = 0;
+	int			n;
+
+	if (wait_set == NULL || wait_set_generation != connection_generation())
+		build_wait_set();
+	else if (socket_position >= 0 && socket_events != connection_wanted_events())
+	{
+		socket_events = connection_wanted_events();
+		ModifyWaitEvent(wait_set, socket_position, socket_events, NULL);
+	}
+
+	n = WaitEventSetWait(wait_set, timeout, events, lengthof(events),
+						 WaitEventExtensionNew("UncacheWorkerMain"));
+	for (int i = 0; i < n; i++)
+	{
+		if (events[i].events & WL_LATCH_SET)
+			ResetLatch(MyLatch);
+		if (events[i].pos == socket_position)
+			on_socket = events[i].events;
+	}
+	return on_socket;
+}
+
+/* Whether something came after this turn had looked. */
+static bool
+has_news(void)
+{
+	bool		ring;
+
+	if (pg_atomic_read_u64(&slot->discard_drawn) != pg_atomic_read_u64(&slot->discard_done) ||
+		pg_atomic_read_u32(&slot->restart_requested) != 0)
+		return true;
+	if (connection_link() == NULL)
+		return false;
+	LWLockAcquire(slot->lock, LW_SHARED);
+	ring = !ring_is_empty(&slot->ring) && deliver_has_room(CLASS_SMALL);
+	LWLockRelease(slot->lock);
+	return ring || barrier_has_work() ||
+		pg_atomic_read_u32(&slot->any_dirty) != 0 ||
+		pg_atomic_read_u32(&slot->side_dirty) != 0 ||
+		(!outboxscan_is_done() && deliver_has_room(CLASS_BULK));
+}
+
+static uint32
+sleep_until(TimestampTz wake, bool busy)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	long		timeout = -1;
+	uint32		events;
+
+	if (wake != DT_NOEND)
+		timeout = TimestampDifferenceMilliseconds(now, wake);
+	if (busy && connection_link() != NULL)
+		timeout = timeout < 0 ? GATHER_MS : Min(timeout, GATHER_MS);
+
+	pg_atomic_write_u32(&slot->sleep, busy ? WORKER_GATHERS : WORKER_SLEEPS);
+	pg_memory_barrier();
+	if (has_news())
+		timeout = 0;
+	events = wait_for_events(timeout);
+	pg_atomic_write_u32(&slot->sleep, WORKER_AWAKE);
+	return events;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Main loop
+ * --------------------------------------------------------------------------
+ */
+
+/* With a connection: take, send, answer.  Returns whether the ring had entries. */
+static bool
+deliver_turn(TimestampTz now, TimestampTz *wake)
+{
+	RedisLink  *link = connection_link();
+	bool		any;
+
+	outboxscan_collect_dirty();
+	if (pg_atomic_exchange_u32(&slot->side_dirty, 0) != 0)
+		outboxside_look();
+
+	any = take_ring();
+	deliver_send(link);
+	outboxscan_turn();
+	*wake = Min(*wake, outboxside_turn(now, true));
+	deliver_send(link);
+	*wake = Min(*wake, patternscan_turn(link));
+	redis_flush(link);
+	waiters_flush();
+	barrier_turn();
+	return any;
+}
+
+/* An attach that replaces a rule leaves the counters of the old one behind. */
+static void
+forget_dropped_rules(void)
+{
+	if (!stats_has_new_rules())
+		return;
+	outboxscan_begin();
+	stats_forget_dropped_rules();
+	outboxscan_end();
+}
+
+static void
+main_loop(void)
+{
+	uint32		events = 0;
+
+	for (;;)
+	{
+		TimestampTz wake = DT_NOEND;
+		TimestampTz now;
+		bool		busy = false;
+
+		MemoryContextReset(turn_context);
+		MemoryContextSwitchTo(turn_context);
+		handle_requests();
+		after_connection_event(connection_turn(events));
+
+		now = GetCurrentTimestamp();
+		if (connection_link() != NULL)
+			busy = deliver_turn(now, &wake);
+		else
+			outboxside_turn(now, false);
+		wake = Min(wake, rotation_turn(now));
+		wake = Min(wake, connection_deadline());
+		forget_dropped_rules();
+
+		events = sleep_until(wake, busy);
+	}
+}
+
+void
+uncache_worker_main(Datum arg)
+{
+	start_up(arg);
+	main_loop();
+}
