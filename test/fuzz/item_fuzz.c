@@ -10,12 +10,12 @@ int			LLVMFuzzerTestOneInput(const uint8 *data, size_t size);
 
 /* Writing what was read, and reading that again, gives the same item. */
 static void
-check_round_trip(const Item *item)
+check_round_trip(const PackedItem *item)
 {
 	char	   *packed = malloc(ITEM_MAX_HEAD + item->len);
 	size_t		len = item_write(packed, item, NULL);
 	ItemReader	reader;
-	Item		again;
+	PackedItem	again;
 
 	if (len > ITEM_MAX_HEAD + item->len)
 		abort();
@@ -32,7 +32,7 @@ int
 LLVMFuzzerTestOneInput(const uint8 *data, size_t size)
 {
 	ItemReader	reader;
-	Item		item;
+	PackedItem	item;
 	size_t		room = size;
 
 	item_reader_init(&reader, (const char *) data, size);

@@ -116,6 +116,14 @@ run_until_answered(RedisLink *link)
 		turn(link, 10);
 }
 
+static void
+run_until_failed(RedisLink *link)
+{
+	for (TimestampTz end = GetCurrentTimestamp() + PATIENCE;
+		 redis_state(link) != REDIS_FAILED && GetCurrentTimestamp() < end;)
+		turn(link, 10);
+}
+
 /* One command, one answer, as text. */
 static const char *
 ask(RedisLink *link, const char *words)
@@ -377,16 +385,19 @@ test_killed(void)
 	static Record record;
 	char		run_id[64];
 	RedisLink  *link = open_settled(tcp_url);
-	int			sent = 0;
 
 	strlcpy(run_id, redis_run_id(link), sizeof(run_id));
-	for (; sent < 10000; sent++)
+	for (int i = 0; i < 5000; i++)
 		send_words(link, "INCR counter", record_answer, &record);
-	turn(link, 10);
-	stop_server(SIGKILL);
 	run_until_answered(link);
+	kill(server, SIGSTOP);
+	for (int i = 0; i < 5000; i++)
+		send_words(link, "INCR counter", record_answer, &record);
+	turn(link, 0);
+	stop_server(SIGKILL);
+	run_until_failed(link);
 	ok(redis_state(link) == REDIS_FAILED, "a killed server fails the link: %s", redis_error(link));
-	ok(record.count == sent, "... and every command gets an answer or NULL (%d NULL)", record.nulls);
+	ok(record.count == 10000 && record.nulls == 5000, "... and every command gets an answer or NULL");
 	redis_close(link);
 
 	check_failure(tcp_url, "Connection refused");
@@ -407,9 +418,7 @@ test_client_kill(void)
 
 	snprintf(command, sizeof(command), "CLIENT KILL ID %s", ask(link, "CLIENT ID") + strlen(":"));
 	is(ask(control, command), ":1 ", "the server closes an idle connection");
-	for (TimestampTz end = GetCurrentTimestamp() + PATIENCE;
-		 redis_state(link) == REDIS_READY && GetCurrentTimestamp() < end;)
-		turn(link, 10);
+	run_until_failed(link);
 	ok(strstr(redis_error(link), "closed the connection") != NULL, "... which is noticed");
 	redis_close(link);
 	redis_close(control);
