@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "delivered.h"
+#include "faultpoint.h"
 #include "item.h"
 #include "deliver.h"
 #include "outbox.h"
@@ -446,6 +447,7 @@ command_answered(void *arg, const RedisReply *reply)
 		finish_command(command, PART_LOST);
 	else if (redis_reply_type(reply) == REDIS_INTEGER)
 	{
+		FAULT_POINT("answered");
 		count_command(command, redis_reply_integer(reply));
 		finish_command(command, PART_DELIVERED);
 	}
@@ -673,6 +675,8 @@ deliver_send(RedisLink *link)
 	send_from(CLASS_SMALL, SMALL_COMMANDS);
 	send_from(CLASS_BULK, BULK_COMMANDS);
 	redis_flush(link);
+	if (under_way[CLASS_SMALL] + under_way[CLASS_BULK] > 0)
+		FAULT_POINT("batch-sent");
 }
 
 void

@@ -8,6 +8,7 @@
 
 #include "utils/guc.h"
 
+#include "faultpoint.h"
 #include "redisurl.h"
 #include "settings.h"
 
@@ -217,5 +218,6 @@ settings_define(bool preloaded)
 	define_delivery_settings();
 	if (preloaded)
 		define_preload_settings();
+	faultpoint_define_setting();
 	MarkGUCPrefixReserved("uncache");
 }

@@ -34,6 +34,7 @@
 #include "connection.h"
 #include "deliver.h"
 #include "delivered.h"
+#include "faultpoint.h"
 #include "outbox.h"
 #include "outboxscan.h"
 #include "outboxside.h"
@@ -316,6 +317,7 @@ take_ring(void)
 		if (entry == NULL)
 			break;
 		any = true;
+		FAULT_POINT("ring-taken");
 		take_entry((RingEntry *) copy);
 	}
 	return any;
