@@ -65,4 +65,11 @@ BufFileReadExact(BufFile *file, void *ptr, size_t size)
 }
 #endif
 
+/* Virtual generated columns came with 18. */
+#ifdef ATTRIBUTE_GENERATED_VIRTUAL
+#define attribute_is_virtual(att)	((att)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
+#else
+#define attribute_is_virtual(att)	false
+#endif
+
 #endif							/* UNCACHE_COMPAT_H */

@@ -7,10 +7,11 @@
  * between them a class in braces that says what may stand there:
  *
  *		{integer}	an optional minus sign and digits
+ *		{number}	what numeric, real and double precision are written as
  *		{uuid}		a uuid in its usual lower-case form
- *		{boolean}	"t" or "f" as the type's output has it
+ *		{boolean}	"t" or "f"
+ *		{time}		dates and times, in the ISO style
  *		{any}		anything, the empty text included
- *		...			(keypattern.c has the whole list)
  *
  * so the template user:{id} with an integer column yields user:{integer}.
  * These functions need nothing of a running server, so that they can be fuzzed.
@@ -22,7 +23,10 @@
 
 typedef struct KeyPattern KeyPattern;
 
-/* Parse the text form; NULL where it is malformed.  Made with malloc. */
+/*
+ * Parse the text form; NULL where it is malformed or memory is short.  Made
+ * with malloc.
+ */
 extern KeyPattern *keypattern_parse(const char *text, size_t len);
 
 /* A key pattern that is a plain Redis glob, from invalidate_pattern(). */
@@ -39,7 +43,11 @@ extern const char *keypattern_glob(const KeyPattern *pattern);
 /* The literal text at its beginning, unescaped, for sharing one SCAN. */
 extern const char *keypattern_literal_head(const KeyPattern *pattern, size_t *len);
 
-/* Whether the pattern covers this key. */
+/*
+ * Whether the pattern covers this key.  Time grows with the product of the
+ * lengths of key and pattern, never worse.  A pattern may be asked by one
+ * caller at a time: it holds the room that the answer needs.
+ */
 extern bool keypattern_matches(const KeyPattern *pattern, const char *key, size_t len);
 
 /* Redis's own glob rules: * ? [a-z] [^a] and backslash. */

@@ -1,0 +1,120 @@
+/*
+ * invalidate.c
+ *	  Invalidating all that rules can produce.
+ *
+ * What goes to the pending set is the key pattern of each template, for the
+ * worker to find the keys with SCAN.  A template that does not begin with enough
+ * literal text would make it look at, and take, the keys of everybody else: such
+ * a template is left out, and said so.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "catalog/pg_inherits.h"
+#include "fmgr.h"
+#include "utils/lsyscache.h"
+
+#include "invalidate.h"
+#include "pending.h"
+
+extern PGDLLEXPORT Datum uncache_invalidate_table(PG_FUNCTION_ARGS);
+
+PG_FUNCTION_INFO_V1(uncache_invalidate_table);
+
+int
+invalidate_rule(Rule *rule, int elevel)
+{
+	int			usable = 0;
+
+	for (int i = 0; i < rule->ntemplates; i++)
+	{
+		Template   *template = rule->templates[i];
+		char	   *pattern = template_keypattern(template);
+
+		if (pattern != NULL)
+		{
+			pending_add(ITEM_KEYPATTERN, rule->topmost, pattern, strlen(pattern));
+			pfree(pattern);
+			usable++;
+		}
+		else if (elevel != 0)
+			ereport(elevel,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("keys of template \"%s\" of table \"%s\" are not deleted",
+							template->text, template->relation),
+					 errdetail("It does not begin with literal text that holds two letters or digits, by which its keys could be found."),
+					 errhint("Delete them with uncache.invalidate_keys() or uncache.invalidate_pattern().")));
+	}
+	return usable;
+}
+
+static int
+invalidate_rules_of_relation(Oid relid, bool clones, int elevel, int *nrules)
+{
+	Relation	rel = relation_open(relid, AccessShareLock);
+	int			usable = 0;
+	ListCell   *cell;
+
+	foreach(cell, rules_of_table(relid))
+	{
+		RuleInfo   *info = lfirst(cell);
+		Rule	   *rule;
+
+		if (OidIsValid(info->parent) && !clones)
+			continue;
+		rule = rule_acquire_info(rel, info);
+		usable += invalidate_rule(rule, elevel);
+		rule_release(rule);
+		(*nrules)++;
+	}
+	relation_close(rel, NoLock);
+	return usable;
+}
+
+int
+invalidate_rules_of_table(Oid relid, bool descend, int elevel, int *nrules)
+{
+	int			usable;
+	ListCell   *cell;
+
+	*nrules = 0;
+	usable = invalidate_rules_of_relation(relid, true, elevel, nrules);
+	if (!descend || !has_subclass(relid))
+		return usable;
+
+	/* Clones further down stand for a rule that was met already. */
+	foreach(cell, find_all_inheritors(relid, AccessShareLock, NULL))
+	{
+		if (lfirst_oid(cell) != relid)
+			usable += invalidate_rules_of_relation(lfirst_oid(cell), false, elevel, nrules);
+	}
+	return usable;
+}
+
+/* invalidate_table(rel regclass) returns void */
+Datum
+uncache_invalidate_table(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	int			nrules;
+	int			usable;
+
+	if (get_rel_name(relid) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+
+	usable = invalidate_rules_of_table(relid, true, WARNING, &nrules);
+	if (nrules == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("table \"%s\" has no rule", get_rel_name(relid)),
+				 errhint("Make one with uncache.attach(), or delete keys with uncache.invalidate_pattern().")));
+	if (usable == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("no rule of table \"%s\" says how its keys could be found", get_rel_name(relid)),
+				 errdetail("No template begins with literal text that holds two letters or digits."),
+				 errhint("Use uncache.invalidate_keys() or uncache.invalidate_pattern().")));
+	PG_RETURN_VOID();
+}

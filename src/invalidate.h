@@ -1,0 +1,22 @@
+/*
+ * invalidate.h
+ *	  Invalidating all that rules can produce.
+ */
+#ifndef UNCACHE_INVALIDATE_H
+#define UNCACHE_INVALIDATE_H
+
+#include "rule.h"
+
+/*
+ * Add the key patterns of a rule to the pending set.  Templates that cannot be
+ * used for that are reported at "elevel" (0: not at all).  Returns how many could.
+ */
+extern int	invalidate_rule(Rule *rule, int elevel);
+
+/*
+ * The same for all rules of a table; where "descend" of the tables below it too.
+ * Takes AccessShareLock on them.  *nrules becomes the number of rules found.
+ */
+extern int	invalidate_rules_of_table(Oid relid, bool descend, int elevel, int *nrules);
+
+#endif							/* UNCACHE_INVALIDATE_H */

@@ -1,0 +1,325 @@
+/*
+ * rule.c
+ *	  Rules ready for use: a cache, per backend, of compiled templates.
+ *
+ * A rule is found by the OID of its trigger.  It lives in a memory context of its
+ * own below the cache's.  Invalidation messages only mark rules as stale: they
+ * come at moments when a rule may be in use, also while it is being compiled.  A
+ * stale rule is replaced when it is asked for the next time.
+ *
+ * A template may call a function that changes the same table, so that the rule is
+ * asked for while it is in use, and the state of its expressions is not made for
+ * two at a time.  So a rule in use that runs code of users is unhooked from the
+ * cache and a fresh one takes its place; the unhooked one is freed when its user
+ * is done.
+ *
+ * A failure while compiling leaves the cache as it was.  The cache ends with the
+ * backend; rules of triggers that are gone are swept out with other stale ones.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "lib/ilist.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+#include "rule.h"
+
+typedef struct RulePrivate
+{
+	Oid			trigger;
+	Oid			relid;
+	dlist_node	node;			/* in all_rules, while hooked */
+	bool		hooked;			/* can be found in the cache */
+	bool		stale;			/* something that it rests on has changed */
+	int			users;			/* counted only where it may be re-entered */
+	MemoryContext context;		/* holds the rule, this struct included */
+} RulePrivate;
+
+typedef struct RuleEntry
+{
+	Oid			trigger;		/* hash key */
+	Rule	   *rule;
+} RuleEntry;
+
+static MemoryContext cache_context;
+static HTAB *cache;				/* RuleEntry by trigger; only hooked rules */
+static dlist_head all_rules = DLIST_STATIC_INIT(all_rules);
+
+/* The rule asked for last, or NULL: most statements use only one. */
+static Rule *last_rule;
+
+/*
+ * --------------------------------------------------------------------------
+ * Going stale
+ * --------------------------------------------------------------------------
+ */
+
+static void
+relation_changed(Datum arg, Oid relid)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &all_rules)
+	{
+		RulePrivate *private = dlist_container(RulePrivate, node, iter.cur);
+
+		if (relid == InvalidOid || private->relid == relid)
+			private->stale = true;
+	}
+}
+
+/* A function, type or operator, no matter which: these change seldom. */
+static void
+catalog_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	relation_changed(arg, InvalidOid);
+}
+
+static void
+make_cache(void)
+{
+	HASHCTL		control = {0};
+
+	cache_context = AllocSetContextCreate(TopMemoryContext, "uncache rules",
+										  ALLOCSET_SMALL_SIZES);
+	control.keysize = sizeof(Oid);
+	control.entrysize = sizeof(RuleEntry);
+	control.hcxt = cache_context;
+	cache = hash_create("uncache rules", 32, &control,
+						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+
+	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, catalog_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(TYPEOID, catalog_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(OPEROID, catalog_changed, (Datum) 0);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Compiling
+ * --------------------------------------------------------------------------
+ */
+
+AttrNumber *
+rule_read_columns(Relation rel, const char *literal, int *count)
+{
+	Datum		array = OidInputFunctionCall(F_ARRAY_IN, unconstify(char *, literal),
+											 NAMEOID, -1);
+	Datum	   *names;
+	bool	   *nulls;
+	AttrNumber *columns;
+
+	deconstruct_array(DatumGetArrayTypeP(array), NAMEOID, NAMEDATALEN, false,
+					  TYPALIGN_CHAR, &names, &nulls, count);
+	if (*count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("no columns given for a rule on table \"%s\"",
+						RelationGetRelationName(rel)),
+				 errhint("Name the columns whose change matters, or use uncache.attach() for all.")));
+
+	columns = palloc(sizeof(AttrNumber) * *count);
+	for (int i = 0; i < *count; i++)
+	{
+		const char *name = nulls[i] ? "" : NameStr(*DatumGetName(names[i]));
+
+		columns[i] = get_attnum(RelationGetRelid(rel), name);
+		if (columns[i] <= 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("column \"%s\" of table \"%s\" does not exist",
+							name, RelationGetRelationName(rel)),
+					 errdetail("It is in the list of columns whose change matters.")));
+	}
+	return columns;
+}
+
+static void
+compile_templates(Rule *rule, Relation rel, int nargs, char **args)
+{
+	Oid			relation;
+	char	   *alias;
+
+	/* A clone's templates may call the table by the name that their author knew. */
+	rule->topmost = rule_topmost(rule->private->trigger, &relation);
+	alias = OidIsValid(relation) ? get_rel_name(relation) : NULL;
+
+	rule->templates = palloc(sizeof(Template *) * nargs);
+	for (int i = 0; i < nargs; i++)
+	{
+		Template   *template = template_compile(args[i], rel, alias);
+
+		rule->templates[rule->ntemplates++] = template;
+		rule->needs_settings |= template->needs_settings;
+		rule->runs_code |= template->runs_code;
+		rule->queries |= template->queries;
+	}
+}
+
+static void
+fill_rule(Rule *rule, Relation rel, bool by_columns, int nargs, char **args)
+{
+	if (by_columns && nargs > 0)
+	{
+		rule->columns = rule_read_columns(rel, args[0], &rule->ncolumns);
+		nargs--;
+		args++;
+	}
+	if (nargs == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("a rule on table \"%s\" has no template",
+						RelationGetRelationName(rel)),
+				 errhint("Give templates as arguments of the trigger function: EXECUTE FUNCTION uncache.%s.",
+						 by_columns ? "invalidate_columns('{email}', 'user:{id}')" :
+						 "invalidate('user:{id}')")));
+	compile_templates(rule, rel, nargs, args);
+}
+
+/* Make a rule that is not in the cache yet. */
+static Rule *
+make_rule(Relation rel, Oid trigger, bool by_columns, int nargs, char **args)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "uncache rule",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Rule	   *rule = palloc0(sizeof(Rule));
+
+	rule->private = palloc0(sizeof(RulePrivate));
+	rule->private->trigger = trigger;
+	rule->private->relid = RelationGetRelid(rel);
+	rule->private->context = context;
+
+	/* From here on messages mark it; after an ERROR nobody may. */
+	dlist_push_tail(&all_rules, &rule->private->node);
+	PG_TRY();
+	{
+		fill_rule(rule, rel, by_columns, nargs, args);
+	}
+	PG_CATCH();
+	{
+		dlist_delete(&rule->private->node);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	MemoryContextSetParent(context, cache_context);
+	return rule;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * The cache
+ * --------------------------------------------------------------------------
+ */
+
+static void
+free_rule(Rule *rule)
+{
+	MemoryContextDelete(rule->private->context);
+}
+
+/* Take a rule out of the cache; free it unless somebody is using it. */
+static void
+unhook_rule(Rule *rule)
+{
+	RulePrivate *private = rule->private;
+
+	hash_search(cache, &private->trigger, HASH_REMOVE, NULL);
+	dlist_delete(&private->node);
+	private->hooked = false;
+	if (last_rule == rule)
+		last_rule = NULL;
+	if (private->users == 0)
+		free_rule(rule);
+}
+
+/* Compiling is the time to look for stale rules that nobody asks for any more. */
+static void
+sweep(void)
+{
+	HASH_SEQ_STATUS status;
+	RuleEntry  *entry;
+
+	/* Removing the entry just returned is allowed. */
+	hash_seq_init(&status, cache);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		if (entry->rule->private->stale)
+			unhook_rule(entry->rule);
+	}
+}
+
+static void
+hook_rule(Rule *rule)
+{
+	bool		found;
+	RuleEntry  *entry = hash_search(cache, &rule->private->trigger, HASH_FIND, NULL);
+
+	if (entry != NULL)
+		unhook_rule(entry->rule);
+	entry = hash_search(cache, &rule->private->trigger, HASH_ENTER, &found);
+	entry->rule = rule;
+	rule->private->hooked = true;
+}
+
+static inline bool
+is_usable(const Rule *rule, Oid trigger)
+{
+	return rule->private->trigger == trigger && !rule->private->stale &&
+		rule->private->users == 0;
+}
+
+static Rule *
+find_rule(Relation rel, Oid trigger, bool by_columns, int nargs, char **args)
+{
+	RuleEntry  *entry;
+	Rule	   *rule;
+
+	if (cache == NULL)
+		make_cache();
+	entry = hash_search(cache, &trigger, HASH_FIND, NULL);
+	if (entry != NULL && is_usable(entry->rule, trigger))
+		return entry->rule;
+
+	rule = make_rule(rel, trigger, by_columns, nargs, args);
+	sweep();
+	hook_rule(rule);
+	return rule;
+}
+
+Rule *
+rule_acquire(Relation rel, Oid trigger, bool by_columns, int nargs, char **args)
+{
+	Rule	   *rule = last_rule;
+
+	if (unlikely(rule == NULL || !is_usable(rule, trigger)))
+		rule = last_rule = find_rule(rel, trigger, by_columns, nargs, args);
+	if (rule->runs_code)
+		rule->private->users++;
+	return rule;
+}
+
+Rule *
+rule_acquire_info(Relation rel, const RuleInfo *info)
+{
+	return rule_acquire(rel, info->trigger, info->by_columns, info->nargs, info->args);
+}
+
+void
+rule_release(Rule *rule)
+{
+	if (!rule->runs_code)
+		return;
+	rule->private->users--;
+	if (rule->private->users == 0 && !rule->private->hooked)
+		free_rule(rule);
+}

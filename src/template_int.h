@@ -1,0 +1,54 @@
+/*
+ * template_int.h
+ *	  What template_parse.c, template_compile.c and template_render.c share.
+ */
+#ifndef UNCACHE_TEMPLATE_INT_H
+#define UNCACHE_TEMPLATE_INT_H
+
+#include "fmgr.h"
+#include "nodes/execnodes.h"
+
+#include "template.h"
+
+/* How a value becomes text. */
+typedef enum ValueForm
+{
+	FORM_TEXT,					/* text, varchar, char(n) */
+	FORM_INT2,
+	FORM_INT4,
+	FORM_INT8,
+	FORM_OID,
+	FORM_BOOL,
+	FORM_UUID,
+	FORM_OUTPUT,				/* by the type's output function */
+	FORM_ARRAY,					/* each element by its output function */
+} ValueForm;
+
+typedef struct Segment
+{
+	/* Filled by the parser. */
+	bool		is_expr;
+	char	   *text;			/* literal, or source of the expression */
+	int			len;
+	int			position;		/* in the template; characters, from 1 */
+
+	/* Filled by the compiler, of an expression only. */
+	AttrNumber	column;			/* a bare column; 0: see expr */
+	ExprState  *expr;
+	MemoryContext expr_context; /* lives as long as expr */
+	ValueForm	form;
+	const char *key_class;		/* see keypattern.h */
+	FmgrInfo	output;			/* FORM_OUTPUT, FORM_ARRAY */
+	Oid			element;		/* FORM_ARRAY, this and the next three */
+	int16		element_len;
+	bool		element_byval;
+	char		element_align;
+} Segment;
+
+/*
+ * Cut template->text into template->segments.  Raises an ERROR where it is
+ * malformed; *position is then the place in the template, in characters.
+ */
+extern void template_parse(Template *template, int *position);
+
+#endif							/* UNCACHE_TEMPLATE_INT_H */
