@@ -7,6 +7,8 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use File::Temp ();
+use POSIX ();
 use Time::HiRes qw(sleep time);
 
 use Uncache;
@@ -99,42 +101,75 @@ sub postmaster_pid
 	return $pid;
 }
 
-# start_psql(NODE, SQL): run it in the background, ending with the first error.
-# Returns a handle: ->{out} and ->{err} fill up, finish() waits and returns the
-# exit code.
+# start_psql(NODE, SQL, DATABASE): run it in the background, ending with the first
+# error.  Returns a handle for the methods below.
 sub start_psql
 {
 	my ($node, $sql, $database) = @_;
-	my $self = { out => '', err => '', in => $sql, started => time };
+	my $folder = File::Temp->newdir('psqlXXXXXX', TMPDIR => 1);
 
-	local %ENV = $node->_get_env();
-	$self->{run} = IPC::Run::start(
-		[ $node->installed_command('psql'), '-XAtq', '-v', 'ON_ERROR_STOP=1',
-			'-d', $node->connstr($database // 'postgres'), '-f', '-' ],
-		'<', \$self->{in}, '>', \$self->{out}, '2>', \$self->{err},
-		IPC::Run::timeout(120));
-	return bless $self, 'Faults::Psql';
+	open my $in, '>', "$folder/in" or die $!;
+	print $in $sql;
+	close $in;
+	my @command = ($node->installed_command('psql'), '-XAtq', '-v', 'ON_ERROR_STOP=1',
+		'-d', $node->connstr($database // 'postgres'), '-f', "$folder/in");
+	my $pid = fork;
+	die "could not fork: $!" unless defined $pid;
+	if ($pid == 0)
+	{
+		open STDOUT, '>', "$folder/out";
+		open STDERR, '>', "$folder/err";
+		exec @command or POSIX::_exit(127);
+	}
+	return bless { folder => $folder, pid => $pid, started => time }, 'Faults::Psql';
 }
 
 package Faults::Psql;
 
-# Wait for the end; the exit code.
-sub finish
-{
-	my ($self) = @_;
-
-	$self->{run}->finish;
-	$self->{taken} = Time::HiRes::time() - $self->{started};
-	return $self->{run}->full_result >> 8;
-}
+use POSIX qw(:sys_wait_h);
 
 # Whether it has not ended yet.
 sub runs
 {
 	my ($self) = @_;
 
-	$self->{run}->pump_nb if $self->{run}->pumpable;
-	return $self->{run}->pumpable ? 1 : 0;
+	return 0 if defined $self->{status};
+	return 1 if waitpid($self->{pid}, WNOHANG) == 0;
+	$self->{status} = $? >> 8;
+	$self->{taken} = Time::HiRes::time() - $self->{started};
+	return 0;
+}
+
+# Wait for the end; the exit code.
+sub finish
+{
+	my ($self) = @_;
+
+	die 'psql does not end' unless Uncache::poll_until(sub { !$self->runs });
+	return $self->{status};
+}
+
+# Seconds that it has taken, once it has ended.
+sub taken { return $_[0]->{taken} }
+
+sub _text
+{
+	my ($self, $name) = @_;
+
+	open my $in, '<', "$self->{folder}/$name" or return '';
+	local $/;
+	return scalar <$in> // '';
+}
+
+sub out { return $_[0]->_text('out') }
+sub err { return $_[0]->_text('err') }
+
+sub DESTROY
+{
+	my ($self) = @_;
+
+	kill 'KILL', $self->{pid} unless defined $self->{status};
+	return;
 }
 
 1;

@@ -83,7 +83,7 @@ ok($node->poll_query_until('postgres',
 is($node->safe_psql('postgres', q{SELECT count(*) FROM oracle WHERE key = 'sync:1'}), '0', 'nobody sees it');
 ok($redis->has('sync:1'), 'and its key is there');
 kill 'KILL', $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE application_name = 'held'});
-eval { $session->finish };
+$session->finish;
 ok(wait_for_restart($worker), 'killed there: the server is up again');
 is($node->safe_psql('postgres', q{SELECT count(*) FROM oracle WHERE key = 'sync:1'}), '1', 'it has committed');
 ok(gone($redis, 'sync:1'), 'and its key is deleted');
