@@ -28,6 +28,12 @@ SHLIB_LINK = -lhiredis
 
 EXTRA_CLEAN = src/uncache_lua.h
 
+# make FAULT_POINTS=1: a library for tests, in which things can be made to go
+# wrong (src/faultpoint.c).  Not for production.  `make clean` in between.
+ifeq ($(FAULT_POINTS),1)
+PG_CPPFLAGS += -DUNCACHE_FAULT_POINTS
+endif
+
 # hiredis 1.0 and later can speak TLS, in a library of its own.
 ifeq ($(shell pkg-config --exists hiredis_ssl 2>/dev/null && echo yes),yes)
 PG_CPPFLAGS += -DHAVE_HIREDIS_SSL
