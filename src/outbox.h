@@ -41,6 +41,7 @@ typedef struct OutboxWritten
 	FullTransactionId xid;
 	int			table;
 	int32		next_chunk;
+	bool		noted;			/* notes stand for some of the keys */
 	uint32		nrows;
 	uint64		nkeys;
 	ItemPointerData tid;		/* of the row, when there is just one */
