@@ -270,7 +270,7 @@ outboxnote_turn(TimestampTz now)
 
 	if (moved > 0)
 		ereport(LOG,
-				(errmsg("the outbox was over its limit: deleting all keys of %d rules", moved)));
+				(errmsg("the outbox was over its limit; all keys that %d notes stand for will be deleted", moved)));
 	retry_at = TimestampTzPlusMilliseconds(now, RETRY_MS);
 	return look ? retry_at : DT_NOEND;
 }
