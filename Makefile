@@ -32,6 +32,9 @@ PG_CPPFLAGS += -DHAVE_HIREDIS_SSL
 SHLIB_LINK += -lhiredis_ssl
 endif
 
+# Made from the Redis functions, see below.
+EXTRA_CLEAN += src/uncache_lua.h
+
 .DEFAULT_GOAL = all
 
 # These two install what they need, so they work where there is no PostgreSQL.
@@ -48,6 +51,12 @@ ifeq ($(PGXS),)
 $(error $(PG_CONFIG) does not work; install PostgreSQL's server headers, or say PG_CONFIG=/path/to/pg_config)
 endif
 include $(PGXS)
+
+# The Redis functions, as a C string.
+src/fence.o: src/uncache_lua.h
+src/uncache_lua.h: $(TOP)src/lua/uncache.lua | folder
+	(echo 'static const char uncache_lua[] ='; \
+	 sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/?/\\?/g' -e 's/^/"/' -e 's/$$/\\n"/' $<; echo ';') > $@
 
 # Debian's PostgreSQL is built without dependency tracking.
 $(OBJS): $(wildcard $(TOP)src/*.h) | folder

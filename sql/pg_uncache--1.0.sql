@@ -91,6 +91,31 @@ ALTER TABLE uncache.outbox_side ENABLE ALWAYS TRIGGER outbox_guard;
 -- ---------------------------------------------------------------------------
 
 -- ---------------------------------------------------------------------------
+-- Fenced fills
+-- ---------------------------------------------------------------------------
+
+-- One row, written by the worker at every start of the server.
+CREATE TABLE uncache.incarnation (
+	id text NOT NULL,
+	timeline int4 NOT NULL,
+	since timestamptz NOT NULL
+) USING heap;
+COMMENT ON TABLE uncache.incarnation IS
+'the life of the server within which transaction ids can be compared; for uncache.snapshot(), not for SQL';
+REVOKE ALL ON uncache.incarnation FROM PUBLIC;
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.incarnation
+	FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard();
+CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.incarnation
+	FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard();
+ALTER TABLE uncache.incarnation ENABLE ALWAYS TRIGGER outbox_guard;
+
+CREATE FUNCTION uncache.snapshot(token text) RETURNS text
+	LANGUAGE C STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'uncache_snapshot';
+COMMENT ON FUNCTION uncache.snapshot(text) IS
+'the snapshot of the calling statement, bound to the token of a miss, for FCALL uncache_set. Call it in the statement that reads the value, or in an earlier one. NULL where nothing may be stored: the token is NULL or none, the transaction has written, or uncache.fence_ttl is 0';
+
+-- ---------------------------------------------------------------------------
 -- Any SQL
 -- ---------------------------------------------------------------------------
 
@@ -195,7 +220,7 @@ COMMENT ON COLUMN uncache.stat.worker_pid IS
 COMMENT ON COLUMN uncache.stat.redis IS
 'address that the worker uses, without user and password';
 COMMENT ON COLUMN uncache.stat.transactions_delivered IS
-'transactions delivered; one of several outbox rows counts with its first row';
+'transactions delivered; one of several outbox rows counts with its first row, and what a new worker or a new Redis finds in the outbox counts under retries';
 COMMENT ON COLUMN uncache.stat.keys_delivered IS
 'keys for which Redis has answered without an error, keys found by patterns included';
 COMMENT ON COLUMN uncache.stat.keys_existed IS
@@ -203,7 +228,7 @@ COMMENT ON COLUMN uncache.stat.keys_existed IS
 COMMENT ON COLUMN uncache.stat.batches IS
 'commands with keys sent to Redis and answered';
 COMMENT ON COLUMN uncache.stat.retries IS
-'outbox rows sent again, since the connection was lost or Redis was of no use before it had answered for them';
+'outbox rows sent again: the connection was lost before the answer, or the worker or Redis has started anew, so that what was delivered before is not known';
 COMMENT ON COLUMN uncache.stat.reconnects IS
 'connections made to Redis after the first one';
 COMMENT ON COLUMN uncache.stat.waits IS

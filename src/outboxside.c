@@ -70,7 +70,6 @@ static int	ndelivered = 0;		/* rows in SIDE_DELIVERED */
 static bool look = true;		/* the table may have news */
 static bool in_progress = false;	/* it has rows of running transactions */
 static TimestampTz poll_at = 0;
-static char last_refusal[200];
 
 static HTAB *
 make_rows(void)
@@ -97,18 +96,6 @@ void
 outboxside_look(void)
 {
 	look = true;
-}
-
-void
-outboxside_note_refusal(const char *text)
-{
-	strlcpy(last_refusal, text, sizeof(last_refusal));
-}
-
-const char *
-outboxside_last_refusal(void)
-{
-	return last_refusal[0] ? last_refusal : NULL;
 }
 
 int
