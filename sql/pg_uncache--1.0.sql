@@ -89,6 +89,123 @@ ALTER TABLE uncache.outbox_side ENABLE ALWAYS TRIGGER outbox_guard;
 -- ---------------------------------------------------------------------------
 -- Rules
 -- ---------------------------------------------------------------------------
+-- A rule is a trigger that calls one of the first two functions.
+
+CREATE FUNCTION uncache.invalidate() RETURNS trigger
+	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_invalidate';
+COMMENT ON FUNCTION uncache.invalidate() IS
+'trigger function; each argument is a template. AFTER ... FOR EACH ROW: deletes the keys of the new row (INSERT), the old one (DELETE), or both (UPDATE, unless nothing has changed) after the commit. AFTER TRUNCATE ... FOR EACH STATEMENT: every key that the templates can give; one that does not begin with literal text of two letters or digits (uncache.key_prefix does not count) is refused by CREATE TRIGGER, and passed over with a WARNING by TRUNCATE. Errors: a bad template, a key over 64 KiB, more than 10000 keys of a row, not called as such a trigger';
+
+CREATE FUNCTION uncache.invalidate_columns() RETURNS trigger
+	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_invalidate_columns';
+COMMENT ON FUNCTION uncache.invalidate_columns() IS
+'trigger function; as uncache.invalidate(), but the first argument is an array literal of column names, such as {email,name}: an UPDATE counts only when one of these columns, or a rendered key, differs between the old and the new row';
+
+CREATE FUNCTION uncache.attach(rel regclass, VARIADIC templates text[]) RETURNS void
+	LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'uncache_attach';
+COMMENT ON FUNCTION uncache.attach(regclass, text[]) IS
+'makes the triggers uncache_row and uncache_truncate with these templates, enabled always, in place of those that an earlier call made; covers partitions, present and future. Shows the keys of one existing row. Needs TRIGGER on the table and EXECUTE on uncache.invalidate(), to replace a rule the owner of the table. Errors: a bad template; not a permanent table; pg_uncache is not in shared_preload_libraries';
+
+CREATE FUNCTION uncache.attach_columns(rel regclass, columns name[], VARIADIC templates text[]) RETURNS void
+	LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'uncache_attach_columns';
+COMMENT ON FUNCTION uncache.attach_columns(regclass, name[], text[]) IS
+'as uncache.attach(), but an UPDATE counts only when one of these columns, or a rendered key, differs between the old and the new row. Needs EXECUTE on uncache.invalidate_columns() too';
+
+CREATE FUNCTION uncache.detach(rel regclass) RETURNS void
+	LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'uncache_detach';
+COMMENT ON FUNCTION uncache.detach(regclass) IS
+'drops the triggers that uncache.attach() made; keys in Redis stay as they are. For the owner of the table. Errors: the table has none; it is a partition and they belong to the partitioned table';
+
+CREATE FUNCTION uncache.invalidate_table(rel regclass) RETURNS void
+	LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'uncache_invalidate_table';
+COMMENT ON FUNCTION uncache.invalidate_table(regclass) IS
+'deletes every key that the rules of a table, and of the tables below it, can give, after the transaction commits; also while uncache.enabled is off. A template that does not begin with literal text of two letters or digits is passed over with a WARNING. Errors: no rule, or none with a usable template';
+
+CREATE FUNCTION uncache.render(template text, "row" anyelement) RETURNS text[]
+	LANGUAGE C STRICT STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'uncache_render';
+COMMENT ON FUNCTION uncache.render(text, anyelement) IS
+'the keys that a template yields for a row of a table, with uncache.key_prefix: SELECT uncache.render(''user:{id}'', u) FROM users u. An empty array where the row gives no key; NULL for a NULL row. Errors: a bad template, a value that is not a row of a table, the limits of uncache.invalidate()';
+
+CREATE FUNCTION uncache.list_rules(
+	OUT relation regclass,
+	OUT trigger name,
+	OUT events text[],
+	OUT columns name[],
+	OUT templates text[],
+	OUT enabled text,
+	OUT problem text
+) RETURNS SETOF record
+	LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'uncache_list_rules';
+COMMENT ON FUNCTION uncache.list_rules() IS
+'the rules of this database, for the view uncache.rules';
+
+CREATE VIEW uncache.rules AS SELECT * FROM uncache.list_rules();
+COMMENT ON VIEW uncache.rules IS
+'the rules of this database: one row for each trigger that calls uncache.invalidate() or uncache.invalidate_columns(), without its clones on partitions';
+COMMENT ON COLUMN uncache.rules.events IS
+'for which the trigger fires: INSERT, UPDATE, DELETE, TRUNCATE';
+COMMENT ON COLUMN uncache.rules.columns IS
+'columns whose change makes an UPDATE count (attach_columns, UPDATE OF); NULL: any';
+COMMENT ON COLUMN uncache.rules.enabled IS
+'always, origin (not for changes that arrive by replication), replica (only for these) or disabled';
+COMMENT ON COLUMN uncache.rules.problem IS
+'why the rule will not do what it should; NULL: nothing is known to be wrong';
+
+REVOKE ALL ON FUNCTION
+	uncache.invalidate(),
+	uncache.invalidate_columns(),
+	uncache.attach(regclass, text[]),
+	uncache.attach_columns(regclass, name[], text[]),
+	uncache.detach(regclass),
+	uncache.invalidate_table(regclass),
+	uncache.list_rules()
+FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION uncache.list_rules() TO pg_monitor;
+GRANT SELECT ON uncache.rules TO pg_monitor;
+
+-- Keep rules whole while tables, types and functions change.
+CREATE FUNCTION uncache.ddl_end() RETURNS event_trigger
+	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_ddl_end';
+COMMENT ON FUNCTION uncache.ddl_end() IS
+'checks new rules, refuses changes that would break one, and extends TRUNCATE rules to new partitions';
+
+CREATE FUNCTION uncache.ddl_drop() RETURNS event_trigger
+	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_ddl_drop';
+COMMENT ON FUNCTION uncache.ddl_drop() IS
+'refuses to drop what a template uses; with CASCADE drops the rule, too';
+
+CREATE FUNCTION uncache.ddl_rewrite() RETURNS event_trigger
+	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_ddl_rewrite';
+COMMENT ON FUNCTION uncache.ddl_rewrite() IS
+'deletes all keys of a table whose rows ALTER TABLE rewrites';
+
+REVOKE ALL ON FUNCTION
+	uncache.ddl_end(),
+	uncache.ddl_drop(),
+	uncache.ddl_rewrite()
+FROM PUBLIC;
+
+CREATE EVENT TRIGGER uncache_ddl_end ON ddl_command_end
+	WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TRIGGER', 'CREATE SCHEMA',
+				 'CREATE FUNCTION', 'ALTER FUNCTION', 'ALTER ROUTINE', 'ALTER OPERATOR',
+				 'ALTER TYPE', 'ALTER DOMAIN', 'ALTER SCHEMA', 'ALTER COLLATION')
+	EXECUTE FUNCTION uncache.ddl_end();
+CREATE EVENT TRIGGER uncache_ddl_drop ON sql_drop
+	WHEN TAG IN ('ALTER TABLE', 'ALTER EXTENSION', 'DROP TABLE', 'DROP FUNCTION', 'DROP ROUTINE',
+				 'DROP OPERATOR', 'DROP CAST', 'DROP COLLATION', 'DROP TYPE', 'DROP DOMAIN',
+				 'DROP SCHEMA', 'DROP EXTENSION', 'DROP LANGUAGE', 'DROP OWNED')
+	EXECUTE FUNCTION uncache.ddl_drop();
+CREATE EVENT TRIGGER uncache_ddl_rewrite ON table_rewrite
+	EXECUTE FUNCTION uncache.ddl_rewrite();
+ALTER EVENT TRIGGER uncache_ddl_end ENABLE ALWAYS;
+ALTER EVENT TRIGGER uncache_ddl_drop ENABLE ALWAYS;
+ALTER EVENT TRIGGER uncache_ddl_rewrite ENABLE ALWAYS;
 
 -- ---------------------------------------------------------------------------
 -- Fenced fills
@@ -188,6 +305,10 @@ CREATE FUNCTION uncache.stat_get(
 	OUT latency_p50_ms double precision,
 	OUT latency_p99_ms double precision,
 	OUT latency_max_ms double precision,
+	OUT fence text,
+	OUT fills_stored bigint,
+	OUT fills_refused bigint,
+	OUT beats bigint,
 	OUT last_error text,
 	OUT last_error_at timestamptz,
 	OUT stats_reset timestamptz)
@@ -209,6 +330,7 @@ SELECT
 	s.outbox_rows, s.outbox_bytes,
 	clock_timestamp() - s.outbox_oldest_at AS outbox_oldest_age,
 	s.latency_p50_ms, s.latency_p99_ms, s.latency_max_ms,
+	s.fence, s.fills_stored, s.fills_refused, s.beats,
 	s.last_error, s.last_error_at, s.stats_reset
 FROM uncache.stat_get() s;
 COMMENT ON VIEW uncache.stat IS
@@ -261,6 +383,14 @@ COMMENT ON COLUMN uncache.stat.latency_p99_ms IS
 '99 percent of the deliveries took at most so many milliseconds from commit to the answer of Redis (rounded up by at most 19 percent); null before the first';
 COMMENT ON COLUMN uncache.stat.latency_max_ms IS
 'the longest delivery in milliseconds since stats_reset; null before the first';
+COMMENT ON COLUMN uncache.stat.fence IS
+'fenced fills: on; off (uncache.fence_ttl is 0); starting (every fill is refused for now); not possible (Redis is older than 7 or does not permit functions, see last_error); null without a connection';
+COMMENT ON COLUMN uncache.stat.fills_stored IS
+'fenced fills that Redis has stored since its functions were loaded, of all databases that use it';
+COMMENT ON COLUMN uncache.stat.fills_refused IS
+'fenced fills that Redis has refused since its functions were loaded, of all databases that use it';
+COMMENT ON COLUMN uncache.stat.beats IS
+'beats made since the functions were loaded: transactions that prove to standbys and old snapshots what they have seen';
 COMMENT ON COLUMN uncache.stat.last_error IS
 'last trouble with delivery; while state is no worker, why there is none';
 COMMENT ON COLUMN uncache.stat.last_error_at IS

@@ -54,12 +54,19 @@ WaitEventExtensionNew(const char *name)
 
 #if PG_VERSION_NUM < 160000
 #include "storage/buffile.h"
+#include "catalog/pg_database.h"
 #include "utils/acl.h"
 
-/* Before 16 every kind of object has a function of its own: only databases here. */
+/* Before 16 every kind of object has a function of its own: only these two here. */
 #define object_ownercheck(classid, objectid, roleid) \
-	(AssertMacro((classid) == DatabaseRelationId), \
-	 pg_database_ownercheck(objectid, roleid))
+	((classid) == DatabaseRelationId ? \
+	 pg_database_ownercheck(objectid, roleid) : \
+	 (AssertMacro((classid) == RelationRelationId), \
+	  pg_class_ownercheck(objectid, roleid)))
+
+/* Minor releases of 15 may not change the old function's signature. */
+#define EnableDisableTrigger(rel, tgname, tgparent, fires_when, skip_system, recurse, lockmode) \
+	EnableDisableTriggerNew2(rel, tgname, tgparent, fires_when, skip_system, recurse, lockmode)
 
 static inline void
 BufFileReadExact(BufFile *file, void *ptr, size_t size)

@@ -133,7 +133,7 @@ connection_note_error(const char *format,...)
 	va_start(args, format);
 	vsnprintf(error, sizeof(error), format, args);
 	va_end(args);
-	note_error(error);
+	shmem_note_error(slot, error);
 	ereport(LOG, (errmsg("%s", error)));
 }
 

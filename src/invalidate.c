@@ -14,12 +14,11 @@
 #include "fmgr.h"
 #include "utils/lsyscache.h"
 
+#include "compat.h"
 #include "invalidate.h"
 #include "pending.h"
 
-extern PGDLLEXPORT Datum uncache_invalidate_table(PG_FUNCTION_ARGS);
-
-PG_FUNCTION_INFO_V1(uncache_invalidate_table);
+SQL_FUNCTION(uncache_invalidate_table);
 
 int
 invalidate_rule(Rule *rule, int elevel)

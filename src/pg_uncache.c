@@ -24,6 +24,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
+#include "drop_notice.h"
 #include "launcher.h"
 #include "lifecycle.h"
 #include "settings.h"
@@ -47,4 +48,5 @@ _PG_init(void)
 		launcher_register();
 	}
 	lifecycle_init();
+	drop_notice_init();
 }

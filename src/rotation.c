@@ -177,9 +177,11 @@ look_for_undelivered(const DeliveryRow *row, void *arg)
 {
 	bool	   *all_delivered = arg;
 
-	if (delivered_get(row->table, &row->tid) == ROW_DELIVERED)
+	RowState	state = delivered_get(row->table, &row->tid);
+
+	if (state == ROW_DELIVERED)
 		return true;
-	if (delivered_get(row->table, &row->tid) == ROW_UNSENT)
+	if (state != ROW_SENT)
 		deliver_take(CLASS_BULK, row);
 	*all_delivered = false;
 	return false;

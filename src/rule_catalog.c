@@ -8,6 +8,8 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
@@ -123,9 +125,9 @@ rules_of_table(Oid relid)
 	return scan_triggers(Anum_pg_trigger_tgrelid, TriggerRelidNameIndexId, relid);
 }
 
-/* OIDs of the triggers that depend on a function. */
+/* OIDs of the triggers that depend on a function, "most" of them at most. */
 static List *
-triggers_of_function(Oid function)
+triggers_of_function(Oid function, int most)
 {
 	Relation	catalog = table_open(DependRelationId, AccessShareLock);
 	List	   *result = NIL;
@@ -138,7 +140,8 @@ triggers_of_function(Oid function)
 	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(function));
 	scan = systable_beginscan(catalog, DependReferenceIndexId, true, NULL, 2, keys);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	while (list_length(result) < most &&
+		   HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Form_pg_depend form = (Form_pg_depend) GETSTRUCT(tuple);
 
@@ -148,6 +151,19 @@ triggers_of_function(Oid function)
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
 	return result;
+}
+
+bool
+rules_exist(void)
+{
+	for (int by_columns = 0; by_columns <= 1; by_columns++)
+	{
+		Oid			function = rule_function(by_columns);
+
+		if (OidIsValid(function) && triggers_of_function(function, 1) != NIL)
+			return true;
+	}
+	return false;
 }
 
 List *
@@ -162,10 +178,13 @@ rules_of_database(void)
 
 		if (!OidIsValid(function))
 			continue;
-		foreach(cell, triggers_of_function(function))
-			result = list_concat(result,
-								 scan_triggers(Anum_pg_trigger_oid, TriggerOidIndexId,
-											   lfirst_oid(cell)));
+		foreach(cell, triggers_of_function(function, INT_MAX))
+		{
+			RuleInfo   *info = rule_by_trigger(lfirst_oid(cell));
+
+			if (info != NULL)
+				result = lappend(result, info);
+		}
 	}
 	return result;
 }
@@ -185,19 +204,25 @@ rule_by_name(Oid relid, const char *name)
 	return NULL;
 }
 
+RuleInfo *
+rule_by_trigger(Oid trigger)
+{
+	List	   *found = scan_triggers(Anum_pg_trigger_oid, TriggerOidIndexId, trigger);
+
+	return found == NIL ? NULL : linitial(found);
+}
+
 Oid
 rule_topmost(Oid trigger, Oid *relation)
 {
 	*relation = InvalidOid;
 	for (;;)
 	{
-		List	   *found = scan_triggers(Anum_pg_trigger_oid, TriggerOidIndexId, trigger);
-		RuleInfo   *info;
+		RuleInfo   *info = rule_by_trigger(trigger);
 
 		/* Calls our C function under another name: then it stands for itself. */
-		if (found == NIL)
+		if (info == NULL)
 			return trigger;
-		info = linitial(found);
 		*relation = info->relation;
 		if (!OidIsValid(info->parent))
 			return trigger;

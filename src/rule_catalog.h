@@ -33,12 +33,16 @@ typedef struct RuleInfo
 /* OID of uncache.invalidate() or invalidate_columns(); InvalidOid without the extension. */
 extern Oid	rule_function(bool by_columns);
 
+/* Whether the database has any rule; costs next to nothing. */
+extern bool rules_exist(void);
+
 /* Rules of one table, clones included; those of the whole database. */
 extern List *rules_of_table(Oid relid);
 extern List *rules_of_database(void);
 
-/* The rule of a table with this name, or NULL. */
+/* One rule, or NULL where there is none such. */
 extern RuleInfo *rule_by_name(Oid relid, const char *name);
+extern RuleInfo *rule_by_trigger(Oid trigger);
 
 /*
  * Up from clone to clone; *relation is then the table of that trigger, or

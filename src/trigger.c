@@ -17,6 +17,7 @@
 #include "lib/stringinfo.h"
 #include "utils/snapmgr.h"
 
+#include "compat.h"
 #include "fixed_settings.h"
 #include "invalidate.h"
 #include "pending.h"
@@ -38,11 +39,8 @@ typedef struct TextSink
 	StringInfoData text;		/* each key followed by a null byte */
 } TextSink;
 
-extern PGDLLEXPORT Datum uncache_invalidate(PG_FUNCTION_ARGS);
-extern PGDLLEXPORT Datum uncache_invalidate_columns(PG_FUNCTION_ARGS);
-
-PG_FUNCTION_INFO_V1(uncache_invalidate);
-PG_FUNCTION_INFO_V1(uncache_invalidate_columns);
+SQL_FUNCTION(uncache_invalidate);
+SQL_FUNCTION(uncache_invalidate_columns);
 
 /*
  * --------------------------------------------------------------------------

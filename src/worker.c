@@ -52,6 +52,9 @@
 static DatabaseSlot *slot;
 static MemoryContext turn_context;
 
+/* The worker before may have delivered what the first scan finds. */
+static bool first_scan = true;
+
 static WaitEventSet *wait_set = NULL;
 static uint64 wait_set_generation;
 static int	socket_position;	/* -1: none */
@@ -212,8 +215,9 @@ after_connection_event(ConnectionEvent event)
 			break;
 		case CONNECTION_MADE:
 			if (connection_is_new_server())
-				delivered_forget_all();
-			outboxscan_start_over(connection_is_new_server());
+				delivered_repeat_all();
+			outboxscan_start_over(first_scan);
+			first_scan = false;
 			outboxside_look();
 			fence_begin(connection_link());
 			break;
@@ -497,8 +501,8 @@ resend_for_fence(RedisLink *link)
 
 	if (fence_wants_resending())
 	{
-		delivered_forget_all();
-		outboxscan_start_over(true);
+		delivered_repeat_all();
+		outboxscan_start_over(false);
 		outboxside_look();
 		until = 0;
 	}

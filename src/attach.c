@@ -1,0 +1,413 @@
+/*
+ * attach.c
+ *	  uncache.attach(), attach_columns() and detach().
+ *
+ * attach makes two plain triggers, after it has made sure that they will work:
+ * uncache_row, and uncache_truncate with those templates whose keys can be found.
+ * They fire always, also for changes that arrive by replication: a subscriber has
+ * a cache too.  Nothing else is remembered anywhere.
+ *
+ * Making a trigger needs the TRIGGER privilege on the table and EXECUTE on the
+ * trigger function; dropping one, and so replacing it, needs the table's owner:
+ * just as with CREATE TRIGGER and DROP TRIGGER.  An ERROR leaves the table as it
+ * was.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rls.h"
+
+#include "attach.h"
+#include "compat.h"
+#include "fixed_settings.h"
+#include "rule_check.h"
+#include "rule_partition.h"
+#include "shmem.h"
+
+/* So many keys of the existing row are shown. */
+#define SHOWN_KEYS	10
+
+/* What attach was asked for. */
+typedef struct Attachment
+{
+	Relation	rel;
+	char	   *columns;		/* name[] literal, or NULL for attach() */
+	List	   *templates;		/* Template, compiled */
+} Attachment;
+
+SQL_FUNCTION(uncache_attach);
+SQL_FUNCTION(uncache_attach_columns);
+SQL_FUNCTION(uncache_detach);
+
+/*
+ * --------------------------------------------------------------------------
+ * Dropping
+ * --------------------------------------------------------------------------
+ */
+
+static void
+require_owner(Relation rel)
+{
+	if (!object_ownercheck(RelationRelationId, RelationGetRelid(rel), GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, RelationGetRelationName(rel));
+}
+
+/* Drop one of the two triggers; returns what it was, or NULL where there is none. */
+static RuleInfo *
+drop_attached(Relation rel, const char *name)
+{
+	RuleInfo   *info = rule_by_name(RelationGetRelid(rel), name);
+	Oid			topmost_table;
+	ObjectAddress address;
+
+	if (info == NULL)
+		return NULL;
+	require_owner(rel);
+	if (OidIsValid(info->parent))
+	{
+		(void) rule_topmost(info->trigger, &topmost_table);
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("rule \"%s\" of partition \"%s\" belongs to table \"%s\"",
+						name, RelationGetRelationName(rel), get_rel_name(topmost_table)),
+				 errhint("Attach to, or detach from, table \"%s\": it covers its partitions.",
+						 get_rel_name(topmost_table))));
+	}
+	ObjectAddressSet(address, TriggerRelationId, info->trigger);
+	performDeletion(&address, DROP_RESTRICT, 0);
+	CommandCounterIncrement();
+	return info;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Making triggers
+ * --------------------------------------------------------------------------
+ */
+
+static void
+make_trigger(Relation rel, const char *name, int16 events, bool row,
+			 bool by_columns, List *args)
+{
+	CreateTrigStmt *stmt = makeNode(CreateTrigStmt);
+	Oid			function = rule_function(by_columns);
+
+	if (!OidIsValid(function))
+		elog(ERROR, "function uncache.invalidate does not exist");
+	stmt->trigname = pstrdup(name);
+	stmt->row = row;
+	stmt->timing = TRIGGER_TYPE_AFTER;
+	stmt->events = events;
+	stmt->args = args;
+	CreateTriggerFiringOn(stmt, NULL, RelationGetRelid(rel), InvalidOid, InvalidOid,
+						  InvalidOid, function, InvalidOid, NULL, false, false,
+						  TRIGGER_FIRES_ALWAYS);
+	CommandCounterIncrement();
+}
+
+static void
+make_row_trigger(Attachment *attachment)
+{
+	List	   *args = NIL;
+	ListCell   *cell;
+
+	if (attachment->columns)
+		args = lappend(args, makeString(attachment->columns));
+	foreach(cell, attachment->templates)
+		args = lappend(args, makeString(((Template *) lfirst(cell))->text));
+	make_trigger(attachment->rel, ATTACH_ROW_TRIGGER,
+				 TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE,
+				 true, attachment->columns != NULL, args);
+}
+
+/* Of the templates whose keys can be found; without any, none. */
+static void
+make_truncate_trigger(Attachment *attachment)
+{
+	List	   *args = NIL;
+	ListCell   *cell;
+
+	foreach(cell, attachment->templates)
+	{
+		Template   *template = lfirst(cell);
+
+		if (template_keypattern(template) != NULL)
+			args = lappend(args, makeString(template->text));
+		else
+			ereport(NOTICE,
+					(errmsg("TRUNCATE of table \"%s\" will not delete the keys of template \"%s\"",
+							template->relation, template->text),
+					 errdetail("It does not begin with literal text that holds two letters or digits, by which its keys could be found.")));
+	}
+	if (args == NIL)
+		return;
+	make_trigger(attachment->rel, ATTACH_TRUNCATE_TRIGGER, TRIGGER_TYPE_TRUNCATE,
+				 false, false, args);
+	rule_cover_partitions(RelationGetRelid(attachment->rel), false);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Telling
+ * --------------------------------------------------------------------------
+ */
+
+static char *
+list_arguments(const RuleInfo *info)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < info->nargs; i++)
+		appendStringInfo(&text, "%s%s", i > 0 ? ", " : "",
+						 quote_literal_cstr(info->args[i]));
+	return text.data;
+}
+
+static void
+notice_replaced(Attachment *attachment, const RuleInfo *before)
+{
+	RuleInfo   *now = rule_by_name(RelationGetRelid(attachment->rel), ATTACH_ROW_TRIGGER);
+
+	if (before != NULL)
+		ereport(NOTICE,
+				(errmsg("replaced the rule on table \"%s\"",
+						RelationGetRelationName(attachment->rel)),
+				 errdetail("Before: %s. Now: %s.",
+						   list_arguments(before), list_arguments(now))));
+}
+
+/* Collects keys for the NOTICE. */
+typedef struct NoticeSink
+{
+	KeySink		sink;
+	StringInfoData text;
+	int			count;
+} NoticeSink;
+
+static void
+add_to_notice(KeySink *sink, const char *key, size_t len)
+{
+	NoticeSink *notice = (NoticeSink *) sink;
+
+	if (++notice->count > SHOWN_KEYS)
+		return;
+	appendStringInfo(&notice->text, "%s%s", notice->count > 1 ? ", " : "",
+					 pg_any_to_server(pnstrdup(key, len), len, PG_UTF8));
+}
+
+/* The row that SPI has read: its table's OID, and itself as a composite value. */
+static void
+render_sample(Attachment *attachment, NoticeSink *notice)
+{
+	HeapTuple	row = SPI_tuptable->vals[0];
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(attachment->rel),
+													&TTSOpsHeapTuple);
+	HeapTupleHeader header;
+	HeapTupleData tuple;
+	bool		isnull;
+	int			nest_level;
+	ListCell   *cell;
+
+	header = DatumGetHeapTupleHeader(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
+	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = DatumGetObjectId(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
+	tuple.t_data = header;
+	ExecStoreHeapTuple(&tuple, slot, false);
+	slot->tts_tableOid = tuple.t_tableOid;
+
+	nest_level = fixed_settings_begin();
+	foreach(cell, attachment->templates)
+		template_render(lfirst(cell), slot, &notice->sink);
+	fixed_settings_end(nest_level);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/* Show what an existing row gives: the quickest way to see a mistake. */
+static void
+notice_sample(Attachment *attachment)
+{
+	Relation	rel = attachment->rel;
+	NoticeSink	notice = {{add_to_notice, 0}};
+	char	   *query;
+
+	/* Who cannot read the row is not shown its keys. */
+	if (pg_class_aclcheck(RelationGetRelid(rel), GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+		return;
+	query = psprintf("SELECT t.tableoid, t FROM %s t LIMIT 1",
+					 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
+												RelationGetRelationName(rel)));
+	initStringInfo(&notice.text);
+	SPI_connect();
+	if (SPI_execute(query, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read a row of table \"%s\"", RelationGetRelationName(rel));
+	if (SPI_processed > 0)
+	{
+		render_sample(attachment, &notice);
+		if (notice.count > SHOWN_KEYS)
+			appendStringInfo(&notice.text, " and %d more", notice.count - SHOWN_KEYS);
+		if (notice.count == 0)
+			ereport(NOTICE,
+					(errmsg("a row of table \"%s\" gives no key, because of a NULL or an empty array",
+							RelationGetRelationName(rel))));
+		else
+			ereport(NOTICE,
+					(errmsg("a row of table \"%s\" gives the keys %s",
+							RelationGetRelationName(rel), notice.text.data)));
+	}
+	SPI_finish();
+}
+
+static void
+notice_children(Attachment *attachment)
+{
+	Relation	rel = attachment->rel;
+
+	if (rel->rd_rel->relkind == RELKIND_RELATION &&
+		find_inheritance_children(RelationGetRelid(rel), NoLock) != NIL)
+		ereport(NOTICE,
+				(errmsg("rows of tables that inherit from \"%s\" are not covered",
+						RelationGetRelationName(rel)),
+				 errhint("Attach to each of these tables.")));
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * The functions
+ * --------------------------------------------------------------------------
+ */
+
+/* Open a table for a change of its triggers, if the caller may do that. */
+static Relation
+open_table(Oid relid)
+{
+	Relation	rel;
+
+	if (pg_class_aclcheck(relid, GetUserId(), ACL_TRIGGER) != ACLCHECK_OK &&
+		get_rel_name(relid) != NULL)
+		aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(get_rel_relkind(relid)),
+					   get_rel_name(relid));
+	rel = try_relation_open(relid, ShareRowExclusiveLock);
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table with OID %u does not exist", relid)));
+	check_rule_table(rel);
+	return rel;
+}
+
+static void
+compile_all(Attachment *attachment, ArrayType *texts)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	int			count;
+
+	deconstruct_array(texts, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &count);
+	if (count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("no template given for table \"%s\"",
+						RelationGetRelationName(attachment->rel)),
+				 errhint("Give at least one, such as 'user:{id}'.")));
+	for (int i = 0; i < count; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("template %d for table \"%s\" is NULL", i + 1,
+							RelationGetRelationName(attachment->rel))));
+		attachment->templates =
+			lappend(attachment->templates,
+					template_compile(TextDatumGetCString(values[i]), attachment->rel, NULL));
+	}
+}
+
+static void
+attach(Oid relid, char *columns, ArrayType *templates)
+{
+	Attachment	attachment = {0};
+	RuleInfo   *before;
+	int			ncolumns;
+	ListCell   *cell;
+
+	if (Shared_state == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("uncache.attach() needs pg_uncache in shared_preload_libraries"),
+				 errhint("Append pg_uncache to shared_preload_libraries in postgresql.conf and restart the server.")));
+
+	attachment.rel = open_table(relid);
+	attachment.columns = columns;
+	if (columns)
+		(void) rule_read_columns(attachment.rel, columns, &ncolumns);
+	compile_all(&attachment, templates);
+
+	before = drop_attached(attachment.rel, ATTACH_ROW_TRIGGER);
+	drop_attached(attachment.rel, ATTACH_TRUNCATE_TRIGGER);
+	make_row_trigger(&attachment);
+	make_truncate_trigger(&attachment);
+
+	notice_replaced(&attachment, before);
+	foreach(cell, attachment.templates)
+		notice_constant(lfirst(cell));
+	notice_children(&attachment);
+	notice_sample(&attachment);
+	relation_close(attachment.rel, NoLock);
+}
+
+/* attach(rel regclass, VARIADIC templates text[]) returns void */
+Datum
+uncache_attach(PG_FUNCTION_ARGS)
+{
+	attach(PG_GETARG_OID(0), NULL, PG_GETARG_ARRAYTYPE_P(1));
+	PG_RETURN_VOID();
+}
+
+/* attach_columns(rel regclass, columns name[], VARIADIC templates text[]) returns void */
+Datum
+uncache_attach_columns(PG_FUNCTION_ARGS)
+{
+	attach(PG_GETARG_OID(0),
+		   OidOutputFunctionCall(F_ARRAY_OUT, PG_GETARG_DATUM(1)),
+		   PG_GETARG_ARRAYTYPE_P(2));
+	PG_RETURN_VOID();
+}
+
+/* detach(rel regclass) returns void */
+Datum
+uncache_detach(PG_FUNCTION_ARGS)
+{
+	Relation	rel = open_table(PG_GETARG_OID(0));
+	bool		row = drop_attached(rel, ATTACH_ROW_TRIGGER) != NULL;
+	bool		truncate = drop_attached(rel, ATTACH_TRUNCATE_TRIGGER) != NULL;
+
+	if (!row && !truncate)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("table \"%s\" has no rule that attach made",
+						RelationGetRelationName(rel)),
+				 errhint("The view uncache.rules shows all rules; one made by hand is dropped with DROP TRIGGER.")));
+	relation_close(rel, NoLock);
+	PG_RETURN_VOID();
+}

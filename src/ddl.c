@@ -1,0 +1,482 @@
+/*
+ * ddl.c
+ *	  Keeping rules whole while tables, types and functions change.
+ *
+ * Three event triggers:
+ *
+ *		sql_drop			a dropped column, function or type may have been in a
+ *							template: the command is refused, or with CASCADE the
+ *							rule goes too
+ *		ddl_command_end		the same for what was renamed or altered; new rules
+ *							are checked; new partitions get their TRUNCATE rules;
+ *							rows that came or went with a partition
+ *		table_rewrite		rows changed by a rewrite
+ *
+ * Nothing is recorded beforehand about what a template
+ * needs: after the command the rules of the tables concerned are compiled, which
+ * finds whatever broke them.  A database without rules is left after one look
+ * into pg_depend, and a table without rules after one into pg_trigger.
+ *
+ * Where event triggers do not fire (single-user mode, switched off) a rule may
+ * break: writes to its table fail then, and uncache.rules says why.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/partition.h"
+#include "catalog/pg_cast.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/event_trigger.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+
+#include "compat.h"
+#include "invalidate.h"
+#include "rule_check.h"
+#include "rule_partition.h"
+
+SQL_FUNCTION(uncache_ddl_end);
+SQL_FUNCTION(uncache_ddl_drop);
+SQL_FUNCTION(uncache_ddl_rewrite);
+
+/*
+ * --------------------------------------------------------------------------
+ * What the command did
+ * --------------------------------------------------------------------------
+ */
+
+static EventTriggerData *
+event_data(FunctionCallInfo fcinfo)
+{
+	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("this function must be called as an event trigger")));
+	return (EventTriggerData *) fcinfo->context;
+}
+
+/* The objects of a query that gives classid, objid and objsubid. */
+static List *
+read_objects(const char *query)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *result = NIL;
+
+	SPI_connect();
+	if (SPI_execute(query, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read what the command has changed");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+		ObjectAddress *object = palloc(sizeof(ObjectAddress));
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+
+		object->classId = DatumGetObjectId(SPI_getbinval(row, desc, 1, &isnull));
+		object->objectId = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
+		object->objectSubId = DatumGetInt32(SPI_getbinval(row, desc, 3, &isnull));
+		result = lappend(result, object);
+		MemoryContextSwitchTo(old);
+	}
+	SPI_finish();
+	return result;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Rules that break
+ * --------------------------------------------------------------------------
+ */
+
+static void
+refuse_command(const RuleInfo *info, const char *problem)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+			 errmsg("rule \"%s\" on table \"%s\" would no longer work",
+					info->name, get_rel_name(info->relation)),
+			 errdetail("%s", problem),
+			 errhint("Drop the rule first (uncache.detach() or DROP TRIGGER) and make it anew afterwards; a DROP with CASCADE drops it, too.")));
+}
+
+static void
+drop_rule(const RuleInfo *info, const char *problem)
+{
+	ObjectAddress address;
+
+	ereport(NOTICE,
+			(errmsg("drop cascades to rule \"%s\" on table \"%s\"",
+					info->name, get_rel_name(info->relation)),
+			 errdetail("%s", problem)));
+	ObjectAddressSet(address, TriggerRelationId, info->trigger);
+	performDeletion(&address, DROP_CASCADE, 0);
+	CommandCounterIncrement();
+}
+
+/* A clone breaks with its parent; a disabled rule may stay broken. */
+static void
+guard_rule(const RuleInfo *info, bool cascade)
+{
+	char	   *problem;
+
+	if (OidIsValid(info->parent) || info->enabled == TRIGGER_DISABLED)
+		return;
+	problem = rule_compile_problem(info, true);
+	if (problem == NULL)
+		return;
+	if (cascade)
+		drop_rule(info, problem);
+	else
+		refuse_command(info, problem);
+}
+
+static void
+guard_rules(List *rules, bool cascade)
+{
+	ListCell   *cell;
+
+	foreach(cell, rules)
+		guard_rule(lfirst(cell), cascade);
+}
+
+/* Those of a table, and of all that inherit its columns. */
+static List *
+rules_of_family(Oid relid)
+{
+	List	   *result = NIL;
+	ListCell   *cell;
+
+	if (!has_subclass(relid))
+		return rules_of_table(relid);
+	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
+		result = list_concat(result, rules_of_table(lfirst_oid(cell)));
+	return result;
+}
+
+/* Whether any template has more in its braces than names of columns. */
+static bool
+has_expressions(const RuleInfo *info)
+{
+	for (int i = 0; i < rule_ntemplates(info); i++)
+	{
+		bool		inside = false;
+
+		for (const char *p = rule_templates(info)[i]; *p; p++)
+		{
+			if (*p == '{' || *p == '}')
+				inside = *p == '{';
+			else if (inside && strchr("(:.|+-*/<>=~!@#%^&?[", *p) != NULL)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* Something that any expression may use has changed. */
+static void
+guard_expressions(const char *function, bool cascade)
+{
+	ListCell   *cell;
+
+	foreach(cell, rules_of_database())
+	{
+		RuleInfo   *info = lfirst(cell);
+		bool		concerned = has_expressions(info);
+
+		/* Of a replaced function the name is known; most rules do not have it. */
+		if (concerned && function != NULL)
+		{
+			concerned = false;
+			for (int i = 0; i < info->nargs; i++)
+				concerned |= strstr(info->args[i], function) != NULL;
+		}
+		if (concerned)
+			guard_rule(info, cascade);
+	}
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * ALTER TABLE
+ * --------------------------------------------------------------------------
+ */
+
+/* The first template that uses a column, counted from 1; 0 for none. */
+static int
+template_with_column(const RuleInfo *info, const char *name)
+{
+	AttrNumber	column = get_attnum(info->relation, name);
+	Relation	rel = relation_open(info->relation, AccessShareLock);
+	Rule	   *rule = rule_acquire_info(rel, info);
+	int			found = 0;
+
+	for (int i = rule->ntemplates; i > 0; i--)
+	{
+		Template   *template = rule->templates[i - 1];
+
+		if (template->ncolumns < 0)
+			found = i;
+		for (int c = 0; c < template->ncolumns; c++)
+		{
+			if (template->columns[c] == column)
+				found = i;
+		}
+	}
+	rule_release(rule);
+	relation_close(rel, NoLock);
+	return found;
+}
+
+/* A new type means new texts, so other keys for the same rows. */
+static void
+guard_type(Oid relid, const char *column)
+{
+	ListCell   *cell;
+
+	foreach(cell, rules_of_family(relid))
+	{
+		RuleInfo   *info = lfirst(cell);
+		int			template;
+
+		if (OidIsValid(info->parent) || info->enabled == TRIGGER_DISABLED)
+			continue;
+		template = template_with_column(info, column);
+		if (template > 0)
+			refuse_command(info,
+						   psprintf("Template \"%s\" of table \"%s\" uses column \"%s\", whose type is to be changed.",
+									rule_templates(info)[template - 1],
+									get_rel_name(info->relation), column));
+	}
+}
+
+static void
+after_alter_command(Oid relid, const AlterTableCmd *cmd)
+{
+	int			nrules;
+
+	switch (cmd->subtype)
+	{
+		case AT_AlterColumnType:
+			guard_type(relid, cmd->name);
+			break;
+		case AT_AttachPartition:
+			rule_cover_partitions(relid, false);
+			(void) invalidate_rules_of_table(relid, false, 0, &nrules);
+			break;
+		case AT_DetachPartition:
+		case AT_DetachPartitionFinalize:
+			(void) invalidate_rules_of_table(relid, false, 0, &nrules);
+			break;
+		case AT_EnableTrig:
+		case AT_EnableAlwaysTrig:
+		case AT_EnableReplicaTrig:
+		case AT_DisableTrig:
+		case AT_EnableTrigAll:
+		case AT_DisableTrigAll:
+		case AT_EnableTrigUser:
+		case AT_DisableTrigUser:
+			rule_cover_partitions(relid, true);
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+after_alter_table(Oid relid, Node *parsetree)
+{
+	List	   *rules = rules_of_family(relid);
+	ListCell   *cell;
+
+	if (rules == NIL)
+		return;
+	guard_rules(rules, false);
+	if (!IsA(parsetree, AlterTableStmt))
+		return;
+	foreach(cell, ((AlterTableStmt *) parsetree)->cmds)
+		after_alter_command(relid, lfirst(cell));
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * ddl_command_end
+ * --------------------------------------------------------------------------
+ */
+
+static void
+after_create_table(Oid relid)
+{
+	if (get_rel_relispartition(relid))
+		rule_cover_partitions(get_partition_parent(relid, false), false);
+}
+
+static void
+after_create_trigger(Oid trigger)
+{
+	RuleInfo   *info = rule_by_trigger(trigger);
+
+	if (info == NULL)
+		return;
+	if (!IsBinaryUpgrade)
+		check_new_rule(info);
+	if (TRIGGER_FOR_TRUNCATE(info->type))
+		rule_cover_partitions(info->relation, false);
+}
+
+static void
+after_object(const ObjectAddress *object, EventTriggerData *event)
+{
+	Node	   *tree = event->parsetree;
+
+	switch (object->classId)
+	{
+		case RelationRelationId:
+			if (event->tag == CMDTAG_ALTER_TABLE)
+				after_alter_table(object->objectId, tree);
+			else
+				after_create_table(object->objectId);
+			break;
+		case TriggerRelationId:
+			after_create_trigger(object->objectId);
+			break;
+		default:
+			/* A function, type, schema, operator: renamed, replaced, altered. */
+			if (IsA(tree, CreateFunctionStmt))
+				guard_expressions(strVal(llast(((CreateFunctionStmt *) tree)->funcname)), false);
+			else if (event->tag != CMDTAG_CREATE_SCHEMA)
+				guard_expressions(NULL, false);
+			break;
+	}
+}
+
+/* Commands that, as their parse tree alone shows, can touch no rule. */
+static bool
+is_harmless(EventTriggerData *event)
+{
+	Node	   *tree = event->parsetree;
+
+	if (IsA(tree, CreateStmt))
+		return ((CreateStmt *) tree)->partbound == NULL;
+	if (IsA(tree, CreateFunctionStmt))
+		return !((CreateFunctionStmt *) tree)->replace;
+	return false;
+}
+
+Datum
+uncache_ddl_end(PG_FUNCTION_ARGS)
+{
+	EventTriggerData *event = event_data(fcinfo);
+	ListCell   *cell;
+
+	if (is_harmless(event) || !rules_exist())
+		PG_RETURN_NULL();
+	foreach(cell, read_objects("SELECT classid, objid, objsubid"
+							   " FROM pg_catalog.pg_event_trigger_ddl_commands()"))
+		after_object(lfirst(cell), event);
+	PG_RETURN_NULL();
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * sql_drop
+ * --------------------------------------------------------------------------
+ */
+
+static bool
+is_cascade(Node *tree)
+{
+	ListCell   *cell;
+
+	if (IsA(tree, DropStmt))
+		return ((DropStmt *) tree)->behavior == DROP_CASCADE;
+	if (IsA(tree, DropOwnedStmt))
+		return ((DropOwnedStmt *) tree)->behavior == DROP_CASCADE;
+	if (!IsA(tree, AlterTableStmt))
+		return false;
+	foreach(cell, ((AlterTableStmt *) tree)->cmds)
+	{
+		if (((AlterTableCmd *) lfirst(cell))->behavior == DROP_CASCADE)
+			return true;
+	}
+	return false;
+}
+
+/* DROP TABLE takes functions only with CASCADE; most are without. */
+static bool
+can_drop_parts_of_templates(EventTriggerData *event)
+{
+	return event->tag != CMDTAG_DROP_TABLE || is_cascade(event->parsetree);
+}
+
+Datum
+uncache_ddl_drop(PG_FUNCTION_ARGS)
+{
+	EventTriggerData *event = event_data(fcinfo);
+	bool		cascade = is_cascade(event->parsetree);
+	bool		expressions = false;
+	ListCell   *cell;
+
+	if (!can_drop_parts_of_templates(event) || !rules_exist())
+		PG_RETURN_NULL();
+	foreach(cell, read_objects("SELECT classid, objid, objsubid"
+							   " FROM pg_catalog.pg_event_trigger_dropped_objects()"))
+	{
+		ObjectAddress *object = lfirst(cell);
+
+		if (object->classId == RelationRelationId && object->objectSubId > 0)
+			guard_rules(rules_of_family(object->objectId), cascade);
+		else if (object->classId == ProcedureRelationId ||
+				 object->classId == OperatorRelationId ||
+				 object->classId == CastRelationId ||
+				 object->classId == CollationRelationId ||
+				 (object->classId == TypeRelationId && event->tag != CMDTAG_DROP_TABLE))
+			expressions = true;
+	}
+	if (expressions)
+		guard_expressions(NULL, cascade);
+	PG_RETURN_NULL();
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * table_rewrite
+ * --------------------------------------------------------------------------
+ */
+
+/*
+ * Rows get new values without a trigger that sees them.  A rule that does not
+ * compile on the table as it will be is ddl_command_end's affair.
+ */
+Datum
+uncache_ddl_rewrite(PG_FUNCTION_ARGS)
+{
+	Oid			relid;
+	int			reason;
+	int			nrules;
+	ListCell   *cell;
+
+	(void) event_data(fcinfo);
+	relid = DatumGetObjectId(pg_event_trigger_table_rewrite_oid(fcinfo));
+	reason = DatumGetInt32(pg_event_trigger_table_rewrite_reason(fcinfo));
+	if ((reason & (AT_REWRITE_DEFAULT_VAL | AT_REWRITE_COLUMN_REWRITE)) == 0)
+		PG_RETURN_NULL();
+	foreach(cell, rules_of_table(relid))
+	{
+		if (rule_compile_problem(lfirst(cell), true) != NULL)
+			PG_RETURN_NULL();
+	}
+	(void) invalidate_rules_of_table(relid, false, 0, &nrules);
+	PG_RETURN_NULL();
+}

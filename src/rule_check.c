@@ -1,0 +1,289 @@
+/*
+ * rule_check.c
+ *	  Whether a rule works, and whether one may be made.
+ *
+ * A rule that was made is checked at once, so that a mistake shows where it is
+ * made and not in somebody's INSERT.  Later things can go wrong that no check
+ * has seen (event triggers were off, pg_restore --disable-triggers): the view
+ * uncache.rules says so.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/xact.h"
+#include "catalog/catalog.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
+#include "commands/trigger.h"
+#include "lib/stringinfo.h"
+#include "storage/lmgr.h"
+#include "utils/lsyscache.h"
+#include "utils/resowner.h"
+
+#include "attach.h"
+#include "rule_check.h"
+#include "rule_partition.h"
+
+/*
+ * --------------------------------------------------------------------------
+ * Tables
+ * --------------------------------------------------------------------------
+ */
+
+static void
+refuse_table(Relation rel, const char *what, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+			 errmsg("cannot make a rule on %s \"%s\"", what, RelationGetRelationName(rel)),
+			 errhint("%s", hint)));
+}
+
+void
+check_rule_table(Relation rel)
+{
+	switch (rel->rd_rel->relkind)
+	{
+		case RELKIND_RELATION:
+		case RELKIND_PARTITIONED_TABLE:
+			break;
+		case RELKIND_VIEW:
+		case RELKIND_MATVIEW:
+			refuse_table(rel, rel->rd_rel->relkind == RELKIND_VIEW ? "view" : "materialized view",
+						 "Make rules on the tables that the view reads.");
+			break;
+		case RELKIND_FOREIGN_TABLE:
+			refuse_table(rel, "foreign table",
+						 "Others may change its rows on the remote server, which no trigger here sees: make the rule there.");
+			break;
+		default:
+			refuse_table(rel, "relation",
+						 "Rules are made on tables and partitioned tables.");
+	}
+	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
+		refuse_table(rel, "temporary table",
+					 "Only this session sees its rows; make the rule on a permanent table.");
+	if (IsCatalogRelation(rel))
+		refuse_table(rel, "system catalog",
+					 "Make the rule on a table of your own.");
+	if (RelationGetNamespace(rel) == get_namespace_oid("uncache", true))
+		refuse_table(rel, "pg_uncache's own table",
+					 "Make the rule on a table of your own.");
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * New rules
+ * --------------------------------------------------------------------------
+ */
+
+static void
+refuse_trigger(const RuleInfo *info, const char *problem, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+			 errmsg("trigger \"%s\" on table \"%s\" %s", info->name,
+					get_rel_name(info->relation), problem),
+			 errhint("%s", hint)));
+}
+
+static void
+check_trigger_type(const RuleInfo *info)
+{
+	if (!TRIGGER_FOR_AFTER(info->type))
+		refuse_trigger(info, "does not fire after the event",
+					   "Rules are triggers with AFTER: only then the row is what will be committed.");
+	if (!TRIGGER_FOR_ROW(info->type) &&
+		(TRIGGER_FOR_INSERT(info->type) || TRIGGER_FOR_UPDATE(info->type) ||
+		 TRIGGER_FOR_DELETE(info->type)))
+		refuse_trigger(info, "does not fire for each row",
+					   "Rules for INSERT, UPDATE and DELETE are triggers with FOR EACH ROW; make one of its own for TRUNCATE.");
+}
+
+void
+notice_constant(const Template *template)
+{
+	if (template->constant)
+		ereport(NOTICE,
+				(errmsg("template \"%s\" of table \"%s\" names no column, so all rows give the same key",
+						template->text, template->relation),
+				 errhint("{{ and }} stand for literal braces; a column is written with single ones, such as {id}.")));
+}
+
+static void
+check_for_truncate(const RuleInfo *info, const Template *template)
+{
+	if (TRIGGER_FOR_TRUNCATE(info->type) && template_keypattern(template) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("template \"%s\" of table \"%s\" cannot be used for TRUNCATE",
+						template->text, template->relation),
+				 errdetail("It does not begin with literal text that holds two letters or digits, by which its keys could be found."),
+				 errhint("Put such text in front, or leave the template out of the TRUNCATE trigger.")));
+}
+
+void
+check_new_rule(const RuleInfo *info)
+{
+	Relation	rel = relation_open(info->relation, AccessShareLock);
+	Rule	   *rule;
+
+	check_rule_table(rel);
+	check_trigger_type(info);
+	rule = rule_acquire_info(rel, info);
+	rule_release(rule);
+	for (int i = 0; i < rule->ntemplates; i++)
+	{
+		check_for_truncate(info, rule->templates[i]);
+		if (TRIGGER_FOR_ROW(info->type))
+			notice_constant(rule->templates[i]);
+	}
+	relation_close(rel, NoLock);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Rules that are there
+ * --------------------------------------------------------------------------
+ */
+
+/* In a subtransaction; the lock on the table is there. */
+static ErrorData *
+try_to_compile(const RuleInfo *info)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile edata = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		Relation	rel;
+
+		MemoryContextSwitchTo(context);
+		rel = relation_open(info->relation, NoLock);
+		rule_release(rule_acquire_info(rel, info));
+		relation_close(rel, NoLock);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return edata;
+}
+
+char *
+rule_compile_problem(const RuleInfo *info, bool wait)
+{
+	ErrorData  *edata;
+
+	if (wait)
+		LockRelationOid(info->relation, AccessShareLock);
+	else if (!ConditionalLockRelationOid(info->relation, AccessShareLock))
+		return pstrdup("not checked: the table is locked");
+
+	edata = try_to_compile(info);
+	if (edata == NULL || edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
+		return NULL;
+	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		ReThrowError(edata);
+	if (edata->detail == NULL)
+		return edata->message;
+
+	/* The detail says which template, as a sentence of its own. */
+	return psprintf("%.*s: %s.", (int) strcspn(edata->detail, "\n") - 1, edata->detail,
+					edata->message);
+}
+
+static void
+add_problem(StringInfo problems, const char *problem)
+{
+	if (problems->len > 0)
+		appendStringInfoString(problems, "; ");
+	appendStringInfoString(problems, problem);
+}
+
+static void
+find_enabled_problems(const RuleInfo *info, StringInfo problems)
+{
+	if (info->enabled == TRIGGER_DISABLED)
+		add_problem(problems, "disabled");
+	else if (info->enabled == TRIGGER_FIRES_ON_REPLICA)
+		add_problem(problems, "fires for replicated changes only");
+	else if (info->enabled == TRIGGER_FIRES_ON_ORIGIN && is_attached_name(info->name))
+		add_problem(problems, "has lost ENABLE ALWAYS: changes that arrive by replication are missed");
+}
+
+static bool
+has_truncate_rule(Oid relid)
+{
+	ListCell   *cell;
+
+	foreach(cell, rules_of_table(relid))
+	{
+		RuleInfo   *info = lfirst(cell);
+
+		if (TRIGGER_FOR_TRUNCATE(info->type) && info->enabled != TRIGGER_DISABLED)
+			return true;
+	}
+	return false;
+}
+
+/* Inheritance children fire triggers of their own only. */
+static void
+find_children_problems(const RuleInfo *info, StringInfo problems)
+{
+	ListCell   *cell;
+
+	foreach(cell, find_inheritance_children(info->relation, NoLock))
+	{
+		if (rules_of_table(lfirst_oid(cell)) == NIL)
+			add_problem(problems,
+						psprintf("child table \"%s\" has no rule", get_rel_name(lfirst_oid(cell))));
+	}
+}
+
+static void
+find_table_problems(const RuleInfo *info, StringInfo problems)
+{
+	bool		partitioned = get_rel_relkind(info->relation) == RELKIND_PARTITIONED_TABLE;
+	Oid			uncovered;
+
+	if (TRIGGER_FOR_ROW(info->type) && !has_truncate_rule(info->relation))
+		add_problem(problems, "TRUNCATE deletes no keys: the table has no rule for it");
+	if (partitioned && TRIGGER_FOR_UPDATE(info->type) &&
+		(!TRIGGER_FOR_INSERT(info->type) || !TRIGGER_FOR_DELETE(info->type)))
+		add_problem(problems, "an UPDATE that moves a row to another partition is a DELETE and an INSERT, for which the rule does not fire");
+	if (partitioned && TRIGGER_FOR_TRUNCATE(info->type))
+	{
+		uncovered = rule_uncovered_partition(info->relation, info->trigger);
+		if (OidIsValid(uncovered))
+			add_problem(problems, psprintf("TRUNCATE of partition \"%s\" deletes no keys",
+										   get_rel_name(uncovered)));
+	}
+	if (!partitioned && has_subclass(info->relation))
+		find_children_problems(info, problems);
+}
+
+char *
+rule_problems(const RuleInfo *info)
+{
+	StringInfoData problems;
+	char	   *compile = rule_compile_problem(info, false);
+
+	initStringInfo(&problems);
+	find_enabled_problems(info, &problems);
+	if (compile != NULL)
+		add_problem(&problems, compile);
+	find_table_problems(info, &problems);
+	return problems.len > 0 ? problems.data : NULL;
+}

@@ -1,0 +1,33 @@
+/*
+ * rule_check.h
+ *	  Whether a rule works, and whether one may be made.
+ */
+#ifndef UNCACHE_RULE_CHECK_H
+#define UNCACHE_RULE_CHECK_H
+
+#include "rule.h"
+
+/* Raise an ERROR unless rules are possible on this relation. */
+extern void check_rule_table(Relation rel);
+
+/*
+ * Raise an ERROR for a trigger that was just made and cannot work as a rule, and
+ * a NOTICE for one that does something strange.
+ */
+extern void check_new_rule(const RuleInfo *info);
+
+/* A NOTICE for templates that name no column. */
+extern void notice_constant(const Template *template);
+
+/*
+ * Why a rule's templates do not compile now, or NULL when they do.  Raises
+ * nothing for that: it tries in a subtransaction.  What the caller has no right
+ * to call is taken for good.  Where not "wait", a table that somebody has locked
+ * is not waited for, and that is the answer.
+ */
+extern char *rule_compile_problem(const RuleInfo *info, bool wait);
+
+/* All that is wrong with a rule, for the view, or NULL. */
+extern char *rule_problems(const RuleInfo *info);
+
+#endif							/* UNCACHE_RULE_CHECK_H */
