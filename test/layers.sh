@@ -52,7 +52,8 @@ print_failure()
 	local file
 
 	echo "---- $1"
-	tail -n 300 "$2"
+	# Without what went well, and what PostgreSQL's library tells of every query.
+	grep -vE "^ok |^# (issuing|results) query|^# connect output|^# *[{}]|^#   'std|^# '" "$2" | tail -n 300
 	for file in regression.diffs output_iso/regression.diffs; do
 		[ -s $file ] && tail -n 400 $file && rm $file
 	done
