@@ -26,6 +26,12 @@ PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-field-initi
 	-Wno-sign-compare -fvisibility=hidden
 SHLIB_LINK = -lhiredis
 
+# make FAULT_POINTS=1: a library for tests, in which things can be made to go
+# wrong (src/faultpoint.c).  Not for production.  `make clean` in between.
+ifeq ($(FAULT_POINTS),1)
+PG_CPPFLAGS += -DUNCACHE_FAULT_POINTS
+endif
+
 # hiredis 1.0 and later can speak TLS, in a library of its own.
 ifeq ($(shell pkg-config --exists hiredis_ssl 2>/dev/null && echo yes),yes)
 PG_CPPFLAGS += -DHAVE_HIREDIS_SSL

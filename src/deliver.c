@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "delivered.h"
+#include "faultpoint.h"
 #include "fence.h"
 #include "item.h"
 #include "deliver.h"
@@ -477,6 +478,7 @@ command_answered(void *arg, const RedisReply *reply)
 		finish_command(command, PART_LOST);
 	else if (read_existed(command, reply, &existed))
 	{
+		FAULT_POINT("answered");
 		count_command(command, existed);
 		finish_command(command, PART_DELIVERED);
 	}
@@ -748,6 +750,8 @@ deliver_send(RedisLink *link)
 	send_from(CLASS_SMALL, SMALL_COMMANDS);
 	send_from(CLASS_BULK, BULK_COMMANDS);
 	redis_flush(link);
+	if (under_way[CLASS_SMALL] + under_way[CLASS_BULK] > 0)
+		FAULT_POINT("batch-sent");
 }
 
 void

@@ -34,6 +34,7 @@
 #include "utils/xid8.h"
 
 #include "delivered.h"
+#include "faultpoint.h"
 #include "outbox.h"
 #include "outboxscan.h"
 
@@ -264,6 +265,7 @@ outboxscan_turn(void)
 			left -= read_full_step(left);
 	}
 	outboxscan_end();
+	FAULT_POINT("scan-step");
 	pgstat_report_stat(false);
 }
 

@@ -31,6 +31,7 @@
 #include "utils/xid8.h"
 
 #include "delivered.h"
+#include "faultpoint.h"
 #include "outbox.h"
 #include "outboxscan.h"
 #include "outboxside.h"
@@ -249,8 +250,10 @@ write_turn(TimestampTz now)
 	{
 		write_changes(rel, now);
 		relation_close(rel, NoLock);
+		FAULT_POINT("side-inserted");
 	}
 	outboxscan_end();
+	FAULT_POINT("side-written");
 	forget_written();
 }
 

@@ -34,6 +34,7 @@
 
 #include "deliver.h"
 #include "delivered.h"
+#include "faultpoint.h"
 #include "outbox.h"
 #include "outboxscan.h"
 #include "outboxside.h"
@@ -235,7 +236,12 @@ try_to_empty(int table)
 	StartTransactionCommand();
 	oid = outbox_table_oid(table);
 	if (OidIsValid(oid) && ConditionalLockRelationOid(oid, ExclusiveLock))
+	{
+		FAULT_POINT("emptying-locked");
 		emptied = empty_locked(oid, table);
+	}
+	if (emptied)
+		FAULT_POINT("emptied");
 	CommitTransactionCommand();
 
 	if (emptied)

@@ -8,6 +8,7 @@
 
 #include "utils/guc.h"
 
+#include "faultpoint.h"
 #include "redisurl.h"
 #include "settings.h"
 
@@ -231,5 +232,6 @@ settings_define(bool preloaded)
 	define_fence_settings();
 	if (preloaded)
 		define_preload_settings();
+	faultpoint_define_setting();
 	MarkGUCPrefixReserved("uncache");
 }

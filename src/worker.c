@@ -34,6 +34,7 @@
 #include "connection.h"
 #include "deliver.h"
 #include "delivered.h"
+#include "faultpoint.h"
 #include "fence.h"
 #include "incarnation.h"
 #include "outbox.h"
@@ -337,6 +338,7 @@ take_ring(void)
 		if (entry == NULL)
 			break;
 		any = true;
+		FAULT_POINT("ring-taken");
 		take_entry((RingEntry *) copy);
 	}
 	return any;
