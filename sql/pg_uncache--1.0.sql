@@ -208,6 +208,31 @@ ALTER EVENT TRIGGER uncache_ddl_drop ENABLE ALWAYS;
 ALTER EVENT TRIGGER uncache_ddl_rewrite ENABLE ALWAYS;
 
 -- ---------------------------------------------------------------------------
+-- Fenced fills
+-- ---------------------------------------------------------------------------
+
+-- One row, written by the worker at every start of the server.
+CREATE TABLE uncache.incarnation (
+	id text NOT NULL,
+	timeline int4 NOT NULL,
+	since timestamptz NOT NULL
+) USING heap;
+COMMENT ON TABLE uncache.incarnation IS
+'the life of the server within which transaction ids can be compared; for uncache.snapshot(), not for SQL';
+REVOKE ALL ON uncache.incarnation FROM PUBLIC;
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.incarnation
+	FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard();
+CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.incarnation
+	FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard();
+ALTER TABLE uncache.incarnation ENABLE ALWAYS TRIGGER outbox_guard;
+
+CREATE FUNCTION uncache.snapshot(token text) RETURNS text
+	LANGUAGE C STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'uncache_snapshot';
+COMMENT ON FUNCTION uncache.snapshot(text) IS
+'the snapshot of the calling statement, bound to the token of a miss, for FCALL uncache_set. Call it in the statement that reads the value, or in an earlier one. NULL where nothing may be stored: the token is NULL or none, the transaction has written, or uncache.fence_ttl is 0';
+
+-- ---------------------------------------------------------------------------
 -- Any SQL
 -- ---------------------------------------------------------------------------
 
@@ -280,6 +305,10 @@ CREATE FUNCTION uncache.stat_get(
 	OUT latency_p50_ms double precision,
 	OUT latency_p99_ms double precision,
 	OUT latency_max_ms double precision,
+	OUT fence text,
+	OUT fills_stored bigint,
+	OUT fills_refused bigint,
+	OUT beats bigint,
 	OUT last_error text,
 	OUT last_error_at timestamptz,
 	OUT stats_reset timestamptz)
@@ -301,6 +330,7 @@ SELECT
 	s.outbox_rows, s.outbox_bytes,
 	clock_timestamp() - s.outbox_oldest_at AS outbox_oldest_age,
 	s.latency_p50_ms, s.latency_p99_ms, s.latency_max_ms,
+	s.fence, s.fills_stored, s.fills_refused, s.beats,
 	s.last_error, s.last_error_at, s.stats_reset
 FROM uncache.stat_get() s;
 COMMENT ON VIEW uncache.stat IS
@@ -312,7 +342,7 @@ COMMENT ON COLUMN uncache.stat.worker_pid IS
 COMMENT ON COLUMN uncache.stat.redis IS
 'address that the worker uses, without user and password';
 COMMENT ON COLUMN uncache.stat.transactions_delivered IS
-'transactions delivered; one of several outbox rows counts with its first row';
+'transactions delivered; one of several outbox rows counts with its first row, and what a new worker or a new Redis finds in the outbox counts under retries';
 COMMENT ON COLUMN uncache.stat.keys_delivered IS
 'keys for which Redis has answered without an error, keys found by patterns included';
 COMMENT ON COLUMN uncache.stat.keys_existed IS
@@ -320,7 +350,7 @@ COMMENT ON COLUMN uncache.stat.keys_existed IS
 COMMENT ON COLUMN uncache.stat.batches IS
 'commands with keys sent to Redis and answered';
 COMMENT ON COLUMN uncache.stat.retries IS
-'outbox rows sent again, since the connection was lost or Redis was of no use before it had answered for them';
+'outbox rows sent again: the connection was lost before the answer, or the worker or Redis has started anew, so that what was delivered before is not known';
 COMMENT ON COLUMN uncache.stat.reconnects IS
 'connections made to Redis after the first one';
 COMMENT ON COLUMN uncache.stat.waits IS
@@ -353,6 +383,14 @@ COMMENT ON COLUMN uncache.stat.latency_p99_ms IS
 '99 percent of the deliveries took at most so many milliseconds from commit to the answer of Redis (rounded up by at most 19 percent); null before the first';
 COMMENT ON COLUMN uncache.stat.latency_max_ms IS
 'the longest delivery in milliseconds since stats_reset; null before the first';
+COMMENT ON COLUMN uncache.stat.fence IS
+'fenced fills: on; off (uncache.fence_ttl is 0); starting (every fill is refused for now); not possible (Redis is older than 7 or does not permit functions, see last_error); null without a connection';
+COMMENT ON COLUMN uncache.stat.fills_stored IS
+'fenced fills that Redis has stored since its functions were loaded, of all databases that use it';
+COMMENT ON COLUMN uncache.stat.fills_refused IS
+'fenced fills that Redis has refused since its functions were loaded, of all databases that use it';
+COMMENT ON COLUMN uncache.stat.beats IS
+'beats made since the functions were loaded: transactions that prove to standbys and old snapshots what they have seen';
 COMMENT ON COLUMN uncache.stat.last_error IS
 'last trouble with delivery; while state is no worker, why there is none';
 COMMENT ON COLUMN uncache.stat.last_error_at IS

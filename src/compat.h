@@ -25,6 +25,10 @@
 	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
 	PG_FUNCTION_INFO_V1(name)
 
+#ifndef UINT64_HEX_FORMAT
+#define UINT64_HEX_FORMAT "%016" INT64_MODIFIER "x"
+#endif
+
 #if PG_VERSION_NUM < 170000
 #define MyProcNumber	(MyProc->pgprocno)
 #define INVALID_PROC_NUMBER (-1)

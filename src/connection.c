@@ -10,7 +10,8 @@
  * The log gets one line when Redis goes, one a minute while it is away, and one
  * when it is back; uncache.stat has the last error at any time.
  *
- * A PING a second finds out that Redis hangs while nothing is to be delivered;
+ * A ping about once a second (with its answer that makes less than two wake-ups a
+ * second) finds out that Redis hangs while nothing is to be delivered;
  * while the breaker is open, ten a second find out that it answers in time again.
  */
 #include "postgres.h"
@@ -25,7 +26,7 @@
 #define RETRY_FIRST_MS		50
 #define RETRY_LAST_MS		1000
 #define SUMMARY_MS			(60 * 1000)
-#define PING_MS				1000
+#define PING_MS				1200
 #define PING_BREAKER_MS		100
 
 /* Redis 6.2: what this program was tested with at the least. */
@@ -50,6 +51,10 @@ static bool new_server = false;
 
 static TimestampTz ping_at = 0;
 static bool ping_under_way = false;
+static const char *plain_ping[] = {"PING"};
+static const char **ping_argv = plain_ping;
+static int	ping_argc = 1;
+static RedisAnswer ping_answer = NULL;
 
 static char endpoint[128];
 
@@ -108,15 +113,6 @@ set_state(SlotState state)
 }
 
 static void
-note_error(const char *error)
-{
-	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	strlcpy(slot->last_error, error, sizeof(slot->last_error));
-	slot->last_error_at = GetCurrentTimestamp();
-	LWLockRelease(slot->lock);
-}
-
-static void
 note_endpoint(void)
 {
 	if (target)
@@ -128,11 +124,32 @@ note_endpoint(void)
 	LWLockRelease(slot->lock);
 }
 
+void
+connection_note_error(const char *format,...)
+{
+	char		error[256];
+	va_list		args;
+
+	va_start(args, format);
+	vsnprintf(error, sizeof(error), format, args);
+	va_end(args);
+	shmem_note_error(slot, error);
+	ereport(LOG, (errmsg("%s", error)));
+}
+
 /*
  * --------------------------------------------------------------------------
  * Pings
  * --------------------------------------------------------------------------
  */
+
+void
+connection_set_ping(const char **argv, int argc, RedisAnswer answer)
+{
+	ping_argv = argv ? argv : plain_ping;
+	ping_argc = argv ? argc : 1;
+	ping_answer = argv ? answer : NULL;
+}
 
 /* How long the last one took decides about the breaker. */
 static void
@@ -142,6 +159,8 @@ ping_answered(void *arg, const RedisReply *reply)
 	uint32		breaker = pg_atomic_read_u32(&slot->breaker);
 
 	ping_under_way = false;
+	if (ping_answer)
+		ping_answer(NULL, reply);
 	if (reply == NULL)
 		return;
 	if (redis_reply_type(reply) == REDIS_ERROR)
@@ -155,8 +174,7 @@ static void
 ping_if_due(TimestampTz now)
 {
 	static TimestampTz sent_at;
-	const char *argv[] = {"PING"};
-	size_t		lens[] = {4};
+	size_t		lens[8];
 	bool		breaker_open = pg_atomic_read_u32(&slot->breaker) != 0;
 
 	if (breaker_open)
@@ -165,7 +183,9 @@ ping_if_due(TimestampTz now)
 		return;
 	sent_at = now;
 	ping_at = TimestampTzPlusMilliseconds(now, breaker_open ? PING_BREAKER_MS : PING_MS);
-	if (redis_send(current, 1, argv, lens, ping_answered, &sent_at))
+	for (int i = 0; i < ping_argc; i++)
+		lens[i] = strlen(ping_argv[i]);
+	if (redis_send(current, ping_argc, ping_argv, lens, ping_answered, &sent_at))
 		ping_under_way = true;
 }
 
@@ -275,7 +295,7 @@ lose_link(const char *error)
 
 	strlcpy(copy, error, sizeof(copy));
 	set_state(SLOT_DOWN);
-	note_error(copy);
+	shmem_note_error(slot, copy);
 	log_down(copy, now);
 	close_link();
 

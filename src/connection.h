@@ -33,6 +33,15 @@ extern bool connection_is_new_server(void);
 /* Close, and open again with the settings of now (unless delivery is off). */
 extern void connection_reset(void);
 
+/*
+ * What to send as a ping: texts, and who is told the answer; NULL for a PING.
+ * The array must stay.
+ */
+extern void connection_set_ping(const char **argv, int argc, RedisAnswer answer);
+
+/* Set last_error, and say it in the log; for what does not end the connection. */
+extern void connection_note_error(const char *format,...) pg_attribute_printf(1, 2);
+
 /* For the wait: the socket or PGINVALID_SOCKET, its events, and the next deadline. */
 extern pgsocket connection_socket(void);
 extern uint32 connection_wanted_events(void);

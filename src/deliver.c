@@ -27,6 +27,8 @@
 #include "utils/timestamp.h"
 
 #include "delivered.h"
+#include "faultpoint.h"
+#include "fence.h"
 #include "item.h"
 #include "deliver.h"
 #include "outbox.h"
@@ -332,6 +334,8 @@ deliver_is_trouble(const RedisReply *reply, const char **why)
 		if (redis_reply_is_error(reply, codes[i].code))
 			*why = codes[i].why;
 	}
+	if (redis_reply_is_error(reply, "ERR") && strstr(text, "unction not found") != NULL)
+		*why = "the functions of pg_uncache are gone from Redis";
 	/* Not a key, but the command itself is not permitted. */
 	if (redis_reply_is_error(reply, "NOPERM") && strstr(text, "command") != NULL)
 		*why = "the Redis user may not run a command that is needed";
@@ -345,6 +349,16 @@ deliver_set_trouble(const RedisReply *reply)
 
 	if (trouble[0] == '\0' && deliver_is_trouble(reply, &why))
 		snprintf(trouble, sizeof(trouble), "%s (%.150s)", why, redis_reply_text(reply, NULL));
+}
+
+void
+deliver_note_refusal(const RedisReply *reply)
+{
+	char		message[256];
+
+	snprintf(message, sizeof(message), "Redis has refused an invalidation and is asked again: %.180s",
+			 redis_reply_text(reply, NULL));
+	shmem_note_error(slot, message);
 }
 
 const char *
@@ -435,18 +449,37 @@ count_command(Command *command, int64 existed)
 	stats_count_rule(command->rule, command->nkeys, existed);
 }
 
+/* How many keys existed: a number from UNLINK, a 0 or 1 a key from the function. */
+static bool
+read_existed(Command *command, const RedisReply *reply, int64 *existed)
+{
+	size_t		len;
+	const char *text = redis_reply_text(reply, &len);
+
+	*existed = redis_reply_integer(reply);
+	if (redis_reply_type(reply) == REDIS_INTEGER)
+		return true;
+	if (redis_reply_type(reply) != REDIS_STRING || len != command->nkeys)
+		return false;
+	for (size_t i = 0; i < len; i++)
+		*existed += text[i] == '1';
+	return true;
+}
+
 static void
 command_answered(void *arg, const RedisReply *reply)
 {
 	Command    *command = arg;
 	const char *why;
+	int64		existed;
 
 	under_way[command->class]--;
 	if (reply == NULL)
 		finish_command(command, PART_LOST);
-	else if (redis_reply_type(reply) == REDIS_INTEGER)
+	else if (read_existed(command, reply, &existed))
 	{
-		count_command(command, redis_reply_integer(reply));
+		FAULT_POINT("answered");
+		count_command(command, existed);
 		finish_command(command, PART_DELIVERED);
 	}
 	else if (redis_reply_type(reply) != REDIS_ERROR || deliver_is_trouble(reply, &why))
@@ -458,25 +491,69 @@ command_answered(void *arg, const RedisReply *reply)
 		split_command(command);
 	else
 	{
-		outboxside_note_refusal(redis_reply_text(reply, NULL));
+		deliver_note_refusal(reply);
 		finish_command(command, PART_REFUSED);
+	}
+}
+
+/* Arguments of a command under construction. */
+static struct
+{
+	int			n;
+	const char *argv[5 + 2 * COMMAND_KEYS];
+	size_t		lens[5 + 2 * COMMAND_KEYS];
+	char		xids[COMMAND_KEYS][24];
+	char		nkeys[12];
+}			arguments;
+
+static void
+add_argument(const char *bytes, size_t len)
+{
+	arguments.argv[arguments.n] = bytes;
+	arguments.lens[arguments.n++] = len;
+}
+
+static void
+add_text(const char *text)
+{
+	add_argument(text, strlen(text));
+}
+
+/* UNLINK key..., or FCALL uncache_invalidate n key... ttl incarnation xid... */
+static void
+make_arguments(Command *command)
+{
+	bool		fenced = fence_is_used();
+
+	arguments.n = 0;
+	add_text(fenced ? "FCALL" : "UNLINK");
+	if (fenced)
+	{
+		snprintf(arguments.nkeys, sizeof(arguments.nkeys), "%u", command->nkeys);
+		add_text("uncache_invalidate");
+		add_text(arguments.nkeys);
+	}
+	for (uint32 i = 0; i < command->nkeys; i++)
+		add_argument(command->keys[i].bytes, command->keys[i].len);
+	if (!fenced)
+		return;
+
+	add_text(fence_ttl_text());
+	add_text(Shared_state->incarnation);
+	for (uint32 i = 0; i < command->nkeys; i++)
+	{
+		snprintf(arguments.xids[i], sizeof(arguments.xids[i]), UINT64_FORMAT,
+				 command->keys[i].delivery->row.xid);
+		add_text(arguments.xids[i]);
 	}
 }
 
 static void
 send_command(Command *command)
 {
-	static const char *argv[1 + COMMAND_KEYS];
-	static size_t lens[1 + COMMAND_KEYS];
-
-	argv[0] = "UNLINK";
-	lens[0] = strlen("UNLINK");
-	for (uint32 i = 0; i < command->nkeys; i++)
-	{
-		argv[1 + i] = command->keys[i].bytes;
-		lens[1 + i] = command->keys[i].len;
-	}
-	if (redis_send(send_link, 1 + command->nkeys, argv, lens, command_answered, command))
+	make_arguments(command);
+	if (redis_send(send_link, arguments.n, arguments.argv, arguments.lens,
+				   command_answered, command))
 		under_way[command->class]++;
 	else
 		finish_command(command, PART_LOST);
@@ -673,6 +750,8 @@ deliver_send(RedisLink *link)
 	send_from(CLASS_SMALL, SMALL_COMMANDS);
 	send_from(CLASS_BULK, BULK_COMMANDS);
 	redis_flush(link);
+	if (under_way[CLASS_SMALL] + under_way[CLASS_BULK] > 0)
+		FAULT_POINT("batch-sent");
 }
 
 void

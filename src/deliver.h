@@ -79,6 +79,9 @@ extern TimestampTz deliver_last_of_table(int table);	/* last delivered; 0: never
 extern void deliver_part_done(Delivery *delivery, PartOutcome outcome,
 							  const PackedItem *item);
 
+/* Show in uncache.stat what Redis said when it refused an item. */
+extern void deliver_note_refusal(const RedisReply *reply);
+
 /* A reply that means "Redis as a whole is of no use now"; *why says it. */
 extern bool deliver_is_trouble(const RedisReply *reply, const char **why);
 

@@ -145,11 +145,30 @@ delivered_forget_table(int table)
 	dsa_trim(area);
 }
 
-void
-delivered_forget_all(void)
+/* ROW_DELIVERED becomes ROW_TO_REPEAT in four rows at a time. */
+static void
+repeat_segment(uint8 *bits)
 {
-	for (int t = 0; t < OUTBOX_TABLES; t++)
-		delivered_forget_table(t);
+	for (int i = 0; i < PAGES_PER_SEGMENT * BYTES_PER_PAGE; i++)
+		bits[i] |= (bits[i] & 0xAA) >> 1;
+}
+
+void
+delivered_repeat_all(void)
+{
+	for (int i = 0; i < OUTBOX_TABLES * DIRECTORIES; i++)
+	{
+		Directory  *directory = follow(area, &root->directories[i / DIRECTORIES][i % DIRECTORIES],
+									   0, false);
+
+		for (int s = 0; directory != NULL && s < SEGMENTS_PER_DIRECTORY; s++)
+		{
+			uint8	   *segment = follow(area, &directory->segments[s], 0, false);
+
+			if (segment != NULL)
+				repeat_segment(segment);
+		}
+	}
 }
 
 DeliveredView *

@@ -20,6 +20,7 @@ typedef enum RowState
 	ROW_UNSENT = 0,
 	ROW_SENT = 1,				/* the worker holds it, or Redis has not answered */
 	ROW_DELIVERED = 2,
+	ROW_TO_REPEAT = 3,			/* was delivered, to a Redis that forgot it */
 } RowState;
 
 /* For the worker of the slot, once, outside of a transaction. */
@@ -28,9 +29,11 @@ extern void delivered_create(DatabaseSlot *slot);
 extern RowState delivered_get(int table, const ItemPointerData *tid);
 extern void delivered_set(int table, const ItemPointerData *tid, RowState state);
 
-/* Forget a table that is empty now; forget what was delivered or sent anywhere. */
+/* Forget a table that is empty now. */
 extern void delivered_forget_table(int table);
-extern void delivered_forget_all(void);
+
+/* What was delivered is to be sent again.  Nothing may be under way. */
+extern void delivered_repeat_all(void);
 
 /*
  * For the views.  NULL: nothing is known to be delivered.  The view may lag behind

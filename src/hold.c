@@ -43,34 +43,31 @@
 #define INSIST_AFTER_MS	1000
 #define GIVE_UP_AFTER_MS 5000
 
-typedef struct Hold
-{
-	DatabaseSlot *slot;
-	Oid			dboid;
-	bool		dropped;
-} Hold;
+/*
+ * Numbers of the slots that this transaction holds, -1 where a database had none; in
+ * TopTransactionContext.
+ */
+static List *held_slots = NIL;
 
-/* Of this transaction, in TopTransactionContext. */
-static List *holds = NIL;
-
-/* Not to be interrupted between writing down the hold and counting it. */
+/*
+ * Room to write the hold down is made before it counts, so that nothing can fail in
+ * between.  Returns NULL where the database is not served.
+ */
 static DatabaseSlot *
 take_hold(Oid dboid)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-	Hold	   *hold = palloc0(sizeof(Hold));
 	DatabaseSlot *slot;
 
-	holds = lappend(holds, hold);
+	held_slots = lappend_int(held_slots, -1);
 	MemoryContextSwitchTo(old);
 
 	LWLockAcquire(Shared_state->lock, LW_EXCLUSIVE);
 	slot = shmem_find_slot(dboid);
 	if (slot != NULL)
 	{
-		hold->slot = slot;
-		hold->dboid = dboid;
 		slot->holds++;
+		llast_int(held_slots) = slot - Shared_state->slots;
 		pg_atomic_write_u32(&slot->restart_requested, 1);
 	}
 	LWLockRelease(Shared_state->lock);
@@ -130,48 +127,22 @@ hold_database(Oid dboid, LOCKMODE mode)
 	wait_until_gone(slot);
 }
 
-void
-hold_database_dropped(Oid dboid)
-{
-	ListCell   *lc;
-
-	foreach(lc, holds)
-	{
-		Hold	   *hold = lfirst(lc);
-
-		if (hold->slot != NULL && hold->dboid == dboid)
-			hold->dropped = true;
-	}
-}
-
-static void
-release(const Hold *hold, bool committed)
-{
-	LWLockAcquire(Shared_state->lock, LW_EXCLUSIVE);
-	Assert(hold->slot->holds > 0);
-	hold->slot->holds--;
-	if (committed && hold->dropped &&
-		pg_atomic_read_u32(&hold->slot->dboid) == hold->dboid)
-		shmem_slot_assign(hold->slot, InvalidOid);
-	LWLockRelease(Shared_state->lock);
-}
-
 /* In COMMIT nothing may fail: no allocation, no heavyweight lock. */
 static void
-release_all(bool committed)
+release_all(void)
 {
 	ListCell   *lc;
 
-	if (holds == NIL)
+	if (held_slots == NIL)
 		return;
-	foreach(lc, holds)
+	LWLockAcquire(Shared_state->lock, LW_EXCLUSIVE);
+	foreach(lc, held_slots)
 	{
-		const Hold *hold = lfirst(lc);
-
-		if (hold->slot != NULL)
-			release(hold, committed);
+		if (lfirst_int(lc) >= 0)
+			shmem_slot(lfirst_int(lc))->holds--;
 	}
-	holds = NIL;
+	LWLockRelease(Shared_state->lock);
+	held_slots = NIL;
 	shmem_wake_launcher();
 }
 
@@ -181,11 +152,9 @@ on_xact_end(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			release_all(true);
-			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
-			release_all(false);
+			release_all();
 			break;
 		case XACT_EVENT_PRE_COMMIT:
 		case XACT_EVENT_PRE_PREPARE:

@@ -19,7 +19,4 @@ extern void hold_init(void);
  */
 extern void hold_database(Oid dboid, LOCKMODE mode);
 
-/* A held database will be gone at commit, and its slot is free then. */
-extern void hold_database_dropped(Oid dboid);
-
 #endif							/* UNCACHE_HOLD_H */

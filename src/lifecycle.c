@@ -38,7 +38,6 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
-#include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
@@ -67,7 +66,6 @@ static Due	due;
 
 static ProcessUtility_hook_type next_utility = NULL;
 static object_access_hook_type next_object_access = NULL;
-
 
 /*
  * --------------------------------------------------------------------------
@@ -244,43 +242,42 @@ has_option(List *options, const char *name)
  * disturb its worker either; such a command fails, or copies a template, and
  * templates are not served.
  */
-static Oid
+static void
 hold_named(const char *name, LOCKMODE mode)
 {
 	Oid			dboid = get_database_oid(name, true);
 
 	if (!OidIsValid(dboid) ||
 		!object_ownercheck(DatabaseRelationId, dboid, GetUserId()))
-		return InvalidOid;
+		return;
 	/* Of the commands only CREATE DATABASE may name the current database. */
 	if (dboid == MyDatabaseId && mode == AccessExclusiveLock)
-		return InvalidOid;
+		return;
 	hold_database(dboid, mode);
-	return dboid;
 }
 
-/* Returns the database that was held, if any. */
-static Oid
+static void
 before_command(Node *stmt)
 {
 	switch (nodeTag(stmt))
 	{
 		case T_DropdbStmt:
-			return hold_named(((DropdbStmt *) stmt)->dbname, AccessExclusiveLock);
+			hold_named(((DropdbStmt *) stmt)->dbname, AccessExclusiveLock);
+			break;
 		case T_RenameStmt:
 			if (((RenameStmt *) stmt)->renameType == OBJECT_DATABASE)
-				return hold_named(((RenameStmt *) stmt)->subname, AccessExclusiveLock);
+				hold_named(((RenameStmt *) stmt)->subname, AccessExclusiveLock);
 			break;
 		case T_AlterDatabaseStmt:
 			if (has_option(((AlterDatabaseStmt *) stmt)->options, "tablespace"))
-				return hold_named(((AlterDatabaseStmt *) stmt)->dbname, AccessExclusiveLock);
+				hold_named(((AlterDatabaseStmt *) stmt)->dbname, AccessExclusiveLock);
 			break;
 		case T_CreatedbStmt:
-			return hold_named(template_of((CreatedbStmt *) stmt), ShareLock);
+			hold_named(template_of((CreatedbStmt *) stmt), ShareLock);
+			break;
 		default:
 			break;
 	}
-	return InvalidOid;
 }
 
 /*
@@ -334,14 +331,10 @@ database_created(CreatedbStmt *stmt)
 }
 
 static void
-after_command(Node *stmt, Oid held)
+after_command(Node *stmt)
 {
 	switch (nodeTag(stmt))
 	{
-		case T_DropdbStmt:
-			if (OidIsValid(held))
-				hold_database_dropped(held);
-			break;
 		case T_CreatedbStmt:
 			database_created((CreatedbStmt *) stmt);
 			break;
@@ -418,15 +411,16 @@ on_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	Node	   *stmt = pstmt->utilityStmt;
 	bool		watched = is_watched(stmt);
 	bool		prepared = Shared_state != NULL && finishes_prepared(stmt);
-	Oid			held = watched ? before_command(stmt) : InvalidOid;
 
+	if (watched)
+		before_command(stmt);
 	if (next_utility)
 		next_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 	else
 		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 
 	if (watched)
-		after_command(stmt, held);
+		after_command(stmt);
 	if (prepared)
 		prepared_finished();
 }

@@ -34,6 +34,7 @@
 #include "utils/xid8.h"
 
 #include "delivered.h"
+#include "faultpoint.h"
 #include "outbox.h"
 #include "outboxscan.h"
 
@@ -126,10 +127,11 @@ static bool
 take_if_unsent(const DeliveryRow *row, void *arg)
 {
 	bool	   *again = arg;
+	RowState	state = delivered_get(row->table, &row->tid);
 	DeliveryRow copy = *row;
 
-	copy.again = *again;
-	if (delivered_get(row->table, &row->tid) == ROW_UNSENT)
+	copy.again = *again || state == ROW_TO_REPEAT;
+	if (state == ROW_UNSENT || state == ROW_TO_REPEAT)
 		deliver_take(CLASS_BULK, &copy);
 	return true;
 }
@@ -263,6 +265,7 @@ outboxscan_turn(void)
 			left -= read_full_step(left);
 	}
 	outboxscan_end();
+	FAULT_POINT("scan-step");
 	pgstat_report_stat(false);
 }
 
@@ -283,10 +286,12 @@ discard_row(const DeliveryRow *row, void *arg)
 {
 	uint64	   *transactions = arg;
 
-	if (delivered_get(row->table, &row->tid) == ROW_UNSENT)
+	RowState	state = delivered_get(row->table, &row->tid);
+
+	if (state == ROW_UNSENT || state == ROW_TO_REPEAT)
 	{
 		delivered_set(row->table, &row->tid, ROW_DELIVERED);
-		if (row->chunk == 0)
+		if (state == ROW_UNSENT && row->chunk == 0)
 			(*transactions)++;
 	}
 	return true;

@@ -31,6 +31,7 @@
 #include "utils/xid8.h"
 
 #include "delivered.h"
+#include "faultpoint.h"
 #include "outbox.h"
 #include "outboxscan.h"
 #include "outboxside.h"
@@ -70,7 +71,6 @@ static int	ndelivered = 0;		/* rows in SIDE_DELIVERED */
 static bool look = true;		/* the table may have news */
 static bool in_progress = false;	/* it has rows of running transactions */
 static TimestampTz poll_at = 0;
-static char last_refusal[200];
 
 static HTAB *
 make_rows(void)
@@ -97,18 +97,6 @@ void
 outboxside_look(void)
 {
 	look = true;
-}
-
-void
-outboxside_note_refusal(const char *text)
-{
-	strlcpy(last_refusal, text, sizeof(last_refusal));
-}
-
-const char *
-outboxside_last_refusal(void)
-{
-	return last_refusal[0] ? last_refusal : NULL;
 }
 
 int
@@ -262,8 +250,10 @@ write_turn(TimestampTz now)
 	{
 		write_changes(rel, now);
 		relation_close(rel, NoLock);
+		FAULT_POINT("side-inserted");
 	}
 	outboxscan_end();
+	FAULT_POINT("side-written");
 	forget_written();
 }
 

@@ -16,10 +16,6 @@ extern void outboxside_init(void);
 /* Redis has refused these items of a row: keep them, and try again later. */
 extern void outboxside_refused(const DeliveryRow *row, const char *items, uint32 len);
 
-/* What Redis said; for uncache.stat. */
-extern void outboxside_note_refusal(const char *text);
-extern const char *outboxside_last_refusal(void);
-
 /* A row of the side table is finished: delivered, or lost. */
 extern void outboxside_finished(const ItemPointerData *tid, bool delivered);
 

@@ -26,6 +26,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "fence.h"
 #include "keypattern.h"
 #include "outboxside.h"
 #include "patternscan.h"
@@ -75,6 +76,7 @@ static TimestampTz next_pass_at = 0;
 static RedisLink *pass_link;
 
 static void send_scan(void);
+static void end_pass_if_done(void);
 
 void
 patternscan_init(DatabaseSlot *my_slot)
@@ -190,6 +192,23 @@ choose_match(void)
 	return glob_for_head(head, len);
 }
 
+/* No token of before the pass is good any more; only now it may begin. */
+static void
+tokens_are_void(bool ok, const RedisReply *reply)
+{
+	if (!running)
+		return;
+	if (ok)
+		send_scan();
+	else
+	{
+		pass_lost = true;
+		if (reply)
+			deliver_set_trouble(reply);
+	}
+	end_pass_if_done();
+}
+
 static void
 begin_pass(void)
 {
@@ -225,7 +244,10 @@ begin_pass(void)
 		unlinks = 0;
 		pass_lost = false;
 		pass_began = GetCurrentTimestamp();
-		send_scan();
+		if (!fence_is_used())
+			send_scan();
+		else if (!fence_new_epoch(pass_link, tokens_are_void))
+			pass_lost = true;
 	}
 	MemoryContextSwitchTo(old_context);
 }
@@ -280,7 +302,7 @@ note_error(const RedisReply *reply, PassPattern *pattern)
 		pass_lost = true;
 		return;
 	}
-	outboxside_note_refusal(redis_reply_text(reply, NULL));
+	deliver_note_refusal(reply);
 	for (PassPattern *p = patterns; p; p = p->next)
 	{
 		if (pattern == NULL || p == pattern)

@@ -3,9 +3,9 @@
  *	  The slots and their workers, as the launcher sees them.
  *
  * A place is the launcher's own knowledge of the slot with the same number.  Slots
- * are given by the launcher.  They are freed by it when their database is gone, by a
- * worker that finds its database without the extension, and by DROP DATABASE; the
- * place is empty only once the slot's worker is gone too.
+ * are given by the launcher.  They are freed by it when their database is gone, and by
+ * a worker that finds its database without the extension; the place is empty only once
+ * the slot's worker is gone too.
  *
  * A worker that ends is started again: at once when it was asked to end, otherwise
  * after a pause that grows as long as it keeps failing.

@@ -34,6 +34,7 @@
 
 #include "deliver.h"
 #include "delivered.h"
+#include "faultpoint.h"
 #include "outbox.h"
 #include "outboxscan.h"
 #include "outboxside.h"
@@ -177,9 +178,11 @@ look_for_undelivered(const DeliveryRow *row, void *arg)
 {
 	bool	   *all_delivered = arg;
 
-	if (delivered_get(row->table, &row->tid) == ROW_DELIVERED)
+	RowState	state = delivered_get(row->table, &row->tid);
+
+	if (state == ROW_DELIVERED)
 		return true;
-	if (delivered_get(row->table, &row->tid) == ROW_UNSENT)
+	if (state != ROW_SENT)
 		deliver_take(CLASS_BULK, row);
 	*all_delivered = false;
 	return false;
@@ -233,7 +236,12 @@ try_to_empty(int table)
 	StartTransactionCommand();
 	oid = outbox_table_oid(table);
 	if (OidIsValid(oid) && ConditionalLockRelationOid(oid, ExclusiveLock))
+	{
+		FAULT_POINT("emptying-locked");
 		emptied = empty_locked(oid, table);
+	}
+	if (emptied)
+		FAULT_POINT("emptied");
 	CommitTransactionCommand();
 
 	if (emptied)

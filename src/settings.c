@@ -8,6 +8,7 @@
 
 #include "utils/guc.h"
 
+#include "faultpoint.h"
 #include "redisurl.h"
 #include "settings.h"
 
@@ -20,6 +21,7 @@ int			setting_wait_max_keys = 10000;
 bool		setting_delivery = true;
 int			setting_on_truncate = ON_TRUNCATE_PATTERN;
 int			setting_redeliver_window = 60;
+int			setting_fence_ttl = 0;
 int			setting_connect_timeout = 1000;
 int			setting_command_timeout = 1000;
 bool		setting_enabled = true;
@@ -191,6 +193,18 @@ define_delivery_settings(void)
 }
 
 static void
+define_fence_settings(void)
+{
+	DefineCustomIntVariable("uncache.fence_ttl",
+							"How long the fence of a key is remembered in Redis.",
+							"0 turns fenced fills off. Five minutes are recommended.",
+							&setting_fence_ttl,
+							0, 0, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+}
+
+static void
 define_preload_settings(void)
 {
 	DefineCustomIntVariable("uncache.ring_size",
@@ -215,7 +229,9 @@ settings_define(bool preloaded)
 	define_connection_settings();
 	define_rule_settings();
 	define_delivery_settings();
+	define_fence_settings();
 	if (preloaded)
 		define_preload_settings();
+	faultpoint_define_setting();
 	MarkGUCPrefixReserved("uncache");
 }

@@ -29,6 +29,7 @@ extern int	setting_wait_max_keys;
 extern bool setting_delivery;
 extern int	setting_on_truncate;	/* OnTruncate */
 extern int	setting_redeliver_window;	/* s */
+extern int	setting_fence_ttl;	/* ms; 0: no fence */
 extern int	setting_connect_timeout;	/* ms */
 extern int	setting_command_timeout;	/* ms */
 extern bool setting_enabled;

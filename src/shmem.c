@@ -7,7 +7,9 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
+#include "utils/timestamp.h"
 
+#include "incarnation.h"
 #include "settings.h"
 #include "shmem.h"
 
@@ -94,6 +96,10 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	pg_atomic_init_u64(&slot->discard_drawn, 0);
 	pg_atomic_init_u64(&slot->discard_done, 0);
 	pg_atomic_init_u64(&slot->discarded, 0);
+	pg_atomic_init_u32(&slot->fence.state, FENCE_UNKNOWN);
+	pg_atomic_init_u64(&slot->fence.stored, 0);
+	pg_atomic_init_u64(&slot->fence.refused, 0);
+	pg_atomic_init_u64(&slot->fence.beats, 0);
 	stats_init(&slot->stats);
 }
 
@@ -121,6 +127,7 @@ init_shared(Shared *shared)
 		pg_atomic_init_u32(&shared->requests[i], InvalidOid);
 	pg_atomic_init_u32(&shared->look_everywhere, 0);
 	pg_atomic_init_u64(&shared->probed, 0);
+	incarnation_draw(shared);
 	shared->dsa_tranche = LWLockNewTrancheId();
 	shared->nslots = setting_max_database_workers;
 	shared->nwaitslots = MaxBackends;
@@ -188,6 +195,15 @@ shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
 	stats_init(&slot->stats);
 	if (OidIsValid(before) && before != dboid)
 		stats_forget_database(before);
+}
+
+void
+shmem_note_error(DatabaseSlot *slot, const char *error)
+{
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	strlcpy(slot->last_error, error, sizeof(slot->last_error));
+	slot->last_error_at = GetCurrentTimestamp();
+	LWLockRelease(slot->lock);
 }
 
 DatabaseSlot *

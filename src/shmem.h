@@ -59,6 +59,27 @@ typedef enum WorkerSleep
 	WORKER_SLEEPS,
 } WorkerSleep;
 
+/* Whether fenced fills are possible; uncache.stat shows it as "fence". */
+typedef enum FenceState
+{
+	FENCE_UNKNOWN,				/* the node has not been asked yet */
+	FENCE_LOADING,				/* its functions are being loaded */
+	FENCE_NONE,					/* no functions there: keys are deleted with UNLINK */
+	FENCE_IMPOSSIBLE,			/* asked for, but the node can't; likewise */
+	FENCE_NO_EPOCH,				/* functions there, but every fill is refused */
+	FENCE_SETTING,				/* likewise, an epoch is under way */
+	FENCE_ON,
+} FenceState;
+
+/* What the worker knows of the node's fence, from its last status. */
+typedef struct FenceStatus
+{
+	pg_atomic_uint32 state;		/* FenceState */
+	pg_atomic_uint64 stored;	/* fills, since the functions were loaded */
+	pg_atomic_uint64 refused;
+	pg_atomic_uint64 beats;
+} FenceStatus;
+
 typedef struct DatabaseSlot
 {
 	/* The launcher writes these under Shared->lock; readable without it. */
@@ -125,6 +146,7 @@ typedef struct DatabaseSlot
 	dsa_handle	delivered_area;
 	dsa_pointer delivered_root;
 
+	FenceStatus fence;			/* worker writes */
 	SlotStats	stats;
 } DatabaseSlot;
 
@@ -162,6 +184,8 @@ typedef struct Shared
 	pg_atomic_uint32 look_everywhere;	/* requests[] ran over */
 	/* Answer of the last probe (probe.c), which writes it: dboid * 2 + found. */
 	pg_atomic_uint64 probed;
+	char		incarnation[17];	/* hexadecimal; see incarnation.h */
+	bool		after_clean_shutdown;	/* is how this incarnation began */
 	int			dsa_tranche;	/* of the workers' delivered maps */
 	int			nslots;
 	int			nwaitslots;
@@ -186,6 +210,9 @@ extern DatabaseSlot *shmem_slot(int i);
 
 /* Make a slot serve a database, or nobody; the caller holds Shared->lock. */
 extern void shmem_slot_assign(DatabaseSlot *slot, Oid dboid);
+
+/* For a worker: what uncache.stat is to show as the last error, as of now. */
+extern void shmem_note_error(DatabaseSlot *slot, const char *error);
 
 extern WaitSlot *shmem_my_wait_slot(void);
 

@@ -25,7 +25,7 @@ typedef struct SlotStats
 	pg_atomic_uint64 keys;		/* delivered */
 	pg_atomic_uint64 keys_existed;	/* of these, removed from Redis */
 	pg_atomic_uint64 batches;	/* commands that delivered */
-	pg_atomic_uint64 retries;	/* rows lost with a connection, to be sent again */
+	pg_atomic_uint64 retries;	/* rows sent again, or perhaps again */
 	pg_atomic_uint64 reconnects;
 	pg_atomic_uint64 waits;		/* backends count the next three */
 	pg_atomic_uint64 wait_timeouts;

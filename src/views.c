@@ -22,6 +22,7 @@
 #include "utils/xid8.h"
 
 #include "backlog.h"
+#include "settings.h"
 #include "shmem.h"
 #include "stats.h"
 #include "waiters.h"
@@ -32,7 +33,7 @@ SQL_FUNCTION(uncache_stat_reset);
 SQL_FUNCTION(uncache_backlog_get);
 
 /* Columns of stat_get(), stat_rules_get() and backlog_get(). */
-#define STAT_COLUMNS	27
+#define STAT_COLUMNS	31
 #define RULE_COLUMNS	4
 #define BACKLOG_COLUMNS	4
 
@@ -228,6 +229,42 @@ put_latencies(Row *row, SlotStats *stats)
  * uncache.stat_get() returns record: the one row of uncache.stat, with the time
  * of the oldest undelivered row in place of its age.
  */
+static const char *
+fence_name(FenceState state)
+{
+	switch (state)
+	{
+		case FENCE_UNKNOWN:
+		case FENCE_LOADING:
+		case FENCE_SETTING:
+			return "starting";
+		case FENCE_NONE:
+			return "off";
+		case FENCE_IMPOSSIBLE:
+			return "not possible";
+		case FENCE_NO_EPOCH:
+			return setting_fence_ttl > 0 ? "starting" : "off";
+		case FENCE_ON:
+			return "on";
+	}
+	return NULL;
+}
+
+static void
+put_fence(Row *row, DatabaseSlot *slot, Worker *worker)
+{
+	if (slot == NULL || worker->state != SLOT_CONNECTED)
+	{
+		for (int i = 0; i < 4; i++)
+			put_null(row);
+		return;
+	}
+	put_text(row, fence_name(pg_atomic_read_u32(&slot->fence.state)));
+	put_count(row, &slot->fence.stored);
+	put_count(row, &slot->fence.refused);
+	put_count(row, &slot->fence.beats);
+}
+
 Datum
 uncache_stat_get(PG_FUNCTION_ARGS)
 {
@@ -250,6 +287,7 @@ uncache_stat_get(PG_FUNCTION_ARGS)
 	put_delivery(&row, stats, &worker);
 	put_outbox(&row);
 	put_latencies(&row, stats);
+	put_fence(&row, slot, &worker);
 	put_text(&row, worker.last_error);
 	put_time(&row, worker.last_error_at);
 	put_time(&row, slot == NULL ? 0 : (TimestampTz) pg_atomic_read_u64(&stats->reset_at));

@@ -15,6 +15,7 @@
 
 #include "miscadmin.h"
 
+#include "faultpoint.h"
 #include "shmem.h"
 #include "waiters.h"
 
@@ -47,8 +48,10 @@ row_delivered_to(int proc, uint64 xid)
 {
 	WaitSlot   *wait = &Shared_state->wait_slots[proc];
 
-	if (is_waiting_for(wait, xid) &&
-		pg_atomic_sub_fetch_u32(&wait->rows_left, 1) == 0)
+	if (!is_waiting_for(wait, xid))
+		return;
+	FAULT_POINT("waiter-found");
+	if (pg_atomic_sub_fetch_u32(&wait->rows_left, 1) == 0)
 		end_wait(proc, WAIT_ANSWERED);
 }
 

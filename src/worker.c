@@ -34,6 +34,9 @@
 #include "connection.h"
 #include "deliver.h"
 #include "delivered.h"
+#include "faultpoint.h"
+#include "fence.h"
+#include "incarnation.h"
 #include "outbox.h"
 #include "outboxscan.h"
 #include "outboxside.h"
@@ -49,6 +52,9 @@
 
 static DatabaseSlot *slot;
 static MemoryContext turn_context;
+
+/* The worker before may have delivered what the first scan finds. */
+static bool first_scan = true;
 
 static WaitEventSet *wait_set = NULL;
 static uint64 wait_set_generation;
@@ -149,6 +155,14 @@ give_slot_back(void)
 }
 
 static void
+make_incarnation_known(void)
+{
+	outboxscan_begin();
+	incarnation_adopt();
+	outboxscan_end();
+}
+
+static void
 start_up(Datum arg)
 {
 	pqsignal(SIGTERM, die);
@@ -174,6 +188,8 @@ start_up(Datum arg)
 	outboxscan_init(slot);
 	outboxside_init();
 	rotation_init(slot);
+	fence_init(slot);
+	make_incarnation_known();
 }
 
 /*
@@ -200,11 +216,14 @@ after_connection_event(ConnectionEvent event)
 			break;
 		case CONNECTION_MADE:
 			if (connection_is_new_server())
-				delivered_forget_all();
-			outboxscan_start_over(connection_is_new_server());
+				delivered_repeat_all();
+			outboxscan_start_over(first_scan);
+			first_scan = false;
 			outboxside_look();
+			fence_begin(connection_link());
 			break;
 		case CONNECTION_LOST:
+			fence_forget();
 			deliver_forget_unsent();
 			throw_ring_away();
 			waiters_give_up(MyDatabaseId);
@@ -224,6 +243,7 @@ reload(void)
 	char	   *url = pstrdup(setting_redis_url);
 	char	   *file = pstrdup(setting_redis_password_file);
 	bool		delivery = setting_delivery;
+	int			fence_ttl = setting_fence_ttl;
 
 	ProcessConfigFile(PGC_SIGHUP);
 	force_settings();
@@ -234,6 +254,8 @@ reload(void)
 		connection_reset();
 		after_connection_event(CONNECTION_LOST);
 	}
+	else if (fence_ttl != setting_fence_ttl && connection_link() != NULL)
+		fence_change(connection_link());
 }
 
 static void
@@ -242,7 +264,7 @@ discard_if_asked(void)
 	uint64		drawn = pg_atomic_read_u64(&slot->discard_drawn);
 	uint64		transactions;
 
-	if (drawn == pg_atomic_read_u64(&slot->discard_done))
+	if (drawn == pg_atomic_read_u64(&slot->discard_done) || fence_holds_transaction())
 		return;
 	transactions = outboxscan_discard() + outboxside_discard();
 	pg_atomic_fetch_add_u64(&slot->discarded, transactions);
@@ -316,6 +338,7 @@ take_ring(void)
 		if (entry == NULL)
 			break;
 		any = true;
+		FAULT_POINT("ring-taken");
 		take_entry((RingEntry *) copy);
 	}
 	return any;
@@ -469,6 +492,33 @@ sleep_until(TimestampTz wake, bool busy)
  * --------------------------------------------------------------------------
  */
 
+/*
+ * A node that is found without an epoch gets one when it has been sent all that
+ * the outbox holds: what it may have forgotten is in there.
+ */
+static void
+resend_for_fence(RedisLink *link)
+{
+	static uint64 until = 0;	/* deliveries below are to be finished; 0: unknown */
+
+	if (fence_wants_resending())
+	{
+		delivered_repeat_all();
+		outboxscan_start_over(false);
+		outboxside_look();
+		until = 0;
+	}
+	if (!fence_waits_for_catching_up())
+		return;
+	if (until == 0 && outboxscan_is_done())
+		until = deliver_next_number();
+	if (until != 0 && deliver_oldest_number() >= until)
+	{
+		until = 0;
+		fence_caught_up(link);
+	}
+}
+
 /* With a connection: take, send, answer.  Returns whether the ring had entries. */
 static bool
 deliver_turn(TimestampTz now, TimestampTz *wake)
@@ -480,12 +530,21 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	if (pg_atomic_exchange_u32(&slot->side_dirty, 0) != 0)
 		outboxside_look();
 
+	*wake = Min(*wake, fence_turn(link, now));
+	redis_flush(link);
+	if (!fence_is_ready())
+		return false;
+
 	any = take_ring();
 	deliver_send(link);
-	outboxscan_turn();
-	*wake = Min(*wake, outboxside_turn(now, true));
+	if (!fence_holds_transaction())
+	{
+		outboxscan_turn();
+		*wake = Min(*wake, outboxside_turn(now, true));
+	}
 	deliver_send(link);
 	*wake = Min(*wake, patternscan_turn(link));
+	resend_for_fence(link);
 	redis_flush(link);
 	waiters_flush();
 	barrier_turn();
@@ -523,8 +582,12 @@ main_loop(void)
 		if (connection_link() != NULL)
 			busy = deliver_turn(now, &wake);
 		else
+		{
+			fence_turn(NULL, now);
 			outboxside_turn(now, false);
-		wake = Min(wake, rotation_turn(now));
+		}
+		if (!fence_holds_transaction())
+			wake = Min(wake, rotation_turn(now));
 		wake = Min(wake, connection_deadline());
 		forget_dropped_rules();
 

@@ -25,6 +25,7 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
+#include "faultpoint.h"
 #include "outbox.h"
 #include "pending.h"
 #include "settings.h"
@@ -118,6 +119,7 @@ write_for_prepare(void)
 	warn_once_if_not_preloaded();
 	written = outbox_write(true, written);
 	pending_clear();
+	FAULT_POINT("prepare-written");
 }
 
 static void
@@ -132,6 +134,7 @@ write_pending_set(void)
 	pending_clear();
 	if (written != NULL)
 		announce(wait);
+	FAULT_POINT("outbox-written");
 }
 
 /*
@@ -256,6 +259,7 @@ committed(void)
 	if (written == NULL)
 		return;
 
+	FAULT_POINT("commit-visible");
 	if (mine != NULL)
 	{
 		wait = pg_atomic_read_u32(&mine->state) != WAIT_NONE;
@@ -265,6 +269,7 @@ committed(void)
 		if (!must_wait)
 			pg_atomic_write_u32(&mine->state, WAIT_NONE);
 	}
+	FAULT_POINT("handed-over");
 	written = NULL;
 }
 
@@ -415,6 +420,7 @@ wait_for_delivery(void)
 	WaitOutcome outcome;
 	uint32		pending = WAIT_PENDING;
 
+	FAULT_POINT("waiting");
 	outcome = wait_for_answer(mine);
 
 	/* An answer that came this moment is as good as one that came in time. */

@@ -538,6 +538,44 @@ test_last_words(void)
 	part(link, &fake);
 }
 
+/* The queue of answers due grows in the middle of its use. */
+static int	numbers[600];
+static int	next_number;
+
+static void
+check_number(void *arg, const RedisReply *reply)
+{
+	if (reply != NULL && redis_reply_integer(reply) == next_number && arg == &numbers[next_number])
+		next_number++;
+}
+
+static void
+test_growing_queue(void)
+{
+	const int	sent[] = {40, 60, 500};
+	const int	answered[] = {20, 30, 550};
+	int			first = 0;
+	int			last = 0;
+	Fake		fake;
+	RedisLink  *link = meet_ready(&fake);
+
+	for (int i = 0; i < lengthof(sent); i++)
+	{
+		for (int n = 0; n < sent[i]; n++)
+			send_words(link, "GET key", check_number, &numbers[first++]);
+		for (int n = 0; n < answered[i]; n++)
+		{
+			char		answer[16];
+
+			snprintf(answer, sizeof(answer), ":%d\r\n", last++);
+			fake_say(&fake, answer);
+		}
+		UNTIL(next_number == last || redis_state(link) == REDIS_FAILED, link, &fake);
+	}
+	ok(next_number == 600 && redis_unanswered(link) == 0, "answers keep their order while more is sent");
+	part(link, &fake);
+}
+
 static void
 test_close(void)
 {
@@ -849,6 +887,7 @@ main(void)
 	check_truncation(false);
 	check_truncation(true);
 	test_last_words();
+	test_growing_queue();
 	test_close();
 	test_floods();
 	test_unasked();

@@ -116,6 +116,14 @@ run_until_answered(RedisLink *link)
 		turn(link, 10);
 }
 
+static void
+run_until_failed(RedisLink *link)
+{
+	for (TimestampTz end = GetCurrentTimestamp() + PATIENCE;
+		 redis_state(link) != REDIS_FAILED && GetCurrentTimestamp() < end;)
+		turn(link, 10);
+}
+
 /* One command, one answer, as text. */
 static const char *
 ask(RedisLink *link, const char *words)
@@ -191,6 +199,38 @@ test_commands(void)
 	redis_send(link, 2, strlen_argv, strlen_argvlen, record_answer, &record);
 	run_until_answered(link);
 	is(record.text, "+OK :1048576 ", "any bytes in a key, and a long value");
+	redis_close(link);
+}
+
+static void
+count_as_expected(void *arg, const RedisReply *reply)
+{
+	size_t		len;
+
+	if (reply == NULL)
+		return;
+	redis_reply_text(reply, &len);
+	if (len == 1024 * 1024 || redis_reply_count(reply) == 100000)
+		(*(int *) arg)++;
+}
+
+/* The limits are for one answer, not for all. */
+static void
+test_many_large_answers(void)
+{
+	const char *string[] = {"GET", "a\0b\r\nc"};
+	const size_t string_len[] = {3, 6};
+	const char *array[] = {"EVAL", "local t = {} for i = 1, 100000 do t[i] = i end return t", "0"};
+	const size_t array_len[] = {4, strlen(array[1]), 1};
+	RedisLink  *link = open_settled(tcp_url);
+	int			right = 0;
+
+	for (int i = 0; i < 20; i++)
+		redis_send(link, 2, string, string_len, count_as_expected, &right);
+	for (int i = 0; i < 4; i++)
+		redis_send(link, 3, array, array_len, count_as_expected, &right);
+	run_until_answered(link);
+	ok(right == 24, "many large answers are taken (%d, %s)", right, redis_error(link));
 	redis_close(link);
 }
 
@@ -345,16 +385,19 @@ test_killed(void)
 	static Record record;
 	char		run_id[64];
 	RedisLink  *link = open_settled(tcp_url);
-	int			sent = 0;
 
 	strlcpy(run_id, redis_run_id(link), sizeof(run_id));
-	for (; sent < 10000; sent++)
+	for (int i = 0; i < 5000; i++)
 		send_words(link, "INCR counter", record_answer, &record);
-	turn(link, 10);
-	stop_server(SIGKILL);
 	run_until_answered(link);
+	kill(server, SIGSTOP);
+	for (int i = 0; i < 5000; i++)
+		send_words(link, "INCR counter", record_answer, &record);
+	turn(link, 0);
+	stop_server(SIGKILL);
+	run_until_failed(link);
 	ok(redis_state(link) == REDIS_FAILED, "a killed server fails the link: %s", redis_error(link));
-	ok(record.count == sent, "... and every command gets an answer or NULL (%d NULL)", record.nulls);
+	ok(record.count == 10000 && record.nulls == 5000, "... and every command gets an answer or NULL");
 	redis_close(link);
 
 	check_failure(tcp_url, "Connection refused");
@@ -371,11 +414,11 @@ test_client_kill(void)
 {
 	RedisLink  *control = open_settled(tcp_url);
 	RedisLink  *link = open_settled(tcp_url);
+	char		command[64];
 
-	is(ask(control, "CLIENT KILL TYPE normal SKIPME yes"), ":1 ", "the server closes an idle connection");
-	for (TimestampTz end = GetCurrentTimestamp() + PATIENCE;
-		 redis_state(link) == REDIS_READY && GetCurrentTimestamp() < end;)
-		turn(link, 10);
+	snprintf(command, sizeof(command), "CLIENT KILL ID %s", ask(link, "CLIENT ID") + strlen(":"));
+	is(ask(control, command), ":1 ", "the server closes an idle connection");
+	run_until_failed(link);
 	ok(strstr(redis_error(link), "closed the connection") != NULL, "... which is noticed");
 	redis_close(link);
 	redis_close(control);
@@ -404,6 +447,7 @@ main(void)
 	{
 		test_handshake();
 		test_commands();
+		test_many_large_answers();
 		test_pipeline();
 		test_databases();
 		test_password();

@@ -95,10 +95,3 @@ strlcpy(char *dst, const char *src, size_t siz)
 	return len;
 }
 #endif
-
-void
-ExceptionalCondition(const char *conditionName, const char *errorType,
-					 const char *fileName, int lineNumber)
-{
-	abort();
-}

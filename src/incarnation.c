@@ -1,0 +1,158 @@
+/*
+ * incarnation.c
+ *	  The incarnation: one life of the server (see incarnation.h).
+ *
+ * The row is of the table uncache.incarnation and is written with the heap's own
+ * functions, as the outbox is.  When the commit that writes it is lost in a crash,
+ * so is this incarnation: the next start draws another.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/relation.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_control.h"
+#include "common/controldata_utils.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "incarnation.h"
+
+/* Columns of uncache.incarnation. */
+enum
+{
+	INCARNATION_ID = 1,			/* text */
+	INCARNATION_TIMELINE,		/* int4 */
+	INCARNATION_SINCE,			/* timestamptz */
+};
+#define INCARNATION_NCOLUMNS	3
+
+static bool
+last_end_was_clean(void)
+{
+	bool		crc_ok;
+	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
+	bool		clean = crc_ok && control->state == DB_SHUTDOWNED;
+
+	pfree(control);
+	return clean;
+}
+
+void
+incarnation_draw(Shared *shared)
+{
+	uint64		random;
+
+	if (!pg_strong_random(&random, sizeof(random)))
+		elog(FATAL, "could not get random bytes for the incarnation");
+	snprintf(shared->incarnation, sizeof(shared->incarnation), UINT64_HEX_FORMAT, random);
+	shared->after_clean_shutdown = last_end_was_clean();
+}
+
+static Relation
+open_table(LOCKMODE lockmode)
+{
+	Oid			schema = get_namespace_oid("uncache", true);
+	Oid			oid = OidIsValid(schema) ? get_relname_relid("incarnation", schema) : InvalidOid;
+
+	return OidIsValid(oid) ? try_relation_open(oid, lockmode) : NULL;
+}
+
+/* The row that the snapshot sees, as a copy; NULL without. */
+static HeapTuple
+find_row(Relation rel, Snapshot snapshot)
+{
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	HeapTuple	tuple = heap_getnext(scan, ForwardScanDirection);
+
+	if (tuple != NULL)
+		tuple = heap_copytuple(tuple);
+	table_endscan(scan);
+	return tuple;
+}
+
+static HeapTuple
+form_row(Relation rel, TimeLineID timeline)
+{
+	Datum		values[INCARNATION_NCOLUMNS];
+	bool		nulls[INCARNATION_NCOLUMNS] = {false};
+
+	values[INCARNATION_ID - 1] = CStringGetTextDatum(Shared_state->incarnation);
+	values[INCARNATION_TIMELINE - 1] = Int32GetDatum((int32) timeline);
+	values[INCARNATION_SINCE - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	return heap_form_tuple(RelationGetDescr(rel), values, nulls);
+}
+
+static char *
+id_of_row(Relation rel, HeapTuple row)
+{
+	bool		isnull;
+
+	return TextDatumGetCString(heap_getattr(row, INCARNATION_ID, RelationGetDescr(rel), &isnull));
+}
+
+/* How this life began, by what the life before has left. */
+static IncarnationStart
+judge(Relation rel, HeapTuple row, TimeLineID timeline)
+{
+	bool		isnull;
+	Datum		last;
+
+	if (row == NULL)
+		return INCARNATION_AFTER_SHUTDOWN;	/* the extension is new */
+	if (strcmp(id_of_row(rel, row), Shared_state->incarnation) == 0)
+		return INCARNATION_SAME;
+	last = heap_getattr(row, INCARNATION_TIMELINE, RelationGetDescr(rel), &isnull);
+	if (!Shared_state->after_clean_shutdown || (TimeLineID) DatumGetInt32(last) != timeline)
+		return INCARNATION_AFTER_CRASH;
+	return INCARNATION_AFTER_SHUTDOWN;
+}
+
+IncarnationStart
+incarnation_adopt(void)
+{
+	Relation	rel = open_table(RowExclusiveLock);
+	TimeLineID	timeline = GetWALInsertionTimeLine();
+	IncarnationStart start;
+	HeapTuple	row;
+
+	if (rel == NULL)
+		return INCARNATION_SAME;
+	row = find_row(rel, GetActiveSnapshot());
+	start = judge(rel, row, timeline);
+	if (row == NULL)
+		heap_insert(rel, form_row(rel, timeline), GetCurrentCommandId(true),
+					HEAP_INSERT_NO_LOGICAL, NULL);
+	else if (start != INCARNATION_SAME)
+	{
+		/* Not an update: logical decoding would make that of it, too. */
+		simple_heap_delete(rel, &row->t_self);
+		heap_insert(rel, form_row(rel, timeline), GetCurrentCommandId(true),
+					HEAP_INSERT_NO_LOGICAL, NULL);
+	}
+	relation_close(rel, NoLock);
+	return start;
+}
+
+char *
+incarnation_seen_by(Snapshot snapshot)
+{
+	Relation	rel = open_table(AccessShareLock);
+	HeapTuple	row;
+	char	   *id = NULL;
+
+	if (rel == NULL)
+		return NULL;
+	row = find_row(rel, snapshot);
+	if (row != NULL)
+		id = id_of_row(rel, row);
+	relation_close(rel, AccessShareLock);
+	return id;
+}

@@ -1,0 +1,36 @@
+/*
+ * incarnation.h
+ *	  The incarnation: one life of the server, as the fence counts lives.
+ *
+ * A number that is drawn at every start of the server.  Transaction ids are only
+ * compared within one incarnation, since a crash or a promotion can lose commits
+ * and give their numbers away again.  Each worker writes it into a row of its
+ * database before it delivers anything; readers take it from there under their
+ * own snapshot, so that standbys agree with what they have replayed.
+ */
+#ifndef UNCACHE_INCARNATION_H
+#define UNCACHE_INCARNATION_H
+
+#include "postgres.h"
+#include "utils/snapshot.h"
+
+#include "shmem.h"
+
+/* Draw one; in the postmaster, while shared memory is made. */
+extern void incarnation_draw(Shared *shared);
+
+/* What a worker finds when it makes the incarnation known in its database. */
+typedef enum IncarnationStart
+{
+	INCARNATION_SAME,			/* another worker of this life was here before */
+	INCARNATION_AFTER_SHUTDOWN,
+	INCARNATION_AFTER_CRASH,	/* or promotion: commits may be lost */
+} IncarnationStart;
+
+/* In a transaction of the worker. */
+extern IncarnationStart incarnation_adopt(void);
+
+/* The incarnation that a snapshot sees, palloc'd; NULL where it sees none. */
+extern char *incarnation_seen_by(Snapshot snapshot);
+
+#endif							/* UNCACHE_INCARNATION_H */

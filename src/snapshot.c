@@ -1,0 +1,167 @@
+/*
+ * snapshot.c
+ *	  uncache.snapshot(): the caller's snapshot, for a fenced fill.
+ *
+ * The text is
+ *
+ *		token:incarnation:fresh:xmin:xmax:xip,xip,...
+ *
+ * with 64-bit transaction ids, of which only those are "seen" that are below
+ * xmin, or below xmax and not in the list.  It says no more than the snapshot
+ * can prove; where nothing can be proved the answer is NULL, and the reader
+ * stores nothing.
+ *
+ * pg_current_snapshot() will not do: on a standby all running transactions are in
+ * the snapshot's list of subtransactions, which it does not show, so what is
+ * running there would look committed.
+ *
+ * Fresh means: the snapshot was taken after the token was.  That holds where the
+ * token came with the statement itself, in its text or as one of its parameters,
+ * because a READ COMMITTED statement takes its snapshots after it has arrived.  So
+ * the token is looked for in the active portal, the one thing that knows what
+ * has arrived and has the snapshot; a token that came by any other way during
+ * the statement is not there.  Of the sources of a token nothing is believed.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "nodes/params.h"
+#include "tcop/pquery.h"
+#include "utils/builtins.h"
+#include "utils/portal.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "incarnation.h"
+#include "settings.h"
+
+SQL_FUNCTION(uncache_snapshot);
+
+/* Longer than any token is; more would make the search for it slow. */
+#define TOKEN_MAX	128
+
+/* The shape of a token: letters, digits, dots, and one colon before digits. */
+static bool
+is_token(const char *token)
+{
+	size_t		epoch = strspn(token, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.");
+	size_t		counter;
+
+	if (epoch == 0 || token[epoch] != ':')
+		return false;
+	counter = strspn(token + epoch + 1, "0123456789");
+	return counter > 0 && token[epoch + 1 + counter] == '\0' && strlen(token) <= TOKEN_MAX;
+}
+
+/* Whether one of the parameters that came with the statement is the token. */
+static bool
+is_in_parameters(ParamListInfo params, const char *token)
+{
+	for (int i = 0; params != NULL && i < params->numParams; i++)
+	{
+		ParamExternData *param = &params->params[i];
+
+		/* Parameters that are computed when asked for did not come with it. */
+		if (params->paramFetch != NULL)
+			return false;
+		if (!param->isnull && (param->ptype == TEXTOID || param->ptype == VARCHAROID) &&
+			strcmp(TextDatumGetCString(param->value), token) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The token in the statement's text, not as a part of a longer one. */
+static bool
+is_in_text(const char *text, const char *token)
+{
+	size_t		len = strlen(token);
+
+	for (const char *at = strstr(text, token); at; at = strstr(at + 1, token))
+	{
+		if (!isdigit((unsigned char) at[len]) &&
+			(at == text || !isalnum((unsigned char) at[-1])))
+			return true;
+	}
+	return false;
+}
+
+static bool
+is_fresh(const char *token)
+{
+	Portal		portal = ActivePortal;
+
+	if (RecoveryInProgress() || IsolationUsesXactSnapshot() || portal == NULL)
+		return false;
+	return (portal->sourceText != NULL && is_in_text(portal->sourceText, token)) ||
+		is_in_parameters(portal->portalParams, token);
+}
+
+/* The 64-bit form of a transaction id that is not above the next one. */
+static uint64
+widen(TransactionId xid, FullTransactionId next)
+{
+	uint32		epoch = EpochFromFullTransactionId(next);
+
+	if (!TransactionIdIsNormal(xid))
+		return xid;
+	if (xid > XidFromFullTransactionId(next))
+		epoch--;
+	return U64FromFullTransactionId(FullTransactionIdFromEpochAndXid(epoch, xid));
+}
+
+static void
+append_xids(StringInfo to, const TransactionId *xids, int count, FullTransactionId next)
+{
+	for (int i = 0; i < count; i++)
+		appendStringInfo(to, "%s" UINT64_FORMAT, i > 0 ? "," : "", widen(xids[i], next));
+}
+
+static void
+append_snapshot(StringInfo to, Snapshot snapshot)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+	bool		complete = !snapshot->takenDuringRecovery || !snapshot->suboverflowed;
+
+	/* Where the list of the running ones is incomplete, all from xmin on may run. */
+	appendStringInfo(to, UINT64_FORMAT ":" UINT64_FORMAT ":",
+					 widen(snapshot->xmin, next),
+					 widen(complete ? snapshot->xmax : snapshot->xmin, next));
+	if (!complete)
+		return;
+	if (snapshot->takenDuringRecovery)
+		append_xids(to, snapshot->subxip, snapshot->subxcnt, next);
+	else
+		append_xids(to, snapshot->xip, snapshot->xcnt, next);
+}
+
+Datum
+uncache_snapshot(PG_FUNCTION_ARGS)
+{
+	Snapshot	snapshot;
+	char	   *incarnation;
+	char	   *token;
+	StringInfoData result;
+
+	/* Who has written sees what is not committed: that must not be cached. */
+	if (PG_ARGISNULL(0) || setting_fence_ttl == 0 ||
+		TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		PG_RETURN_NULL();
+
+	token = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	snapshot = GetActiveSnapshot();
+	incarnation = is_token(token) && IsMVCCSnapshot(snapshot) ?
+		incarnation_seen_by(snapshot) : NULL;
+	if (incarnation == NULL)
+		PG_RETURN_NULL();
+
+	initStringInfo(&result);
+	appendStringInfo(&result, "%s:%s:%d:", token, incarnation, is_fresh(token) ? 1 : 0);
+	append_snapshot(&result, snapshot);
+	PG_RETURN_TEXT_P(cstring_to_text_with_len(result.data, result.len));
+}

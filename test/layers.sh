@@ -1,0 +1,121 @@
+#!/bin/bash
+#
+# layers.sh: every layer of the tests, in the folder that private.sh made.
+#
+# Each layer writes a log; the log of a layer that failed is printed.  The last
+# line is "N passed, N failed" over all layers.  A layer that ran nothing, or
+# that ended badly without naming a test, counts as one failure.
+
+set -u
+. "$(dirname "$0")/lib/servers.sh"
+cd "$PRIVATE/src" || exit 1
+
+passed=0
+failed=0
+pgxs=$(dirname "$(pg_config --pgxs)")/../..
+
+# Both forms that pg_regress has had: "test x ... ok" and, from 16 on, TAP.
+count_regress()
+{
+	ok=$(grep -cE '^(ok [0-9]+ |(test)? .*\.\.\. ok )' "$1")
+	bad=$(grep -cE '^(not ok [0-9]+ |(test)? .*\.\.\. FAILED )' "$1")
+}
+
+# Top-level TAP lines; what was skipped has not passed.
+count_tap()
+{
+	ok=$(grep -E '^ok [0-9]+' "$1" | grep -vciE '# *skip')
+	bad=$(grep -E '^not ok [0-9]+' "$1" | grep -vciE '# *todo')
+}
+
+# layer NAME COUNTER: run layer_NAME and count what its log says.
+layer()
+{
+	local name=$1 log=$PRIVATE/$1.log started=$SECONDS status ok bad
+
+	[[ " ${LAYERS:-unit regress isolation pgtap tap} " == *" $name "* ]] || return 0
+	"layer_$name" >"$log" 2>&1
+	status=$?
+	"count_$2" "$log"
+	[ $((ok + bad)) -gt 0 ] || echo "# the layer $name ran nothing" >>"$log"
+	if [ $bad -eq 0 ] && { [ $status -ne 0 ] || [ $ok -eq 0 ]; }; then
+		bad=1
+	fi
+	printf '%-10s %4d passed, %d failed  (%d s)\n' "$name" "$ok" "$bad" $((SECONDS - started))
+	[ $bad -eq 0 ] || print_failure "$name" "$log"
+	passed=$((passed + ok))
+	failed=$((failed + bad))
+}
+
+print_failure()
+{
+	local file
+
+	echo "---- $1"
+	tail -n 300 "$2"
+	for file in regression.diffs output_iso/regression.diffs; do
+		[ -s $file ] && tail -n 400 $file && rm $file
+	done
+	case $1 in
+		regress | isolation | pgtap)
+			echo "---- end of the server's log"
+			tail -n 60 "$PRIVATE/postgres.log" ;;
+		tap)
+			for file in $(grep -lE '^not ok|died|Bail out|PANIC|TRAP:' tmp_check/log/regress_log_* 2>/dev/null); do
+				echo "---- $file"
+				tail -n 60 "$file"
+			done ;;
+	esac
+	echo "---- end of $1"
+}
+
+layer_unit()
+{
+	make -s -C test/unit PROVE="prove --verbose" check
+}
+
+layer_regress()
+{
+	make -s installcheck ISOLATION=
+}
+
+layer_isolation()
+{
+	make -s installcheck REGRESS=
+}
+
+layer_pgtap()
+{
+	local files=(test/pgtap/*.sql)
+
+	[ -e "${files[0]}" ] || return 1
+	createdb pgtap &&
+		psql -XqAt -v ON_ERROR_STOP=1 -d pgtap \
+			-c 'CREATE EXTENSION pgtap' -c 'CREATE EXTENSION pg_uncache' &&
+		pg_prove --verbose -d pgtap "${files[@]}"
+}
+
+layer_tap()
+{
+	local files=(${TESTS:-test/t/*.t})
+
+	[ -e "${files[0]}" ] || return 1
+	mkdir -p tmp_check
+	TESTDIR=$PWD PG_REGRESS=$pgxs/src/test/regress/pg_regress \
+		PERL5LIB=$pgxs/src/test/perl:$PWD/test/lib \
+		prove --verbose --timer "${files[@]}"
+}
+
+# The first four share one server, without a port and with an empty Redis.
+redis_start || exit 1
+postgres_start "max_prepared_transactions = 10" || exit 1
+layer unit tap
+layer regress regress
+layer isolation regress
+layer pgtap tap
+postgres_stop
+redis_kill
+layer tap tap
+
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ] && [ $passed -gt 0 ]

@@ -1,0 +1,85 @@
+# Uncache.pm: what the TAP tests of pg_uncache share.
+
+package Uncache;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use Time::HiRes qw(sleep time);
+
+use PostgreSQL::Test::Cluster;
+
+our @EXPORT = qw(new_node poll_until gone wait_for_state delivered outbox_is_empty);
+
+# Seconds until a test gives up waiting; far more than anything should need.
+our $patience = 60;
+
+# new_node(NAME, REDIS, LINE...): a server that preloads the library and
+# delivers to REDIS (undef: to the default), with further lines of
+# postgresql.conf; started, and with the extension in the database postgres.
+sub new_node
+{
+	my ($name, $redis, @conf) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init;
+	$node->append_conf('postgresql.conf', join "\n",
+		"shared_preload_libraries = 'pg_uncache'",
+		'max_prepared_transactions = 10',
+		'uncache.wait_timeout = 5s',
+		(defined $redis ? "uncache.redis_url = '" . $redis->url . "'" : ()),
+		@conf, '');
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE EXTENSION pg_uncache');
+	return $node;
+}
+
+# poll_until(CODE): call it until it returns true; false after $patience.
+sub poll_until
+{
+	my ($done, $seconds) = @_;
+	my $deadline = time + ($seconds // $patience);
+
+	until ($done->())
+	{
+		return 0 if time > $deadline;
+		sleep 0.02;
+	}
+	return 1;
+}
+
+# Whether the key leaves Redis in time.
+sub gone
+{
+	my ($redis, $key) = @_;
+
+	return poll_until(sub { $redis->cli('exists', $key) eq '0' });
+}
+
+# Whether the worker of a database reaches a state of uncache.stat.
+sub wait_for_state
+{
+	my ($node, $state, $database) = @_;
+
+	return $node->poll_query_until($database // 'postgres',
+		"SELECT state = '$state' FROM uncache.stat");
+}
+
+# Whether all that is committed in the database is delivered in time.
+sub delivered
+{
+	my ($node, $database) = @_;
+
+	return $node->safe_psql($database // 'postgres',
+		"SELECT uncache.wait('$patience s')") eq 't';
+}
+
+sub outbox_is_empty
+{
+	my ($node, $database) = @_;
+
+	return $node->safe_psql($database // 'postgres', 'SELECT count(*) FROM uncache.backlog') eq '0';
+}
+
+1;

@@ -1,0 +1,185 @@
+#!/bin/bash
+#
+# packages.sh: install what the demo, the tests or CI need and the machine lacks.
+#
+#	packages.sh build|test|ci
+#
+# Model: every need is looked for by what it provides (a command, a header, a
+# Perl module), so nothing is installed, and no right is needed, where it is
+# there already, wherever it came from.  What is missing is installed by its
+# Debian name: as root, or through sudo.  Exit code 0: all is there.  1: not,
+# and what to do was printed.
+#
+# Installing changes as little as it can.  Redis comes from redis-tools, which
+# holds the server's program but no service.  PostgreSQL makes no cluster, and
+# nothing is started: see install_quietly().
+#
+# Limits: knows apt only; elsewhere it prints what is missing.
+
+set -u
+. "$(dirname "$0")/find.sh"
+
+want=$1
+missing=()				# words for people
+packages=()				# Debian's names
+
+need()					# need WHAT PACKAGE...
+{
+	missing+=("$1")
+	shift
+	packages+=("$@")
+}
+
+# The major whose packages fit: of the newest server here, else Debian's own.
+wanted_major()
+{
+	local major
+
+	major=$(find_server_major)
+	if [ -z "$major" ] && command -v apt-cache >/dev/null; then
+		major=$(apt_major)
+		# A machine that was made a moment ago has no lists of packages.
+		[ -n "$major" ] || { as_root apt-get -qq update >/dev/null && major=$(apt_major); }
+	fi
+	echo "${major:-15}"
+}
+
+apt_major()
+{
+	apt-cache depends postgresql 2>/dev/null |
+		sed -n 's/.*Depends: postgresql-\([0-9][0-9]*\)$/\1/p' | head -n 1
+}
+
+# Fails where this user can't become root.
+as_root()
+{
+	local become=()
+
+	if [ "$(id -u)" -ne 0 ]; then
+		become=(sudo)
+		# Nobody can answer a question for a password without a terminal.
+		[ -t 0 ] || become+=(-n)
+		command -v sudo >/dev/null && "${become[@]}" true 2>/dev/null || return 1
+	fi
+	"${become[@]}" "$@"
+}
+
+need_for_build()
+{
+	command -v gcc >/dev/null || need "a C compiler" gcc libc6-dev
+	command -v make >/dev/null || need "GNU make" make
+	command -v pkg-config >/dev/null || need "pkg-config" pkg-config
+	[ -e /usr/include/hiredis/hiredis.h ] || [ -e /usr/local/include/hiredis/hiredis.h ] ||
+		need "hiredis with its headers" libhiredis-dev
+	[ -n "$(find_redis_program)" ] && [ -n "$(find_redis_cli)" ] ||
+		need "Redis" redis-tools
+	if ! pg_config=$(find_pg_config); then
+		if [ -n "${PG_CONFIG:-}" ]; then
+			echo "PG_CONFIG is $PG_CONFIG, which does not belong to a PostgreSQL 15 or later with server and headers." >&2
+			exit 1
+		fi
+		major=$(wanted_major)
+		need "PostgreSQL with its server headers" "postgresql-$major" "postgresql-server-dev-$major"
+	else
+		major=$("$pg_config" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
+	fi
+}
+
+need_for_tests()
+{
+	command -v prove >/dev/null || need "prove" perl
+	perl -MIPC::Run -e 1 2>/dev/null || need "Perl's IPC::Run" libipc-run-perl
+	command -v pg_prove >/dev/null || need "pg_prove" libtap-parser-sourcehandler-pgtap-perl
+	[ -n "${pg_config:-}" ] && [ -e "$("$pg_config" --sharedir)/extension/pgtap.control" ] ||
+		need "pgTAP" "postgresql-$major-pgtap"
+}
+
+need_for_ci()
+{
+	command -v clang >/dev/null || need "clang" clang
+}
+
+#
+# Install without starting anything.  Both files are taken away again at the
+# end.  Should this script be killed so hard that it can't, the first one says
+# yes again as soon as its process is gone, and the second only keeps the next
+# PostgreSQL package from making a cluster.  A policy that the machine has
+# already is left as it is.
+#
+install_quietly='
+set -u
+policy=/usr/sbin/policy-rc.d
+cluster=/etc/postgresql-common/createcluster.d/pg_uncache-tests.conf
+made=()
+undo()
+{
+	[ ${#made[@]} -eq 0 ] || rm -f "${made[@]}"
+	rmdir /etc/postgresql-common/createcluster.d 2>/dev/null
+}
+trap undo EXIT
+trap "exit 130" INT
+trap "exit 143" TERM HUP
+if [ ! -e $policy ]; then
+	made+=($policy)
+	printf "#!/bin/sh\n# pg_uncache installs packages: start no service meanwhile. May be removed.\nkill -0 %d 2>/dev/null && exit 101\nexit 0\n" $$ >$policy
+	chmod 755 $policy
+fi
+mkdir -p "${cluster%/*}"
+made+=($cluster)
+echo "create_main_cluster = false" >$cluster
+export DEBIAN_FRONTEND=noninteractive
+get() { apt-get -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -qq "$@" </dev/null; }
+get install -y --no-install-recommends "$@" ||
+	{ get update && get install -y --no-install-recommends "$@"; }
+'
+
+install()
+{
+	local log status
+
+	as_root true || return 1
+	echo "installing ${packages[*]}"
+	log=$(mktemp)
+	as_root bash -c "$install_quietly" install "${packages[@]}" >"$log" 2>&1
+	status=$?
+	[ $status -eq 0 ] || cat "$log" >&2
+	rm -f "$log"
+	return $status
+}
+
+tell()
+{
+	{
+		printf 'Missing here: %s\n' "$(printf '%s, ' "${missing[@]}" | sed 's/, $//')"
+		if command -v apt-get >/dev/null; then
+			echo "Install it as root, then try again:"
+			echo "  apt-get install --no-install-recommends ${packages[*]}"
+		else
+			echo "Install it with this system's package manager, then try again."
+		fi
+	} >&2
+}
+
+look()
+{
+	missing=()
+	packages=()
+	need_for_build
+	[ "$want" = build ] || need_for_tests
+	[ "$want" != ci ] || need_for_ci
+	[ ${#missing[@]} -eq 0 ]
+}
+
+case $want in
+	build | test | ci) ;;
+	*) echo "usage: packages.sh build|test|ci" >&2; exit 2 ;;
+esac
+
+look && exit 0
+if ! command -v apt-get >/dev/null || ! install; then
+	tell
+	exit 1
+fi
+look && exit 0
+tell
+exit 1

@@ -1,0 +1,10 @@
+#!/bin/bash
+#
+# run.sh: what `make test` runs.
+#
+# LAYERS="regress tap" runs only these layers, TESTS="test/t/003_*.t" only these
+# files of the TAP layer, PG_CONFIG=... another PostgreSQL.
+
+set -u
+. "$(dirname "$0")/lib/private.sh"
+private_run test test/layers.sh

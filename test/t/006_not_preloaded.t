@@ -1,0 +1,55 @@
+# A server that was started without the library in shared_preload_libraries:
+# writes go on, what they owe is kept, and whoever asks is told why.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use RedisServer;
+use Uncache;
+
+my $redis = RedisServer->new;
+$redis->start;
+my $node = new_node('main', $redis);
+
+$node->safe_psql('postgres', q{
+	CREATE TABLE item (id int PRIMARY KEY, n int);
+	INSERT INTO item VALUES (1, 0), (2, 0), (3, 0);
+	SELECT uncache.attach('item', 'item:{id}');
+	CREATE DATABASE other});
+ok(delivered($node), 'the worker is up to date');
+$redis->fill('item:1', 'item:2', 'item:3');
+
+$node->adjust_conf('postgresql.conf', 'shared_preload_libraries', q{''});
+$node->restart;
+
+my ($status, $out, $err) = $node->psql('postgres', q{
+	UPDATE item SET n = 1 WHERE id = 1;
+	UPDATE item SET n = 1 WHERE id = 2});
+is($status, 0, 'writes go on');
+my $warnings = () = $err =~ /WARNING/g;
+is($warnings, 1, 'with one warning a session');
+like($err, qr/shared_preload_libraries/, 'that says what is missing');
+
+foreach my $statement (q{SELECT uncache.attach('item', 'item:{id}')}, 'SELECT uncache.wait()')
+{
+	($status, $out, $err) = $node->psql('postgres', $statement);
+	isnt($status, 0, "$statement fails");
+	like($err, qr/ERROR.*shared_preload_libraries/s, 'and says why');
+}
+($status, $out, $err) = $node->psql('other', 'CREATE EXTENSION pg_uncache');
+isnt($status, 0, 'CREATE EXTENSION fails');
+like($err, qr/ERROR.*shared_preload_libraries/s, 'and says why');
+is($node->safe_psql('postgres', 'SELECT state FROM uncache.stat'), 'no worker', 'the view says that nothing is delivered');
+
+$node->adjust_conf('postgresql.conf', 'shared_preload_libraries', q{'pg_uncache'});
+$node->restart;
+ok(gone($redis, 'item:1') && gone($redis, 'item:2'), 'preloaded again: what was owed is delivered');
+ok(delivered($node), 'all of it');
+ok($redis->has('item:3'), 'and nothing else');
+
+$node->stop;
+done_testing();

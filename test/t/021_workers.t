@@ -1,0 +1,152 @@
+# Workers and the launcher end for many reasons, and come back for all but two: the
+# extension is gone, or there are more databases than workers.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use RedisServer;
+use Uncache;
+use Workers;
+
+my $redis = RedisServer->new;
+$redis->start;
+my $node = new_node('main', $redis, 'uncache.max_database_workers = 2',
+	'restart_after_crash = on', 'log_min_messages = warning');
+
+sub sql { return $node->safe_psql('postgres', @_) }
+sub wait_for_launcher
+{
+	my ($old) = @_;
+
+	return $node->poll_query_until('postgres', qq{
+		SELECT count(*) = 1 FROM pg_stat_activity
+		WHERE backend_type = 'pg_uncache launcher' AND pid <> $old});
+}
+
+# Ended by an administrator.
+my $pid = wait_for_worker($node, 'postgres');
+sql("SELECT pg_terminate_backend($pid)");
+ok(wait_for_new_worker($node, 'postgres', $pid), 'a terminated worker is started again');
+
+my $launcher = launcher_of($node);
+$pid = worker_of($node, 'postgres');
+sql("SELECT pg_terminate_backend($launcher)");
+ok(wait_for_launcher($launcher), 'a terminated launcher is started again');
+is(worker_of($node, 'postgres'), $pid, 'the worker has gone on meanwhile');
+sql("SELECT pg_terminate_backend($pid)");
+$pid = wait_for_new_worker($node, 'postgres', $pid);
+ok($pid, 'the new launcher looks after the worker of the old one');
+
+# Both at once, again and again: never two workers for a database.
+foreach my $i (1 .. 5)
+{
+	$launcher = launcher_of($node);
+	sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE backend_type LIKE 'pg\_uncache%'});
+	ok(wait_for_launcher($launcher), "launcher and worker ended together ($i)");
+	ok(wait_for_new_worker($node, 'postgres', $pid), "both are back ($i)");
+	$pid = wait_for_worker($node, 'postgres');
+	like($pid, qr/^\d+$/, "one worker ($i)");
+}
+
+# A cancel ends nobody.
+$launcher = launcher_of($node);
+foreach my $i (1 .. 3)
+{
+	sql("SELECT pg_cancel_backend($pid), pg_cancel_backend($launcher), pg_reload_conf()");
+	sql('SELECT pg_sleep(0.1)');
+}
+is(worker_of($node, 'postgres'), $pid, 'neither a cancel nor a reload ends the worker');
+is(launcher_of($node), $launcher, 'nor the launcher');
+
+# Killed: the server goes through crash recovery.
+foreach my $victim ('worker', 'launcher')
+{
+	$pid = $victim eq 'worker' ? wait_for_worker($node, 'postgres') : launcher_of($node);
+	my $offset = -s $node->logfile;
+
+	kill 'KILL', $pid;
+	ok(wait_for_log($node, qr/was terminated by signal 9/, $offset), "the $victim is killed");
+	$node->poll_query_until('postgres', 'SELECT true');
+	ok(wait_for_new_worker($node, 'postgres', $pid), 'there is a worker after the crash');
+	like(launcher_of($node), qr/^\d+$/, 'and one launcher');
+}
+
+# CREATE and DROP EXTENSION.
+sql('CREATE DATABASE cycle');
+foreach my $drop ('DROP EXTENSION pg_uncache', 'DROP EXTENSION pg_uncache CASCADE',
+	'DROP SCHEMA uncache CASCADE', 'DROP OWNED BY owner CASCADE')
+{
+	sql(q{DO $$ BEGIN CREATE ROLE owner SUPERUSER; EXCEPTION WHEN duplicate_object THEN END $$});
+	$node->safe_psql('cycle', 'SET ROLE owner; CREATE EXTENSION pg_uncache');
+	ok(wait_for_worker($node, 'cycle'), 'CREATE EXTENSION brings a worker');
+	$node->safe_psql('cycle', $drop);
+	ok(wait_for_no_worker($node, 'cycle'), "$drop sends it away");
+}
+foreach my $i (1 .. 10)
+{
+	$node->safe_psql('cycle', 'CREATE EXTENSION pg_uncache');
+	$node->safe_psql('cycle', 'DROP EXTENSION pg_uncache');
+}
+$node->safe_psql('cycle', 'CREATE EXTENSION pg_uncache');
+ok(wait_for_worker($node, 'cycle'), 'the last CREATE EXTENSION of many counts');
+$node->safe_psql('cycle', 'BEGIN; DROP EXTENSION pg_uncache; ROLLBACK');
+$node->safe_psql('cycle', 'BEGIN; DROP EXTENSION pg_uncache; CREATE EXTENSION pg_uncache; COMMIT');
+ok(wait_for_worker($node, 'cycle'), 'there is a worker after DROP and CREATE in one transaction');
+
+# A prepared CREATE EXTENSION.
+$node->safe_psql('cycle', 'DROP EXTENSION pg_uncache');
+ok(wait_for_no_worker($node, 'cycle'), 'no worker before CREATE EXTENSION is prepared');
+$node->safe_psql('cycle', q{BEGIN; CREATE EXTENSION pg_uncache; PREPARE TRANSACTION 'ext'});
+$node->safe_psql('cycle', q{COMMIT PREPARED 'ext'});
+ok(wait_for_worker($node, 'cycle'), 'COMMIT PREPARED of CREATE EXTENSION brings a worker');
+
+# More databases than workers.  Those without the extension take no slot and are
+# not warned of.
+sql("CREATE DATABASE empty_$_") foreach 1 .. 4;
+my $offset = -s $node->logfile;
+sql('CREATE DATABASE third');
+$node->safe_psql('third', 'CREATE EXTENSION pg_uncache');
+ok(wait_for_log($node, qr/no pg_uncache worker is left for database "third"/, $offset),
+	'the database that is one too many is warned of');
+like(slurp_file($node->logfile, $offset), qr/uncache\.max_database_workers/,
+	'the hint names the setting');
+is(workers($node), 'cycle,postgres', 'it has no worker');
+$node->safe_psql('cycle', 'DROP EXTENSION pg_uncache');
+ok(wait_for_worker($node, 'third'), 'its turn comes when another one loses the extension');
+$node->safe_psql('cycle', 'CREATE EXTENSION pg_uncache');
+ok(wait_for_log($node, qr/no pg_uncache worker is left for database "cycle"/, $offset),
+	'the other one is now one too many');
+sql('DROP DATABASE third');
+ok(wait_for_worker($node, 'cycle'), 'its turn comes when a database is dropped');
+my @warnings = slurp_file($node->logfile, $offset) =~ /no pg_uncache worker is left/g;
+is(scalar @warnings, 2, 'there was one warning for each database');
+
+# A restart of the server finds the databases by itself.
+$offset = -s $node->logfile;
+$node->restart;
+ok(wait_for_worker($node, $_), "$_ has a worker after a restart") foreach 'postgres', 'cycle';
+unlike(slurp_file($node->logfile, $offset), qr/no pg_uncache worker is left/,
+	'databases without the extension take no slot at start');
+$node->stop;
+
+# No process to be had: says which setting, and goes on when there is one.
+$node->append_conf('postgresql.conf', 'max_worker_processes = 2');
+$offset = -s $node->logfile;
+$node->start;
+ok(wait_for_log($node, qr/out of background worker slots for pg_uncache.*max_worker_processes/s,
+		$offset), 'too few worker processes are warned of');
+@warnings = slurp_file($node->logfile, $offset) =~ /out of background worker slots/g;
+is(scalar @warnings, 1, 'once');
+$node->append_conf('postgresql.conf', 'max_worker_processes = 8');
+$node->restart;
+ok(wait_for_worker($node, 'postgres'), 'with enough of them all is well');
+
+unlike(slurp_file($node->logfile), qr/PANIC|TRAP|was terminated by signal (?!9)/,
+	'no process has crashed');
+$node->stop;
+done_testing();
