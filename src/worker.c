@@ -44,6 +44,7 @@
 #include "outboxside.h"
 #include "patternscan.h"
 #include "rotation.h"
+#include "seconddelete.h"
 #include "settings.h"
 #include "shmem.h"
 #include "waiters.h"
@@ -201,6 +202,7 @@ start_up(Datum arg)
 	rotation_init(slot);
 	fence_init(slot);
 	outboxnote_init(slot);
+	seconddelete_init();
 	make_incarnation_known();
 }
 
@@ -550,6 +552,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 
 	any = take_ring();
 	deliver_send(link);
+	*wake = Min(*wake, seconddelete_turn(now));
 	if (!fence_holds_transaction())
 	{
 		outboxscan_turn();
