@@ -30,6 +30,7 @@
 #include "pending.h"
 #include "settings.h"
 #include "shmem.h"
+#include "strict.h"
 #include "xact.h"
 
 /* What the running transaction has written; NULL: nothing. */
@@ -116,8 +117,13 @@ announce(bool wait)
 static void
 write_for_prepare(void)
 {
+	if (setting_consistency == CONSISTENCY_STRICT)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot PREPARE a transaction with uncache.consistency = strict"),
+				 errhint("Use SET LOCAL uncache.consistency = read_your_writes.")));
 	warn_once_if_not_preloaded();
-	written = outbox_write(true, written);
+	written = outbox_write(OUTBOX_PREPARE, written);
 	pending_clear();
 	FAULT_POINT("prepare-written");
 }
@@ -126,12 +132,15 @@ static void
 write_pending_set(void)
 {
 	DatabaseSlot *slot = shmem_my_slot();
+	bool		strict = setting_consistency == CONSISTENCY_STRICT;
 	bool		wait;
 
 	warn_once_if_not_preloaded();
 	wait = slot != NULL && wants_to_wait(slot);
-	written = outbox_write(false, written);
+	written = outbox_write(strict ? OUTBOX_COMMIT_KEEP_ITEMS : OUTBOX_COMMIT, written);
 	pending_clear();
+	if (strict && written != NULL)
+		strict_fence(written);
 	if (written != NULL)
 		announce(wait);
 	FAULT_POINT("outbox-written");
@@ -261,6 +270,7 @@ committed(void)
 	bool		wait;
 
 	phase = RUNNING;
+	strict_forget();
 	if (written == NULL)
 		return;
 
@@ -284,6 +294,7 @@ aborted(void)
 	WaitSlot   *mine = shmem_my_wait_slot();
 
 	phase = RUNNING;
+	strict_release();
 	if (written == NULL)
 		return;
 	if (mine != NULL)
