@@ -16,6 +16,7 @@
 #endif
 
 #include "storage/proc.h"
+#include "utils/wait_event.h"
 
 /*
  * Declare a C function of the SQL surface.  Before 16 PG_FUNCTION_INFO_V1 alone
@@ -38,8 +39,6 @@ typedef int ProcNumber;
 #endif
 
 #if PG_VERSION_NUM < 170000
-#include "utils/wait_event.h"
-
 #include "storage/latch.h"
 #include "utils/memutils.h"
 #define CreateWaitEventSet(resowner, n) CreateWaitEventSet(TopMemoryContext, n)
