@@ -26,8 +26,6 @@ PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-field-initi
 	-Wno-sign-compare -fvisibility=hidden
 SHLIB_LINK = -lhiredis
 
-EXTRA_CLEAN = src/uncache_lua.h
-
 # make FAULT_POINTS=1: a library for tests, in which things can be made to go
 # wrong (src/faultpoint.c).  Not for production.  `make clean` in between.
 ifeq ($(FAULT_POINTS),1)
@@ -39,6 +37,9 @@ ifeq ($(shell pkg-config --exists hiredis_ssl 2>/dev/null && echo yes),yes)
 PG_CPPFLAGS += -DHAVE_HIREDIS_SSL
 SHLIB_LINK += -lhiredis_ssl
 endif
+
+# Made from the Redis functions, see below.
+EXTRA_CLEAN += src/uncache_lua.h
 
 .DEFAULT_GOAL = all
 

@@ -34,7 +34,6 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
-#include "utils/rls.h"
 
 #include "attach.h"
 #include "compat.h"
@@ -243,6 +242,22 @@ render_sample(Attachment *attachment, NoticeSink *notice)
 	ExecDropSingleTupleTableSlot(slot);
 }
 
+/* A partition on a remote server: looking for a row may take long, or fail. */
+static bool
+has_foreign_partition(Relation rel)
+{
+	ListCell   *cell;
+
+	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		return false;
+	foreach(cell, find_all_inheritors(RelationGetRelid(rel), NoLock, NULL))
+	{
+		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_FOREIGN_TABLE)
+			return true;
+	}
+	return false;
+}
+
 /* Show what an existing row gives: the quickest way to see a mistake. */
 static void
 notice_sample(Attachment *attachment)
@@ -252,7 +267,8 @@ notice_sample(Attachment *attachment)
 	char	   *query;
 
 	/* Who cannot read the row is not shown its keys. */
-	if (pg_class_aclcheck(RelationGetRelid(rel), GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+	if (pg_class_aclcheck(RelationGetRelid(rel), GetUserId(), ACL_SELECT) != ACLCHECK_OK ||
+		has_foreign_partition(rel))
 		return;
 	query = psprintf("SELECT t.tableoid, t FROM %s t LIMIT 1",
 					 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
@@ -289,6 +305,23 @@ notice_children(Attachment *attachment)
 				(errmsg("rows of tables that inherit from \"%s\" are not covered",
 						RelationGetRelationName(rel)),
 				 errhint("Attach to each of these tables.")));
+}
+
+static void
+warn_owner(Attachment *attachment)
+{
+	Oid			function = rule_function(attachment->columns != NULL);
+	Oid			owner = attachment->rel->rd_rel->relowner;
+
+	if (!owner_can_add_partitions(attachment->rel, function))
+		ereport(WARNING,
+				(errmsg("owner \"%s\" of table \"%s\" will not be able to add partitions",
+						GetUserNameFromId(owner, false),
+						RelationGetRelationName(attachment->rel)),
+				 errdetail("PostgreSQL clones the trigger to a new partition, which needs EXECUTE on its function."),
+				 errhint("GRANT EXECUTE ON FUNCTION uncache.%s() TO %s.",
+						 get_func_name(function),
+						 quote_identifier(GetUserNameFromId(owner, false)))));
 }
 
 /*
@@ -372,6 +405,7 @@ attach(Oid relid, char *columns, ArrayType *templates)
 	foreach(cell, attachment.templates)
 		notice_constant(lfirst(cell));
 	notice_children(&attachment);
+	warn_owner(&attachment);
 	notice_sample(&attachment);
 	relation_close(attachment.rel, NoLock);
 }

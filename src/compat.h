@@ -61,6 +61,10 @@ WaitEventExtensionNew(const char *name)
 	 (AssertMacro((classid) == RelationRelationId), \
 	  pg_class_ownercheck(objectid, roleid)))
 
+#define object_aclcheck(classid, objectid, roleid, mode) \
+	(AssertMacro((classid) == ProcedureRelationId), \
+	 pg_proc_aclcheck(objectid, roleid, mode))
+
 /* Minor releases of 15 may not change the old function's signature. */
 #define EnableDisableTrigger(rel, tgname, tgparent, fires_when, skip_system, recurse, lockmode) \
 	EnableDisableTriggerNew2(rel, tgname, tgparent, fires_when, skip_system, recurse, lockmode)

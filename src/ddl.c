@@ -42,6 +42,7 @@
 #include "utils/lsyscache.h"
 
 #include "compat.h"
+#include "drop_notice.h"
 #include "invalidate.h"
 #include "rule_check.h"
 #include "rule_partition.h"
@@ -428,6 +429,7 @@ uncache_ddl_drop(PG_FUNCTION_ARGS)
 	bool		expressions = false;
 	ListCell   *cell;
 
+	drop_notice_emit();
 	if (!can_drop_parts_of_templates(event) || !rules_exist())
 		PG_RETURN_NULL();
 	foreach(cell, read_objects("SELECT classid, objid, objsubid"

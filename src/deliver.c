@@ -34,6 +34,7 @@
 #include "outbox.h"
 #include "outboxside.h"
 #include "patternscan.h"
+#include "seconddelete.h"
 #include "waiters.h"
 
 /*
@@ -115,9 +116,9 @@ static int	under_way[DELIVERY_CLASSES];	/* commands */
 static dlist_head assemblies = DLIST_STATIC_INIT(assemblies);
 
 static uint64 next_number = 1;
-static int	count_of_table[OUTBOX_TABLES + 1];
-static uint64 taken_of_table[OUTBOX_TABLES + 1];
-static TimestampTz last_of_table[OUTBOX_TABLES + 1];
+static int	count_of_table[OUTBOX_NOWHERE + 1];
+static uint64 taken_of_table[OUTBOX_NOWHERE + 1];
+static TimestampTz last_of_table[OUTBOX_NOWHERE + 1];
 
 static Command *free_commands = NULL;
 static Command *open_commands[OPEN_COMMANDS];
@@ -191,7 +192,7 @@ deliver_take(DeliveryClass class, const DeliveryRow *row)
 	queued[class]++;
 	count_of_table[row->table]++;
 	taken_of_table[row->table]++;
-	if (row->table != OUTBOX_SIDE)
+	if (row->table < OUTBOX_TABLES)
 		delivered_set(row->table, &row->tid, ROW_SENT);
 }
 
@@ -206,6 +207,8 @@ set_row_state(Delivery *delivery, RowState state)
 {
 	if (delivery->row.table == OUTBOX_SIDE)
 		outboxside_finished(&delivery->row.tid, state == ROW_DELIVERED);
+	else if (delivery->row.table == OUTBOX_NOWHERE)
+		seconddelete_finished(&delivery->row, state == ROW_DELIVERED);
 	else
 		delivered_set(delivery->row.table, &delivery->row.tid, state);
 }
@@ -235,7 +238,7 @@ finish(Delivery *delivery)
 		set_row_state(delivery, ROW_UNSENT);
 		pg_atomic_fetch_add_u64(&slot->stats.retries, 1);
 	}
-	else if (delivery->refused)
+	else if (delivery->refused && delivery->row.table != OUTBOX_NOWHERE)
 	{
 		const char *items = delivery->is_fragment ? delivery->row.items : delivery->refused->data;
 		uint32		len = delivery->is_fragment ? delivery->row.len : delivery->refused->len;
@@ -248,6 +251,8 @@ finish(Delivery *delivery)
 		set_row_state(delivery, ROW_DELIVERED);
 		count_delivered(delivery);
 		waiters_row_delivered(delivery->row.xid, delivery->row.waiter);
+		if (delivery->row.table != OUTBOX_NOWHERE)
+			seconddelete_add(&delivery->row);
 	}
 
 	dlist_delete(&delivery->all_node);

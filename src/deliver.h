@@ -28,7 +28,7 @@ typedef struct DeliveryRow
 {
 	uint64		xid;
 	int32		chunk;
-	int			table;			/* OUTBOX_SIDE too */
+	int			table;			/* OUTBOX_SIDE and OUTBOX_NOWHERE too */
 	ItemPointerData tid;
 	int32		attempts;		/* how often Redis has refused it so far */
 	TimestampTz at;				/* since when it is to be delivered */

@@ -31,6 +31,7 @@
 
 #include "item.h"
 #include "outbox.h"
+#include "outboxnote.h"
 #include "pending.h"
 
 SQL_FUNCTION(uncache_outbox_guard);
@@ -56,6 +57,8 @@ typedef struct RowWriter
 	Oid			last_rule;
 	uint32		used;
 	uint32		blocks_size;
+	List	   *noted;			/* rules whose keys a note covers */
+	List	   *not_noted;
 	char		items[OUTBOX_ROW_ITEMS];
 } RowWriter;
 
@@ -246,14 +249,35 @@ add_in_fragments(RowWriter *writer, const PackedItem *item)
 	}
 }
 
+/* Whether a note covers this rule's keys. */
+static bool
+is_noted(RowWriter *writer, Oid rule)
+{
+	if (list_member_oid(writer->noted, rule))
+		return true;
+	if (list_member_oid(writer->not_noted, rule))
+		return false;
+	if (outboxnote_cover(rule))
+	{
+		writer->noted = lappend_oid(writer->noted, rule);
+		writer->written->noted = true;
+		return true;
+	}
+	writer->not_noted = lappend_oid(writer->not_noted, rule);
+	return false;
+}
+
 static void
 write_items(RowWriter *writer)
 {
 	PendingReader *reader = pending_read_begin();
+	bool		notes = outboxnote_is_time();
 	PackedItem		item;
 
 	while (pending_read_next(reader, &item))
 	{
+		if (notes && item.kind == ITEM_KEY && is_noted(writer, item.rule))
+			continue;
 		if (writer->used + ITEM_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
 			write_row(writer);
 		if (ITEM_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)

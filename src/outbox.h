@@ -28,6 +28,9 @@ enum OutboxColumn
 /* Index of the side table, behind the rotating ones. */
 #define OUTBOX_SIDE			OUTBOX_TABLES
 
+/* What the worker delivers from memory alone: second deletes. */
+#define OUTBOX_NOWHERE		(OUTBOX_TABLES + 1)
+
 /* One row is at most one page with one tuple; so are the items in it. */
 #define OUTBOX_ROW_ITEMS	7900
 
@@ -41,6 +44,7 @@ typedef struct OutboxWritten
 	FullTransactionId xid;
 	int			table;
 	int32		next_chunk;
+	bool		noted;			/* notes stand for some of the keys */
 	uint32		nrows;
 	uint64		nkeys;
 	ItemPointerData tid;		/* of the row, when there is just one */

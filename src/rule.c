@@ -136,7 +136,8 @@ rule_read_columns(Relation rel, const char *literal, int *count)
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 errmsg("column \"%s\" of table \"%s\" does not exist",
 							name, RelationGetRelationName(rel)),
-					 errdetail("It is in the list of columns whose change matters.")));
+					 errdetail("List of columns %s of a rule on table \"%s\".",
+							   literal, RelationGetRelationName(rel))));
 	}
 	return columns;
 }

@@ -22,6 +22,9 @@ bool		setting_delivery = true;
 int			setting_on_truncate = ON_TRUNCATE_PATTERN;
 int			setting_redeliver_window = 60;
 int			setting_fence_ttl = 0;
+int			setting_outbox_max_size = 0;
+int			setting_second_delete_delay = 0;
+int			setting_after_lost_commits = AFTER_LOST_COMMITS_REDELIVER;
 int			setting_connect_timeout = 1000;
 int			setting_command_timeout = 1000;
 bool		setting_enabled = true;
@@ -31,6 +34,12 @@ int			setting_max_database_workers = 4;
 static const struct config_enum_entry consistency_options[] = {
 	{"eventual", CONSISTENCY_EVENTUAL, false},
 	{"read_your_writes", CONSISTENCY_READ_YOUR_WRITES, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry after_lost_commits_options[] = {
+	{"redeliver", AFTER_LOST_COMMITS_REDELIVER, false},
+	{"flush", AFTER_LOST_COMMITS_FLUSH, false},
 	{NULL, 0, false}
 };
 
@@ -193,6 +202,32 @@ define_delivery_settings(void)
 }
 
 static void
+define_outage_settings(void)
+{
+	DefineCustomIntVariable("uncache.outbox_max_size",
+							"Size of the outbox above which keys are not stored one by one while Redis is away.",
+							"What their rules can produce is deleted instead when Redis is back. 0 means no limit.",
+							&setting_outbox_max_size,
+							0, 0, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MB,
+							NULL, NULL, NULL);
+	DefineCustomEnumVariable("uncache.after_lost_commits",
+							 "What to delete after a crash or promotion that can have lost commits.",
+							 "redeliver: what the outbox holds; flush: all keys that the rules can produce.",
+							 &setting_after_lost_commits,
+							 AFTER_LOST_COMMITS_REDELIVER, after_lost_commits_options,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+	DefineCustomIntVariable("uncache.second_delete_delay",
+							"Time after which delivered keys are deleted once more.",
+							"For readers that can't use fenced fills. 0 turns it off.",
+							&setting_second_delete_delay,
+							0, 0, 3600 * 1000,
+							PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+}
+
+static void
 define_fence_settings(void)
 {
 	DefineCustomIntVariable("uncache.fence_ttl",
@@ -229,6 +264,7 @@ settings_define(bool preloaded)
 	define_connection_settings();
 	define_rule_settings();
 	define_delivery_settings();
+	define_outage_settings();
 	define_fence_settings();
 	if (preloaded)
 		define_preload_settings();

@@ -89,6 +89,7 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 		for (int w = 0; w < DIRTY_WORDS; w++)
 			pg_atomic_init_u32(&slot->dirty[t][w], 0);
+	pg_atomic_init_u32(&slot->note_dirty, 0);
 	pg_atomic_init_u32(&slot->side_dirty, 0);
 	pg_atomic_init_u64(&slot->barrier_drawn, 0);
 	pg_atomic_init_u64(&slot->barrier_done, 0);

@@ -104,6 +104,19 @@ has_column(Relation rel, const char *name)
 	return false;
 }
 
+/* Whether a name can only be that of a column, perhaps behind the table's name. */
+static bool
+names_own_column(const Compiler *compiler, const ColumnRef *cref)
+{
+	const char *table = compiler->alias ? compiler->alias->aliasname :
+		RelationGetRelationName(compiler->rel);
+
+	return IsA(llast(cref->fields), String) &&
+		(list_length(cref->fields) == 1 ||
+		 (list_length(cref->fields) == 2 &&
+		  strcmp(strVal(linitial(cref->fields)), table) == 0));
+}
+
 /*
  * Called for every name with what PostgreSQL has found for it: say more about
  * unknown columns than PostgreSQL would.
@@ -115,7 +128,7 @@ check_column(ParseState *pstate, ColumnRef *cref, Node *found)
 	const char *name;
 	const char *similar;
 
-	if (found != NULL || !IsA(llast(cref->fields), String))
+	if (found != NULL || !names_own_column(compiler, cref))
 		return NULL;
 	name = strVal(llast(cref->fields));
 	similar = similar_column(compiler->rel, name);
@@ -149,11 +162,11 @@ complete_error(ErrorData *edata, Compiler *compiler)
 	int			position = compiler->position;
 	char	   *where;
 
-	if (category != ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION &&
-		category != ERRCODE_FEATURE_NOT_SUPPORTED &&
-		category != ERRCODE_DATA_EXCEPTION &&
-		category != ERRCODE_INVALID_NAME &&
-		category != ERRCODE_PROGRAM_LIMIT_EXCEEDED)
+	/* Not the template's fault. */
+	if (category == ERRCODE_OPERATOR_INTERVENTION ||
+		category == ERRCODE_INSUFFICIENT_RESOURCES ||
+		category == ERRCODE_SYSTEM_ERROR ||
+		category == ERRCODE_INTERNAL_ERROR)
 		return;
 
 	if (compiler->at_expression && edata->cursorpos > 0)
@@ -163,7 +176,7 @@ complete_error(ErrorData *edata, Compiler *compiler)
 					 compiler->template->text, compiler->template->relation, position);
 	edata->detail = edata->detail == NULL ? where :
 		psprintf("%s\n%s", where, edata->detail);
-	if (edata->hint == NULL)
+	if (edata->hint == NULL && edata->sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE)
 		edata->hint = pstrdup(_("Between braces stands an SQL expression over the table's columns, such as {id} or {lower(email)}."));
 }
 
@@ -343,7 +356,7 @@ check_expression(Compiler *compiler, ParseState *pstate, Node *expr)
 		refuse(compiler, "an aggregate function");
 	if (pstate->p_hasWindowFuncs)
 		refuse(compiler, "a window function");
-	if (pstate->p_hasTargetSRFs)
+	if (expression_returns_set(expr))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a template cannot use a function that returns a set"),
@@ -588,6 +601,7 @@ Template *
 template_compile(const char *text, Relation rel, const char *alias)
 {
 	MemoryContext context = CurrentMemoryContext;
+	ErrorContextCallback *callers = error_context_stack;
 	Compiler	compiler = {0};
 
 	compiler.template = palloc0(sizeof(Template));
@@ -601,7 +615,13 @@ template_compile(const char *text, Relation rel, const char *alias)
 
 	PG_TRY();
 	{
+		/*
+		 * Whoever called us would take the position of an error for one in his
+		 * own text; he is asked when the error is thrown again.
+		 */
+		error_context_stack = NULL;
 		compile_segments(&compiler);
+		error_context_stack = callers;
 	}
 	PG_CATCH();
 	{
@@ -611,7 +631,7 @@ template_compile(const char *text, Relation rel, const char *alias)
 		edata = CopyErrorData();
 		FlushErrorState();
 		complete_error(edata, &compiler);
-		ReThrowError(edata);
+		ThrowErrorData(edata);
 	}
 	PG_END_TRY();
 

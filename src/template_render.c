@@ -323,9 +323,18 @@ emit_combinations(const Template *template, const Texts *texts, KeySink *sink)
 	} while (i >= 0);
 }
 
+static void
+name_template(void *arg)
+{
+	const Template *template = arg;
+
+	errcontext("template \"%s\" of table \"%s\"", template->text, template->relation);
+}
+
 void
 template_render(Template *template, TupleTableSlot *slot, KeySink *sink)
 {
+	ErrorContextCallback callback = {error_context_stack, name_template, template};
 	Texts	   *texts;
 
 	if (template->simple)
@@ -333,9 +342,11 @@ template_render(Template *template, TupleTableSlot *slot, KeySink *sink)
 		render_simple(template, slot, sink);
 		return;
 	}
+	error_context_stack = &callback;
 	texts = palloc(sizeof(Texts) * template->nsegments);
 	if (evaluate(template, slot, texts))
 		emit_combinations(template, texts, sink);
+	error_context_stack = callback.previous;
 }
 
 /*

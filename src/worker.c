@@ -37,11 +37,14 @@
 #include "faultpoint.h"
 #include "fence.h"
 #include "incarnation.h"
+#include "invalidate.h"
 #include "outbox.h"
+#include "outboxnote.h"
 #include "outboxscan.h"
 #include "outboxside.h"
 #include "patternscan.h"
 #include "rotation.h"
+#include "seconddelete.h"
 #include "settings.h"
 #include "shmem.h"
 #include "waiters.h"
@@ -154,11 +157,20 @@ give_slot_back(void)
 	proc_exit(0);
 }
 
+/*
+ * Before anything is delivered.  After a crash or a promotion readers may have
+ * cached rows of commits that are lost, and unlogged tables are empty: what is to
+ * be deleted because of that goes to the outbox in the same transaction.
+ */
 static void
 make_incarnation_known(void)
 {
+	IncarnationStart start;
+
 	outboxscan_begin();
-	incarnation_adopt();
+	start = incarnation_adopt();
+	if (start == INCARNATION_AFTER_CRASH)
+		invalidate_all_rules(setting_after_lost_commits == AFTER_LOST_COMMITS_REDELIVER);
 	outboxscan_end();
 }
 
@@ -189,6 +201,8 @@ start_up(Datum arg)
 	outboxside_init();
 	rotation_init(slot);
 	fence_init(slot);
+	outboxnote_init(slot);
+	seconddelete_init();
 	make_incarnation_known();
 }
 
@@ -220,6 +234,7 @@ after_connection_event(ConnectionEvent event)
 			outboxscan_start_over(first_scan);
 			first_scan = false;
 			outboxside_look();
+			outboxnote_look();
 			fence_begin(connection_link());
 			break;
 		case CONNECTION_LOST:
@@ -537,9 +552,11 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 
 	any = take_ring();
 	deliver_send(link);
+	*wake = Min(*wake, seconddelete_turn(now));
 	if (!fence_holds_transaction())
 	{
 		outboxscan_turn();
+		*wake = Min(*wake, outboxnote_turn(now));
 		*wake = Min(*wake, outboxside_turn(now, true));
 	}
 	deliver_send(link);
@@ -587,7 +604,10 @@ main_loop(void)
 			outboxside_turn(now, false);
 		}
 		if (!fence_holds_transaction())
+		{
 			wake = Min(wake, rotation_turn(now));
+			wake = Min(wake, outboxnote_watch_size(now));
+		}
 		wake = Min(wake, connection_deadline());
 		forget_dropped_rules();
 

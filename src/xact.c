@@ -110,7 +110,7 @@ announce(bool wait)
 	pg_atomic_write_u32(&mine->rows_left, rows);
 	pg_atomic_write_u32(&mine->handing_over, 1);
 	pg_write_barrier();
-	pg_atomic_write_u32(&mine->state, wait ? WAIT_PENDING : WAIT_NONE);
+	pg_atomic_write_u32(&mine->state, wait && rows > 0 ? WAIT_PENDING : WAIT_NONE);
 }
 
 static void
@@ -239,6 +239,11 @@ hand_over(bool wait)
 	{
 		shmem_request_launch(MyDatabaseId);
 		return false;
+	}
+	for (OutboxWritten *w = written; w; w = w->next)
+	{
+		if (w->noted)
+			pg_atomic_write_u32(&slot->note_dirty, 1);
 	}
 	if (pg_atomic_read_u32(&slot->state) != SLOT_CONNECTED)
 		return false;
