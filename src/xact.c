@@ -284,6 +284,26 @@ committed(void)
 	written = NULL;
 }
 
+/*
+ * The worker keeps an eye on rows of prepared transactions, since COMMIT PREPARED
+ * can happen where nobody tells it.
+ */
+static void
+prepared(void)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+
+	phase = RUNNING;
+	if (written == NULL)
+		return;
+	written = NULL;
+	if (slot != NULL)
+	{
+		pg_atomic_write_u32(&slot->side_dirty, 1);
+		wake_worker(slot, true);
+	}
+}
+
 static void
 aborted(void)
 {
@@ -478,8 +498,7 @@ xact_callback(XactEvent event, void *arg)
 			pending_forget();
 			break;
 		case XACT_EVENT_PREPARE:
-			phase = RUNNING;
-			written = NULL;
+			prepared();
 			pending_forget();
 			break;
 		case XACT_EVENT_PARALLEL_PRE_COMMIT:
