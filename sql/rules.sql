@@ -165,6 +165,12 @@ SELECT keys_of($$INSERT INTO follows VALUES (1, 'b')$$);
 SELECT uncache.attach('follows', 'b:{b}');
 SELECT keys_of($$INSERT INTO follows VALUES (1, 'b')$$);
 
+-- Changes that arrive by replication: rules made by attach fire, one by hand as it says
+SET session_replication_role = replica;
+SELECT keys_of($$INSERT INTO follows VALUES (1, 'b')$$) AS always,
+	keys_of($$INSERT INTO users VALUES (5)$$) AS origin;
+RESET session_replication_role;
+
 -- uncache.enabled, uncache.on_truncate, uncache.key_prefix
 SET uncache.enabled = off;
 SELECT keys_of($$INSERT INTO users VALUES (5)$$), keys_of($$TRUNCATE users$$),

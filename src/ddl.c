@@ -25,7 +25,7 @@
 #include "access/relation.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
-#include "catalog/partition.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_cast.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_inherits.h"
@@ -113,7 +113,8 @@ after_alter_command(Oid relid, const AlterTableCmd *cmd)
 			rule_guard_type(relid, cmd->name);
 			break;
 		case AT_AttachPartition:
-			rule_cover_partitions(relid, false);
+			rule_cover_new_partition(RangeVarGetRelid(castNode(PartitionCmd, cmd->def)->name,
+													  NoLock, false));
 			(void) invalidate_rules_of_table(relid, false, 0, &nrules);
 			break;
 		case AT_DetachPartition:
@@ -156,7 +157,7 @@ static void
 after_create_table(Oid relid)
 {
 	if (get_rel_relispartition(relid))
-		rule_cover_partitions(get_partition_parent(relid, false), false);
+		rule_cover_new_partition(relid);
 }
 
 static void

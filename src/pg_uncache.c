@@ -7,12 +7,12 @@
  * back, through shared memory.
  *
  *	 rules: what a row's change means
- *		trigger ----------> rule ---------> template_{parse,compile,render,depends}
+ *		trigger ----------> rule ---------> template_{parse,compile,expr,depends,render,pattern}
  *		   |				 |					 |
- *		   |			rule_catalog		 fixed_settings, keypattern
+ *		   |			rule_catalog		 fixed_settings, keypattern, glob
  *		   |
- *		   |	attach, ddl, drop_notice, rule_check, rule_partition, rule_view,
- *		   |	render, invalidate, row_change: rules as SQL sees and DDL meets them
+ *		   |	attach, attach_notice, ddl, drop_notice, rule_check, rule_guard,
+ *		   |	rule_partition, rule_view, render, invalidate, row_change: rules as SQL sees and DDL meets them
  *		   |
  *	 transactions: from there into the outbox, in the backend
  *		pending --> xact --+--> outbox --> outboxnote		before commit: the truth
