@@ -293,15 +293,13 @@ local function uncache_status(keys, args)
 	local id, timeline, incarnation = args[1], tonumber(args[2]), args[3]
 	check(#args == 3 and timeline)
 	local server = memory.servers[id]
-	if not server or timeline >= server.timeline then
+	local known = memory.incarnations[incarnation] or {beat = '0', live = false}
+	memory.incarnations[incarnation] = known
+	if not known.live and (not server or timeline >= server.timeline) then
 		if server then memory.incarnations[server.incarnation].live = false end
 		memory.servers[id] = {timeline = timeline, incarnation = incarnation}
+		known.live, memory.epoch = true, nil
 	end
-	local known = memory.incarnations[incarnation] or {beat = '0', live = false}
-	local live = memory.servers[id].incarnation == incarnation
-	if live and not known.live then memory.epoch = nil end
-	known.live = live
-	memory.incarnations[incarnation] = known
 	return {VERSION, known.live and memory.epoch or false, counts.wanted, counts.stored,
 		counts.refused, memory.announced, counts.trouble}
 end
