@@ -1,6 +1,11 @@
 --
 -- Rules of partitioned tables
 --
+SET client_encoding = 'UTF8';
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS pg_uncache;
+RESET client_min_messages;
+
 CREATE SCHEMA partitions_test;
 SET search_path = partitions_test, public;
 
@@ -18,7 +23,7 @@ END $$;
 CREATE VIEW triggers AS
 	SELECT tgrelid::regclass AS relation, tgname AS trigger, tgenabled AS enabled,
 		tgparentid <> 0 AS clone
-	FROM pg_trigger WHERE NOT tgisinternal AND tgname NOT LIKE 'outbox%' ORDER BY tgrelid::regclass::text, tgname;
+	FROM pg_trigger WHERE NOT tgisinternal AND tgname NOT LIKE 'outbox%' ORDER BY tgrelid::regclass::text COLLATE "C", tgname;
 
 CREATE TABLE ev (id int, region text, note text) PARTITION BY LIST (region);
 CREATE TABLE ev_eu PARTITION OF ev FOR VALUES IN ('eu');

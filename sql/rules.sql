@@ -1,6 +1,11 @@
 --
 -- Rules: which changes record which keys
 --
+SET client_encoding = 'UTF8';
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS pg_uncache;
+RESET client_min_messages;
+
 CREATE SCHEMA rules_test;
 SET search_path = rules_test, public;
 

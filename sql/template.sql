@@ -1,6 +1,11 @@
 --
 -- Templates: syntax, values, errors
 --
+SET client_encoding = 'UTF8';
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS pg_uncache;
+RESET client_min_messages;
+
 CREATE SCHEMA template_test;
 SET search_path = template_test, public;
 

@@ -15,7 +15,6 @@
 #include "access/sysattr.h"
 #include "catalog/heap.h"
 #include "catalog/pg_attribute.h"
-#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "mb/pg_wchar.h"
@@ -29,7 +28,6 @@
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/varlena.h"
@@ -186,135 +184,6 @@ complete_error(ErrorData *edata, Compiler *compiler)
  * --------------------------------------------------------------------------
  */
 
-/* Immutable by declaration is not enough: users err, and so does quote_ident(). */
-static bool
-may_read_settings(Oid function, void *context)
-{
-	return function >= FirstNormalObjectId || function == F_QUOTE_IDENT ||
-		func_volatile(function) != PROVOLATILE_IMMUTABLE;
-}
-
-static bool
-is_users(Oid function, void *context)
-{
-	return function >= FirstNormalObjectId;
-}
-
-static bool
-is_volatile(Oid function, void *context)
-{
-	if (func_volatile(function) != PROVOLATILE_VOLATILE)
-		return false;
-	*(Oid *) context = function;
-	return true;
-}
-
-static bool
-find_volatile(Node *node, Oid *function)
-{
-	if (node == NULL)
-		return false;
-	if (check_functions_in_node(node, is_volatile, function))
-		return true;
-	return expression_tree_walker(node, find_volatile, function);
-}
-
-/*
- * Whether the text output of a type is the same under all settings.  Domains
- * have been looked through already.
- */
-static bool
-output_is_fixed(Oid type)
-{
-	switch (type)
-	{
-		case BOOLOID:
-		case INT2OID:
-		case INT4OID:
-		case INT8OID:
-		case OIDOID:
-		case XIDOID:
-		case XID8OID:
-		case NUMERICOID:
-		case TEXTOID:
-		case VARCHAROID:
-		case BPCHAROID:
-		case NAMEOID:
-		case CHAROID:
-		case UUIDOID:
-		case JSONOID:
-		case JSONBOID:
-		case INETOID:
-		case CIDROID:
-		case MACADDROID:
-		case MACADDR8OID:
-		case BITOID:
-		case VARBITOID:
-			return true;
-		default:
-			return type_is_enum(type);
-	}
-}
-
-/*
- * Whether a value may depend on settings: true unless everything in the
- * expression is known not to look at any.
- */
-static bool
-reads_settings(Node *node, void *context)
-{
-	if (node == NULL)
-		return false;
-	if (check_functions_in_node(node, may_read_settings, NULL))
-		return true;
-	switch (nodeTag(node))
-	{
-		case T_CoerceViaIO:
-			if (!output_is_fixed(getBaseType(exprType((Node *) ((CoerceViaIO *) node)->arg))))
-				return true;
-			break;
-		case T_Var:
-		case T_Const:
-		case T_FuncExpr:
-		case T_OpExpr:
-		case T_BoolExpr:
-		case T_CaseExpr:
-		case T_CaseWhen:
-		case T_CaseTestExpr:
-		case T_CoalesceExpr:
-		case T_NullTest:
-		case T_BooleanTest:
-		case T_RelabelType:
-		case T_SubscriptingRef:
-		case T_DistinctExpr:
-		case T_NullIfExpr:
-		case T_ArrayExpr:
-		case T_MinMaxExpr:
-		case T_FieldSelect:
-		case T_List:
-			break;
-		default:
-			return true;
-	}
-	return expression_tree_walker(node, reads_settings, context);
-}
-
-/* Whether functions that users wrote may be called. */
-static bool
-runs_code(Node *node, void *context)
-{
-	if (node == NULL)
-		return false;
-	if (check_functions_in_node(node, is_users, NULL))
-		return true;
-
-	/* Domain constraints and the parts of a row can be anything. */
-	if (IsA(node, CoerceToDomain) || IsA(node, RowExpr) ||
-		(IsA(node, Var) && ((Var *) node)->varattno == 0))
-		return true;
-	return expression_tree_walker(node, runs_code, context);
-}
-
 static void
 check_columns(Compiler *compiler, Bitmapset *columns)
 {
@@ -347,7 +216,7 @@ check_columns(Compiler *compiler, Bitmapset *columns)
 static void
 check_expression(Compiler *compiler, ParseState *pstate, Node *expr)
 {
-	Oid			function = InvalidOid;
+	Oid			function = template_volatile_function(expr);
 	Oid			type = exprType(expr);
 
 	if (pstate->p_hasSubLinks)
@@ -366,7 +235,7 @@ check_expression(Compiler *compiler, ParseState *pstate, Node *expr)
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("an expression in a template cannot have the pseudo-type %s",
 						format_type_be(type))));
-	if (find_volatile(expr, &function))
+	if (OidIsValid(function))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a template cannot use the volatile function %s()",
@@ -507,8 +376,7 @@ compile_output(Template *template, Segment *segment, Oid type)
 
 	getTypeOutputInfo(base, &output, &is_varlena);
 	fmgr_info(output, &segment->output);
-	if (!output_is_fixed(base))
-		template->needs_settings = true;
+	template->settings |= template_output_settings(base);
 	if (output >= FirstNormalObjectId || type_is_rowtype(base) ||
 		OidIsValid(get_element_type(base)) || get_typtype(base) == TYPTYPE_RANGE ||
 		get_typtype(base) == TYPTYPE_MULTIRANGE)
@@ -528,9 +396,8 @@ compile_planned(Template *template, Segment *segment, Expr *planned)
 	segment->expr_context = CurrentMemoryContext;
 	segment->expr = ExecInitExpr(copyObject(planned), NULL);
 	template->simple = false;
-	if (reads_settings((Node *) planned, NULL))
-		template->needs_settings = true;
-	if (runs_code((Node *) planned, NULL))
+	template->settings |= template_expr_settings((Node *) planned);
+	if (template_expr_runs_code((Node *) planned))
 		template->runs_code = true;
 	if (contain_mutable_functions((Node *) planned))
 		template->queries = true;
@@ -544,7 +411,6 @@ compile_segment(Compiler *compiler, Segment *segment, MemoryContext scratch)
 	Bitmapset  *columns = NULL;
 	Node	   *expr;
 	Expr	   *planned;
-	Oid			function;
 
 	compiler->position = segment->position;
 	compiler->at_expression = true;
@@ -554,7 +420,7 @@ compile_segment(Compiler *compiler, Segment *segment, MemoryContext scratch)
 	planned = expression_planner((Expr *) expr);
 
 	/* Planning fills in defaults of arguments, which may be volatile. */
-	if (find_volatile((Node *) planned, &function))
+	if (OidIsValid(template_volatile_function((Node *) planned)))
 		refuse(compiler, "a volatile function");
 
 	MemoryContextSwitchTo(lasting);
@@ -586,7 +452,7 @@ compile_segments(Compiler *compiler)
 	int			nest_level;
 
 	template_parse(template, &compiler->position);
-	nest_level = fixed_settings_begin();
+	nest_level = fixed_settings_begin(SETTINGS_ALL);
 	for (int i = 0; i < template->nsegments; i++)
 	{
 		if (template->segments[i].is_expr)

@@ -51,4 +51,17 @@ typedef struct Segment
  */
 extern void template_parse(Template *template, int *position);
 
+/* A volatile function in an expression, or InvalidOid. */
+extern Oid	template_volatile_function(Node *expr);
+
+/*
+ * The settings (fixed_settings.h) that the text of a type's values depends on
+ * (not for domains), and those that the value of an expression depends on.
+ */
+extern int	template_output_settings(Oid type);
+extern int	template_expr_settings(Node *expr);
+
+/* Whether evaluating may call functions that users wrote. */
+extern bool template_expr_runs_code(Node *expr);
+
 #endif							/* UNCACHE_TEMPLATE_INT_H */
