@@ -20,6 +20,19 @@
 #include "storage/proc.h"
 #include "utils/wait_event.h"
 
+/* 19: signal handlers have a second argument, which the system's do not have. */
+#ifndef PG_SIG_IGN
+#define PG_SIG_IGN	SIG_IGN
+#endif
+
+#if PG_VERSION_NUM < 190000
+#include "access/tableam.h"
+
+#define SO_NONE		0
+#define table_beginscan(rel, snapshot, nkeys, key, flags) \
+	(AssertMacro((flags) == SO_NONE), table_beginscan(rel, snapshot, nkeys, key))
+#endif
+
 /*
  * Declare a C function of the SQL surface.  Before 16 PG_FUNCTION_INFO_V1 alone
  * leaves it hidden.

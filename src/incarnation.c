@@ -69,7 +69,7 @@ open_table(LOCKMODE lockmode)
 static HeapTuple
 find_row(Relation rel, Snapshot snapshot)
 {
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL, SO_NONE);
 	HeapTuple	tuple = heap_getnext(scan, ForwardScanDirection);
 
 	if (tuple != NULL)
