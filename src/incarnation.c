@@ -52,7 +52,7 @@ incarnation_draw(Shared *shared)
 
 	if (!pg_strong_random(&random, sizeof(random)))
 		elog(FATAL, "could not get random bytes for the incarnation");
-	snprintf(shared->incarnation, sizeof(shared->incarnation), UINT64_HEX_FORMAT, random);
+	snprintf(shared->incarnation, sizeof(shared->incarnation), "%016" PRIx64, random);
 	shared->after_clean_shutdown = last_end_was_clean();
 }
 

@@ -55,9 +55,8 @@ request_shmem(void)
 static void
 init_wait_slot(WaitSlot *wait)
 {
-	pg_atomic_init_u32(&wait->state, WAIT_NONE);
+	pg_atomic_init_u64(&wait->word, WAIT_NONE);
 	pg_atomic_init_u32(&wait->dboid, InvalidOid);
-	pg_atomic_init_u32(&wait->rows_left, 0);
 	pg_atomic_init_u32(&wait->handing_over, 0);
 	pg_atomic_init_u64(&wait->xid, 0);
 }

@@ -27,6 +27,7 @@
 #include "settings.h"
 #include "shmem.h"
 #include "strict.h"
+#include "waiters.h"
 
 /* How long to sleep before the ring is looked at again for room. */
 #define FULL_RING_MS	1
@@ -117,7 +118,7 @@ wait_for_fences(WaitSlot *mine, TimestampTz deadline)
 {
 	for (;;)
 	{
-		uint32		state = pg_atomic_read_u32(&mine->state);
+		WaitState	state = waiters_state(mine);
 		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
 
 		if (state == WAIT_ANSWERED)
@@ -147,14 +148,10 @@ strict_fence(OutboxWritten *written)
 	if (count == 0)
 		return;
 
-	pg_atomic_write_u32(&mine->dboid, MyDatabaseId);
-	pg_atomic_write_u64(&mine->xid, doubt_xid);
-	pg_atomic_write_u32(&mine->rows_left, count);
-	pg_write_barrier();
-	pg_atomic_write_u32(&mine->state, WAIT_PENDING);
+	waiters_announce(mine, doubt_xid, count, true);
 	put_doubts(slot, deadline);
 	wait_for_fences(mine, deadline);
-	pg_atomic_write_u32(&mine->state, WAIT_NONE);
+	(void) waiters_leave(mine);
 }
 
 void
@@ -165,7 +162,7 @@ strict_release(void)
 
 	if (in_doubt == NULL)
 		return;
-	pg_atomic_write_u32(&mine->state, WAIT_NONE);
+	(void) waiters_leave(mine);
 	/* One entry is enough: the worker knows the keys by the transaction. */
 	if (slot != NULL && try_to_put(slot, RING_RELEASE, in_doubt))
 		shmem_wake_worker(slot);

@@ -244,6 +244,7 @@ after_connection_event(ConnectionEvent event)
 			deliver_forget_unsent();
 			throw_ring_away();
 			waiters_give_up(MyDatabaseId);
+			barrier_number = 0; /* what was under way will be taken anew */
 			break;
 	}
 }

@@ -31,6 +31,7 @@
 #include "settings.h"
 #include "shmem.h"
 #include "strict.h"
+#include "waiters.h"
 #include "xact.h"
 
 /* What the running transaction has written; NULL: nothing. */
@@ -106,12 +107,7 @@ announce(bool wait)
 	for (OutboxWritten *w = written; w; w = w->next)
 		rows += w->nrows;
 
-	pg_atomic_write_u32(&mine->dboid, MyDatabaseId);
-	pg_atomic_write_u64(&mine->xid, U64FromFullTransactionId(written->xid));
-	pg_atomic_write_u32(&mine->rows_left, rows);
-	pg_atomic_write_u32(&mine->handing_over, 1);
-	pg_write_barrier();
-	pg_atomic_write_u32(&mine->state, wait && rows > 0 ? WAIT_PENDING : WAIT_NONE);
+	waiters_announce(mine, U64FromFullTransactionId(written->xid), rows, wait && rows > 0);
 }
 
 static void
@@ -277,15 +273,35 @@ committed(void)
 	FAULT_POINT("commit-visible");
 	if (mine != NULL)
 	{
-		wait = pg_atomic_read_u32(&mine->state) != WAIT_NONE;
+		wait = waiters_state(mine) != WAIT_NONE;
 		must_wait = hand_over(wait) && wait;
 		pg_write_barrier();
 		pg_atomic_write_u32(&mine->handing_over, 0);
 		if (!must_wait)
-			pg_atomic_write_u32(&mine->state, WAIT_NONE);
+			(void) waiters_leave(mine);
 	}
 	FAULT_POINT("handed-over");
 	written = NULL;
+}
+
+/*
+ * The worker keeps an eye on rows of prepared transactions, since COMMIT PREPARED
+ * can happen where nobody tells it.
+ */
+static void
+prepared(void)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+
+	phase = RUNNING;
+	if (written == NULL)
+		return;
+	written = NULL;
+	if (slot != NULL)
+	{
+		pg_atomic_write_u32(&slot->side_dirty, 1);
+		wake_worker(slot, true);
+	}
 }
 
 static void
@@ -299,7 +315,7 @@ aborted(void)
 		return;
 	if (mine != NULL)
 	{
-		pg_atomic_write_u32(&mine->state, WAIT_NONE);
+		(void) waiters_leave(mine);
 		pg_atomic_write_u32(&mine->handing_over, 0);
 	}
 	written = NULL;
@@ -352,12 +368,12 @@ wait_for_answer(WaitSlot *mine)
 
 	for (;;)
 	{
-		uint32		state;
+		WaitState	state;
 		long		left;
 		int			events;
 
 		ResetLatch(MyLatch);
-		state = pg_atomic_read_u32(&mine->state);
+		state = waiters_state(mine);
 		if (state == WAIT_ANSWERED)
 			return OUTCOME_DELIVERED;
 		if (state == WAIT_GIVEN_UP)
@@ -434,17 +450,14 @@ wait_for_delivery(void)
 	WaitSlot   *mine = shmem_my_wait_slot();
 	DatabaseSlot *slot = shmem_my_slot();
 	WaitOutcome outcome;
-	uint32		pending = WAIT_PENDING;
 
 	FAULT_POINT("waiting");
 	outcome = wait_for_answer(mine);
 
 	/* An answer that came this moment is as good as one that came in time. */
-	if (!pg_atomic_compare_exchange_u32(&mine->state, &pending, WAIT_NONE) &&
-		pending == WAIT_ANSWERED)
-		outcome = outcome == OUTCOME_CANCELED || outcome == OUTCOME_TERMINATED ?
-			outcome : OUTCOME_DELIVERED;
-	pg_atomic_write_u32(&mine->state, WAIT_NONE);
+	if (waiters_leave(mine) == WAIT_ANSWERED &&
+		outcome != OUTCOME_CANCELED && outcome != OUTCOME_TERMINATED)
+		outcome = OUTCOME_DELIVERED;
 
 	if (slot != NULL)
 	{
@@ -485,8 +498,7 @@ xact_callback(XactEvent event, void *arg)
 			pending_forget();
 			break;
 		case XACT_EVENT_PREPARE:
-			phase = RUNNING;
-			written = NULL;
+			prepared();
 			pending_forget();
 			break;
 		case XACT_EVENT_PARALLEL_PRE_COMMIT:
