@@ -45,6 +45,7 @@
 #include "drop_notice.h"
 #include "launcher.h"
 #include "lifecycle.h"
+#include "secrets.h"
 #include "settings.h"
 #include "shmem.h"
 #include "xact.h"
@@ -58,6 +59,7 @@ _PG_init(void)
 {
 	bool		preloaded = process_shared_preload_libraries_in_progress;
 
+	secrets_init();
 	settings_define(preloaded);
 	xact_init();
 	if (preloaded)

@@ -66,6 +66,17 @@ unserved_feature(const RedisTarget *target)
 	return NULL;
 }
 
+/* ALTER DATABASE and ALTER ROLE write a setting to a catalog that all can read. */
+static void
+warn_of_password(const RedisTarget *target, GucSource source)
+{
+	if (source == PGC_S_TEST && target->password != NULL)
+		ereport(WARNING,
+				(errmsg("the password in \"uncache.redis_url\" can be read by every user"),
+				 errdetail("Settings of databases, roles and functions stand in system catalogs."),
+				 errhint("Use \"uncache.redis_password_file\".")));
+}
+
 static bool
 check_redis_url(char **newval, void **extra, GucSource source)
 {
@@ -73,6 +84,8 @@ check_redis_url(char **newval, void **extra, GucSource source)
 	const char *unserved;
 	RedisTarget *target = redisurl_parse(*newval, &problem);
 
+	/* Without this the server's own message would show the password. */
+	GUC_check_errmsg("invalid value for parameter \"%s\"", "uncache.redis_url");
 	if (target == NULL)
 	{
 		GUC_check_errdetail("%s", problem);
@@ -80,6 +93,7 @@ check_redis_url(char **newval, void **extra, GucSource source)
 		return false;
 	}
 	unserved = unserved_feature(target);
+	warn_of_password(target, source);
 	redisurl_free(target);
 	if (unserved != NULL)
 	{
