@@ -4,6 +4,7 @@
 #	make installcheck	regression tests in a running server that preloads
 #						pg_uncache (PGHOST, PGPORT and so on say which)
 #	make demo, make test	everything, in a temporary folder; nothing else needed
+#	make staleness		how stale a cache is under each strategy, as a table and SVG
 #	make -C test/unit check	tests of single files that need no server; in make test
 
 EXTENSION = pg_uncache
@@ -44,14 +45,16 @@ EXTRA_CLEAN += src/uncache_lua.h
 
 .DEFAULT_GOAL = all
 
-# These two install what they need, so they work where there is no PostgreSQL.
-.PHONY: demo test
+# These install what they need, so they work where there is no PostgreSQL.
+.PHONY: demo test staleness
 demo:
 	@bash $(TOP)demo/run.sh
 test:
 	@bash $(TOP)test/run.sh
+staleness:
+	@bash $(TOP)bench/staleness/run.sh
 
-ifneq ($(filter-out demo test,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out demo test staleness,$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(PGXS),)
