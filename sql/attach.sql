@@ -1,6 +1,11 @@
 --
 -- attach, attach_columns, detach, uncache.rules
 --
+SET client_encoding = 'UTF8';
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS pg_uncache;
+RESET client_min_messages;
+
 CREATE SCHEMA attach_test;
 SET search_path = attach_test, public;
 

@@ -1,6 +1,11 @@
 --
 -- DDL that would break a rule
 --
+SET client_encoding = 'UTF8';
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS pg_uncache;
+RESET client_min_messages;
+
 CREATE SCHEMA ddl_test;
 SET search_path = ddl_test, public;
 

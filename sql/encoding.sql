@@ -3,12 +3,13 @@
 --
 CREATE DATABASE regress_uncache_latin1 TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C';
 \c regress_uncache_latin1
+SET client_encoding = 'UTF8';
 CREATE EXTENSION pg_uncache;
 CREATE TABLE city (name text);
 SELECT uncache.attach('city', 'Stadt-ä:{name}');
 SET client_encoding = 'LATIN1';
 INSERT INTO city VALUES (convert_from('\x4bf66c6e', 'LATIN1'));	-- Köln
-RESET client_encoding;
+SET client_encoding = 'UTF8';
 TRUNCATE city;
 SELECT count(*) AS with_key FROM
 	(SELECT items FROM uncache.outbox_0 UNION ALL SELECT items FROM uncache.outbox_1

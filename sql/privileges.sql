@@ -1,6 +1,11 @@
 --
 -- Who may do what with rules
 --
+SET client_encoding = 'UTF8';
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS pg_uncache;
+RESET client_min_messages;
+
 CREATE SCHEMA privileges_test;
 SET search_path = privileges_test, public;
 SET client_min_messages = warning;

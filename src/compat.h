@@ -15,7 +15,23 @@
 #error "pg_uncache needs PostgreSQL 15 or later"
 #endif
 
+#include <inttypes.h>			/* PRIx64; postgres.h includes it from 18 on */
+
 #include "storage/proc.h"
+#include "utils/wait_event.h"
+
+/* 19: signal handlers have a second argument, which the system's do not have. */
+#ifndef PG_SIG_IGN
+#define PG_SIG_IGN	SIG_IGN
+#endif
+
+#if PG_VERSION_NUM < 190000
+#include "access/tableam.h"
+
+#define SO_NONE		0
+#define table_beginscan(rel, snapshot, nkeys, key, flags) \
+	(AssertMacro((flags) == SO_NONE), table_beginscan(rel, snapshot, nkeys, key))
+#endif
 
 /*
  * Declare a C function of the SQL surface.  Before 16 PG_FUNCTION_INFO_V1 alone
@@ -24,10 +40,6 @@
 #define SQL_FUNCTION(name) \
 	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
 	PG_FUNCTION_INFO_V1(name)
-
-#ifndef UINT64_HEX_FORMAT
-#define UINT64_HEX_FORMAT "%016" INT64_MODIFIER "x"
-#endif
 
 #if PG_VERSION_NUM < 170000
 #define MyProcNumber	(MyProc->pgprocno)
@@ -38,8 +50,6 @@ typedef int ProcNumber;
 #endif
 
 #if PG_VERSION_NUM < 170000
-#include "utils/wait_event.h"
-
 #include "storage/latch.h"
 #include "utils/memutils.h"
 #define CreateWaitEventSet(resowner, n) CreateWaitEventSet(TopMemoryContext, n)

@@ -172,7 +172,7 @@ fence_new_epoch(RedisLink *link, FenceDone done)
 	{
 		if (!pg_strong_random(&random, sizeof(random)))
 			return false;
-		snprintf(random_text, sizeof(random_text), UINT64_HEX_FORMAT, random);
+		snprintf(random_text, sizeof(random_text), "%016" PRIx64, random);
 	}
 	return send_texts(lengthof(argv), argv, epoch_answered, (void *) done);
 }

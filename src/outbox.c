@@ -57,6 +57,7 @@ typedef struct RowWriter
 	Oid			last_rule;
 	uint32		used;
 	uint32		blocks_size;
+	bool		keep_items;
 	List	   *noted;			/* rules whose keys a note covers */
 	List	   *not_noted;
 	char		items[OUTBOX_ROW_ITEMS];
@@ -165,6 +166,17 @@ remember_block(RowWriter *writer, BlockNumber block)
 	written->blocks[written->nblocks++] = block;
 }
 
+static void
+keep_items(OutboxWritten *written, char *bytes, uint32 len)
+{
+	OutboxItems *kept = palloc(sizeof(OutboxItems));
+
+	kept->bytes = bytes;
+	kept->len = len;
+	kept->next = written->all_items;
+	written->all_items = kept;
+}
+
 /* Insert what has been gathered as one row. */
 static void
 write_row(RowWriter *writer)
@@ -201,12 +213,12 @@ write_row(RowWriter *writer)
 		written->items = VARDATA(items);
 		written->items_len = writer->used;
 	}
-	else
-	{
+	else if (writer->bulk == NULL)
+		writer->bulk = GetBulkInsertState();
+	if (writer->keep_items)
+		keep_items(written, VARDATA(items), writer->used);
+	else if (written->nrows > 1)
 		pfree(items);
-		if (writer->bulk == NULL)
-			writer->bulk = GetBulkInsertState();
-	}
 	writer->used = 0;
 }
 
@@ -290,13 +302,13 @@ write_items(RowWriter *writer)
 }
 
 OutboxWritten *
-outbox_write(bool prepare, OutboxWritten *earlier)
+outbox_write(OutboxMode mode, OutboxWritten *earlier)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(TopTransactionContext);
 	OutboxWritten *written = palloc0(sizeof(OutboxWritten));
 	RowWriter  *writer = palloc0(sizeof(RowWriter));
 
-	writer->rel = open_table(prepare, &written->table);
+	writer->rel = open_table(mode == OUTBOX_PREPARE, &written->table);
 	if (writer->rel == NULL)
 	{
 		MemoryContextSwitchTo(old_context);
@@ -310,6 +322,7 @@ outbox_write(bool prepare, OutboxWritten *earlier)
 			 RelationGetRelationName(writer->rel));
 
 	writer->written = written;
+	writer->keep_items = mode == OUTBOX_COMMIT_KEEP_ITEMS;
 	writer->chunk = earlier ? earlier->next_chunk : 0;
 	writer->at = GetCurrentTimestamp();
 	writer->blocks_size = 4;

@@ -138,7 +138,7 @@ patterns_of_rule(Oid oid)
 static bool
 has_note(Relation rel, bytea *items)
 {
-	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL);
+	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL, SO_NONE);
 	HeapTuple	tuple;
 	bool		found = false;
 
@@ -224,7 +224,7 @@ add_items(bytea *items)
 static int
 move_notes(Relation rel)
 {
-	TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+	TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL, SO_NONE);
 	HeapTuple	tuple;
 	int			moved = 0;
 

@@ -158,7 +158,7 @@ compile_templates(Rule *rule, Relation rel, int nargs, char **args)
 		Template   *template = template_compile(args[i], rel, alias);
 
 		rule->templates[rule->ntemplates++] = template;
-		rule->needs_settings |= template->needs_settings;
+		rule->settings |= template->settings;
 		rule->runs_code |= template->runs_code;
 		rule->queries |= template->queries;
 	}

@@ -39,6 +39,7 @@ int			setting_max_database_workers = 4;
 static const struct config_enum_entry consistency_options[] = {
 	{"eventual", CONSISTENCY_EVENTUAL, false},
 	{"read_your_writes", CONSISTENCY_READ_YOUR_WRITES, false},
+	{"strict", CONSISTENCY_STRICT, false},
 	{NULL, 0, false}
 };
 

@@ -11,6 +11,7 @@ typedef enum Consistency
 {
 	CONSISTENCY_EVENTUAL,
 	CONSISTENCY_READ_YOUR_WRITES,
+	CONSISTENCY_STRICT,
 } Consistency;
 
 typedef enum OnTruncate

@@ -14,6 +14,7 @@
 #include "shmem.h"
 
 #define TRANCHE			"pg_uncache"
+#define DELIVERED_TRANCHE	"pg_uncache_delivered"
 
 /* Below this a ring could not hold a single entry of a usual size. */
 #define RING_MIN_BYTES	256
@@ -50,14 +51,15 @@ request_shmem(void)
 		next_shmem_request();
 	RequestAddinShmemSpace(shared_bytes());
 	RequestNamedLWLockTranche(TRANCHE, 1 + setting_max_database_workers);
+	/* For its number alone, which every process can name then. */
+	RequestNamedLWLockTranche(DELIVERED_TRANCHE, 1);
 }
 
 static void
 init_wait_slot(WaitSlot *wait)
 {
-	pg_atomic_init_u32(&wait->state, WAIT_NONE);
+	pg_atomic_init_u64(&wait->word, WAIT_NONE);
 	pg_atomic_init_u32(&wait->dboid, InvalidOid);
-	pg_atomic_init_u32(&wait->rows_left, 0);
 	pg_atomic_init_u32(&wait->handing_over, 0);
 	pg_atomic_init_u64(&wait->xid, 0);
 }
@@ -129,7 +131,7 @@ init_shared(Shared *shared)
 	pg_atomic_init_u32(&shared->look_everywhere, 0);
 	pg_atomic_init_u64(&shared->probed, 0);
 	incarnation_draw(shared);
-	shared->dsa_tranche = LWLockNewTrancheId();
+	shared->dsa_tranche = GetNamedLWLockTranche(DELIVERED_TRANCHE)->lock.tranche;
 	shared->nslots = setting_max_database_workers;
 	shared->nwaitslots = MaxBackends;
 	shared->wait_slots = carve(&next, shared->nwaitslots * sizeof(WaitSlot));
@@ -159,7 +161,6 @@ startup_shmem(void)
 	if (!found)
 		init_shared(Shared_state);
 	LWLockRelease(AddinShmemInitLock);
-	LWLockRegisterTranche(Shared_state->dsa_tranche, "pg_uncache_delivered");
 }
 
 void

@@ -162,17 +162,20 @@ typedef enum WaitState
 } WaitState;
 
 /*
- * One per PGPROC.  The owner writes dboid, rows_left and xid before it writes
- * WAIT_PENDING, in PRE_COMMIT, so before its commit can be seen by anyone; the
- * worker goes from WAIT_PENDING to an end state by compare-and-exchange and only
- * where the xid is the one it has delivered, so that a slot that was reused by a
- * later commit is never answered for an earlier one.
+ * One per PGPROC, for waiters.c.  State, rows left and a generation are one word,
+ * so that a change of it is a change for the wait that was looked at, or none:
+ *
+ *		| generation: 30 bits | rows not delivered yet: 32 | WaitState: 2 |
+ *
+ * The owner writes dboid and xid before it writes a word with a new generation, in
+ * PRE_COMMIT, so before its commit can be seen by anyone.  The worker reads the
+ * word first, then dboid and xid, and changes the word by compare-and-exchange: so
+ * a slot that was reused by a later commit is never answered for an earlier one.
  */
 typedef struct WaitSlot
 {
-	pg_atomic_uint32 state;		/* WaitState */
+	pg_atomic_uint64 word;
 	pg_atomic_uint32 dboid;
-	pg_atomic_uint32 rows_left; /* outbox rows not delivered yet; worker counts down */
 	/* 1 from before the commit is visible until the worker was told of it */
 	pg_atomic_uint32 handing_over;
 	pg_atomic_uint64 xid;		/* top-level full transaction id */

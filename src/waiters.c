@@ -1,15 +1,14 @@
 /*
  * waiters.c
- *	  The worker's side of COMMIT's wait.
+ *	  Who waits for which transaction.
  *
  * A waiter stands in its WaitSlot with the transaction it waits for.  The worker
  * counts down that transaction's undelivered rows and answers at zero.  Where an
  * entry of the ring named the waiter it is found at once; rows that came out of a
  * scan are gathered, and the wait slots are walked once for all of them.
  *
- * A slot changes from WAIT_PENDING by compare-and-exchange, after a look at the
- * transaction; its owner can't begin another wait before it has seen an end to
- * this one or has ended it itself, and then the xid differs.
+ * The owner may give up its wait and begin another one at any moment, also while
+ * the worker looks: see WaitSlot for why no answer goes astray.
  */
 #include "postgres.h"
 
@@ -24,35 +23,96 @@
 static uint64 gathered[GATHER_MAX];
 static int	ngathered = 0;
 
-/* The database of a worker is MyDatabaseId. */
-static bool
-is_waiting_for(WaitSlot *wait, uint64 xid)
+#define WORD(generation, rows, state) \
+	((uint64) (generation) << 34 | (uint64) (rows) << 2 | (uint64) (state))
+#define WORD_GENERATION(word)	((word) >> 34)
+#define WORD_ROWS(word)			((uint32) ((word) >> 2))
+#define WORD_STATE(word)		((WaitState) ((word) & 3))
+
+/* ----- The session's side ----- */
+
+void
+waiters_announce(WaitSlot *mine, uint64 xid, uint32 rows, bool wait)
 {
-	return pg_atomic_read_u32(&wait->state) == WAIT_PENDING &&
-		pg_atomic_read_u32(&wait->dboid) == MyDatabaseId &&
-		pg_atomic_read_u64(&wait->xid) == xid;
+	uint64		generation = WORD_GENERATION(pg_atomic_read_u64(&mine->word)) + 1;
+
+	/* It may be a second announcement in the same transaction. */
+	(void) waiters_leave(mine);
+	pg_write_barrier();
+	pg_atomic_write_u32(&mine->dboid, MyDatabaseId);
+	pg_atomic_write_u64(&mine->xid, xid);
+	pg_atomic_write_u32(&mine->handing_over, 1);
+	pg_write_barrier();
+	pg_atomic_write_u64(&mine->word,
+						WORD(generation, rows, wait ? WAIT_PENDING : WAIT_NONE));
+}
+
+WaitState
+waiters_state(WaitSlot *mine)
+{
+	return WORD_STATE(pg_atomic_read_u64(&mine->word));
+}
+
+WaitState
+waiters_leave(WaitSlot *mine)
+{
+	uint64		word = pg_atomic_read_u64(&mine->word);
+
+	while (!pg_atomic_compare_exchange_u64(&mine->word, &word,
+										   WORD(WORD_GENERATION(word), 0, WAIT_NONE)))
+		 /* try again */ ;
+	return WORD_STATE(word);
+}
+
+/* ----- The worker's side ----- */
+
+/* Does a slot that shows this word wait in this database? */
+static bool
+waits_in(WaitSlot *wait, uint64 word, Oid dboid)
+{
+	pg_read_barrier();
+	return WORD_STATE(word) == WAIT_PENDING &&
+		pg_atomic_read_u32(&wait->dboid) == dboid;
+}
+
+/* Does it wait for this transaction?  The database of a worker is MyDatabaseId. */
+static bool
+waits_for(WaitSlot *wait, uint64 word, uint64 xid)
+{
+	return waits_in(wait, word, MyDatabaseId) && pg_atomic_read_u64(&wait->xid) == xid;
+}
+
+/* False where the slot has changed; *word is what it shows now. */
+static bool
+change(WaitSlot *wait, uint64 *word, uint32 rows, WaitState state)
+{
+	return pg_atomic_compare_exchange_u64(&wait->word, word,
+										  WORD(WORD_GENERATION(*word), rows, state));
 }
 
 static void
-end_wait(int proc, WaitState end)
+wake(int proc)
 {
-	uint32		pending = WAIT_PENDING;
-
-	if (pg_atomic_compare_exchange_u32(&Shared_state->wait_slots[proc].state,
-									   &pending, end))
-		SetLatch(&GetPGProcByNumber(proc)->procLatch);
+	SetLatch(&GetPGProcByNumber(proc)->procLatch);
 }
 
 static void
 row_delivered_to(int proc, uint64 xid)
 {
 	WaitSlot   *wait = &Shared_state->wait_slots[proc];
+	uint64		word = pg_atomic_read_u64(&wait->word);
 
-	if (!is_waiting_for(wait, xid))
+	while (waits_for(wait, word, xid))
+	{
+		uint32		left = WORD_ROWS(word) - 1;
+
+		FAULT_POINT("waiter-found");
+		if (!change(wait, &word, left, left > 0 ? WAIT_PENDING : WAIT_ANSWERED))
+			continue;
+		if (left == 0)
+			wake(proc);
 		return;
-	FAULT_POINT("waiter-found");
-	if (pg_atomic_sub_fetch_u32(&wait->rows_left, 1) == 0)
-		end_wait(proc, WAIT_ANSWERED);
+	}
 }
 
 void
@@ -75,7 +135,7 @@ waiters_flush(void)
 		return;
 	for (int proc = 0; proc < Shared_state->nwaitslots; proc++)
 	{
-		if (pg_atomic_read_u32(&Shared_state->wait_slots[proc].state) != WAIT_PENDING)
+		if (waiters_state(&Shared_state->wait_slots[proc]) != WAIT_PENDING)
 			continue;
 		for (int i = 0; i < ngathered; i++)
 			row_delivered_to(proc, gathered[i]);
@@ -83,24 +143,36 @@ waiters_flush(void)
 	ngathered = 0;
 }
 
+/* End a wait without an answer: for this transaction, or for any (0). */
+static void
+give_up(int proc, Oid dboid, uint64 xid)
+{
+	WaitSlot   *wait = &Shared_state->wait_slots[proc];
+	uint64		word = pg_atomic_read_u64(&wait->word);
+
+	while (waits_in(wait, word, dboid) &&
+		   (xid == 0 || pg_atomic_read_u64(&wait->xid) == xid))
+	{
+		if (change(wait, &word, 0, WAIT_GIVEN_UP))
+		{
+			wake(proc);
+			return;
+		}
+	}
+}
+
 void
 waiters_give_up(Oid dboid)
 {
 	for (int proc = 0; proc < Shared_state->nwaitslots; proc++)
-	{
-		if (pg_atomic_read_u32(&Shared_state->wait_slots[proc].dboid) == dboid)
-			end_wait(proc, WAIT_GIVEN_UP);
-	}
+		give_up(proc, dboid, 0);
 }
 
 void
 waiters_refused(uint64 xid)
 {
 	for (int proc = 0; proc < Shared_state->nwaitslots; proc++)
-	{
-		if (is_waiting_for(&Shared_state->wait_slots[proc], xid))
-			end_wait(proc, WAIT_GIVEN_UP);
-	}
+		give_up(proc, MyDatabaseId, xid);
 }
 
 int
@@ -112,8 +184,7 @@ waiters_count(Oid dboid)
 	{
 		WaitSlot   *wait = &Shared_state->wait_slots[proc];
 
-		if (pg_atomic_read_u32(&wait->state) == WAIT_PENDING &&
-			pg_atomic_read_u32(&wait->dboid) == dboid)
+		if (waits_in(wait, pg_atomic_read_u64(&wait->word), dboid))
 			count++;
 	}
 	return count;

@@ -1,11 +1,28 @@
 /*
  * waiters.h
- *	  The worker's side of COMMIT's wait: answering by transaction.
+ *	  Who waits for which transaction, and answering by transaction.
  */
 #ifndef UNCACHE_WAITERS_H
 #define UNCACHE_WAITERS_H
 
 #include "compat.h"
+
+#include "shmem.h"
+
+/* ----- The session's side; nothing here can fail ----- */
+
+/*
+ * From now on the slot stands for this transaction, which has written so many
+ * outbox rows; it can be answered from now on if it will wait.
+ */
+extern void waiters_announce(WaitSlot *mine, uint64 xid, uint32 rows, bool wait);
+
+extern WaitState waiters_state(WaitSlot *mine);
+
+/* Wait no more; returns the state in which the wait was. */
+extern WaitState waiters_leave(WaitSlot *mine);
+
+/* ----- The worker's side ----- */
 
 /* A row of this transaction is delivered; its waiter is known, or -1. */
 extern void waiters_row_delivered(uint64 xid, int waiter);

@@ -34,6 +34,7 @@
 #include "connection.h"
 #include "deliver.h"
 #include "delivered.h"
+#include "doubt.h"
 #include "faultpoint.h"
 #include "fence.h"
 #include "incarnation.h"
@@ -178,7 +179,7 @@ static void
 start_up(Datum arg)
 {
 	pqsignal(SIGTERM, die);
-	pqsignal(SIGINT, SIG_IGN);	/* pg_cancel_backend() would be an ERROR */
+	pqsignal(SIGINT, PG_SIG_IGN);	/* pg_cancel_backend() would be an ERROR */
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 
@@ -203,6 +204,7 @@ start_up(Datum arg)
 	fence_init(slot);
 	outboxnote_init(slot);
 	seconddelete_init();
+	doubt_init();
 	make_incarnation_known();
 }
 
@@ -242,6 +244,7 @@ after_connection_event(ConnectionEvent event)
 			deliver_forget_unsent();
 			throw_ring_away();
 			waiters_give_up(MyDatabaseId);
+			barrier_number = 0; /* what was under way will be taken anew */
 			break;
 	}
 }
@@ -320,6 +323,11 @@ take_entry(const RingEntry *entry)
 		.len = ring_items_len(entry),
 	};
 
+	if (entry->kind != RING_COMMITTED)
+	{
+		doubt_take(entry);
+		return;
+	}
 	/* A scan may have found the row first; its waiter is answered by xid then. */
 	if (delivered_get(row.table, &row.tid) == ROW_UNSENT)
 		deliver_take(CLASS_SMALL, &row);
@@ -546,6 +554,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 		return false;
 
 	any = take_ring();
+	*wake = Min(*wake, doubt_turn(link, now));
 	deliver_send(link);
 	*wake = Min(*wake, seconddelete_turn(now));
 	if (!fence_holds_transaction())

@@ -30,6 +30,8 @@
 #include "pending.h"
 #include "settings.h"
 #include "shmem.h"
+#include "strict.h"
+#include "waiters.h"
 #include "xact.h"
 
 /* What the running transaction has written; NULL: nothing. */
@@ -105,19 +107,19 @@ announce(bool wait)
 	for (OutboxWritten *w = written; w; w = w->next)
 		rows += w->nrows;
 
-	pg_atomic_write_u32(&mine->dboid, MyDatabaseId);
-	pg_atomic_write_u64(&mine->xid, U64FromFullTransactionId(written->xid));
-	pg_atomic_write_u32(&mine->rows_left, rows);
-	pg_atomic_write_u32(&mine->handing_over, 1);
-	pg_write_barrier();
-	pg_atomic_write_u32(&mine->state, wait && rows > 0 ? WAIT_PENDING : WAIT_NONE);
+	waiters_announce(mine, U64FromFullTransactionId(written->xid), rows, wait && rows > 0);
 }
 
 static void
 write_for_prepare(void)
 {
+	if (setting_consistency == CONSISTENCY_STRICT)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot PREPARE a transaction with uncache.consistency = strict"),
+				 errhint("Use SET LOCAL uncache.consistency = read_your_writes.")));
 	warn_once_if_not_preloaded();
-	written = outbox_write(true, written);
+	written = outbox_write(OUTBOX_PREPARE, written);
 	pending_clear();
 	FAULT_POINT("prepare-written");
 }
@@ -126,12 +128,15 @@ static void
 write_pending_set(void)
 {
 	DatabaseSlot *slot = shmem_my_slot();
+	bool		strict = setting_consistency == CONSISTENCY_STRICT;
 	bool		wait;
 
 	warn_once_if_not_preloaded();
 	wait = slot != NULL && wants_to_wait(slot);
-	written = outbox_write(false, written);
+	written = outbox_write(strict ? OUTBOX_COMMIT_KEEP_ITEMS : OUTBOX_COMMIT, written);
 	pending_clear();
+	if (strict && written != NULL)
+		strict_fence(written);
 	if (written != NULL)
 		announce(wait);
 	FAULT_POINT("outbox-written");
@@ -261,21 +266,42 @@ committed(void)
 	bool		wait;
 
 	phase = RUNNING;
+	strict_forget();
 	if (written == NULL)
 		return;
 
 	FAULT_POINT("commit-visible");
 	if (mine != NULL)
 	{
-		wait = pg_atomic_read_u32(&mine->state) != WAIT_NONE;
+		wait = waiters_state(mine) != WAIT_NONE;
 		must_wait = hand_over(wait) && wait;
 		pg_write_barrier();
 		pg_atomic_write_u32(&mine->handing_over, 0);
 		if (!must_wait)
-			pg_atomic_write_u32(&mine->state, WAIT_NONE);
+			(void) waiters_leave(mine);
 	}
 	FAULT_POINT("handed-over");
 	written = NULL;
+}
+
+/*
+ * The worker keeps an eye on rows of prepared transactions, since COMMIT PREPARED
+ * can happen where nobody tells it.
+ */
+static void
+prepared(void)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+
+	phase = RUNNING;
+	if (written == NULL)
+		return;
+	written = NULL;
+	if (slot != NULL)
+	{
+		pg_atomic_write_u32(&slot->side_dirty, 1);
+		wake_worker(slot, true);
+	}
 }
 
 static void
@@ -284,11 +310,12 @@ aborted(void)
 	WaitSlot   *mine = shmem_my_wait_slot();
 
 	phase = RUNNING;
+	strict_release();
 	if (written == NULL)
 		return;
 	if (mine != NULL)
 	{
-		pg_atomic_write_u32(&mine->state, WAIT_NONE);
+		(void) waiters_leave(mine);
 		pg_atomic_write_u32(&mine->handing_over, 0);
 	}
 	written = NULL;
@@ -341,12 +368,12 @@ wait_for_answer(WaitSlot *mine)
 
 	for (;;)
 	{
-		uint32		state;
+		WaitState	state;
 		long		left;
 		int			events;
 
 		ResetLatch(MyLatch);
-		state = pg_atomic_read_u32(&mine->state);
+		state = waiters_state(mine);
 		if (state == WAIT_ANSWERED)
 			return OUTCOME_DELIVERED;
 		if (state == WAIT_GIVEN_UP)
@@ -423,17 +450,14 @@ wait_for_delivery(void)
 	WaitSlot   *mine = shmem_my_wait_slot();
 	DatabaseSlot *slot = shmem_my_slot();
 	WaitOutcome outcome;
-	uint32		pending = WAIT_PENDING;
 
 	FAULT_POINT("waiting");
 	outcome = wait_for_answer(mine);
 
 	/* An answer that came this moment is as good as one that came in time. */
-	if (!pg_atomic_compare_exchange_u32(&mine->state, &pending, WAIT_NONE) &&
-		pending == WAIT_ANSWERED)
-		outcome = outcome == OUTCOME_CANCELED || outcome == OUTCOME_TERMINATED ?
-			outcome : OUTCOME_DELIVERED;
-	pg_atomic_write_u32(&mine->state, WAIT_NONE);
+	if (waiters_leave(mine) == WAIT_ANSWERED &&
+		outcome != OUTCOME_CANCELED && outcome != OUTCOME_TERMINATED)
+		outcome = OUTCOME_DELIVERED;
 
 	if (slot != NULL)
 	{
@@ -474,8 +498,7 @@ xact_callback(XactEvent event, void *arg)
 			pending_forget();
 			break;
 		case XACT_EVENT_PREPARE:
-			phase = RUNNING;
-			written = NULL;
+			prepared();
 			pending_forget();
 			break;
 		case XACT_EVENT_PARALLEL_PRE_COMMIT:

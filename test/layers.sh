@@ -101,7 +101,7 @@ run_tap()
 {
 	[ $# -gt 0 ] || return 1
 	mkdir -p tmp_check
-	TESTDIR=$PWD PG_REGRESS=$pgxs/src/test/regress/pg_regress \
+	TESTDIR=$PWD TESTDATADIR=$PWD/tmp_check TESTLOGDIR=$PWD/tmp_check/log PG_REGRESS=$pgxs/src/test/regress/pg_regress \
 		PERL5LIB=$pgxs/src/test/perl:$PWD/test/lib \
 		prove --verbose --timer "$@"
 }

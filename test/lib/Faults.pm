@@ -14,7 +14,7 @@ use Time::HiRes qw(sleep time);
 use Uncache;
 
 our @EXPORT = qw(has_fault_points arm disarm struck struck_in_time is_stopped process_state
-  worker_pid launcher_pid postmaster_pid start_psql set_conf);
+  worker_pid launcher_pid postmaster_pid start_psql start_command set_conf);
 
 # Whether the library of this server has fault points at all.
 sub has_fault_points
@@ -106,14 +106,24 @@ sub postmaster_pid
 sub start_psql
 {
 	my ($node, $sql, $database) = @_;
-	my $folder = File::Temp->newdir('psqlXXXXXX', TMPDIR => 1);
+	my $file = File::Temp->new(TEMPLATE => 'psqlXXXXXX', TMPDIR => 1);
 
-	open my $in, '>', "$folder/in" or die $!;
-	print $in $sql;
-	close $in;
-	my @command = ($node->installed_command('psql'), '-XAtq', '-v', 'ON_ERROR_STOP=1',
-		'-d', $node->connstr($database // 'postgres'), '-f', "$folder/in");
+	print $file $sql;
+	close $file;
+	my $self = start_command($node, 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1',
+		'-d', $node->connstr($database // 'postgres'), '-f', "$file");
+	$self->{file} = $file;
+	return $self;
+}
+
+# The same for any of PostgreSQL's programs.
+sub start_command
+{
+	my ($node, $program, @words) = @_;
+	my $folder = File::Temp->newdir('outXXXXXX', TMPDIR => 1);
+	my @command = ($node->installed_command($program), @words);
 	my $pid = fork;
+
 	die "could not fork: $!" unless defined $pid;
 	if ($pid == 0)
 	{
@@ -168,6 +178,7 @@ sub DESTROY
 {
 	my ($self) = @_;
 
+	local $?;
 	kill 'KILL', $self->{pid} unless defined $self->{status};
 	return;
 }

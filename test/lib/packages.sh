@@ -97,6 +97,8 @@ need_for_tests()
 need_for_ci()
 {
 	command -v clang >/dev/null || need "clang" clang
+	[ -n "$(ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a 2>/dev/null)" ] ||
+		need "clang's runtime for fuzzing" libclang-rt-dev
 }
 
 #
