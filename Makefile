@@ -34,10 +34,11 @@ ifeq ($(FAULT_POINTS),1)
 PG_CPPFLAGS += -DUNCACHE_FAULT_POINTS
 endif
 
-# hiredis 1.0 and later can speak TLS, in a library of its own.
-ifeq ($(shell pkg-config --exists hiredis_ssl 2>/dev/null && echo yes),yes)
+# hiredis 1.0 and later can speak TLS, in a library of its own; what that leaves to
+# be done needs OpenSSL's headers.
+ifeq ($(shell pkg-config --exists hiredis_ssl openssl 2>/dev/null && echo yes),yes)
 PG_CPPFLAGS += -DHAVE_HIREDIS_SSL
-SHLIB_LINK += -lhiredis_ssl
+SHLIB_LINK += -lhiredis_ssl -lssl -lcrypto
 endif
 
 # Made from the Redis functions, see below.

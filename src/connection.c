@@ -68,12 +68,7 @@ static int	ping_argc = 1;
 static RedisAnswer ping_answer = NULL;
 
 static char endpoint[128];
-
-void
-connection_init(DatabaseSlot *my_slot)
-{
-	slot = my_slot;
-}
+static char *opened_with = NULL;	/* the settings of the current link, or attempt */
 
 RedisLink *
 connection_link(void)
@@ -208,6 +203,38 @@ ping_if_due(TimestampTz now)
  * --------------------------------------------------------------------------
  */
 
+/* The settings that make a link what it is, in one text. */
+static char *
+describe_settings(void)
+{
+	return psprintf("%d\n%d\n%d\n%s\n%s\n%s\n%s\n%s\n%s", setting_delivery,
+					setting_connect_timeout, setting_command_timeout,
+					setting_redis_url, setting_redis_password_file,
+					setting_redis_tls_ca_file, setting_redis_tls_cert_file,
+					setting_redis_tls_key_file, setting_redis_tls_server_name);
+}
+
+static void
+note_settings(void)
+{
+	if (opened_with)
+		pfree(opened_with);
+	opened_with = MemoryContextStrdup(TopMemoryContext, describe_settings());
+}
+
+bool
+connection_is_outdated(void)
+{
+	return strcmp(opened_with, describe_settings()) != 0;
+}
+
+void
+connection_init(DatabaseSlot *my_slot)
+{
+	slot = my_slot;
+	note_settings();
+}
+
 static void
 open_link(void)
 {
@@ -216,6 +243,10 @@ open_link(void)
 		.command_timeout = setting_command_timeout,
 		.password_file = setting_redis_password_file,
 		.client_name = "pg_uncache",
+		.tls_ca_file = setting_redis_tls_ca_file,
+		.tls_cert_file = setting_redis_tls_cert_file,
+		.tls_key_file = setting_redis_tls_key_file,
+		.tls_server_name = setting_redis_tls_server_name,
 	};
 	const char *problem;
 
@@ -402,6 +433,7 @@ connection_reset(void)
 	retry_at = 0;
 	retry_ms = RETRY_FIRST_MS;
 	run_id[0] = '\0';
+	note_settings();
 	set_state(setting_delivery ? SLOT_CONNECTING : SLOT_PAUSED);
 	close_link();
 	is_down = false;
