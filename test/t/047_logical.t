@@ -37,7 +37,7 @@ $publisher->safe_psql('postgres', q{
 	BEGIN; SELECT uncache.invalidate_keys('publisher:2'); PREPARE TRANSACTION 'p'; COMMIT PREPARED 'p';
 	CREATE PUBLICATION everything FOR ALL TABLES});
 $redis2->fill('publisher:1', 'publisher:2', map { "item:$_" } 1 .. 20);
-$subscriber->safe_psql('postgres', 'CREATE SUBSCRIPTION s CONNECTION \'' . $publisher->connstr('postgres')
+$subscriber->safe_psql('postgres', 'CREATE SUBSCRIPTION s CONNECTION \'' . ($publisher->connstr . ' dbname=postgres')
 	. '\' PUBLICATION everything');
 ok($subscriber->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_subscription_rel WHERE srsubstate <> 'r'}),
 	'all tables are copied, the outbox among them');
@@ -63,7 +63,7 @@ is($redis->cli('exists', 'item:1', 'item:2', 'item:11'), '3', 'the publisher, wh
 $subscriber->safe_psql('postgres', 'ALTER SUBSCRIPTION s DISABLE');
 ok($publisher->poll_query_until('postgres', q{SELECT NOT active FROM pg_replication_slots WHERE slot_name = 's'}), 'the slot is free');
 $subscriber->safe_psql('postgres', 'DROP SUBSCRIPTION s');
-$subscriber->safe_psql('postgres', 'CREATE SUBSCRIPTION s2 CONNECTION \'' . $publisher->connstr('postgres')
+$subscriber->safe_psql('postgres', 'CREATE SUBSCRIPTION s2 CONNECTION \'' . ($publisher->connstr . ' dbname=postgres')
 	. '\' PUBLICATION everything WITH (two_phase = true, copy_data = false)');
 ok($subscriber->poll_query_until('postgres', q{SELECT subtwophasestate = 'e' FROM pg_subscription}), 'a subscription with two-phase commit');
 $publisher->safe_psql('postgres', q{BEGIN; UPDATE item SET n = 2 WHERE id = 3; PREPARE TRANSACTION 'q'});
