@@ -4,6 +4,8 @@
 #	make installcheck	regression tests in a running server that preloads
 #						pg_uncache (PGHOST, PGPORT and so on say which)
 #	make demo, make test	everything, in a temporary folder; nothing else needed
+#	make test-matrix	make test on each major, in systems of their own (as root);
+#						make test-matrix-clean removes those
 #	make -C test/unit check	tests of single files that need no server; in make test
 
 EXTENSION = pg_uncache
@@ -26,14 +28,22 @@ PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-field-initi
 	-Wno-sign-compare -fvisibility=hidden
 SHLIB_LINK = -lhiredis
 
+# make CC=clang for a PostgreSQL that was built with gcc: its flags and headers
+# say things that clang does not know.
+ifneq ($(findstring clang,$(CC)),)
+PG_CFLAGS += -Wno-ignored-optimization-argument -Wno-unknown-warning-option -Wno-ignored-attributes
+endif
+
 # make FAULT_POINTS=1: a library for tests, in which things can be made to go
 # wrong (src/faultpoint.c).  Not for production.  `make clean` in between.
 ifeq ($(FAULT_POINTS),1)
 PG_CPPFLAGS += -DUNCACHE_FAULT_POINTS
 endif
 
-# hiredis 1.0 and later can speak TLS, in a library of its own.
-ifeq ($(shell pkg-config --exists hiredis_ssl 2>/dev/null && echo yes),yes)
+# hiredis 1.0 and later can speak TLS, in a library of its own: used where it is
+# there.  make HIREDIS_SSL=no builds without it.
+HIREDIS_SSL ?= $(shell pkg-config --exists hiredis_ssl 2>/dev/null && echo yes)
+ifeq ($(HIREDIS_SSL),yes)
 PG_CPPFLAGS += -DHAVE_HIREDIS_SSL
 SHLIB_LINK += -lhiredis_ssl
 endif
@@ -43,14 +53,18 @@ EXTRA_CLEAN += src/uncache_lua.h
 
 .DEFAULT_GOAL = all
 
-# These two install what they need, so they work where there is no PostgreSQL.
-.PHONY: demo test
+# These install what they need, so they work where there is no PostgreSQL.
+.PHONY: demo test test-matrix test-matrix-clean
 demo:
 	@bash $(TOP)demo/run.sh
 test:
 	@bash $(TOP)test/run.sh
+test-matrix:
+	@bash $(TOP)test/matrix/run.sh
+test-matrix-clean:
+	@bash $(TOP)test/matrix/run.sh clean
 
-ifneq ($(filter-out demo test,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out demo test test-matrix test-matrix-clean,$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(PGXS),)
