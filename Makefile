@@ -5,6 +5,8 @@
 #						pg_uncache (PGHOST, PGPORT and so on say which)
 #	make demo, make test	everything, in a temporary folder; nothing else needed
 #	make staleness		how stale a cache is under each strategy, as a table and SVG
+#	make test-matrix	make test on each major, in systems of their own (as root);
+#						make test-matrix-clean removes those
 #	make -C test/unit check	tests of single files that need no server; in make test
 
 EXTENSION = pg_uncache
@@ -28,6 +30,12 @@ PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers 
 	-Wno-sign-compare -fvisibility=hidden
 SHLIB_LINK = -lhiredis
 
+# make CC=clang for a PostgreSQL that was built with gcc: its flags and headers
+# say things that clang does not know.
+ifneq ($(findstring clang,$(CC)),)
+PG_CFLAGS += -Wno-ignored-optimization-argument -Wno-unknown-warning-option -Wno-ignored-attributes
+endif
+
 # make FAULT_POINTS=1: a library for tests, in which things can be made to go
 # wrong (src/faultpoint.c).  Not for production.  `make clean` in between.
 ifeq ($(FAULT_POINTS),1)
@@ -35,8 +43,9 @@ PG_CPPFLAGS += -DUNCACHE_FAULT_POINTS
 endif
 
 # hiredis 1.0 and later can speak TLS, in a library of its own; what that leaves to
-# be done needs OpenSSL's headers.
-ifeq ($(shell pkg-config --exists hiredis_ssl openssl 2>/dev/null && echo yes),yes)
+# be done needs OpenSSL's headers.  make HIREDIS_SSL=no builds without it.
+HIREDIS_SSL ?= $(shell pkg-config --exists hiredis_ssl openssl 2>/dev/null && echo yes)
+ifeq ($(HIREDIS_SSL),yes)
 PG_CPPFLAGS += -DHAVE_HIREDIS_SSL
 SHLIB_LINK += -lhiredis_ssl -lssl -lcrypto
 endif
@@ -47,7 +56,7 @@ EXTRA_CLEAN += src/uncache_lua.h
 .DEFAULT_GOAL = all
 
 # These install what they need, so they work where there is no PostgreSQL.
-.PHONY: demo test staleness
+.PHONY: demo test staleness test-matrix test-matrix-clean
 demo:
 	@bash $(TOP)demo/run.sh
 test:
@@ -55,7 +64,12 @@ test:
 staleness:
 	@bash $(TOP)bench/staleness/run.sh
 
-ifneq ($(filter-out demo test staleness,$(or $(MAKECMDGOALS),all)),)
+test-matrix:
+	@bash $(TOP)test/matrix/run.sh
+test-matrix-clean:
+	@bash $(TOP)test/matrix/run.sh clean
+
+ifneq ($(filter-out demo test staleness test-matrix test-matrix-clean,$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(PGXS),)
