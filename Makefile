@@ -1,9 +1,11 @@
-# pg_uncache: an ordinary PGXS extension, plus `make demo` and `make test`.
+# pg_uncache: an ordinary PGXS extension, plus `make demo`, `make test` and
+# `make bench`.
 #
 #	make, make install, make clean		as with any extension (PG_CONFIG=...)
 #	make installcheck	regression tests in a running server that preloads
 #						pg_uncache (PGHOST, PGPORT and so on say which)
 #	make demo, make test	everything, in a temporary folder; nothing else needed
+#	make bench	what a write costs, beside other ways; BENCH=--help shows options
 #	make -C test/unit check	tests of single files that need no server; in make test
 
 EXTENSION = pg_uncache
@@ -42,14 +44,16 @@ endif
 
 .DEFAULT_GOAL = all
 
-# These two install what they need, so they work where there is no PostgreSQL.
-.PHONY: demo test
+# These install what they need, so they work where there is no PostgreSQL.
+.PHONY: demo test bench
 demo:
 	@bash $(TOP)demo/run.sh
 test:
 	@bash $(TOP)test/run.sh
+bench:
+	@bash $(TOP)bench/run.sh $(BENCH)
 
-ifneq ($(filter-out demo test,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out demo test bench,$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(PGXS),)
