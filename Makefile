@@ -1,4 +1,5 @@
-# pg_uncache: an ordinary PGXS extension, plus `make demo` and `make test`.
+# pg_uncache: an ordinary PGXS extension, plus `make demo`, `make test` and
+# `make bench`.
 #
 #	make, make install, make clean		as with any extension (PG_CONFIG=...)
 #	make installcheck	regression tests in a running server that preloads
@@ -7,6 +8,7 @@
 #	make staleness		how stale a cache is under each strategy, as a table and SVG
 #	make test-matrix	make test on each major, in systems of their own (as root);
 #						make test-matrix-clean removes those
+#	make bench	what a write costs, beside other ways; BENCH=--help shows options
 #	make -C test/unit check	tests of single files that need no server; in make test
 
 EXTENSION = pg_uncache
@@ -56,7 +58,8 @@ EXTRA_CLEAN += src/uncache_lua.h
 .DEFAULT_GOAL = all
 
 # These install what they need, so they work where there is no PostgreSQL.
-.PHONY: demo test staleness test-matrix test-matrix-clean
+PRIVATE_GOALS = demo test staleness bench test-matrix test-matrix-clean
+.PHONY: $(PRIVATE_GOALS)
 demo:
 	@bash $(TOP)demo/run.sh
 test:
@@ -69,7 +72,10 @@ test-matrix:
 test-matrix-clean:
 	@bash $(TOP)test/matrix/run.sh clean
 
-ifneq ($(filter-out demo test staleness test-matrix test-matrix-clean,$(or $(MAKECMDGOALS),all)),)
+bench:
+	@bash $(TOP)bench/run.sh $(BENCH)
+
+ifneq ($(filter-out $(PRIVATE_GOALS),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(PGXS),)
