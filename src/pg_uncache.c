@@ -22,7 +22,7 @@
  *
  *	 delivery: from there to Redis, in the worker
  *		worker --+--> outboxscan, outboxside, outboxnote	reads the outbox
- *				 +--> deliver --> patternscan				sends
+ *				 +--> deliver --> command, patternscan		sends
  *				 |		 +--> seconddelete, doubt
  *				 +--> fence, incarnation					keeps fills out
  *				 +--> rotation --> delivered				empties the outbox
@@ -35,7 +35,7 @@
  *		views, backlog, stats; functions; snapshot
  *
  *	 under all of them
- *		shmem, settings, compat.h; faultpoint in test builds
+ *		shmem, settings, trouble, compat.h; faultpoint in test builds
  */
 #include "postgres.h"
 
