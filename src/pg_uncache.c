@@ -26,6 +26,7 @@
  *				 |		 +--> seconddelete, doubt
  *				 +--> fence, incarnation					keeps fills out
  *				 +--> rotation --> delivered				empties the outbox
+ *				 +--> barrier								answers wait()
  *				 +--> connection --> redis --> redisnet, redishello, redisurl
  *
  *	 processes
