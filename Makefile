@@ -4,6 +4,7 @@
 #	make installcheck	regression tests in a running server that preloads
 #						pg_uncache (PGHOST, PGPORT and so on say which)
 #	make demo, make test	everything, in a temporary folder; nothing else needed
+#	make chaos SECONDS=60 SEED=n	writers against an oracle while faults strike
 #	make -C test/unit check	tests of single files that need no server; in make test
 
 EXTENSION = pg_uncache
@@ -42,14 +43,16 @@ endif
 
 .DEFAULT_GOAL = all
 
-# These two install what they need, so they work where there is no PostgreSQL.
-.PHONY: demo test
+# These install what they need, so they work where there is no PostgreSQL.
+.PHONY: demo test chaos
 demo:
 	@bash $(TOP)demo/run.sh
 test:
 	@bash $(TOP)test/run.sh
+chaos:
+	@bash $(TOP)test/chaos/run.sh $(or $(SECONDS),60) $(SEED)
 
-ifneq ($(filter-out demo test,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out demo test chaos,$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(PGXS),)
