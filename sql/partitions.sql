@@ -42,6 +42,12 @@ ALTER TABLE ev_as ATTACH PARTITION ev_au FOR VALUES IN ('au');
 CREATE SCHEMA more CREATE TABLE ev_af PARTITION OF partitions_test.ev FOR VALUES IN ('af');
 SELECT * FROM triggers;
 SELECT relation, trigger, events, templates, problem FROM uncache.rules;
+-- Adding one locks none of the others
+BEGIN;
+CREATE TABLE ev_tmp PARTITION OF ev FOR VALUES IN ('tmp');
+SELECT DISTINCT relation::regclass, mode FROM pg_locks WHERE pid = pg_backend_pid()
+	AND relation IN ('ev_eu'::regclass, 'ev_us'::regclass, 'ev_as1'::regclass);
+ROLLBACK;
 
 SELECT keys_of($$INSERT INTO ev VALUES (3, 'as')$$), keys_of($$INSERT INTO ev_au VALUES (4, 'au')$$);
 SELECT keys_of($$UPDATE ev SET note = 'x'$$), keys_of($$DELETE FROM ev_us$$);
@@ -83,8 +89,9 @@ SELECT uncache.detach('ev');
 SELECT count(*) FROM triggers;
 
 -- Triggers made by hand
-CREATE TRIGGER by_hand AFTER TRUNCATE ON ev FOR EACH STATEMENT EXECUTE FUNCTION uncache.invalidate('one:{id}');
-SELECT keys_of($$TRUNCATE ev_au$$);
+CREATE TRIGGER by_hand AFTER TRUNCATE ON ev FOR EACH STATEMENT
+	WHEN (current_setting('application_name') <> 'quiet') EXECUTE FUNCTION uncache.invalidate('one:{id}');
+SELECT keys_of($$TRUNCATE ev_au$$), keys_of($$SET application_name = 'quiet'; TRUNCATE ev_au$$) AS quiet;
 CREATE OR REPLACE TRIGGER by_hand AFTER TRUNCATE ON ev FOR EACH STATEMENT EXECUTE FUNCTION uncache.invalidate('two:{id}');
 SELECT keys_of($$TRUNCATE ev_au$$);
 DROP TRIGGER by_hand ON ev;

@@ -130,13 +130,17 @@ SELECT keys('i:{template_test.sloppy(id)}');
 SELECT keys('i:{template_test.path_now()}');
 
 -- No session can change a key's text, and it gets its settings back
-CREATE TABLE texts AS SELECT keys('k:{at}:{day}:{span}:{ratio}:{raw}:{price}:{to_char(at, ''TMMon HH24 TZ'')}:{id::regclass}') AS k;
+CREATE TABLE texts AS SELECT t, keys(t) AS k FROM unnest(ARRAY[
+	'k:{at}', 'k:{day}', 'k:{span}', 'k:{ratio}', 'k:{raw}', 'k:{price}', 'k:{at::date}',
+	'k:{at::text}', 'k:{to_char(at, ''TMMon HH24 TZ'')}', 'k:{tableoid::regclass}',
+	'k:{quote_ident(short)}', 'k:{''\''}', 'k:{both_}', 'k:{ARRAY[at]}', 'k:{(0.1::float8 + 0.2)::text}',
+	'k:{1.0 / 3 + ratio}', 'k:{coalesce(NULL, id) = NULL}']) t;
 SELECT * FROM texts;
 SET TimeZone = 'Asia/Kolkata'; SET DateStyle = 'SQL, DMY'; SET IntervalStyle = 'iso_8601';
 SET extra_float_digits = -5; SET bytea_output = 'escape'; SET lc_monetary = 'C';
 SET search_path = template_test, pg_temp; SET client_encoding = 'LATIN1';
-SET standard_conforming_strings = off; SET quote_all_identifiers = on;
-SELECT keys('k:{at}:{day}:{span}:{ratio}:{raw}:{price}:{to_char(at, ''TMMon HH24 TZ'')}:{id::regclass}') = k AS same FROM texts;
+SET standard_conforming_strings = off; SET quote_all_identifiers = on; SET transform_null_equals = on;
+SELECT t, k, keys(t) AS otherwise FROM texts WHERE keys(t) IS DISTINCT FROM k;
 SELECT current_setting('TimeZone'), current_setting('DateStyle'), current_setting('IntervalStyle'),
 	current_setting('extra_float_digits'), current_setting('bytea_output'), current_setting('search_path');
 SELECT keys('k:{at}:{1 / (id + 42)}');

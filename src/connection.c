@@ -10,6 +10,10 @@
  * The log gets one line when Redis goes, one a minute while it is away, and one
  * when it is back; uncache.stat has the last error at any time.
  *
+ * A Redis that lets us in and then refuses every command is not back.  So a
+ * connection counts for the log, and for the pauses, once it has proven itself: by
+ * a command that was carried out, or by having lasted for a second.
+ *
  * A ping about once a second (with its answer that makes less than two wake-ups a
  * second) finds out that Redis hangs while nothing is to be delivered;
  * while the breaker is open, ten a second find out that it answers in time again.
@@ -29,6 +33,9 @@
 #define PING_MS				1200
 #define PING_BREAKER_MS		100
 
+/* A shorter wait than twice this says nothing about Redis. */
+#define BREAKER_LEAST_MS	10
+
 /* Redis 6.2: what this program was tested with at the least. */
 #define OLDEST_VERSION		60200
 
@@ -36,6 +43,10 @@ static DatabaseSlot *slot;
 static RedisTarget *target = NULL;
 static RedisLink *current = NULL;	/* NULL: none is open */
 static bool was_ready = false;	/* the current one */
+static bool proven;				/* the current one has been of use */
+static TimestampTz ready_at;
+static uint64 batches_before;	/* it was ready */
+static bool flaps = false;		/* the last one was lost unproven */
 static uint64 generation = 0;
 
 static TimestampTz retry_at = 0;
@@ -57,12 +68,7 @@ static int	ping_argc = 1;
 static RedisAnswer ping_answer = NULL;
 
 static char endpoint[128];
-
-void
-connection_init(DatabaseSlot *my_slot)
-{
-	slot = my_slot;
-}
+static char *opened_with = NULL;	/* the settings of the current link, or attempt */
 
 RedisLink *
 connection_link(void)
@@ -163,10 +169,12 @@ ping_answered(void *arg, const RedisReply *reply)
 		ping_answer(NULL, reply);
 	if (reply == NULL)
 		return;
-	if (redis_reply_type(reply) == REDIS_ERROR)
+	/* To be refused PING is an answer, too, for a user with few rights. */
+	if (redis_reply_type(reply) == REDIS_ERROR && !redis_reply_is_error(reply, "NOPERM"))
 		deliver_set_trouble(reply);
 	else if (breaker != 0 &&
-			 !TimestampDifferenceExceeds(sent_at, GetCurrentTimestamp(), breaker / 2))
+			 !TimestampDifferenceExceeds(sent_at, GetCurrentTimestamp(),
+										 Max(breaker / 2, BREAKER_LEAST_MS)))
 		pg_atomic_write_u32(&slot->breaker, 0);
 }
 
@@ -195,6 +203,38 @@ ping_if_due(TimestampTz now)
  * --------------------------------------------------------------------------
  */
 
+/* The settings that make a link what it is, in one text. */
+static char *
+describe_settings(void)
+{
+	return psprintf("%d\n%d\n%d\n%s\n%s\n%s\n%s\n%s\n%s", setting_delivery,
+					setting_connect_timeout, setting_command_timeout,
+					setting_redis_url, setting_redis_password_file,
+					setting_redis_tls_ca_file, setting_redis_tls_cert_file,
+					setting_redis_tls_key_file, setting_redis_tls_server_name);
+}
+
+static void
+note_settings(void)
+{
+	if (opened_with)
+		pfree(opened_with);
+	opened_with = MemoryContextStrdup(TopMemoryContext, describe_settings());
+}
+
+bool
+connection_is_outdated(void)
+{
+	return strcmp(opened_with, describe_settings()) != 0;
+}
+
+void
+connection_init(DatabaseSlot *my_slot)
+{
+	slot = my_slot;
+	note_settings();
+}
+
 static void
 open_link(void)
 {
@@ -203,6 +243,10 @@ open_link(void)
 		.command_timeout = setting_command_timeout,
 		.password_file = setting_redis_password_file,
 		.client_name = "pg_uncache",
+		.tls_ca_file = setting_redis_tls_ca_file,
+		.tls_cert_file = setting_redis_tls_cert_file,
+		.tls_key_file = setting_redis_tls_key_file,
+		.tls_server_name = setting_redis_tls_server_name,
 	};
 	const char *problem;
 
@@ -225,10 +269,6 @@ note_ready(void)
 	new_server = id[0] == '\0' || strcmp(id, run_id) != 0;
 	strlcpy(run_id, id, sizeof(run_id));
 
-	if (is_down)
-		ereport(LOG,
-				(errmsg("connected to Redis at %s again after %ld s",
-						endpoint, (long) ((now - down_since) / USECS_PER_SEC))));
 	if (redis_version(current) != 0 && redis_version(current) < OLDEST_VERSION)
 		ereport(LOG,
 				(errmsg("Redis at %s is older than version 6.2, the oldest that pg_uncache supports",
@@ -236,13 +276,35 @@ note_ready(void)
 	if (generation > 1)
 		pg_atomic_fetch_add_u64(&slot->stats.reconnects, 1);
 
-	is_down = false;
 	was_ready = true;
-	retry_ms = RETRY_FIRST_MS;
+	proven = false;
+	ready_at = now;
+	batches_before = pg_atomic_read_u64(&slot->stats.batches);
 	ping_under_way = false;
 	ping_at = TimestampTzPlusMilliseconds(now, PING_MS);
-	pg_atomic_write_u32(&slot->breaker, 0);
+	/* Nobody shall wait for one that is likely to be lost at once. */
+	pg_atomic_write_u32(&slot->breaker, flaps ? Max(setting_wait_timeout, 1) : 0);
 	set_state(SLOT_CONNECTED);
+}
+
+/* Look whether the connection has proven itself. */
+static void
+prove_link(TimestampTz now)
+{
+	if (pg_atomic_read_u64(&slot->stats.batches) == batches_before &&
+		!TimestampDifferenceExceeds(ready_at, now, PING_MS))
+		return;
+
+	if (is_down)
+		ereport(LOG,
+				(errmsg("connected to Redis at %s again after %ld s",
+						endpoint, (long) ((now - down_since) / USECS_PER_SEC))));
+	if (flaps)
+		pg_atomic_write_u32(&slot->breaker, 0);
+	proven = true;
+	flaps = false;
+	is_down = false;
+	retry_ms = RETRY_FIRST_MS;
 }
 
 /*
@@ -297,6 +359,7 @@ lose_link(const char *error)
 	set_state(SLOT_DOWN);
 	shmem_note_error(slot, copy);
 	log_down(copy, now);
+	flaps = was_ready && !proven;
 	close_link();
 
 	/* Not all workers of all servers at the same instant. */
@@ -311,6 +374,7 @@ turn_link(uint32 events)
 	bool		before = was_ready;
 	RedisLinkState state = redis_turn(current, events);
 	const char *trouble = deliver_trouble();
+	TimestampTz now;
 
 	if (state == REDIS_FAILED || trouble)
 	{
@@ -324,7 +388,10 @@ turn_link(uint32 events)
 		note_ready();
 		return CONNECTION_MADE;
 	}
-	ping_if_due(GetCurrentTimestamp());
+	now = GetCurrentTimestamp();
+	if (!proven)
+		prove_link(now);
+	ping_if_due(now);
 	return CONNECTION_SAME;
 }
 
@@ -366,6 +433,7 @@ connection_reset(void)
 	retry_at = 0;
 	retry_ms = RETRY_FIRST_MS;
 	run_id[0] = '\0';
+	note_settings();
 	set_state(setting_delivery ? SLOT_CONNECTING : SLOT_PAUSED);
 	close_link();
 	is_down = false;

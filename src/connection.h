@@ -33,6 +33,9 @@ extern bool connection_is_new_server(void);
 /* Close, and open again with the settings of now (unless delivery is off). */
 extern void connection_reset(void);
 
+/* Whether that would make a difference. */
+extern bool connection_is_outdated(void);
+
 /*
  * What to send as a ping: texts, and who is told the answer; NULL for a PING.
  * The array must stay.

@@ -7,12 +7,12 @@
  * back, through shared memory.
  *
  *	 rules: what a row's change means
- *		trigger ----------> rule ---------> template_{parse,compile,render,depends}
+ *		trigger ----------> rule ---------> template_{parse,compile,expr,depends,render,pattern}
  *		   |				 |					 |
- *		   |			rule_catalog		 fixed_settings, keypattern
+ *		   |			rule_catalog		 fixed_settings, keypattern, glob
  *		   |
- *		   |	attach, ddl, drop_notice, rule_check, rule_partition, rule_view,
- *		   |	render, invalidate, row_change: rules as SQL sees and DDL meets them
+ *		   |	attach, attach_notice, ddl, drop_notice, rule_check, rule_guard,
+ *		   |	rule_partition, rule_view, render, invalidate, row_change: rules as SQL sees and DDL meets them
  *		   |
  *	 transactions: from there into the outbox, in the backend
  *		pending --> xact --+--> outbox --> outboxnote		before commit: the truth
@@ -45,6 +45,7 @@
 #include "drop_notice.h"
 #include "launcher.h"
 #include "lifecycle.h"
+#include "secrets.h"
 #include "settings.h"
 #include "shmem.h"
 #include "xact.h"
@@ -58,6 +59,7 @@ _PG_init(void)
 {
 	bool		preloaded = process_shared_preload_libraries_in_progress;
 
+	secrets_init();
 	settings_define(preloaded);
 	xact_init();
 	if (preloaded)

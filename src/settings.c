@@ -9,11 +9,16 @@
 #include "utils/guc.h"
 
 #include "faultpoint.h"
+#include "redis.h"
 #include "redisurl.h"
 #include "settings.h"
 
 char	   *setting_redis_url;
 char	   *setting_redis_password_file;
+char	   *setting_redis_tls_ca_file;
+char	   *setting_redis_tls_cert_file;
+char	   *setting_redis_tls_key_file;
+char	   *setting_redis_tls_server_name;
 char	   *setting_key_prefix;
 int			setting_consistency = CONSISTENCY_READ_YOUR_WRITES;
 int			setting_wait_timeout = 200;
@@ -59,11 +64,22 @@ unserved_feature(const RedisTarget *target)
 		return "Redis Cluster";
 	if (target->scheme == REDIS_SENTINEL)
 		return "Redis Sentinel";
-	if (target->tls)
+	if (target->tls && !redis_has_tls())
 		return "TLS";
 	if (target->nhosts > 1)
 		return "More than one host";
 	return NULL;
+}
+
+/* ALTER DATABASE and ALTER ROLE write a setting to a catalog that all can read. */
+static void
+warn_of_password(const RedisTarget *target, GucSource source)
+{
+	if (source == PGC_S_TEST && target->password != NULL)
+		ereport(WARNING,
+				(errmsg("the password in \"uncache.redis_url\" can be read by every user"),
+				 errdetail("Settings of databases, roles and functions stand in system catalogs."),
+				 errhint("Use \"uncache.redis_password_file\".")));
 }
 
 static bool
@@ -73,6 +89,8 @@ check_redis_url(char **newval, void **extra, GucSource source)
 	const char *unserved;
 	RedisTarget *target = redisurl_parse(*newval, &problem);
 
+	/* Without this the server's own message would show the password. */
+	GUC_check_errmsg("invalid value for parameter \"%s\"", "uncache.redis_url");
 	if (target == NULL)
 	{
 		GUC_check_errdetail("%s", problem);
@@ -80,11 +98,12 @@ check_redis_url(char **newval, void **extra, GucSource source)
 		return false;
 	}
 	unserved = unserved_feature(target);
+	warn_of_password(target, source);
 	redisurl_free(target);
 	if (unserved != NULL)
 	{
 		GUC_check_errcode(ERRCODE_FEATURE_NOT_SUPPORTED);
-		GUC_check_errdetail("%s is not supported by this version yet.", unserved);
+		GUC_check_errdetail("%s is not supported by this build of pg_uncache.", unserved);
 		GUC_check_errhint("Give the address of one Redis server, as redis:// or unix://.");
 		return false;
 	}
@@ -134,6 +153,35 @@ define_connection_settings(void)
 							1000, 10, 60 * 1000,
 							PGC_SUSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+}
+
+static void
+define_tls_setting(const char *name, const char *description, const char *more, char **setting)
+{
+	DefineCustomStringVariable(name, description, more, setting, "",
+							   PGC_SUSET, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+}
+
+static void
+define_tls_settings(void)
+{
+	define_tls_setting("uncache.redis_tls_ca_file",
+					   "File with the CA certificates that Redis's certificate is verified with.",
+					   "Empty for those of the system.",
+					   &setting_redis_tls_ca_file);
+	define_tls_setting("uncache.redis_tls_cert_file",
+					   "File with the certificate that is shown to Redis.",
+					   "Empty for none.",
+					   &setting_redis_tls_cert_file);
+	define_tls_setting("uncache.redis_tls_key_file",
+					   "File with the private key of the certificate that is shown to Redis.",
+					   NULL,
+					   &setting_redis_tls_key_file);
+	define_tls_setting("uncache.redis_tls_server_name",
+					   "Name that Redis's certificate must have.",
+					   "Empty for the host in uncache.redis_url.",
+					   &setting_redis_tls_server_name);
 }
 
 static void
@@ -263,6 +311,7 @@ void
 settings_define(bool preloaded)
 {
 	define_connection_settings();
+	define_tls_settings();
 	define_rule_settings();
 	define_delivery_settings();
 	define_outage_settings();

@@ -29,6 +29,10 @@ typedef enum AfterLostCommits
 
 extern char *setting_redis_url;
 extern char *setting_redis_password_file;
+extern char *setting_redis_tls_ca_file; /* these four: empty for none */
+extern char *setting_redis_tls_cert_file;
+extern char *setting_redis_tls_key_file;
+extern char *setting_redis_tls_server_name;
 extern char *setting_key_prefix;
 extern int	setting_consistency;	/* Consistency */
 extern int	setting_wait_timeout;	/* ms; 0: do not wait */

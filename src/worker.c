@@ -258,16 +258,11 @@ after_connection_event(ConnectionEvent event)
 static void
 reload(void)
 {
-	char	   *url = pstrdup(setting_redis_url);
-	char	   *file = pstrdup(setting_redis_password_file);
-	bool		delivery = setting_delivery;
 	int			fence_ttl = setting_fence_ttl;
 
 	ProcessConfigFile(PGC_SIGHUP);
 	force_settings();
-	if (strcmp(url, setting_redis_url) != 0 ||
-		strcmp(file, setting_redis_password_file) != 0 ||
-		delivery != setting_delivery)
+	if (connection_is_outdated())
 	{
 		connection_reset();
 		after_connection_event(CONNECTION_LOST);

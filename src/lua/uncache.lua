@@ -225,13 +225,15 @@ end
 -- is one.  entry: the xid of a committed transaction, or ?xid for one about to
 -- commit (strict): that makes a record where there is none, and is renewed by
 -- sending it again.  fence_ttl: ms, > 0.  A key may occur more than once.
--- Returns a string of one 0 or 1 a key: was there a value?  Errors: those of
--- UNLINK, GET and SET; some keys are done then, and doing them again is harmless.
+-- Returns a string of one 0 or 1 a key: was there a value?  Errors:
+-- UNREGISTERED where uncache_status was not called since the library's memory
+-- began (nothing is done); those of UNLINK, GET and SET (some keys are done,
+-- and doing them again is harmless).
 local function uncache_invalidate(keys, args)
 	local ttl, incarnation, existed = args[1], args[2], {}
 	check(#args == #keys + 2 and string.find(ttl, '^[1-9]%d*$'))
 	if not memory.incarnations[incarnation] then
-		memory.epoch = nil       -- its worker has yet to find that we forgot it
+		return redis.error_reply('UNREGISTERED incarnation, call uncache_status first')
 	end
 	for i, key in ipairs(keys) do
 		local entry, name = args[i + 2], record_name(key)
@@ -280,7 +282,8 @@ end
 -- The first call of every worker on a connection, before it delivers, and its
 -- ping once a second.  server: the system identifier; of one server only the
 -- incarnation of the highest timeline, and there the last to call, may fill:
--- a primary that was replaced and lives on must not.
+-- a primary that was replaced and lives on must not.  One that was not live
+-- before ends the epoch.
 -- Returns [version, epoch, wanted, stored, refused, beats, trouble]: epoch nil
 -- where there is none or the caller is not the live incarnation (then it sets
 -- one); wanted 1 where refused fills ask for a beat; stored, refused and beats
@@ -290,13 +293,13 @@ local function uncache_status(keys, args)
 	local id, timeline, incarnation = args[1], tonumber(args[2]), args[3]
 	check(#args == 3 and timeline)
 	local server = memory.servers[id]
-	if not server or timeline >= server.timeline then
+	local known = memory.incarnations[incarnation] or {beat = '0', live = false}
+	memory.incarnations[incarnation] = known
+	if not known.live and (not server or timeline >= server.timeline) then
 		if server then memory.incarnations[server.incarnation].live = false end
 		memory.servers[id] = {timeline = timeline, incarnation = incarnation}
+		known.live, memory.epoch = true, nil
 	end
-	local known = memory.incarnations[incarnation] or {beat = '0'}
-	known.live = memory.servers[id].incarnation == incarnation
-	memory.incarnations[incarnation] = known
 	return {VERSION, known.live and memory.epoch or false, counts.wanted, counts.stored,
 		counts.refused, memory.announced, counts.trouble}
 end

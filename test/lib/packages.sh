@@ -71,6 +71,8 @@ need_for_build()
 	command -v pkg-config >/dev/null || need "pkg-config" pkg-config
 	[ -e /usr/include/hiredis/hiredis.h ] || [ -e /usr/local/include/hiredis/hiredis.h ] ||
 		need "hiredis with its headers" libhiredis-dev
+	[ ! -e /usr/include/hiredis/hiredis_ssl.h ] || [ -e /usr/include/openssl/ssl.h ] ||
+		need "OpenSSL's headers, for TLS" libssl-dev
 	[ -n "$(find_redis_program)" ] && [ -n "$(find_redis_cli)" ] ||
 		need "Redis" redis-tools
 	if ! pg_config=$(find_pg_config); then
@@ -88,6 +90,7 @@ need_for_build()
 need_for_tests()
 {
 	command -v prove >/dev/null || need "prove" perl
+	command -v openssl >/dev/null || need "openssl" openssl
 	perl -MIPC::Run -e 1 2>/dev/null || need "Perl's IPC::Run" libipc-run-perl
 	command -v pg_prove >/dev/null || need "pg_prove" libtap-parser-sourcehandler-pgtap-perl
 	[ -n "${pg_config:-}" ] && [ -e "$("$pg_config" --sharedir)/extension/pgtap.control" ] ||

@@ -14,9 +14,15 @@ package FenceModel;
 #   writers   list of plain, strict, pattern; "plain\@B": on the next incarnation
 #   readers   list of fresh, late (reads after its snapshot), old (snapshot, then
 #             miss), standby, replaced (on the primary that was replaced); ":2" tries
-#   beats, lostbeats, dupbeats, dups, evict, lose, reload, restart, epochs,
-#   lateepoch, promote, crash
+#   beats; lostbeats (given up, announced late); dupbeats
+#   dups, latedoubts, lateepoch (calls that arrive again, later)
+#   epochs (of other workers); evict, lose (value, record); moved (the slot went
+#   to another node and back); reload, restart; promote, oldworker (the replaced
+#   primary's); crash
 #   xids      name of writer or beat => xid
+# and, to break a rule of the worker or of the reader: no_pattern_epoch,
+# locals_in_image, early_commit (of beats), and the reader "early" (reads before
+# its snapshot).
 
 use strict;
 use warnings;
@@ -29,7 +35,7 @@ sub initial
 {
 	my ($case, $empty) = @_;
 	my %s = (v => '', r => '', m => $empty, empty => $empty, h => '', t => 'A', lag => 0,
-		cut => 0, reg => 0, ep => 0, image => '', need => 0);
+		cut => 0, reg => 0, ep => 0, image => '');
 	my @readers = @{ $case->{readers} || [] };
 
 	for my $i (1 .. @{ $case->{writers} || [] })
@@ -39,7 +45,8 @@ sub initial
 	}
 	@s{ "p$_", "k$_", "s$_", "y$_", "n$_" } = (0, '', '', '', 1) for 1 .. @readers;
 	$s{"b$_"} = 0 for 1 .. ($case->{beats} || 0);
-	$s{"c_$_"} = 0 for qw(evict lose reload save restart epochs lateepoch promote crash lostbeats dupbeats);
+	$s{"c_$_"} = 0 for qw(evict lose moved reload save restart epochs
+		lateepoch promote oldworker oldepoch crash lostbeats dupbeats);
 	return \%s;
 }
 
@@ -48,7 +55,7 @@ sub has_epoch { return $_[0]{m} =~ /"epoch":/ }
 # ---- transactions and snapshots
 
 my %default_xid = (
-	w1 => '99999999999999998', w2 => '99999999999999999', w3 => '100000000000000000',
+	w1 => '99999999999999998', w2 => '99999999999999999', w3 => '100000000000000000', w4 => '100000000000000004',
 	b1 => '100000000000000001', b2 => '100000000000000002', b3 => '100000000000000003');
 
 sub xid
@@ -146,12 +153,12 @@ sub writer_moves
 	my ($kind, $where) = split /\@/, $case->{writers}[ $i - 1 ];
 	my ($w, $xid, $phase) = ("w$i", xid($case, "w$i"), $s->{"w$i"});
 	my @moves;
-	my $to = sub { my ($phase) = @_; return sub { $_[0]{$w} = $phase } };
+	my $to = sub { my ($phase) = @_; return sub { $_[0]{$w} = $phase if $_[1] !~ /^UNREG/ } };
 
 	return if ($where || 'A') ne $s->{t} && $phase eq 'run';
 	if ($phase eq 'run' && $kind eq 'strict')
 	{
-		push @moves, [ "$w fenced before commit", change($s), invalidate($s, "?$xid"), $to->('doubt') ];
+		push @moves, [ "$w is fenced before its commit", change($s), invalidate($s, "?$xid"), $to->('doubt') ];
 	}
 	elsif ($phase eq 'run' || $phase eq 'doubt')
 	{
@@ -184,7 +191,12 @@ sub writer_moves
 	{
 		my $again = $s->{"o$i"};
 		push @moves, [ "$w delivered" . ($again ? ' again' : ''), change($s), invalidate($s, $xid),
-			sub { $_[0]{"o$i"} = 1; $_[0]{"f$i"} = 0; $_[0]{"d$i"} += $again } ];
+			sub {
+				my ($n, $answer) = @_;
+				return if $answer =~ /^UNREG/;
+				@{$n}{ "o$i", "f$i" } = (1, 0);
+				$n->{"d$i"} += $again;
+			} ];
 	}
 	if ($kind eq 'strict' && $phase ne 'run' && $s->{"l$i"} < ($case->{latedoubts} || 0))
 	{
@@ -211,6 +223,7 @@ sub reader_moves
 	if ($phase == 0)
 	{
 		return [ "$name takes its snapshot", $look->($all, $s->{t}, 0) ] if $kind eq 'old';
+		return [ "$name reads the row", $look->($all, $s->{t}, 0) ] if $kind eq 'early';
 		return reader_moves($case, change($s, "p$i" => 1), $i);
 	}
 	if ($phase == 1)
@@ -230,6 +243,7 @@ sub reader_moves
 		  : $kind eq 'replaced' ? $look->($s->{cut}, 'A', 1)
 		  : $look->($all, $s->{t}, 1);
 		$look[0]{"p$i"} = 4 if $kind ne 'late';
+		$look[0]{"y$i"} = $s->{"y$i"} if $kind eq 'early';
 		return [ "$name reads the database", @look ];
 	}
 	if ($phase == 3)
@@ -260,7 +274,15 @@ sub beat_moves
 	my @moves;
 
 	return if $i > 1 && $s->{ 'b' . ($i - 1) } eq '0';
-	if ($phase eq '0')
+	if ($phase eq '0' && $case->{early_commit})
+	{
+		push @moves, [ "$b commits", $end->('early', $b) ];
+	}
+	elsif ($phase eq 'early')
+	{
+		push @moves, [ "$b announced", change($s), $call->('announce'), sub { $_[0]{$b} = 'done' } ];
+	}
+	elsif ($phase eq '0')
 	{
 		push @moves, [ "$b announced", change($s), $call->('announce'),
 			sub { $_[0]{$b} = $_[1] eq '1' ? 'announced' : 'refused' } ];
@@ -303,7 +325,7 @@ sub epoch_move
 	my ($s, $label, $then) = @_;
 	my $n = $s->{ep} + 1;
 	return [ $label, change($s), [ 'uncache_epoch', "e$n", $TTL ],
-		sub { $_[0]{ep} = $n; $_[0]{need} = 0; $then->($_[0]) if $then } ];
+		sub { $_[0]{ep} = $n; $then->($_[0]) if $then } ];
 }
 
 # The worker: says who it is, sends again what it owes, then sets an epoch.
@@ -312,15 +334,25 @@ sub worker_moves
 	my ($case, $s) = @_;
 	my @moves;
 
+	if ($s->{t} eq 'B' && $s->{c_oldworker} < ($case->{oldworker} || 0))
+	{
+		push @moves, [ "the old primary's worker says who it is", change($s),
+			[ 'uncache_status', 'sys', 1, 'A' ], sub { $_[0]{c_oldworker}++ } ];
+	}
+	if ($s->{c_oldworker} > $s->{c_oldepoch})
+	{
+		push @moves, epoch_move($s, "the old primary's worker sets an epoch",
+			sub { $_[0]{c_oldepoch}++ });
+	}
 	if (!$s->{reg})
 	{
 		my $timeline = $s->{t} eq 'A' ? 1 : 2;
-		return [ 'worker says who it is', change($s), [ 'uncache_status', 'sys', $timeline, $s->{t} ],
+		return @moves, [ 'worker says who it is', change($s), [ 'uncache_status', 'sys', $timeline, $s->{t} ],
 			sub { $_[0]{reg} = 1 } ];
 	}
 	my $owed = grep { /^f\d/ && $s->{$_} } keys %$s;
 	push @moves, epoch_move($s, 'worker sets an epoch')
-	  if (!has_epoch($s) || $s->{need}) && !$owed;
+	  if !has_epoch($s) && (!$owed || $case->{early_epoch});
 	push @moves, epoch_move($s, 'another worker sets an epoch', sub { $_[0]{c_epochs}++ })
 	  if $s->{c_epochs} < ($case->{epochs} || 0);
 	push @moves, [ 'the first epoch arrives again', change($s), [ 'uncache_epoch', 'e1', $TTL ],
@@ -346,6 +378,7 @@ sub fault_moves
 
 	$fault->('evict', 'value evicted', v => '') if $s->{v} ne '';
 	$fault->('lose', 'record lost', r => '', @doubts) if $s->{r} ne '';
+	$fault->('moved', 'slot moved to another node and back', v => '', r => 'other.1:1:0:::', @doubts);
 	$fault->('reload', 'library loaded again', m => $s->{empty}, reg => 0);
 	if ($case->{restart} && $s->{c_save} < 1)
 	{
@@ -360,11 +393,11 @@ sub fault_moves
 	if ($s->{t} eq 'A')
 	{
 		$fault->('promote', 'standby promoted, the old primary lives on',
-			t => 'B', cut => scalar history($s), reg => 0, need => 1);
+			t => 'B', cut => scalar history($s), reg => 0);
 		my @history = history($s);
 		my $last = pop @history;
 		$fault->('crash', "server crashed, $last is lost",
-			t => 'B', h => join(',', @history), reg => 0, need => 1,
+			t => 'B', h => join(',', @history), reg => 0,
 			$last => 'lost', 'o' . substr($last, 1) => 0, 'f' . substr($last, 1) => 0)
 		  if $last && $last =~ /^w/;
 	}

@@ -43,10 +43,10 @@ sub step_answer
 	my ($s, $reply) = @_;
 	my @fields = split /\n/, $reply, -1;
 
-	die "model_step: $reply" if @fields != 4;
-	(my $answer, @{$s}{qw(v r m)}) = @fields;
+	die "model_step: $reply" if @fields != 5;
+	(my $answer, @{$s}{qw(v r m)}, my $wanted) = @fields;
 	die "the library failed: $answer" if $answer =~ /user_function|^ERR/;
-	return $answer;
+	return wantarray ? ($answer, $wanted) : $answer;
 }
 
 sub empty_locals
@@ -108,7 +108,7 @@ sub search
 			{
 				my ($from, $move) = @{ $calls[$i] };
 				my ($label, $s, undef, $then) = @$move;
-				$then->($s, step_answer($s, $replies[$i]));
+				$then->($s, scalar step_answer($s, $replies[$i]));
 				$visit->($from, $label, $s, \@next);
 				return $result if $result->{stale};
 			}
@@ -137,6 +137,27 @@ sub replay
 	return FenceModel::stale($case, $s);
 }
 
+# Walk at random on the real thing, as far as it goes.  Returns the steps taken
+# and what the oracle says.
+sub walk
+{
+	my ($self, $case) = @_;
+	my $s = FenceModel::initial($case, '');
+	my @path;
+
+	$self->{redis}->call('FLUSHALL');
+	$self->load;
+	while (my @moves = FenceModel::moves($case, $s))
+	{
+		my $move = $moves[ rand @moves ];
+		push @path, $move->[0];
+		$s = $self->real_move($s, $move);
+		my $stale = FenceModel::stale($case, $s);
+		return ($stale, @path) if $stale;
+	}
+	return ('', @path);
+}
+
 # One move on the real thing.  The locals cannot be seen: "m" only says whether
 # there is an epoch.
 sub real_move
@@ -151,22 +172,23 @@ sub real_move
 		my @keys = $name =~ /status|epoch|beat/ ? () : ($FenceModel::KEY);
 		my $reply = $redis->call('FCALL', $name, scalar(@keys), @keys, @args);
 		my $answer = ref $reply ? join ',', map { $_ // '~' } @$reply : $reply // '~';
-		die "$name: $answer" if $answer =~ /^[A-Z]+ /;
+		die "$name: $answer" if $answer =~ /^(?!UNREGISTERED)[A-Z]+ /;
+		$n->{m} = '"epoch":' if $name eq 'uncache_epoch';
+		$n->{m} = '' if $name eq 'uncache_status' && $answer =~ /^\d+,~/ && $args[2] eq $n->{t};
 		$then->($n, $answer);
 	}
 	else
 	{
-		$self->load if $n->{reg} < $s->{reg} && $label =~ /loaded again|restarted/;
-		for ([ v => $FenceModel::KEY ], [ r => $FenceModel::RECORD ])
+		$self->load if $label =~ /loaded again|restarted/;
+		for my $pair ([ v => $FenceModel::KEY ], [ r => $FenceModel::RECORD ])
 		{
-			my ($field, $key) = @$_;
+			my ($field, $key) = @$pair;
 			next if $n->{$field} eq $s->{$field};
 			$redis->call($n->{$field} eq '' ? ('DEL', $key) : ('SET', $key, $n->{$field}));
 		}
 	}
-	my $status = $redis->call('FCALL', 'uncache_status', 0, 'sys', 0, 'observer');
-	@{$n}{qw(v r)} = map { $_ // '' } $redis->pipeline([ 'GET', $FenceModel::KEY ], [ 'GET', $FenceModel::RECORD ]);
-	$n->{m} = defined $status->[1] ? '"epoch":' : '';
+	@{$n}{qw(v r)} = map { $_ // '' }
+	  $redis->pipeline([ 'GET', $FenceModel::KEY ], [ 'GET', $FenceModel::RECORD ]);
 	return $n;
 }
 

@@ -73,16 +73,23 @@ my %case = (
 		writers => ['plain'], readers => [qw(fresh fresh)], restart => 1, reload => 1 },
 	'Redis that forgets, and old snapshots' => {
 		writers => ['plain'], readers => ['old'], beats => 1, restart => 1 },
+	'strict, a full set' => {
+		edits => \@small_set,
+		writers => [qw(strict plain plain)], readers => ['fresh'] },
+	'a slot that moves' => {
+		writers => [qw(plain plain)], readers => ['fresh:2'], moved => 1 },
 	'strict' => {
 		edits => \@small_set,
 		writers => [qw(strict plain)], readers => ['fresh:2'], epochs => 1, latedoubts => 1 },
 	'a standby is promoted' => {
-		writers => [ 'plain', 'plain@B' ], readers => [qw(fresh replaced)], reload => 1 },
+		writers => [ 'plain', 'plain@B' ], readers => [qw(fresh replaced)],
+		promote => 1, oldworker => 1 },
+	'a standby is promoted, Redis forgets' => {
+		writers => [ 'plain', 'plain@B' ], readers => [qw(fresh replaced)], promote => 1, reload => 1 },
 	'a commit lost in a crash' => {
 		writers => [ 'plain', 'plain@B' ], readers => [qw(fresh old)], crash => 1, lose => 1,
 		xids => { w1 => '9', w2 => '9' } },
 );
-$case{'a standby is promoted'}{promote} = 1;
 
 my %long_case = (
 	'long: patterns' => {
@@ -114,31 +121,41 @@ my @mutations = (
 	[ 'the beat is of after the birth', 'old snapshots and a beat', 'math.max(record.beats + 1, memory.announced - MAX_BEATS + 1)', '1' ],
 	[ 'the beat must be visible', 'old snapshots and a beat', 'return visible(snapshot, beat.incarnation, beat.xid)', 'return true' ],
 	[ 'the beat must be confirmed', 'beats that arrive late or again', 'beat.confirmed and ', '' ],
-	[ 'a beat is announced once', 'beats that arrive late or again', 'server and before(server.beat, xid)', 'server' ],
+	[ 'a beat is announced once', 'beats that arrive late or again', 'server and before(server.beat, xid)', 'server', "beat.confirmed = true\n\t\t\treturn 1", 'beat.confirmed = true' ],
+	[ 'a beat commits after it is announced', 'old snapshots and a beat', { early_commit => 1 } ],
+	[ 'the snapshot is not younger than the read', 'late fills', { readers => [qw(early)] } ],
 	[ 'a pattern sets an epoch', 'a pattern', { no_pattern_epoch => 1 } ],
 	[ 'the token is of the node\'s epoch', 'a pattern', 's.epoch ~= memory.epoch', 'false', ],
-	[ 'the record is of the node\'s epoch', 'a pattern', 'record.epoch == s.epoch and ', '', 'record and record.epoch == memory.epoch', 'record' , 'return {false, record.epoch', 'return {false, memory.epoch' ],
+	[ 'the record is of the node\'s epoch', 'a slot that moves', 'record.epoch == s.epoch and ', '' ],
 	[ 'no epoch comes twice', 'a pattern', "args[1] .. '.' .. memory.epochs", 'args[1]' ],
 	[ 'the epoch is not in the data', 'Redis that forgets', { locals_in_image => 1 } ],
 	[ 'doubts must be visible', 'strict', "if not visible(snapshot, incarnation, xid) then return false end\n\tend\n\treturn true", "end return true" ],
 	[ 'a doubt makes a record', 'strict', 'record or string.byte(entry) == 63', 'record' ],
-	[ 'a full set keeps the doubts', 'strict', 'new_record(record.doubts)', "new_record('')" ],
+	[ 'values go before a strict commit', 'strict', "existed[i] = redis.call('UNLINK', key)",
+		"existed[i] = string.byte(entry) == 63 and 0 or redis.call('UNLINK', key)" ],
+	[ 'a full set keeps the doubts', 'strict, a full set', 'new_record(record.doubts)', "new_record('')" ],
 	[ 'a new epoch keeps the doubts', 'strict', "new_record(record and record.doubts or '')", "new_record('')" ],
 	[ 'xids are of the snapshot\'s incarnation', 'a commit lost in a crash', "incarnation == snapshot.incarnation\n\t\tand ", '', 'if not (server and server.live) then return false end', '', 's.epoch ~= memory.epoch', 'false', 'record.epoch == s.epoch', 'true' ],
 	[ 'a replaced primary is not live', 'a standby is promoted', 'if not (server and server.live) then return false end', '' ],
+	[ 'a lower timeline is not live', 'a standby is promoted', 'timeline >= server.timeline', 'true' ],
+	[ 'who delivers has said who it is', 'a standby is promoted', 'if not memory.incarnations[incarnation] then', 'if false then' ],
+);
+
+# left out, these do not let anything stale in, but keys stay uncacheable
+my @liveness_mutations = (
+	[ 'a miss makes a record of this epoch', 'Redis that forgets', 'record and record.epoch == memory.epoch', 'record' ],
+	[ 'a refused fill asks for a beat', 'old snapshots and a beat', 'counts.wanted = 1', '' ],
+	[ 'an unconfirmed beat is not waited for', 'beats that arrive late or again', 'if beat.confirmed and beat', 'if beat', 'return visible(snapshot, beat.incarnation, beat.xid)', 'return beat.confirmed and visible(snapshot, beat.incarnation, beat.xid) or false' ],
 );
 
 # ---- liveness
 
-# One reader; returns 1 where its fill was stored.
+# One reader; returns what uncache_set did, and whether that asked for a beat.
 sub fill_by
 {
-	my ($model, $case, $s, $fresh) = @_;
-	my $step = sub {
-		return FenceSearch::step_answer($s,
-			$model->{redis}->call(@{ FenceSearch::step_command($s, @_) }));
-	};
-	my $token = $step->('uncache_get') =~ /^~,([^~]+)/ ? $1 : '';
+	my ($case, $s, $step, $fresh) = @_;
+	my ($answer) = $step->('uncache_get');
+	my $token = $answer =~ /^~,([^~]+)/ ? $1 : '';
 	my $n = scalar FenceModel::history($s);
 	my ($text, $value) = FenceModel::snapshot($case, $s, $n, $s->{t}, $fresh);
 	return $step->('uncache_set', "$token:$text", 1000, $value);
@@ -147,26 +164,29 @@ sub fill_by
 # Returns what is wrong with a quiet end, or ''.
 sub stuck
 {
-	my ($model, $case, $s) = @_;
-	my $call = sub {
-		return FenceSearch::step_answer($s,
-			$model->{redis}->call(@{ FenceSearch::step_command($s, @_) }));
+	my ($model, $case, $end) = @_;
+	my $s = { %$end, v => '' };
+	my $step = sub {
+		my @command = @{ FenceSearch::step_command($s, @_) };
+		return FenceSearch::step_answer($s, $model->{redis}->call(@command));
 	};
-	$s = { %$s, v => '' };
-	return 'there is no epoch' if !FenceModel::has_epoch($s);
-	return 'a fresh reader is refused' if !fill_by($model, $case, $s, 1);
 
-	# an older snapshot may be refused once, then one beat later it is not
+	return 'there is no epoch' if !FenceModel::has_epoch($s);
+	my ($stored) = fill_by($case, $s, $step, 1);
+	return 'a fresh reader is refused' if !$stored;
+
+	# an older snapshot may be refused once, if that brings a beat
 	$s->{v} = '';
-	if (!fill_by($model, $case, $s, 0))
-	{
-		$s->{b3} = 0;
-		$call->('uncache_beat', 'announce', $s->{t}, FenceModel::xid($case, 'b3'));
-		FenceModel::add_history($s, 'b3');
-		$call->('uncache_beat', 'confirm', $s->{t}, FenceModel::xid($case, 'b3'));
-		return 'a standby is refused, one beat later' if !fill_by($model, $case, $s, 0);
-	}
-	return '';
+	($stored, my $wanted) = fill_by($case, $s, $step, 0);
+	return '' if $stored;
+	return 'a standby is refused, and no beat wanted' if !$wanted;
+	my @beat = ($s->{t}, FenceModel::xid($case, 'b3'));
+	$s->{b3} = 0;
+	$step->('uncache_beat', 'announce', @beat);
+	FenceModel::add_history($s, 'b3');
+	$step->('uncache_beat', 'confirm', @beat);
+	($stored) = fill_by($case, $s, $step, 0);
+	return $stored ? '' : 'a standby is refused, one beat later';
 }
 
 # ---- run
@@ -206,6 +226,36 @@ for my $mutation (grep { index($_->[0], $only) >= 0 } @mutations)
 	note join "\n", "without \"$rule\":", (map { "    $_" } @schedule), "    => $found->{stale}";
 	next if $case->{locals_in_image};
 	is($model->replay($case, @schedule), $found->{stale}, '... and it happens with plain FCALLs');
+}
+
+for my $mutation (grep { index($_->[0], $only) >= 0 } @liveness_mutations)
+{
+	my ($rule, $name, @edits) = @$mutation;
+	my $case = $case{$name};
+	my $model = FenceSearch->new($redis, edited($library, @{ $case->{edits} || [] }, @edits));
+	my $found = $model->search($hook, $case);
+	my ($stuck) = grep { $_ ne '' } map { stuck($model, $case, $_) } values %{ $found->{ends} };
+
+	ok($stuck, "without the rule \"$rule\" a key stays uncacheable");
+	note "without \"$rule\": $stuck" if $stuck;
+}
+
+# The shipped text, unedited, through plain FCALLs alone.
+my $seed = srand($ENV{UNCACHE_MODEL_SEED} || time);
+my %wide = (
+	writers => [qw(plain strict pattern plain)], readers => [qw(fresh:3 late:2 old:2 standby:3)], beats => 2,
+	dups => 1, latedoubts => 1, evict => 1, lose => 1, restart => 1, reload => 1, epochs => 1, lateepoch => 1);
+my $walks = $only ne '' ? 0 : $long ? 5000 : 150;
+my (@bad, $steps);
+for (1 .. $walks)
+{
+	my ($stale, @path) = FenceSearch->new($redis, slurp('../../src/lua/uncache.lua'))->walk(\%wide);
+	$steps += @path;
+	push @bad, join "\n", @path, $stale if $stale;
+}
+if ($walks)
+{
+	is("@bad[0 .. ($#bad < 0 ? -1 : 0)]", '', "$walks random walks with plain FCALLs, $steps steps, seed $seed");
 }
 
 done_testing;

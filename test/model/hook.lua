@@ -1,7 +1,7 @@
 
 -- Appended to the library by the model check, never shipped: one call sets the
 -- state of the world (value, record, locals), makes one call of the library and
--- says what the state is then.
+-- says what the state is then, and whether the call asked for a beat.
 local calls = {uncache_get = uncache_get, uncache_set = uncache_set,
 	uncache_invalidate = uncache_invalidate, uncache_release = uncache_release,
 	uncache_status = uncache_status, uncache_epoch = uncache_epoch, uncache_beat = uncache_beat}
@@ -40,6 +40,7 @@ redis.register_function('model_step', function(keys, args)
 	put(keys[1], args[1])
 	put(keys[2], args[2])
 	memory = args[3] ~= '' and thaw(cjson.decode(args[3])) or memory
+	counts.wanted = 0
 	local reply = ''
 	if args[4] then
 		local given, own = {}, {}
@@ -51,5 +52,5 @@ redis.register_function('model_step', function(keys, args)
 		reply = plain(result)
 	end
 	return table.concat({reply, redis.call('GET', keys[1]) or '',
-		redis.call('GET', keys[2]) or '', freeze(memory)}, '\n')
+		redis.call('GET', keys[2]) or '', freeze(memory), counts.wanted}, '\n')
 end)
