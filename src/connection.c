@@ -21,6 +21,7 @@
 #include "postgres.h"
 
 #include "common/pg_prng.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "connection.h"
