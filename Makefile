@@ -1,9 +1,14 @@
-# pg_uncache: an ordinary PGXS extension, plus `make demo` and `make test`.
+# pg_uncache: an ordinary PGXS extension, plus `make demo`, `make test` and
+# `make bench`.
 #
 #	make, make install, make clean		as with any extension (PG_CONFIG=...)
 #	make installcheck	regression tests in a running server that preloads
 #						pg_uncache (PGHOST, PGPORT and so on say which)
 #	make demo, make test	everything, in a temporary folder; nothing else needed
+#	make staleness		how stale a cache is under each strategy, as a table and SVG
+#	make test-matrix	make test on each major, in systems of their own (as root);
+#						make test-matrix-clean removes those
+#	make bench	what a write costs, beside other ways; BENCH=--help shows options
 #	make -C test/unit check	tests of single files that need no server; in make test
 
 EXTENSION = pg_uncache
@@ -27,6 +32,12 @@ PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers 
 	-Wno-sign-compare -fvisibility=hidden
 SHLIB_LINK = -lhiredis
 
+# make CC=clang for a PostgreSQL that was built with gcc: its flags and headers
+# say things that clang does not know.
+ifneq ($(findstring clang,$(CC)),)
+PG_CFLAGS += -Wno-ignored-optimization-argument -Wno-unknown-warning-option -Wno-ignored-attributes
+endif
+
 # make FAULT_POINTS=1: a library for tests, in which things can be made to go
 # wrong (src/faultpoint.c).  Not for production.  `make clean` in between.
 ifeq ($(FAULT_POINTS),1)
@@ -34,8 +45,9 @@ PG_CPPFLAGS += -DUNCACHE_FAULT_POINTS
 endif
 
 # hiredis 1.0 and later can speak TLS, in a library of its own; what that leaves to
-# be done needs OpenSSL's headers.
-ifeq ($(shell pkg-config --exists hiredis_ssl openssl 2>/dev/null && echo yes),yes)
+# be done needs OpenSSL's headers.  make HIREDIS_SSL=no builds without it.
+HIREDIS_SSL ?= $(shell pkg-config --exists hiredis_ssl openssl 2>/dev/null && echo yes)
+ifeq ($(HIREDIS_SSL),yes)
 PG_CPPFLAGS += -DHAVE_HIREDIS_SSL
 SHLIB_LINK += -lhiredis_ssl -lssl -lcrypto
 endif
@@ -45,14 +57,25 @@ EXTRA_CLEAN += src/uncache_lua.h
 
 .DEFAULT_GOAL = all
 
-# These two install what they need, so they work where there is no PostgreSQL.
-.PHONY: demo test
+# These install what they need, so they work where there is no PostgreSQL.
+PRIVATE_GOALS = demo test staleness bench test-matrix test-matrix-clean
+.PHONY: $(PRIVATE_GOALS)
 demo:
 	@bash $(TOP)demo/run.sh
 test:
 	@bash $(TOP)test/run.sh
+staleness:
+	@bash $(TOP)bench/staleness/run.sh
 
-ifneq ($(filter-out demo test,$(or $(MAKECMDGOALS),all)),)
+test-matrix:
+	@bash $(TOP)test/matrix/run.sh
+test-matrix-clean:
+	@bash $(TOP)test/matrix/run.sh clean
+
+bench:
+	@bash $(TOP)bench/run.sh $(BENCH)
+
+ifneq ($(filter-out $(PRIVATE_GOALS),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(PGXS),)

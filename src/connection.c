@@ -10,6 +10,10 @@
  * The log gets one line when Redis goes, one a minute while it is away, and one
  * when it is back; uncache.stat has the last error at any time.
  *
+ * A Redis that lets us in and then refuses every command is not back.  So a
+ * connection counts for the log, and for the pauses, once it has proven itself: by
+ * a command that was carried out, or by having lasted for a second.
+ *
  * A ping about once a second (with its answer that makes less than two wake-ups a
  * second) finds out that Redis hangs while nothing is to be delivered;
  * while the breaker is open, ten a second find out that it answers in time again.
@@ -31,6 +35,9 @@
 #define PING_MS				1200
 #define PING_BREAKER_MS		100
 
+/* A shorter wait than twice this says nothing about Redis. */
+#define BREAKER_LEAST_MS	10
+
 /* Redis 6.2: what this program was tested with at the least. */
 #define OLDEST_VERSION		60200
 
@@ -41,6 +48,10 @@ static DatabaseSlot *slot;
 static RedisTarget *target = NULL;
 static RedisLink *current = NULL;	/* NULL: none is open */
 static bool was_ready = false;	/* the current one */
+static bool proven;				/* the current one has been of use */
+static TimestampTz ready_at;
+static uint64 batches_before;	/* it was ready */
+static bool flaps = false;		/* the last one was lost unproven */
 static uint64 generation = 0;
 
 static TimestampTz retry_at = 0;
@@ -178,10 +189,12 @@ ping_answered(void *arg, const RedisReply *reply)
 		ping_answer(NULL, reply);
 	if (reply == NULL)
 		return;
-	if (redis_reply_type(reply) == REDIS_ERROR)
+	/* To be refused PING is an answer, too, for a user with few rights. */
+	if (redis_reply_type(reply) == REDIS_ERROR && !redis_reply_is_error(reply, "NOPERM"))
 		deliver_set_trouble(reply);
 	else if (breaker != 0 &&
-			 !TimestampDifferenceExceeds(sent_at, GetCurrentTimestamp(), breaker / 2))
+			 !TimestampDifferenceExceeds(sent_at, GetCurrentTimestamp(),
+										 Max(breaker / 2, BREAKER_LEAST_MS)))
 		pg_atomic_write_u32(&slot->breaker, 0);
 }
 
@@ -257,6 +270,7 @@ lose_link(const char *error)
 	set_state(SLOT_DOWN);
 	shmem_note_error(slot, copy);
 	log_down(copy, now);
+	flaps = was_ready && !proven;
 	close_link();
 
 	/* Not all workers of all servers at the same instant. */
@@ -322,10 +336,6 @@ note_ready(void)
 	strlcpy(run_id, id, sizeof(run_id));
 	strlcpy(history, redis_history(current), sizeof(history));
 
-	if (is_down)
-		ereport(LOG,
-				(errmsg("connected to Redis at %s again after %ld s",
-						endpoint, (long) ((now - down_since) / USECS_PER_SEC))));
 	if (redis_version(current) != 0 && redis_version(current) < OLDEST_VERSION)
 		ereport(LOG,
 				(errmsg("Redis at %s is older than version 6.2, the oldest that pg_uncache supports",
@@ -333,13 +343,35 @@ note_ready(void)
 	if (generation > 1)
 		pg_atomic_fetch_add_u64(&slot->stats.reconnects, 1);
 
-	is_down = false;
 	was_ready = true;
-	retry_ms = RETRY_FIRST_MS;
+	proven = false;
+	ready_at = now;
+	batches_before = pg_atomic_read_u64(&slot->stats.batches);
 	ping_under_way = false;
 	ping_at = TimestampTzPlusMilliseconds(now, PING_MS);
-	pg_atomic_write_u32(&slot->breaker, 0);
+	/* Nobody shall wait for one that is likely to be lost at once. */
+	pg_atomic_write_u32(&slot->breaker, flaps ? Max(setting_wait_timeout, 1) : 0);
 	set_state(SLOT_CONNECTED);
+}
+
+/* Look whether the connection has proven itself. */
+static void
+prove_link(TimestampTz now)
+{
+	if (pg_atomic_read_u64(&slot->stats.batches) == batches_before &&
+		!TimestampDifferenceExceeds(ready_at, now, PING_MS))
+		return;
+
+	if (is_down)
+		ereport(LOG,
+				(errmsg("connected to Redis at %s again after %ld s",
+						endpoint, (long) ((now - down_since) / USECS_PER_SEC))));
+	if (flaps)
+		pg_atomic_write_u32(&slot->breaker, 0);
+	proven = true;
+	flaps = false;
+	is_down = false;
+	retry_ms = RETRY_FIRST_MS;
 }
 
 /*
@@ -354,6 +386,7 @@ turn_link(uint32 events)
 	bool		before = was_ready;
 	RedisLinkState state = redis_turn(current, events);
 	const char *trouble = deliver_trouble();
+	TimestampTz now;
 
 	if (state == REDIS_FAILED || trouble)
 	{
@@ -367,7 +400,10 @@ turn_link(uint32 events)
 		note_ready();
 		return CONNECTION_MADE;
 	}
-	ping_if_due(GetCurrentTimestamp());
+	now = GetCurrentTimestamp();
+	if (!proven)
+		prove_link(now);
+	ping_if_due(now);
 	return CONNECTION_SAME;
 }
 

@@ -487,7 +487,12 @@ command_answered(void *arg, const RedisReply *reply)
 		count_command(command, existed);
 		finish_command(command, PART_DELIVERED);
 	}
-	else if (redis_reply_type(reply) != REDIS_ERROR || deliver_is_trouble(reply, &why))
+	else if (redis_reply_type(reply) != REDIS_ERROR)
+	{
+		strlcpy(trouble, "Redis gave an answer that makes no sense", sizeof(trouble));
+		finish_command(command, PART_LOST);
+	}
+	else if (deliver_is_trouble(reply, &why))
 	{
 		deliver_set_trouble(reply);
 		finish_command(command, PART_LOST);

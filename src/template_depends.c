@@ -32,13 +32,13 @@ is_volatile(Oid function, void *context)
 }
 
 static bool
-find_volatile(Node *node, Oid *function)
+find_volatile(Node *node, void *context)
 {
 	if (node == NULL)
 		return false;
-	if (check_functions_in_node(node, is_volatile, function))
+	if (check_functions_in_node(node, is_volatile, context))
 		return true;
-	return expression_tree_walker(node, find_volatile, function);
+	return expression_tree_walker(node, find_volatile, context);
 }
 
 Oid
@@ -138,11 +138,13 @@ add_function_settings(Oid function, void *settings)
  * expression is known.
  */
 static bool
-add_settings(Node *node, int *settings)
+add_settings(Node *node, void *context)
 {
+	int		   *settings = context;
+
 	if (node == NULL)
 		return false;
-	(void) check_functions_in_node(node, add_function_settings, settings);
+	(void) check_functions_in_node(node, add_function_settings, context);
 	switch (nodeTag(node))
 	{
 		case T_CoerceViaIO:
@@ -171,7 +173,7 @@ add_settings(Node *node, int *settings)
 		default:
 			*settings = SETTINGS_ALL;
 	}
-	return expression_tree_walker(node, add_settings, settings);
+	return expression_tree_walker(node, add_settings, context);
 }
 
 int

@@ -285,8 +285,8 @@ committed(void)
 }
 
 /*
- * The worker keeps an eye on rows of prepared transactions, since COMMIT PREPARED
- * can happen where nobody tells it.
+ * The worker is told of a prepared transaction already now: where COMMIT PREPARED
+ * tells nobody, as in logical replication, it looks for its end by itself.
  */
 static void
 prepared(void)
@@ -294,14 +294,12 @@ prepared(void)
 	DatabaseSlot *slot = shmem_my_slot();
 
 	phase = RUNNING;
-	if (written == NULL)
-		return;
-	written = NULL;
-	if (slot != NULL)
+	if (written != NULL && slot != NULL)
 	{
 		pg_atomic_write_u32(&slot->side_dirty, 1);
-		wake_worker(slot, true);
+		shmem_wake_worker(slot);
 	}
+	written = NULL;
 }
 
 static void
@@ -410,6 +408,10 @@ open_breaker(DatabaseSlot *slot)
 #define COMMITTED_DETAIL \
 	errdetail("The transaction has committed. Its keys will be deleted as soon as Redis can be reached.")
 
+/*
+ * A wait in vain is news to its client; the server log hears of Redis from the
+ * worker, and not from each of a thousand sessions.
+ */
 static void
 report_outcome(WaitOutcome outcome)
 {
@@ -418,13 +420,13 @@ report_outcome(WaitOutcome outcome)
 		case OUTCOME_DELIVERED:
 			break;
 		case OUTCOME_TIMED_OUT:
-			ereport(WARNING,
+			ereport(WARNING_CLIENT_ONLY,
 					(errmsg("Redis has not confirmed the deletion of keys within %d ms",
 							setting_wait_timeout),
 					 COMMITTED_DETAIL));
 			break;
 		case OUTCOME_GIVEN_UP:
-			ereport(WARNING,
+			ereport(WARNING_CLIENT_ONLY,
 					(errmsg("Redis has not confirmed the deletion of keys"),
 					 COMMITTED_DETAIL));
 			break;

@@ -75,7 +75,8 @@ sub hold_answers { return $_[0]->_order('set', 'hold_answers', $_[1] // 1) }
 # Milliseconds that a request, and again its answer, is under way.
 sub delay { return $_[0]->_order('set', 'delay', $_[1]) }
 
-# Bytes a second, in each direction; 0: as fast as it goes.
+# Bytes of requests a second that are read at all, so that the rest waits with the
+# sender as it does before a slow line; 0: as fast as it goes.
 sub rate { return $_[0]->_order('set', 'rate', $_[1]) }
 
 # Take no connections: they are closed as they come.
@@ -163,7 +164,10 @@ sub _serve
 
 		foreach my $link (@links)
 		{
-			$select->add($link->{client}, $link->{server});
+			$select->add($link->{server});
+			_allow($link);
+			$select->add($link->{client}) if $link->{may_read} > 0;
+			$waits = 1 if $set{rate} > 0;
 			$reader{ fileno $link->{client} } = ['client', $link];
 			$reader{ fileno $link->{server} } = ['server', $link];
 			$waits = 1 if @{ $link->{to_server} } || @{ $link->{to_client} };
@@ -186,6 +190,22 @@ sub _serve
 		_close($_) foreach grep { $_->{dead} } @links;
 		@links = grep { !$_->{dead} } @links;
 	}
+	return;
+}
+
+# How much may be read of the client now.
+sub _allow
+{
+	my ($link) = @_;
+	my $now = time;
+
+	$link->{may_read} = 65536;
+	return if $set{rate} == 0;
+	$link->{allowed_at} //= $now;
+	my $bytes = int(($now - $link->{allowed_at}) * $set{rate});
+	$link->{may_read} = $bytes >= 64 ? 64 : 0;
+	$link->{allowed_at} += 64 / $set{rate} if $bytes >= 64;
+	$link->{allowed_at} = $now - 0.1 if $link->{allowed_at} < $now - 0.1;
 	return;
 }
 
@@ -216,8 +236,7 @@ sub _accept
 	unless ($server) { close $client; return }
 	$_->blocking(0) foreach $client, $server;
 	$connections++;
-	push @links, { client => $client, server => $server, raw => '', to_server => [], to_client => [],
-		free_at => { to_server => 0, to_client => 0 } };
+	push @links, { client => $client, server => $server, raw => '', to_server => [], to_client => [], may_read => 65536 };
 	return;
 }
 
@@ -233,7 +252,7 @@ sub _close
 sub _read
 {
 	my ($what, $link, $socket) = @_;
-	my $got = sysread $socket, my $bytes, 65536;
+	my $got = sysread $socket, my $bytes, $what eq 'client' ? $link->{may_read} : 65536;
 
 	return if !defined $got && $!{EAGAIN};
 	if (!$got) { $link->{dead} = 1; return }
@@ -288,19 +307,6 @@ sub _queue
 	my ($link, $queue, $bytes, $is_unlink) = @_;
 	my $at = time + $set{delay} / 1000;
 
-	if ($set{rate} > 0)
-	{
-		# In small pieces, so that bytes keep moving.
-		foreach my $piece (unpack '(a256)*', $bytes)
-		{
-			my $free = $link->{free_at}{$queue};
-			$free = $at if $free < $at;
-			$free += length($piece) / $set{rate};
-			$link->{free_at}{$queue} = $free;
-			push @{ $link->{$queue} }, [$free, $piece, $is_unlink];
-		}
-		return;
-	}
 	push @{ $link->{$queue} }, [$at, $bytes, $is_unlink];
 	return;
 }

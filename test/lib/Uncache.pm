@@ -13,7 +13,7 @@ use PostgreSQL::Test::Cluster;
 our @EXPORT = qw(new_node poll_until gone wait_for_state delivered outbox_is_empty);
 
 # Seconds until a test gives up waiting; far more than anything should need.
-our $patience = 60;
+our $patience = $ENV{UNCACHE_TEST_PATIENCE} // 60;
 
 # new_node(NAME, REDIS, LINE...): a server that preloads the library and
 # delivers to REDIS (undef: to the default), with further lines of

@@ -2,7 +2,7 @@
 #
 # packages.sh: install what the demo, the tests or CI need and the machine lacks.
 #
-#	packages.sh build|test|ci
+#	packages.sh build|test|ci|systems
 #
 # Model: every need is looked for by what it provides (a command, a header, a
 # Perl module), so nothing is installed, and no right is needed, where it is
@@ -104,6 +104,12 @@ need_for_ci()
 		need "clang's runtime for fuzzing" libclang-rt-dev
 }
 
+need_for_systems()
+{
+	command -v mmdebstrap >/dev/null || need "mmdebstrap" mmdebstrap
+	command -v ip >/dev/null || need "ip" iproute2
+}
+
 #
 # Install without starting anything.  Both files are taken away again at the
 # end.  Should this script be killed so hard that it can't, the first one says
@@ -169,15 +175,18 @@ look()
 {
 	missing=()
 	packages=()
-	need_for_build
-	[ "$want" = build ] || need_for_tests
-	[ "$want" != ci ] || need_for_ci
+	case $want in
+		build) need_for_build ;;
+		test) need_for_build; need_for_tests ;;
+		ci) need_for_build; need_for_tests; need_for_ci ;;
+		systems) need_for_systems ;;
+	esac
 	[ ${#missing[@]} -eq 0 ]
 }
 
 case $want in
-	build | test | ci) ;;
-	*) echo "usage: packages.sh build|test|ci" >&2; exit 2 ;;
+	build | test | ci | systems) ;;
+	*) echo "usage: packages.sh build|test|ci|systems" >&2; exit 2 ;;
 esac
 
 look && exit 0
