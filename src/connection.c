@@ -21,10 +21,11 @@
 #include "postgres.h"
 
 #include "common/pg_prng.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "connection.h"
+#include "linksettings.h"
+#include "sentinel.h"
 #include "settings.h"
 #include "trouble.h"
 
@@ -39,6 +40,9 @@
 
 /* Redis 6.2: what this program was tested with at the least. */
 #define OLDEST_VERSION		60200
+
+#define REDIS_SOCKET		0
+#define SENTINEL_SOCKET		1
 
 static DatabaseSlot *slot;
 static RedisTarget *target = NULL;
@@ -58,7 +62,9 @@ static TimestampTz down_since;
 static TimestampTz summary_at;
 static uint64 attempts;			/* since down_since */
 
-static char run_id[64] = "";	/* of the server of the last connection */
+/* Of the server of the last connection. */
+static char run_id[64] = "";
+static char history[64] = "";
 static bool new_server = false;
 
 static TimestampTz ping_at = 0;
@@ -69,7 +75,6 @@ static int	ping_argc = 1;
 static RedisAnswer ping_answer = NULL;
 
 static char endpoint[128];
-static char *opened_with = NULL;	/* the settings of the current link, or attempt */
 
 RedisLink *
 connection_link(void)
@@ -86,29 +91,41 @@ connection_is_new_server(void)
 uint64
 connection_generation(void)
 {
-	return generation;
+	return generation + sentinel_generation();
 }
 
 pgsocket
-connection_socket(void)
+connection_socket(int i)
 {
+	if (i == SENTINEL_SOCKET)
+		return sentinel_socket();
 	return current ? redis_socket(current) : PGINVALID_SOCKET;
 }
 
 uint32
-connection_wanted_events(void)
+connection_wanted_events(int i)
 {
+	if (i == SENTINEL_SOCKET)
+		return sentinel_wanted_events();
 	return current ? redis_wanted_events(current) : 0;
 }
 
 TimestampTz
 connection_deadline(void)
 {
+	TimestampTz deadline = sentinel_deadline();
+
 	if (!setting_delivery)
 		return DT_NOEND;
-	if (current == NULL)
-		return retry_at;
-	return Min(redis_deadline(current), was_ready && !ping_under_way ? ping_at : DT_NOEND);
+	if (current != NULL)
+	{
+		deadline = Min(deadline, redis_deadline(current));
+		if (was_ready && !ping_under_way)
+			deadline = Min(deadline, ping_at);
+	}
+	else if (sentinel_state() != SENTINEL_ASKING)
+		deadline = Min(deadline, retry_at);
+	return deadline;
 }
 
 static void
@@ -122,7 +139,9 @@ set_state(SlotState state)
 static void
 note_endpoint(void)
 {
-	if (target)
+	if (sentinel_master())
+		redisurl_public(sentinel_master(), endpoint, sizeof(endpoint));
+	else if (target)
 		redisurl_public(target, endpoint, sizeof(endpoint));
 	else
 		strlcpy(endpoint, "", sizeof(endpoint));
@@ -200,64 +219,109 @@ ping_if_due(TimestampTz now)
 
 /*
  * --------------------------------------------------------------------------
- * Opening
+ * Losing
  * --------------------------------------------------------------------------
  */
 
-/* The settings that make a link what it is, in one text. */
-static char *
-describe_settings(void)
+static void
+log_down(const char *error, TimestampTz now)
 {
-	return psprintf("%d\n%d\n%d\n%s\n%s\n%s\n%s\n%s\n%s", setting_delivery,
-					setting_connect_timeout, setting_command_timeout,
-					setting_redis_url, setting_redis_password_file,
-					setting_redis_tls_ca_file, setting_redis_tls_cert_file,
-					setting_redis_tls_key_file, setting_redis_tls_server_name);
+	attempts++;
+	if (!is_down)
+	{
+		is_down = true;
+		down_since = now;
+		attempts = 1;
+		ereport(LOG,
+				(errmsg("Redis at %s can't be used: %s", endpoint, error),
+				 errdetail("The outbox keeps what is to be deleted until Redis is back.")));
+	}
+	else if (now >= summary_at)
+		ereport(LOG,
+				(errmsg("Redis at %s can't be used for %ld s and " UINT64_FORMAT " attempts: %s",
+						endpoint, (long) ((now - down_since) / USECS_PER_SEC), attempts, error)));
+	else
+		return;
+	summary_at = TimestampTzPlusMilliseconds(now, SUMMARY_MS);
+}
+
+/* Close the link, if any; its commands are answered with NULL. */
+static void
+close_link(void)
+{
+	RedisLink  *closing = current;
+
+	current = NULL;
+	was_ready = false;
+	generation++;
+	if (closing)
+		redis_close(closing);
+	sentinel_forget();
+	trouble_clear();
 }
 
 static void
-note_settings(void)
+lose_link(const char *error)
 {
-	if (opened_with)
-		pfree(opened_with);
-	opened_with = MemoryContextStrdup(TopMemoryContext, describe_settings());
+	TimestampTz now = GetCurrentTimestamp();
+	char		copy[256];
+
+	strlcpy(copy, error, sizeof(copy));
+	set_state(SLOT_DOWN);
+	shmem_note_error(slot, copy);
+	log_down(copy, now);
+	flaps = was_ready && !proven;
+	close_link();
+
+	/* Not all workers of all servers at the same instant. */
+	retry_at = TimestampTzPlusMilliseconds(now,
+										   retry_ms / 2 + pg_prng_uint64_range(&pg_global_prng_state, 0, retry_ms / 2));
+	retry_ms = Min(retry_ms * 2, RETRY_LAST_MS);
 }
 
-bool
-connection_is_outdated(void)
-{
-	return strcmp(opened_with, describe_settings()) != 0;
-}
+/*
+ * --------------------------------------------------------------------------
+ * Opening
+ * --------------------------------------------------------------------------
+ */
 
 void
 connection_init(DatabaseSlot *my_slot)
 {
 	slot = my_slot;
-	note_settings();
+	linksettings_note();
 }
 
-static void
+/* Returns whether it is known which server to connect to. */
+static bool
+find_server(void)
+{
+	SentinelState state = sentinel_state();
+	bool		moved;
+
+	if (state == SENTINEL_IDLE)
+	{
+		sentinel_ask();
+		state = sentinel_turn(0, &moved);
+	}
+	if (state == SENTINEL_FAILED)
+		lose_link(sentinel_error());
+	return state == SENTINEL_UNUSED || state == SENTINEL_KNOWN;
+}
+
+/* Returns whether there is a link now. */
+static bool
 open_link(void)
 {
-	const RedisOptions options = {
-		.connect_timeout = setting_connect_timeout,
-		.command_timeout = setting_command_timeout,
-		.password_file = setting_redis_password_file,
-		.client_name = "pg_uncache",
-		.tls_ca_file = setting_redis_tls_ca_file,
-		.tls_cert_file = setting_redis_tls_cert_file,
-		.tls_key_file = setting_redis_tls_key_file,
-		.tls_server_name = setting_redis_tls_server_name,
-	};
-	const char *problem;
+	RedisOptions options = linksettings_options();
+	const RedisTarget *server = sentinel_master() ? sentinel_master() : target;
 
 	generation++;
-	if (target == NULL)
-	{
-		target = redisurl_parse(setting_redis_url, &problem);
-		note_endpoint();
-	}
-	current = target ? redis_open(target, 0, &options) : NULL;
+	note_endpoint();
+	current = server ? redis_open(server, 0, &options) : NULL;
+	if (current == NULL)
+		lose_link(server ? "out of memory" : "uncache.redis_url can't be understood");
+	return current != NULL;
 }
 
 static void
@@ -267,8 +331,10 @@ note_ready(void)
 	const char *id = redis_run_id(current);
 
 	/* A server that does not tell its id is taken for a new one: that is safe. */
-	new_server = id[0] == '\0' || strcmp(id, run_id) != 0;
+	new_server = id[0] == '\0' || strcmp(id, run_id) != 0 ||
+		strcmp(redis_history(current), history) != 0;
 	strlcpy(run_id, id, sizeof(run_id));
+	strlcpy(history, redis_history(current), sizeof(history));
 
 	if (redis_version(current) != 0 && redis_version(current) < OLDEST_VERSION)
 		ereport(LOG,
@@ -310,64 +376,9 @@ prove_link(TimestampTz now)
 
 /*
  * --------------------------------------------------------------------------
- * Losing
+ * Turning
  * --------------------------------------------------------------------------
  */
-
-static void
-log_down(const char *error, TimestampTz now)
-{
-	attempts++;
-	if (!is_down)
-	{
-		is_down = true;
-		down_since = now;
-		attempts = 1;
-		ereport(LOG,
-				(errmsg("Redis at %s can't be used: %s", endpoint, error),
-				 errdetail("The outbox keeps what is to be deleted until Redis is back.")));
-	}
-	else if (now >= summary_at)
-		ereport(LOG,
-				(errmsg("Redis at %s can't be used for %ld s and " UINT64_FORMAT " attempts: %s",
-						endpoint, (long) ((now - down_since) / USECS_PER_SEC), attempts, error)));
-	else
-		return;
-	summary_at = TimestampTzPlusMilliseconds(now, SUMMARY_MS);
-}
-
-/* Close the link, if any; its commands are answered with NULL. */
-static void
-close_link(void)
-{
-	RedisLink  *closing = current;
-
-	current = NULL;
-	was_ready = false;
-	generation++;
-	if (closing)
-		redis_close(closing);
-	trouble_clear();
-}
-
-static void
-lose_link(const char *error)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	char		copy[256];
-
-	strlcpy(copy, error, sizeof(copy));
-	set_state(SLOT_DOWN);
-	shmem_note_error(slot, copy);
-	log_down(copy, now);
-	flaps = was_ready && !proven;
-	close_link();
-
-	/* Not all workers of all servers at the same instant. */
-	retry_at = TimestampTzPlusMilliseconds(now,
-										   retry_ms / 2 + pg_prng_uint64_range(&pg_global_prng_state, 0, retry_ms / 2));
-	retry_ms = Min(retry_ms * 2, RETRY_LAST_MS);
-}
 
 static ConnectionEvent
 turn_link(uint32 events)
@@ -396,45 +407,66 @@ turn_link(uint32 events)
 	return CONNECTION_SAME;
 }
 
-ConnectionEvent
-connection_turn(uint32 events)
+/* Sentinel has replaced the master. */
+static ConnectionEvent
+leave_server(void)
 {
+	bool		before = was_ready;
+
+	lose_link("Sentinel names another server as master");
+	return before ? CONNECTION_LOST : CONNECTION_SAME;
+}
+
+static void
+take_address(void)
+{
+	const char *problem;
+
+	target = redisurl_parse(setting_redis_url, &problem);
+	sentinel_use(target);
+	note_endpoint();
+}
+
+ConnectionEvent
+connection_turn(const uint32 *events)
+{
+	bool		moved;
+
 	if (!setting_delivery)
 	{
 		bool		before = was_ready;
 
 		set_state(SLOT_PAUSED);
 		close_link();
+		sentinel_use(target);	/* which closes their link, too */
 		is_down = false;
 		return before ? CONNECTION_LOST : CONNECTION_SAME;
 	}
 	if (pg_atomic_read_u32(&slot->state) == SLOT_PAUSED)
 		set_state(SLOT_CONNECTING);
 
-	if (current == NULL)
-	{
-		if (GetCurrentTimestamp() < retry_at)
-			return CONNECTION_SAME;
-		open_link();
-		if (current == NULL)
-		{
-			lose_link(target ? "out of memory" : "uncache.redis_url can't be understood");
-			return CONNECTION_SAME;
-		}
-	}
-	return turn_link(events);
+	if (target == NULL)
+		take_address();
+	sentinel_turn(events[SENTINEL_SOCKET], &moved);
+	if (moved && current != NULL)
+		return leave_server();
+	if (current == NULL &&
+		(GetCurrentTimestamp() < retry_at || !find_server() || !open_link()))
+		return CONNECTION_SAME;
+	return turn_link(events[REDIS_SOCKET]);
 }
 
 void
 connection_reset(void)
 {
+	sentinel_use(NULL);
 	if (target)
 		redisurl_free(target);
 	target = NULL;
 	retry_at = 0;
 	retry_ms = RETRY_FIRST_MS;
 	run_id[0] = '\0';
-	note_settings();
+	linksettings_note();
 	set_state(setting_delivery ? SLOT_CONNECTING : SLOT_PAUSED);
 	close_link();
 	is_down = false;

@@ -27,7 +27,8 @@
  *				 +--> fence, incarnation					keeps fills out
  *				 +--> rotation --> delivered				empties the outbox
  *				 +--> barrier								answers wait()
- *				 +--> connection --> redis --> redisnet, redishello, redisurl
+ *				 +--> connection --> sentinel, linksettings
+ *							 \--> redis --> redisnet, redishello, redisurl
  *
  *	 processes
  *		launcher --> place, probe, databases; lifecycle --> hold

@@ -40,6 +40,7 @@
 #include "fence.h"
 #include "incarnation.h"
 #include "invalidate.h"
+#include "linksettings.h"
 #include "outbox.h"
 #include "outboxnote.h"
 #include "outboxscan.h"
@@ -63,8 +64,8 @@ static bool first_scan = true;
 
 static WaitEventSet *wait_set = NULL;
 static uint64 wait_set_generation;
-static int	socket_position;	/* -1: none */
-static uint32 socket_events;
+static int	socket_positions[CONNECTION_SOCKETS];	/* -1: none */
+static uint32 socket_wanted[CONNECTION_SOCKETS];
 
 /*
  * --------------------------------------------------------------------------
@@ -259,7 +260,7 @@ reload(void)
 
 	ProcessConfigFile(PGC_SIGHUP);
 	force_settings();
-	if (connection_is_outdated())
+	if (linksettings_have_changed())
 	{
 		connection_reset();
 		after_connection_event(CONNECTION_LOST);
@@ -370,34 +371,44 @@ build_wait_set(void)
 {
 	if (wait_set)
 		FreeWaitEventSet(wait_set);
-	wait_set = CreateWaitEventSet(NULL, 3);
+	wait_set = CreateWaitEventSet(NULL, 2 + CONNECTION_SOCKETS);
 	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-	socket_position = -1;
-	if (connection_socket() != PGINVALID_SOCKET)
+	for (int i = 0; i < CONNECTION_SOCKETS; i++)
 	{
-		socket_events = connection_wanted_events();
-		socket_position = AddWaitEventToSet(wait_set, socket_events,
-											connection_socket(), NULL, NULL);
+		socket_positions[i] = -1;
+		if (connection_socket(i) == PGINVALID_SOCKET)
+			continue;
+		socket_wanted[i] = connection_wanted_events(i);
+		socket_positions[i] = AddWaitEventToSet(wait_set, socket_wanted[i],
+												connection_socket(i), NULL, NULL);
 	}
 	wait_set_generation = connection_generation();
 }
 
-/* Returns the socket's events. */
-static uint32
-wait_for_events(long timeout)
+static void
+update_wait_set(void)
 {
-	WaitEvent	events[3];
-	uint32		on_socket = 0;
+	for (int i = 0; i < CONNECTION_SOCKETS; i++)
+	{
+		if (socket_positions[i] < 0 || socket_wanted[i] == connection_wanted_events(i))
+			continue;
+		socket_wanted[i] = connection_wanted_events(i);
+		ModifyWaitEvent(wait_set, socket_positions[i], socket_wanted[i], NULL);
+	}
+}
+
+/* Tells the events of the sockets. */
+static void
+wait_for_events(long timeout, uint32 *on_sockets)
+{
+	WaitEvent	events[2 + CONNECTION_SOCKETS];
 	int			n;
 
 	if (wait_set == NULL || wait_set_generation != connection_generation())
 		build_wait_set();
-	else if (socket_position >= 0 && socket_events != connection_wanted_events())
-	{
-		socket_events = connection_wanted_events();
-		ModifyWaitEvent(wait_set, socket_position, socket_events, NULL);
-	}
+	else
+		update_wait_set();
 
 	n = WaitEventSetWait(wait_set, timeout, events, lengthof(events),
 						 WaitEventExtensionNew("UncacheWorkerMain"));
@@ -405,10 +416,12 @@ wait_for_events(long timeout)
 	{
 		if (events[i].events & WL_LATCH_SET)
 			ResetLatch(MyLatch);
-		if (events[i].pos == socket_position)
-			on_socket = events[i].events;
+		for (int j = 0; j < CONNECTION_SOCKETS; j++)
+		{
+			if (events[i].pos == socket_positions[j])
+				on_sockets[j] = events[i].events;
+		}
 	}
-	return on_socket;
 }
 
 /* Whether something came after this turn had looked. */
@@ -431,12 +444,11 @@ has_news(void)
 		(!outboxscan_is_done() && deliver_has_room(CLASS_BULK));
 }
 
-static uint32
-sleep_until(TimestampTz wake, bool busy)
+static void
+sleep_until(TimestampTz wake, bool busy, uint32 *on_sockets)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	long		timeout = -1;
-	uint32		events;
 
 	if (wake != DT_NOEND)
 		timeout = TimestampDifferenceMilliseconds(now, wake);
@@ -447,9 +459,8 @@ sleep_until(TimestampTz wake, bool busy)
 	pg_memory_barrier();
 	if (has_news())
 		timeout = 0;
-	events = wait_for_events(timeout);
+	wait_for_events(timeout, on_sockets);
 	pg_atomic_write_u32(&slot->sleep, WORKER_AWAKE);
-	return events;
 }
 
 /*
@@ -534,7 +545,7 @@ forget_dropped_rules(void)
 static void
 main_loop(void)
 {
-	uint32		events = 0;
+	uint32		on_sockets[CONNECTION_SOCKETS] = {0};
 
 	for (;;)
 	{
@@ -545,7 +556,8 @@ main_loop(void)
 		MemoryContextReset(turn_context);
 		MemoryContextSwitchTo(turn_context);
 		handle_requests();
-		after_connection_event(connection_turn(events));
+		after_connection_event(connection_turn(on_sockets));
+		memset(on_sockets, 0, sizeof(on_sockets));
 
 		now = GetCurrentTimestamp();
 		if (connection_link() != NULL)
@@ -563,7 +575,7 @@ main_loop(void)
 		wake = Min(wake, connection_deadline());
 		forget_dropped_rules();
 
-		events = sleep_until(wake, busy);
+		sleep_until(wake, busy, on_sockets);
 	}
 }
 
