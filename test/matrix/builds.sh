@@ -39,7 +39,7 @@ build()
 
 build "with gcc" CC=gcc
 build "with clang" CC=clang
-if pkg-config --exists hiredis_ssl; then
+if pkg-config --exists hiredis_ssl openssl; then
 	build "without TLS" CC=gcc HIREDIS_SSL=no
 fi
 build "with fault points" CC=gcc FAULT_POINTS=1
