@@ -86,6 +86,22 @@ CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.outbox_side
 	FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard();
 ALTER TABLE uncache.outbox_side ENABLE ALWAYS TRIGGER outbox_guard;
 
+-- While the outbox is over its limit: what the rules whose keys were left out can
+-- produce.
+CREATE TABLE uncache.outbox_note (
+	at timestamptz NOT NULL,
+	items bytea NOT NULL
+) USING heap;
+ALTER TABLE uncache.outbox_note ALTER COLUMN items SET STORAGE PLAIN;
+COMMENT ON TABLE uncache.outbox_note IS
+'part of the outbox of pg_uncache: rules of which all keys will be deleted, since uncache.outbox_max_size was reached; not for SQL';
+REVOKE ALL ON uncache.outbox_note FROM PUBLIC;
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.outbox_note
+	FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard();
+CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.outbox_note
+	FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard();
+ALTER TABLE uncache.outbox_note ENABLE ALWAYS TRIGGER outbox_guard;
+
 -- ---------------------------------------------------------------------------
 -- Rules
 -- ---------------------------------------------------------------------------

@@ -14,18 +14,14 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
-#include "executor/spi.h"
 #include "fmgr.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "storage/lmgr.h"
@@ -34,25 +30,13 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
-#include "utils/rls.h"
 
 #include "attach.h"
+#include "attach_notice.h"
 #include "compat.h"
-#include "fixed_settings.h"
 #include "rule_check.h"
 #include "rule_partition.h"
 #include "shmem.h"
-
-/* So many keys of the existing row are shown. */
-#define SHOWN_KEYS	10
-
-/* What attach was asked for. */
-typedef struct Attachment
-{
-	Relation	rel;
-	char	   *columns;		/* name[] literal, or NULL for attach() */
-	List	   *templates;		/* Template, compiled */
-} Attachment;
 
 SQL_FUNCTION(uncache_attach);
 SQL_FUNCTION(uncache_attach_columns);
@@ -167,132 +151,6 @@ make_truncate_trigger(Attachment *attachment)
 
 /*
  * --------------------------------------------------------------------------
- * Telling
- * --------------------------------------------------------------------------
- */
-
-static char *
-list_arguments(const RuleInfo *info)
-{
-	StringInfoData text;
-
-	initStringInfo(&text);
-	for (int i = 0; i < info->nargs; i++)
-		appendStringInfo(&text, "%s%s", i > 0 ? ", " : "",
-						 quote_literal_cstr(info->args[i]));
-	return text.data;
-}
-
-static void
-notice_replaced(Attachment *attachment, const RuleInfo *before)
-{
-	RuleInfo   *now = rule_by_name(RelationGetRelid(attachment->rel), ATTACH_ROW_TRIGGER);
-
-	if (before != NULL)
-		ereport(NOTICE,
-				(errmsg("replaced the rule on table \"%s\"",
-						RelationGetRelationName(attachment->rel)),
-				 errdetail("Before: %s. Now: %s.",
-						   list_arguments(before), list_arguments(now))));
-}
-
-/* Collects keys for the NOTICE. */
-typedef struct NoticeSink
-{
-	KeySink		sink;
-	StringInfoData text;
-	int			count;
-} NoticeSink;
-
-static void
-add_to_notice(KeySink *sink, const char *key, size_t len)
-{
-	NoticeSink *notice = (NoticeSink *) sink;
-
-	if (++notice->count > SHOWN_KEYS)
-		return;
-	appendStringInfo(&notice->text, "%s%s", notice->count > 1 ? ", " : "",
-					 pg_any_to_server(pnstrdup(key, len), len, PG_UTF8));
-}
-
-/* The row that SPI has read: its table's OID, and itself as a composite value. */
-static void
-render_sample(Attachment *attachment, NoticeSink *notice)
-{
-	HeapTuple	row = SPI_tuptable->vals[0];
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(attachment->rel),
-													&TTSOpsHeapTuple);
-	HeapTupleHeader header;
-	HeapTupleData tuple;
-	bool		isnull;
-	int			nest_level;
-	ListCell   *cell;
-
-	header = DatumGetHeapTupleHeader(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
-	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
-	ItemPointerSetInvalid(&tuple.t_self);
-	tuple.t_tableOid = DatumGetObjectId(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
-	tuple.t_data = header;
-	ExecStoreHeapTuple(&tuple, slot, false);
-	slot->tts_tableOid = tuple.t_tableOid;
-
-	nest_level = fixed_settings_begin();
-	foreach(cell, attachment->templates)
-		template_render(lfirst(cell), slot, &notice->sink);
-	fixed_settings_end(nest_level);
-	ExecDropSingleTupleTableSlot(slot);
-}
-
-/* Show what an existing row gives: the quickest way to see a mistake. */
-static void
-notice_sample(Attachment *attachment)
-{
-	Relation	rel = attachment->rel;
-	NoticeSink	notice = {{add_to_notice, 0}};
-	char	   *query;
-
-	/* Who cannot read the row is not shown its keys. */
-	if (pg_class_aclcheck(RelationGetRelid(rel), GetUserId(), ACL_SELECT) != ACLCHECK_OK)
-		return;
-	query = psprintf("SELECT t.tableoid, t FROM %s t LIMIT 1",
-					 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-												RelationGetRelationName(rel)));
-	initStringInfo(&notice.text);
-	SPI_connect();
-	if (SPI_execute(query, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read a row of table \"%s\"", RelationGetRelationName(rel));
-	if (SPI_processed > 0)
-	{
-		render_sample(attachment, &notice);
-		if (notice.count > SHOWN_KEYS)
-			appendStringInfo(&notice.text, " and %d more", notice.count - SHOWN_KEYS);
-		if (notice.count == 0)
-			ereport(NOTICE,
-					(errmsg("a row of table \"%s\" gives no key, because of a NULL or an empty array",
-							RelationGetRelationName(rel))));
-		else
-			ereport(NOTICE,
-					(errmsg("a row of table \"%s\" gives the keys %s",
-							RelationGetRelationName(rel), notice.text.data)));
-	}
-	SPI_finish();
-}
-
-static void
-notice_children(Attachment *attachment)
-{
-	Relation	rel = attachment->rel;
-
-	if (rel->rd_rel->relkind == RELKIND_RELATION &&
-		find_inheritance_children(RelationGetRelid(rel), NoLock) != NIL)
-		ereport(NOTICE,
-				(errmsg("rows of tables that inherit from \"%s\" are not covered",
-						RelationGetRelationName(rel)),
-				 errhint("Attach to each of these tables.")));
-}
-
-/*
- * --------------------------------------------------------------------------
  * The functions
  * --------------------------------------------------------------------------
  */
@@ -349,7 +207,6 @@ attach(Oid relid, char *columns, ArrayType *templates)
 	Attachment	attachment = {0};
 	RuleInfo   *before;
 	int			ncolumns;
-	ListCell   *cell;
 
 	if (Shared_state == NULL)
 		ereport(ERROR,
@@ -368,11 +225,7 @@ attach(Oid relid, char *columns, ArrayType *templates)
 	make_row_trigger(&attachment);
 	make_truncate_trigger(&attachment);
 
-	notice_replaced(&attachment, before);
-	foreach(cell, attachment.templates)
-		notice_constant(lfirst(cell));
-	notice_children(&attachment);
-	notice_sample(&attachment);
+	attach_notice(&attachment, before);
 	relation_close(attachment.rel, NoLock);
 }
 

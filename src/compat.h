@@ -15,7 +15,23 @@
 #error "pg_uncache needs PostgreSQL 15 or later"
 #endif
 
+#include <inttypes.h>			/* PRIx64; postgres.h includes it from 18 on */
+
 #include "storage/proc.h"
+#include "utils/wait_event.h"
+
+/* 19: signal handlers have a second argument, which the system's do not have. */
+#ifndef PG_SIG_IGN
+#define PG_SIG_IGN	SIG_IGN
+#endif
+
+#if PG_VERSION_NUM < 190000
+#include "access/tableam.h"
+
+#define SO_NONE		0
+#define table_beginscan(rel, snapshot, nkeys, key, flags) \
+	(AssertMacro((flags) == SO_NONE), table_beginscan(rel, snapshot, nkeys, key))
+#endif
 
 /*
  * Declare a C function of the SQL surface.  Before 16 PG_FUNCTION_INFO_V1 alone
@@ -25,23 +41,14 @@
 	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
 	PG_FUNCTION_INFO_V1(name)
 
-#ifndef UINT64_HEX_FORMAT
-#define UINT64_HEX_FORMAT "%016" INT64_MODIFIER "x"
-#endif
-
 #if PG_VERSION_NUM < 170000
 #define MyProcNumber	(MyProc->pgprocno)
 #define INVALID_PROC_NUMBER (-1)
 typedef int ProcNumber;
 #define GetNumberFromPGProc(proc) ((proc)->pgprocno)
 #define GetPGProcByNumber(n) (&ProcGlobal->allProcs[(n)])
-#endif
-
-#if PG_VERSION_NUM < 170000
-#include "utils/wait_event.h"
 
 #include "storage/latch.h"
-#include "utils/memutils.h"
 #define CreateWaitEventSet(resowner, n) CreateWaitEventSet(TopMemoryContext, n)
 
 /* Before 17 the wait events of extensions have no names of their own. */
@@ -53,8 +60,8 @@ WaitEventExtensionNew(const char *name)
 #endif
 
 #if PG_VERSION_NUM < 160000
-#include "storage/buffile.h"
 #include "catalog/pg_database.h"
+#include "storage/buffile.h"
 #include "utils/acl.h"
 
 /* Before 16 every kind of object has a function of its own: only these two here. */
@@ -63,6 +70,10 @@ WaitEventExtensionNew(const char *name)
 	 pg_database_ownercheck(objectid, roleid) : \
 	 (AssertMacro((classid) == RelationRelationId), \
 	  pg_class_ownercheck(objectid, roleid)))
+
+#define object_aclcheck(classid, objectid, roleid, mode) \
+	(AssertMacro((classid) == ProcedureRelationId), \
+	 pg_proc_aclcheck(objectid, roleid, mode))
 
 /* Minor releases of 15 may not change the old function's signature. */
 #define EnableDisableTrigger(rel, tgname, tgparent, fires_when, skip_system, recurse, lockmode) \
@@ -77,7 +88,7 @@ BufFileReadExact(BufFile *file, void *ptr, size_t size)
 #endif
 
 /* Virtual generated columns came with 18. */
-#ifdef ATTRIBUTE_GENERATED_VIRTUAL
+#if PG_VERSION_NUM >= 180000
 #define attribute_is_virtual(att)	((att)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
 #else
 #define attribute_is_virtual(att)	false

@@ -25,7 +25,7 @@
 #include "access/relation.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
-#include "catalog/partition.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_cast.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_inherits.h"
@@ -42,8 +42,10 @@
 #include "utils/lsyscache.h"
 
 #include "compat.h"
+#include "drop_notice.h"
 #include "invalidate.h"
 #include "rule_check.h"
+#include "rule_guard.h"
 #include "rule_partition.h"
 
 SQL_FUNCTION(uncache_ddl_end);
@@ -96,170 +98,9 @@ read_objects(const char *query)
 
 /*
  * --------------------------------------------------------------------------
- * Rules that break
- * --------------------------------------------------------------------------
- */
-
-static void
-refuse_command(const RuleInfo *info, const char *problem)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-			 errmsg("rule \"%s\" on table \"%s\" would no longer work",
-					info->name, get_rel_name(info->relation)),
-			 errdetail("%s", problem),
-			 errhint("Drop the rule first (uncache.detach() or DROP TRIGGER) and make it anew afterwards; a DROP with CASCADE drops it, too.")));
-}
-
-static void
-drop_rule(const RuleInfo *info, const char *problem)
-{
-	ObjectAddress address;
-
-	ereport(NOTICE,
-			(errmsg("drop cascades to rule \"%s\" on table \"%s\"",
-					info->name, get_rel_name(info->relation)),
-			 errdetail("%s", problem)));
-	ObjectAddressSet(address, TriggerRelationId, info->trigger);
-	performDeletion(&address, DROP_CASCADE, 0);
-	CommandCounterIncrement();
-}
-
-/* A clone breaks with its parent; a disabled rule may stay broken. */
-static void
-guard_rule(const RuleInfo *info, bool cascade)
-{
-	char	   *problem;
-
-	if (OidIsValid(info->parent) || info->enabled == TRIGGER_DISABLED)
-		return;
-	problem = rule_compile_problem(info, true);
-	if (problem == NULL)
-		return;
-	if (cascade)
-		drop_rule(info, problem);
-	else
-		refuse_command(info, problem);
-}
-
-static void
-guard_rules(List *rules, bool cascade)
-{
-	ListCell   *cell;
-
-	foreach(cell, rules)
-		guard_rule(lfirst(cell), cascade);
-}
-
-/* Those of a table, and of all that inherit its columns. */
-static List *
-rules_of_family(Oid relid)
-{
-	List	   *result = NIL;
-	ListCell   *cell;
-
-	if (!has_subclass(relid))
-		return rules_of_table(relid);
-	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
-		result = list_concat(result, rules_of_table(lfirst_oid(cell)));
-	return result;
-}
-
-/* Whether any template has more in its braces than names of columns. */
-static bool
-has_expressions(const RuleInfo *info)
-{
-	for (int i = 0; i < rule_ntemplates(info); i++)
-	{
-		bool		inside = false;
-
-		for (const char *p = rule_templates(info)[i]; *p; p++)
-		{
-			if (*p == '{' || *p == '}')
-				inside = *p == '{';
-			else if (inside && strchr("(:.|+-*/<>=~!@#%^&?[", *p) != NULL)
-				return true;
-		}
-	}
-	return false;
-}
-
-/* Something that any expression may use has changed. */
-static void
-guard_expressions(const char *function, bool cascade)
-{
-	ListCell   *cell;
-
-	foreach(cell, rules_of_database())
-	{
-		RuleInfo   *info = lfirst(cell);
-		bool		concerned = has_expressions(info);
-
-		/* Of a replaced function the name is known; most rules do not have it. */
-		if (concerned && function != NULL)
-		{
-			concerned = false;
-			for (int i = 0; i < info->nargs; i++)
-				concerned |= strstr(info->args[i], function) != NULL;
-		}
-		if (concerned)
-			guard_rule(info, cascade);
-	}
-}
-
-/*
- * --------------------------------------------------------------------------
  * ALTER TABLE
  * --------------------------------------------------------------------------
  */
-
-/* The first template that uses a column, counted from 1; 0 for none. */
-static int
-template_with_column(const RuleInfo *info, const char *name)
-{
-	AttrNumber	column = get_attnum(info->relation, name);
-	Relation	rel = relation_open(info->relation, AccessShareLock);
-	Rule	   *rule = rule_acquire_info(rel, info);
-	int			found = 0;
-
-	for (int i = rule->ntemplates; i > 0; i--)
-	{
-		Template   *template = rule->templates[i - 1];
-
-		if (template->ncolumns < 0)
-			found = i;
-		for (int c = 0; c < template->ncolumns; c++)
-		{
-			if (template->columns[c] == column)
-				found = i;
-		}
-	}
-	rule_release(rule);
-	relation_close(rel, NoLock);
-	return found;
-}
-
-/* A new type means new texts, so other keys for the same rows. */
-static void
-guard_type(Oid relid, const char *column)
-{
-	ListCell   *cell;
-
-	foreach(cell, rules_of_family(relid))
-	{
-		RuleInfo   *info = lfirst(cell);
-		int			template;
-
-		if (OidIsValid(info->parent) || info->enabled == TRIGGER_DISABLED)
-			continue;
-		template = template_with_column(info, column);
-		if (template > 0)
-			refuse_command(info,
-						   psprintf("Template \"%s\" of table \"%s\" uses column \"%s\", whose type is to be changed.",
-									rule_templates(info)[template - 1],
-									get_rel_name(info->relation), column));
-	}
-}
 
 static void
 after_alter_command(Oid relid, const AlterTableCmd *cmd)
@@ -269,10 +110,11 @@ after_alter_command(Oid relid, const AlterTableCmd *cmd)
 	switch (cmd->subtype)
 	{
 		case AT_AlterColumnType:
-			guard_type(relid, cmd->name);
+			rule_guard_type(relid, cmd->name);
 			break;
 		case AT_AttachPartition:
-			rule_cover_partitions(relid, false);
+			rule_cover_new_partition(RangeVarGetRelid(castNode(PartitionCmd, cmd->def)->name,
+													  NoLock, false));
 			(void) invalidate_rules_of_table(relid, false, 0, &nrules);
 			break;
 		case AT_DetachPartition:
@@ -297,13 +139,9 @@ after_alter_command(Oid relid, const AlterTableCmd *cmd)
 static void
 after_alter_table(Oid relid, Node *parsetree)
 {
-	List	   *rules = rules_of_family(relid);
 	ListCell   *cell;
 
-	if (rules == NIL)
-		return;
-	guard_rules(rules, false);
-	if (!IsA(parsetree, AlterTableStmt))
+	if (!rule_guard_table(relid, false) || !IsA(parsetree, AlterTableStmt))
 		return;
 	foreach(cell, ((AlterTableStmt *) parsetree)->cmds)
 		after_alter_command(relid, lfirst(cell));
@@ -319,7 +157,7 @@ static void
 after_create_table(Oid relid)
 {
 	if (get_rel_relispartition(relid))
-		rule_cover_partitions(get_partition_parent(relid, false), false);
+		rule_cover_new_partition(relid);
 }
 
 static void
@@ -354,9 +192,9 @@ after_object(const ObjectAddress *object, EventTriggerData *event)
 		default:
 			/* A function, type, schema, operator: renamed, replaced, altered. */
 			if (IsA(tree, CreateFunctionStmt))
-				guard_expressions(strVal(llast(((CreateFunctionStmt *) tree)->funcname)), false);
+				rule_guard_expressions(strVal(llast(((CreateFunctionStmt *) tree)->funcname)), false);
 			else if (event->tag != CMDTAG_CREATE_SCHEMA)
-				guard_expressions(NULL, false);
+				rule_guard_expressions(NULL, false);
 			break;
 	}
 }
@@ -428,6 +266,7 @@ uncache_ddl_drop(PG_FUNCTION_ARGS)
 	bool		expressions = false;
 	ListCell   *cell;
 
+	drop_notice_emit();
 	if (!can_drop_parts_of_templates(event) || !rules_exist())
 		PG_RETURN_NULL();
 	foreach(cell, read_objects("SELECT classid, objid, objsubid"
@@ -436,7 +275,7 @@ uncache_ddl_drop(PG_FUNCTION_ARGS)
 		ObjectAddress *object = lfirst(cell);
 
 		if (object->classId == RelationRelationId && object->objectSubId > 0)
-			guard_rules(rules_of_family(object->objectId), cascade);
+			rule_guard_table(object->objectId, cascade);
 		else if (object->classId == ProcedureRelationId ||
 				 object->classId == OperatorRelationId ||
 				 object->classId == CastRelationId ||
@@ -445,7 +284,7 @@ uncache_ddl_drop(PG_FUNCTION_ARGS)
 			expressions = true;
 	}
 	if (expressions)
-		guard_expressions(NULL, cascade);
+		rule_guard_expressions(NULL, cascade);
 	PG_RETURN_NULL();
 }
 

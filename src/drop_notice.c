@@ -2,17 +2,19 @@
  * drop_notice.c
  *	  What DROP TABLE says about the keys of the table.
  *
- * It deletes none: the table's rules are gone before anybody could ask them.  The
- * owner gets a NOTICE with the command that does it.
+ * It deletes none, but gives a NOTICE with the command that does.  When the event
+ * trigger for the command runs, the table's rules are gone; so a hook remembers
+ * each rule in the moment in which it is dropped.
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "catalog/objectaccess.h"
-#include "catalog/pg_class.h"
+#include "catalog/pg_trigger.h"
+#include "commands/trigger.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/syscache.h"
 
 #include "drop_notice.h"
@@ -44,47 +46,102 @@ suggest_glob(const char *template)
 	return glob.data;
 }
 
-static bool
-may_have_triggers(Oid relid)
+/* A rule that is gone, and may have gone with its table. */
+typedef struct DroppedRule
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	bool		result;
+	Oid			relation;
+	Oid			parent_relation;	/* of a clone */
+	char	   *table;
+	char	   *glob;
+} DroppedRule;
 
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	result = ((Form_pg_class) GETSTRUCT(tuple))->relhastriggers;
-	ReleaseSysCache(tuple);
-	return result;
+/* Of this transaction, since the last look; in TopTransactionContext. */
+static List *dropped = NIL;
+
+static void
+forget(void *arg)
+{
+	dropped = NIL;
 }
 
 static void
-notice_dropped_table(Oid relid)
+remember(const RuleInfo *info)
 {
-	List	   *rules;
-	RuleInfo   *info;
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	DroppedRule *rule = palloc0(sizeof(DroppedRule));
 
-	if (!may_have_triggers(relid))
-		return;
-	rules = rules_of_table(relid);
-	if (rules == NIL)
-		return;
-	info = linitial(rules);
-	if (rule_ntemplates(info) <= 0)
-		return;
-	ereport(NOTICE,
-			(errmsg("the keys of table \"%s\" stay in Redis", get_rel_name(relid)),
-			 errdetail("DROP TABLE deletes no keys; rule \"%s\" goes with the table.", info->name),
-			 errhint("Delete them with SELECT uncache.invalidate_pattern(%s).",
-					 quote_literal_cstr(suggest_glob(rule_templates(info)[0])))));
+	if (dropped == NIL)
+	{
+		MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
+
+		callback->func = forget;
+		MemoryContextRegisterResetCallback(TopTransactionContext, callback);
+	}
+	rule->relation = info->relation;
+	if (OidIsValid(info->parent))
+		(void) rule_topmost(info->parent, &rule->parent_relation);
+	rule->table = get_rel_name(info->relation);
+	rule->glob = suggest_glob(rule_templates(info)[0]);
+	dropped = lappend(dropped, rule);
+	MemoryContextSwitchTo(old);
 }
 
 static void
 on_object_access(ObjectAccessType access, Oid classid, Oid objid, int subid, void *arg)
 {
+	RuleInfo   *info;
+
 	if (next_object_access)
 		next_object_access(access, classid, objid, subid, arg);
-	if (access == OAT_DROP && classid == RelationRelationId && subid == 0)
-		notice_dropped_table(objid);
+	if (access != OAT_DROP || classid != TriggerRelationId ||
+		!OidIsValid(rule_function(false)))
+		return;
+
+	/* The table is still there; whether it will go too shows later. */
+	info = rule_by_trigger(objid);
+	if (info != NULL && rule_ntemplates(info) > 0 && TRIGGER_FOR_ROW(info->type))
+		remember(info);
+}
+
+static bool
+table_exists(Oid relid)
+{
+	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid));
+}
+
+static void
+notice_dropped(const DroppedRule *rule)
+{
+	if (OidIsValid(rule->parent_relation))
+		ereport(NOTICE,
+				(errmsg("the keys of partition \"%s\" stay in Redis", rule->table),
+				 errdetail("DROP TABLE deletes no keys."),
+				 errhint("Delete them with SELECT uncache.invalidate_table(%s).",
+						 quote_literal_cstr(quote_identifier(get_rel_name(rule->parent_relation))))));
+	else
+		ereport(NOTICE,
+				(errmsg("the keys of table \"%s\" stay in Redis", rule->table),
+				 errdetail("DROP TABLE deletes no keys."),
+				 errhint("Delete them with SELECT uncache.invalidate_pattern(%s).",
+						 quote_literal_cstr(rule->glob))));
+}
+
+void
+drop_notice_emit(void)
+{
+	ListCell   *cell;
+
+	foreach(cell, dropped)
+	{
+		DroppedRule *rule = lfirst(cell);
+
+		/* Of a partitioned table that goes as a whole one NOTICE is enough. */
+		if (table_exists(rule->relation) ||
+			(OidIsValid(rule->parent_relation) && !table_exists(rule->parent_relation)))
+			continue;
+		notice_dropped(rule);
+	}
+	dropped = NIL;
 }
 
 void

@@ -5,7 +5,10 @@
 #ifndef UNCACHE_DROP_NOTICE_H
 #define UNCACHE_DROP_NOTICE_H
 
-/* Watch for tables being dropped; in _PG_init. */
+/* Watch for rules being dropped; in _PG_init. */
 extern void drop_notice_init(void);
+
+/* After a command: give the notices for tables that it has dropped. */
+extern void drop_notice_emit(void);
 
 #endif							/* UNCACHE_DROP_NOTICE_H */

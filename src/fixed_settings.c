@@ -15,36 +15,37 @@
 
 static const struct
 {
+	int			group;
 	const char *name;
 	const char *value;
 }			fixed_settings[] = {
-	/* Documented: the text of a value. */
-	{"TimeZone", "UTC"},
-	{"DateStyle", "ISO, YMD"},
-	{"IntervalStyle", "postgres"},
-	{"extra_float_digits", "1"},
-	{"bytea_output", "hex"},
+	/* Documented: the text of a value.  The order of DateStyle is its default. */
+	{SETTINGS_TIME, "TimeZone", "UTC"},
+	{SETTINGS_TIME, "DateStyle", "ISO, MDY"},
+	{SETTINGS_TIME, "IntervalStyle", "postgres"},
+	{SETTINGS_FLOAT, "extra_float_digits", "1"},
+	{SETTINGS_BYTEA, "bytea_output", "hex"},
 
 	/* Temporary objects last, or a session could put its own before the rest. */
-	{"search_path", "pg_catalog, pg_temp"},
+	{SETTINGS_OTHER, "search_path", "pg_catalog, pg_temp"},
 
 	/* Seldom used, but they change texts all the same. */
-	{"lc_monetary", "C"},
-	{"lc_numeric", "C"},
-	{"lc_time", "C"},
-	{"timezone_abbreviations", "Default"},
-	{"quote_all_identifiers", "off"},
-	{"xmlbinary", "base64"},
-	{"xmloption", "content"},
-	{"array_nulls", "on"},
+	{SETTINGS_OTHER, "lc_monetary", "C"},
+	{SETTINGS_OTHER, "lc_numeric", "C"},
+	{SETTINGS_OTHER, "lc_time", "C"},
+	{SETTINGS_OTHER, "timezone_abbreviations", "Default"},
+	{SETTINGS_OTHER, "quote_all_identifiers", "off"},
+	{SETTINGS_OTHER, "xmlbinary", "base64"},
+	{SETTINGS_OTHER, "xmloption", "content"},
+	{SETTINGS_OTHER, "array_nulls", "on"},
 
 	/* How an expression is read; template_parse.c relies on the first. */
-	{"standard_conforming_strings", "on"},
-	{"transform_null_equals", "off"},
+	{SETTINGS_OTHER, "standard_conforming_strings", "on"},
+	{SETTINGS_OTHER, "transform_null_equals", "off"},
 };
 
 int
-fixed_settings_begin(void)
+fixed_settings_begin(int mask)
 {
 	int			nest_level = NewGUCNestLevel();
 
@@ -52,9 +53,13 @@ fixed_settings_begin(void)
 	{
 		const char *name = fixed_settings[i].name;
 		const char *value = fixed_settings[i].value;
-		const char *current = GetConfigOption(name, true, false);
+		const char *current;
+
+		if ((fixed_settings[i].group & mask) == 0)
+			continue;
 
 		/* A major may not have all of them. */
+		current = GetConfigOption(name, true, false);
 		if (current != NULL && strcmp(current, value) != 0)
 			(void) set_config_option(name, value,
 									 PGC_USERSET, PGC_S_SESSION,

@@ -52,7 +52,7 @@ incarnation_draw(Shared *shared)
 
 	if (!pg_strong_random(&random, sizeof(random)))
 		elog(FATAL, "could not get random bytes for the incarnation");
-	snprintf(shared->incarnation, sizeof(shared->incarnation), UINT64_HEX_FORMAT, random);
+	snprintf(shared->incarnation, sizeof(shared->incarnation), "%016" PRIx64, random);
 	shared->after_clean_shutdown = last_end_was_clean();
 }
 
@@ -69,7 +69,7 @@ open_table(LOCKMODE lockmode)
 static HeapTuple
 find_row(Relation rel, Snapshot snapshot)
 {
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL, SO_NONE);
 	HeapTuple	tuple = heap_getnext(scan, ForwardScanDirection);
 
 	if (tuple != NULL)

@@ -10,9 +10,13 @@
 #include "postgres.h"
 
 #include "access/relation.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "fmgr.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 
 #include "compat.h"
 #include "invalidate.h"
@@ -88,6 +92,50 @@ invalidate_rules_of_table(Oid relid, bool descend, int elevel, int *nrules)
 			usable += invalidate_rules_of_relation(lfirst_oid(cell), false, elevel, nrules);
 	}
 	return usable;
+}
+
+/* In a subtransaction, so that one rule that is broken leaves the others alone. */
+static void
+invalidate_or_report(Oid relid)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	int			nrules = 0;
+
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		invalidate_rules_of_relation(relid, false, LOG, &nrules);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		EmitErrorReport();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+}
+
+void
+invalidate_all_rules(bool only_unlogged)
+{
+	List	   *relations = NIL;
+	ListCell   *cell;
+
+	foreach(cell, rules_of_database())
+	{
+		RuleInfo   *info = lfirst(cell);
+
+		if (!OidIsValid(info->parent) &&
+			(!only_unlogged || get_rel_persistence(info->relation) == RELPERSISTENCE_UNLOGGED))
+			relations = list_append_unique_oid(relations, info->relation);
+	}
+	foreach(cell, relations)
+		invalidate_or_report(lfirst_oid(cell));
 }
 
 /* invalidate_table(rel regclass) returns void */

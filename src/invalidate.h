@@ -19,4 +19,10 @@ extern int	invalidate_rule(Rule *rule, int elevel);
  */
 extern int	invalidate_rules_of_table(Oid relid, bool descend, int elevel, int *nrules);
 
+/*
+ * The same for all rules of the database, or only those of unlogged tables.  A
+ * rule that does not work is reported in the log and left out.
+ */
+extern void invalidate_all_rules(bool only_unlogged);
+
 #endif							/* UNCACHE_INVALIDATE_H */

@@ -304,7 +304,7 @@ uncache_launcher_main(Datum arg)
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
-	pqsignal(SIGINT, SIG_IGN);	/* pg_cancel_backend() would be an ERROR */
+	pqsignal(SIGINT, PG_SIG_IGN);	/* pg_cancel_backend() would be an ERROR */
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	wait_event = WaitEventExtensionNew("UncacheLauncherMain");

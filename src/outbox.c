@@ -31,6 +31,7 @@
 
 #include "item.h"
 #include "outbox.h"
+#include "outboxnote.h"
 #include "pending.h"
 
 SQL_FUNCTION(uncache_outbox_guard);
@@ -56,6 +57,9 @@ typedef struct RowWriter
 	Oid			last_rule;
 	uint32		used;
 	uint32		blocks_size;
+	bool		keep_items;
+	List	   *noted;			/* rules whose keys a note covers */
+	List	   *not_noted;
 	char		items[OUTBOX_ROW_ITEMS];
 } RowWriter;
 
@@ -162,6 +166,17 @@ remember_block(RowWriter *writer, BlockNumber block)
 	written->blocks[written->nblocks++] = block;
 }
 
+static void
+keep_items(OutboxWritten *written, char *bytes, uint32 len)
+{
+	OutboxItems *kept = palloc(sizeof(OutboxItems));
+
+	kept->bytes = bytes;
+	kept->len = len;
+	kept->next = written->all_items;
+	written->all_items = kept;
+}
+
 /* Insert what has been gathered as one row. */
 static void
 write_row(RowWriter *writer)
@@ -198,12 +213,12 @@ write_row(RowWriter *writer)
 		written->items = VARDATA(items);
 		written->items_len = writer->used;
 	}
-	else
-	{
+	else if (writer->bulk == NULL)
+		writer->bulk = GetBulkInsertState();
+	if (writer->keep_items)
+		keep_items(written, VARDATA(items), writer->used);
+	else if (written->nrows > 1)
 		pfree(items);
-		if (writer->bulk == NULL)
-			writer->bulk = GetBulkInsertState();
-	}
 	writer->used = 0;
 }
 
@@ -246,14 +261,35 @@ add_in_fragments(RowWriter *writer, const PackedItem *item)
 	}
 }
 
+/* Whether a note covers this rule's keys. */
+static bool
+is_noted(RowWriter *writer, Oid rule)
+{
+	if (list_member_oid(writer->noted, rule))
+		return true;
+	if (list_member_oid(writer->not_noted, rule))
+		return false;
+	if (outboxnote_cover(rule))
+	{
+		writer->noted = lappend_oid(writer->noted, rule);
+		writer->written->noted = true;
+		return true;
+	}
+	writer->not_noted = lappend_oid(writer->not_noted, rule);
+	return false;
+}
+
 static void
 write_items(RowWriter *writer)
 {
 	PendingReader *reader = pending_read_begin();
+	bool		notes = outboxnote_is_time();
 	PackedItem		item;
 
 	while (pending_read_next(reader, &item))
 	{
+		if (notes && item.kind == ITEM_KEY && is_noted(writer, item.rule))
+			continue;
 		if (writer->used + ITEM_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
 			write_row(writer);
 		if (ITEM_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
@@ -266,13 +302,13 @@ write_items(RowWriter *writer)
 }
 
 OutboxWritten *
-outbox_write(bool prepare, OutboxWritten *earlier)
+outbox_write(OutboxMode mode, OutboxWritten *earlier)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(TopTransactionContext);
 	OutboxWritten *written = palloc0(sizeof(OutboxWritten));
 	RowWriter  *writer = palloc0(sizeof(RowWriter));
 
-	writer->rel = open_table(prepare, &written->table);
+	writer->rel = open_table(mode == OUTBOX_PREPARE, &written->table);
 	if (writer->rel == NULL)
 	{
 		MemoryContextSwitchTo(old_context);
@@ -286,6 +322,7 @@ outbox_write(bool prepare, OutboxWritten *earlier)
 			 RelationGetRelationName(writer->rel));
 
 	writer->written = written;
+	writer->keep_items = mode == OUTBOX_COMMIT_KEEP_ITEMS;
 	writer->chunk = earlier ? earlier->next_chunk : 0;
 	writer->at = GetCurrentTimestamp();
 	writer->blocks_size = 4;

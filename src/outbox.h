@@ -28,6 +28,9 @@ enum OutboxColumn
 /* Index of the side table, behind the rotating ones. */
 #define OUTBOX_SIDE			OUTBOX_TABLES
 
+/* What the worker delivers from memory alone: second deletes. */
+#define OUTBOX_NOWHERE		(OUTBOX_TABLES + 1)
+
 /* One row is at most one page with one tuple; so are the items in it. */
 #define OUTBOX_ROW_ITEMS	7900
 
@@ -35,29 +38,43 @@ enum OutboxColumn
 #define OUTBOX_MAX_PATTERN	4096
 
 /* Where the pending set of this transaction was written. */
+typedef struct OutboxItems
+{
+	struct OutboxItems *next;
+	uint32		len;
+	char	   *bytes;			/* packed items of one row */
+} OutboxItems;
+
 typedef struct OutboxWritten
 {
 	struct OutboxWritten *next; /* written earlier in the same transaction */
 	FullTransactionId xid;
 	int			table;
 	int32		next_chunk;
+	bool		noted;			/* notes stand for some of the keys */
 	uint32		nrows;
 	uint64		nkeys;
 	ItemPointerData tid;		/* of the row, when there is just one */
 	char	   *items;			/* its items; in TopTransactionContext */
 	uint32		items_len;
+	OutboxItems *all_items;		/* of all rows, if asked for; the last row first */
 	BlockNumber *blocks;		/* of all rows, when there are several */
 	uint32		nblocks;
 } OutboxWritten;
 
 /*
- * Write the pending set to the current table (to the side table where
- * "prepare"), behind what this transaction has written before ("earlier", or
+ * Write the pending set to the current table, or as "mode" says, behind what this transaction has written before ("earlier", or
  * NULL).  Returns what was written, in TopTransactionContext, linked to
  * "earlier"; or just "earlier", having warned, where the extension is being
  * dropped and there is no outbox.  May raise; nothing has happened then.
  */
-extern OutboxWritten *outbox_write(bool prepare, OutboxWritten *earlier);
+typedef enum OutboxMode
+{
+	OUTBOX_COMMIT,
+	OUTBOX_COMMIT_KEEP_ITEMS,	/* and keep all items in memory, for doubts */
+	OUTBOX_PREPARE,				/* to the side table */
+} OutboxMode;
+extern OutboxWritten *outbox_write(OutboxMode mode, OutboxWritten *earlier);
 
 /* OID of outbox table i (OUTBOX_SIDE too); InvalidOid without the extension. */
 extern Oid	outbox_table_oid(int i);

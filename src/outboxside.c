@@ -286,7 +286,7 @@ has_rows_in_progress(Relation rel)
 	bool		found = false;
 
 	InitDirtySnapshot(dirty);
-	scan = table_beginscan(rel, &dirty, 0, NULL);
+	scan = table_beginscan(rel, &dirty, 0, NULL, SO_NONE);
 	while (!found && heap_getnext(scan, ForwardScanDirection) != NULL)
 		found = TransactionIdIsValid(dirty.xmin);
 	table_endscan(scan);

@@ -3,21 +3,41 @@
  *	  Module entry.  Keeps a Redis cache consistent with the database.
  *
  * The map.  A call goes from left to right and downwards; a file includes only
- * headers of the files it stands on.  Only a latch and counters flow back.
+ * headers of the files it stands on.  Only a latch, an answer and counters flow
+ * back, through shared memory.
  *
- *	 backend
- *		trigger.c ---> rule.c ---> template.c ---> keypattern.c
+ *	 rules: what a row's change means
+ *		trigger ----------> rule ---------> template_{parse,compile,expr,depends,render,pattern}
+ *		   |				 |					 |
+ *		   |			rule_catalog		 fixed_settings, keypattern, glob
  *		   |
- *		   +---> pending.c ---> item.c
- *					|
- *				 xact.c ---> outbox.c     before commit: the truth
- *					 \-----> ring.c       after commit: the hint
+ *		   |	attach, attach_notice, ddl, drop_notice, rule_check, rule_guard,
+ *		   |	rule_partition, rule_view, render, invalidate, row_change: rules as SQL sees and DDL meets them
+ *		   |
+ *	 transactions: from there into the outbox, in the backend
+ *		pending --> xact --+--> outbox --> outboxnote		before commit: the truth
+ *		   |			   +--> strict						before commit, if asked
+ *		 item			   +--> ring						after commit: the hint
+ *						   +--> waiters						the wait
  *
- *	 worker
- *		launcher.c ..starts..> worker.c ---> deliver.c ---> redis.c
+ *	 delivery: from there to Redis, in the worker
+ *		worker --+--> outboxscan, outboxside, outboxnote	reads the outbox
+ *				 +--> deliver --> command, patternscan		sends
+ *				 |		 +--> seconddelete, doubt
+ *				 +--> fence, incarnation					keeps fills out
+ *				 +--> rotation --> delivered				empties the outbox
+ *				 +--> barrier								answers wait()
+ *				 +--> connection --> sentinel, linksettings
+ *							 \--> redis --> redisnet, redishello, redisurl
+ *
+ *	 processes
+ *		launcher --> place, probe, databases; lifecycle --> hold
+ *
+ *	 what can be asked
+ *		views, backlog, stats; functions; snapshot
  *
  *	 under all of them
- *		shmem.c, stats.c, settings.c, redisurl.c, compat.h
+ *		shmem, settings, trouble, compat.h; faultpoint in test builds
  */
 #include "postgres.h"
 
@@ -27,6 +47,7 @@
 #include "drop_notice.h"
 #include "launcher.h"
 #include "lifecycle.h"
+#include "secrets.h"
 #include "settings.h"
 #include "shmem.h"
 #include "xact.h"
@@ -40,6 +61,7 @@ _PG_init(void)
 {
 	bool		preloaded = process_shared_preload_libraries_in_progress;
 
+	secrets_init();
 	settings_define(preloaded);
 	xact_init();
 	if (preloaded)

@@ -39,6 +39,7 @@
 
 #include "redislink.h"
 #include "redisnet.h"
+#include "redistls.h"
 
 /* SCAN's and INFO's answers stay far below; nothing else has more than a few bytes. */
 #define MAX_REPLY_BYTES		(16 * 1024 * 1024)
@@ -54,6 +55,9 @@
 /* hiredis reads at most this much at a time; a turn reads so many times at most. */
 #define READ_BYTES			(16 * 1024)
 #define READS_PER_TURN		64
+
+/* Through TLS one write takes a record of 16 kB; a turn writes so many at most. */
+#define WRITES_PER_TURN		64
 
 /* Looks for progress in one command_timeout, while a command is on its way. */
 #define LOOKS_PER_TIMEOUT	4
@@ -78,6 +82,9 @@ struct RedisLink
 	bool		write_failed;	/* to be reported when the answers are read */
 	bool		in_turn;		/* callbacks run only then */
 	redisContext *context;		/* NULL: there was never a socket */
+	RedisTls   *tls;			/* NULL: none */
+	bool		secured;		/* TLS is up, or there is none */
+	bool		write_wants_read;	/* TLS must read before it can write on */
 	int			connect_timeout;
 	int			command_timeout;
 
@@ -263,6 +270,8 @@ fail_from_context(RedisLink *link)
 
 	if (link->reply_refused)
 		redislink_fail(link, "Redis at %s sent an answer that is too large", link->where);
+	else if (link->tls != NULL && redistls_error()[0] != '\0')
+		redislink_fail(link, "TLS with Redis at %s failed: %s", link->where, redistls_error());
 	else if (context->err == REDIS_ERR_EOF)
 		redislink_fail(link, "Redis at %s closed the connection", link->where);
 	else if (context->err == REDIS_ERR_IO)
@@ -348,6 +357,32 @@ open_socket(RedisLink *link, const RedisHost *host)
 	return true;
 }
 
+bool
+redis_has_tls(void)
+{
+#ifdef HAVE_HIREDIS_SSL
+	return true;
+#else
+	return false;
+#endif
+}
+
+/* Make ready for TLS where the target asks for it. */
+static bool
+open_tls(RedisLink *link, const RedisTarget *target, int host, const RedisOptions *options)
+{
+	char		reason[256];
+
+	link->secured = !target->tls;
+	if (target->tls)
+	{
+		link->tls = redistls_open(options, target->hosts[host].name, reason, sizeof(reason));
+		if (link->tls == NULL)
+			redislink_fail(link, "TLS with Redis at %s is not possible: %s", link->where, reason);
+	}
+	return link->state != REDIS_FAILED;
+}
+
 RedisLink *
 redis_open(const RedisTarget *target, int host, const RedisOptions *options)
 {
@@ -360,10 +395,7 @@ redis_open(const RedisTarget *target, int host, const RedisOptions *options)
 	link->command_timeout = options->command_timeout;
 	describe_host(link, &target->hosts[host]);
 
-	if (target->tls)
-		redislink_fail(link, "this build of pg_uncache cannot use TLS, which Redis at %s is to be reached with",
-					   link->where);
-	else if (open_socket(link, &target->hosts[host]))
+	if (open_tls(link, target, host, options) && open_socket(link, &target->hosts[host]))
 		redishello_send(link, target, options);
 
 	/* The name is resolved by now: that time is not the server's. */
@@ -382,6 +414,8 @@ redis_close(RedisLink *link)
 		redisFree(link->context);
 		ReleaseExternalFD();
 	}
+	if (link->tls != NULL)
+		redistls_close(link->tls);
 	free(link->due);
 	free(link);
 }
@@ -452,14 +486,26 @@ redis_send(RedisLink *link, int argc, const char **argv, const size_t *argvlen,
 static void
 write_commands(RedisLink *link)
 {
-	if (!link->write_failed && sdslen(link->context->obuf) > 0)
+	size_t		unsent = sdslen(link->context->obuf);
+
+	redistls_clear_error();
+	for (int i = 0; i < WRITES_PER_TURN && unsent > 0 && !link->write_failed; i++)
+	{
+		size_t		before = unsent;
+
 		link->write_failed = redisBufferWrite(link->context, NULL) != REDIS_OK;
+		unsent = sdslen(link->context->obuf);
+		if (link->tls == NULL || unsent == before)
+			break;
+	}
+	link->write_wants_read = unsent > 0 && link->tls != NULL &&
+		redistls_wanted_events(link->tls) == WL_SOCKET_READABLE;
 }
 
 void
 redis_flush(RedisLink *link)
 {
-	if (link->state != REDIS_FAILED && link->connected)
+	if (link->state != REDIS_FAILED && link->secured && link->connected)
 		write_commands(link);
 }
 
@@ -517,6 +563,7 @@ read_answers(RedisLink *link, TimestampTz now)
 		size_t		before = reader->len;
 		size_t		got;
 
+		redistls_clear_error();
 		if (redisBufferRead(link->context) != REDIS_OK)
 		{
 			fail_from_context(link);
@@ -529,7 +576,7 @@ read_answers(RedisLink *link, TimestampTz now)
 			link->last_moved = link->last_look = now;
 		link->reply_bytes += got;
 		take_answers(link);
-		if (got < READ_BYTES)
+		if (got < READ_BYTES && link->tls == NULL)
 			return;				/* the socket is empty: spare a call */
 	}
 }
@@ -589,13 +636,22 @@ check_time(RedisLink *link, TimestampTz now)
 	if (link->state == REDIS_FAILED || now < redis_deadline(link))
 		return;
 
+	if (!link->connected)
+	{
+		redisnet_try_another();
+		redislink_fail(link, "could not connect to Redis at %s: no answer within %d ms",
+					   link->where, link->connect_timeout);
+		return;
+	}
+	if (!link->secured)
+	{
+		redislink_fail(link, "Redis at %s did not take up TLS within %d ms; its port may be one without",
+					   link->where, link->connect_timeout);
+		return;
+	}
 	if (link->state == REDIS_CONNECTING)
 	{
-		if (!link->connected)
-			redisnet_try_another();
-		redislink_fail(link, link->connected ?
-					   "Redis at %s gave no answer within %d ms" :
-					   "could not connect to Redis at %s: no answer within %d ms",
+		redislink_fail(link, "Redis at %s gave no answer within %d ms",
 					   link->where, link->connect_timeout);
 		return;
 	}
@@ -624,6 +680,22 @@ is_connected(RedisLink *link)
 	return link->connected;
 }
 
+/* Is TLS up meanwhile, where it is wanted? */
+static bool
+is_secured(RedisLink *link)
+{
+	char		reason[256];
+	int			status;
+
+	if (link->secured)
+		return true;
+	status = redistls_shake_hands(link->tls, link->context, reason, sizeof(reason));
+	if (status < 0)
+		redislink_fail(link, "TLS with Redis at %s failed: %s", link->where, reason);
+	link->secured = status > 0;
+	return link->secured;
+}
+
 RedisLinkState
 redis_turn(RedisLink *link, uint32 events)
 {
@@ -631,9 +703,10 @@ redis_turn(RedisLink *link, uint32 events)
 
 	Assert(!link->in_turn);
 	link->in_turn = true;
-	if (link->state != REDIS_FAILED && is_connected(link))
+	if (link->state != REDIS_FAILED && is_connected(link) && is_secured(link))
 	{
-		if (events & WL_SOCKET_READABLE)
+		/* TLS may read because the socket can be written to. */
+		if (events & (link->tls ? WL_SOCKET_MASK : WL_SOCKET_READABLE))
 			read_answers(link, now);
 		if (link->state != REDIS_FAILED)
 			write_commands(link);
@@ -664,8 +737,11 @@ redis_wanted_events(const RedisLink *link)
 		return 0;
 	if (!link->connected)
 		return WL_SOCKET_CONNECTED;
+	if (!link->secured)
+		return redistls_wanted_events(link->tls);
 	return WL_SOCKET_READABLE |
-		(sdslen(link->context->obuf) > 0 ? WL_SOCKET_WRITEABLE : 0);
+		(sdslen(link->context->obuf) > 0 && !link->write_wants_read ? WL_SOCKET_WRITEABLE : 0) |
+		(link->tls ? redistls_wanted_events(link->tls) : 0);
 }
 
 TimestampTz
@@ -708,6 +784,12 @@ const char *
 redis_run_id(const RedisLink *link)
 {
 	return link->server.run_id;
+}
+
+const char *
+redis_history(const RedisLink *link)
+{
+	return link->server.history;
 }
 
 const char *

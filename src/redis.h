@@ -2,7 +2,7 @@
  * redis.h
  *	  A connection to one Redis server, for a process that must never block.
  *
- * redis.c is the only file that includes hiredis.  A link is opened, then
+ * redis.c and redistls.c alone include hiredis.  A link is opened, then
  * turned: every turn does the reading and writing that is possible at once and
  * calls the answers that have arrived.  Commands may be sent as soon as the
  * link is ready and are answered in the order in which they were sent.  No
@@ -78,6 +78,9 @@ typedef struct RedisOptions
  */
 extern RedisLink *redis_open(const RedisTarget *target, int host, const RedisOptions *options);
 
+/* Whether this build can reach a target through TLS. */
+extern bool redis_has_tls(void);
+
 /* Close; commands without an answer get NULL. */
 extern void redis_close(RedisLink *link);
 
@@ -111,6 +114,7 @@ extern size_t redis_unanswered(const RedisLink *link);
 
 /* What the server said of itself in the handshake; "" or 0 when unknown. */
 extern const char *redis_run_id(const RedisLink *link);	/* new at each restart */
+extern const char *redis_history(const RedisLink *link);	/* new at each promotion */
 extern const char *redis_role(const RedisLink *link);	/* "master", "slave" */
 extern int	redis_version(const RedisLink *link);	/* 70015 for 7.0.15; of Valkey
 													 * the Redis it is like */

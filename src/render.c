@@ -149,10 +149,10 @@ render_row(RenderState *state, HeapTupleHeader row, ArraySink *array)
 	ExecStoreHeapTuple(&tuple, state->slot, false);
 	state->slot->tts_tableOid = state->relation;
 
-	if (state->template->needs_settings)
-		nest_level = fixed_settings_begin();
+	if (state->template->settings)
+		nest_level = fixed_settings_begin(state->template->settings);
 	template_render(state->template, state->slot, &array->sink);
-	if (state->template->needs_settings)
+	if (state->template->settings)
 		fixed_settings_end(nest_level);
 	ExecClearTuple(state->slot);
 }

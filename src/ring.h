@@ -30,7 +30,14 @@ typedef struct Ring
 	char	   *data;
 } Ring;
 
-/* A transaction that is one outbox row, as the ring carries it. */
+typedef enum RingKind
+{
+	RING_COMMITTED,				/* a transaction that is one outbox row */
+	RING_DOUBT,					/* keys of one that is about to commit (strict) */
+	RING_RELEASE,				/* the same keys, when it was rolled back */
+} RingKind;
+
+/* What the ring carries.  Of a doubt, tid, table and committed_at mean nothing. */
 typedef struct RingEntry
 {
 	uint32		size;			/* of head and items, before alignment */
@@ -38,7 +45,8 @@ typedef struct RingEntry
 	uint64		xid;			/* top-level full transaction id */
 	TimestampTz committed_at;
 	int32		waiter;			/* ProcNumber of who waits, or -1 */
-	uint16		table;			/* index of the outbox table */
+	uint8		kind;			/* RingKind */
+	uint8		table;			/* index of the outbox table */
 	ItemPointerData tid;		/* of the row in it */
 	/* packed items follow */
 } RingEntry;

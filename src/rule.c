@@ -136,7 +136,8 @@ rule_read_columns(Relation rel, const char *literal, int *count)
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 errmsg("column \"%s\" of table \"%s\" does not exist",
 							name, RelationGetRelationName(rel)),
-					 errdetail("It is in the list of columns whose change matters.")));
+					 errdetail("List of columns %s of a rule on table \"%s\".",
+							   literal, RelationGetRelationName(rel))));
 	}
 	return columns;
 }
@@ -157,7 +158,7 @@ compile_templates(Rule *rule, Relation rel, int nargs, char **args)
 		Template   *template = template_compile(args[i], rel, alias);
 
 		rule->templates[rule->ntemplates++] = template;
-		rule->needs_settings |= template->needs_settings;
+		rule->settings |= template->settings;
 		rule->runs_code |= template->runs_code;
 		rule->queries |= template->queries;
 	}

@@ -19,8 +19,8 @@ typedef struct Rule
 	Template  **templates;
 	int			ncolumns;		/* of invalidate_columns(); else 0 */
 	AttrNumber *columns;
-	bool		needs_settings; /* some template does; likewise the next two */
-	bool		runs_code;
+	int			settings;		/* of all templates together */
+	bool		runs_code;		/* some template does; likewise the next */
 	bool		queries;
 
 	struct RulePrivate *private;

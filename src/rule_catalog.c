@@ -166,6 +166,15 @@ rules_exist(void)
 	return false;
 }
 
+static int
+compare_rules(const ListCell *a, const ListCell *b)
+{
+	Oid			left = ((RuleInfo *) lfirst(a))->trigger;
+	Oid			right = ((RuleInfo *) lfirst(b))->trigger;
+
+	return left < right ? -1 : left > right;
+}
+
 List *
 rules_of_database(void)
 {
@@ -186,6 +195,7 @@ rules_of_database(void)
 				result = lappend(result, info);
 		}
 	}
+	list_sort(result, compare_rules);
 	return result;
 }
 

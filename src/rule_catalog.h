@@ -36,7 +36,7 @@ extern Oid	rule_function(bool by_columns);
 /* Whether the database has any rule; costs next to nothing. */
 extern bool rules_exist(void);
 
-/* Rules of one table, clones included; those of the whole database. */
+/* Rules of one table, clones included; those of the whole database, oldest first. */
 extern List *rules_of_table(Oid relid);
 extern List *rules_of_database(void);
 

@@ -15,14 +15,18 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/resowner.h"
 
 #include "attach.h"
+#include "compat.h"
 #include "rule_check.h"
 #include "rule_partition.h"
 
@@ -194,7 +198,7 @@ rule_compile_problem(const RuleInfo *info, bool wait)
 	edata = try_to_compile(info);
 	if (edata == NULL || edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
 		return NULL;
-	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	if (ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
 		ReThrowError(edata);
 	if (edata->detail == NULL)
 		return edata->message;
@@ -252,6 +256,27 @@ find_children_problems(const RuleInfo *info, StringInfo problems)
 	}
 }
 
+bool
+owner_can_add_partitions(Relation rel, Oid function)
+{
+	return rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE ||
+		object_aclcheck(ProcedureRelationId, function, rel->rd_rel->relowner,
+						ACL_EXECUTE) == ACLCHECK_OK;
+}
+
+static void
+find_owner_problems(const RuleInfo *info, StringInfo problems)
+{
+	Relation	rel = relation_open(info->relation, NoLock);
+
+	if (TRIGGER_FOR_ROW(info->type) && !owner_can_add_partitions(rel, info->function))
+		add_problem(problems,
+					psprintf("the table's owner cannot add partitions: \"%s\" lacks EXECUTE on function uncache.%s()",
+							 GetUserNameFromId(rel->rd_rel->relowner, false),
+							 get_func_name(info->function)));
+	relation_close(rel, NoLock);
+}
+
 static void
 find_table_problems(const RuleInfo *info, StringInfo problems)
 {
@@ -259,7 +284,7 @@ find_table_problems(const RuleInfo *info, StringInfo problems)
 	Oid			uncovered;
 
 	if (TRIGGER_FOR_ROW(info->type) && !has_truncate_rule(info->relation))
-		add_problem(problems, "TRUNCATE deletes no keys: the table has no rule for it");
+		add_problem(problems, "TRUNCATE deletes no keys: the table has no enabled rule for it");
 	if (partitioned && TRIGGER_FOR_UPDATE(info->type) &&
 		(!TRIGGER_FOR_INSERT(info->type) || !TRIGGER_FOR_DELETE(info->type)))
 		add_problem(problems, "an UPDATE that moves a row to another partition is a DELETE and an INSERT, for which the rule does not fire");
@@ -284,6 +309,8 @@ rule_problems(const RuleInfo *info)
 	find_enabled_problems(info, &problems);
 	if (compile != NULL)
 		add_problem(&problems, compile);
+	if (CheckRelationOidLockedByMe(info->relation, AccessShareLock, true))
+		find_owner_problems(info, &problems);
 	find_table_problems(info, &problems);
 	return problems.len > 0 ? problems.data : NULL;
 }

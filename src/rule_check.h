@@ -20,6 +20,12 @@ extern void check_new_rule(const RuleInfo *info);
 extern void notice_constant(const Template *template);
 
 /*
+ * Whether the owner of a table may call a rule's function.  PostgreSQL asks for
+ * that when the trigger of a partitioned table is cloned to a new partition.
+ */
+extern bool owner_can_add_partitions(Relation rel, Oid function);
+
+/*
  * Why a rule's templates do not compile now, or NULL when they do.  Raises
  * nothing for that: it tries in a subtransaction.  What the caller has no right
  * to call is taken for good.  Where not "wait", a table that somebody has locked

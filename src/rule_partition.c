@@ -15,6 +15,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
+#include "catalog/partition.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
@@ -103,7 +104,7 @@ enable_like(const RuleInfo *clone, const RuleInfo *parent, Oid partition)
 }
 
 static void
-cover_partition(Oid partition, const RuleInfo *parent, bool sync_enabled)
+cover_with_rule(Oid partition, const RuleInfo *parent, bool sync_enabled)
 {
 	RuleInfo   *clone = find_clone(partition, parent->trigger);
 	char		kind = get_rel_relkind(partition);
@@ -121,45 +122,83 @@ cover_partition(Oid partition, const RuleInfo *parent, bool sync_enabled)
 		enable_like(clone, parent, partition);
 }
 
-/* One level after the other: what was just made is the next level's parent. */
-static void
-cover_below(Oid relid, bool sync_enabled)
+static List *
+truncate_rules(Oid relid)
 {
-	List	   *rules = NIL;
+	List	   *result = NIL;
 	ListCell   *cell;
-	ListCell   *rule;
 
-	if (get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE)
-		return;
 	foreach(cell, rules_of_table(relid))
 	{
 		if (TRIGGER_FOR_TRUNCATE(((RuleInfo *) lfirst(cell))->type))
-			rules = lappend(rules, lfirst(cell));
+			result = lappend(result, lfirst(cell));
 	}
+	return result;
+}
+
+static void cover_below(Oid relid, bool sync_enabled);
+
+/* One level after the other: what was just made is the next level's parent. */
+static void
+cover_partition(Oid partition, List *rules, bool sync_enabled)
+{
+	ListCell   *cell;
+
+	foreach(cell, rules)
+		cover_with_rule(partition, lfirst(cell), sync_enabled);
+	cover_below(partition, sync_enabled);
+}
+
+static void
+cover_below(Oid relid, bool sync_enabled)
+{
+	List	   *rules;
+	ListCell   *cell;
+
+	if (get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE)
+		return;
+	rules = truncate_rules(relid);
 	if (rules == NIL)
 		return;
-
 	foreach(cell, find_inheritance_children(relid, ShareRowExclusiveLock))
-	{
-		foreach(rule, rules)
-			cover_partition(lfirst_oid(cell), lfirst(rule), sync_enabled);
-		cover_below(lfirst_oid(cell), sync_enabled);
-	}
+		cover_partition(lfirst_oid(cell), rules, sync_enabled);
+}
+
+/*
+ * Creating a trigger needs EXECUTE on its function; who may add a partition need
+ * not have that.  An ERROR puts the user back, too.
+ */
+static Oid
+become_superuser(int *context)
+{
+	Oid			user;
+
+	GetUserIdAndSecContext(&user, context);
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, *context | SECURITY_LOCAL_USERID_CHANGE);
+	return user;
 }
 
 void
 rule_cover_partitions(Oid relid, bool sync_enabled)
 {
-	Oid			user;
 	int			context;
+	Oid			user = become_superuser(&context);
 
-	/*
-	 * Creating a trigger needs EXECUTE on its function; who may add a partition
-	 * need not have that.  An ERROR puts the user back, too.
-	 */
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
 	cover_below(relid, sync_enabled);
+	SetUserIdAndSecContext(user, context);
+}
+
+void
+rule_cover_new_partition(Oid partition)
+{
+	List	   *rules = truncate_rules(get_partition_parent(partition, false));
+	int			context;
+	Oid			user;
+
+	if (rules == NIL)
+		return;
+	user = become_superuser(&context);
+	cover_partition(partition, rules, false);
 	SetUserIdAndSecContext(user, context);
 }
 

@@ -16,6 +16,12 @@
  */
 extern void rule_cover_partitions(Oid relid, bool sync_enabled);
 
+/*
+ * The same for one new partition and what is below it; others are not locked, so
+ * that adding one does not wait for those who write to them.
+ */
+extern void rule_cover_new_partition(Oid partition);
+
 /* The first partition below a table that lacks a clone of this rule, or InvalidOid. */
 extern Oid	rule_uncovered_partition(Oid relid, Oid trigger);
 

@@ -9,11 +9,16 @@
 #include "utils/guc.h"
 
 #include "faultpoint.h"
+#include "redis.h"
 #include "redisurl.h"
 #include "settings.h"
 
 char	   *setting_redis_url;
 char	   *setting_redis_password_file;
+char	   *setting_redis_tls_ca_file;
+char	   *setting_redis_tls_cert_file;
+char	   *setting_redis_tls_key_file;
+char	   *setting_redis_tls_server_name;
 char	   *setting_key_prefix;
 int			setting_consistency = CONSISTENCY_READ_YOUR_WRITES;
 int			setting_wait_timeout = 200;
@@ -22,6 +27,9 @@ bool		setting_delivery = true;
 int			setting_on_truncate = ON_TRUNCATE_PATTERN;
 int			setting_redeliver_window = 60;
 int			setting_fence_ttl = 0;
+int			setting_outbox_max_size = 0;
+int			setting_second_delete_delay = 0;
+int			setting_after_lost_commits = AFTER_LOST_COMMITS_REDELIVER;
 int			setting_connect_timeout = 1000;
 int			setting_command_timeout = 1000;
 bool		setting_enabled = true;
@@ -31,6 +39,13 @@ int			setting_max_database_workers = 4;
 static const struct config_enum_entry consistency_options[] = {
 	{"eventual", CONSISTENCY_EVENTUAL, false},
 	{"read_your_writes", CONSISTENCY_READ_YOUR_WRITES, false},
+	{"strict", CONSISTENCY_STRICT, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry after_lost_commits_options[] = {
+	{"redeliver", AFTER_LOST_COMMITS_REDELIVER, false},
+	{"flush", AFTER_LOST_COMMITS_FLUSH, false},
 	{NULL, 0, false}
 };
 
@@ -47,13 +62,22 @@ unserved_feature(const RedisTarget *target)
 {
 	if (target->scheme == REDIS_CLUSTER)
 		return "Redis Cluster";
-	if (target->scheme == REDIS_SENTINEL)
-		return "Redis Sentinel";
-	if (target->tls)
+	if (target->tls && !redis_has_tls())
 		return "TLS";
-	if (target->nhosts > 1)
+	if (target->scheme == REDIS_PLAIN && target->nhosts > 1)
 		return "More than one host";
 	return NULL;
+}
+
+/* ALTER DATABASE and ALTER ROLE write a setting to a catalog that all can read. */
+static void
+warn_of_password(const RedisTarget *target, GucSource source)
+{
+	if (source == PGC_S_TEST && target->password != NULL)
+		ereport(WARNING,
+				(errmsg("the password in \"uncache.redis_url\" can be read by every user"),
+				 errdetail("Settings of databases, roles and functions stand in system catalogs."),
+				 errhint("Use \"uncache.redis_password_file\".")));
 }
 
 static bool
@@ -63,6 +87,8 @@ check_redis_url(char **newval, void **extra, GucSource source)
 	const char *unserved;
 	RedisTarget *target = redisurl_parse(*newval, &problem);
 
+	/* Without this the server's own message would show the password. */
+	GUC_check_errmsg("invalid value for parameter \"%s\"", "uncache.redis_url");
 	if (target == NULL)
 	{
 		GUC_check_errdetail("%s", problem);
@@ -70,12 +96,13 @@ check_redis_url(char **newval, void **extra, GucSource source)
 		return false;
 	}
 	unserved = unserved_feature(target);
+	warn_of_password(target, source);
 	redisurl_free(target);
 	if (unserved != NULL)
 	{
 		GUC_check_errcode(ERRCODE_FEATURE_NOT_SUPPORTED);
-		GUC_check_errdetail("%s is not supported by this version yet.", unserved);
-		GUC_check_errhint("Give the address of one Redis server, as redis:// or unix://.");
+		GUC_check_errdetail("%s is not supported by this build of pg_uncache.", unserved);
+		GUC_check_errhint("Give the address of one Redis server, as redis:// or unix://, or of its Sentinels, as redis+sentinel://.");
 		return false;
 	}
 	return true;
@@ -124,6 +151,35 @@ define_connection_settings(void)
 							1000, 10, 60 * 1000,
 							PGC_SUSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+}
+
+static void
+define_tls_setting(const char *name, const char *description, const char *more, char **setting)
+{
+	DefineCustomStringVariable(name, description, more, setting, "",
+							   PGC_SUSET, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+}
+
+static void
+define_tls_settings(void)
+{
+	define_tls_setting("uncache.redis_tls_ca_file",
+					   "File with the CA certificates that Redis's certificate is verified with.",
+					   "Empty for those of the system.",
+					   &setting_redis_tls_ca_file);
+	define_tls_setting("uncache.redis_tls_cert_file",
+					   "File with the certificate that is shown to Redis.",
+					   "Empty for none.",
+					   &setting_redis_tls_cert_file);
+	define_tls_setting("uncache.redis_tls_key_file",
+					   "File with the private key of the certificate that is shown to Redis.",
+					   NULL,
+					   &setting_redis_tls_key_file);
+	define_tls_setting("uncache.redis_tls_server_name",
+					   "Name that Redis's certificate must have.",
+					   "Empty for the host in uncache.redis_url.",
+					   &setting_redis_tls_server_name);
 }
 
 static void
@@ -193,6 +249,32 @@ define_delivery_settings(void)
 }
 
 static void
+define_outage_settings(void)
+{
+	DefineCustomIntVariable("uncache.outbox_max_size",
+							"Size of the outbox above which keys are not stored one by one while Redis is away.",
+							"What their rules can produce is deleted instead when Redis is back. 0 means no limit.",
+							&setting_outbox_max_size,
+							0, 0, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MB,
+							NULL, NULL, NULL);
+	DefineCustomEnumVariable("uncache.after_lost_commits",
+							 "What to delete after a crash or promotion that can have lost commits.",
+							 "redeliver: what the outbox holds; flush: all keys that the rules can produce.",
+							 &setting_after_lost_commits,
+							 AFTER_LOST_COMMITS_REDELIVER, after_lost_commits_options,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+	DefineCustomIntVariable("uncache.second_delete_delay",
+							"Time after which delivered keys are deleted once more.",
+							"For readers that can't use fenced fills. 0 turns it off.",
+							&setting_second_delete_delay,
+							0, 0, 3600 * 1000,
+							PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+}
+
+static void
 define_fence_settings(void)
 {
 	DefineCustomIntVariable("uncache.fence_ttl",
@@ -227,8 +309,10 @@ void
 settings_define(bool preloaded)
 {
 	define_connection_settings();
+	define_tls_settings();
 	define_rule_settings();
 	define_delivery_settings();
+	define_outage_settings();
 	define_fence_settings();
 	if (preloaded)
 		define_preload_settings();

@@ -11,6 +11,7 @@ typedef enum Consistency
 {
 	CONSISTENCY_EVENTUAL,
 	CONSISTENCY_READ_YOUR_WRITES,
+	CONSISTENCY_STRICT,
 } Consistency;
 
 typedef enum OnTruncate
@@ -20,8 +21,18 @@ typedef enum OnTruncate
 	ON_TRUNCATE_ERROR,
 } OnTruncate;
 
+typedef enum AfterLostCommits
+{
+	AFTER_LOST_COMMITS_REDELIVER,
+	AFTER_LOST_COMMITS_FLUSH,
+} AfterLostCommits;
+
 extern char *setting_redis_url;
 extern char *setting_redis_password_file;
+extern char *setting_redis_tls_ca_file; /* these four: empty for none */
+extern char *setting_redis_tls_cert_file;
+extern char *setting_redis_tls_key_file;
+extern char *setting_redis_tls_server_name;
 extern char *setting_key_prefix;
 extern int	setting_consistency;	/* Consistency */
 extern int	setting_wait_timeout;	/* ms; 0: do not wait */
@@ -30,6 +41,9 @@ extern bool setting_delivery;
 extern int	setting_on_truncate;	/* OnTruncate */
 extern int	setting_redeliver_window;	/* s */
 extern int	setting_fence_ttl;	/* ms; 0: no fence */
+extern int	setting_outbox_max_size;	/* MB; 0: no limit */
+extern int	setting_second_delete_delay;	/* ms; 0: off */
+extern int	setting_after_lost_commits; /* AfterLostCommits */
 extern int	setting_connect_timeout;	/* ms */
 extern int	setting_command_timeout;	/* ms */
 extern bool setting_enabled;

@@ -14,6 +14,7 @@
 #include "shmem.h"
 
 #define TRANCHE			"pg_uncache"
+#define DELIVERED_TRANCHE	"pg_uncache_delivered"
 
 /* Below this a ring could not hold a single entry of a usual size. */
 #define RING_MIN_BYTES	256
@@ -50,6 +51,8 @@ request_shmem(void)
 		next_shmem_request();
 	RequestAddinShmemSpace(shared_bytes());
 	RequestNamedLWLockTranche(TRANCHE, 1 + setting_max_database_workers);
+	/* For its number alone, which every process can name then. */
+	RequestNamedLWLockTranche(DELIVERED_TRANCHE, 1);
 }
 
 static void
@@ -88,6 +91,7 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 		for (int w = 0; w < DIRTY_WORDS; w++)
 			pg_atomic_init_u32(&slot->dirty[t][w], 0);
+	pg_atomic_init_u32(&slot->note_dirty, 0);
 	pg_atomic_init_u32(&slot->side_dirty, 0);
 	pg_atomic_init_u64(&slot->barrier_drawn, 0);
 	pg_atomic_init_u64(&slot->barrier_done, 0);
@@ -127,7 +131,7 @@ init_shared(Shared *shared)
 	pg_atomic_init_u32(&shared->look_everywhere, 0);
 	pg_atomic_init_u64(&shared->probed, 0);
 	incarnation_draw(shared);
-	shared->dsa_tranche = LWLockNewTrancheId();
+	shared->dsa_tranche = GetNamedLWLockTranche(DELIVERED_TRANCHE)->lock.tranche;
 	shared->nslots = setting_max_database_workers;
 	shared->nwaitslots = MaxBackends;
 	shared->wait_slots = carve(&next, shared->nwaitslots * sizeof(WaitSlot));
@@ -157,7 +161,6 @@ startup_shmem(void)
 	if (!found)
 		init_shared(Shared_state);
 	LWLockRelease(AddinShmemInitLock);
-	LWLockRegisterTranche(Shared_state->dsa_tranche, "pg_uncache_delivered");
 }
 
 void

@@ -122,6 +122,9 @@ typedef struct DatabaseSlot
 	pg_atomic_uint32 any_dirty;
 	pg_atomic_uint32 dirty[OUTBOX_TABLES][DIRTY_WORDS];
 
+	/* Set by committers who left notes, or relied on some (outboxnote.h). */
+	pg_atomic_uint32 note_dirty;
+
 	/* A COMMIT PREPARED or the like: look into outbox_side. */
 	pg_atomic_uint32 side_dirty;
 

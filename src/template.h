@@ -31,7 +31,7 @@ typedef struct Template
 	AttrNumber *columns;
 
 	bool		constant;		/* reads no column at all */
-	bool		needs_settings; /* render inside fixed_settings_begin() */
+	int			settings;		/* render with these fixed (fixed_settings.h) */
 	bool		runs_code;		/* may call functions that users wrote */
 	bool		queries;		/* may look at tables: wants a new snapshot */
 

@@ -13,130 +13,22 @@
 #include "postgres.h"
 
 #include "access/sysattr.h"
-#include "catalog/heap.h"
-#include "catalog/pg_attribute.h"
-#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
-#include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
-#include "parser/parse_coerce.h"
-#include "parser/parse_collate.h"
-#include "parser/parse_expr.h"
-#include "parser/parse_node.h"
-#include "parser/parse_relation.h"
-#include "parser/parser.h"
-#include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/varlena.h"
 
-#include "compat.h"
 #include "fixed_settings.h"
 #include "template_int.h"
-
-/* A misspelt column is at most this many changes away from the one meant. */
-#define MAX_SUGGESTION_DISTANCE	3
-
-typedef struct Compiler
-{
-	Template   *template;
-	Relation	rel;
-	Alias	   *alias;			/* NULL: the table's own name */
-	Bitmapset  *columns;		/* offset as usual for system columns */
-	int			position;		/* of what is being looked at */
-	bool		at_expression;	/* error positions count from "position" */
-} Compiler;
 
 /*
  * --------------------------------------------------------------------------
  * Errors
  * --------------------------------------------------------------------------
  */
-
-/* The column whose name is most like "name", or NULL. */
-static const char *
-similar_column(Relation rel, const char *name)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-	const char *best = NULL;
-	int			best_distance = MAX_SUGGESTION_DISTANCE + 1;
-	int			len = strlen(name);
-
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-		int			distance;
-
-		if (att->attisdropped)
-			continue;
-		distance = varstr_levenshtein_less_equal(name, len,
-												 NameStr(att->attname),
-												 strlen(NameStr(att->attname)),
-												 1, 1, 1,
-												 best_distance, true);
-
-		/* Where more than half would have to change, nothing is alike. */
-		if (distance < best_distance && distance <= Max(len / 2, 1))
-		{
-			best_distance = distance;
-			best = NameStr(att->attname);
-		}
-	}
-	return best;
-}
-
-static bool
-has_column(Relation rel, const char *name)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-
-		if (!att->attisdropped && strcmp(NameStr(att->attname), name) == 0)
-			return true;
-	}
-	return false;
-}
-
-/*
- * Called for every name with what PostgreSQL has found for it: say more about
- * unknown columns than PostgreSQL would.
- */
-static Node *
-check_column(ParseState *pstate, ColumnRef *cref, Node *found)
-{
-	Compiler   *compiler = pstate->p_ref_hook_state;
-	const char *name;
-	const char *similar;
-
-	if (found != NULL || !IsA(llast(cref->fields), String))
-		return NULL;
-	name = strVal(llast(cref->fields));
-	similar = similar_column(compiler->rel, name);
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_COLUMN),
-			 errmsg("column \"%s\" of table \"%s\" does not exist",
-					name, compiler->template->relation),
-			 similar ? errhint("Perhaps you meant \"%s\".", similar) :
-			 errhint("A template names columns of its own table only."),
-			 parser_errposition(pstate, cref->location)));
-	return NULL;
-}
-
-static void
-refuse(Compiler *compiler, const char *what)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("a template cannot use %s", what),
-			 errhint("Write a function that is STABLE or IMMUTABLE, and call it in the template.")));
-}
 
 /*
  * Add to an error, whoever raised it, which template it is about and where.  The
@@ -149,11 +41,11 @@ complete_error(ErrorData *edata, Compiler *compiler)
 	int			position = compiler->position;
 	char	   *where;
 
-	if (category != ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION &&
-		category != ERRCODE_FEATURE_NOT_SUPPORTED &&
-		category != ERRCODE_DATA_EXCEPTION &&
-		category != ERRCODE_INVALID_NAME &&
-		category != ERRCODE_PROGRAM_LIMIT_EXCEEDED)
+	/* Not the template's fault. */
+	if (category == ERRCODE_OPERATOR_INTERVENTION ||
+		category == ERRCODE_INSUFFICIENT_RESOURCES ||
+		category == ERRCODE_SYSTEM_ERROR ||
+		category == ERRCODE_INTERNAL_ERROR)
 		return;
 
 	if (compiler->at_expression && edata->cursorpos > 0)
@@ -163,202 +55,8 @@ complete_error(ErrorData *edata, Compiler *compiler)
 					 compiler->template->text, compiler->template->relation, position);
 	edata->detail = edata->detail == NULL ? where :
 		psprintf("%s\n%s", where, edata->detail);
-	if (edata->hint == NULL)
+	if (edata->hint == NULL && edata->sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE)
 		edata->hint = pstrdup(_("Between braces stands an SQL expression over the table's columns, such as {id} or {lower(email)}."));
-}
-
-/*
- * --------------------------------------------------------------------------
- * What an expression may be
- * --------------------------------------------------------------------------
- */
-
-/* Immutable by declaration is not enough: users err, and so does quote_ident(). */
-static bool
-may_read_settings(Oid function, void *context)
-{
-	return function >= FirstNormalObjectId || function == F_QUOTE_IDENT ||
-		func_volatile(function) != PROVOLATILE_IMMUTABLE;
-}
-
-static bool
-is_users(Oid function, void *context)
-{
-	return function >= FirstNormalObjectId;
-}
-
-static bool
-is_volatile(Oid function, void *context)
-{
-	if (func_volatile(function) != PROVOLATILE_VOLATILE)
-		return false;
-	*(Oid *) context = function;
-	return true;
-}
-
-static bool
-find_volatile(Node *node, Oid *function)
-{
-	if (node == NULL)
-		return false;
-	if (check_functions_in_node(node, is_volatile, function))
-		return true;
-	return expression_tree_walker(node, find_volatile, function);
-}
-
-/*
- * Whether the text output of a type is the same under all settings.  Domains
- * have been looked through already.
- */
-static bool
-output_is_fixed(Oid type)
-{
-	switch (type)
-	{
-		case BOOLOID:
-		case INT2OID:
-		case INT4OID:
-		case INT8OID:
-		case OIDOID:
-		case XIDOID:
-		case XID8OID:
-		case NUMERICOID:
-		case TEXTOID:
-		case VARCHAROID:
-		case BPCHAROID:
-		case NAMEOID:
-		case CHAROID:
-		case UUIDOID:
-		case JSONOID:
-		case JSONBOID:
-		case INETOID:
-		case CIDROID:
-		case MACADDROID:
-		case MACADDR8OID:
-		case BITOID:
-		case VARBITOID:
-			return true;
-		default:
-			return type_is_enum(type);
-	}
-}
-
-/*
- * Whether a value may depend on settings: true unless everything in the
- * expression is known not to look at any.
- */
-static bool
-reads_settings(Node *node, void *context)
-{
-	if (node == NULL)
-		return false;
-	if (check_functions_in_node(node, may_read_settings, NULL))
-		return true;
-	switch (nodeTag(node))
-	{
-		case T_CoerceViaIO:
-			if (!output_is_fixed(getBaseType(exprType((Node *) ((CoerceViaIO *) node)->arg))))
-				return true;
-			break;
-		case T_Var:
-		case T_Const:
-		case T_FuncExpr:
-		case T_OpExpr:
-		case T_BoolExpr:
-		case T_CaseExpr:
-		case T_CaseWhen:
-		case T_CaseTestExpr:
-		case T_CoalesceExpr:
-		case T_NullTest:
-		case T_BooleanTest:
-		case T_RelabelType:
-		case T_SubscriptingRef:
-		case T_DistinctExpr:
-		case T_NullIfExpr:
-		case T_ArrayExpr:
-		case T_MinMaxExpr:
-		case T_FieldSelect:
-		case T_List:
-			break;
-		default:
-			return true;
-	}
-	return expression_tree_walker(node, reads_settings, context);
-}
-
-/* Whether functions that users wrote may be called. */
-static bool
-runs_code(Node *node, void *context)
-{
-	if (node == NULL)
-		return false;
-	if (check_functions_in_node(node, is_users, NULL))
-		return true;
-
-	/* Domain constraints and the parts of a row can be anything. */
-	if (IsA(node, CoerceToDomain) || IsA(node, RowExpr) ||
-		(IsA(node, Var) && ((Var *) node)->varattno == 0))
-		return true;
-	return expression_tree_walker(node, runs_code, context);
-}
-
-static void
-check_columns(Compiler *compiler, Bitmapset *columns)
-{
-	TupleDesc	desc = RelationGetDescr(compiler->rel);
-	int			i = -1;
-
-	while ((i = bms_next_member(columns, i)) >= 0)
-	{
-		AttrNumber	column = i + FirstLowInvalidHeapAttributeNumber;
-
-		if (column < 0 && column != TableOidAttributeNumber)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("a template cannot use the system column \"%s\"",
-							NameStr(SystemAttributeDefinition(column)->attname)),
-					 errhint("Of the system columns only tableoid stays the same while a row lives.")));
-		for (int a = 1; a <= desc->natts; a++)
-		{
-			if ((a == column || column == 0) &&
-				attribute_is_virtual(TupleDescAttr(desc, a - 1)))
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("a template cannot use the virtual generated column \"%s\"",
-								NameStr(TupleDescAttr(desc, a - 1)->attname)),
-						 errhint("Write the column's expression into the template, or make the column STORED.")));
-		}
-	}
-}
-
-static void
-check_expression(Compiler *compiler, ParseState *pstate, Node *expr)
-{
-	Oid			function = InvalidOid;
-	Oid			type = exprType(expr);
-
-	if (pstate->p_hasSubLinks)
-		refuse(compiler, "a subquery");
-	if (pstate->p_hasAggs)
-		refuse(compiler, "an aggregate function");
-	if (pstate->p_hasWindowFuncs)
-		refuse(compiler, "a window function");
-	if (pstate->p_hasTargetSRFs)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a template cannot use a function that returns a set"),
-				 errhint("Use a function that returns an array: it gives one key per element.")));
-	if (get_typtype(type) == TYPTYPE_PSEUDO && type != RECORDOID)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("an expression in a template cannot have the pseudo-type %s",
-						format_type_be(type))));
-	if (find_volatile(expr, &function))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a template cannot use the volatile function %s()",
-						get_func_name(function)),
-				 errhint("A key must be the same whenever it is rendered; if the function is, declare it STABLE or IMMUTABLE.")));
 }
 
 /*
@@ -366,70 +64,6 @@ check_expression(Compiler *compiler, ParseState *pstate, Node *expr)
  * Compiling
  * --------------------------------------------------------------------------
  */
-
-/* The raw form of an expression; what else could follow a SELECT is refused. */
-static Node *
-parse_expression(Compiler *compiler, const Segment *segment)
-{
-	List	   *list = raw_parser(segment->text, RAW_PARSE_PLPGSQL_EXPR);
-	SelectStmt *select = castNode(SelectStmt, linitial_node(RawStmt, list)->stmt);
-	ResTarget  *target = select->targetList == NIL ? NULL : linitial(select->targetList);
-
-	if (select->op != SETOP_NONE || list_length(select->targetList) != 1 ||
-		target->name != NULL || select->distinctClause != NIL ||
-		select->fromClause != NIL || select->whereClause != NULL ||
-		select->groupClause != NIL || select->havingClause != NULL ||
-		select->windowClause != NIL || select->sortClause != NIL ||
-		select->limitOffset != NULL || select->limitCount != NULL ||
-		select->lockingClause != NIL ||
-		(IsA(target->val, ColumnRef) &&
-		 IsA(llast(((ColumnRef *) target->val)->fields), A_Star)))
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("\"%s\" is not a single expression", segment->text)));
-	return target->val;
-}
-
-/*
- * {user} is CURRENT_USER to SQL: no use in a key, and where the table has such a
- * column surely not meant.
- */
-static void
-check_keyword(Compiler *compiler, const Segment *segment, Node *raw)
-{
-	const char *name = segment->text;
-
-	if (IsA(raw, SQLValueFunction) && has_column(compiler->rel, name))
-		ereport(ERROR,
-				(errcode(ERRCODE_RESERVED_NAME),
-				 errmsg("\"%s\" is an SQL keyword and does not stand for the column here", name),
-				 errhint("Put the column's name in double quotes: {\"%s\"}.", name)));
-}
-
-static Node *
-transform_expression(Compiler *compiler, const Segment *segment)
-{
-	Node	   *raw = parse_expression(compiler, segment);
-	ParseState *pstate = make_parsestate(NULL);
-	ParseNamespaceItem *item;
-	Node	   *expr;
-
-	check_keyword(compiler, segment, raw);
-	pstate->p_sourcetext = segment->text;
-	pstate->p_post_columnref_hook = check_column;
-	pstate->p_ref_hook_state = compiler;
-	item = addRangeTableEntryForRelation(pstate, compiler->rel, AccessShareLock,
-										 compiler->alias, false, true);
-	addNSItemToQuery(pstate, item, true, true, true);
-
-	expr = transformExpr(pstate, raw, EXPR_KIND_OTHER);
-	if (exprType(expr) == UNKNOWNOID)
-		expr = coerce_to_specific_type(pstate, expr, TEXTOID, "template");
-	assign_expr_collations(pstate, expr);
-	check_expression(compiler, pstate, expr);
-	free_parsestate(pstate);
-	return expr;
-}
 
 /* The class of a type's text, and how to write it. */
 static void
@@ -494,8 +128,7 @@ compile_output(Template *template, Segment *segment, Oid type)
 
 	getTypeOutputInfo(base, &output, &is_varlena);
 	fmgr_info(output, &segment->output);
-	if (!output_is_fixed(base))
-		template->needs_settings = true;
+	template->settings |= template_output_settings(base);
 	if (output >= FirstNormalObjectId || type_is_rowtype(base) ||
 		OidIsValid(get_element_type(base)) || get_typtype(base) == TYPTYPE_RANGE ||
 		get_typtype(base) == TYPTYPE_MULTIRANGE)
@@ -515,9 +148,8 @@ compile_planned(Template *template, Segment *segment, Expr *planned)
 	segment->expr_context = CurrentMemoryContext;
 	segment->expr = ExecInitExpr(copyObject(planned), NULL);
 	template->simple = false;
-	if (reads_settings((Node *) planned, NULL))
-		template->needs_settings = true;
-	if (runs_code((Node *) planned, NULL))
+	template->settings |= template_expr_settings((Node *) planned);
+	if (template_expr_runs_code((Node *) planned))
 		template->runs_code = true;
 	if (contain_mutable_functions((Node *) planned))
 		template->queries = true;
@@ -531,18 +163,16 @@ compile_segment(Compiler *compiler, Segment *segment, MemoryContext scratch)
 	Bitmapset  *columns = NULL;
 	Node	   *expr;
 	Expr	   *planned;
-	Oid			function;
 
 	compiler->position = segment->position;
 	compiler->at_expression = true;
-	expr = transform_expression(compiler, segment);
+	expr = template_transform(compiler, segment);
 	pull_varattnos(expr, 1, &columns);
-	check_columns(compiler, columns);
+	template_check_columns(compiler, columns);
 	planned = expression_planner((Expr *) expr);
 
 	/* Planning fills in defaults of arguments, which may be volatile. */
-	if (find_volatile((Node *) planned, &function))
-		refuse(compiler, "a volatile function");
+	template_check_volatile((Node *) planned);
 
 	MemoryContextSwitchTo(lasting);
 	compiler->columns = bms_add_members(compiler->columns, columns);
@@ -573,7 +203,7 @@ compile_segments(Compiler *compiler)
 	int			nest_level;
 
 	template_parse(template, &compiler->position);
-	nest_level = fixed_settings_begin();
+	nest_level = fixed_settings_begin(SETTINGS_ALL);
 	for (int i = 0; i < template->nsegments; i++)
 	{
 		if (template->segments[i].is_expr)
@@ -588,6 +218,7 @@ Template *
 template_compile(const char *text, Relation rel, const char *alias)
 {
 	MemoryContext context = CurrentMemoryContext;
+	ErrorContextCallback *callers = error_context_stack;
 	Compiler	compiler = {0};
 
 	compiler.template = palloc0(sizeof(Template));
@@ -601,7 +232,13 @@ template_compile(const char *text, Relation rel, const char *alias)
 
 	PG_TRY();
 	{
+		/*
+		 * Whoever called us would take the position of an error for one in his
+		 * own text; he is asked when the error is thrown again.
+		 */
+		error_context_stack = NULL;
 		compile_segments(&compiler);
+		error_context_stack = callers;
 	}
 	PG_CATCH();
 	{
@@ -611,7 +248,7 @@ template_compile(const char *text, Relation rel, const char *alias)
 		edata = CopyErrorData();
 		FlushErrorState();
 		complete_error(edata, &compiler);
-		ReThrowError(edata);
+		ThrowErrorData(edata);
 	}
 	PG_END_TRY();
 

@@ -6,7 +6,9 @@
 #define UNCACHE_TEMPLATE_INT_H
 
 #include "fmgr.h"
+#include "nodes/bitmapset.h"
 #include "nodes/execnodes.h"
+#include "nodes/primnodes.h"
 
 #include "template.h"
 
@@ -45,10 +47,42 @@ typedef struct Segment
 	char		element_align;
 } Segment;
 
+/* A template being compiled. */
+typedef struct Compiler
+{
+	Template   *template;
+	Relation	rel;
+	Alias	   *alias;			/* NULL: the table's own name */
+	Bitmapset  *columns;		/* offset as usual for system columns */
+	int			position;		/* of what is being looked at */
+	bool		at_expression;	/* error positions count from "position" */
+} Compiler;
+
 /*
  * Cut template->text into template->segments.  Raises an ERROR where it is
  * malformed; *position is then the place in the template, in characters.
  */
 extern void template_parse(Template *template, int *position);
+
+/*
+ * The expression of a segment, checked but for its columns; then these.  Raise an
+ * ERROR for what a template cannot use.
+ */
+extern Node *template_transform(Compiler *compiler, const Segment *segment);
+extern void template_check_columns(Compiler *compiler, Bitmapset *columns);
+extern void template_check_volatile(Node *expr);
+
+/* A volatile function in an expression, or InvalidOid. */
+extern Oid	template_volatile_function(Node *expr);
+
+/*
+ * The settings (fixed_settings.h) that the text of a type's values depends on
+ * (not for domains), and those that the value of an expression depends on.
+ */
+extern int	template_output_settings(Oid type);
+extern int	template_expr_settings(Node *expr);
+
+/* Whether evaluating may call functions that users wrote. */
+extern bool template_expr_runs_code(Node *expr);
 
 #endif							/* UNCACHE_TEMPLATE_INT_H */

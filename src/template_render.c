@@ -323,9 +323,18 @@ emit_combinations(const Template *template, const Texts *texts, KeySink *sink)
 	} while (i >= 0);
 }
 
+static void
+name_template(void *arg)
+{
+	const Template *template = arg;
+
+	errcontext("template \"%s\" of table \"%s\"", template->text, template->relation);
+}
+
 void
 template_render(Template *template, TupleTableSlot *slot, KeySink *sink)
 {
+	ErrorContextCallback callback = {error_context_stack, name_template, template};
 	Texts	   *texts;
 
 	if (template->simple)
@@ -333,69 +342,9 @@ template_render(Template *template, TupleTableSlot *slot, KeySink *sink)
 		render_simple(template, slot, sink);
 		return;
 	}
+	error_context_stack = &callback;
 	texts = palloc(sizeof(Texts) * template->nsegments);
 	if (evaluate(template, slot, texts))
 		emit_combinations(template, texts, sink);
-}
-
-/*
- * --------------------------------------------------------------------------
- * Key patterns
- * --------------------------------------------------------------------------
- */
-
-static bool
-head_is_usable(const Template *template)
-{
-	const Segment *head = &template->segments[0];
-	int			found = 0;
-
-	if (head->is_expr)
-		return false;
-	for (int i = 0; i < head->len;)
-	{
-		/* A character beyond ASCII counts as a letter. */
-		if (IS_HIGHBIT_SET(head->text[i]) || isalnum((unsigned char) head->text[i]))
-			found++;
-		i += pg_mblen(head->text + i);
-	}
-	return found >= 2;
-}
-
-/* Append literal text, with its braces doubled. */
-static void
-append_literal(StringInfo to, const char *text)
-{
-	for (; *text; text++)
-	{
-		if (*text == '{' || *text == '}')
-			appendStringInfoChar(to, *text);
-		appendStringInfoChar(to, *text);
-	}
-}
-
-char *
-template_keypattern(const Template *template)
-{
-	StringInfoData text;
-
-	if (!head_is_usable(template))
-		return NULL;
-
-	initStringInfo(&text);
-	append_literal(&text, setting_key_prefix ? setting_key_prefix : "");
-	for (int i = 0; i < template->nsegments; i++)
-	{
-		const Segment *segment = &template->segments[i];
-
-		if (segment->is_expr)
-			appendStringInfo(&text, "{%s}", segment->key_class);
-		else
-			append_literal(&text, segment->text);
-	}
-	if (text.len > ITEM_MAX_BYTES)
-		raise_key_too_long(template);
-	if (GetDatabaseEncoding() == PG_SQL_ASCII)
-		return text.data;
-	return pg_server_to_any(text.data, text.len, PG_UTF8);
+	error_context_stack = callback.previous;
 }

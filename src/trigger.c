@@ -152,13 +152,13 @@ record_with_snapshot(Rule *rule, TriggerData *trigdata)
 static void
 record_in_environment(Rule *rule, TriggerData *trigdata)
 {
-	int			nest_level = rule->needs_settings ? fixed_settings_begin() : 0;
+	int			nest_level = rule->settings ? fixed_settings_begin(rule->settings) : 0;
 
 	if (rule->queries)
 		record_with_snapshot(rule, trigdata);
 	else
 		record_event(rule, trigdata);
-	if (rule->needs_settings)
+	if (rule->settings)
 		fixed_settings_end(nest_level);
 }
 

@@ -30,6 +30,7 @@
 #include "pending.h"
 #include "settings.h"
 #include "shmem.h"
+#include "strict.h"
 #include "waiters.h"
 #include "xact.h"
 
@@ -106,14 +107,19 @@ announce(bool wait)
 	for (OutboxWritten *w = written; w; w = w->next)
 		rows += w->nrows;
 
-	waiters_announce(mine, U64FromFullTransactionId(written->xid), rows, wait);
+	waiters_announce(mine, U64FromFullTransactionId(written->xid), rows, wait && rows > 0);
 }
 
 static void
 write_for_prepare(void)
 {
+	if (setting_consistency == CONSISTENCY_STRICT)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot PREPARE a transaction with uncache.consistency = strict"),
+				 errhint("Use SET LOCAL uncache.consistency = read_your_writes.")));
 	warn_once_if_not_preloaded();
-	written = outbox_write(true, written);
+	written = outbox_write(OUTBOX_PREPARE, written);
 	pending_clear();
 	FAULT_POINT("prepare-written");
 }
@@ -122,12 +128,15 @@ static void
 write_pending_set(void)
 {
 	DatabaseSlot *slot = shmem_my_slot();
+	bool		strict = setting_consistency == CONSISTENCY_STRICT;
 	bool		wait;
 
 	warn_once_if_not_preloaded();
 	wait = slot != NULL && wants_to_wait(slot);
-	written = outbox_write(false, written);
+	written = outbox_write(strict ? OUTBOX_COMMIT_KEEP_ITEMS : OUTBOX_COMMIT, written);
 	pending_clear();
+	if (strict && written != NULL)
+		strict_fence(written);
 	if (written != NULL)
 		announce(wait);
 	FAULT_POINT("outbox-written");
@@ -236,6 +245,11 @@ hand_over(bool wait)
 		shmem_request_launch(MyDatabaseId);
 		return false;
 	}
+	for (OutboxWritten *w = written; w; w = w->next)
+	{
+		if (w->noted)
+			pg_atomic_write_u32(&slot->note_dirty, 1);
+	}
 	if (pg_atomic_read_u32(&slot->state) != SLOT_CONNECTED)
 		return false;
 
@@ -252,6 +266,7 @@ committed(void)
 	bool		wait;
 
 	phase = RUNNING;
+	strict_forget();
 	if (written == NULL)
 		return;
 
@@ -293,6 +308,7 @@ aborted(void)
 	WaitSlot   *mine = shmem_my_wait_slot();
 
 	phase = RUNNING;
+	strict_release();
 	if (written == NULL)
 		return;
 	if (mine != NULL)

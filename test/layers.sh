@@ -33,7 +33,7 @@ layer()
 {
 	local name=$1 log=$PRIVATE/$1.log started=$SECONDS status ok bad
 
-	[[ " ${LAYERS:-unit regress isolation pgtap tap} " == *" $name "* ]] || return 0
+	[[ " ${LAYERS:-unit model regress isolation pgtap tap faults} " == *" $name "* ]] || return 0
 	"layer_$name" >"$log" 2>&1
 	status=$?
 	"count_$2" "$log"
@@ -52,7 +52,8 @@ print_failure()
 	local file
 
 	echo "---- $1"
-	tail -n 300 "$2"
+	# Without what went well, and what PostgreSQL's library tells of every query.
+	grep -vE "^ok |^# (issuing|results) query|^# connect output|^# *[{}]|^#   'std|^# '" "$2" | tail -n 300
 	for file in regression.diffs output_iso/regression.diffs; do
 		[ -s $file ] && tail -n 400 $file && rm $file
 	done
@@ -60,7 +61,7 @@ print_failure()
 		regress | isolation | pgtap)
 			echo "---- end of the server's log"
 			tail -n 60 "$PRIVATE/postgres.log" ;;
-		tap)
+		tap | faults)
 			for file in $(grep -lE '^not ok|died|Bail out|PANIC|TRAP:' tmp_check/log/regress_log_* 2>/dev/null); do
 				echo "---- $file"
 				tail -n 60 "$file"
@@ -72,6 +73,12 @@ print_failure()
 layer_unit()
 {
 	make -s -C test/unit PROVE="prove --verbose" check
+}
+
+# The Redis functions of the fence, in every order of small cases.
+layer_model()
+{
+	prove --verbose --timer test/model/*.t
 }
 
 layer_regress()
@@ -95,27 +102,44 @@ layer_pgtap()
 		pg_prove --verbose -d pgtap "${files[@]}"
 }
 
-layer_tap()
+# run_tap FILE...
+run_tap()
 {
-	local files=(${TESTS:-test/t/*.t})
-
-	[ -e "${files[0]}" ] || return 1
+	[ $# -gt 0 ] || return 1
 	mkdir -p tmp_check
-	TESTDIR=$PWD PG_REGRESS=$pgxs/src/test/regress/pg_regress \
+	TESTDIR=$PWD TESTDATADIR=$PWD/tmp_check TESTLOGDIR=$PWD/tmp_check/log PG_REGRESS=$pgxs/src/test/regress/pg_regress \
 		PERL5LIB=$pgxs/src/test/perl:$PWD/test/lib \
-		prove --verbose --timer "${files[@]}"
+		prove --verbose --timer "$@"
 }
 
-# The first four share one server, without a port and with an empty Redis.
+layer_tap()
+{
+	run_tap $(grep -L has_fault_points ${TESTS:-test/t/*.t})
+}
+
+# These need a library in which things can be made to go wrong.  It takes the
+# place of the one that everything else was tested with, so they come last.
+layer_faults()
+{
+	local files=$(grep -l has_fault_points ${TESTS:-test/t/*.t})
+
+	[ -n "$files" ] || return 1
+	make -s clean && make -s -j2 with_llvm=no FAULT_POINTS=1 install >&2 && run_tap $files
+}
+
+layer unit tap
+layer model tap
+
+# The next three share one server, without a port and with an empty Redis.
 redis_start || exit 1
 postgres_start "max_prepared_transactions = 10" || exit 1
-layer unit tap
 layer regress regress
 layer isolation regress
 layer pgtap tap
 postgres_stop
 redis_kill
 layer tap tap
+layer faults tap
 
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ] && [ $passed -gt 0 ]

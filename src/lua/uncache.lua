@@ -197,23 +197,21 @@ local function uncache_set(keys, args)
 	return 1
 end
 
--- What becomes of the record when "entry" ([?]xid) is delivered; nil: as it is.
-local function add_xid(record, incarnation, entry)
+-- The record after the delivery of an entry ([?]xid); nil: there is none.
+local function deliver(record, incarnation, entry, ttl)
 	local doubt, xid = string.match(entry, '^(%??)(%d+)$')
 	local name = incarnation .. '/' .. xid
-	local known = record and record.incarnation == incarnation and has(record.xids, xid)
-	if doubt == '?' then
-		record = record or new_record('')
-		record.doubts = doubts_without(record.doubts, name)
-		return record, not known and name
-	elseif not record then
-		return nil
+	if doubt == '' and not record then return nil end
+	record = record or new_record('')
+	record.doubts = doubts_without(record.doubts, name)
+	if record.incarnation == incarnation and has(record.xids, xid) then
+		return record
+	elseif doubt == '?' then
+		record.doubts = with(record.doubts, string.format('%s@%d', name, now() + ttl))
+		return record
 	end
 	local _, commas = string.gsub(record.xids, ',', '')
-	record.doubts = doubts_without(record.doubts, name)
-	if known then
-		return record
-	elseif record.xids ~= '' and (record.incarnation ~= incarnation or commas + 1 >= MAX_XIDS) then
+	if record.xids ~= '' and (record.incarnation ~= incarnation or commas + 1 >= MAX_XIDS) then
 		record = new_record(record.doubts)
 	end
 	record.incarnation, record.xids = incarnation, with(record.xids, xid)
@@ -225,13 +223,15 @@ end
 -- is one.  entry: the xid of a committed transaction, or ?xid for one about to
 -- commit (strict): that makes a record where there is none, and is renewed by
 -- sending it again.  fence_ttl: ms, > 0.  A key may occur more than once.
--- Returns a string of one 0 or 1 a key: was there a value?  Errors: those of
--- UNLINK, GET and SET; some keys are done then, and doing them again is harmless.
+-- Returns a string of one 0 or 1 a key: was there a value?  Errors:
+-- UNREGISTERED where uncache_status was not called since the library's memory
+-- began (nothing is done); those of UNLINK, GET and SET (some keys are done,
+-- and doing them again is harmless).
 local function uncache_invalidate(keys, args)
 	local ttl, incarnation, existed = args[1], args[2], {}
 	check(#args == #keys + 2 and string.find(ttl, '^[1-9]%d*$'))
 	if not memory.incarnations[incarnation] then
-		memory.epoch = nil       -- its worker has yet to find that we forgot it
+		return redis.error_reply('UNREGISTERED incarnation, call uncache_status first')
 	end
 	for i, key in ipairs(keys) do
 		local entry, name = args[i + 2], record_name(key)
@@ -239,14 +239,8 @@ local function uncache_invalidate(keys, args)
 		existed[i] = redis.call('UNLINK', key)
 		local record, trouble
 		if name then record, trouble = load_record(name) end
-		if name and not trouble and (record or string.byte(entry) == 63) then
-			local doubt
-			record, doubt = add_xid(record, incarnation, entry)
-			if doubt then
-				record.doubts = with(record.doubts, string.format('%s@%d', doubt, now() + ttl))
-			end
-			trouble = save_record(name, record, ttl)
-		end
+		if name and not trouble then record = deliver(record, incarnation, entry, ttl) end
+		if record then trouble = save_record(name, record, ttl) end
 		-- something else under the record's name: no fill is possible anyway
 		if trouble and not string.find(trouble, '^WRONGTYPE') then
 			return redis.error_reply(trouble)
@@ -262,16 +256,14 @@ local function uncache_release(keys, args)
 	check(#args == #keys + 1)
 	local released = 0
 	for i, key in ipairs(keys) do
-		local name = record_name(key)
-		local record = name and load_record(name)
-		if record then
-			local doubts = doubts_without(record.doubts, args[1] .. '/' .. args[i + 1])
-			if doubts ~= record.doubts then
-				record.doubts, released = doubts, released + 1
-				local trouble = save_record(name, record)
-				if trouble then return redis.error_reply(trouble) end
-			end
+		local name, record, trouble = record_name(key), nil, nil
+		if name then record, trouble = load_record(name) end
+		local doubts = record and doubts_without(record.doubts, args[1] .. '/' .. args[i + 1])
+		if record and doubts ~= record.doubts then
+			record.doubts, released = doubts, released + 1
+			trouble = save_record(name, record)
 		end
+		if trouble then return redis.error_reply(trouble) end
 	end
 	return released
 end
@@ -280,7 +272,8 @@ end
 -- The first call of every worker on a connection, before it delivers, and its
 -- ping once a second.  server: the system identifier; of one server only the
 -- incarnation of the highest timeline, and there the last to call, may fill:
--- a primary that was replaced and lives on must not.
+-- a primary that was replaced and lives on must not.  One that was not live
+-- before ends the epoch.
 -- Returns [version, epoch, wanted, stored, refused, beats, trouble]: epoch nil
 -- where there is none or the caller is not the live incarnation (then it sets
 -- one); wanted 1 where refused fills ask for a beat; stored, refused and beats
@@ -290,13 +283,13 @@ local function uncache_status(keys, args)
 	local id, timeline, incarnation = args[1], tonumber(args[2]), args[3]
 	check(#args == 3 and timeline)
 	local server = memory.servers[id]
-	if not server or timeline >= server.timeline then
+	local known = memory.incarnations[incarnation] or {beat = '0', live = false}
+	memory.incarnations[incarnation] = known
+	if not known.live and (not server or timeline >= server.timeline) then
 		if server then memory.incarnations[server.incarnation].live = false end
 		memory.servers[id] = {timeline = timeline, incarnation = incarnation}
+		known.live, memory.epoch = true, nil
 	end
-	local known = memory.incarnations[incarnation] or {beat = '0'}
-	known.live = memory.servers[id].incarnation == incarnation
-	memory.incarnations[incarnation] = known
 	return {VERSION, known.live and memory.epoch or false, counts.wanted, counts.stored,
 		counts.refused, memory.announced, counts.trouble}
 end

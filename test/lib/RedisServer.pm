@@ -24,6 +24,7 @@ sub new
 		folder => $folder,
 		socket => "$folder/socket",
 		options => \@options,
+		cli_options => [],
 		pid => undef,
 	}, $class;
 
@@ -94,6 +95,15 @@ sub kill9 { $_[0]->_end('KILL'); return }
 sub freeze { kill 'STOP', $_[0]->{pid}; return }
 sub thaw { kill 'CONT', $_[0]->{pid}; return }
 
+# What redis-cli needs to be let in: cli_options('-a', PASSWORD).
+sub cli_options
+{
+	my ($self, @options) = @_;
+
+	$self->{cli_options} = \@options;
+	return;
+}
+
 # cli(WORD...): run one command, return what redis-cli prints without the last
 # newline; '' where it could not be reached.
 sub cli
@@ -105,7 +115,7 @@ sub cli
 	if ($pid == 0)
 	{
 		open STDERR, '>', '/dev/null';
-		exec('redis-cli', '-s', $self->{socket}, '--raw', @words) or POSIX::_exit(127);
+		exec('redis-cli', '-s', $self->{socket}, @{ $self->{cli_options} }, '--raw', @words) or POSIX::_exit(127);
 	}
 	local $/;
 	my $text = <$out> // '';

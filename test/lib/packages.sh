@@ -2,7 +2,7 @@
 #
 # packages.sh: install what the demo, the tests or CI need and the machine lacks.
 #
-#	packages.sh build|test|ci
+#	packages.sh build|test|ci|systems
 #
 # Model: every need is looked for by what it provides (a command, a header, a
 # Perl module), so nothing is installed, and no right is needed, where it is
@@ -71,6 +71,8 @@ need_for_build()
 	command -v pkg-config >/dev/null || need "pkg-config" pkg-config
 	[ -e /usr/include/hiredis/hiredis.h ] || [ -e /usr/local/include/hiredis/hiredis.h ] ||
 		need "hiredis with its headers" libhiredis-dev
+	[ ! -e /usr/include/hiredis/hiredis_ssl.h ] || [ -e /usr/include/openssl/ssl.h ] ||
+		need "OpenSSL's headers, for TLS" libssl-dev
 	[ -n "$(find_redis_program)" ] && [ -n "$(find_redis_cli)" ] ||
 		need "Redis" redis-tools
 	if ! pg_config=$(find_pg_config); then
@@ -88,6 +90,7 @@ need_for_build()
 need_for_tests()
 {
 	command -v prove >/dev/null || need "prove" perl
+	command -v openssl >/dev/null || need "openssl" openssl
 	perl -MIPC::Run -e 1 2>/dev/null || need "Perl's IPC::Run" libipc-run-perl
 	command -v pg_prove >/dev/null || need "pg_prove" libtap-parser-sourcehandler-pgtap-perl
 	[ -n "${pg_config:-}" ] && [ -e "$("$pg_config" --sharedir)/extension/pgtap.control" ] ||
@@ -97,6 +100,14 @@ need_for_tests()
 need_for_ci()
 {
 	command -v clang >/dev/null || need "clang" clang
+	[ -n "$(ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a 2>/dev/null)" ] ||
+		need "clang's runtime for fuzzing" libclang-rt-dev
+}
+
+need_for_systems()
+{
+	command -v mmdebstrap >/dev/null || need "mmdebstrap" mmdebstrap
+	command -v ip >/dev/null || need "ip" iproute2
 }
 
 #
@@ -164,15 +175,18 @@ look()
 {
 	missing=()
 	packages=()
-	need_for_build
-	[ "$want" = build ] || need_for_tests
-	[ "$want" != ci ] || need_for_ci
+	case $want in
+		build) need_for_build ;;
+		test) need_for_build; need_for_tests ;;
+		ci) need_for_build; need_for_tests; need_for_ci ;;
+		systems) need_for_systems ;;
+	esac
 	[ ${#missing[@]} -eq 0 ]
 }
 
 case $want in
-	build | test | ci) ;;
-	*) echo "usage: packages.sh build|test|ci" >&2; exit 2 ;;
+	build | test | ci | systems) ;;
+	*) echo "usage: packages.sh build|test|ci|systems" >&2; exit 2 ;;
 esac
 
 look && exit 0

@@ -39,6 +39,8 @@ private_run()
 	local packages=$1 status
 
 	shift
+	# A warning is an error where the code is worked on.
+	[ "$packages" = build ] || STRICT=-Werror
 	bash "$SOURCE/test/lib/packages.sh" "$packages" || exit 1
 	PG_CONFIG=$(find_pg_config) || fail "no PostgreSQL with its headers found"
 	private_folder
@@ -120,7 +122,8 @@ private_build()
 	tar -C "$SOURCE" --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' \
 		--exclude=node_modules -cf - . | tar -C "$PRIVATE/src" -xf - || fail "could not copy the source"
 	own src
-	if ! as_owner make -s -j2 -C src $BUILD_OPTIONS with_llvm=no PG_CONFIG="$TREE_BIN/pg_config" install \
+	if ! as_owner make -s -j2 -C src $BUILD_OPTIONS COPT="${STRICT:-}" with_llvm=no \
+			PG_CONFIG="$TREE_BIN/pg_config" install \
 			>"$PRIVATE/build.log" 2>&1; then
 		cat "$PRIVATE/build.log" >&2
 		fail "pg_uncache could not be built"

@@ -15,7 +15,7 @@ my $redis = RedisServer->new;
 $redis->start;
 my $node = new_node('main', $redis);
 my $rules = q{SELECT relation, trigger, events, columns, templates, enabled, problem
-	FROM uncache.rules ORDER BY 1::text, 2};
+	FROM uncache.rules ORDER BY relation::text, trigger};
 
 $node->safe_psql('postgres', q{
 	CREATE SCHEMA shop;
@@ -27,7 +27,9 @@ $node->safe_psql('postgres', q{
 	SELECT uncache.attach_columns('part', ARRAY['at'], 'part:{id}');
 	CREATE TABLE by_hand (id int);
 	CREATE TRIGGER mine AFTER UPDATE OF id ON by_hand FOR EACH ROW
-		WHEN (old.id > 0) EXECUTE FUNCTION uncache.invalidate('hand:{id}')});
+		WHEN (old.id > 0) EXECUTE FUNCTION uncache.invalidate('hand:{id}');
+	CREATE TRIGGER mine_all AFTER TRUNCATE ON by_hand FOR EACH STATEMENT
+		EXECUTE FUNCTION uncache.invalidate('hand:{id}')});
 ok(delivered($node), 'the worker is up to date');
 $redis->stop;
 $node->safe_psql('postgres', q{SET uncache.wait_timeout = 0; SELECT uncache.invalidate_keys('only:here')});
@@ -42,7 +44,7 @@ $node->command_ok([ 'psql', '-X', '-v', 'ON_ERROR_STOP=1', '-f', $dump, '-p', $n
 		'restored' ], 'it can be restored');
 
 is($node->safe_psql('restored', $rules), $node->safe_psql('postgres', $rules), 'the rules are the same');
-is($node->safe_psql('restored', 'SELECT count(*) > 3 FROM uncache.rules'), 't', 'and not none');
+is($node->safe_psql('restored', 'SELECT count(*) = 6 FROM uncache.rules'), 't', 'and not none');
 is($node->safe_psql('restored', 'SELECT count(*) FROM uncache.rules WHERE problem IS NOT NULL'), '0', 'without a problem');
 
 ok(wait_for_state($node, 'connected', 'restored'), 'the restored database has a worker');

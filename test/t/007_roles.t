@@ -20,8 +20,10 @@ $node->safe_psql('postgres', q{
 	CREATE ROLE writer LOGIN;
 	CREATE ROLE watcher LOGIN IN ROLE pg_monitor;
 	CREATE SCHEMA app AUTHORIZATION migrator;
-	GRANT EXECUTE ON ALL ROUTINES IN SCHEMA uncache TO migrator;
-	REVOKE EXECUTE ON FUNCTION uncache.discard_backlog() FROM migrator});
+	-- As the README has it.
+	GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA uncache TO migrator;
+	REVOKE EXECUTE ON FUNCTION uncache.discard_backlog() FROM migrator;
+	GRANT SELECT ON uncache.rules TO migrator});
 
 sub as
 {

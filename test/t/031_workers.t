@@ -98,6 +98,30 @@ $node->safe_psql('cycle', 'BEGIN; DROP EXTENSION pg_uncache; ROLLBACK');
 $node->safe_psql('cycle', 'BEGIN; DROP EXTENSION pg_uncache; CREATE EXTENSION pg_uncache; COMMIT');
 ok(wait_for_worker($node, 'cycle'), 'there is a worker after DROP and CREATE in one transaction');
 
+# CREATE EXTENSION while the worker, which has found no extension, is ending: the new
+# worker waits at the catalog until DROP EXTENSION commits, and the launcher, which is
+# stopped, hears of everything at once.
+{
+	my $session = $node->background_psql('cycle');
+	my $old = wait_for_worker($node, 'cycle');
+
+	$launcher = launcher_of($node);
+	$session->query_safe('BEGIN; LOCK TABLE pg_extension IN ACCESS EXCLUSIVE MODE');
+	sql("SELECT pg_terminate_backend($old)");
+	ok($node->poll_query_until('postgres', q{
+		SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = 'cycle'
+		AND backend_type = 'pg_uncache worker' AND wait_event_type = 'Lock'}),
+		'the new worker waits at the catalog');
+	kill 'STOP', $launcher;
+	$session->query_safe('DROP EXTENSION pg_uncache');
+	$session->query_safe('COMMIT');
+	ok(wait_for_no_worker($node, 'cycle'), 'it finds no extension');
+	$node->safe_psql('cycle', 'CREATE EXTENSION pg_uncache');
+	kill 'CONT', $launcher;
+	ok(wait_for_worker($node, 'cycle'), 'CREATE EXTENSION is not forgotten');
+	$session->quit;
+}
+
 # A prepared CREATE EXTENSION.
 $node->safe_psql('cycle', 'DROP EXTENSION pg_uncache');
 ok(wait_for_no_worker($node, 'cycle'), 'no worker before CREATE EXTENSION is prepared');

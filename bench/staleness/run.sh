@@ -1,0 +1,28 @@
+#!/bin/bash
+#
+# run.sh: what `make staleness` runs: how stale is a cache under each strategy?
+#
+#	SESSIONS="1 10 100 200"	sessions side by side
+#	SECONDS_EACH=10			of each run
+#	ROUNDS=1				of all runs, interleaved
+#	STRATEGIES="0 1 ... 7"	numbers in staleness.c
+#
+# Table on the terminal; CSV and picture in bench/results, or in $RESULTS.
+
+set -u
+. "$(dirname "$0")/../../test/lib/private.sh"
+
+results=${RESULTS:-$SOURCE/bench/results}
+mkdir -p "$results" || exit 1
+bash "$SOURCE/test/lib/packages.sh" build || exit 1
+PG_CONFIG=$(find_pg_config) || fail "no PostgreSQL with its headers found"
+private_folder
+private_tree
+private_build
+as_owner bash "$PRIVATE/src/bench/staleness/rounds.sh" "${SESSIONS:-1 10 100}" \
+	"${SECONDS_EACH:-5}" "${ROUNDS:-1}" "${STRATEGIES:-0 1 2 3 4 5 6 7}" &
+wait $!
+status=$?
+cp "$PRIVATE"/tmp/staleness.csv "$PRIVATE"/tmp/staleness.svg "$results"/ 2>/dev/null &&
+	echo "raw data and picture: $results"
+exit $status

@@ -1,0 +1,153 @@
+--
+-- DDL that would break a rule
+--
+SET client_encoding = 'UTF8';
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS pg_uncache;
+RESET client_min_messages;
+
+CREATE SCHEMA ddl_test;
+SET search_path = ddl_test, public;
+
+CREATE FUNCTION keys_of(statement text) RETURNS text[] LANGUAGE plpgsql AS $$
+DECLARE
+	result text[];
+BEGIN
+	EXECUTE statement;
+	SELECT coalesce(array_agg(key ORDER BY key COLLATE "C"), '{}')
+		FROM uncache.transaction_keys() INTO result;
+	RAISE SQLSTATE 'UC000';
+EXCEPTION WHEN SQLSTATE 'UC000' THEN
+	RETURN result;
+END $$;
+CREATE FUNCTION code_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE statement;
+	RETURN 'done';
+EXCEPTION WHEN OTHERS THEN
+	RETURN SQLSTATE;
+END $$;
+
+CREATE TYPE mood AS ENUM ('sad', 'ok');
+CREATE FUNCTION slug(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT lower($1)';
+CREATE TABLE users (id int, email text, name text, other text, feels mood, note varchar(5));
+INSERT INTO users VALUES (1, 'a@b', 'Ann', 'x', 'ok', 'n');
+SELECT uncache.attach_columns('users', '{other}', 'user:{id}', 'mail:{lower(email)}', 'slug:{ddl_test.slug(name)}', 'mood:{feels}');
+
+-- Columns
+ALTER TABLE users DROP COLUMN email;
+ALTER TABLE users DROP COLUMN other;
+ALTER TABLE users RENAME email TO mail;
+ALTER TABLE users RENAME other TO another;
+ALTER TABLE users ALTER id TYPE bigint;
+ALTER TABLE users ALTER note TYPE varchar(10), ALTER email TYPE varchar;
+SELECT code_of('ALTER TABLE ddl_test.users DROP COLUMN email'),
+	code_of('ALTER TABLE ddl_test.users RENAME email TO mail'),
+	code_of('ALTER TABLE ddl_test.users ALTER id TYPE bigint'),
+	code_of('DROP FUNCTION ddl_test.slug(text)');
+
+-- Functions, types, schemas
+DROP FUNCTION slug(text);
+ALTER FUNCTION slug(text) RENAME TO slugify;
+ALTER FUNCTION slug(text) SET SCHEMA public;
+ALTER FUNCTION slug(text) VOLATILE;
+CREATE OR REPLACE FUNCTION slug(text) RETURNS text LANGUAGE sql VOLATILE AS 'SELECT lower($1)';
+ALTER SCHEMA ddl_test RENAME TO other_name;
+DROP TYPE mood;
+
+-- What breaks nothing goes on
+ALTER TABLE users ADD COLUMN extra int, ALTER name SET NOT NULL;
+ALTER TABLE users RENAME note TO remark;
+ALTER TABLE users RENAME TO people;
+ALTER TABLE people RENAME TO users;
+CREATE OR REPLACE FUNCTION slug(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT upper($1)';
+CREATE FUNCTION unrelated() RETURNS int LANGUAGE sql AS 'SELECT 1';
+DROP FUNCTION unrelated();
+SELECT keys_of($$INSERT INTO users (id, name) VALUES (2, 'Bob')$$);
+SELECT trigger, problem FROM uncache.rules WHERE relation = 'users'::regclass ORDER BY 1;
+
+-- A rewrite changes rows that no trigger sees
+SELECT keys_of($$ALTER TABLE users ALTER remark TYPE text USING upper(remark)$$) AS rewritten,
+	keys_of($$ALTER TABLE users ALTER extra TYPE text$$) AS rewritten_too,
+	keys_of($$ALTER TABLE users ADD COLUMN stamp timestamptz DEFAULT clock_timestamp()$$) AS filled,
+	keys_of($$ALTER TABLE users ADD COLUMN plain int DEFAULT 1$$) AS not_rewritten,
+	keys_of($$ALTER TABLE users SET UNLOGGED$$) AS same_rows;
+
+-- CASCADE drops the rule, with a NOTICE
+BEGIN;
+ALTER TABLE users DROP COLUMN email CASCADE;
+SELECT count(*) FROM uncache.rules WHERE relation = 'users'::regclass;
+ROLLBACK;
+BEGIN;
+DROP FUNCTION slug(text) CASCADE;
+SELECT count(*) FROM uncache.rules WHERE relation = 'users'::regclass;
+ROLLBACK;
+BEGIN;
+DROP TYPE mood CASCADE;
+SELECT count(*) FROM uncache.rules WHERE relation = 'users'::regclass;
+ROLLBACK;
+SELECT count(*) FROM uncache.rules WHERE relation = 'users'::regclass;
+
+-- A disabled rule may break, but cannot be enabled again before it is whole
+ALTER TABLE users DISABLE TRIGGER USER;
+ALTER TABLE users DROP COLUMN email;
+ALTER TABLE users ENABLE TRIGGER USER;
+ALTER TABLE users ADD COLUMN email text;
+ALTER TABLE users ENABLE TRIGGER USER;
+SELECT trigger, enabled, problem FROM uncache.rules WHERE relation = 'users'::regclass ORDER BY 1;
+
+-- The way out
+BEGIN;
+SELECT uncache.detach('users');
+ALTER TABLE users RENAME email TO mail;
+SELECT uncache.attach('users', 'user:{id}', 'mail:{lower(mail)}');
+SELECT keys_of($$UPDATE users SET mail = 'Q'$$);
+ROLLBACK;
+
+-- A partition's own rule is guarded when the parent changes
+CREATE TABLE parted (id int, name text) PARTITION BY RANGE (id);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (1) TO (10);
+SELECT uncache.attach('parted_1', 'part:{name}');
+ALTER TABLE parted DROP COLUMN name;
+ALTER TABLE parted RENAME name TO label;
+ALTER TABLE parted ALTER name TYPE varchar;
+SELECT keys_of($$ALTER TABLE parted ADD COLUMN filled timestamptz DEFAULT clock_timestamp()$$);
+
+-- A table called by its own name in a template
+CREATE TABLE named (id int);
+SELECT uncache.attach('named', 'named:{named.id}');
+ALTER TABLE named RENAME TO renamed;
+
+-- DROP TABLE deletes nothing and says so
+DROP TABLE named;
+DROP TABLE users;
+
+-- CREATE SCHEMA with a rule in it
+CREATE SCHEMA with_rule
+	CREATE TABLE t (id int)
+	CREATE TRIGGER t AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('t:{nosuch}');
+CREATE SCHEMA with_rule
+	CREATE TABLE t (id int)
+	CREATE TRIGGER t AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('t:{id}');
+SELECT relation, trigger, templates FROM uncache.rules WHERE relation = 'with_rule.t'::regclass;
+DROP SCHEMA with_rule CASCADE;
+
+-- DROP OWNED and DROP EXTENSION leave no trace
+SET client_min_messages = warning;
+CREATE TABLE last (id int);
+SELECT uncache.attach('last', 'last:{id}');
+BEGIN;
+DROP EXTENSION pg_uncache;
+ROLLBACK;
+SET client_min_messages = error;
+BEGIN;
+DROP EXTENSION pg_uncache CASCADE;
+INSERT INTO last VALUES (1);
+DROP TABLE last;
+CREATE EXTENSION pg_uncache;
+SELECT count(*) FROM uncache.rules;
+ROLLBACK;
+SELECT count(*) FROM uncache.rules WHERE relation = 'last'::regclass;
+
+\set VERBOSITY terse
+DROP SCHEMA ddl_test CASCADE;

@@ -1,0 +1,25 @@
+--
+-- Keys leave in UTF-8 whatever the encodings of database and client are
+--
+CREATE DATABASE regress_uncache_latin1 TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C';
+\c regress_uncache_latin1
+SET client_encoding = 'UTF8';
+CREATE EXTENSION pg_uncache;
+CREATE TABLE city (name text);
+SELECT uncache.attach('city', 'Stadt-ä:{name}');
+SET client_encoding = 'LATIN1';
+INSERT INTO city VALUES (convert_from('\x4bf66c6e', 'LATIN1'));	-- Köln
+SET client_encoding = 'UTF8';
+TRUNCATE city;
+SELECT count(*) AS with_key FROM
+	(SELECT items FROM uncache.outbox_0 UNION ALL SELECT items FROM uncache.outbox_1
+	 UNION ALL SELECT items FROM uncache.outbox_2 UNION ALL SELECT items FROM uncache.outbox_3) o
+	WHERE position(convert_to('Stadt-ä:Köln', 'UTF8') IN items) > 0;
+SELECT count(*) AS with_pattern FROM
+	(SELECT items FROM uncache.outbox_0 UNION ALL SELECT items FROM uncache.outbox_1
+	 UNION ALL SELECT items FROM uncache.outbox_2 UNION ALL SELECT items FROM uncache.outbox_3) o
+	WHERE position(convert_to('Stadt-ä:{any}', 'UTF8') IN items) > 0;
+INSERT INTO city VALUES ('Köln');
+SELECT uncache.render('Stadt-ä:{name}', c) FROM city c;
+\c postgres
+DROP DATABASE regress_uncache_latin1 WITH (FORCE);

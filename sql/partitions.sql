@@ -1,0 +1,132 @@
+--
+-- Rules of partitioned tables
+--
+SET client_encoding = 'UTF8';
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS pg_uncache;
+RESET client_min_messages;
+
+CREATE SCHEMA partitions_test;
+SET search_path = partitions_test, public;
+
+CREATE FUNCTION keys_of(statement text) RETURNS text[] LANGUAGE plpgsql AS $$
+DECLARE
+	result text[];
+BEGIN
+	EXECUTE statement;
+	SELECT coalesce(array_agg(key ORDER BY key COLLATE "C"), '{}')
+		FROM uncache.transaction_keys() INTO result;
+	RAISE SQLSTATE 'UC000';
+EXCEPTION WHEN SQLSTATE 'UC000' THEN
+	RETURN result;
+END $$;
+CREATE VIEW triggers AS
+	SELECT tgrelid::regclass AS relation, tgname AS trigger, tgenabled AS enabled,
+		tgparentid <> 0 AS clone
+	FROM pg_trigger WHERE NOT tgisinternal AND tgname NOT LIKE 'outbox%' ORDER BY tgrelid::regclass::text COLLATE "C", tgname;
+
+CREATE TABLE ev (id int, region text, note text) PARTITION BY LIST (region);
+CREATE TABLE ev_eu PARTITION OF ev FOR VALUES IN ('eu');
+-- Other column numbers than the parent's
+CREATE TABLE ev_us (gone int, note text, region text, id int);
+ALTER TABLE ev_us DROP COLUMN gone;
+ALTER TABLE ev ATTACH PARTITION ev_us FOR VALUES IN ('us');
+INSERT INTO ev VALUES (1, 'eu'), (2, 'us');
+
+SELECT uncache.attach('ev', 'ev:{id}:{region}', 'part:{tableoid::regclass}:{ev.id}');
+-- Partitions that come later, on two levels
+CREATE TABLE ev_as PARTITION OF ev FOR VALUES IN ('as', 'au') PARTITION BY LIST (region);
+CREATE TABLE ev_as1 PARTITION OF ev_as FOR VALUES IN ('as');
+CREATE TABLE ev_au (LIKE ev);
+ALTER TABLE ev_as ATTACH PARTITION ev_au FOR VALUES IN ('au');
+CREATE SCHEMA more CREATE TABLE ev_af PARTITION OF partitions_test.ev FOR VALUES IN ('af');
+SELECT * FROM triggers;
+SELECT relation, trigger, events, templates, problem FROM uncache.rules;
+-- Adding one locks none of the others
+BEGIN;
+CREATE TABLE ev_tmp PARTITION OF ev FOR VALUES IN ('tmp');
+SELECT DISTINCT relation::regclass, mode FROM pg_locks WHERE pid = pg_backend_pid()
+	AND relation IN ('ev_eu'::regclass, 'ev_us'::regclass, 'ev_as1'::regclass);
+ROLLBACK;
+
+SELECT keys_of($$INSERT INTO ev VALUES (3, 'as')$$), keys_of($$INSERT INTO ev_au VALUES (4, 'au')$$);
+SELECT keys_of($$UPDATE ev SET note = 'x'$$), keys_of($$DELETE FROM ev_us$$);
+SELECT keys_of($$UPDATE ev SET region = 'us' WHERE id = 1$$) AS moved;
+SELECT keys_of($$TRUNCATE ev$$) AS all_, keys_of($$TRUNCATE ev_as1$$) AS leaf,
+	keys_of($$TRUNCATE ev_as$$) AS middle;
+SELECT keys_of($$SELECT uncache.invalidate_table('ev_us')$$) AS of_leaf;
+SELECT relation, trigger FROM uncache.transaction_keys();
+BEGIN;
+INSERT INTO ev_au VALUES (5, 'au');
+SELECT * FROM uncache.transaction_keys() ORDER BY key;
+ROLLBACK;
+
+-- Rows that come or go with a partition
+SELECT keys_of($$ALTER TABLE ev DETACH PARTITION ev_us$$);
+SELECT keys_of($$CREATE TABLE more.other (LIKE partitions_test.ev);
+	ALTER TABLE partitions_test.ev ATTACH PARTITION more.other FOR VALUES IN ('xx')$$);
+ALTER TABLE ev DETACH PARTITION ev_us;
+SELECT * FROM triggers WHERE relation = 'ev_us'::regclass;
+SELECT keys_of($$INSERT INTO ev_us (id, region) VALUES (1, 'us')$$);
+ALTER TABLE ev ATTACH PARTITION ev_us FOR VALUES IN ('us');
+SELECT * FROM triggers WHERE relation = 'ev_us'::regclass;
+
+-- The clones follow the parent's trigger
+ALTER TABLE ev DISABLE TRIGGER uncache_truncate;
+SELECT DISTINCT enabled FROM triggers WHERE trigger = 'uncache_truncate';
+SELECT relation, trigger, enabled, problem FROM uncache.rules ORDER BY 2;
+ALTER TABLE ev ENABLE ALWAYS TRIGGER uncache_truncate;
+SELECT DISTINCT enabled FROM triggers WHERE trigger = 'uncache_truncate';
+ALTER TRIGGER uncache_truncate ON ev RENAME TO other_name;
+SELECT trigger, count(*) FROM triggers GROUP BY 1 ORDER BY 1;
+ALTER TRIGGER other_name ON ev RENAME TO uncache_truncate;
+DROP TRIGGER uncache_truncate ON ev_us;
+SELECT uncache.attach('ev_us', 'own:{id}');
+SELECT uncache.detach('ev_us');
+SELECT uncache.attach('ev', 'ev:{id}');
+SELECT keys_of($$TRUNCATE ev_au$$);
+SELECT uncache.detach('ev');
+SELECT count(*) FROM triggers;
+
+-- Triggers made by hand
+CREATE TRIGGER by_hand AFTER TRUNCATE ON ev FOR EACH STATEMENT
+	WHEN (current_setting('application_name') <> 'quiet') EXECUTE FUNCTION uncache.invalidate('one:{id}');
+SELECT keys_of($$TRUNCATE ev_au$$), keys_of($$SET application_name = 'quiet'; TRUNCATE ev_au$$) AS quiet;
+CREATE OR REPLACE TRIGGER by_hand AFTER TRUNCATE ON ev FOR EACH STATEMENT EXECUTE FUNCTION uncache.invalidate('two:{id}');
+SELECT keys_of($$TRUNCATE ev_au$$);
+DROP TRIGGER by_hand ON ev;
+SELECT count(*) FROM triggers;
+CREATE TRIGGER only_update AFTER UPDATE ON ev FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('ev:{id}');
+SELECT trigger, problem FROM uncache.rules;
+DROP TRIGGER only_update ON ev;
+
+-- A partition's rule of its own
+SELECT uncache.attach('ev_eu', 'eu:{id}');
+SELECT keys_of($$UPDATE ev SET note = 'y'$$), keys_of($$TRUNCATE ev$$);
+SELECT keys_of($$SELECT uncache.invalidate_table('ev')$$);
+SELECT uncache.attach('ev', 'ev:{id}');
+SELECT uncache.detach('ev_eu');
+
+-- A partition on a remote server: its TRUNCATE is not ours
+CREATE FOREIGN DATA WRAPPER nothing;
+CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing;
+CREATE FOREIGN TABLE ev_far PARTITION OF ev FOR VALUES IN ('far') SERVER nowhere;
+SELECT uncache.attach('ev', 'ev:{id}');
+SELECT trigger, problem FROM uncache.rules ORDER BY 1;
+
+-- What an event trigger did not see
+ALTER EVENT TRIGGER uncache_ddl_end DISABLE;
+CREATE TABLE ev_new PARTITION OF ev FOR VALUES IN ('new');
+ALTER EVENT TRIGGER uncache_ddl_end ENABLE ALWAYS;
+SELECT trigger, problem FROM uncache.rules ORDER BY 1;
+SELECT uncache.attach('ev', 'ev:{id}');
+SELECT trigger, problem FROM uncache.rules ORDER BY 1;
+
+-- DROP TABLE says how to delete the keys
+DROP TABLE ev_new;
+DROP FOREIGN TABLE ev_far;
+DROP TABLE ev;
+\set VERBOSITY terse
+SET client_min_messages = warning;
+DROP FOREIGN DATA WRAPPER nothing CASCADE;
+DROP SCHEMA partitions_test, more CASCADE;

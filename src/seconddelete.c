@@ -1,0 +1,111 @@
+/*
+ * seconddelete.c
+ *	  Deleting delivered keys once more, uncache.second_delete_delay later.
+ *
+ * A reader that has read the old row before the commit, and stores it after the
+ * delete, leaves a stale value.  Who can't use fenced fills may bound how long it
+ * stays: by deleting again when such a reader should be through.  That is luck,
+ * not proof, and so this is kept simple: rows wait in memory, in the order in which
+ * they were delivered.  A worker that ends forgets them, but its successor sends
+ * again what the outbox still holds.  When too much waits, the oldest are deleted
+ * early, which is said in the log.
+ */
+#include "postgres.h"
+
+#include "lib/ilist.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "outbox.h"
+#include "seconddelete.h"
+#include "settings.h"
+
+/* Memory for rows that wait: some 200,000 transactions of one key. */
+#define MAX_BYTES		(32 * 1024 * 1024)
+
+/* The log hears of early ones once in this time. */
+#define TELL_MS			(60 * 1000)
+
+typedef struct Waiting
+{
+	dlist_node	node;
+	TimestampTz due;
+	DeliveryRow row;			/* row.items is a copy behind the struct */
+} Waiting;
+
+static MemoryContext context;
+static dlist_head queue = DLIST_STATIC_INIT(queue); /* by due, mostly */
+static size_t bytes = 0;
+static TimestampTz tell_again_at = 0;
+
+void
+seconddelete_init(void)
+{
+	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache second deletes",
+									ALLOCSET_DEFAULT_SIZES);
+}
+
+static void
+remember(const DeliveryRow *row, TimestampTz due)
+{
+	Waiting    *waiting = MemoryContextAlloc(context, sizeof(Waiting) + row->len);
+
+	waiting->due = due;
+	waiting->row = *row;
+	waiting->row.table = OUTBOX_NOWHERE;
+	waiting->row.waiter = -1;
+	waiting->row.again = true;
+	waiting->row.items = (char *) (waiting + 1);
+	memcpy(waiting + 1, row->items, row->len);
+	dlist_push_tail(&queue, &waiting->node);
+	bytes += sizeof(Waiting) + row->len;
+}
+
+void
+seconddelete_add(const DeliveryRow *row)
+{
+	if (setting_second_delete_delay == 0)
+		return;
+	remember(row, TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+											  setting_second_delete_delay));
+}
+
+void
+seconddelete_finished(const DeliveryRow *row, bool delivered)
+{
+	if (!delivered)
+		remember(row, GetCurrentTimestamp());
+}
+
+static void
+tell_early(TimestampTz now)
+{
+	if (now < tell_again_at)
+		return;
+	tell_again_at = TimestampTzPlusMilliseconds(now, TELL_MS);
+	ereport(LOG,
+			(errmsg("keys are deleted a second time before uncache.second_delete_delay is over"),
+			 errdetail("More of them wait than %d MB of memory can hold.",
+					   MAX_BYTES / (1024 * 1024))));
+}
+
+TimestampTz
+seconddelete_turn(TimestampTz now)
+{
+	while (!dlist_is_empty(&queue) && deliver_has_room(CLASS_BULK))
+	{
+		Waiting    *first = dlist_head_element(Waiting, node, &queue);
+
+		if (first->due > now)
+		{
+			if (bytes <= MAX_BYTES)
+				return first->due;
+			tell_early(now);
+		}
+		dlist_delete(&first->node);
+		bytes -= sizeof(Waiting) + first->row.len;
+		deliver_take(CLASS_BULK, &first->row);
+		pfree(first);
+	}
+	return DT_NOEND;
+}

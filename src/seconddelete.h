@@ -1,0 +1,23 @@
+/*
+ * seconddelete.h
+ *	  Deleting delivered keys once more, uncache.second_delete_delay later.
+ */
+#ifndef UNCACHE_SECONDDELETE_H
+#define UNCACHE_SECONDDELETE_H
+
+#include "postgres.h"
+
+#include "deliver.h"
+
+extern void seconddelete_init(void);
+
+/* A row was delivered: remember it, if the setting says so. */
+extern void seconddelete_add(const DeliveryRow *row);
+
+/* A second delivery has ended; one that was lost is tried again. */
+extern void seconddelete_finished(const DeliveryRow *row, bool delivered);
+
+/* Deliver what is due; returns when to come again, DT_NOEND when there is nothing. */
+extern TimestampTz seconddelete_turn(TimestampTz now);
+
+#endif							/* UNCACHE_SECONDDELETE_H */

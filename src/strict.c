@@ -1,0 +1,176 @@
+/*
+ * strict.c
+ *	  consistency = strict, in the committing backend.
+ *
+ * Before the commit the worker is asked, through the ring, to delete the keys'
+ * values and to note the transaction in their fence records as in doubt.  From
+ * then on no fenced fill succeeds whose snapshot has not seen the transaction
+ * committed, so no old value comes back in the moment between commit and
+ * delivery.  The answer is waited for with row locks held, which is the price.
+ *
+ * It is still before the commit: whatever goes wrong is an ERROR, and the
+ * transaction is rolled back.  The worker is then told to take the doubts out; if
+ * that is lost, it finds out by itself that the transaction has ended (doubt.c),
+ * and a doubt that nobody renews expires.
+ *
+ * Patterns are not fenced beforehand: for TRUNCATE and the like strict promises
+ * what read_your_writes does.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "item.h"
+#include "settings.h"
+#include "shmem.h"
+#include "strict.h"
+#include "waiters.h"
+
+/* How long to sleep before the ring is looked at again for room. */
+#define FULL_RING_MS	1
+
+/* Whose doubts the worker may have; NULL: nobody's. */
+static OutboxItems *in_doubt = NULL;
+static uint64 doubt_xid;
+
+pg_attribute_noreturn()
+static void
+raise_not_fenced(const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CONNECTION_FAILURE),
+			 errmsg("keys could not be fenced in Redis before the commit"),
+			 errdetail("%s The transaction is rolled back.", detail),
+			 errhint("Try again, or use another value of uncache.consistency.")));
+}
+
+static void
+check_possible(DatabaseSlot *slot, OutboxItems *items)
+{
+	if (setting_fence_ttl == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("uncache.consistency = strict needs the fence"),
+				 errhint("Set uncache.fence_ttl in postgresql.conf; five minutes are recommended.")));
+	if (slot == NULL || pg_atomic_read_u32(&slot->state) != SLOT_CONNECTED)
+		raise_not_fenced("Redis can't be reached.");
+	if (pg_atomic_read_u32(&slot->fence.state) != FENCE_ON)
+		raise_not_fenced("The fence is not on yet, or not possible; see uncache.stat.");
+	for (; items; items = items->next)
+	{
+		if (((uint8) items->bytes[0] & ~ITEM_HAS_RULE) == ITEM_FRAGMENT)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("a key is too long for uncache.consistency = strict"),
+					 errdetail("Keys of up to %d bytes can be fenced before the commit.",
+							   OUTBOX_ROW_ITEMS - ITEM_MAX_HEAD)));
+	}
+}
+
+static bool
+try_to_put(DatabaseSlot *slot, RingKind kind, const OutboxItems *items)
+{
+	RingEntry	entry = {0};
+	bool		done;
+
+	entry.kind = kind;
+	entry.xid = doubt_xid;
+	entry.waiter = kind == RING_DOUBT ? MyProcNumber : -1;
+
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	done = pg_atomic_read_u32(&slot->dboid) == MyDatabaseId &&
+		ring_put(&slot->ring, &entry, items->bytes, items->len);
+	LWLockRelease(slot->lock);
+	return done;
+}
+
+/* Sleep until the latch is set or the time is over; interrupts are served. */
+static void
+sleep_before_commit(long ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
+					 WaitEventExtensionNew("UncacheStrict"));
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+static void
+put_doubts(DatabaseSlot *slot, TimestampTz deadline)
+{
+	for (OutboxItems *items = in_doubt; items; items = items->next)
+	{
+		while (!try_to_put(slot, RING_DOUBT, items))
+		{
+			shmem_wake_worker(slot);
+			if (GetCurrentTimestamp() >= deadline)
+				raise_not_fenced("The ring (uncache.ring_size) has no room for its keys.");
+			sleep_before_commit(FULL_RING_MS);
+		}
+	}
+	shmem_wake_worker(slot);
+}
+
+static void
+wait_for_fences(WaitSlot *mine, TimestampTz deadline)
+{
+	for (;;)
+	{
+		WaitState	state = waiters_state(mine);
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+
+		if (state == WAIT_ANSWERED)
+			return;
+		if (state == WAIT_GIVEN_UP)
+			raise_not_fenced("Redis was lost, or has refused a key.");
+		if (left <= 0)
+			raise_not_fenced("Redis has not answered in time.");
+		sleep_before_commit(left);
+	}
+}
+
+void
+strict_fence(OutboxWritten *written)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+	WaitSlot   *mine = shmem_my_wait_slot();
+	int			timeout = setting_wait_timeout > 0 ? setting_wait_timeout : setting_command_timeout;
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
+	uint32		count = 0;
+
+	check_possible(slot, written->all_items);
+	in_doubt = written->all_items;
+	doubt_xid = U64FromFullTransactionId(written->xid);
+	for (OutboxItems *items = in_doubt; items; items = items->next)
+		count++;
+	if (count == 0)
+		return;
+
+	waiters_announce(mine, doubt_xid, count, true);
+	put_doubts(slot, deadline);
+	wait_for_fences(mine, deadline);
+	(void) waiters_leave(mine);
+}
+
+void
+strict_release(void)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+	WaitSlot   *mine = shmem_my_wait_slot();
+
+	if (in_doubt == NULL)
+		return;
+	(void) waiters_leave(mine);
+	/* One entry is enough: the worker knows the keys by the transaction. */
+	if (slot != NULL && try_to_put(slot, RING_RELEASE, in_doubt))
+		shmem_wake_worker(slot);
+	in_doubt = NULL;
+}
+
+void
+strict_forget(void)
+{
+	in_doubt = NULL;
+}

@@ -1,0 +1,23 @@
+/*
+ * strict.h
+ *	  consistency = strict, in the committing backend.
+ */
+#ifndef UNCACHE_STRICT_H
+#define UNCACHE_STRICT_H
+
+#include "outbox.h"
+
+/*
+ * Before the commit: have the keys of these rows deleted and fenced, with the
+ * transaction in doubt.  Raises an ERROR where Redis has not confirmed it in time,
+ * or can't.
+ */
+extern void strict_fence(OutboxWritten *written);
+
+/* The transaction was rolled back: have its doubts taken out.  Never raises. */
+extern void strict_release(void);
+
+/* The transaction has committed: what is delivered takes the doubts out. */
+extern void strict_forget(void);
+
+#endif							/* UNCACHE_STRICT_H */

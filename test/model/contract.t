@@ -1,0 +1,256 @@
+#!/usr/bin/perl
+#
+# What src/lua/uncache.lua promises beyond the model check: arguments and
+# errors, expiry, names in a Cluster, rights, maxmemory, and what Redis itself
+# does with the memory of a function library.
+
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::Bin;
+use Test::More;
+use Time::HiRes qw(sleep time);
+use PrivateRedis;
+
+open my $file, '<', "$FindBin::Bin/../../src/lua/uncache.lua" or die "uncache.lua: $!";
+my $library = do { local $/; <$file> };
+my $redis = PrivateRedis->start;
+my $TTL = 300000;
+
+sub fcall
+{
+	my ($name, $keys, @args) = @_;
+	return $redis->call('FCALL', "uncache_$name", scalar @$keys, @$keys, @args);
+}
+
+sub load_library
+{
+	return $redis->call('FUNCTION', 'LOAD', 'REPLACE', $library);
+}
+
+# A worker of incarnation i1 comes: it says who it is, and sets an epoch.
+my $epochs = 0;
+sub worker_comes
+{
+	fcall('status', [], 'sys', 1, 'i1');
+	return fcall('epoch', [], 'e' . ++$epochs, $_[0] || $TTL);
+}
+
+# A miss, then a fill from a fresh snapshot that sees everything below xmax.
+sub token { return fcall('get', [ $_[0] ])->[1] }
+
+sub fill
+{
+	my ($key, $xmax, $value, $token) = @_;
+	$token //= token($key) // '';
+	return fcall('set', [$key], "$token:i1:1:$xmax:$xmax:", 60000, $value // 'x');
+}
+
+sub wait_for
+{
+	my ($what) = @_;
+	my $deadline = time + 10;
+	while (time < $deadline) { return 1 if $what->(); sleep 0.02 }
+	return 0;
+}
+
+# ---- without worker, without epoch
+is(load_library(), 'uncache', 'the library loads');
+is_deeply(fcall('get', ['k']), [ undef, undef ], 'no epoch: a miss without token');
+is($redis->call('EXISTS', 'uncache:{k}'), 0, '... and without a record');
+is(fcall('set', ['k'], 'e.1:1:i1:1:9:9:', 1000, 'x'), 0, '... and the fill is refused');
+like(fcall('invalidate', ['k'], $TTL, 'i1', 7), qr/^UNREGISTERED /, 'who delivers must have said who it is');
+is_deeply([ @{ fcall('status', [], 'sys', 1, 'i1') }[ 0 .. 2 ] ], [ 1, undef, 0 ], 'status: version, no epoch, no beat wanted');
+is(fcall('epoch', [], 'abc', $TTL), 'abc.1', 'an epoch is set');
+is(fcall('status', [], 'sys', 1, 'i1')->[1], 'abc.1', '... and seen');
+is(fcall('status', [], 'sys', 0, 'i0')->[1], undef, 'an incarnation of a lower timeline sees none');
+is(fcall('status', [], 'sys', 1, 'i1')->[1], 'abc.1', '... and disturbs nobody');
+is(fcall('epoch', [], '', $TTL), undef, 'an epoch is cleared');
+is_deeply(fcall('get', ['k']), [ undef, undef ], '... and no token is given');
+
+# ---- arguments
+worker_comes();
+for my $bad (
+	[ 'get', [] ], [ 'get', ['k'], 'x' ], [ 'get', [ 'k', 'l' ] ],
+	[ 'set', ['k'], '', 1000 ], [ 'set', ['k'], '', 0, 'x' ], [ 'set', ['k'], '', -1, 'x' ],
+	[ 'set', ['k'], '', '', 'x' ], [ 'set', ['k'], '', '1.5', 'x' ],
+	[ 'invalidate', ['k'], $TTL, 'i1' ], [ 'invalidate', ['k'], 0, 'i1', 5 ], [ 'invalidate', ['k'], $TTL, 'i1', 'x5' ],
+	[ 'release', ['k'], 'i1' ], [ 'status', [], 'sys' ], [ 'epoch', [], 'a b', $TTL ], [ 'epoch', [], 'ab', 0 ],
+	[ 'beat', [], 'announce', 'i1', 'x' ])
+{
+	like(fcall(@$bad), qr/^ERR wrong arguments/, "wrong arguments: $bad->[0] (@{$bad}[2 .. $#$bad])");
+}
+for my $bad ('', 'nonsense', 'abc.1:1', 'abc.1:1:i1:2:9:9:', 'abc.1:x:i1:1:9:9:')
+{
+	is(fcall('set', ['k'], $bad, 1000, 'x'), 0, "no such snapshot, refused without an error: '$bad'");
+}
+
+# ---- values
+is(fill('k', 10, "a\0\r\nb"), 1, 'a fill is stored');
+is_deeply(fcall('get', ['k']), ["a\0\r\nb"], '... any bytes');
+ok($redis->call('PTTL', 'k') > 50000, '... with its time to live');
+is(fill('empty', 10, ''), 1, 'an empty value is a value');
+is_deeply(fcall('get', ['empty']), [''], '... and a hit');
+$redis->call('LPUSH', 'list', 'x');
+like(fcall('get', ['list']), qr/^WRONGTYPE/, 'a key of another type answers as for GET');
+is(fcall('invalidate', [ 'k', 'none', 'list', 'k' ], $TTL, 'i1', 11, 11, 11, 12), '1010', 'values deleted, of any type, told one by one');
+is($redis->call('EXISTS', 'k', 'list'), 0, '... and gone');
+like($redis->call('GET', 'uncache:{k}'), qr/:i1:11,12:$/, 'a key twice in one call adds both xids');
+is($redis->call('EXISTS', 'uncache:{none}'), 0, 'an invalidation makes no record');
+
+# ---- beyond 53 bits
+my $token = token('big');
+fcall('invalidate', ['big'], $TTL, 'i1', '9007199254740993');
+is(fcall('set', ['big'], "$token:i1:1:9007199254740992:9007199254740993:", 1000, 'x'), 0, 'xid 2^53 + 1 is not below 2^53 + 1');
+is(fcall('set', ['big'], "$token:i1:1:9007199254740994:9007199254740994:", 1000, 'x'), 1, '... and is below 2^53 + 2');
+fcall('invalidate', ['big'], $TTL, 'i1', '18446744073709551614');
+is(fill('big', '18446744073709551614'), 0, 'the largest xids');
+is(fill('big', '18446744073709551615'), 1, '... compare as well');
+
+# ---- the set is bounded
+$token = token('full');
+fcall('invalidate', ['full'], $TTL, 'i1', 100 + $_) for 1 .. 16;
+is(token('full'), $token, 'sixteen writers fit into a record');
+fcall('invalidate', ['full'], $TTL, 'i1', 116);
+is(token('full'), $token, '... one of them twice');
+fcall('invalidate', ['full'], $TTL, 'i1', 117);
+isnt(token('full'), $token, 'the seventeenth makes a new one');
+like($redis->call('GET', 'uncache:{full}'), qr/:i1:117:$/, '... with its xid alone');
+is(fill('full', 200, 'x', $token), 0, '... and the old token is void');
+
+# ---- expiry
+my $rec = 'uncache:{ttl}';
+$token = token('ttl');
+$redis->call('PEXPIRE', $rec, 5000);
+token('ttl');
+fill('ttl', 300, 'x', $token);
+ok($redis->call('PTTL', $rec) <= 5000, 'neither get nor set prolongs a record');
+fcall('invalidate', ['ttl'], $TTL, 'i1', 300);
+ok($redis->call('PTTL', $rec) > 290000, 'an invalidation does');
+worker_comes(200);
+token('short');
+ok(wait_for(sub { !$redis->call('EXISTS', 'uncache:{short}') }), 'a record expires fence_ttl after its birth');
+worker_comes();
+
+# ---- doubts
+$token = token('strict');
+is(fcall('invalidate', ['strict'], 400, 'i1', '?400'), '0', 'a doubt');
+is(fill('strict', 400, 'x', $token), 0, '... refuses who has not seen it');
+is(fcall('release', [ 'strict', 'strict', 'a}b' ], 'i1', 400, 400, 400), 1, '... is taken out once');
+is(fill('strict', 400, 'x', $token), 1, '... and no longer refuses');
+fcall('invalidate', ['strict'], $TTL, 'i1', '?401');
+fcall('invalidate', ['strict'], $TTL, 'i1', '401');
+like($redis->call('GET', 'uncache:{strict}'), qr/:i1:401:$/, 'a delivered doubt is an ordinary xid');
+fcall('invalidate', ['strict'], $TTL, 'i1', '?401');
+like($redis->call('GET', 'uncache:{strict}'), qr/:i1:401:$/, '... and never in doubt again');
+is($redis->call('EXISTS', 'uncache:{unread}'), 0, 'no record yet');
+fcall('invalidate', ['unread'], $TTL, 'i1', '?402');
+is(fill('unread', 402), 0, 'a doubt makes a record');
+fcall('invalidate', ['unread'], 100, 'i1', '?403');
+fcall('invalidate', ['unread'], $TTL, 'i1', '402');
+ok(wait_for(sub { fill('unread', 403) == 1 }), 'a doubt that nobody renews expires, however long its record lives');
+
+# ---- names in a Cluster
+for my $key ('k', 'user:42', '{a}b', 'a{b}c', 'a{b', 'a{b{c', '{{a}', '{a}{b}', 'a{b}}', "\xc3\xa9", '{ }')
+{
+	$redis->call('FLUSHALL');
+	ok(token($key), "fenced: $key");
+	my ($name) = @{ $redis->call('KEYS', '*') };
+	is(crc_slot($name), crc_slot($key), "... by a record in its slot: $name");
+}
+for my $key ('', 'a}b', 'a{}b', '}{', 'a}{')
+{
+	is_deeply(fcall('get', [$key]), [ undef, undef ], "not fenced: '$key'");
+	is(fcall('invalidate', [$key], $TTL, 'i1', '?5'), '0', '... yet invalidated');
+}
+$redis->call('FLUSHALL');
+token('{x}');
+token('x');
+is($redis->call('DBSIZE'), 2, 'x and {x} have records of their own');
+
+# CRC16 of the hash tag, as the Cluster specification has it
+sub crc_slot
+{
+	my ($key) = @_;
+	my $crc = 0;
+	$key = $1 if $key =~ /^[^{]*\{([^}]+)\}/s;
+	for my $byte (unpack 'C*', $key)
+	{
+		$crc ^= $byte << 8;
+		$crc = ($crc & 0x8000 ? $crc << 1 ^ 0x1021 : $crc << 1) & 0xffff for 1 .. 8;
+	}
+	return $crc % 16384;
+}
+
+# ---- something else under the record's name
+$redis->call('LPUSH', 'uncache:{foreign}', 'x');
+is_deeply(fcall('get', ['foreign']), [ undef, undef ], 'a list where the record should be: no token');
+like(fcall('status', [], 'sys', 1, 'i1')->[6], qr/^WRONGTYPE/, '... which status tells');
+is(fcall('invalidate', ['foreign'], $TTL, 'i1', 5), '0', '... and no trouble for the worker');
+is($redis->call('TYPE', 'uncache:{foreign}'), 'list', '... and left alone');
+
+# ---- rights
+$redis->call('ACL', 'SETUSER', 'reader', 'on', '>pw', '~k*', '~uncache:*', '-@all',
+	qw(+fcall +get +set +time));
+$redis->call('ACL', 'SETUSER', 'narrow', 'on', '>pw', '~k*', '-@all', qw(+fcall +get +set));
+my $reader = bless { %$redis, owner => 0 }, 'PrivateRedis';
+$reader->connect;
+$reader->call('AUTH', 'reader', 'pw');
+fcall('invalidate', ['k1'], $TTL, 'i1', '?1');
+my $got = $reader->call('FCALL', 'uncache_get', 1, 'k1');
+is($reader->call('FCALL', 'uncache_set', 1, 'k1', "$got->[1]:i1:1:9:9:", 1000, 'x'), 1, 'fcall, get, set and time are all a reader needs');
+like($reader->call('DEL', 'k1'), qr/^NOPERM/, '... it has no others');
+$reader->call('AUTH', 'narrow', 'pw');
+is_deeply($reader->call('FCALL', 'uncache_get', 1, 'k1'), ['x'], 'without a right on the records: hits');
+is_deeply($reader->call('FCALL', 'uncache_get', 1, 'k2'), [ undef, undef ], '... and misses, without an error');
+
+# ---- maxmemory
+fill('kept', 10);
+token('gone');
+$redis->call('CONFIG', 'SET', 'maxmemory', 1);
+like($redis->call('SET', 'x', 1), qr/^OOM/, 'at maxmemory nothing can be stored');
+like(fcall('set', ['gone'], 'x', 1000, 'x'), qr/^OOM/, '... neither by a fill');
+is_deeply(fcall('get', ['kept']), ['x'], '... but hits are served');
+is(fcall('invalidate', ['kept'], $TTL, 'i1', 50), '1', '... and deletes are done');
+like($redis->call('GET', 'uncache:{kept}'), qr/:i1:50:$/, '... and remembered');
+$redis->call('CONFIG', 'SET', 'maxmemory', 0);
+
+# ---- what Redis does with the library's memory
+sub epoch_seen { my $t = token('probe'); return defined $t }
+worker_comes();
+$redis->call('FLUSHALL');
+ok(epoch_seen(), 'the locals survive FLUSHALL');
+load_library();
+ok(!epoch_seen(), '... are empty after FUNCTION LOAD REPLACE');
+worker_comes();
+$redis->call('FUNCTION', 'FLUSH');
+like(fcall('get', ['k']), qr/^ERR Function not found/, 'FUNCTION FLUSH: function not found');
+load_library();
+ok(!epoch_seen(), '... and no epoch after it is loaded again');
+worker_comes();
+$redis->call('SAVE');
+$redis->stop(1);
+$redis->boot;
+ok(!epoch_seen(), 'after a restart the library is there, its locals are empty');
+
+# a replica that is promoted, the old master that becomes its replica and is
+# promoted again: the first has no epoch; the second may still have its own
+worker_comes();
+my $other = PrivateRedis->start('replicaof' => 'no one');
+my $port = 20000 + $$ % 20000;
+$redis->call('CONFIG', 'SET', 'port', $port);
+$other->call('CONFIG', 'SET', 'port', $port + 1);
+$other->call('REPLICAOF', '127.0.0.1', $port);
+ok(wait_for(sub { $other->call('INFO', 'replication') =~ /master_link_status:up/ }), 'a replica');
+like($other->call('FCALL', 'uncache_get', 1, 'k'), qr/^READONLY/, 'a replica answers READONLY');
+like($other->call('FCALL', 'uncache_status', 0, 'sys', 1, 'i1'), qr/^READONLY/, '... also to a worker');
+token('replicated');
+ok(wait_for(sub { $other->call('EXISTS', 'uncache:{replicated}') }), 'records are replicated');
+$other->call('REPLICAOF', 'NO', 'ONE');
+is_deeply($other->call('FCALL', 'uncache_get', 1, 'k'), [ undef, undef ], 'a promoted replica has no epoch');
+$redis->call('REPLICAOF', '127.0.0.1', $port + 1);
+ok(wait_for(sub { $redis->call('INFO', 'replication') =~ /master_link_status:up/ }), 'the old master follows');
+$redis->call('REPLICAOF', 'NO', 'ONE');
+note 'an old master promoted again ' . (epoch_seen() ? 'still has its epoch' : 'has no epoch');
+
+done_testing;

@@ -1,0 +1,261 @@
+#!/usr/bin/perl
+#
+# Model check of the fence: every interleaving of small cases, driven against
+# src/lua/uncache.lua in a redis-server of its own.
+#
+#	prove test/model/fence.t                       under two minutes
+#	UNCACHE_MODEL=long prove -v test/model/fence.t  bigger cases, by hand
+#	UNCACHE_MODEL_ONLY=beat ...                    only what has this in its name
+#
+# First the shipped library: no state of any case may be stale, and from every
+# quiet end the key must become cacheable again, for a standby too.  Then each
+# rule is taken out in turn, by editing the text of the library or the behaviour
+# of the model's worker: now a stale schedule must be found.  It is printed, and
+# happens again when played through plain FCALLs.
+
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::Bin;
+use Test::More;
+use Time::HiRes qw(time);
+use PrivateRedis;
+use FenceModel;
+use FenceSearch;
+
+my $long = ($ENV{UNCACHE_MODEL} || '') eq 'long';
+my $only = $ENV{UNCACHE_MODEL_ONLY} || '';
+
+sub slurp
+{
+	my ($name) = @_;
+	open my $file, '<', "$FindBin::Bin/$name" or die "$name: $!";
+	local $/;
+	return scalar <$file>;
+}
+
+# Edit the library: pairs of text and its replacement, each found exactly once.
+sub edited
+{
+	my ($text, @edits) = @_;
+	while (my ($from, $to) = splice @edits, 0, 2)
+	{
+		my @found = $text =~ /\Q$from\E/g;
+		die 'found ' . @found . " times in uncache.lua: $from" if @found != 1;
+		$text =~ s/\Q$from\E/$to/;
+	}
+	return $text;
+}
+
+# Deadlines of doubts would make every state a new one; a set of 16 xids is
+# never full in a small world.
+my $hook = slurp('hook.lua');
+my $library = edited(slurp('../../src/lua/uncache.lua'),
+	"	local time = redis.call('TIME')\n	return time[1] * 1000 + math.floor(time[2] / 1000)",
+	'	return 0');
+my @small_set = ('local MAX_XIDS = 16', 'local MAX_XIDS = 1');
+
+my %case = (
+	'late fills' => {
+		writers => [qw(plain plain)], readers => [qw(fresh late)], dups => 1, lose => 1, evict => 1 },
+	'three writers, a full set' => {
+		edits => \@small_set,
+		writers => [qw(plain plain plain)], readers => ['fresh:2'], dups => 1 },
+	'old snapshots and a beat' => {
+		writers => ['plain'], readers => [qw(old standby:2)], beats => 1, lose => 1 },
+	'beats that arrive late or again' => {
+		writers => ['plain'], readers => [qw(old standby)], beats => 1, lostbeats => 1, dupbeats => 1 },
+	'a pattern' => {
+		writers => [qw(plain pattern)], readers => [qw(fresh)], lateepoch => 1, lose => 1 },
+	'a pattern and old snapshots' => {
+		writers => ['pattern'], readers => [qw(fresh old)], lateepoch => 1, beats => 1 },
+	'Redis that forgets' => {
+		writers => ['plain'], readers => [qw(fresh fresh)], restart => 1, reload => 1 },
+	'Redis that forgets, and old snapshots' => {
+		writers => ['plain'], readers => ['old'], beats => 1, restart => 1 },
+	'strict, a full set' => {
+		edits => \@small_set,
+		writers => [qw(strict plain plain)], readers => ['fresh'] },
+	'a slot that moves' => {
+		writers => [qw(plain plain)], readers => ['fresh:2'], moved => 1 },
+	'strict' => {
+		edits => \@small_set,
+		writers => [qw(strict plain)], readers => ['fresh:2'], epochs => 1, latedoubts => 1 },
+	'a standby is promoted' => {
+		writers => [ 'plain', 'plain@B' ], readers => [qw(fresh replaced)],
+		promote => 1, oldworker => 1 },
+	'a standby is promoted, Redis forgets' => {
+		writers => [ 'plain', 'plain@B' ], readers => [qw(fresh replaced)], promote => 1, reload => 1 },
+	'a commit lost in a crash' => {
+		writers => [ 'plain', 'plain@B' ], readers => [qw(fresh old)], crash => 1, lose => 1,
+		xids => { w1 => '9', w2 => '9' } },
+);
+
+my %long_case = (
+	'long: patterns' => {
+		writers => [qw(plain pattern)], readers => [qw(fresh old)], epochs => 1, lateepoch => 1, beats => 1 },
+	'long: everything at once' => {
+		writers => [qw(plain pattern)], readers => [qw(fresh old standby:2)], beats => 1, dups => 1,
+		evict => 1, lose => 1, restart => 1 },
+	'long: three writers, three readers' => {
+		edits => \@small_set,
+		writers => [qw(plain plain plain)], readers => [qw(fresh old standby:2)], dups => 1, beats => 1 },
+	'long: two strict writers' => {
+		writers => [qw(strict strict plain)], readers => [qw(fresh fresh old)], latedoubts => 1, lose => 1, epochs => 1 },
+	'long: forgetting' => {
+		writers => [qw(plain plain)], readers => [qw(fresh fresh old)], restart => 1, reload => 1, dups => 1 },
+);
+
+# ---- what is left out, how, and the case that must find it out
+my @mutations = (
+	[ 'delete the value', 'late fills', "existed[i] = redis.call('UNLINK', key)", 'existed[i] = 0' ],
+	[ 'add the xid to the record', 'late fills', 'record.incarnation, record.xids = incarnation, with(record.xids, xid)', '' ],
+	[ 'every xid must be visible', 'late fills', 'if not visible(snapshot, record.incarnation, xid) then return false end', '' ],
+	[ 'xids at or above xmax are not visible', 'late fills', '(before(xid, snapshot.xmax) and not has(snapshot.xip, xid))', 'not has(snapshot.xip, xid)' ],
+	[ 'xids in progress are not visible', 'late fills', ' and not has(snapshot.xip, xid)', '' ],
+	[ 'xids compare by length first', 'three writers, a full set', '#a < #b or (#a == #b and a < b)', 'a < b' ],
+	[ 'the generation must be the record\'s', 'late fills', 'record.counter == s.counter', 'true' ],
+	[ 'no generation is used twice', 'late fills', 'memory.counter = memory.counter + 1', '' ],
+	[ 'a full set makes a new record', 'three writers, a full set', 'commas + 1 >= MAX_XIDS', 'false', 'with(record.xids, xid)', 'xid' ],
+	[ 'only fresh snapshots do without a beat', 'old snapshots and a beat', "snapshot.fresh == '1'", 'true' ],
+	[ 'the beat is of after the birth', 'old snapshots and a beat', 'math.max(record.beats + 1, memory.announced - MAX_BEATS + 1)', '1' ],
+	[ 'the beat must be visible', 'old snapshots and a beat', 'return visible(snapshot, beat.incarnation, beat.xid)', 'return true' ],
+	[ 'the beat must be confirmed', 'beats that arrive late or again', 'beat.confirmed and ', '' ],
+	[ 'a beat is announced once', 'beats that arrive late or again', 'server and before(server.beat, xid)', 'server', "beat.confirmed = true\n\t\t\treturn 1", 'beat.confirmed = true' ],
+	[ 'a beat commits after it is announced', 'old snapshots and a beat', { early_commit => 1 } ],
+	[ 'the snapshot is not younger than the read', 'late fills', { readers => [qw(early)] } ],
+	[ 'a pattern sets an epoch', 'a pattern', { no_pattern_epoch => 1 } ],
+	[ 'the token is of the node\'s epoch', 'a pattern', 's.epoch ~= memory.epoch', 'false', ],
+	[ 'the record is of the node\'s epoch', 'a slot that moves', 'record.epoch == s.epoch and ', '' ],
+	[ 'no epoch comes twice', 'a pattern', "args[1] .. '.' .. memory.epochs", 'args[1]' ],
+	[ 'the epoch is not in the data', 'Redis that forgets', { locals_in_image => 1 } ],
+	[ 'doubts must be visible', 'strict', "if not visible(snapshot, incarnation, xid) then return false end\n\tend\n\treturn true", "end return true" ],
+	[ 'a doubt makes a record', 'strict', "if doubt == '' and not record then", 'if not record then' ],
+	[ 'values go before a strict commit', 'strict', "existed[i] = redis.call('UNLINK', key)",
+		"existed[i] = string.byte(entry) == 63 and 0 or redis.call('UNLINK', key)" ],
+	[ 'a full set keeps the doubts', 'strict, a full set', 'new_record(record.doubts)', "new_record('')" ],
+	[ 'a new epoch keeps the doubts', 'strict', "new_record(record and record.doubts or '')", "new_record('')" ],
+	[ 'xids are of the snapshot\'s incarnation', 'a commit lost in a crash', "incarnation == snapshot.incarnation\n\t\tand ", '', 'if not (server and server.live) then return false end', '', 's.epoch ~= memory.epoch', 'false', 'record.epoch == s.epoch', 'true' ],
+	[ 'a replaced primary is not live', 'a standby is promoted', 'if not (server and server.live) then return false end', '' ],
+	[ 'a lower timeline is not live', 'a standby is promoted', 'timeline >= server.timeline', 'true' ],
+	[ 'who delivers has said who it is', 'a standby is promoted', 'if not memory.incarnations[incarnation] then', 'if false then' ],
+);
+
+# left out, these do not let anything stale in, but keys stay uncacheable
+my @liveness_mutations = (
+	[ 'a miss makes a record of this epoch', 'Redis that forgets', 'record and record.epoch == memory.epoch', 'record' ],
+	[ 'a refused fill asks for a beat', 'old snapshots and a beat', 'counts.wanted = 1', '' ],
+	[ 'an unconfirmed beat is not waited for', 'beats that arrive late or again', 'if beat.confirmed and beat', 'if beat', 'return visible(snapshot, beat.incarnation, beat.xid)', 'return beat.confirmed and visible(snapshot, beat.incarnation, beat.xid) or false' ],
+);
+
+# ---- liveness
+
+# One reader; returns what uncache_set did, and whether that asked for a beat.
+sub fill_by
+{
+	my ($case, $s, $step, $fresh) = @_;
+	my ($answer) = $step->('uncache_get');
+	my $token = $answer =~ /^~,([^~]+)/ ? $1 : '';
+	my $n = scalar FenceModel::history($s);
+	my ($text, $value) = FenceModel::snapshot($case, $s, $n, $s->{t}, $fresh);
+	return $step->('uncache_set', "$token:$text", 1000, $value);
+}
+
+# Returns what is wrong with a quiet end, or ''.
+sub stuck
+{
+	my ($model, $case, $end) = @_;
+	my $s = { %$end, v => '' };
+	my $step = sub {
+		my @command = @{ FenceSearch::step_command($s, @_) };
+		return FenceSearch::step_answer($s, $model->{redis}->call(@command));
+	};
+
+	return 'there is no epoch' if !FenceModel::has_epoch($s);
+	my ($stored) = fill_by($case, $s, $step, 1);
+	return 'a fresh reader is refused' if !$stored;
+
+	# an older snapshot may be refused once, if that brings a beat
+	$s->{v} = '';
+	($stored, my $wanted) = fill_by($case, $s, $step, 0);
+	return '' if $stored;
+	return 'a standby is refused, and no beat wanted' if !$wanted;
+	my @beat = ($s->{t}, FenceModel::xid($case, 'b3'));
+	$s->{b3} = 0;
+	$step->('uncache_beat', 'announce', @beat);
+	FenceModel::add_history($s, 'b3');
+	$step->('uncache_beat', 'confirm', @beat);
+	($stored) = fill_by($case, $s, $step, 0);
+	return $stored ? '' : 'a standby is refused, one beat later';
+}
+
+# ---- run
+
+my $redis = PrivateRedis->start;
+diag 'redis-server ' . ($redis->call('INFO', 'server') =~ /redis_version:(\S+)/)[0];
+my %all = $long ? (%case, %long_case) : %case;
+
+for my $name (grep { index($_, $only) >= 0 } sort keys %all)
+{
+	my $case = $all{$name};
+	my $model = FenceSearch->new($redis, edited($library, @{ $case->{edits} || [] }));
+	my $begin = time;
+	my $found = $model->search($hook, $case);
+	my @schedule = @{ $found->{path} || [] };
+
+	ok(!$found->{stale}, "$name: nothing stale")
+	  or diag join "\n", $found->{stale}, map { "  $_" } @schedule;
+	my @ends = values %{ $found->{ends} };
+	my @stuck = grep { $_ ne '' } map { stuck($model, $case, $_) } @ends;
+	ok(@ends && !@stuck, "$name: cacheable again")
+	  or diag @ends . ' ends, stuck: ' . join ', ', @stuck;
+	diag sprintf '%s: %d states, %d moves, %d ends, %.1f s', $name, $found->{states}, $found->{moves},
+	  scalar @ends, time - $begin;
+}
+
+for my $mutation (grep { index($_->[0], $only) >= 0 } @mutations)
+{
+	my ($rule, $name, @edits) = @$mutation;
+	my %change = ref $edits[0] ? %{ shift @edits } : ();
+	my $case = { %{ $case{$name} }, %change };
+	my $model = FenceSearch->new($redis, edited($library, @{ $case->{edits} || [] }, @edits));
+	my $found = $model->search($hook, $case);
+	my @schedule = @{ $found->{path} || [] };
+
+	ok($found->{stale}, "without the rule \"$rule\" a stale schedule is found") or next;
+	note join "\n", "without \"$rule\":", (map { "    $_" } @schedule), "    => $found->{stale}";
+	next if $case->{locals_in_image};
+	is($model->replay($case, @schedule), $found->{stale}, '... and it happens with plain FCALLs');
+}
+
+for my $mutation (grep { index($_->[0], $only) >= 0 } @liveness_mutations)
+{
+	my ($rule, $name, @edits) = @$mutation;
+	my $case = $case{$name};
+	my $model = FenceSearch->new($redis, edited($library, @{ $case->{edits} || [] }, @edits));
+	my $found = $model->search($hook, $case);
+	my ($stuck) = grep { $_ ne '' } map { stuck($model, $case, $_) } values %{ $found->{ends} };
+
+	ok($stuck, "without the rule \"$rule\" a key stays uncacheable");
+	note "without \"$rule\": $stuck" if $stuck;
+}
+
+# The shipped text, unedited, through plain FCALLs alone.
+my $seed = srand($ENV{UNCACHE_MODEL_SEED} || time);
+my %wide = (
+	writers => [qw(plain strict pattern plain)], readers => [qw(fresh:3 late:2 old:2 standby:3)], beats => 2,
+	dups => 1, latedoubts => 1, evict => 1, lose => 1, restart => 1, reload => 1, epochs => 1, lateepoch => 1);
+my $walks = $only ne '' ? 0 : $long ? 5000 : 150;
+my (@bad, $steps);
+for (1 .. $walks)
+{
+	my ($stale, @path) = FenceSearch->new($redis, slurp('../../src/lua/uncache.lua'))->walk(\%wide);
+	$steps += @path;
+	push @bad, join "\n", @path, $stale if $stale;
+}
+if ($walks)
+{
+	is("@bad[0 .. ($#bad < 0 ? -1 : 0)]", '', "$walks random walks with plain FCALLs, $steps steps, seed $seed");
+}
+
+done_testing;
