@@ -242,8 +242,11 @@ sub kill_postmaster
 
 	kill $signal, $pid;
 	poll_until(sub { process_state($pid) eq '' || process_state($pid) eq 'Z' }) or die 'the postmaster does not die';
-	$node->_update_pid(0);
-	poll_until(sub { $node->start(fail_ok => 1) }) or die 'the server does not start';
+	# Its children may need a moment to end, and keep a new server from starting.
+	poll_until(sub {
+		$node->{_pid} = undef;
+		return $node->start(fail_ok => 1);
+	}) or die 'the server does not start';
 	return;
 }
 
