@@ -128,7 +128,10 @@ refuse_answer(const char *format,...)
 static const char *
 asked_host(void)
 {
-	return target->hosts[host].name;
+	static char text[MAX_HOST_BYTES + 8];
+
+	snprintf(text, sizeof(text), "%s:%d", target->hosts[host].name, target->hosts[host].port);
+	return text;
 }
 
 /* A decimal number and nothing else; -1 otherwise. */
