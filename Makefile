@@ -1,12 +1,15 @@
-# pg_uncache: an ordinary PGXS extension, plus `make demo` and `make test`.
+# pg_uncache: an ordinary PGXS extension, plus `make demo`, `make test` and
+# `make bench`.
 #
 #	make, make install, make clean		as with any extension (PG_CONFIG=...)
 #	make installcheck	regression tests in a running server that preloads
 #						pg_uncache (PGHOST, PGPORT and so on say which)
 #	make demo, make test	everything, in a temporary folder; nothing else needed
+#	make staleness		how stale a cache is under each strategy, as a table and SVG
 #	make test-matrix	make test on each major, in systems of their own (as root);
 #						make test-matrix-clean removes those
-#	make staleness		how stale a cache is under each strategy, as a table and SVG
+#	make bench	what a write costs, beside other ways; BENCH=--help shows options
+#	make chaos SECONDS=60 SEED=n	writers against an oracle while faults strike
 #	make -C test/unit check	tests of single files that need no server; in make test
 
 EXTENSION = pg_uncache
@@ -44,7 +47,7 @@ PG_CPPFLAGS += -DUNCACHE_FAULT_POINTS
 endif
 
 # hiredis 1.0 and later can speak TLS, in a library of its own; what that leaves to
-# be done needs OpenSSL's headers.  make HIREDIS_SSL=no builds without TLS.
+# be done needs OpenSSL's headers.  make HIREDIS_SSL=no builds without it.
 HIREDIS_SSL ?= $(shell pkg-config --exists hiredis_ssl openssl 2>/dev/null && echo yes)
 ifeq ($(HIREDIS_SSL),yes)
 PG_CPPFLAGS += -DHAVE_HIREDIS_SSL
@@ -57,20 +60,27 @@ EXTRA_CLEAN += src/uncache_lua.h
 .DEFAULT_GOAL = all
 
 # These install what they need, so they work where there is no PostgreSQL.
-ALONE = demo test test-matrix test-matrix-clean staleness
-.PHONY: $(ALONE)
+PRIVATE_GOALS = demo test chaos staleness bench test-matrix test-matrix-clean
+.PHONY: $(PRIVATE_GOALS)
 demo:
 	@bash $(TOP)demo/run.sh
 test:
 	@bash $(TOP)test/run.sh
+staleness:
+	@bash $(TOP)bench/staleness/run.sh
+
 test-matrix:
 	@bash $(TOP)test/matrix/run.sh
 test-matrix-clean:
 	@bash $(TOP)test/matrix/run.sh clean
-staleness:
-	@bash $(TOP)bench/staleness/run.sh
 
-ifneq ($(filter-out $(ALONE),$(or $(MAKECMDGOALS),all)),)
+bench:
+	@bash $(TOP)bench/run.sh $(BENCH)
+
+chaos:
+	@bash $(TOP)test/chaos/run.sh $(or $(SECONDS),60) $(SEED)
+
+ifneq ($(filter-out $(PRIVATE_GOALS),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(PGXS),)

@@ -21,12 +21,13 @@
 #include "postgres.h"
 
 #include "common/pg_prng.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "connection.h"
-#include "deliver.h"
+#include "linksettings.h"
+#include "sentinel.h"
 #include "settings.h"
+#include "trouble.h"
 
 #define RETRY_FIRST_MS		50
 #define RETRY_LAST_MS		1000
@@ -39,6 +40,9 @@
 
 /* Redis 6.2: what this program was tested with at the least. */
 #define OLDEST_VERSION		60200
+
+#define REDIS_SOCKET		0
+#define SENTINEL_SOCKET		1
 
 static DatabaseSlot *slot;
 static RedisTarget *target = NULL;
@@ -58,7 +62,9 @@ static TimestampTz down_since;
 static TimestampTz summary_at;
 static uint64 attempts;			/* since down_since */
 
-static char run_id[64] = "";	/* of the server of the last connection */
+/* Of the server of the last connection. */
+static char run_id[64] = "";
+static char history[64] = "";
 static bool new_server = false;
 
 static TimestampTz ping_at = 0;
@@ -69,7 +75,6 @@ static int	ping_argc = 1;
 static RedisAnswer ping_answer = NULL;
 
 static char endpoint[128];
-static char *opened_with = NULL;	/* the settings of the current link, or attempt */
 
 RedisLink *
 connection_link(void)
@@ -86,29 +91,41 @@ connection_is_new_server(void)
 uint64
 connection_generation(void)
 {
-	return generation;
+	return generation + sentinel_generation();
 }
 
 pgsocket
-connection_socket(void)
+connection_socket(int i)
 {
+	if (i == SENTINEL_SOCKET)
+		return sentinel_socket();
 	return current ? redis_socket(current) : PGINVALID_SOCKET;
 }
 
 uint32
-connection_wanted_events(void)
+connection_wanted_events(int i)
 {
+	if (i == SENTINEL_SOCKET)
+		return sentinel_wanted_events();
 	return current ? redis_wanted_events(current) : 0;
 }
 
 TimestampTz
 connection_deadline(void)
 {
+	TimestampTz deadline = sentinel_deadline();
+
 	if (!setting_delivery)
 		return DT_NOEND;
-	if (current == NULL)
-		return retry_at;
-	return Min(redis_deadline(current), was_ready && !ping_under_way ? ping_at : DT_NOEND);
+	if (current != NULL)
+	{
+		deadline = Min(deadline, redis_deadline(current));
+		if (was_ready && !ping_under_way)
+			deadline = Min(deadline, ping_at);
+	}
+	else if (sentinel_state() != SENTINEL_ASKING)
+		deadline = Min(deadline, retry_at);
+	return deadline;
 }
 
 static void
@@ -122,7 +139,9 @@ set_state(SlotState state)
 static void
 note_endpoint(void)
 {
-	if (target)
+	if (sentinel_master())
+		redisurl_public(sentinel_master(), endpoint, sizeof(endpoint));
+	else if (target)
 		redisurl_public(target, endpoint, sizeof(endpoint));
 	else
 		strlcpy(endpoint, "", sizeof(endpoint));
@@ -172,7 +191,7 @@ ping_answered(void *arg, const RedisReply *reply)
 		return;
 	/* To be refused PING is an answer, too, for a user with few rights. */
 	if (redis_reply_type(reply) == REDIS_ERROR && !redis_reply_is_error(reply, "NOPERM"))
-		deliver_set_trouble(reply);
+		trouble_note(reply);
 	else if (breaker != 0 &&
 			 !TimestampDifferenceExceeds(sent_at, GetCurrentTimestamp(),
 										 Max(breaker / 2, BREAKER_LEAST_MS)))
@@ -196,116 +215,6 @@ ping_if_due(TimestampTz now)
 		lens[i] = strlen(ping_argv[i]);
 	if (redis_send(current, ping_argc, ping_argv, lens, ping_answered, &sent_at))
 		ping_under_way = true;
-}
-
-/*
- * --------------------------------------------------------------------------
- * Opening
- * --------------------------------------------------------------------------
- */
-
-/* The settings that make a link what it is, in one text. */
-static char *
-describe_settings(void)
-{
-	return psprintf("%d\n%d\n%d\n%s\n%s\n%s\n%s\n%s\n%s", setting_delivery,
-					setting_connect_timeout, setting_command_timeout,
-					setting_redis_url, setting_redis_password_file,
-					setting_redis_tls_ca_file, setting_redis_tls_cert_file,
-					setting_redis_tls_key_file, setting_redis_tls_server_name);
-}
-
-static void
-note_settings(void)
-{
-	if (opened_with)
-		pfree(opened_with);
-	opened_with = MemoryContextStrdup(TopMemoryContext, describe_settings());
-}
-
-bool
-connection_is_outdated(void)
-{
-	return strcmp(opened_with, describe_settings()) != 0;
-}
-
-void
-connection_init(DatabaseSlot *my_slot)
-{
-	slot = my_slot;
-	note_settings();
-}
-
-static void
-open_link(void)
-{
-	const RedisOptions options = {
-		.connect_timeout = setting_connect_timeout,
-		.command_timeout = setting_command_timeout,
-		.password_file = setting_redis_password_file,
-		.client_name = "pg_uncache",
-		.tls_ca_file = setting_redis_tls_ca_file,
-		.tls_cert_file = setting_redis_tls_cert_file,
-		.tls_key_file = setting_redis_tls_key_file,
-		.tls_server_name = setting_redis_tls_server_name,
-	};
-	const char *problem;
-
-	generation++;
-	if (target == NULL)
-	{
-		target = redisurl_parse(setting_redis_url, &problem);
-		note_endpoint();
-	}
-	current = target ? redis_open(target, 0, &options) : NULL;
-}
-
-static void
-note_ready(void)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	const char *id = redis_run_id(current);
-
-	/* A server that does not tell its id is taken for a new one: that is safe. */
-	new_server = id[0] == '\0' || strcmp(id, run_id) != 0;
-	strlcpy(run_id, id, sizeof(run_id));
-
-	if (redis_version(current) != 0 && redis_version(current) < OLDEST_VERSION)
-		ereport(LOG,
-				(errmsg("Redis at %s is older than version 6.2, the oldest that pg_uncache supports",
-						endpoint)));
-	if (generation > 1)
-		pg_atomic_fetch_add_u64(&slot->stats.reconnects, 1);
-
-	was_ready = true;
-	proven = false;
-	ready_at = now;
-	batches_before = pg_atomic_read_u64(&slot->stats.batches);
-	ping_under_way = false;
-	ping_at = TimestampTzPlusMilliseconds(now, PING_MS);
-	/* Nobody shall wait for one that is likely to be lost at once. */
-	pg_atomic_write_u32(&slot->breaker, flaps ? Max(setting_wait_timeout, 1) : 0);
-	set_state(SLOT_CONNECTED);
-}
-
-/* Look whether the connection has proven itself. */
-static void
-prove_link(TimestampTz now)
-{
-	if (pg_atomic_read_u64(&slot->stats.batches) == batches_before &&
-		!TimestampDifferenceExceeds(ready_at, now, PING_MS))
-		return;
-
-	if (is_down)
-		ereport(LOG,
-				(errmsg("connected to Redis at %s again after %ld s",
-						endpoint, (long) ((now - down_since) / USECS_PER_SEC))));
-	if (flaps)
-		pg_atomic_write_u32(&slot->breaker, 0);
-	proven = true;
-	flaps = false;
-	is_down = false;
-	retry_ms = RETRY_FIRST_MS;
 }
 
 /*
@@ -347,7 +256,8 @@ close_link(void)
 	generation++;
 	if (closing)
 		redis_close(closing);
-	deliver_clear_trouble();
+	sentinel_forget();
+	trouble_clear();
 }
 
 static void
@@ -369,12 +279,113 @@ lose_link(const char *error)
 	retry_ms = Min(retry_ms * 2, RETRY_LAST_MS);
 }
 
+/*
+ * --------------------------------------------------------------------------
+ * Opening
+ * --------------------------------------------------------------------------
+ */
+
+void
+connection_init(DatabaseSlot *my_slot)
+{
+	slot = my_slot;
+	linksettings_note();
+}
+
+/* Returns whether it is known which server to connect to. */
+static bool
+find_server(void)
+{
+	SentinelState state = sentinel_state();
+	bool		moved;
+
+	if (state == SENTINEL_IDLE)
+	{
+		sentinel_ask();
+		state = sentinel_turn(0, &moved);
+	}
+	if (state == SENTINEL_FAILED)
+		lose_link(sentinel_error());
+	return state == SENTINEL_UNUSED || state == SENTINEL_KNOWN;
+}
+
+/* Returns whether there is a link now. */
+static bool
+open_link(void)
+{
+	RedisOptions options = linksettings_options();
+	const RedisTarget *server = sentinel_master() ? sentinel_master() : target;
+
+	generation++;
+	note_endpoint();
+	current = server ? redis_open(server, 0, &options) : NULL;
+	if (current == NULL)
+		lose_link(server ? "out of memory" : "uncache.redis_url can't be understood");
+	return current != NULL;
+}
+
+static void
+note_ready(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	const char *id = redis_run_id(current);
+
+	/* A server that does not tell its id is taken for a new one: that is safe. */
+	new_server = id[0] == '\0' || strcmp(id, run_id) != 0 ||
+		strcmp(redis_history(current), history) != 0;
+	strlcpy(run_id, id, sizeof(run_id));
+	strlcpy(history, redis_history(current), sizeof(history));
+
+	if (redis_version(current) != 0 && redis_version(current) < OLDEST_VERSION)
+		ereport(LOG,
+				(errmsg("Redis at %s is older than version 6.2, the oldest that pg_uncache supports",
+						endpoint)));
+	if (generation > 1)
+		pg_atomic_fetch_add_u64(&slot->stats.reconnects, 1);
+
+	was_ready = true;
+	proven = false;
+	ready_at = now;
+	batches_before = pg_atomic_read_u64(&slot->stats.batches);
+	ping_under_way = false;
+	ping_at = TimestampTzPlusMilliseconds(now, PING_MS);
+	/* Nobody shall wait for one that is likely to be lost at once. */
+	pg_atomic_write_u32(&slot->breaker, flaps ? Max(setting_wait_timeout, 1) : 0);
+	set_state(SLOT_CONNECTED);
+}
+
+/* Look whether the connection has proven itself. */
+static void
+prove_link(TimestampTz now)
+{
+	if (pg_atomic_read_u64(&slot->stats.batches) == batches_before &&
+		!TimestampDifferenceExceeds(ready_at, now, PING_MS))
+		return;
+
+	if (is_down)
+		ereport(LOG,
+				(errmsg("connected to Redis at %s again after %ld s",
+						endpoint, (long) ((now - down_since) / USECS_PER_SEC))));
+	if (flaps)
+		pg_atomic_write_u32(&slot->breaker, 0);
+	proven = true;
+	flaps = false;
+	is_down = false;
+	retry_ms = RETRY_FIRST_MS;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Turning
+ * --------------------------------------------------------------------------
+ */
+
 static ConnectionEvent
 turn_link(uint32 events)
 {
 	bool		before = was_ready;
 	RedisLinkState state = redis_turn(current, events);
-	const char *trouble = deliver_trouble();
+	const char *trouble = trouble_text();
 	TimestampTz now;
 
 	if (state == REDIS_FAILED || trouble)
@@ -396,45 +407,66 @@ turn_link(uint32 events)
 	return CONNECTION_SAME;
 }
 
-ConnectionEvent
-connection_turn(uint32 events)
+/* Sentinel has replaced the master. */
+static ConnectionEvent
+leave_server(void)
 {
+	bool		before = was_ready;
+
+	lose_link("Sentinel names another server as master");
+	return before ? CONNECTION_LOST : CONNECTION_SAME;
+}
+
+static void
+take_address(void)
+{
+	const char *problem;
+
+	target = redisurl_parse(setting_redis_url, &problem);
+	sentinel_use(target);
+	note_endpoint();
+}
+
+ConnectionEvent
+connection_turn(const uint32 *events)
+{
+	bool		moved;
+
 	if (!setting_delivery)
 	{
 		bool		before = was_ready;
 
 		set_state(SLOT_PAUSED);
 		close_link();
+		sentinel_use(target);	/* which closes their link, too */
 		is_down = false;
 		return before ? CONNECTION_LOST : CONNECTION_SAME;
 	}
 	if (pg_atomic_read_u32(&slot->state) == SLOT_PAUSED)
 		set_state(SLOT_CONNECTING);
 
-	if (current == NULL)
-	{
-		if (GetCurrentTimestamp() < retry_at)
-			return CONNECTION_SAME;
-		open_link();
-		if (current == NULL)
-		{
-			lose_link(target ? "out of memory" : "uncache.redis_url can't be understood");
-			return CONNECTION_SAME;
-		}
-	}
-	return turn_link(events);
+	if (target == NULL)
+		take_address();
+	sentinel_turn(events[SENTINEL_SOCKET], &moved);
+	if (moved && current != NULL)
+		return leave_server();
+	if (current == NULL &&
+		(GetCurrentTimestamp() < retry_at || !find_server() || !open_link()))
+		return CONNECTION_SAME;
+	return turn_link(events[REDIS_SOCKET]);
 }
 
 void
 connection_reset(void)
 {
+	sentinel_use(NULL);
 	if (target)
 		redisurl_free(target);
 	target = NULL;
 	retry_at = 0;
 	retry_ms = RETRY_FIRST_MS;
 	run_id[0] = '\0';
-	note_settings();
+	linksettings_note();
 	set_state(setting_delivery ? SLOT_CONNECTING : SLOT_PAUSED);
 	close_link();
 	is_down = false;

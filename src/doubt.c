@@ -22,11 +22,11 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "deliver.h"
 #include "doubt.h"
 #include "fence.h"
 #include "item.h"
 #include "waiters.h"
+#include "trouble.h"
 
 #define LOOK_MS			1000
 #define COMMAND_KEYS	128
@@ -110,8 +110,8 @@ answered(Doubt *doubt, const RedisReply *reply)
 	if (reply != NULL && redis_reply_type(reply) != REDIS_ERROR)
 		return;
 	doubt->failed = true;
-	if (reply != NULL && deliver_is_trouble(reply, &why))
-		deliver_set_trouble(reply);
+	if (reply != NULL && trouble_is(reply, &why))
+		trouble_note(reply);
 }
 
 static void

@@ -32,10 +32,10 @@
 #include "utils/timestamp.h"
 
 #include "connection.h"
-#include "deliver.h"
 #include "fence.h"
 #include "settings.h"
 #include "uncache_lua.h"
+#include "trouble.h"
 
 /* Of lua/uncache.lua; a node with older functions gets these. */
 #define LIBRARY_VERSION		1
@@ -156,7 +156,7 @@ epoch_answered(void *arg, const RedisReply *reply)
 	if (done)
 		done(ok, reply);
 	else if (reply != NULL && !ok)
-		deliver_set_trouble(reply);
+		trouble_note(reply);
 }
 
 /* An epoch that never was; or, with the own fence off, none. */
@@ -226,7 +226,7 @@ no_functions(const RedisReply *reply)
 
 	if (strstr(text, "unction not found") != NULL && setting_fence_ttl > 0)
 		load_library();
-	else if (setting_fence_ttl > 0 && !deliver_is_trouble(reply, &why))
+	else if (setting_fence_ttl > 0 && !trouble_is(reply, &why))
 	{
 		connection_note_error("Fenced fills are not possible: %s", text);
 		set_state(FENCE_IMPOSSIBLE);
@@ -234,7 +234,7 @@ no_functions(const RedisReply *reply)
 	else if (redis_reply_is_error(reply, "NOPERM") || redis_reply_is_error(reply, "ERR"))
 		set_state(setting_fence_ttl > 0 ? FENCE_IMPOSSIBLE : FENCE_NONE);
 	else
-		deliver_set_trouble(reply);
+		trouble_note(reply);
 }
 
 static void

@@ -787,6 +787,12 @@ redis_run_id(const RedisLink *link)
 }
 
 const char *
+redis_history(const RedisLink *link)
+{
+	return link->server.history;
+}
+
+const char *
 redis_role(const RedisLink *link)
 {
 	return link->server.role;

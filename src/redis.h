@@ -114,6 +114,7 @@ extern size_t redis_unanswered(const RedisLink *link);
 
 /* What the server said of itself in the handshake; "" or 0 when unknown. */
 extern const char *redis_run_id(const RedisLink *link);	/* new at each restart */
+extern const char *redis_history(const RedisLink *link);	/* new at each promotion */
 extern const char *redis_role(const RedisLink *link);	/* "master", "slave" */
 extern int	redis_version(const RedisLink *link);	/* 70015 for 7.0.15; of Valkey
 													 * the Redis it is like */

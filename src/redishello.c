@@ -7,12 +7,14 @@
  *		AUTH			only where there is a user or a password
  *		SELECT			only for a database other than 0
  *		CLIENT SETNAME	for CLIENT LIST; any refusal is ignored
- *		INFO server		run id and version; may be forbidden
+ *		INFO			run id, history and version; may be forbidden
  *		PING			fails where commands would: -LOADING, -MASTERDOWN, -BUSY
  *		ROLE			master, or no link; else INFO replication; may be forbidden
  *
  * A user with few rights (ACL) may be denied all but AUTH and SELECT; then the
  * server is taken for a master, and what cannot be known stays "" or 0.
+ *
+ * Of a Sentinel the same is asked, but for SELECT; its role must be "sentinel".
  *
  * The password file is read here, at every connect.  No text of the server is
  * repeated in an answer to AUTH, since some servers quote the command in it.
@@ -167,6 +169,9 @@ auth_answered(void *arg, const RedisReply *reply)
 
 	if (is_turned_away(link, reply) || redis_reply_type(reply) == REDIS_STATUS)
 		return;
+	/* What is given is meant for the master; a Sentinel may have no password. */
+	if (redislink_server(link)->is_sentinel)
+		return;
 	if (redis_reply_is_error(reply, "WRONGPASS") || begins_with(reply, "ERR invalid password"))
 		redislink_fail(link, "Redis at %s refused the user name or the password", where);
 	else if (begins_with(reply, "ERR AUTH <password> called without") ||
@@ -211,6 +216,7 @@ server_info_answered(void *arg, const RedisReply *reply)
 		return;
 	}
 	get_info_field(reply, "run_id", server->run_id, sizeof(server->run_id));
+	get_info_field(reply, "master_replid", server->history, sizeof(server->history));
 
 	/* Valkey gives the version of Redis that it is compatible with as well. */
 	get_info_field(reply, "redis_version", version, sizeof(version));
@@ -237,6 +243,14 @@ finish(RedisLink *link)
 	const char *role = redislink_server(link)->role;
 	const char *where = redislink_where(link);
 
+	if (redislink_server(link)->is_sentinel)
+	{
+		if (role[0] == '\0' || strcmp(role, "sentinel") == 0)
+			redislink_ready(link);
+		else
+			redislink_fail(link, "Redis at %s is not a Sentinel", where);
+		return;
+	}
 	if (role[0] == '\0' || strcmp(role, "master") == 0)
 		redislink_ready(link);
 	else if (strcmp(role, "sentinel") == 0)
@@ -370,9 +384,12 @@ ask_to_authenticate(RedisLink *link, const RedisTarget *target, const RedisOptio
 void
 redishello_send(RedisLink *link, const RedisTarget *target, const RedisOptions *options)
 {
+	bool		is_sentinel = target->scheme == REDIS_SENTINEL;
+
+	redislink_server(link)->is_sentinel = is_sentinel;
 	if (!ask_to_authenticate(link, target, options))
 		return;
-	if (target->db != 0)
+	if (target->db != 0 && !is_sentinel)
 	{
 		char		db[16];
 
@@ -381,7 +398,7 @@ redishello_send(RedisLink *link, const RedisTarget *target, const RedisOptions *
 	}
 	if (options->client_name != NULL && options->client_name[0] != '\0')
 		ask(link, client_name_answered, "CLIENT", "SETNAME", options->client_name);
-	ask(link, server_info_answered, "INFO", "server", NULL);
+	ask(link, server_info_answered, "INFO", NULL, NULL);
 	ask(link, ping_answered, "PING", NULL, NULL);
 	ask(link, role_answered, "ROLE", NULL, NULL);
 }

@@ -11,7 +11,9 @@
 /* What the server said of itself; "" or 0 when unknown. */
 typedef struct RedisServer
 {
+	bool		is_sentinel;	/* that is what we expect it to be */
 	char		run_id[64];
+	char		history[64];	/* master_replid */
 	char		role[16];
 	int			version;
 } RedisServer;

@@ -62,11 +62,9 @@ unserved_feature(const RedisTarget *target)
 {
 	if (target->scheme == REDIS_CLUSTER)
 		return "Redis Cluster";
-	if (target->scheme == REDIS_SENTINEL)
-		return "Redis Sentinel";
 	if (target->tls && !redis_has_tls())
 		return "TLS";
-	if (target->nhosts > 1)
+	if (target->scheme == REDIS_PLAIN && target->nhosts > 1)
 		return "More than one host";
 	return NULL;
 }
@@ -104,7 +102,7 @@ check_redis_url(char **newval, void **extra, GucSource source)
 	{
 		GUC_check_errcode(ERRCODE_FEATURE_NOT_SUPPORTED);
 		GUC_check_errdetail("%s is not supported by this build of pg_uncache.", unserved);
-		GUC_check_errhint("Give the address of one Redis server, as redis:// or unix://.");
+		GUC_check_errhint("Give the address of one Redis server, as redis:// or unix://, or of its Sentinels, as redis+sentinel://.");
 		return false;
 	}
 	return true;

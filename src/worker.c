@@ -31,6 +31,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "barrier.h"
 #include "connection.h"
 #include "deliver.h"
 #include "delivered.h"
@@ -39,6 +40,7 @@
 #include "fence.h"
 #include "incarnation.h"
 #include "invalidate.h"
+#include "linksettings.h"
 #include "outbox.h"
 #include "outboxnote.h"
 #include "outboxscan.h"
@@ -62,13 +64,8 @@ static bool first_scan = true;
 
 static WaitEventSet *wait_set = NULL;
 static uint64 wait_set_generation;
-static int	socket_position;	/* -1: none */
-static uint32 socket_events;
-
-/* uncache.wait(): the ticket being worked on; 0: none. */
-static uint64 barrier_ticket = 0;
-static uint64 barrier_ring_put; /* the ring must have been taken up to here */
-static uint64 barrier_number;	/* 0: still collecting */
+static int	socket_positions[CONNECTION_SOCKETS];	/* -1: none */
+static uint32 socket_wanted[CONNECTION_SOCKETS];
 
 /*
  * --------------------------------------------------------------------------
@@ -204,6 +201,7 @@ start_up(Datum arg)
 	fence_init(slot);
 	outboxnote_init(slot);
 	seconddelete_init();
+	barrier_init(slot);
 	doubt_init();
 	make_incarnation_known();
 }
@@ -244,7 +242,7 @@ after_connection_event(ConnectionEvent event)
 			deliver_forget_unsent();
 			throw_ring_away();
 			waiters_give_up(MyDatabaseId);
-			barrier_number = 0; /* what was under way will be taken anew */
+			barrier_begin_anew();
 			break;
 	}
 }
@@ -262,7 +260,7 @@ reload(void)
 
 	ProcessConfigFile(PGC_SIGHUP);
 	force_settings();
-	if (connection_is_outdated())
+	if (linksettings_have_changed())
 	{
 		connection_reset();
 		after_connection_event(CONNECTION_LOST);
@@ -364,55 +362,6 @@ take_ring(void)
 
 /*
  * --------------------------------------------------------------------------
- * uncache.wait()
- * --------------------------------------------------------------------------
- */
-
-static void
-begin_barrier(uint64 ticket)
-{
-	barrier_ticket = ticket;
-	barrier_number = 0;
-	outboxside_look();
-	LWLockAcquire(slot->lock, LW_SHARED);
-	barrier_ring_put = slot->ring.put;
-	LWLockRelease(slot->lock);
-}
-
-/* Answer callers of uncache.wait() when all that came before them is delivered. */
-static void
-barrier_turn(void)
-{
-	uint64		drawn = pg_atomic_read_u64(&slot->barrier_drawn);
-
-	if (barrier_ticket == 0)
-	{
-		if (drawn == pg_atomic_read_u64(&slot->barrier_done))
-			return;
-		begin_barrier(drawn);
-		return;					/* the next turn collects what is there now */
-	}
-	if (barrier_number == 0 && slot->ring.taken >= barrier_ring_put && outboxscan_is_done())
-		barrier_number = deliver_next_number();
-	if (barrier_number != 0 &&
-		deliver_oldest_number() >= barrier_number && outboxside_is_done())
-	{
-		pg_atomic_write_u64(&slot->barrier_done, barrier_ticket);
-		ConditionVariableBroadcast(&slot->barrier_cv);
-		barrier_ticket = 0;
-	}
-}
-
-static bool
-barrier_has_work(void)
-{
-	return barrier_ticket == 0 ?
-		pg_atomic_read_u64(&slot->barrier_drawn) != pg_atomic_read_u64(&slot->barrier_done) :
-		barrier_number == 0;
-}
-
-/*
- * --------------------------------------------------------------------------
  * Sleeping
  * --------------------------------------------------------------------------
  */
@@ -422,34 +371,44 @@ build_wait_set(void)
 {
 	if (wait_set)
 		FreeWaitEventSet(wait_set);
-	wait_set = CreateWaitEventSet(NULL, 3);
+	wait_set = CreateWaitEventSet(NULL, 2 + CONNECTION_SOCKETS);
 	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-	socket_position = -1;
-	if (connection_socket() != PGINVALID_SOCKET)
+	for (int i = 0; i < CONNECTION_SOCKETS; i++)
 	{
-		socket_events = connection_wanted_events();
-		socket_position = AddWaitEventToSet(wait_set, socket_events,
-											connection_socket(), NULL, NULL);
+		socket_positions[i] = -1;
+		if (connection_socket(i) == PGINVALID_SOCKET)
+			continue;
+		socket_wanted[i] = connection_wanted_events(i);
+		socket_positions[i] = AddWaitEventToSet(wait_set, socket_wanted[i],
+												connection_socket(i), NULL, NULL);
 	}
 	wait_set_generation = connection_generation();
 }
 
-/* Returns the socket's events. */
-static uint32
-wait_for_events(long timeout)
+static void
+update_wait_set(void)
 {
-	WaitEvent	events[3];
-	uint32		on_socket = 0;
+	for (int i = 0; i < CONNECTION_SOCKETS; i++)
+	{
+		if (socket_positions[i] < 0 || socket_wanted[i] == connection_wanted_events(i))
+			continue;
+		socket_wanted[i] = connection_wanted_events(i);
+		ModifyWaitEvent(wait_set, socket_positions[i], socket_wanted[i], NULL);
+	}
+}
+
+/* Tells the events of the sockets. */
+static void
+wait_for_events(long timeout, uint32 *on_sockets)
+{
+	WaitEvent	events[2 + CONNECTION_SOCKETS];
 	int			n;
 
 	if (wait_set == NULL || wait_set_generation != connection_generation())
 		build_wait_set();
-	else if (socket_position >= 0 && socket_events != connection_wanted_events())
-	{
-		socket_events = connection_wanted_events();
-		ModifyWaitEvent(wait_set, socket_position, socket_events, NULL);
-	}
+	else
+		update_wait_set();
 
 	n = WaitEventSetWait(wait_set, timeout, events, lengthof(events),
 						 WaitEventExtensionNew("UncacheWorkerMain"));
@@ -457,10 +416,12 @@ wait_for_events(long timeout)
 	{
 		if (events[i].events & WL_LATCH_SET)
 			ResetLatch(MyLatch);
-		if (events[i].pos == socket_position)
-			on_socket = events[i].events;
+		for (int j = 0; j < CONNECTION_SOCKETS; j++)
+		{
+			if (events[i].pos == socket_positions[j])
+				on_sockets[j] = events[i].events;
+		}
 	}
-	return on_socket;
 }
 
 /* Whether something came after this turn had looked. */
@@ -483,12 +444,11 @@ has_news(void)
 		(!outboxscan_is_done() && deliver_has_room(CLASS_BULK));
 }
 
-static uint32
-sleep_until(TimestampTz wake, bool busy)
+static void
+sleep_until(TimestampTz wake, bool busy, uint32 *on_sockets)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	long		timeout = -1;
-	uint32		events;
 
 	if (wake != DT_NOEND)
 		timeout = TimestampDifferenceMilliseconds(now, wake);
@@ -499,9 +459,8 @@ sleep_until(TimestampTz wake, bool busy)
 	pg_memory_barrier();
 	if (has_news())
 		timeout = 0;
-	events = wait_for_events(timeout);
+	wait_for_events(timeout, on_sockets);
 	pg_atomic_write_u32(&slot->sleep, WORKER_AWAKE);
-	return events;
 }
 
 /*
@@ -586,7 +545,7 @@ forget_dropped_rules(void)
 static void
 main_loop(void)
 {
-	uint32		events = 0;
+	uint32		on_sockets[CONNECTION_SOCKETS] = {0};
 
 	for (;;)
 	{
@@ -597,7 +556,8 @@ main_loop(void)
 		MemoryContextReset(turn_context);
 		MemoryContextSwitchTo(turn_context);
 		handle_requests();
-		after_connection_event(connection_turn(events));
+		after_connection_event(connection_turn(on_sockets));
+		memset(on_sockets, 0, sizeof(on_sockets));
 
 		now = GetCurrentTimestamp();
 		if (connection_link() != NULL)
@@ -615,7 +575,7 @@ main_loop(void)
 		wake = Min(wake, connection_deadline());
 		forget_dropped_rules();
 
-		events = sleep_until(wake, busy);
+		sleep_until(wake, busy, on_sockets);
 	}
 }
 

@@ -33,7 +33,7 @@ layer()
 {
 	local name=$1 log=$PRIVATE/$1.log started=$SECONDS status ok bad
 
-	[[ " ${LAYERS:-unit regress isolation pgtap tap faults} " == *" $name "* ]] || return 0
+	[[ " ${LAYERS:-unit model regress isolation pgtap tap faults} " == *" $name "* ]] || return 0
 	"layer_$name" >"$log" 2>&1
 	status=$?
 	"count_$2" "$log"
@@ -73,6 +73,12 @@ print_failure()
 layer_unit()
 {
 	make -s -C test/unit PROVE="prove --verbose" check
+}
+
+# The Redis functions of the fence, in every order of small cases.
+layer_model()
+{
+	prove --verbose --timer test/model/*.t
 }
 
 layer_regress()
@@ -121,10 +127,12 @@ layer_faults()
 	make -s clean && make -s -j2 with_llvm=no FAULT_POINTS=1 install >&2 && run_tap $files
 }
 
-# The first four share one server, without a port and with an empty Redis.
+layer unit tap
+layer model tap
+
+# The next three share one server, without a port and with an empty Redis.
 redis_start || exit 1
 postgres_start "max_prepared_transactions = 10" || exit 1
-layer unit tap
 layer regress regress
 layer isolation regress
 layer pgtap tap

@@ -41,6 +41,19 @@ sub new_durable
 	return $class->new('--appendonly', 'yes', '--appendfsync', 'always', @options);
 }
 
+# A Sentinel on a port, with these lines as its configuration.
+sub new_sentinel
+{
+	my ($class, $port, @lines) = @_;
+	my $self = $class->new;
+
+	open my $out, '>', "$self->{folder}/sentinel.conf" or die "could not write: $!";
+	print $out map { "$_\n" } @lines, "dir $self->{folder}";
+	close $out;
+	$self->{port} = $port;
+	return $self;
+}
+
 sub socket { return $_[0]->{socket} }
 sub pid { return $_[0]->{pid} }
 
@@ -63,6 +76,8 @@ sub start
 	{
 		open STDOUT, '>>', "$self->{folder}/log";
 		open STDERR, '>&', \*STDOUT;
+		exec('redis-server', "$self->{folder}/sentinel.conf", '--sentinel')
+		  or POSIX::_exit(127) if defined $self->{port};
 		exec('redis-server', '--port', 0, '--unixsocket', $self->{socket},
 		  '--dir', "$self->{folder}", '--save', '', @{ $self->{options} })
 		  or POSIX::_exit(127);
@@ -115,7 +130,7 @@ sub cli
 	if ($pid == 0)
 	{
 		open STDERR, '>', '/dev/null';
-		exec('redis-cli', '-s', $self->{socket}, @{ $self->{cli_options} }, '--raw', @words) or POSIX::_exit(127);
+		exec('redis-cli', (defined $self->{port} ? ('-p', $self->{port}) : ('-s', $self->{socket})), @{ $self->{cli_options} }, '--raw', @words) or POSIX::_exit(127);
 	}
 	local $/;
 	my $text = <$out> // '';

@@ -130,7 +130,7 @@ my @mutations = (
 	[ 'no epoch comes twice', 'a pattern', "args[1] .. '.' .. memory.epochs", 'args[1]' ],
 	[ 'the epoch is not in the data', 'Redis that forgets', { locals_in_image => 1 } ],
 	[ 'doubts must be visible', 'strict', "if not visible(snapshot, incarnation, xid) then return false end\n\tend\n\treturn true", "end return true" ],
-	[ 'a doubt makes a record', 'strict', 'record or string.byte(entry) == 63', 'record' ],
+	[ 'a doubt makes a record', 'strict', "if doubt == '' and not record then", 'if not record then' ],
 	[ 'values go before a strict commit', 'strict', "existed[i] = redis.call('UNLINK', key)",
 		"existed[i] = string.byte(entry) == 63 and 0 or redis.call('UNLINK', key)" ],
 	[ 'a full set keeps the doubts', 'strict, a full set', 'new_record(record.doubts)', "new_record('')" ],

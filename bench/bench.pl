@@ -1,0 +1,78 @@
+#!/usr/bin/perl
+#
+# bench.pl: runs the benches against the servers that servers.sh has started.
+
+use strict;
+use warnings;
+
+use Getopt::Long;
+use IO::Handle;
+use POSIX ();
+
+use Bench::Lanes;
+use Bench::Load;
+use Bench::Report;
+use Bench::Session;
+use Bench::Writes;
+
+my @sections = (
+	[ writes => \&Bench::Writes::run ],
+	[ tpcb => \&Bench::Writes::run_tpcb ],
+	[ snapshot => \&Bench::Writes::run_held ],
+);
+
+my $usage = <<"TEXT";
+usage: bench/run.sh [OPTION]...
+  --rounds N         rounds of each comparison (9)
+  --seconds N        seconds of each load (2)
+  --clients N,N...   clients of the write benches (8,1,32)
+  --lanes NAME,...   only these lanes of the write benches
+  --sections NAME,.. only these: @{[join ', ', map { $_->[0] } @sections]}
+  --rows N           rows of the bulk updates, keys of the drain (1000000)
+Lanes: @{[join ', ', map { $_->{id} } Bench::Lanes::all()]}
+TEXT
+
+my %option = (rounds => 9, seconds => 2, clients => '8,1,32', lanes => '', sections => '', rows => 1_000_000);
+GetOptions(\%option, 'rounds=i', 'seconds=i', 'clients=s', 'lanes=s', 'sections=s', 'rows=i', 'help')
+  or die $usage;
+if ($option{help}) { print $usage; exit 0 }
+
+sub describe_machine
+{
+	my ($session) = @_;
+	my ($cpu) = `grep -m1 'model name' /proc/cpuinfo` =~ /: (.*)/;
+	my $cpus = `nproc`;
+	my $memory = `grep MemTotal /proc/meminfo` =~ /(\d+)/ ? sprintf('%.0f GB', $1 / 1024 / 1024) : '?';
+	my ($redis) = `redis-server --version` =~ /v=(\S+)/;
+
+	chomp $cpus;
+	printf "%s, %d CPUs, %s, Linux %s; PostgreSQL %s, Redis %s\n", $cpu // '?', $cpus, $memory,
+	  (POSIX::uname())[2], $session->query('SHOW server_version'), $redis // '?';
+	printf "%s; load before: %s", scalar localtime, `cat /proc/loadavg`;
+	return;
+}
+
+STDOUT->autoflush;
+system('createdb', 'bench') == 0 or die 'createdb failed';
+my $session = Bench::Session->new('bench');
+my %bench = (
+	session => $session,
+	report => Bench::Report->new("$ENV{PRIVATE}/results"),
+	rounds => $option{rounds},
+	seconds => $option{seconds},
+	rows => $option{rows},
+	clients => [ split /,/, $option{clients} ],
+	lanes => [ split /,/, $option{lanes} ],
+);
+my %wanted = map { $_ => 1 } split /,/, $option{sections};
+
+describe_machine($session);
+Bench::Lanes::prepare($session);
+Bench::Load::prepare($session);
+foreach my $section (@sections)
+{
+	my ($name, $run) = @$section;
+
+	$run->(\%bench) if !%wanted || $wanted{$name};
+}
+$session->close;

@@ -1,0 +1,132 @@
+# Lanes.pm: the ways of keeping a cache up to date that are compared.
+#
+# A lane is a hash:
+#
+#	id, label
+#	trigger		SQL that makes the trigger "lane" on TABLE, whose key is COLUMN; or none
+#	settings	of the load's sessions
+#	fenced		uncache.fence_ttl is on
+#	client		'app' where the load is made by client.c, 'app_unlink' where it
+#				also deletes the key itself; otherwise pgbench makes it
+#	base		the lane that its throughput is divided by
+#	needs		an extension, or a word that _available() knows
+
+package Bench::Lanes;
+
+use strict;
+use warnings;
+
+my $uncache = q{CREATE TRIGGER lane AFTER INSERT OR UPDATE OR DELETE ON TABLE
+	FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('item:{COLUMN}')};
+
+sub _calls { return "CREATE TRIGGER lane AFTER INSERT OR UPDATE OR DELETE ON TABLE FOR EACH ROW EXECUTE FUNCTION $_[0]" }
+
+my @lanes = (
+	{ id => 'none', label => 'no trigger' },
+	{ id => 'c_noop', label => 'no-op trigger in C', trigger => _calls('bench.noop()') },
+	{ id => 'plpgsql_noop', label => 'no-op trigger in PL/pgSQL', trigger => _calls('bench.plpgsql_noop()') },
+	{ id => 'eventual', label => 'pg_uncache eventual', trigger => $uncache, settings => 'uncache.consistency=eventual' },
+	{ id => 'ryw', label => 'pg_uncache read_your_writes', trigger => $uncache,
+		settings => 'uncache.consistency=read_your_writes' },
+	{ id => 'fenced', label => 'pg_uncache read_your_writes, fenced', trigger => $uncache, fenced => 1,
+		settings => 'uncache.consistency=read_your_writes' },
+	{ id => 'strict', label => 'pg_uncache strict', trigger => $uncache, fenced => 1,
+		settings => 'uncache.consistency=strict', needs => 'strict' },
+	{ id => 'direct', label => 'UNLINK in a C trigger (before the commit)', trigger => _calls(q{bench.direct_unlink('REDIS', 'item:')}) },
+	{ id => 'app', label => "an application's connections, no delete", client => 'app' },
+	{ id => 'app_unlink', label => 'the application deletes after COMMIT', client => 'app_unlink', base => 'app' },
+	{ id => 'outbox', label => 'outbox table in PL/pgSQL, no delivery', trigger => _calls('bench.plpgsql_outbox()') },
+	{ id => 'notify', label => 'NOTIFY in PL/pgSQL, nobody listens', trigger => _calls('bench.plpgsql_notify()') },
+	{ id => 'pgq', label => 'pgq event, no delivery', trigger => _calls(q{pgq.logutriga('bench')}), needs => 'pgq' },
+	{ id => 'plpython', label => 'redis-py in a PL/Python trigger', trigger => _calls('bench.plpython_delete()'), needs => 'plpython3u' },
+	{ id => 'pgmemcache', label => 'pgmemcache (memcached, not Redis)', trigger => _calls('bench.memcache_delete()'), needs => 'pgmemcache' },
+	{ id => 'redis_fdw', label => 'redis_fdw', needs => 'redis_fdw' },
+);
+
+# All of them, those that can't run here with "missing" set.
+sub all { return @lanes }
+
+my $functions = <<'SQL';
+CREATE SCHEMA bench;
+CREATE EXTENSION pg_uncache;
+CREATE FUNCTION bench.noop() RETURNS trigger LANGUAGE C AS 'uncache_bench', 'noop';
+CREATE FUNCTION bench.direct_unlink() RETURNS trigger LANGUAGE C AS 'uncache_bench', 'direct_unlink';
+CREATE FUNCTION bench.visible_at() RETURNS bigint LANGUAGE C AS 'uncache_bench', 'visible_at';
+CREATE FUNCTION bench.plpgsql_noop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+CREATE FUNCTION bench.plpgsql_notify() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_notify('bench', 'item:' || NEW.id); RETURN NULL; END $$;
+CREATE TABLE bench.outbox (at timestamptz DEFAULT now(), key text);
+CREATE FUNCTION bench.plpgsql_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO bench.outbox (key) VALUES ('item:' || NEW.id); RETURN NULL; END $$;
+SQL
+
+my %extras = (
+	pgq => q{SELECT pgq.create_queue('bench')},
+	plpython3u => q{CREATE FUNCTION bench.plpython_delete() RETURNS trigger LANGUAGE plpython3u AS $$
+if 'r' not in GD:
+    import redis
+    GD['r'] = redis.Redis(unix_socket_path='REDIS')
+GD['r'].unlink('item:%d' % TD['new']['id'])
+$$},
+	pgmemcache => q{CREATE FUNCTION bench.memcache_delete() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM memcache_delete('item:' || NEW.id); RETURN NULL; END $$},
+);
+
+sub _available
+{
+	my ($session, $need) = @_;
+
+	return $session->query("SELECT 'strict' = ANY (enumvals) FROM pg_settings WHERE name = 'uncache.consistency'") eq 't'
+	  if $need eq 'strict';
+	return $session->query("SELECT count(*) FROM pg_available_extensions WHERE name = '$need'") eq '1';
+}
+
+# Make all that lanes need in the session's database.
+sub prepare
+{
+	my ($session) = @_;
+
+	$session->query($functions);
+	foreach my $lane (grep { $_->{needs} } @lanes)
+	{
+		my $need = $lane->{needs};
+
+		$lane->{missing} = !_available($session, $need);
+		next if $lane->{missing} || !$extras{$need};
+		$session->query("CREATE EXTENSION $need");
+		$session->query($extras{$need} =~ s/REDIS/$ENV{REDIS_SOCKET}/r);
+	}
+	$session->await('SELECT state FROM uncache.stat', 'connected');
+	return;
+}
+
+# Put the lane's trigger on a table, in place of the lane's before.
+sub enter
+{
+	my ($session, $lane, $table, $column) = @_;
+	my $sql = $lane->{trigger};
+
+	$session->query("SET client_min_messages = error; DROP TRIGGER IF EXISTS lane ON $table");
+	if ($sql)
+	{
+		$sql =~ s/TABLE/$table/;
+		$sql =~ s/COLUMN/$column/;
+		$sql =~ s/REDIS/$ENV{REDIS_SOCKET}/;
+		$session->query($sql);
+	}
+	set_fence($session, $lane->{fenced});
+	return;
+}
+
+sub set_fence
+{
+	my ($session, $on) = @_;
+	my $fence = $on ? 'on' : 'off';
+
+	return if $session->query('SELECT fence FROM uncache.stat') eq $fence;
+	$session->set_for_all('uncache.fence_ttl', $on ? '5min' : '0');
+	$session->await('SELECT fence FROM uncache.stat', $fence);
+	return;
+}
+
+1;

@@ -1,0 +1,31 @@
+#!/bin/bash
+#
+# servers.sh: start the servers of the benches in the folder that private.sh
+# made, build what the benches need, and run them.
+
+set -u
+. "$(dirname "$0")/../test/lib/servers.sh"
+cd "$PRIVATE/src/bench" || exit 1
+
+tree=$PRIVATE/pg/usr
+export LD_LIBRARY_PATH=$tree/lib/$(gcc -print-multiarch)
+export PYTHONPATH=$tree/lib/python3/dist-packages
+export MEMCACHED_SOCKET=$PRIVATE/sock/memcached PGDATA=$PRIVATE/data
+
+make -s -C module with_llvm=no install &&
+	gcc -O2 -Wall -o client client.c -I"$(pg_config --includedir)" -L"$(pg_config --libdir)" \
+		-lpq -lhiredis -lpthread || exit 1
+
+preload="shared_preload_libraries = 'pg_uncache'"
+if [ -e "$(pg_config --pkglibdir)/pgmemcache.so" ] && [ -x "$tree/bin/memcached" ]; then
+	"$tree/bin/memcached" -s "$MEMCACHED_SOCKET" &
+	preload="shared_preload_libraries = 'pg_uncache, pgmemcache'
+pgmemcache.default_servers = '$MEMCACHED_SOCKET'"
+fi
+
+redis_start || exit 1
+# As a server that matters is set up; and nothing that comes and goes by itself.
+postgres_start "$preload" "fsync = on" "synchronous_commit = on" "shared_buffers = 512MB" \
+	"max_wal_size = 16GB" "checkpoint_timeout = 1d" "autovacuum = off" "jit = off" \
+	"max_connections = 300" "max_locks_per_transaction = 256" "wal_level = replica" || exit 1
+PG_PID=$(head -n 1 "$PGDATA/postmaster.pid") REDIS_PID=$REDIS_PID exec perl -Ilib bench.pl "$@"

@@ -1,0 +1,82 @@
+# Two-phase commit: over a restart, finished by another session or by nobody.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+
+use Faults;
+use RedisServer;
+use Uncache;
+
+my $redis = RedisServer->new;
+$redis->start;
+my $node = new_node('main', $redis, "uncache.consistency = 'eventual'", 'uncache.redeliver_window = 1s');
+
+ok(wait_for_state($node, 'connected'), 'the worker is connected');
+
+sub prepare
+{
+	my ($name, @keys) = @_;
+	my $keys = join ', ', map { "'$_'" } @keys;
+
+	$redis->fill(@keys);
+	$node->safe_psql('postgres', "BEGIN; SELECT uncache.invalidate_keys(VARIADIC ARRAY[$keys]); PREPARE TRANSACTION '$name'");
+	return;
+}
+
+prepare('a', 'a:1', 'a:2');
+prepare('b', 'b:1');
+prepare('c', 'c:1');
+prepare('d', 'd:1');
+prepare('e', map { "e:$_" } 1 .. 5000);
+ok(delivered($node), 'what is prepared is not waited for');
+my $started = time;
+$node->safe_psql('postgres', q{COMMIT PREPARED 'a'});
+ok(gone($redis, 'a:2'), 'COMMIT PREPARED from another session delivers');
+cmp_ok(time - $started, '<', 1.5, 'at once');
+$node->safe_psql('postgres', q{ROLLBACK PREPARED 'b'});
+
+foreach my $mode ('fast', 'immediate')
+{
+	$node->stop($mode);
+	$node->start;
+	ok(delivered($node), "nothing is left to deliver after a $mode restart");
+	is($redis->cli('exists', 'b:1', 'c:1', 'd:1', 'e:1', 'e:5000'), '5', 'what is rolled back or not finished is there');
+}
+$started = time;
+$node->safe_psql('postgres', q{COMMIT PREPARED 'c'});
+ok(gone($redis, 'c:1'), 'COMMIT PREPARED after the restarts delivers');
+cmp_ok(time - $started, '<', 1.5, 'at once');
+$node->safe_psql('postgres', q{COMMIT PREPARED 'e'});
+ok(gone($redis, 'e:5000'), 'of 5000 keys, too');
+$node->safe_psql('postgres', q{ROLLBACK PREPARED 'd'});
+ok(delivered($node), 'everything is delivered');
+is($redis->cli('exists', 'b:1', 'd:1'), '2', 'but what was rolled back');
+
+# Committed while nobody tells: Redis is down, the server crashes right after.
+prepare('f', 'f:1');
+$node->safe_psql('postgres', q{COMMIT PREPARED 'f'});
+$node->stop('immediate');
+$redis->fill('f:1');
+$node->start;
+ok(gone($redis, 'f:1'), 'a crash right after COMMIT PREPARED: it is delivered (again)');
+
+# An orphan: the tables that rotate are emptied all the same.
+prepare('orphan', 'orphan:1');
+my $bytes = q{SELECT sum(pg_relation_size(c.oid)) FROM pg_class c WHERE relname ~ '^outbox_\d'};
+my %sizes;
+ok(poll_until(sub {
+	$node->safe_psql('postgres', q{SELECT uncache.invalidate_keys('x')});
+	$sizes{ $node->safe_psql('postgres', q{SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relname ~ '^outbox_\d$' AND pg_relation_size(oid) > 0}) }++;
+	return grep({ /0/ } keys %sizes) && grep({ /^[^0]+$/ } keys %sizes);
+}), 'with an orphaned prepared transaction the tables take turns as ever');
+ok($node->poll_query_until('postgres', "SELECT ($bytes) = 0"), 'and are emptied when there is nothing to do');
+ok(wait_for_state($node, 'connected'), 'the worker is well');
+ok($redis->has('orphan:1'), 'its key is there');
+
+$node->stop;
+done_testing();
