@@ -36,7 +36,8 @@ SHLIB_LINK = -lhiredis
 # make CC=clang for a PostgreSQL that was built with gcc: its flags and headers
 # say things that clang does not know.
 ifneq ($(findstring clang,$(CC)),)
-PG_CFLAGS += -Wno-ignored-optimization-argument -Wno-unknown-warning-option -Wno-ignored-attributes
+PG_CFLAGS += -Wno-ignored-optimization-argument -Wno-unknown-warning-option -Wno-ignored-attributes \
+	-Wno-cast-function-type-strict
 endif
 
 # make FAULT_POINTS=1: a library for tests, in which things can be made to go

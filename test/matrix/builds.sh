@@ -32,7 +32,7 @@ build()
 		passed=$((passed + 1))
 	else
 		printf 'FAILED  builds without a warning %s\n' "$what"
-		cat "$folder/log"
+		head -n 30 "$folder/log"
 		failed=$((failed + 1))
 	fi
 }
