@@ -164,7 +164,10 @@ ping_answered(void *arg, const RedisReply *reply)
 	if (reply == NULL)
 		return;
 	if (redis_reply_type(reply) == REDIS_ERROR)
-		deliver_set_trouble(reply);
+	{
+		if (ping_answer == NULL)
+			deliver_set_trouble(reply);
+	}
 	else if (breaker != 0 &&
 			 !TimestampDifferenceExceeds(sent_at, GetCurrentTimestamp(), breaker / 2))
 		pg_atomic_write_u32(&slot->breaker, 0);
