@@ -330,6 +330,7 @@ deliver_is_trouble(const RedisReply *reply, const char **why)
 		{"CLUSTERDOWN", "the Redis Cluster is down"},
 		{"MOVED", "Redis is a node of a Redis Cluster"},
 		{"CROSSSLOT", "Redis is a node of a Redis Cluster"},
+		{"UNREGISTERED", "the functions of pg_uncache were loaded anew"},
 	};
 	const char *text = redis_reply_text(reply, NULL);
 
