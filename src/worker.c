@@ -535,7 +535,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 static void
 forget_dropped_rules(void)
 {
-	if (!stats_has_new_rules())
+	if (fence_holds_transaction() || !stats_has_new_rules())
 		return;
 	outboxscan_begin();
 	stats_forget_dropped_rules();
