@@ -9,6 +9,7 @@
 #	make test-matrix	make test on each major, in systems of their own (as root);
 #						make test-matrix-clean removes those
 #	make bench	what a write costs, beside other ways; BENCH=--help shows options
+#	make chaos SECONDS=60 SEED=n	writers against an oracle while faults strike
 #	make -C test/unit check	tests of single files that need no server; in make test
 
 EXTENSION = pg_uncache
@@ -35,7 +36,8 @@ SHLIB_LINK = -lhiredis
 # make CC=clang for a PostgreSQL that was built with gcc: its flags and headers
 # say things that clang does not know.
 ifneq ($(findstring clang,$(CC)),)
-PG_CFLAGS += -Wno-ignored-optimization-argument -Wno-unknown-warning-option -Wno-ignored-attributes
+PG_CFLAGS += -Wno-ignored-optimization-argument -Wno-unknown-warning-option -Wno-ignored-attributes \
+	-Wno-cast-function-type-strict
 endif
 
 # make FAULT_POINTS=1: a library for tests, in which things can be made to go
@@ -58,7 +60,7 @@ EXTRA_CLEAN += src/uncache_lua.h
 .DEFAULT_GOAL = all
 
 # These install what they need, so they work where there is no PostgreSQL.
-PRIVATE_GOALS = demo test staleness bench test-matrix test-matrix-clean
+PRIVATE_GOALS = demo test chaos staleness bench test-matrix test-matrix-clean
 .PHONY: $(PRIVATE_GOALS)
 demo:
 	@bash $(TOP)demo/run.sh
@@ -74,6 +76,9 @@ test-matrix-clean:
 
 bench:
 	@bash $(TOP)bench/run.sh $(BENCH)
+
+chaos:
+	@bash $(TOP)test/chaos/run.sh $(or $(SECONDS),60) $(SEED)
 
 ifneq ($(filter-out $(PRIVATE_GOALS),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config

@@ -41,17 +41,18 @@
 	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
 	PG_FUNCTION_INFO_V1(name)
 
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn		pg_attribute_noreturn()
+#endif
+
 #if PG_VERSION_NUM < 170000
 #define MyProcNumber	(MyProc->pgprocno)
 #define INVALID_PROC_NUMBER (-1)
 typedef int ProcNumber;
 #define GetNumberFromPGProc(proc) ((proc)->pgprocno)
 #define GetPGProcByNumber(n) (&ProcGlobal->allProcs[(n)])
-#endif
 
-#if PG_VERSION_NUM < 170000
 #include "storage/latch.h"
-#include "utils/memutils.h"
 #define CreateWaitEventSet(resowner, n) CreateWaitEventSet(TopMemoryContext, n)
 
 /* Before 17 the wait events of extensions have no names of their own. */
@@ -63,8 +64,8 @@ WaitEventExtensionNew(const char *name)
 #endif
 
 #if PG_VERSION_NUM < 160000
-#include "storage/buffile.h"
 #include "catalog/pg_database.h"
+#include "storage/buffile.h"
 #include "utils/acl.h"
 
 /* Before 16 every kind of object has a function of its own: only these two here. */
@@ -91,7 +92,7 @@ BufFileReadExact(BufFile *file, void *ptr, size_t size)
 #endif
 
 /* Virtual generated columns came with 18. */
-#ifdef ATTRIBUTE_GENERATED_VIRTUAL
+#if PG_VERSION_NUM >= 180000
 #define attribute_is_virtual(att)	((att)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
 #else
 #define attribute_is_virtual(att)	false

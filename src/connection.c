@@ -24,10 +24,10 @@
 #include "utils/timestamp.h"
 
 #include "connection.h"
-#include "deliver.h"
 #include "linksettings.h"
 #include "sentinel.h"
 #include "settings.h"
+#include "trouble.h"
 
 #define RETRY_FIRST_MS		50
 #define RETRY_LAST_MS		1000
@@ -189,9 +189,12 @@ ping_answered(void *arg, const RedisReply *reply)
 		ping_answer(NULL, reply);
 	if (reply == NULL)
 		return;
-	/* To be refused PING is an answer, too, for a user with few rights. */
-	if (redis_reply_type(reply) == REDIS_ERROR && !redis_reply_is_error(reply, "NOPERM"))
-		deliver_set_trouble(reply);
+	if (redis_reply_type(reply) == REDIS_ERROR)
+	{
+		/* To be refused PING is an answer, too, for a user with few rights. */
+		if (ping_answer == NULL && !redis_reply_is_error(reply, "NOPERM"))
+			trouble_note(reply);
+	}
 	else if (breaker != 0 &&
 			 !TimestampDifferenceExceeds(sent_at, GetCurrentTimestamp(),
 										 Max(breaker / 2, BREAKER_LEAST_MS)))
@@ -257,7 +260,7 @@ close_link(void)
 	if (closing)
 		redis_close(closing);
 	sentinel_forget();
-	deliver_clear_trouble();
+	trouble_clear();
 }
 
 static void
@@ -385,7 +388,7 @@ turn_link(uint32 events)
 {
 	bool		before = was_ready;
 	RedisLinkState state = redis_turn(current, events);
-	const char *trouble = deliver_trouble();
+	const char *trouble = trouble_text();
 	TimestampTz now;
 
 	if (state == REDIS_FAILED || trouble)

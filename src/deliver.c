@@ -2,10 +2,9 @@
  * deliver.c
  *	  Sends the keys of outbox rows to Redis and learns what became of them.
  *
- * A row becomes a Delivery, with a part for each of its items.  Keys are gathered
- * into commands, one rule a command so that the views can tell how many of a
- * rule's keys existed; patterns go to patternscan.c.  A delivery is finished when
- * all of its parts are:
+ * A row becomes a Delivery, with a part for each of its items.  Keys go to
+ * command.c, patterns to patternscan.c.  A delivery is finished when all of its
+ * parts are:
  *
  *		all delivered	the row is delivered, its waiter is answered
  *		some lost		the link broke: the row is unsent again
@@ -15,10 +14,6 @@
  * before rows from a scan, and of those only a few commands are under way at a
  * time, so that a small transaction never waits behind a large one for longer
  * than BULK_COMMANDS take.
- *
- * A refused command is sent again key by key, to find the key that is to blame.
- * Replies that say that Redis as a whole is of no use (-LOADING, -READONLY, ...)
- * are no refusals: the worker gives the link up and begins again.
  */
 #include "postgres.h"
 
@@ -26,9 +21,9 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "command.h"
 #include "delivered.h"
 #include "faultpoint.h"
-#include "fence.h"
 #include "item.h"
 #include "deliver.h"
 #include "outbox.h"
@@ -37,13 +32,6 @@
 #include "seconddelete.h"
 #include "waiters.h"
 
-/*
- * Keys in one command.  Redis carries a command out in one go: 128 keys are about
- * 150 microseconds in which nobody else is served.
- */
-#define COMMAND_KEYS		128
-#define COMMAND_BYTES		(64 * 1024)
-
 /* Commands under way: enough to fill a link of 1 ms round trip. */
 #define SMALL_COMMANDS		64
 #define BULK_COMMANDS		8
@@ -51,9 +39,6 @@
 /* Rows in memory that are not sent yet. */
 #define SMALL_ROWS			4096
 #define BULK_ROWS			1024
-
-/* Rules whose keys are gathered at the same time. */
-#define OPEN_COMMANDS		8
 
 struct Delivery
 {
@@ -70,25 +55,6 @@ struct Delivery
 	StringInfo	refused;		/* packed items that Redis refused, or NULL */
 	Oid			refused_rule;	/* of the last of them */
 };
-
-typedef struct KeyRef
-{
-	Delivery   *delivery;
-	const char *bytes;
-	uint32		len;
-	uint8		kind;			/* ITEM_KEY, or ITEM_FRAGMENT: bytes are palloc'd */
-} KeyRef;
-
-/* An UNLINK, being gathered or under way. */
-typedef struct Command
-{
-	struct Command *next_free;
-	DeliveryClass class;
-	Oid			rule;
-	uint32		nkeys;
-	uint32		bytes;
-	KeyRef		keys[COMMAND_KEYS];
-} Command;
 
 /* A key in pieces, of which some have not come yet. */
 typedef struct Assembly
@@ -112,7 +78,6 @@ static dlist_head queues[DELIVERY_CLASSES] = {
 	DLIST_STATIC_INIT(queues[CLASS_BULK]),
 };
 static int	queued[DELIVERY_CLASSES];
-static int	under_way[DELIVERY_CLASSES];	/* commands */
 static dlist_head assemblies = DLIST_STATIC_INIT(assemblies);
 
 static uint64 next_number = 1;
@@ -120,26 +85,25 @@ static int	count_of_table[OUTBOX_NOWHERE + 1];
 static uint64 taken_of_table[OUTBOX_NOWHERE + 1];
 static TimestampTz last_of_table[OUTBOX_NOWHERE + 1];
 
-static Command *free_commands = NULL;
-static Command *open_commands[OPEN_COMMANDS];
-static RedisLink *send_link = NULL; /* valid within deliver_send() and answers */
-
-static char trouble[256];
-
-static void send_command(Command *command);
-
 void
 deliver_init(DatabaseSlot *my_slot)
 {
 	slot = my_slot;
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache deliveries",
 									ALLOCSET_DEFAULT_SIZES);
+	command_init(slot);
 }
 
 bool
 deliver_has_room(DeliveryClass class)
 {
 	return queued[class] < (class == CLASS_SMALL ? SMALL_ROWS : BULK_ROWS);
+}
+
+uint64
+deliver_xid(const Delivery *delivery)
+{
+	return delivery->row.xid;
 }
 
 uint64
@@ -306,328 +270,9 @@ deliver_part_done(Delivery *delivery, PartOutcome outcome, const PackedItem *ite
 
 /*
  * --------------------------------------------------------------------------
- * Trouble
+ * Items
  * --------------------------------------------------------------------------
  */
-
-bool
-deliver_is_trouble(const RedisReply *reply, const char **why)
-{
-	static const struct
-	{
-		const char *code;
-		const char *why;
-	}			codes[] = {
-		{"LOADING", "Redis is loading its data set"},
-		{"READONLY", "Redis is a replica and takes no writes"},
-		{"MASTERDOWN", "Redis is a replica without its master"},
-		{"NOAUTH", "Redis requires a password"},
-		{"WRONGPASS", "Redis does not accept user or password"},
-		{"BUSY", "Redis is busy with a script"},
-		{"OOM", "Redis is out of memory"},
-		{"MISCONF", "Redis does not take writes because it can't save its data set"},
-		{"NOREPLICAS", "Redis does not take writes without enough replicas"},
-		{"CLUSTERDOWN", "the Redis Cluster is down"},
-		{"MOVED", "Redis is a node of a Redis Cluster"},
-		{"CROSSSLOT", "Redis is a node of a Redis Cluster"},
-	};
-	const char *text = redis_reply_text(reply, NULL);
-
-	*why = NULL;
-	for (int i = 0; i < lengthof(codes); i++)
-	{
-		if (redis_reply_is_error(reply, codes[i].code))
-			*why = codes[i].why;
-	}
-	if (redis_reply_is_error(reply, "ERR") && strstr(text, "unction not found") != NULL)
-		*why = "the functions of pg_uncache are gone from Redis";
-	/* Not a key, but the command itself is not permitted. */
-	if (redis_reply_is_error(reply, "NOPERM") && strstr(text, "command") != NULL)
-		*why = "the Redis user may not run a command that is needed";
-	return *why != NULL;
-}
-
-void
-deliver_set_trouble(const RedisReply *reply)
-{
-	const char *why;
-
-	if (trouble[0] == '\0' && deliver_is_trouble(reply, &why))
-		snprintf(trouble, sizeof(trouble), "%s (%.150s)", why, redis_reply_text(reply, NULL));
-}
-
-void
-deliver_note_refusal(const RedisReply *reply)
-{
-	char		message[256];
-
-	snprintf(message, sizeof(message), "Redis has refused an invalidation and is asked again: %.180s",
-			 redis_reply_text(reply, NULL));
-	shmem_note_error(slot, message);
-}
-
-const char *
-deliver_trouble(void)
-{
-	return trouble[0] ? trouble : NULL;
-}
-
-void
-deliver_clear_trouble(void)
-{
-	trouble[0] = '\0';
-}
-
-/*
- * --------------------------------------------------------------------------
- * Commands
- * --------------------------------------------------------------------------
- */
-
-static Command *
-new_command(DeliveryClass class, Oid rule)
-{
-	Command    *command = free_commands;
-
-	if (command)
-		free_commands = command->next_free;
-	else
-		command = MemoryContextAlloc(context, sizeof(Command));
-	command->class = class;
-	command->rule = rule;
-	command->nkeys = 0;
-	command->bytes = 0;
-	return command;
-}
-
-static void
-free_command(Command *command)
-{
-	command->next_free = free_commands;
-	free_commands = command;
-}
-
-static void
-key_done(Command *command, const KeyRef *key, PartOutcome outcome)
-{
-	PackedItem	item = {
-		.kind = ITEM_KEY, .rule = command->rule, .bytes = key->bytes, .len = key->len
-	};
-	char	   *assembled = key->kind == ITEM_FRAGMENT ? (char *) key->bytes : NULL;
-
-	/* The pieces themselves go to the side table, not what they make together. */
-	if (assembled)
-		item.len = 0;
-	deliver_part_done(key->delivery, outcome, &item);
-	if (assembled)
-		pfree(assembled);
-}
-
-static void
-finish_command(Command *command, PartOutcome outcome)
-{
-	for (uint32 i = 0; i < command->nkeys; i++)
-		key_done(command, &command->keys[i], outcome);
-	free_command(command);
-}
-
-/* Send each key of a refused command by itself. */
-static void
-split_command(Command *command)
-{
-	for (uint32 i = 0; i < command->nkeys; i++)
-	{
-		Command    *single = new_command(command->class, command->rule);
-
-		single->keys[single->nkeys++] = command->keys[i];
-		send_command(single);
-	}
-	free_command(command);
-}
-
-static void
-count_command(Command *command, int64 existed)
-{
-	pg_atomic_fetch_add_u64(&slot->stats.batches, 1);
-	pg_atomic_fetch_add_u64(&slot->stats.keys, command->nkeys);
-	pg_atomic_fetch_add_u64(&slot->stats.keys_existed, existed);
-	stats_count_rule(command->rule, command->nkeys, existed);
-}
-
-/* How many keys existed: a number from UNLINK, a 0 or 1 a key from the function. */
-static bool
-read_existed(Command *command, const RedisReply *reply, int64 *existed)
-{
-	size_t		len;
-	const char *text = redis_reply_text(reply, &len);
-
-	*existed = redis_reply_integer(reply);
-	if (redis_reply_type(reply) == REDIS_INTEGER)
-		return true;
-	if (redis_reply_type(reply) != REDIS_STRING || len != command->nkeys)
-		return false;
-	for (size_t i = 0; i < len; i++)
-		*existed += text[i] == '1';
-	return true;
-}
-
-static void
-command_answered(void *arg, const RedisReply *reply)
-{
-	Command    *command = arg;
-	const char *why;
-	int64		existed;
-
-	under_way[command->class]--;
-	if (reply == NULL)
-		finish_command(command, PART_LOST);
-	else if (read_existed(command, reply, &existed))
-	{
-		FAULT_POINT("answered");
-		count_command(command, existed);
-		finish_command(command, PART_DELIVERED);
-	}
-	else if (redis_reply_type(reply) != REDIS_ERROR)
-	{
-		strlcpy(trouble, "Redis gave an answer that makes no sense", sizeof(trouble));
-		finish_command(command, PART_LOST);
-	}
-	else if (deliver_is_trouble(reply, &why))
-	{
-		deliver_set_trouble(reply);
-		finish_command(command, PART_LOST);
-	}
-	else if (command->nkeys > 1)
-		split_command(command);
-	else
-	{
-		deliver_note_refusal(reply);
-		finish_command(command, PART_REFUSED);
-	}
-}
-
-/* Arguments of a command under construction. */
-static struct
-{
-	int			n;
-	const char *argv[5 + 2 * COMMAND_KEYS];
-	size_t		lens[5 + 2 * COMMAND_KEYS];
-	char		xids[COMMAND_KEYS][24];
-	char		nkeys[12];
-}			arguments;
-
-static void
-add_argument(const char *bytes, size_t len)
-{
-	arguments.argv[arguments.n] = bytes;
-	arguments.lens[arguments.n++] = len;
-}
-
-static void
-add_text(const char *text)
-{
-	add_argument(text, strlen(text));
-}
-
-/* UNLINK key..., or FCALL uncache_invalidate n key... ttl incarnation xid... */
-static void
-make_arguments(Command *command)
-{
-	bool		fenced = fence_is_used();
-
-	arguments.n = 0;
-	add_text(fenced ? "FCALL" : "UNLINK");
-	if (fenced)
-	{
-		snprintf(arguments.nkeys, sizeof(arguments.nkeys), "%u", command->nkeys);
-		add_text("uncache_invalidate");
-		add_text(arguments.nkeys);
-	}
-	for (uint32 i = 0; i < command->nkeys; i++)
-		add_argument(command->keys[i].bytes, command->keys[i].len);
-	if (!fenced)
-		return;
-
-	add_text(fence_ttl_text());
-	add_text(Shared_state->incarnation);
-	for (uint32 i = 0; i < command->nkeys; i++)
-	{
-		snprintf(arguments.xids[i], sizeof(arguments.xids[i]), UINT64_FORMAT,
-				 command->keys[i].delivery->row.xid);
-		add_text(arguments.xids[i]);
-	}
-}
-
-static void
-send_command(Command *command)
-{
-	make_arguments(command);
-	if (redis_send(send_link, arguments.n, arguments.argv, arguments.lens,
-				   command_answered, command))
-		under_way[command->class]++;
-	else
-		finish_command(command, PART_LOST);
-}
-
-/*
- * --------------------------------------------------------------------------
- * Gathering
- * --------------------------------------------------------------------------
- */
-
-/* The command that gathers this rule's keys; sends one where all are in use. */
-static Command **
-open_command_of(DeliveryClass class, Oid rule)
-{
-	Command   **unused = NULL;
-
-	for (int i = 0; i < OPEN_COMMANDS; i++)
-	{
-		if (open_commands[i] == NULL)
-			unused = &open_commands[i];
-		else if (open_commands[i]->rule == rule)
-			return &open_commands[i];
-	}
-	if (unused == NULL)
-	{
-		unused = &open_commands[rule % OPEN_COMMANDS];
-		send_command(*unused);
-	}
-	*unused = new_command(class, rule);
-	return unused;
-}
-
-static void
-gather_key(Delivery *delivery, Oid rule, uint8 kind, const char *bytes, uint32 len)
-{
-	Command   **open = open_command_of(delivery->class, rule);
-	Command    *command = *open;
-	KeyRef	   *key = &command->keys[command->nkeys++];
-
-	key->delivery = delivery;
-	key->kind = kind;
-	key->bytes = bytes;
-	key->len = len;
-	command->bytes += len;
-	if (command->nkeys == COMMAND_KEYS || command->bytes >= COMMAND_BYTES)
-	{
-		*open = NULL;
-		send_command(command);
-	}
-}
-
-static void
-send_open_commands(void)
-{
-	for (int i = 0; i < OPEN_COMMANDS; i++)
-	{
-		Command    *command = open_commands[i];
-
-		open_commands[i] = NULL;
-		if (command)
-			send_command(command);
-	}
-}
 
 static Assembly *
 find_assembly(uint64 xid, int32 first_chunk)
@@ -693,7 +338,7 @@ gather_fragment(Delivery *delivery, const PackedItem *item)
 	assembly->received += len;
 	if (assembly->received >= head.total)
 	{
-		gather_key(delivery, assembly->rule, ITEM_FRAGMENT, assembly->bytes, head.total);
+		command_add_key(delivery, delivery->class, assembly->rule, ITEM_FRAGMENT, assembly->bytes, head.total);
 		dlist_delete(&assembly->node);
 		pfree(assembly);
 	}
@@ -708,7 +353,7 @@ gather_item(Delivery *delivery, const PackedItem *item)
 	{
 		case ITEM_KEY:
 			delivery->parts_left++;
-			gather_key(delivery, item->rule, ITEM_KEY, item->bytes, item->len);
+			command_add_key(delivery, delivery->class, item->rule, ITEM_KEY, item->bytes, item->len);
 			return true;
 		case ITEM_FRAGMENT:
 			return gather_fragment(delivery, item);
@@ -735,7 +380,7 @@ all_sent(Delivery *delivery)
 static void
 send_from(DeliveryClass class, int limit)
 {
-	while (!dlist_is_empty(&queues[class]) && under_way[class] < limit)
+	while (!dlist_is_empty(&queues[class]) && command_under_way(class) < limit)
 	{
 		Delivery   *delivery = dlist_head_element(Delivery, queue_node, &queues[class]);
 		PackedItem	item;
@@ -750,17 +395,17 @@ send_from(DeliveryClass class, int limit)
 							delivery->row.xid)));
 		all_sent(delivery);
 	}
-	send_open_commands();
+	command_send_open();
 }
 
 void
 deliver_send(RedisLink *link)
 {
-	send_link = link;
+	command_use_link(link);
 	send_from(CLASS_SMALL, SMALL_COMMANDS);
 	send_from(CLASS_BULK, BULK_COMMANDS);
 	redis_flush(link);
-	if (under_way[CLASS_SMALL] + under_way[CLASS_BULK] > 0)
+	if (command_under_way(CLASS_SMALL) + command_under_way(CLASS_BULK) > 0)
 		FAULT_POINT("batch-sent");
 }
 

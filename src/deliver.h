@@ -14,6 +14,7 @@
 #include "item.h"
 #include "redis.h"
 #include "shmem.h"
+#include "trouble.h"
 
 /* Small transactions overtake what is large or late. */
 typedef enum DeliveryClass
@@ -55,6 +56,7 @@ extern void deliver_init(DatabaseSlot *slot);
 extern bool deliver_has_room(DeliveryClass class);
 
 extern void deliver_take(DeliveryClass class, const DeliveryRow *row);
+extern uint64 deliver_xid(const Delivery *delivery);
 
 /* Send what may be sent now. */
 extern void deliver_send(RedisLink *link);
@@ -75,19 +77,11 @@ extern int	deliver_count_of_table(int table);	/* unfinished ones */
 extern uint64 deliver_taken_of_table(int table);	/* ever taken */
 extern TimestampTz deliver_last_of_table(int table);	/* last delivered; 0: never */
 
-/* For patternscan.c: a part that it was given is finished. */
+/* For command.c and patternscan.c: a part that they were given is finished. */
 extern void deliver_part_done(Delivery *delivery, PartOutcome outcome,
 							  const PackedItem *item);
 
 /* Show in uncache.stat what Redis said when it refused an item. */
-extern void deliver_note_refusal(const RedisReply *reply);
-
-/* A reply that means "Redis as a whole is of no use now"; *why says it. */
-extern bool deliver_is_trouble(const RedisReply *reply, const char **why);
-
-/* Why the link should be given up, or NULL; deliver and patternscan set it. */
-extern const char *deliver_trouble(void);
-extern void deliver_set_trouble(const RedisReply *reply);
-extern void deliver_clear_trouble(void);
+extern void trouble_note_refusal(const RedisReply *reply);
 
 #endif							/* UNCACHE_DELIVER_H */

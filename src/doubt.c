@@ -22,11 +22,11 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "deliver.h"
 #include "doubt.h"
 #include "fence.h"
 #include "item.h"
 #include "waiters.h"
+#include "trouble.h"
 
 #define LOOK_MS			1000
 #define COMMAND_KEYS	128
@@ -110,8 +110,8 @@ answered(Doubt *doubt, const RedisReply *reply)
 	if (reply != NULL && redis_reply_type(reply) != REDIS_ERROR)
 		return;
 	doubt->failed = true;
-	if (reply != NULL && deliver_is_trouble(reply, &why))
-		deliver_set_trouble(reply);
+	if (reply != NULL && trouble_is(reply, &why))
+		trouble_note(reply);
 }
 
 static void
@@ -122,14 +122,19 @@ fence_answered(void *arg, const RedisReply *reply)
 	answered(doubt, reply);
 	if (doubt->under_way > 0 || doubt->state != DOUBT_SENT)
 		return;
-	if (!doubt->failed)
-		waiters_row_delivered(doubt->xid, doubt->waiter);
-	else if (reply == NULL)
+	if (doubt->failed && reply == NULL)
+	{
 		doubt->state = DOUBT_TO_SEND;
-	else
+		return;
+	}
+	/* After a renewal nobody is told: the session may wait for its delivery. */
+	if (doubt->waiter < 0)
+		return;
+	if (doubt->failed)
 		waiters_refused(doubt->xid);
-	if (doubt->state == DOUBT_SENT)
-		doubt->waiter = -1;
+	else
+		waiters_row_delivered(doubt->xid, doubt->waiter);
+	doubt->waiter = -1;
 }
 
 static void
@@ -231,8 +236,11 @@ send_fence(RedisLink *link, Doubt *doubt, TimestampTz now)
 	doubt->renew_at = TimestampTzPlusMilliseconds(now, atoi(fence_ttl_text()) / 3);
 	if (!send_keys(link, doubt, false))
 		doubt->state = DOUBT_TO_SEND;
-	else if (doubt->under_way == 0)
+	else if (doubt->under_way == 0 && doubt->waiter >= 0)
+	{
 		waiters_row_delivered(doubt->xid, doubt->waiter);	/* patterns only */
+		doubt->waiter = -1;
+	}
 }
 
 /* What has become of the transaction? */

@@ -32,10 +32,10 @@
 #include "utils/timestamp.h"
 
 #include "connection.h"
-#include "deliver.h"
 #include "fence.h"
 #include "settings.h"
 #include "uncache_lua.h"
+#include "trouble.h"
 
 /* Of lua/uncache.lua; a node with older functions gets these. */
 #define LIBRARY_VERSION		1
@@ -51,6 +51,9 @@
 static DatabaseSlot *slot;
 static RedisLink *fence_link = NULL;
 static bool wants_resending = false;
+
+/* With the own fence off: another worker may load the functions at any time. */
+static bool looks_for_functions = false;
 
 static enum
 {
@@ -156,7 +159,7 @@ epoch_answered(void *arg, const RedisReply *reply)
 	if (done)
 		done(ok, reply);
 	else if (reply != NULL && !ok)
-		deliver_set_trouble(reply);
+		trouble_note(reply);
 }
 
 /* An epoch that never was; or, with the own fence off, none. */
@@ -226,15 +229,18 @@ no_functions(const RedisReply *reply)
 
 	if (strstr(text, "unction not found") != NULL && setting_fence_ttl > 0)
 		load_library();
-	else if (setting_fence_ttl > 0 && !deliver_is_trouble(reply, &why))
+	else if (setting_fence_ttl > 0 && !trouble_is(reply, &why))
 	{
 		connection_note_error("Fenced fills are not possible: %s", text);
 		set_state(FENCE_IMPOSSIBLE);
 	}
 	else if (redis_reply_is_error(reply, "NOPERM") || redis_reply_is_error(reply, "ERR"))
+	{
 		set_state(setting_fence_ttl > 0 ? FENCE_IMPOSSIBLE : FENCE_NONE);
+		looks_for_functions = redis_reply_is_error(reply, "ERR");
+	}
 	else
-		deliver_set_trouble(reply);
+		trouble_note(reply);
 }
 
 static void
@@ -285,12 +291,34 @@ send_status(void)
 	send_texts(lengthof(status_argv), status_argv, status_answered, NULL);
 }
 
+/* The ping while there are none: an FCALL would be counted as an error by Redis. */
+static const char *list_argv[] = {"FUNCTION", "LIST", "LIBRARYNAME", "uncache"};
+
+static void
+list_answered(void *arg, const RedisReply *reply)
+{
+	const char *why;
+
+	if (reply == NULL || get_state() != FENCE_NONE)
+		return;
+	if (redis_reply_type(reply) == REDIS_ARRAY)
+	{
+		if (redis_reply_count(reply) > 0)
+			fence_begin(fence_link);
+	}
+	else if (redis_reply_is_error(reply, "NOPERM") || !trouble_is(reply, &why))
+		looks_for_functions = false;
+	else
+		trouble_note(reply);
+}
+
 void
 fence_begin(RedisLink *link)
 {
 	int			version = redis_version(link);
 
 	fence_link = link;
+	looks_for_functions = false;
 	status_argv[5] = Shared_state->incarnation;
 	connection_set_ping(NULL, 0, NULL);
 	if (version != 0 && version < FIRST_VERSION_WITH_FUNCTIONS)
@@ -403,7 +431,12 @@ fence_turn(RedisLink *link, TimestampTz now)
 		return DT_NOEND;
 
 	fence_link = link;
-	connection_set_ping(fence_is_used() ? status_argv : NULL, lengthof(status_argv), status_answered);
+	if (fence_is_used())
+		connection_set_ping(status_argv, lengthof(status_argv), status_answered);
+	else if (get_state() == FENCE_NONE && looks_for_functions)
+		connection_set_ping(list_argv, lengthof(list_argv), list_answered);
+	else
+		connection_set_ping(NULL, 0, NULL);
 	if (get_state() == FENCE_ON && beat == BEAT_NONE && beat_wanted && setting_fence_ttl > 0)
 	{
 		if (now < next_beat_at)

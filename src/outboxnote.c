@@ -209,6 +209,12 @@ outboxnote_look(void)
 	look = true;
 }
 
+bool
+outboxnote_is_done(void)
+{
+	return !look && pg_atomic_read_u32(&slot->note_dirty) == 0;
+}
+
 static void
 add_items(bytea *items)
 {

@@ -31,6 +31,7 @@ extern void outboxnote_init(DatabaseSlot *slot);
  */
 extern TimestampTz outboxnote_turn(TimestampTz now);
 extern void outboxnote_look(void);
+extern bool outboxnote_is_done(void);
 
 /* Say in the log how full the outbox is; returns when to come again. */
 extern TimestampTz outboxnote_watch_size(TimestampTz now);

@@ -30,6 +30,7 @@
 #include "keypattern.h"
 #include "outboxside.h"
 #include "patternscan.h"
+#include "trouble.h"
 
 /* Buckets that one SCAN visits: some 200 microseconds of Redis's time. */
 #define SCAN_COUNT		"1000"
@@ -204,7 +205,7 @@ tokens_are_void(bool ok, const RedisReply *reply)
 	{
 		pass_lost = true;
 		if (reply)
-			deliver_set_trouble(reply);
+			trouble_note(reply);
 	}
 	end_pass_if_done();
 }
@@ -296,13 +297,13 @@ note_error(const RedisReply *reply, PassPattern *pattern)
 	const char *why;
 	bool		no_right = redis_reply_is_error(reply, "NOPERM");
 
-	if (!no_right && (redis_reply_type(reply) != REDIS_ERROR || deliver_is_trouble(reply, &why)))
+	if (!no_right && (redis_reply_type(reply) != REDIS_ERROR || trouble_is(reply, &why)))
 	{
-		deliver_set_trouble(reply);
+		trouble_note(reply);
 		pass_lost = true;
 		return;
 	}
-	deliver_note_refusal(reply);
+	trouble_note_refusal(reply);
 	for (PassPattern *p = patterns; p; p = p->next)
 	{
 		if (pattern == NULL || p == pattern)

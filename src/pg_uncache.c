@@ -22,11 +22,13 @@
  *
  *	 delivery: from there to Redis, in the worker
  *		worker --+--> outboxscan, outboxside, outboxnote	reads the outbox
- *				 +--> deliver --> patternscan				sends
+ *				 +--> deliver --> command, patternscan		sends
  *				 |		 +--> seconddelete, doubt
  *				 +--> fence, incarnation					keeps fills out
  *				 +--> rotation --> delivered				empties the outbox
- *				 +--> connection --> redis --> redisnet, redishello, redisurl
+ *				 +--> barrier								answers wait()
+ *				 +--> connection --> sentinel, linksettings
+ *							 \--> redis --> redisnet, redishello, redisurl
  *
  *	 processes
  *		launcher --> place, probe, databases; lifecycle --> hold
@@ -35,7 +37,7 @@
  *		views, backlog, stats; functions; snapshot
  *
  *	 under all of them
- *		shmem, settings, compat.h; faultpoint in test builds
+ *		shmem, settings, trouble, compat.h; faultpoint in test builds
  */
 #include "postgres.h"
 

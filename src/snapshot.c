@@ -21,6 +21,12 @@
  * the token is looked for in the active portal, the one thing that knows what
  * has arrived and has the snapshot; a token that came by any other way during
  * the statement is not there.  Of the sources of a token nothing is believed.
+ * That takes a portal of the client's own: PL/pgSQL's cursors and EXECUTE make
+ * portals with an older snapshot, of texts and parameters computed just then.
+ *
+ * A function that is called by a statement and is not declared STABLE runs with
+ * a later snapshot than the statement.  What the statement has read is older, so
+ * its snapshot is the one to tell.
  */
 #include "postgres.h"
 
@@ -28,10 +34,12 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
+#include "executor/execdesc.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "nodes/params.h"
 #include "tcop/pquery.h"
+#include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
@@ -91,15 +99,34 @@ is_in_text(const char *text, const char *token)
 	return false;
 }
 
+/* Whether the portal runs what the client has sent, and nothing within that. */
+static bool
+is_of_client(Portal portal)
+{
+	return portal != NULL && portal->sourceText != NULL && debug_query_string != NULL &&
+		strcmp(portal->sourceText, debug_query_string) == 0;
+}
+
 static bool
 is_fresh(const char *token)
 {
 	Portal		portal = ActivePortal;
 
-	if (RecoveryInProgress() || IsolationUsesXactSnapshot() || portal == NULL)
+	if (RecoveryInProgress() || IsolationUsesXactSnapshot() || !is_of_client(portal))
 		return false;
-	return (portal->sourceText != NULL && is_in_text(portal->sourceText, token)) ||
+	return is_in_text(portal->sourceText, token) ||
 		is_in_parameters(portal->portalParams, token);
+}
+
+/* The oldest with which the running statement may have read. */
+static Snapshot
+snapshot_of_statement(void)
+{
+	Portal		portal = ActivePortal;
+
+	if (portal != NULL && portal->strategy == PORTAL_ONE_SELECT && portal->queryDesc != NULL)
+		return portal->queryDesc->snapshot;
+	return GetActiveSnapshot();
 }
 
 /* The 64-bit form of a transaction id that is not above the next one. */
@@ -154,7 +181,7 @@ uncache_snapshot(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 
 	token = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	snapshot = GetActiveSnapshot();
+	snapshot = snapshot_of_statement();
 	incarnation = is_token(token) && IsMVCCSnapshot(snapshot) ?
 		incarnation_seen_by(snapshot) : NULL;
 	if (incarnation == NULL)

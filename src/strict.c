@@ -36,7 +36,7 @@
 static OutboxItems *in_doubt = NULL;
 static uint64 doubt_xid;
 
-pg_attribute_noreturn()
+pg_noreturn
 static void
 raise_not_fenced(const char *detail)
 {

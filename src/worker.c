@@ -31,6 +31,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "barrier.h"
 #include "connection.h"
 #include "deliver.h"
 #include "delivered.h"
@@ -65,11 +66,6 @@ static WaitEventSet *wait_set = NULL;
 static uint64 wait_set_generation;
 static int	socket_positions[CONNECTION_SOCKETS];	/* -1: none */
 static uint32 socket_wanted[CONNECTION_SOCKETS];
-
-/* uncache.wait(): the ticket being worked on; 0: none. */
-static uint64 barrier_ticket = 0;
-static uint64 barrier_ring_put; /* the ring must have been taken up to here */
-static uint64 barrier_number;	/* 0: still collecting */
 
 /*
  * --------------------------------------------------------------------------
@@ -205,6 +201,7 @@ start_up(Datum arg)
 	fence_init(slot);
 	outboxnote_init(slot);
 	seconddelete_init();
+	barrier_init(slot);
 	doubt_init();
 	make_incarnation_known();
 }
@@ -245,7 +242,7 @@ after_connection_event(ConnectionEvent event)
 			deliver_forget_unsent();
 			throw_ring_away();
 			waiters_give_up(MyDatabaseId);
-			barrier_number = 0; /* what was under way will be taken anew */
+			barrier_begin_anew();
 			break;
 	}
 }
@@ -361,55 +358,6 @@ take_ring(void)
 		take_entry((RingEntry *) copy);
 	}
 	return any;
-}
-
-/*
- * --------------------------------------------------------------------------
- * uncache.wait()
- * --------------------------------------------------------------------------
- */
-
-static void
-begin_barrier(uint64 ticket)
-{
-	barrier_ticket = ticket;
-	barrier_number = 0;
-	outboxside_look();
-	LWLockAcquire(slot->lock, LW_SHARED);
-	barrier_ring_put = slot->ring.put;
-	LWLockRelease(slot->lock);
-}
-
-/* Answer callers of uncache.wait() when all that came before them is delivered. */
-static void
-barrier_turn(void)
-{
-	uint64		drawn = pg_atomic_read_u64(&slot->barrier_drawn);
-
-	if (barrier_ticket == 0)
-	{
-		if (drawn == pg_atomic_read_u64(&slot->barrier_done))
-			return;
-		begin_barrier(drawn);
-		return;					/* the next turn collects what is there now */
-	}
-	if (barrier_number == 0 && slot->ring.taken >= barrier_ring_put && outboxscan_is_done())
-		barrier_number = deliver_next_number();
-	if (barrier_number != 0 &&
-		deliver_oldest_number() >= barrier_number && outboxside_is_done())
-	{
-		pg_atomic_write_u64(&slot->barrier_done, barrier_ticket);
-		ConditionVariableBroadcast(&slot->barrier_cv);
-		barrier_ticket = 0;
-	}
-}
-
-static bool
-barrier_has_work(void)
-{
-	return barrier_ticket == 0 ?
-		pg_atomic_read_u64(&slot->barrier_drawn) != pg_atomic_read_u64(&slot->barrier_done) :
-		barrier_number == 0;
 }
 
 /*
@@ -587,7 +535,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 static void
 forget_dropped_rules(void)
 {
-	if (!stats_has_new_rules())
+	if (fence_holds_transaction() || !stats_has_new_rules())
 		return;
 	outboxscan_begin();
 	stats_forget_dropped_rules();

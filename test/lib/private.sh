@@ -45,7 +45,7 @@ private_run()
 	PG_CONFIG=$(find_pg_config) || fail "no PostgreSQL with its headers found"
 	private_folder
 	private_tree
-	private_build
+	private_build "$packages"
 	as_owner bash "$PRIVATE/src/$1" "${@:2}" &
 	PRIVATE_CHILD=$!
 	wait $PRIVATE_CHILD
@@ -113,12 +113,16 @@ private_tree()
 	TREE_BIN=$PRIVATE/pg$("$PG_CONFIG" --bindir)
 }
 
+# Tests get a library in which they can make things go wrong.
 private_build()
 {
+	local BUILD_OPTIONS=
+
+	[ "$1" = demo ] || [ "$1" = build ] || BUILD_OPTIONS=FAULT_POINTS=1
 	tar -C "$SOURCE" --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' \
 		--exclude=node_modules -cf - . | tar -C "$PRIVATE/src" -xf - || fail "could not copy the source"
 	own src
-	if ! as_owner make -s -j2 -C src COPT="${STRICT:-}" with_llvm=no \
+	if ! as_owner make -s -j2 -C src $BUILD_OPTIONS COPT="${STRICT:-}" with_llvm=no \
 			PG_CONFIG="$TREE_BIN/pg_config" install \
 			>"$PRIVATE/build.log" 2>&1; then
 		cat "$PRIVATE/build.log" >&2

@@ -32,14 +32,14 @@ build()
 		passed=$((passed + 1))
 	else
 		printf 'FAILED  builds without a warning %s\n' "$what"
-		cat "$folder/log"
+		head -n 30 "$folder/log"
 		failed=$((failed + 1))
 	fi
 }
 
 build "with gcc" CC=gcc
 build "with clang" CC=clang
-if pkg-config --exists hiredis_ssl; then
+if pkg-config --exists hiredis_ssl openssl; then
 	build "without TLS" CC=gcc HIREDIS_SSL=no
 fi
 build "with fault points" CC=gcc FAULT_POINTS=1

@@ -122,6 +122,29 @@ ok(wait_for_worker($node, 'cycle'), 'there is a worker after DROP and CREATE in 
 	$session->quit;
 }
 
+# The launcher ends while a worker starts, which the next launcher can't know of: one
+# is ended, and one is started.
+{
+	my $session = $node->background_psql('cycle');
+	my $old = wait_for_worker($node, 'cycle');
+	my $waiting = q{FROM pg_stat_activity WHERE datname = 'cycle'
+		AND backend_type = 'pg_uncache worker' AND wait_event_type = 'Lock'};
+
+	$session->query_safe('BEGIN; LOCK TABLE pg_extension IN ACCESS EXCLUSIVE MODE');
+	sql("SELECT pg_terminate_backend($old)");
+	$node->poll_query_until('postgres', "SELECT count(*) = 1 $waiting");
+	my $starting = sql("SELECT pid $waiting");
+	$launcher = launcher_of($node);
+	sql("SELECT pg_terminate_backend($launcher)");
+	ok(wait_for_launcher($launcher), 'the launcher is ended while a worker starts');
+	ok($node->poll_query_until('postgres', "SELECT count(*) = 1 AND min(pid) <> $starting $waiting"),
+		'its successor starts one worker instead');
+	$session->query_safe('COMMIT');
+	ok($node->poll_query_until('cycle', q{SELECT state = 'connected' FROM uncache.stat}),
+		'which serves the database');
+	$session->quit;
+}
+
 # A prepared CREATE EXTENSION.
 $node->safe_psql('cycle', 'DROP EXTENSION pg_uncache');
 ok(wait_for_no_worker($node, 'cycle'), 'no worker before CREATE EXTENSION is prepared');

@@ -88,6 +88,13 @@ ok(poll_until(sub { last_error() =~ /may not run a command.*NOPERM.*'unlink'/ })
 connect_with($plain, 0);
 ok(delivered($node), 'with it, all that was left goes');
 
+# This one only tells sooner of a Redis that hangs or is loading.
+connect_with(without($plain, 'ping'), 0);
+$redis->fill('key:1');
+sql(q{SELECT uncache.invalidate_keys('key:1')});
+ok(gone($redis, 'key:1'), 'without ping: keys are deleted');
+unlike(last_error(), qr/'ping'/, 'without ping: no error');
+
 connect_with(without($plain, 'scan'), 0);
 $redis->fill('key:1', 'key:2');
 sql(q{SELECT uncache.invalidate_pattern('key:1*')});
