@@ -89,15 +89,6 @@ deletes('with the old one awake', $master);
 $redis->wait_for_replica($old);
 ok(is_at($master), 'the worker stays where it is');
 
-# Sentinels come and go: of no interest while the master is there.
-$_->freeze foreach $redis->sentinels;
-deletes('without Sentinels', $master);
-$redis->server($master)->cli(qw(client kill type normal));
-ok(poll_until(sub { sql('SELECT last_error FROM uncache.stat') =~ /Sentinel can't be asked: .*no answer/ }),
-	'without them the master is not found again, and the error says so');
-$_->thaw foreach $redis->sentinels;
-ok(is_at($master = $redis->wait_for_other_master('none')), 'with them it is');
-
 # A Sentinel that was away during a failover names the master of before.
 {
 	my ($behind, @others) = $redis->sentinels;
@@ -129,6 +120,15 @@ ok(is_at($master = $redis->wait_for_other_master('none')), 'with them it is');
 	$_->thaw foreach @others;
 	is($redis->wait_for_other_master($old), $master, 'the Sentinels agree again');
 }
+
+# Sentinels come and go: of no interest while the master is there.
+$_->freeze foreach $redis->sentinels;
+deletes('without Sentinels', $master);
+$redis->server($master)->cli(qw(client kill type normal));
+ok(poll_until(sub { sql('SELECT last_error FROM uncache.stat') =~ /Sentinel can't be asked: .*no answer/ }),
+	'without them the master is not found again, and the error says so');
+$_->thaw foreach $redis->sentinels;
+ok(is_at($master = $redis->wait_for_other_master('none')), 'with them it is');
 
 # A master that was replaced and can't be told: here it was never asked to step down.
 my $elsewhere = PostgreSQL::Test::Cluster::get_free_port();
