@@ -51,6 +51,7 @@
 static DatabaseSlot *slot;
 static RedisLink *fence_link = NULL;
 static bool wants_resending = false;
+static bool may_have_forgotten = false; /* the node of this connection */
 
 /* With the own fence off: another worker may load the functions at any time. */
 static bool looks_for_functions = false;
@@ -244,6 +245,28 @@ no_functions(const RedisReply *reply)
 }
 
 static void
+voiding_answered(void *arg, const RedisReply *reply)
+{
+	if (reply != NULL && redis_reply_type(reply) == REDIS_ERROR)
+		trouble_note(reply);
+}
+
+/*
+ * The node remembers an epoch, but may have missed deliveries since: a master that
+ * became a replica and was promoted again keeps its memory.  So its tokens are
+ * void, and it gets an epoch when it was sent all that it can have missed.
+ */
+static void
+void_tokens(void)
+{
+	const char *argv[] = {"FCALL", "uncache_epoch", "0", "", fence_ttl_text()};
+
+	may_have_forgotten = false;
+	set_state(FENCE_NO_EPOCH);
+	send_texts(lengthof(argv), argv, voiding_answered, NULL);
+}
+
+static void
 note_status(const RedisReply *reply)
 {
 	FenceState	state = get_state();
@@ -257,6 +280,8 @@ note_status(const RedisReply *reply)
 	if (redis_reply_integer(redis_reply_element(reply, 0)) < LIBRARY_VERSION &&
 		setting_fence_ttl > 0)
 		load_library();
+	else if (has_epoch && may_have_forgotten && setting_fence_ttl > 0)
+		void_tokens();
 	else if (has_epoch)
 	{
 		if (state == FENCE_UNKNOWN || state == FENCE_NO_EPOCH)
@@ -304,7 +329,7 @@ list_answered(void *arg, const RedisReply *reply)
 	if (redis_reply_type(reply) == REDIS_ARRAY)
 	{
 		if (redis_reply_count(reply) > 0)
-			fence_begin(fence_link);
+			fence_begin(fence_link, may_have_forgotten);
 	}
 	else if (redis_reply_is_error(reply, "NOPERM") || !trouble_is(reply, &why))
 		looks_for_functions = false;
@@ -313,11 +338,12 @@ list_answered(void *arg, const RedisReply *reply)
 }
 
 void
-fence_begin(RedisLink *link)
+fence_begin(RedisLink *link, bool new_server)
 {
 	int			version = redis_version(link);
 
 	fence_link = link;
+	may_have_forgotten = new_server;
 	looks_for_functions = false;
 	status_argv[5] = Shared_state->incarnation;
 	connection_set_ping(NULL, 0, NULL);
@@ -341,9 +367,9 @@ void
 fence_change(RedisLink *link)
 {
 	if (!fence_is_used())
-		fence_begin(link);
+		fence_begin(link, false);
 	else if (setting_fence_ttl > 0 && get_state() == FENCE_NO_EPOCH)
-		fence_begin(link);
+		fence_begin(link, false);
 	else
 	{
 		set_state(setting_fence_ttl > 0 ? FENCE_SETTING : FENCE_NO_EPOCH);

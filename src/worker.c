@@ -235,7 +235,7 @@ after_connection_event(ConnectionEvent event)
 			first_scan = false;
 			outboxside_look();
 			outboxnote_look();
-			fence_begin(connection_link());
+			fence_begin(connection_link(), connection_is_new_server());
 			break;
 		case CONNECTION_LOST:
 			fence_forget();
