@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "command.h"
 #include "faultpoint.h"
@@ -25,6 +26,9 @@
  */
 #define COMMAND_KEYS		128
 #define COMMAND_BYTES		(64 * 1024)
+
+/* A Redis that answers within so many microseconds is near. */
+#define NEAR_ROUND_TRIP		250
 
 /* Rules whose keys are gathered at the same time. */
 #define OPEN_COMMANDS		8
@@ -45,6 +49,7 @@ typedef struct Command
 	Oid			rule;
 	uint32		nkeys;
 	uint32		bytes;
+	bool		awaited;		/* somebody waits for the answer, or may */
 	KeyRef		keys[COMMAND_KEYS];
 } Command;
 
@@ -55,6 +60,11 @@ static RedisLink *send_link = NULL; /* of the current connection */
 static Command *free_commands = NULL;
 static Command *open_commands[OPEN_COMMANDS];
 static int	under_way[DELIVERY_CLASSES];
+static int	not_awaited = 0;	/* of those under way */
+
+/* Microseconds to Redis and back: the least since the connection was made. */
+static int64 round_trip = PG_INT64_MAX;
+static TimestampTz asked_at = 0;	/* of the command that measures it; 0: none */
 
 static void send_command(Command *command);
 
@@ -78,6 +88,32 @@ command_under_way(DeliveryClass class)
 	return under_way[class];
 }
 
+bool
+command_is_awaited(const RedisLink *link)
+{
+	return redis_unanswered(link) > (size_t) not_awaited;
+}
+
+bool
+command_answer_is_near(void)
+{
+	return under_way[CLASS_SMALL] > 0 && under_way[CLASS_BULK] == 0 &&
+		round_trip <= NEAR_ROUND_TRIP;
+}
+
+/* Measured with a command that is sent while no other is under way. */
+static void
+note_round_trip(const RedisReply *reply)
+{
+	int64		took = GetCurrentTimestamp() - asked_at;
+
+	if (reply == NULL)
+		round_trip = PG_INT64_MAX;	/* the next connection may lead elsewhere */
+	else if (asked_at != 0 && took >= 0)
+		round_trip = Min(round_trip, took);
+	asked_at = 0;
+}
+
 static Command *
 new_command(DeliveryClass class, Oid rule)
 {
@@ -91,6 +127,7 @@ new_command(DeliveryClass class, Oid rule)
 	command->rule = rule;
 	command->nkeys = 0;
 	command->bytes = 0;
+	command->awaited = false;
 	return command;
 }
 
@@ -133,6 +170,7 @@ split_command(Command *command)
 	{
 		Command    *single = new_command(command->class, command->rule);
 
+		single->awaited = command->awaited;
 		single->keys[single->nkeys++] = command->keys[i];
 		send_command(single);
 	}
@@ -173,6 +211,9 @@ command_answered(void *arg, const RedisReply *reply)
 	int64		existed;
 
 	under_way[command->class]--;
+	if (!command->awaited)
+		not_awaited--;
+	note_round_trip(reply);
 	if (reply == NULL)
 		finish_command(command, PART_LOST);
 	else if (read_existed(command, reply, &existed))
@@ -256,9 +297,15 @@ static void
 send_command(Command *command)
 {
 	make_arguments(command);
+	if (redis_unanswered(send_link) == 0)
+		asked_at = GetCurrentTimestamp();
 	if (redis_send(send_link, arguments.n, arguments.argv, arguments.lens,
 				   command_answered, command))
+	{
 		under_way[command->class]++;
+		if (!command->awaited)
+			not_awaited++;
+	}
 	else
 		finish_command(command, PART_LOST);
 }
@@ -304,6 +351,7 @@ command_add_key(Delivery *delivery, DeliveryClass class, Oid rule, ItemKind kind
 	key->bytes = bytes;
 	key->len = len;
 	command->bytes += len;
+	command->awaited |= deliver_is_awaited(delivery);
 	if (command->nkeys == COMMAND_KEYS || command->bytes >= COMMAND_BYTES)
 	{
 		*open = NULL;

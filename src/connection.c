@@ -189,9 +189,12 @@ ping_answered(void *arg, const RedisReply *reply)
 		ping_answer(NULL, reply);
 	if (reply == NULL)
 		return;
-	/* To be refused PING is an answer, too, for a user with few rights. */
-	if (redis_reply_type(reply) == REDIS_ERROR && !redis_reply_is_error(reply, "NOPERM"))
-		trouble_note(reply);
+	if (redis_reply_type(reply) == REDIS_ERROR)
+	{
+		/* To be refused PING is an answer, too, for a user with few rights. */
+		if (ping_answer == NULL && !redis_reply_is_error(reply, "NOPERM"))
+			trouble_note(reply);
+	}
 	else if (breaker != 0 &&
 			 !TimestampDifferenceExceeds(sent_at, GetCurrentTimestamp(),
 										 Max(breaker / 2, BREAKER_LEAST_MS)))

@@ -122,14 +122,19 @@ fence_answered(void *arg, const RedisReply *reply)
 	answered(doubt, reply);
 	if (doubt->under_way > 0 || doubt->state != DOUBT_SENT)
 		return;
-	if (!doubt->failed)
-		waiters_row_delivered(doubt->xid, doubt->waiter);
-	else if (reply == NULL)
+	if (doubt->failed && reply == NULL)
+	{
 		doubt->state = DOUBT_TO_SEND;
-	else
+		return;
+	}
+	/* After a renewal nobody is told: the session may wait for its delivery. */
+	if (doubt->waiter < 0)
+		return;
+	if (doubt->failed)
 		waiters_refused(doubt->xid);
-	if (doubt->state == DOUBT_SENT)
-		doubt->waiter = -1;
+	else
+		waiters_row_delivered(doubt->xid, doubt->waiter);
+	doubt->waiter = -1;
 }
 
 static void
@@ -231,8 +236,11 @@ send_fence(RedisLink *link, Doubt *doubt, TimestampTz now)
 	doubt->renew_at = TimestampTzPlusMilliseconds(now, atoi(fence_ttl_text()) / 3);
 	if (!send_keys(link, doubt, false))
 		doubt->state = DOUBT_TO_SEND;
-	else if (doubt->under_way == 0)
+	else if (doubt->under_way == 0 && doubt->waiter >= 0)
+	{
 		waiters_row_delivered(doubt->xid, doubt->waiter);	/* patterns only */
+		doubt->waiter = -1;
+	}
 }
 
 /* What has become of the transaction? */

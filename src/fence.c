@@ -51,6 +51,10 @@
 static DatabaseSlot *slot;
 static RedisLink *fence_link = NULL;
 static bool wants_resending = false;
+static bool may_have_forgotten = false; /* the node of this connection */
+
+/* With the own fence off: another worker may load the functions at any time. */
+static bool looks_for_functions = false;
 
 static enum
 {
@@ -232,9 +236,34 @@ no_functions(const RedisReply *reply)
 		set_state(FENCE_IMPOSSIBLE);
 	}
 	else if (redis_reply_is_error(reply, "NOPERM") || redis_reply_is_error(reply, "ERR"))
+	{
 		set_state(setting_fence_ttl > 0 ? FENCE_IMPOSSIBLE : FENCE_NONE);
+		looks_for_functions = redis_reply_is_error(reply, "ERR");
+	}
 	else
 		trouble_note(reply);
+}
+
+static void
+voiding_answered(void *arg, const RedisReply *reply)
+{
+	if (reply != NULL && redis_reply_type(reply) == REDIS_ERROR)
+		trouble_note(reply);
+}
+
+/*
+ * The node remembers an epoch, but may have missed deliveries since: a master that
+ * became a replica and was promoted again keeps its memory.  So its tokens are
+ * void, and it gets an epoch when it was sent all that it can have missed.
+ */
+static void
+void_tokens(void)
+{
+	const char *argv[] = {"FCALL", "uncache_epoch", "0", "", fence_ttl_text()};
+
+	may_have_forgotten = false;
+	set_state(FENCE_NO_EPOCH);
+	send_texts(lengthof(argv), argv, voiding_answered, NULL);
 }
 
 static void
@@ -251,6 +280,8 @@ note_status(const RedisReply *reply)
 	if (redis_reply_integer(redis_reply_element(reply, 0)) < LIBRARY_VERSION &&
 		setting_fence_ttl > 0)
 		load_library();
+	else if (has_epoch && may_have_forgotten && setting_fence_ttl > 0)
+		void_tokens();
 	else if (has_epoch)
 	{
 		if (state == FENCE_UNKNOWN || state == FENCE_NO_EPOCH)
@@ -285,12 +316,35 @@ send_status(void)
 	send_texts(lengthof(status_argv), status_argv, status_answered, NULL);
 }
 
+/* The ping while there are none: an FCALL would be counted as an error by Redis. */
+static const char *list_argv[] = {"FUNCTION", "LIST", "LIBRARYNAME", "uncache"};
+
+static void
+list_answered(void *arg, const RedisReply *reply)
+{
+	const char *why;
+
+	if (reply == NULL || get_state() != FENCE_NONE)
+		return;
+	if (redis_reply_type(reply) == REDIS_ARRAY)
+	{
+		if (redis_reply_count(reply) > 0)
+			fence_begin(fence_link, may_have_forgotten);
+	}
+	else if (redis_reply_is_error(reply, "NOPERM") || !trouble_is(reply, &why))
+		looks_for_functions = false;
+	else
+		trouble_note(reply);
+}
+
 void
-fence_begin(RedisLink *link)
+fence_begin(RedisLink *link, bool new_server)
 {
 	int			version = redis_version(link);
 
 	fence_link = link;
+	may_have_forgotten = new_server;
+	looks_for_functions = false;
 	status_argv[5] = Shared_state->incarnation;
 	connection_set_ping(NULL, 0, NULL);
 	if (version != 0 && version < FIRST_VERSION_WITH_FUNCTIONS)
@@ -313,9 +367,9 @@ void
 fence_change(RedisLink *link)
 {
 	if (!fence_is_used())
-		fence_begin(link);
+		fence_begin(link, false);
 	else if (setting_fence_ttl > 0 && get_state() == FENCE_NO_EPOCH)
-		fence_begin(link);
+		fence_begin(link, false);
 	else
 	{
 		set_state(setting_fence_ttl > 0 ? FENCE_SETTING : FENCE_NO_EPOCH);
@@ -403,7 +457,12 @@ fence_turn(RedisLink *link, TimestampTz now)
 		return DT_NOEND;
 
 	fence_link = link;
-	connection_set_ping(fence_is_used() ? status_argv : NULL, lengthof(status_argv), status_answered);
+	if (fence_is_used())
+		connection_set_ping(status_argv, lengthof(status_argv), status_answered);
+	else if (get_state() == FENCE_NONE && looks_for_functions)
+		connection_set_ping(list_argv, lengthof(list_argv), list_answered);
+	else
+		connection_set_ping(NULL, 0, NULL);
 	if (get_state() == FENCE_ON && beat == BEAT_NONE && beat_wanted && setting_fence_ttl > 0)
 	{
 		if (now < next_beat_at)

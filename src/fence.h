@@ -13,8 +13,11 @@
 
 extern void fence_init(DatabaseSlot *slot);
 
-/* A connection is made: find out what the node knows. */
-extern void fence_begin(RedisLink *link);
+/*
+ * A connection is made: find out what the node knows.  A new server is one that
+ * may have missed or lost deliveries; all is being sent to it again.
+ */
+extern void fence_begin(RedisLink *link, bool new_server);
 
 /* uncache.fence_ttl has changed while connected. */
 extern void fence_change(RedisLink *link);

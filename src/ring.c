@@ -18,6 +18,7 @@ ring_init(Ring *ring, char *data, uint32 size)
 	ring->put = 0;
 	ring->taken = 0;
 	ring->size = size;
+	ring->awaited = false;
 	ring->data = data;
 }
 
@@ -37,11 +38,18 @@ bool
 ring_put(Ring *ring, const RingEntry *head, const char *items, size_t len)
 {
 	Size		need = MAXALIGN(MAXALIGN(sizeof(RingEntry)) + len);
-	uint32		place = ring->put % ring->size;
-	uint32		to_end = ring->size - place;
-	uint32		filler = need > to_end ? to_end : 0;
+	uint32		place;
+	uint32		to_end;
+	uint32		filler;
 	RingEntry  *entry;
 
+	/* An empty one has room for whatever fits at all. */
+	if (ring_is_empty(ring) && need > ring->size - ring->put % ring->size)
+		ring->taken = ring->put += ring->size - ring->put % ring->size;
+
+	place = ring->put % ring->size;
+	to_end = ring->size - place;
+	filler = need > to_end ? to_end : 0;
 	if (need + filler > ring->size - ring_used(ring))
 		return false;
 
@@ -55,6 +63,7 @@ ring_put(Ring *ring, const RingEntry *head, const char *items, size_t len)
 	*entry = *head;
 	entry->size = MAXALIGN(sizeof(RingEntry)) + len;
 	memcpy(ring_items(entry), items, len);
+	ring->awaited |= head->waiter >= 0;
 	ring->put += need;
 	return true;
 }
@@ -65,7 +74,10 @@ ring_peek(Ring *ring)
 	uint32		size;
 
 	if (ring_is_empty(ring))
+	{
+		ring->awaited = false;
 		return NULL;
+	}
 
 	size = *(uint32 *) (ring->data + ring->taken % ring->size);
 	if (size & FILLER_BIT)

@@ -41,6 +41,7 @@ trouble_is(const RedisReply *reply, const char **why)
 		{"ASK", "Redis is a node of a Redis Cluster"},
 		{"TRYAGAIN", "Redis is a node of a Redis Cluster"},
 		{"CROSSSLOT", "Redis is a node of a Redis Cluster"},
+		{"UNREGISTERED", "the functions of pg_uncache were loaded anew"},
 	};
 	const char *text = redis_reply_text(reply, NULL);
 

@@ -16,7 +16,7 @@ use Exporter 'import';
 use Uncache;
 
 our @EXPORT = qw(new_fenced_node make_item fence_is_on miss look read_item fill cached
-  becomes_cacheable put fence_stat second_miss_stores);
+  becomes_cacheable put fence_stat);
 
 # new_fenced_node(NAME, REDIS, LINE...): as new_node, with the fence on and item
 # filled with 1..9, each with v = 1.
@@ -127,21 +127,6 @@ sub becomes_cacheable
 	$session->quit;
 	return $done && cached($redis, "item:$id") eq
 	  $node->safe_psql('postgres', "SELECT v FROM item WHERE id = $id");
-}
-
-# second_miss_stores(REDIS, SESSION, ID): for readers that are not fresh.  Each
-# miss is one of its own, the answers are returned: 0 as often as it took.
-sub second_miss_stores
-{
-	my ($redis, $where, $id, $between) = @_;
-	my @answers;
-
-	poll_until(sub {
-		push @answers, read_item($redis, $where, $id);
-		$between->() if $between && !$answers[-1];
-		return $answers[-1];
-	}, 10);
-	return @answers;
 }
 
 1;

@@ -193,6 +193,14 @@ sub calls
 	return $self->info('commandstats', "cmdstat_$command") =~ /^calls=(\d+)/ ? $1 : 0;
 }
 
+# The same, with those that were refused for want of rights.
+sub asked
+{
+	my ($self, $command) = @_;
+
+	return $self->info('commandstats', "cmdstat_$command") =~ /^calls=(\d+).*rejected_calls=(\d+)/ ? $1 + $2 : 0;
+}
+
 sub log
 {
 	my ($self) = @_;
