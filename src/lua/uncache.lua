@@ -197,23 +197,21 @@ local function uncache_set(keys, args)
 	return 1
 end
 
--- What becomes of the record when "entry" ([?]xid) is delivered; nil: as it is.
-local function add_xid(record, incarnation, entry)
+-- The record after the delivery of an entry ([?]xid); nil: there is none.
+local function deliver(record, incarnation, entry, ttl)
 	local doubt, xid = string.match(entry, '^(%??)(%d+)$')
 	local name = incarnation .. '/' .. xid
-	local known = record and record.incarnation == incarnation and has(record.xids, xid)
-	if doubt == '?' then
-		record = record or new_record('')
-		record.doubts = doubts_without(record.doubts, name)
-		return record, not known and name
-	elseif not record then
-		return nil
+	if doubt == '' and not record then return nil end
+	record = record or new_record('')
+	record.doubts = doubts_without(record.doubts, name)
+	if record.incarnation == incarnation and has(record.xids, xid) then
+		return record
+	elseif doubt == '?' then
+		record.doubts = with(record.doubts, string.format('%s@%d', name, now() + ttl))
+		return record
 	end
 	local _, commas = string.gsub(record.xids, ',', '')
-	record.doubts = doubts_without(record.doubts, name)
-	if known then
-		return record
-	elseif record.xids ~= '' and (record.incarnation ~= incarnation or commas + 1 >= MAX_XIDS) then
+	if record.xids ~= '' and (record.incarnation ~= incarnation or commas + 1 >= MAX_XIDS) then
 		record = new_record(record.doubts)
 	end
 	record.incarnation, record.xids = incarnation, with(record.xids, xid)
@@ -241,14 +239,8 @@ local function uncache_invalidate(keys, args)
 		existed[i] = redis.call('UNLINK', key)
 		local record, trouble
 		if name then record, trouble = load_record(name) end
-		if name and not trouble and (record or string.byte(entry) == 63) then
-			local doubt
-			record, doubt = add_xid(record, incarnation, entry)
-			if doubt then
-				record.doubts = with(record.doubts, string.format('%s@%d', doubt, now() + ttl))
-			end
-			trouble = save_record(name, record, ttl)
-		end
+		if name and not trouble then record = deliver(record, incarnation, entry, ttl) end
+		if record then trouble = save_record(name, record, ttl) end
 		-- something else under the record's name: no fill is possible anyway
 		if trouble and not string.find(trouble, '^WRONGTYPE') then
 			return redis.error_reply(trouble)
@@ -264,16 +256,14 @@ local function uncache_release(keys, args)
 	check(#args == #keys + 1)
 	local released = 0
 	for i, key in ipairs(keys) do
-		local name = record_name(key)
-		local record = name and load_record(name)
-		if record then
-			local doubts = doubts_without(record.doubts, args[1] .. '/' .. args[i + 1])
-			if doubts ~= record.doubts then
-				record.doubts, released = doubts, released + 1
-				local trouble = save_record(name, record)
-				if trouble then return redis.error_reply(trouble) end
-			end
+		local name, record, trouble = record_name(key), nil, nil
+		if name then record, trouble = load_record(name) end
+		local doubts = record and doubts_without(record.doubts, args[1] .. '/' .. args[i + 1])
+		if record and doubts ~= record.doubts then
+			record.doubts, released = doubts, released + 1
+			trouble = save_record(name, record)
 		end
+		if trouble then return redis.error_reply(trouble) end
 	end
 	return released
 end

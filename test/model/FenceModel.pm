@@ -325,7 +325,7 @@ sub epoch_move
 	my ($s, $label, $then) = @_;
 	my $n = $s->{ep} + 1;
 	return [ $label, change($s), [ 'uncache_epoch', "e$n", $TTL ],
-		sub { $_[0]{ep} = $n; $then->($_[0]) if $then } ];
+		sub { $_[0]{ep} = $n; $then->(@_) if $then } ];
 }
 
 # The worker: says who it is, sends again what it owes, then sets an epoch.
