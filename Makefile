@@ -45,13 +45,16 @@ EXTRA_CLEAN += src/uncache_lua.h
 .DEFAULT_GOAL = all
 
 # These two install what they need, so they work where there is no PostgreSQL.
-.PHONY: demo test
+.PHONY: demo test test-readers
 demo:
 	@bash $(TOP)demo/run.sh
 test:
 	@bash $(TOP)test/run.sh
+# The examples of docs/readers.md; takes packages from npm's registry.
+test-readers:
+	@bash $(TOP)test/readers/run.sh
 
-ifneq ($(filter-out demo test,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out demo test test-readers,$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(PGXS),)

@@ -2,7 +2,7 @@
 #
 # packages.sh: install what the demo, the tests or CI need and the machine lacks.
 #
-#	packages.sh build|test|ci
+#	packages.sh build|test|ci|readers
 #
 # Model: every need is looked for by what it provides (a command, a header, a
 # Perl module), so nothing is installed, and no right is needed, where it is
@@ -162,19 +162,31 @@ tell()
 	} >&2
 }
 
+need_for_readers()
+{
+	command -v node >/dev/null || need "Node.js" nodejs
+	command -v npm >/dev/null || need "npm" npm
+	/usr/bin/python3 -c 'import psycopg' 2>/dev/null || need "psycopg 3 for Python" python3-psycopg
+	/usr/bin/python3 -c 'import redis' 2>/dev/null || need "redis-py" python3-redis
+	/usr/bin/python3 -c 'import django_redis' 2>/dev/null ||
+		/usr/bin/python3 -c 'import django.core.cache.backends.redis' 2>/dev/null ||
+		need "Django with a cache in Redis" python3-django python3-django-redis
+}
+
 look()
 {
 	missing=()
 	packages=()
 	need_for_build
-	[ "$want" = build ] || need_for_tests
+	[ "$want" = build ] || [ "$want" = readers ] || need_for_tests
+	[ "$want" != readers ] || need_for_readers
 	[ "$want" != ci ] || need_for_ci
 	[ ${#missing[@]} -eq 0 ]
 }
 
 case $want in
-	build | test | ci) ;;
-	*) echo "usage: packages.sh build|test|ci" >&2; exit 2 ;;
+	build | test | ci | readers) ;;
+	*) echo "usage: packages.sh build|test|ci|readers" >&2; exit 2 ;;
 esac
 
 look && exit 0
