@@ -95,9 +95,13 @@ barrier_begin_anew(void)
 }
 
 bool
+barrier_is_asked_for(void)
+{
+	return pg_atomic_read_u64(&slot->barrier_drawn) != pg_atomic_read_u64(&slot->barrier_done);
+}
+
+bool
 barrier_has_work(void)
 {
-	if (ticket != 0)
-		return just_begun;
-	return pg_atomic_read_u64(&slot->barrier_drawn) != pg_atomic_read_u64(&slot->barrier_done);
+	return ticket != 0 ? just_begun : barrier_is_asked_for();
 }

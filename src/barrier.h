@@ -17,6 +17,9 @@ extern void barrier_turn(void);
 /* What was under way is lost and will be taken anew. */
 extern void barrier_begin_anew(void);
 
+/* Whether somebody waits in wait(). */
+extern bool barrier_is_asked_for(void);
+
 /* Whether the next turn is needed at once. */
 extern bool barrier_has_work(void);
 

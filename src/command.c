@@ -45,6 +45,7 @@ typedef struct Command
 	Oid			rule;
 	uint32		nkeys;
 	uint32		bytes;
+	bool		awaited;		/* somebody waits for the answer, or may */
 	KeyRef		keys[COMMAND_KEYS];
 } Command;
 
@@ -55,6 +56,7 @@ static RedisLink *send_link = NULL; /* of the current connection */
 static Command *free_commands = NULL;
 static Command *open_commands[OPEN_COMMANDS];
 static int	under_way[DELIVERY_CLASSES];
+static int	not_awaited = 0;	/* of those under way */
 
 static void send_command(Command *command);
 
@@ -78,6 +80,12 @@ command_under_way(DeliveryClass class)
 	return under_way[class];
 }
 
+bool
+command_is_awaited(const RedisLink *link)
+{
+	return redis_unanswered(link) > (size_t) not_awaited;
+}
+
 static Command *
 new_command(DeliveryClass class, Oid rule)
 {
@@ -91,6 +99,7 @@ new_command(DeliveryClass class, Oid rule)
 	command->rule = rule;
 	command->nkeys = 0;
 	command->bytes = 0;
+	command->awaited = false;
 	return command;
 }
 
@@ -133,6 +142,7 @@ split_command(Command *command)
 	{
 		Command    *single = new_command(command->class, command->rule);
 
+		single->awaited = command->awaited;
 		single->keys[single->nkeys++] = command->keys[i];
 		send_command(single);
 	}
@@ -173,6 +183,8 @@ command_answered(void *arg, const RedisReply *reply)
 	int64		existed;
 
 	under_way[command->class]--;
+	if (!command->awaited)
+		not_awaited--;
 	if (reply == NULL)
 		finish_command(command, PART_LOST);
 	else if (read_existed(command, reply, &existed))
@@ -258,7 +270,11 @@ send_command(Command *command)
 	make_arguments(command);
 	if (redis_send(send_link, arguments.n, arguments.argv, arguments.lens,
 				   command_answered, command))
+	{
 		under_way[command->class]++;
+		if (!command->awaited)
+			not_awaited++;
+	}
 	else
 		finish_command(command, PART_LOST);
 }
@@ -304,6 +320,7 @@ command_add_key(Delivery *delivery, DeliveryClass class, Oid rule, ItemKind kind
 	key->bytes = bytes;
 	key->len = len;
 	command->bytes += len;
+	command->awaited |= deliver_is_awaited(delivery);
 	if (command->nkeys == COMMAND_KEYS || command->bytes >= COMMAND_BYTES)
 	{
 		*open = NULL;

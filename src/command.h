@@ -28,4 +28,7 @@ extern void command_send_open(void);
 /* Commands sent and not answered. */
 extern int	command_under_way(DeliveryClass class);
 
+/* Whether an answer is due on this link that somebody waits for, or may. */
+extern bool command_is_awaited(const RedisLink *link);
+
 #endif							/* UNCACHE_COMMAND_H */

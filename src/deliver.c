@@ -106,6 +106,18 @@ deliver_xid(const Delivery *delivery)
 	return delivery->row.xid;
 }
 
+bool
+deliver_is_awaited(const Delivery *delivery)
+{
+	return delivery->row.waiter >= 0 || delivery->class == CLASS_BULK;
+}
+
+bool
+deliver_has_unsent(void)
+{
+	return queued[CLASS_SMALL] + queued[CLASS_BULK] > 0;
+}
+
 uint64
 deliver_next_number(void)
 {

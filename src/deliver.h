@@ -58,8 +58,12 @@ extern bool deliver_has_room(DeliveryClass class);
 extern void deliver_take(DeliveryClass class, const DeliveryRow *row);
 extern uint64 deliver_xid(const Delivery *delivery);
 
-/* Send what may be sent now. */
+/* Whether somebody waits for it, or may: who waits for what a scan finds is unknown. */
+extern bool deliver_is_awaited(const Delivery *delivery);
+
+/* Send what may be sent now; whether something is left that may not. */
 extern void deliver_send(RedisLink *link);
+extern bool deliver_has_unsent(void);
 
 /*
  * The link is gone and has answered everything with NULL: forget what was not

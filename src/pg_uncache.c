@@ -27,6 +27,7 @@
  *				 +--> fence, incarnation					keeps fills out
  *				 +--> rotation --> delivered				empties the outbox
  *				 +--> barrier								answers wait()
+ *				 +--> idle									waits for the next turn
  *				 +--> connection --> sentinel, linksettings
  *							 \--> redis --> redisnet, redishello, redisurl
  *

@@ -18,6 +18,7 @@ ring_init(Ring *ring, char *data, uint32 size)
 	ring->put = 0;
 	ring->taken = 0;
 	ring->size = size;
+	ring->awaited = false;
 	ring->data = data;
 }
 
@@ -55,6 +56,7 @@ ring_put(Ring *ring, const RingEntry *head, const char *items, size_t len)
 	*entry = *head;
 	entry->size = MAXALIGN(sizeof(RingEntry)) + len;
 	memcpy(ring_items(entry), items, len);
+	ring->awaited |= head->waiter >= 0;
 	ring->put += need;
 	return true;
 }
@@ -65,7 +67,10 @@ ring_peek(Ring *ring)
 	uint32		size;
 
 	if (ring_is_empty(ring))
+	{
+		ring->awaited = false;
 		return NULL;
+	}
 
 	size = *(uint32 *) (ring->data + ring->taken % ring->size);
 	if (size & FILLER_BIT)

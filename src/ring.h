@@ -27,6 +27,7 @@ typedef struct Ring
 	uint64		put;			/* bytes ever put */
 	uint64		taken;			/* bytes ever taken */
 	uint32		size;			/* bytes; a multiple of MAXIMUM_ALIGNOF */
+	bool		awaited;		/* somebody waits for what came since it was empty */
 	char	   *data;
 } Ring;
 

@@ -55,7 +55,7 @@ typedef enum SlotState
 typedef enum WorkerSleep
 {
 	WORKER_AWAKE,				/* looks at the ring before it sleeps */
-	WORKER_GATHERS,				/* about a millisecond, for more of the same */
+	WORKER_GATHERS,				/* looks soon, but not soon enough for who waits */
 	WORKER_SLEEPS,
 } WorkerSleep;
 

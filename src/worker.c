@@ -38,6 +38,7 @@
 #include "doubt.h"
 #include "faultpoint.h"
 #include "fence.h"
+#include "idle.h"
 #include "incarnation.h"
 #include "invalidate.h"
 #include "linksettings.h"
@@ -53,19 +54,11 @@
 #include "waiters.h"
 #include "worker.h"
 
-/* How long the worker gathers before it sleeps for good. */
-#define GATHER_MS		1
-
 static DatabaseSlot *slot;
 static MemoryContext turn_context;
 
 /* The worker before may have delivered what the first scan finds. */
 static bool first_scan = true;
-
-static WaitEventSet *wait_set = NULL;
-static uint64 wait_set_generation;
-static int	socket_positions[CONNECTION_SOCKETS];	/* -1: none */
-static uint32 socket_wanted[CONNECTION_SOCKETS];
 
 /*
  * --------------------------------------------------------------------------
@@ -193,6 +186,7 @@ start_up(Datum arg)
 	enter_slot();
 	delivered_create(slot);
 	connection_init(slot);
+	idle_init(slot);
 	deliver_init(slot);
 	patternscan_init(slot);
 	outboxscan_init(slot);
@@ -331,11 +325,11 @@ take_entry(const RingEntry *entry)
 		deliver_take(CLASS_SMALL, &row);
 }
 
-/* Returns whether there was anything. */
-static bool
+/* Returns how many entries there were. */
+static int
 take_ring(void)
 {
-	bool		any = false;
+	int			count = 0;
 
 	while (deliver_has_room(CLASS_SMALL))
 	{
@@ -353,114 +347,11 @@ take_ring(void)
 
 		if (entry == NULL)
 			break;
-		any = true;
+		count++;
 		FAULT_POINT("ring-taken");
 		take_entry((RingEntry *) copy);
 	}
-	return any;
-}
-
-/*
- * --------------------------------------------------------------------------
- * Sleeping
- * --------------------------------------------------------------------------
- */
-
-static void
-build_wait_set(void)
-{
-	if (wait_set)
-		FreeWaitEventSet(wait_set);
-	wait_set = CreateWaitEventSet(NULL, 2 + CONNECTION_SOCKETS);
-	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-	for (int i = 0; i < CONNECTION_SOCKETS; i++)
-	{
-		socket_positions[i] = -1;
-		if (connection_socket(i) == PGINVALID_SOCKET)
-			continue;
-		socket_wanted[i] = connection_wanted_events(i);
-		socket_positions[i] = AddWaitEventToSet(wait_set, socket_wanted[i],
-												connection_socket(i), NULL, NULL);
-	}
-	wait_set_generation = connection_generation();
-}
-
-static void
-update_wait_set(void)
-{
-	for (int i = 0; i < CONNECTION_SOCKETS; i++)
-	{
-		if (socket_positions[i] < 0 || socket_wanted[i] == connection_wanted_events(i))
-			continue;
-		socket_wanted[i] = connection_wanted_events(i);
-		ModifyWaitEvent(wait_set, socket_positions[i], socket_wanted[i], NULL);
-	}
-}
-
-/* Tells the events of the sockets. */
-static void
-wait_for_events(long timeout, uint32 *on_sockets)
-{
-	WaitEvent	events[2 + CONNECTION_SOCKETS];
-	int			n;
-
-	if (wait_set == NULL || wait_set_generation != connection_generation())
-		build_wait_set();
-	else
-		update_wait_set();
-
-	n = WaitEventSetWait(wait_set, timeout, events, lengthof(events),
-						 WaitEventExtensionNew("UncacheWorkerMain"));
-	for (int i = 0; i < n; i++)
-	{
-		if (events[i].events & WL_LATCH_SET)
-			ResetLatch(MyLatch);
-		for (int j = 0; j < CONNECTION_SOCKETS; j++)
-		{
-			if (events[i].pos == socket_positions[j])
-				on_sockets[j] = events[i].events;
-		}
-	}
-}
-
-/* Whether something came after this turn had looked. */
-static bool
-has_news(void)
-{
-	bool		ring;
-
-	if (pg_atomic_read_u64(&slot->discard_drawn) != pg_atomic_read_u64(&slot->discard_done) ||
-		pg_atomic_read_u32(&slot->restart_requested) != 0)
-		return true;
-	if (connection_link() == NULL)
-		return false;
-	LWLockAcquire(slot->lock, LW_SHARED);
-	ring = !ring_is_empty(&slot->ring) && deliver_has_room(CLASS_SMALL);
-	LWLockRelease(slot->lock);
-	return ring || barrier_has_work() ||
-		pg_atomic_read_u32(&slot->any_dirty) != 0 ||
-		pg_atomic_read_u32(&slot->side_dirty) != 0 ||
-		(!outboxscan_is_done() && deliver_has_room(CLASS_BULK));
-}
-
-static void
-sleep_until(TimestampTz wake, bool busy, uint32 *on_sockets)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	long		timeout = -1;
-
-	if (wake != DT_NOEND)
-		timeout = TimestampDifferenceMilliseconds(now, wake);
-	if (busy && connection_link() != NULL)
-		timeout = timeout < 0 ? GATHER_MS : Min(timeout, GATHER_MS);
-
-	pg_atomic_write_u32(&slot->sleep, busy ? WORKER_GATHERS : WORKER_SLEEPS);
-	pg_memory_barrier();
-	if (has_news())
-		timeout = 0;
-	wait_for_events(timeout, on_sockets);
-	pg_atomic_write_u32(&slot->sleep, WORKER_AWAKE);
+	return count;
 }
 
 /*
@@ -496,12 +387,12 @@ resend_for_fence(RedisLink *link)
 	}
 }
 
-/* With a connection: take, send, answer.  Returns whether the ring had entries. */
-static bool
+/* With a connection: take, send, answer.  Returns how many entries the ring had. */
+static int
 deliver_turn(TimestampTz now, TimestampTz *wake)
 {
 	RedisLink  *link = connection_link();
-	bool		any;
+	int			taken;
 
 	outboxscan_collect_dirty();
 	if (pg_atomic_exchange_u32(&slot->side_dirty, 0) != 0)
@@ -510,9 +401,9 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	*wake = Min(*wake, fence_turn(link, now));
 	redis_flush(link);
 	if (!fence_is_ready())
-		return false;
+		return 0;
 
-	any = take_ring();
+	taken = take_ring();
 	*wake = Min(*wake, doubt_turn(link, now));
 	deliver_send(link);
 	*wake = Min(*wake, seconddelete_turn(now));
@@ -528,7 +419,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	redis_flush(link);
 	waiters_flush();
 	barrier_turn();
-	return any;
+	return taken;
 }
 
 /* An attach that replaces a rule leaves the counters of the old one behind. */
@@ -551,17 +442,16 @@ main_loop(void)
 	{
 		TimestampTz wake = DT_NOEND;
 		TimestampTz now;
-		bool		busy = false;
+		int			taken = 0;
 
 		MemoryContextReset(turn_context);
 		MemoryContextSwitchTo(turn_context);
 		handle_requests();
 		after_connection_event(connection_turn(on_sockets));
-		memset(on_sockets, 0, sizeof(on_sockets));
 
 		now = GetCurrentTimestamp();
 		if (connection_link() != NULL)
-			busy = deliver_turn(now, &wake);
+			taken = deliver_turn(now, &wake);
 		else
 		{
 			fence_turn(NULL, now);
@@ -575,7 +465,7 @@ main_loop(void)
 		wake = Min(wake, connection_deadline());
 		forget_dropped_rules();
 
-		sleep_until(wake, busy, on_sockets);
+		idle_wait(wake, taken, on_sockets);
 	}
 }
 

@@ -1,0 +1,197 @@
+/*
+ * idle.c
+ *	  How the worker waits between two turns.
+ *
+ * Waking up is most of what a small transaction costs the worker, and Redis.  So
+ * while many transactions come that nobody waits for the worker gathers: it sleeps
+ * for GATHER_MS, and one turn takes what has come, and the answers of Redis with
+ * it.  Otherwise it sleeps until something comes.
+ *
+ * The worker shows in its slot who has to wake it.  It does so before it looks a
+ * last time, and a committer looks there after it has put its entry, so no entry
+ * is overlooked.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "barrier.h"
+#include "command.h"
+#include "connection.h"
+#include "deliver.h"
+#include "idle.h"
+#include "outboxscan.h"
+
+/*
+ * The worker gathers where so many transactions came within GATHER_MS: more than
+ * one client makes that waits for its disk, so that a transaction which comes
+ * alone is delivered at once.
+ */
+#define GATHER_MS		1
+#define GATHER_ENTRIES	4
+
+static DatabaseSlot *slot;
+
+static WaitEventSet *wait_set = NULL;
+static uint64 wait_set_generation;
+static int	socket_positions[CONNECTION_SOCKETS];	/* -1: none */
+static uint32 socket_wanted[CONNECTION_SOCKETS];
+
+void
+idle_init(DatabaseSlot *my_slot)
+{
+	slot = my_slot;
+}
+
+static void
+build_wait_set(void)
+{
+	if (wait_set)
+		FreeWaitEventSet(wait_set);
+	wait_set = CreateWaitEventSet(NULL, 2 + CONNECTION_SOCKETS);
+	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	for (int i = 0; i < CONNECTION_SOCKETS; i++)
+	{
+		socket_positions[i] = -1;
+		if (connection_socket(i) == PGINVALID_SOCKET)
+			continue;
+		socket_wanted[i] = connection_wanted_events(i);
+		socket_positions[i] = AddWaitEventToSet(wait_set, socket_wanted[i],
+												connection_socket(i), NULL, NULL);
+	}
+	wait_set_generation = connection_generation();
+}
+
+static void
+update_wait_set(void)
+{
+	for (int i = 0; i < CONNECTION_SOCKETS; i++)
+	{
+		if (socket_positions[i] < 0 || socket_wanted[i] == connection_wanted_events(i))
+			continue;
+		socket_wanted[i] = connection_wanted_events(i);
+		ModifyWaitEvent(wait_set, socket_positions[i], socket_wanted[i], NULL);
+	}
+}
+
+/* Tells the events of the sockets. */
+static void
+wait_for_events(long timeout, uint32 *on_sockets)
+{
+	WaitEvent	events[2 + CONNECTION_SOCKETS];
+	int			n;
+
+	if (wait_set == NULL || wait_set_generation != connection_generation())
+		build_wait_set();
+	else
+		update_wait_set();
+
+	n = WaitEventSetWait(wait_set, timeout, events, lengthof(events),
+						 WaitEventExtensionNew("UncacheWorkerMain"));
+	for (int i = 0; i < n; i++)
+	{
+		if (events[i].events & WL_LATCH_SET)
+			ResetLatch(MyLatch);
+		for (int j = 0; j < CONNECTION_SOCKETS; j++)
+		{
+			if (events[i].pos == socket_positions[j])
+				on_sockets[j] = events[i].events;
+		}
+	}
+}
+
+/*
+ * Let transactions gather, and answers.  Answers are due by the end of it; should
+ * there be none, looking does no harm.
+ */
+static void
+gather(long timeout, uint32 *on_sockets)
+{
+	int			events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+								   timeout, WaitEventExtensionNew("UncacheWorkerGather"));
+
+	if (events & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+	on_sockets[0] = WL_SOCKET_READABLE;
+}
+
+/* Whether transactions come so fast that gathering them pays. */
+static bool
+is_busy(int taken)
+{
+	static TimestampTz since = 0;
+	static int	count = 0;
+	static bool busy = false;
+	TimestampTz now;
+
+	if (taken == 0 && !busy)
+		return false;
+	now = GetCurrentTimestamp();
+	count += taken;
+	if (now >= since + GATHER_MS * 1000 || now < since)
+	{
+		busy = count >= GATHER_ENTRIES;
+		count = 0;
+		since = now;
+	}
+	return busy;
+}
+
+static bool
+shall_gather(int taken)
+{
+	return is_busy(taken) && connection_link() != NULL && !barrier_is_asked_for() &&
+		!deliver_has_unsent() && !command_is_awaited(connection_link());
+}
+
+/*
+ * Whether something came after this turn had looked; what nobody waits for does
+ * not count while the worker gathers.
+ */
+static bool
+has_news(bool gathers)
+{
+	bool		ring;
+
+	if (pg_atomic_read_u64(&slot->discard_drawn) != pg_atomic_read_u64(&slot->discard_done) ||
+		pg_atomic_read_u32(&slot->restart_requested) != 0)
+		return true;
+	if (connection_link() == NULL)
+		return false;
+	LWLockAcquire(slot->lock, LW_SHARED);
+	ring = !ring_is_empty(&slot->ring) && deliver_has_room(CLASS_SMALL) &&
+		(!gathers || slot->ring.awaited);
+	LWLockRelease(slot->lock);
+	return ring || barrier_has_work() ||
+		pg_atomic_read_u32(&slot->any_dirty) != 0 ||
+		pg_atomic_read_u32(&slot->side_dirty) != 0 ||
+		(!outboxscan_is_done() && deliver_has_room(CLASS_BULK));
+}
+
+void
+idle_wait(TimestampTz wake, int taken, uint32 *on_sockets)
+{
+	bool		gathers = shall_gather(taken);
+	long		timeout = -1;
+
+	if (wake != DT_NOEND)
+		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wake);
+	if (gathers)
+		timeout = timeout < 0 ? GATHER_MS : Min(timeout, GATHER_MS);
+
+	pg_atomic_write_u32(&slot->sleep, gathers ? WORKER_GATHERS : WORKER_SLEEPS);
+	pg_memory_barrier();
+	if (has_news(gathers))
+		timeout = 0;
+
+	memset(on_sockets, 0, sizeof(uint32) * CONNECTION_SOCKETS);
+	if (gathers && timeout > 0)
+		gather(timeout, on_sockets);
+	else
+		wait_for_events(timeout, on_sockets);
+	pg_atomic_write_u32(&slot->sleep, WORKER_AWAKE);
+}

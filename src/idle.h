@@ -1,0 +1,22 @@
+/*
+ * idle.h
+ *	  How the worker waits between two turns.
+ */
+#ifndef UNCACHE_IDLE_H
+#define UNCACHE_IDLE_H
+
+#include "postgres.h"
+#include "datatype/timestamp.h"
+
+#include "shmem.h"
+
+extern void idle_init(DatabaseSlot *slot);
+
+/*
+ * Wait for something to do, until "wake" at the longest (DT_NOEND: no end).
+ * "taken" is how many entries of the ring the turn has found; on_sockets gets the
+ * events of each of the connection's sockets, 0 for none.
+ */
+extern void idle_wait(TimestampTz wake, int taken, uint32 *on_sockets);
+
+#endif							/* UNCACHE_IDLE_H */
