@@ -28,6 +28,9 @@
 #if PG_VERSION_NUM < 190000
 #include "access/tableam.h"
 
+/* A worker that DROP DATABASE and the like may end; earlier, we end it ourselves. */
+#define BGWORKER_INTERRUPTIBLE	0
+
 #define SO_NONE		0
 #define table_beginscan(rel, snapshot, nkeys, key, flags) \
 	(AssertMacro((flags) == SO_NONE), table_beginscan(rel, snapshot, nkeys, key))

@@ -18,7 +18,8 @@
  * Some places are behind the commit, where nothing may be allocated or raised, so
  * nothing here does either, but for "error".  The places:
  *
- *		outbox-written		PRE_COMMIT, rows inserted
+ *		doubts-put			PRE_COMMIT, strict: the worker is told of the keys
+ *		outbox-written		PRE_COMMIT, rows inserted; strict: keys are fenced
  *		prepare-written		PRE_PREPARE, rows inserted
  *		commit-visible		COMMIT, before the ring
  *		handed-over			COMMIT, after the ring or the marks

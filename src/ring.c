@@ -38,11 +38,18 @@ bool
 ring_put(Ring *ring, const RingEntry *head, const char *items, size_t len)
 {
 	Size		need = MAXALIGN(MAXALIGN(sizeof(RingEntry)) + len);
-	uint32		place = ring->put % ring->size;
-	uint32		to_end = ring->size - place;
-	uint32		filler = need > to_end ? to_end : 0;
+	uint32		place;
+	uint32		to_end;
+	uint32		filler;
 	RingEntry  *entry;
 
+	/* An empty one has room for whatever fits at all. */
+	if (ring_is_empty(ring) && need > ring->size - ring->put % ring->size)
+		ring->taken = ring->put += ring->size - ring->put % ring->size;
+
+	place = ring->put % ring->size;
+	to_end = ring->size - place;
+	filler = need > to_end ? to_end : 0;
 	if (need + filler > ring->size - ring_used(ring))
 		return false;
 

@@ -29,6 +29,7 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
+#include "compat.h"
 #include "rule.h"
 
 typedef struct RulePrivate
@@ -107,6 +108,28 @@ make_cache(void)
  * --------------------------------------------------------------------------
  */
 
+/* Column number of a name in a list of columns, which can be seen to change. */
+static AttrNumber
+watched_column(Relation rel, const char *name, const char *literal)
+{
+	AttrNumber	column = get_attnum(RelationGetRelid(rel), name);
+
+	if (column <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of table \"%s\" does not exist",
+						name, RelationGetRelationName(rel)),
+				 errdetail("List of columns %s of a rule on table \"%s\".",
+						   literal, RelationGetRelationName(rel))));
+	if (attribute_is_virtual(TupleDescAttr(RelationGetDescr(rel), column - 1)))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a rule cannot watch the virtual generated column \"%s\" of table \"%s\"",
+						name, RelationGetRelationName(rel)),
+				 errhint("Name the columns that it is computed from, or make the column STORED.")));
+	return column;
+}
+
 AttrNumber *
 rule_read_columns(Relation rel, const char *literal, int *count)
 {
@@ -130,14 +153,7 @@ rule_read_columns(Relation rel, const char *literal, int *count)
 	{
 		const char *name = nulls[i] ? "" : NameStr(*DatumGetName(names[i]));
 
-		columns[i] = get_attnum(RelationGetRelid(rel), name);
-		if (columns[i] <= 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_COLUMN),
-					 errmsg("column \"%s\" of table \"%s\" does not exist",
-							name, RelationGetRelationName(rel)),
-					 errdetail("List of columns %s of a rule on table \"%s\".",
-							   literal, RelationGetRelationName(rel))));
+		columns[i] = watched_column(rel, name, literal);
 	}
 	return columns;
 }

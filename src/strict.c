@@ -23,6 +23,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "faultpoint.h"
 #include "item.h"
 #include "settings.h"
 #include "shmem.h"
@@ -150,6 +151,7 @@ strict_fence(OutboxWritten *written)
 
 	waiters_announce(mine, doubt_xid, count, true);
 	put_doubts(slot, deadline);
+	FAULT_POINT("doubts-put");
 	wait_for_fences(mine, deadline);
 	(void) waiters_leave(mine);
 }

@@ -118,12 +118,16 @@ force_settings(void)
 		{"statement_timeout", "0"},
 		{"lock_timeout", "0"},
 		{"idle_in_transaction_session_timeout", "0"},
+		{"transaction_timeout", "0"},	/* since 17 */
 		{"synchronous_commit", "off"},
 		{"search_path", ""},
 	};
 
 	for (int i = 0; i < lengthof(forced); i++)
-		SetConfigOption(forced[i][0], forced[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	{
+		if (GetConfigOption(forced[i][0], true, false) != NULL)
+			SetConfigOption(forced[i][0], forced[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	}
 }
 
 static bool

@@ -16,7 +16,8 @@ use Exporter 'import';
 use Uncache;
 
 our @EXPORT = qw(new_fenced_node make_item fence_is_on miss look read_item fill cached
-  becomes_cacheable put fence_stat second_miss_stores);
+  becomes_cacheable put fence_stat
+  was_beaten);
 
 # new_fenced_node(NAME, REDIS, LINE...): as new_node, with the fence on and item
 # filled with 1..9, each with v = 1.
@@ -106,6 +107,16 @@ sub fill
 	return $redis->cli('fcall', 'uncache_set', 1, $key, $snapshot, 60000, $value);
 }
 
+# Whether a beat has come by since the record of the key was born.  One that
+# somebody else has asked for may come before.
+sub was_beaten
+{
+	my ($redis, $node, $key) = @_;
+	my $at_birth = (split /:/, $redis->cli('get', "uncache:{$key}"))[2];
+
+	return fence_stat($node, 'beats') > $at_birth;
+}
+
 # put(REDIS, ID, VALUE): without the fence, as a plain reader does.
 sub put
 {
@@ -127,21 +138,6 @@ sub becomes_cacheable
 	$session->quit;
 	return $done && cached($redis, "item:$id") eq
 	  $node->safe_psql('postgres', "SELECT v FROM item WHERE id = $id");
-}
-
-# second_miss_stores(REDIS, SESSION, ID): for readers that are not fresh.  Each
-# miss is one of its own, the answers are returned: 0 as often as it took.
-sub second_miss_stores
-{
-	my ($redis, $where, $id, $between) = @_;
-	my @answers;
-
-	poll_until(sub {
-		push @answers, read_item($redis, $where, $id);
-		$between->() if $between && !$answers[-1];
-		return $answers[-1];
-	}, 10);
-	return @answers;
 }
 
 1;

@@ -89,6 +89,38 @@ deletes('with the old one awake', $master);
 $redis->wait_for_replica($old);
 ok(is_at($master), 'the worker stays where it is');
 
+# A Sentinel that was away during a failover names the master of before.
+{
+	my ($behind, @others) = $redis->sentinels;
+
+	$behind->kill9;
+	my $old = $master;
+	$others[0]->cli('sentinel', 'failover', $redis->name);
+	foreach my $sentinel (@others)
+	{
+		ok(poll_until(sub {
+			my (undef, $port) = split /\n/, $sentinel->cli('sentinel', 'get-master-addr-by-name', $redis->name);
+
+			$master = $port;
+			return $port ne $old;
+		}), 'a failover without one of the Sentinels');
+	}
+	ok(is_at($master), 'is followed');
+	$redis->wait_for_replica($old);
+	my $reconnects = sql('SELECT reconnects FROM uncache.stat');
+
+	$_->freeze foreach @others;
+	$behind->start;
+	ok(poll_until(sub { $behind->cli(qw(client list)) =~ /name=pg_uncache .*cmd=sentinel/ }), 'the one that was away is asked');
+	my $asked = () = $behind->cli(qw(sentinel get-master-addr-by-name), $redis->name) =~ /\n$old$/;
+	is($asked, 1, 'it names the old master');
+	my $pings = $redis->server($master)->pings;
+	ok(poll_until(sub { $redis->server($master)->pings > $pings + 3 }), 'time goes by');
+	is(sql('SELECT reconnects, redis FROM uncache.stat'), "$reconnects|redis://127.0.0.1:$master/0", 'and nobody listens to it');
+	$_->thaw foreach @others;
+	is($redis->wait_for_other_master($old), $master, 'the Sentinels agree again');
+}
+
 # Sentinels come and go: of no interest while the master is there.
 $_->freeze foreach $redis->sentinels;
 deletes('without Sentinels', $master);
@@ -138,6 +170,24 @@ ok(is_at($elsewhere, 3), 'Sentinels that are none are passed over');
 $second->cli('-n', 3, 'set', 'three', 1);
 sql(q{SELECT uncache.invalidate_keys('three')});
 ok(poll_until(sub { $second->cli('-n', 3, 'exists', 'three') eq '0' }), 'the database of the address is used');
+
+# With passwords: that of the address is for the Sentinels, too.
+my $port = PostgreSQL::Test::Cluster::get_free_port();
+my $locked = RedisServer->new_sentinel($port, "port $port", 'bind 127.0.0.1', 'requirepass sesame',
+	"sentinel monitor locked 127.0.0.1 $elsewhere 1", 'sentinel auth-pass locked sesame');
+$second->cli(qw(config set requirepass sesame));
+foreach my $server ($second, $locked)
+{
+	$server->cli_options('--no-auth-warning', '-a', 'sesame');
+}
+$locked->start;
+fails('no password', qr/requires a password/, "redis+sentinel://127.0.0.1:$port/locked");
+sql("ALTER SYSTEM SET uncache.redis_url = 'redis+sentinel://:sesame\@127.0.0.1:$port/locked'");
+$node->reload;
+ok(is_at($elsewhere), 'with a password');
+$second->fill('secret');
+sql(q{SELECT uncache.invalidate_keys('secret')});
+ok(gone($second, 'secret'), 'keys are deleted');
 
 $node->stop;
 done_testing();

@@ -81,13 +81,15 @@ ok(delivered($node), 'the next worker delivers');
 
 # --- others go on ---
 
-# Redis hangs; one commit waits, with a row that it has changed.
+# Redis hangs; one commit waits, with a row that it has changed and a NOTIFY that
+# it has made.  More is done before the commit.
 sub start_waiter
 {
-	my ($key) = @_;
+	my ($key, $more) = @_;
 	my $session = start_psql($node, qq{
 		SET application_name = 'waiter';
-		BEGIN; UPDATE item SET n = n + 1; SELECT uncache.invalidate_keys('$key'); COMMIT;
+		BEGIN; UPDATE item SET n = n + 1; NOTIFY other_news; SELECT uncache.invalidate_keys('$key');
+		@{[ $more // '' ]} COMMIT;
 		SELECT 'still here';});
 
 	$node->poll_query_until('postgres', 'SELECT waiting_backends = 1 FROM uncache.stat')
@@ -111,8 +113,26 @@ $listener->query_safe('LISTEN news');
 ok(wait_for_state($node, 'connected'), 'the worker is connected');
 $redis->fill('waiter:1');
 $proxy->hold_unlinks;
-my $waiter = start_waiter('waiter:1');
-cmp_ok(seconds_of('UPDATE item SET n = n + 1'), '<', 3, 'a commit waits for Redis: the next writer of its row goes on');
+# Who queues for the row before the commit is woken when its lock goes; who comes
+# later finds it free in any case.
+my $queued = start_psql($node, q{
+	SET uncache.wait_timeout = 0; SET lock_timeout = '10s';
+	DO $$ BEGIN
+		FOR i IN 1 .. 2000 LOOP
+			EXIT WHEN EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'waiter' AND query LIKE '%queues%');
+			PERFORM pg_stat_clear_snapshot(), pg_sleep(0.01);
+		END LOOP;
+	END $$;
+	UPDATE item SET n = n + 1});
+my $waiter = start_waiter('waiter:1', q{
+	DO $$ BEGIN	/* until somebody queues */
+		FOR i IN 1 .. 2000 LOOP
+			EXIT WHEN EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'transactionid');
+			PERFORM pg_sleep(0.01);
+		END LOOP;
+	END $$;});
+is($queued->finish, 0, 'a commit waits for Redis: who has queued for its row goes on');
+ok($waiter->runs, 'at once');
 is($node->safe_psql('postgres', 'SELECT n FROM item'), '2', 'and sees what it wrote');
 cmp_ok(seconds_of('NOTIFY news'), '<', 3, 'a NOTIFY goes on');
 like($listener->query('SELECT 1'), qr/Asynchronous notification "news"/, 'and arrives');
