@@ -123,7 +123,7 @@ sub set_fence
 	my ($session, $on) = @_;
 	my $fence = $on ? 'on' : 'off';
 
-	return if $session->query('SELECT fence FROM uncache.stat') eq $fence;
+	return if $session->query('SELECT coalesce(fence, $$off$$) FROM uncache.stat') eq $fence;
 	$session->set_for_all('uncache.fence_ttl', $on ? '5min' : '0');
 	$session->await('SELECT fence FROM uncache.stat', $fence);
 	return;
