@@ -17,7 +17,7 @@ my $others = Certificates->new;
 $certs->make('server', 'DNS:localhost,IP:127.0.0.1,DNS:cache.test');
 $certs->make('client', 'DNS:client');
 $certs->make('elsewhere', 'DNS:elsewhere.test,IP:127.0.0.9');
-$certs->make('expired', 'DNS:localhost,IP:127.0.0.1', -1);
+$certs->make('expired', 'DNS:localhost,IP:127.0.0.1', 0);
 $others->make('client', 'DNS:client');
 
 # A server for TLS on a port, with a certificate.
