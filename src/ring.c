@@ -97,3 +97,24 @@ ring_take(Ring *ring)
 	Assert(entry != NULL);
 	ring->taken += MAXALIGN(entry->size);
 }
+
+bool
+ring_has_table(const Ring *ring, int table)
+{
+	uint64		at = ring->taken;
+
+	while (at < ring->put)
+	{
+		const RingEntry *entry = (const RingEntry *) (ring->data + at % ring->size);
+
+		if (entry->size & FILLER_BIT)
+		{
+			at += entry->size & ~FILLER_BIT;
+			continue;
+		}
+		if (entry->kind == RING_COMMITTED && entry->table == table)
+			return true;
+		at += MAXALIGN(entry->size);
+	}
+	return false;
+}

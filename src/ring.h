@@ -67,6 +67,9 @@ extern bool ring_put(Ring *ring, const RingEntry *head, const char *items, size_
 extern RingEntry *ring_peek(Ring *ring);
 extern void ring_take(Ring *ring);
 extern bool ring_is_empty(const Ring *ring);
+
+/* Whether it holds a committed row of this outbox table. */
+extern bool ring_has_table(const Ring *ring, int table);
 extern uint32 ring_used(const Ring *ring);
 
 #endif							/* UNCACHE_RING_H */

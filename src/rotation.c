@@ -12,8 +12,8 @@
  *		nobody writes to it: its lock is free.
  *
  * Committers hold a lock on the table that they have written to until they have
- * told the worker (the ring, or marks).  So under an ExclusiveLock and with an
- * empty ring, a fresh snapshot sees every row that will ever be in the table, and
+ * told the worker (the ring, or marks).  So under an ExclusiveLock and with none
+ * of its rows in the ring, a fresh snapshot sees every row that will ever be in the table, and
  * the worker knows which of these are delivered.  Only then is the lock
  * strengthened.  Locks are taken conditionally: whoever queued here would hold up
  * every commit behind it.
@@ -75,12 +75,12 @@ rotation_init(DatabaseSlot *my_slot)
 }
 
 static bool
-ring_has_entries(void)
+ring_has_rows_of(int table)
 {
 	bool		has;
 
 	LWLockAcquire(slot->lock, LW_SHARED);
-	has = !ring_is_empty(&slot->ring);
+	has = ring_has_table(&slot->ring, table);
 	LWLockRelease(slot->lock);
 	return has;
 }
@@ -196,7 +196,7 @@ all_is_delivered(Relation rel, int table)
 {
 	bool		all_delivered = true;
 
-	if (ring_has_entries() || deliver_count_of_table(table) > 0 || outboxside_unwritten() > 0)
+	if (ring_has_rows_of(table) || deliver_count_of_table(table) > 0 || outboxside_unwritten() > 0)
 		return false;
 	/* The snapshot must be younger than the lock. */
 	outboxscan_read(rel, table, 0, RelationGetNumberOfBlocks(rel),

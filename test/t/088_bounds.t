@@ -22,12 +22,12 @@ my $node = new_node('main', $redis, "uncache.redeliver_window = '1s'", 'max_conn
 
 $node->safe_psql('postgres', q{
 	CREATE TABLE item (id int PRIMARY KEY, n int);
-	INSERT INTO item SELECT i, 0 FROM generate_series(1, 10000) i;
+	INSERT INTO item SELECT i, 0 FROM generate_series(1, 1000) i;
 	SELECT uncache.attach('item', 'item:{id}')});
 ok(delivered($node), 'the worker is up to date');
 
 my $script = $node->basedir . '/load.sql';
-append_to_file($script, "\\set id random(1, 10000)\nUPDATE item SET n = n + 1 WHERE id = :id;\n");
+append_to_file($script, "\\set id random(1, 1000)\nUPDATE item SET n = n + 1 WHERE id = :id;\n");
 
 sub start_load
 {
@@ -124,7 +124,7 @@ sub worker_memory
 }
 
 my $before = worker_memory();
-$redis->fill('first', map { "item:$_" } 1 .. 10000);
+$redis->fill('first', map { "item:$_" } 1 .. 1000);
 $redis->freeze;
 ok(wait_for_state($node, 'down'), 'Redis is down');
 # Its table is retired and due to be emptied while Redis is down.
