@@ -31,7 +31,8 @@ my @sections = (
 
 my $usage = <<"TEXT";
 usage: bench/run.sh [OPTION]...
-  --rounds N         rounds of each comparison (9)
+  --rounds N         rounds of the first write bench and with a snapshot held (9);
+                     a third of them for everything else
   --seconds N        seconds of each load (2)
   --clients N,N...   clients of the write benches (8,1,32)
   --lanes NAME,...   only these lanes of the write benches
@@ -67,6 +68,7 @@ my %bench = (
 	session => $session,
 	report => Bench::Report->new("$ENV{PRIVATE}/results"),
 	rounds => $option{rounds},
+	few => POSIX::ceil($option{rounds} / 3),
 	seconds => $option{seconds},
 	rows => $option{rows},
 	clients => [ split /,/, $option{clients} ],

@@ -84,8 +84,7 @@ sub _update
 sub run
 {
 	my ($bench) = @_;
-	my ($session, $report, $rows) = @{$bench}{qw(session report rows)};
-	my $rounds = $bench->{rounds} < 5 ? $bench->{rounds} : 5;
+	my ($session, $report, $rows, $rounds) = @{$bench}{qw(session report rows few)};
 	my @lanes = _lanes($bench);
 	my @rows = [ '', 'seconds', 'us a row more than no trigger', 'more than no-op in C', 'MB of memory' ];
 

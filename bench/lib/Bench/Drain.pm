@@ -72,8 +72,7 @@ sub _pg_uncache
 sub run
 {
 	my ($bench) = @_;
-	my ($report, $keys) = @{$bench}{qw(report rows)};
-	my $rounds = $bench->{rounds} < 3 ? $bench->{rounds} : 3;
+	my ($report, $keys, $rounds) = @{$bench}{qw(report rows few)};
 	my @rows = [ 'keys a second', 'pg_uncache', 'redis-benchmark -P 64 UNLINK', 'ratio' ];
 
 	Bench::Lanes::set_fence($bench->{session}, 0);

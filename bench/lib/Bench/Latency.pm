@@ -64,7 +64,7 @@ sub run
 	{
 		my @lanes = grep { my $lane = $_; grep { $lane->{id} eq $_ } @wanted } Bench::Lanes::all();
 
-		foreach my $round (0 .. $bench->{rounds} - 1)
+		foreach my $round (0 .. $bench->{few} - 1)
 		{
 			foreach my $lane (@lanes)
 			{

@@ -23,7 +23,7 @@ sub _clients
 
 	foreach my $clients (1, 4, 16, 64, 256)
 	{
-		Bench::Load::rounds($bench, 'scale-clients', $clients, $bench->{scale_rounds}, \@lanes, 'update', $clients, $bench->{seconds});
+		Bench::Load::rounds($bench, 'scale-clients', $clients, $bench->{few}, \@lanes, 'update', $clients, $bench->{seconds});
 		push @rows, [ $clients, map {
 			(sprintf('%.0f', $report->median_of('scale-clients', $clients, $_->{id}, 'tps')),
 				sprintf('%.1f', $report->median_of('scale-clients', $clients, $_->{id}, 'p99') / 1000))
@@ -117,7 +117,7 @@ sub _backlog
 			DO \$\$ BEGIN FOR i IN @{[$there + 1]} .. $backlog LOOP PERFORM uncache.invalidate_keys('key:' || i); COMMIT; END LOOP; END \$\$;
 			RESET synchronous_commit; CHECKPOINT");
 		$there = $backlog;
-		foreach my $round (0 .. $bench->{scale_rounds} - 1)
+		foreach my $round (0 .. $bench->{few} - 1)
 		{
 			my $figures = Bench::Load::run($session, $lane, 'update', 8, $bench->{seconds}, 1);
 			$report->add('scale-backlog', $backlog, 'eventual', $round, 'tps', $figures->{tps});
@@ -139,7 +139,6 @@ sub run
 {
 	my ($bench) = @_;
 
-	$bench->{scale_rounds} = $bench->{rounds} < 3 ? $bench->{rounds} : 3;
 	_clients($bench);
 	_keys($bench);
 	_rules($bench);

@@ -81,13 +81,14 @@ sub _picture
 sub run
 {
 	my ($bench) = @_;
-	my ($rounds, $seconds, $report) = @{$bench}{qw(rounds seconds report)};
+	my ($seconds, $report) = @{$bench}{qw(seconds report)};
 	my @lanes = _lanes(@{ $bench->{lanes} });
 	my @runnable = grep { !$_->{missing} } @lanes;
 
 	foreach my $clients (@{ $bench->{clients} })
 	{
 		my $case = "update-$clients";
+		my $rounds = $clients == $bench->{clients}[0] ? $bench->{rounds} : $bench->{few};
 
 		Bench::Load::rounds($bench, 'writes', $case, $rounds, \@runnable, 'update', $clients, $seconds);
 		_table($report, 'writes', $case, "UPDATE of one row, $clients clients", @lanes);
@@ -107,7 +108,7 @@ sub run_tpcb
 	system('pgbench -q -i -s 20 bench >/dev/null 2>&1') == 0 or die 'pgbench -i failed';
 	foreach my $clients (@{ $bench->{clients} })
 	{
-		Bench::Load::rounds($bench, 'tpcb', $clients, $bench->{rounds}, \@runnable, 'tpcb', $clients, $bench->{seconds});
+		Bench::Load::rounds($bench, 'tpcb', $clients, $bench->{few}, \@runnable, 'tpcb', $clients, $bench->{seconds});
 		_table($bench->{report}, 'tpcb', $clients, "TPC-B of pgbench, $clients clients, a rule on pgbench_accounts", @lanes);
 	}
 	return;
