@@ -60,7 +60,7 @@ EXTRA_CLEAN += src/uncache_lua.h
 .DEFAULT_GOAL = all
 
 # These install what they need, so they work where there is no PostgreSQL.
-PRIVATE_GOALS = demo test chaos staleness bench test-matrix test-matrix-clean
+PRIVATE_GOALS = demo test test-readers chaos staleness bench test-matrix test-matrix-clean
 .PHONY: $(PRIVATE_GOALS)
 demo:
 	@bash $(TOP)demo/run.sh
@@ -79,6 +79,10 @@ bench:
 
 chaos:
 	@bash $(TOP)test/chaos/run.sh $(or $(SECONDS),60) $(SEED)
+
+# The examples of docs/readers.md; needs npm.
+test-readers:
+	@bash $(TOP)test/readers/run.sh
 
 ifneq ($(filter-out $(PRIVATE_GOALS),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config

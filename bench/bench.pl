@@ -9,9 +9,13 @@ use Getopt::Long;
 use IO::Handle;
 use POSIX ();
 
+use Bench::Bulk;
+use Bench::Drain;
 use Bench::Lanes;
+use Bench::Latency;
 use Bench::Load;
 use Bench::Report;
+use Bench::Scale;
 use Bench::Session;
 use Bench::Writes;
 
@@ -19,6 +23,10 @@ my @sections = (
 	[ writes => \&Bench::Writes::run ],
 	[ tpcb => \&Bench::Writes::run_tpcb ],
 	[ snapshot => \&Bench::Writes::run_held ],
+	[ latency => \&Bench::Latency::run ],
+	[ drain => \&Bench::Drain::run ],
+	[ bulk => \&Bench::Bulk::run ],
+	[ scale => \&Bench::Scale::run ],
 );
 
 my $usage = <<"TEXT";

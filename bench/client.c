@@ -257,7 +257,7 @@ latency(int times, bool delete)
 		PQclear(result);
 		printf("%.1f %.1f\n", (gone - visible) / 1e3, ping / 1e3);
 	}
-	redis(link, "CONFIG SET notify-keyspace-events %s", "\"\"");
+	redis(link, "CONFIG SET notify-keyspace-events %s", "");
 }
 
 int

@@ -12,7 +12,6 @@
 #include "postgres.h"
 
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "command.h"
 #include "faultpoint.h"
@@ -26,9 +25,6 @@
  */
 #define COMMAND_KEYS		128
 #define COMMAND_BYTES		(64 * 1024)
-
-/* A Redis that answers within so many microseconds is near. */
-#define NEAR_ROUND_TRIP		250
 
 /* Rules whose keys are gathered at the same time. */
 #define OPEN_COMMANDS		8
@@ -62,10 +58,6 @@ static Command *open_commands[OPEN_COMMANDS];
 static int	under_way[DELIVERY_CLASSES];
 static int	not_awaited = 0;	/* of those under way */
 
-/* Microseconds to Redis and back: the least since the connection was made. */
-static int64 round_trip = PG_INT64_MAX;
-static TimestampTz asked_at = 0;	/* of the command that measures it; 0: none */
-
 static void send_command(Command *command);
 
 void
@@ -92,26 +84,6 @@ bool
 command_is_awaited(const RedisLink *link)
 {
 	return redis_unanswered(link) > (size_t) not_awaited;
-}
-
-bool
-command_answer_is_near(void)
-{
-	return under_way[CLASS_SMALL] > 0 && under_way[CLASS_BULK] == 0 &&
-		round_trip <= NEAR_ROUND_TRIP;
-}
-
-/* Measured with a command that is sent while no other is under way. */
-static void
-note_round_trip(const RedisReply *reply)
-{
-	int64		took = GetCurrentTimestamp() - asked_at;
-
-	if (reply == NULL)
-		round_trip = PG_INT64_MAX;	/* the next connection may lead elsewhere */
-	else if (asked_at != 0 && took >= 0)
-		round_trip = Min(round_trip, took);
-	asked_at = 0;
 }
 
 static Command *
@@ -213,7 +185,6 @@ command_answered(void *arg, const RedisReply *reply)
 	under_way[command->class]--;
 	if (!command->awaited)
 		not_awaited--;
-	note_round_trip(reply);
 	if (reply == NULL)
 		finish_command(command, PART_LOST);
 	else if (read_existed(command, reply, &existed))
@@ -297,8 +268,6 @@ static void
 send_command(Command *command)
 {
 	make_arguments(command);
-	if (redis_unanswered(send_link) == 0)
-		asked_at = GetCurrentTimestamp();
 	if (redis_send(send_link, arguments.n, arguments.argv, arguments.lens,
 				   command_answered, command))
 	{

@@ -31,10 +31,4 @@ extern int	command_under_way(DeliveryClass class);
 /* Whether an answer is due on this link that somebody waits for, or may. */
 extern bool command_is_awaited(const RedisLink *link);
 
-/*
- * Whether small commands are under way, and nothing else is that could keep their
- * answer from being here in a moment.
- */
-extern bool command_answer_is_near(void);
-
 #endif							/* UNCACHE_COMMAND_H */

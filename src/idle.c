@@ -2,20 +2,14 @@
  * idle.c
  *	  How the worker waits between two turns.
  *
- * What waking the worker costs is most of what a small transaction costs, so
- * there are three ways to wait:
- *
- *		SLEEP	until something comes
- *		LINGER	until Redis has answered, where that is a matter of microseconds:
- *				what comes meanwhile goes with one command then, and nobody needs
- *				to wake the worker for it
- *		GATHER	for GATHER_MS while many transactions come that nobody waits for;
- *				one turn takes them all, and the answers of Redis with them
+ * Waking up is most of what a small transaction costs the worker, and Redis.  So
+ * while many transactions come that nobody waits for the worker gathers: it sleeps
+ * for GATHER_MS, and one turn takes what has come, and the answers of Redis with
+ * it.  Otherwise it sleeps until something comes.
  *
  * The worker shows in its slot who has to wake it.  It does so before it looks a
  * last time, and a committer looks there after it has put its entry, so no entry
- * is overlooked; one that is left to LINGER or GATHER is late by GATHER_MS at the
- * most, whatever becomes of Redis.
+ * is overlooked.
  */
 #include "postgres.h"
 
@@ -38,13 +32,6 @@
  */
 #define GATHER_MS		1
 #define GATHER_ENTRIES	4
-
-typedef enum Pause
-{
-	SLEEP,
-	LINGER,
-	GATHER,
-} Pause;
 
 static DatabaseSlot *slot;
 
@@ -154,21 +141,19 @@ is_busy(int taken)
 	return busy;
 }
 
-static Pause
-choose_pause(int taken)
+static bool
+shall_gather(int taken)
 {
-	bool		busy = is_busy(taken);
-
-	if (connection_link() == NULL || barrier_is_asked_for())
-		return SLEEP;
-	if (busy && !deliver_has_unsent() && !command_is_awaited(connection_link()))
-		return GATHER;
-	return command_answer_is_near() ? LINGER : SLEEP;
+	return is_busy(taken) && connection_link() != NULL && !barrier_is_asked_for() &&
+		!deliver_has_unsent() && !command_is_awaited(connection_link());
 }
 
-/* Whether something came after this turn had looked that shall not wait. */
+/*
+ * Whether something came after this turn had looked; what nobody waits for does
+ * not count while the worker gathers.
+ */
 static bool
-has_news(Pause pause)
+has_news(bool gathers)
 {
 	bool		ring;
 
@@ -179,7 +164,7 @@ has_news(Pause pause)
 		return false;
 	LWLockAcquire(slot->lock, LW_SHARED);
 	ring = !ring_is_empty(&slot->ring) && deliver_has_room(CLASS_SMALL) &&
-		(pause == SLEEP || (pause == GATHER && slot->ring.awaited));
+		(!gathers || slot->ring.awaited);
 	LWLockRelease(slot->lock);
 	return ring || barrier_has_work() ||
 		pg_atomic_read_u32(&slot->any_dirty) != 0 ||
@@ -190,26 +175,21 @@ has_news(Pause pause)
 void
 idle_wait(TimestampTz wake, int taken, uint32 *on_sockets)
 {
-	static const WorkerSleep shown[] = {
-		[SLEEP] = WORKER_SLEEPS,
-		[LINGER] = WORKER_AWAKE,
-		[GATHER] = WORKER_GATHERS,
-	};
-	Pause		pause = choose_pause(taken);
+	bool		gathers = shall_gather(taken);
 	long		timeout = -1;
 
 	if (wake != DT_NOEND)
 		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wake);
-	if (pause != SLEEP)
+	if (gathers)
 		timeout = timeout < 0 ? GATHER_MS : Min(timeout, GATHER_MS);
 
-	pg_atomic_write_u32(&slot->sleep, shown[pause]);
+	pg_atomic_write_u32(&slot->sleep, gathers ? WORKER_GATHERS : WORKER_SLEEPS);
 	pg_memory_barrier();
-	if (has_news(pause))
+	if (has_news(gathers))
 		timeout = 0;
 
 	memset(on_sockets, 0, sizeof(uint32) * CONNECTION_SOCKETS);
-	if (pause == GATHER && timeout > 0)
+	if (gathers && timeout > 0)
 		gather(timeout, on_sockets);
 	else
 		wait_for_events(timeout, on_sockets);

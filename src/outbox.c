@@ -60,8 +60,10 @@ typedef struct RowWriter
 	bool		keep_items;
 	List	   *noted;			/* rules whose keys a note covers */
 	List	   *not_noted;
-	char		items[OUTBOX_ROW_ITEMS];
 } RowWriter;
+
+/* The items of that row.  There is only one at a time, so commits share the room. */
+static char row_items[OUTBOX_ROW_ITEMS];
 
 static void
 relation_changed(Datum arg, Oid relid)
@@ -192,7 +194,7 @@ write_row(RowWriter *writer)
 
 	items = palloc(VARHDRSZ + writer->used);
 	SET_VARSIZE(items, VARHDRSZ + writer->used);
-	memcpy(VARDATA(items), writer->items, writer->used);
+	memcpy(VARDATA(items), row_items, writer->used);
 
 	values[OUTBOX_XID - 1] = FullTransactionIdGetDatum(written->xid);
 	values[OUTBOX_CHUNK - 1] = Int32GetDatum(writer->chunk++);
@@ -225,7 +227,7 @@ write_row(RowWriter *writer)
 static void
 add_item(RowWriter *writer, const PackedItem *item)
 {
-	writer->used += item_write(writer->items + writer->used, item,
+	writer->used += item_write(row_items + writer->used, item,
 							   writer->used == 0 ? NULL : &writer->last_rule);
 	writer->last_rule = item->rule;
 }

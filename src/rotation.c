@@ -41,7 +41,9 @@
 #include "rotation.h"
 #include "settings.h"
 
+/* Between turns while rows come, and at the most while none do. */
 #define TURN_MS				1000
+#define IDLE_TURN_MS		5000
 
 /* A table of this size is retired. */
 #define RETIRE_BLOCKS		(16 * 1024 * 1024 / BLCKSZ)
@@ -261,6 +263,23 @@ is_ready_to_empty(int table, TimestampTz now)
 		TimestampDifferenceExceeds(since, now, setting_redeliver_window * 1000);
 }
 
+/* An idle server is not to be woken more often than its window is long. */
+static int
+time_to_next_turn(void)
+{
+	static uint64 taken_before = 0;
+	uint64		taken = 0;
+	bool		idle;
+
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+		taken += deliver_taken_of_table(t);
+	idle = taken == taken_before;
+	taken_before = taken;
+	if (!idle)
+		return TURN_MS;
+	return Min(IDLE_TURN_MS, Max(TURN_MS, setting_redeliver_window * 1000 / 12));
+}
+
 TimestampTz
 rotation_turn(TimestampTz now)
 {
@@ -268,7 +287,7 @@ rotation_turn(TimestampTz now)
 		return DT_NOEND;
 	if (now < next_turn)
 		return next_turn;
-	next_turn = TimestampTzPlusMilliseconds(now, TURN_MS);
+	next_turn = TimestampTzPlusMilliseconds(now, time_to_next_turn());
 
 	outboxscan_begin();
 	note_empty_tables();

@@ -54,8 +54,8 @@ typedef enum SlotState
 /* How a worker sleeps: decides who has to set its latch. */
 typedef enum WorkerSleep
 {
-	WORKER_AWAKE,				/* looks at the ring in a moment, by itself */
-	WORKER_GATHERS,				/* likewise, but not soon enough for who waits */
+	WORKER_AWAKE,				/* looks at the ring before it sleeps */
+	WORKER_GATHERS,				/* looks soon, but not soon enough for who waits */
 	WORKER_SLEEPS,
 } WorkerSleep;
 

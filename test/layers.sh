@@ -52,8 +52,10 @@ print_failure()
 	local file
 
 	echo "---- $1"
-	# Without what went well, and what PostgreSQL's library tells of every query.
-	grep -vE "^ok |^# (issuing|results) query|^# connect output|^# *[{}]|^#   'std|^# '" "$2" | tail -n 300
+	# Each failure with what it says, then the end, in which the summary is.
+	grep -A 15 '^# *Failed test' "$2" | grep -v '^ok ' | head -n 400
+	echo "---- the end of it"
+	grep -v '^ok ' "$2" | tail -n 60
 	for file in regression.diffs output_iso/regression.diffs; do
 		[ -s $file ] && tail -n 400 $file && rm $file
 	done

@@ -3,7 +3,8 @@ import contextlib, json, os
 import psycopg, redis
 
 db = psycopg.connect(os.environ["DATABASE_URL"], autocommit=True)
-cache = redis.Redis.from_url(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379"), socket_timeout=0.2)
+cache = redis.Redis.from_url(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379"),
+                             socket_timeout=0.2, decode_responses=True)
 TTL_MS = 24 * 3600 * 1000
 
 

@@ -16,7 +16,8 @@ use Exporter 'import';
 use Uncache;
 
 our @EXPORT = qw(new_fenced_node make_item fence_is_on miss look read_item fill cached
-  becomes_cacheable put fence_stat);
+  becomes_cacheable put fence_stat
+  was_beaten);
 
 # new_fenced_node(NAME, REDIS, LINE...): as new_node, with the fence on and item
 # filled with 1..9, each with v = 1.
@@ -104,6 +105,16 @@ sub fill
 	my ($redis, $key, $snapshot, $value) = @_;
 
 	return $redis->cli('fcall', 'uncache_set', 1, $key, $snapshot, 60000, $value);
+}
+
+# Whether a beat has come by since the record of the key was born.  One that
+# somebody else has asked for may come before.
+sub was_beaten
+{
+	my ($redis, $node, $key) = @_;
+	my $at_birth = (split /:/, $redis->cli('get', "uncache:{$key}"))[2];
+
+	return fence_stat($node, 'beats') > $at_birth;
 }
 
 # put(REDIS, ID, VALUE): without the fence, as a plain reader does.

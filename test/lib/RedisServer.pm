@@ -193,12 +193,19 @@ sub calls
 	return $self->info('commandstats', "cmdstat_$command") =~ /^calls=(\d+)/ ? $1 : 0;
 }
 
-# The same, with those that were refused for want of rights.
-sub asked
+# How often something asked whether the server is well, in whatever way the worker
+# does it; with what was refused for want of rights.
+sub pings
 {
-	my ($self, $command) = @_;
+	my ($self) = @_;
+	my $sum = 0;
 
-	return $self->info('commandstats', "cmdstat_$command") =~ /^calls=(\d+).*rejected_calls=(\d+)/ ? $1 + $2 : 0;
+	foreach my $command ('ping', 'fcall', 'function|list')
+	{
+		$self->info('commandstats', "cmdstat_$command") =~ /^calls=(\d+).*rejected_calls=(\d+)/ or next;
+		$sum += $1 + $2;
+	}
+	return $sum;
 }
 
 sub log

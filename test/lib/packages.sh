@@ -2,7 +2,7 @@
 #
 # packages.sh: install what the demo, the tests or CI need and the machine lacks.
 #
-#	packages.sh build|test|ci|systems
+#	packages.sh build|test|ci|systems|readers
 #
 # Model: every need is looked for by what it provides (a command, a header, a
 # Perl module), so nothing is installed, and no right is needed, where it is
@@ -171,6 +171,17 @@ tell()
 	} >&2
 }
 
+need_for_readers()
+{
+	command -v node >/dev/null || need "Node.js" nodejs
+	command -v npm >/dev/null || need "npm" npm
+	/usr/bin/python3 -c 'import psycopg' 2>/dev/null || need "psycopg 3 for Python" python3-psycopg
+	/usr/bin/python3 -c 'import redis' 2>/dev/null || need "redis-py" python3-redis
+	/usr/bin/python3 -c 'import django_redis' 2>/dev/null ||
+		/usr/bin/python3 -c 'import django.core.cache.backends.redis' 2>/dev/null ||
+		need "Django with a cache in Redis" python3-django python3-django-redis
+}
+
 look()
 {
 	missing=()
@@ -180,13 +191,14 @@ look()
 		test) need_for_build; need_for_tests ;;
 		ci) need_for_build; need_for_tests; need_for_ci ;;
 		systems) need_for_systems ;;
+		readers) need_for_build; need_for_readers ;;
 	esac
 	[ ${#missing[@]} -eq 0 ]
 }
 
 case $want in
-	build | test | ci | systems) ;;
-	*) echo "usage: packages.sh build|test|ci|systems" >&2; exit 2 ;;
+	build | test | ci | systems | readers) ;;
+	*) echo "usage: packages.sh build|test|ci|systems|readers" >&2; exit 2 ;;
 esac
 
 look && exit 0

@@ -92,7 +92,7 @@ as_owner()
 			PATH="$PRIVATE/bin:${TREE_BIN:+$TREE_BIN:}/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" \
 			HOME="$PRIVATE" TMPDIR="$PRIVATE/tmp" LC_ALL=C.UTF-8 TERM="${TERM:-dumb}" \
 			PRIVATE="$PRIVATE" PG_CONFIG="${TREE_BIN:+$TREE_BIN/pg_config}" \
-			TESTS="${TESTS:-}" LAYERS="${LAYERS:-}" "$@"
+			TESTS="${TESTS:-}" LAYERS="${LAYERS:-}" UNCACHE_LONG_TESTS="${UNCACHE_LONG_TESTS:-}" "$@"
 	)
 }
 

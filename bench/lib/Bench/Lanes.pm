@@ -118,14 +118,28 @@ sub enter
 	return;
 }
 
+my $fence_is_on = 0;
+
+# Redis keeps the functions when the fence is switched off, and then the worker goes
+# on to call them; so they are taken away, and the worker looks anew.
 sub set_fence
 {
 	my ($session, $on) = @_;
-	my $fence = $on ? 'on' : 'off';
+	my @redis = ('redis-cli', '-s', $ENV{REDIS_SOCKET});
 
-	return if $session->query('SELECT fence FROM uncache.stat') eq $fence;
+	$on = $on ? 1 : 0;
+	return if $on == $fence_is_on;
 	$session->set_for_all('uncache.fence_ttl', $on ? '5min' : '0');
-	$session->await('SELECT fence FROM uncache.stat', $fence);
+	if (!$on)
+	{
+		my $before = $session->query('SELECT reconnects FROM uncache.stat');
+
+		$session->await('SELECT fence FROM uncache.stat', 'off');
+		qx{@redis FUNCTION FLUSH; @redis CLIENT KILL TYPE normal};
+		$session->await("SELECT reconnects > $before AND state = 'connected' FROM uncache.stat", 't');
+	}
+	$session->await('SELECT fence FROM uncache.stat', $on ? 'on' : 'off');
+	$fence_is_on = $on;
 	return;
 }
 

@@ -80,22 +80,24 @@ sub _app
 	return ($count, $count / $took, $p50, $p99);
 }
 
-# run(SESSION, LANE, WORKLOAD, CLIENTS, SECONDS): a hash of figures, CPU and
-# latencies in microseconds (CPU a transaction).
+# run(SESSION, LANE, WORKLOAD, CLIENTS, SECONDS, [PAUSED]): a hash of figures, CPU
+# and latencies in microseconds (CPU a transaction).  PAUSED: nothing is delivered,
+# so it does not wait for that.
 sub run
 {
-	my ($session, $lane, $workload, $clients, $seconds) = @_;
+	my ($session, $lane, $workload, $clients, $seconds, $paused) = @_;
 	my ($table, $column) = _table($workload);
+	my $settle = $paused ? 'SELECT 1' : "SELECT uncache.wait('60 s')";
 
 	Bench::Lanes::enter($session, $lane, $table, $column);
-	$session->query("VACUUM $table; SELECT uncache.wait('60 s')");
+	$session->query("VACUUM $table; $settle");
 
 	my $worker = $session->query('SELECT worker_pid FROM uncache.stat');
 	Bench::Cpu::await_quiet($ENV{PG_PID});
 	my $before = Bench::Cpu::read_all($ENV{PG_PID}, $worker, $ENV{REDIS_PID});
 	my ($count, $tps, $p50, $p99) =
 	  $lane->{client} ? _app($lane, $clients, $seconds) : _pgbench($lane, $workload, $clients, $seconds);
-	$session->query("SELECT uncache.wait('60 s')");
+	$session->query($settle);
 	Bench::Cpu::await_quiet($ENV{PG_PID});
 	my $after = Bench::Cpu::read_all($ENV{PG_PID}, $worker, $ENV{REDIS_PID});
 

@@ -1,0 +1,100 @@
+# Drain.pm: how fast a backlog goes to Redis, beside redis-benchmark on the same one.
+
+package Bench::Drain;
+
+use strict;
+use warnings;
+
+use Time::HiRes qw(time);
+
+use Bench::Lanes;
+use Bench::Report;
+
+my @cases = ([ 'small', 1, 'one key a transaction' ], [ 'large', 1000, '1000 keys a transaction' ]);
+
+sub _redis
+{
+	my @command = ('redis-cli', '-s', $ENV{REDIS_SOCKET}, @_);
+
+	open my $in, '-|', @command or die "redis-cli: $!";
+	my $answer = join '', <$in>;
+	close $in && $answer !~ /^ERR/ or die "redis-cli @_: $answer";
+	return;
+}
+
+# All keys exist: put them there from within.
+sub _fill_redis
+{
+	my ($keys) = @_;
+	my $script = q{for i = 0, ARGV[1] - 1 do redis.call('SET', string.format('key:%012d', i), 'x') end};
+
+	_redis('FLUSHALL');
+	_redis('CONFIG', 'SET', 'busy-reply-threshold', 60000);
+	_redis('EVAL', $script, 0, $keys);
+	return;
+}
+
+sub _redis_benchmark
+{
+	my ($keys) = @_;
+	my $text = qx{redis-benchmark -s $ENV{REDIS_SOCKET} -P 64 -c 1 -n $keys -r $keys --csv UNLINK key:__rand_int__};
+	my ($rate) = $text =~ /^"UNLINK[^"]*","([\d.]+)"/m or die "redis-benchmark: $text";
+
+	return $rate;
+}
+
+# Keys a second, from switching delivery on to the last one delivered.
+sub _pg_uncache
+{
+	my ($session, $keys, $per_transaction) = @_;
+
+	$session->set_for_all('uncache.delivery', 'off');
+	$session->await('SELECT state FROM uncache.stat', 'paused');
+	$session->query("SET synchronous_commit = off;
+		DO \$\$ BEGIN FOR i IN 0 .. @{[$keys / $per_transaction - 1]} LOOP
+			PERFORM uncache.invalidate_keys(VARIADIC ARRAY(SELECT 'key:' || lpad((i * $per_transaction + j)::text, 12, '0')
+				FROM generate_series(0, $per_transaction - 1) j));
+			COMMIT;
+		END LOOP; END \$\$;
+		RESET synchronous_commit; CHECKPOINT");
+	my $delivered = $session->query('SELECT keys_delivered FROM uncache.stat');
+	my $start = time;
+	$session->set_for_all('uncache.delivery', 'on');
+	$session->await('SELECT state FROM uncache.stat', 'connected');
+	$session->query("SELECT uncache.wait('10 min')");
+	my $seconds = time - $start;
+	$delivered = $session->query('SELECT keys_delivered FROM uncache.stat') - $delivered;
+	# More than these when rows of before, not yet emptied, were sent again.
+	die "$delivered of $keys keys delivered\n" if $delivered < $keys;
+	return $delivered / $seconds;
+}
+
+sub run
+{
+	my ($bench) = @_;
+	my ($report, $keys) = @{$bench}{qw(report rows)};
+	my $rounds = $bench->{rounds} < 3 ? $bench->{rounds} : 3;
+	my @rows = [ 'keys a second', 'pg_uncache', 'redis-benchmark -P 64 UNLINK', 'ratio' ];
+
+	Bench::Lanes::set_fence($bench->{session}, 0);
+	foreach my $case (@cases)
+	{
+		my ($name, $per_transaction, $label) = @$case;
+
+		foreach my $round (0 .. $rounds - 1)
+		{
+			_fill_redis($keys);
+			$report->add('drain', $name, 'redis-benchmark', $round, 'rate', _redis_benchmark($keys));
+			_fill_redis($keys);
+			$report->add('drain', $name, 'pg_uncache', $round, 'rate',
+				_pg_uncache($bench->{session}, $keys, $per_transaction));
+			print STDERR "drain $name: round ", $round + 1, " of $rounds\n";
+		}
+		push @rows, [ $label, (map { sprintf '%.0f', $report->median_of('drain', $name, $_, 'rate') } qw(pg_uncache redis-benchmark)),
+			Bench::Report::spread('%.2f', $report->ratios('drain', $name, 'pg_uncache', 'redis-benchmark', 'rate')) ];
+	}
+	$report->table("Drain of $keys keys after an outage", @rows);
+	return;
+}
+
+1;

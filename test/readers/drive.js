@@ -1,0 +1,73 @@
+// drive.js plain|fenced: put the example of that name through its paces.
+const kind = process.argv[2]
+const examples = '../../docs/examples'
+const { Client, Pool } = require(`${examples}/node_modules/pg`)
+const Redis = require(`${examples}/node_modules/ioredis`)
+
+// Count the example's queries, and let something happen behind one of them,
+// before the example goes on to store.
+let queries = 0
+let behind = null
+const query = Pool.prototype.query
+Pool.prototype.query = async function (...args) {
+  queries++
+  const result = await query.apply(this, args)
+  const happen = behind
+  behind = null
+  if (happen) await happen()
+  return result
+}
+
+const { user, close } = require(`${examples}/${kind}.js`)
+const writer = new Client({ connectionString: process.env.DATABASE_URL })
+const redis = new Redis(process.env.REDIS_URL)
+
+const ok = (it, what) => console.log(`${it ? 'ok' : 'not ok'} - node, ${kind}: ${what}`)
+const cached = async id => JSON.parse(await redis.get(`user:${id}`) ?? '"nothing"')
+const rename = name => writer.query('UPDATE users SET name = $1 WHERE id = 1', [name])
+
+async function main () {
+  await writer.connect()
+  await writer.query('TRUNCATE users')
+  await writer.query("INSERT INTO users VALUES (1, 'first')")
+  await writer.query('SELECT uncache.wait()')
+
+  ok((await user(1)).name === 'first', 'a miss reads the database')
+  ok((await cached(1)).name === 'first' && await redis.pttl('user:1') > 0, 'and fills, with a TTL')
+  queries = 0
+  ok((await user(1)).name === 'first' && queries === 0, 'a hit does not read it')
+  await rename('second')
+  ok(await cached(1) === 'nothing', 'a write deletes the key')
+  ok((await user(1)).name === 'second', 'the next reader has the new value')
+
+  await rename('third')
+  behind = () => rename('fourth')
+  ok((await user(1)).name === 'third', 'a reader that is slower than a writer serves what it read')
+  if (kind === 'fenced') {
+    ok(await cached(1) === 'nothing', 'but does not store it')
+  } else {
+    ok((await cached(1)).name === 'third', 'and stores it: the plain guarantee')
+    await redis.del('user:1')
+  }
+  ok((await user(1)).name === 'fourth' && (await cached(1)).name === 'fourth', 'the next fill is the latest')
+
+  ok(await user(99) === null && await cached(99) === null, 'that there is no row is cached, too')
+  await writer.query("INSERT INTO users VALUES (99, 'new')")
+  ok((await user(99)).name === 'new', 'until there is one')
+
+  await redis.del('user:1')
+  await redis.function('flush')
+  ok((await user(1)).name === 'fourth', 'without the functions it serves')
+  await rename('fifth')
+  const deadline = Date.now() + 10000
+  let stored = false
+  while (!stored && Date.now() < deadline) {
+    await user(1)
+    stored = (await cached(1))?.name === 'fifth'
+    await new Promise(resolve => setTimeout(resolve, 50))
+  }
+  ok(stored, 'and fills again soon')
+  await Promise.all([close(), writer.end(), redis.disconnect()])
+}
+
+main().catch(error => { console.log(`not ok - ${error.stack}`); process.exit(1) })

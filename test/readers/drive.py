@@ -1,0 +1,86 @@
+"""drive.py plain|fenced: put the example of that name through its paces."""
+import importlib
+import json
+import os
+import sys
+import time
+
+import psycopg
+import redis
+
+kind = sys.argv[1]
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/examples"))
+example = importlib.import_module(kind)
+writer = psycopg.connect(os.environ["DATABASE_URL"], autocommit=True)
+cache = redis.Redis.from_url(os.environ["REDIS_URL"])
+
+
+class Database:
+    """Counts the example's queries, and lets something happen behind one of them,
+    before the example goes on to store."""
+
+    def __init__(self, db):
+        self.db, self.queries, self.behind = db, 0, None
+
+    def execute(self, *args):
+        self.queries += 1
+        result = self.db.execute(*args)
+        behind, self.behind = self.behind, None
+        if behind:
+            behind()
+        return result
+
+
+db = example.db = Database(example.db)
+user = example.user
+
+
+def ok(it, what):
+    print(f"{'ok' if it else 'not ok'} - python, {kind}: {what}", flush=True)
+
+
+def cached(user_id):
+    return json.loads(cache.get(f"user:{user_id}") or '"nothing"')
+
+
+def rename(name):
+    writer.execute("UPDATE users SET name = %s WHERE id = 1", [name])
+
+
+writer.execute("TRUNCATE users")
+writer.execute("INSERT INTO users VALUES (1, 'first')")
+writer.execute("SELECT uncache.wait()")
+
+ok(user(1)["name"] == "first", "a miss reads the database")
+ok(cached(1)["name"] == "first" and cache.pttl("user:1") > 0, "and fills, with a TTL")
+db.queries = 0
+ok(user(1)["name"] == "first" and db.queries == 0, "a hit does not read it")
+rename("second")
+ok(cached(1) == "nothing", "a write deletes the key")
+ok(user(1)["name"] == "second", "the next reader has the new value")
+
+rename("third")
+db.behind = lambda: rename("fourth")
+ok(user(1)["name"] == "third", "a reader that is slower than a writer serves what it read")
+if kind == "fenced":
+    ok(cached(1) == "nothing", "but does not store it")
+else:
+    ok(cached(1)["name"] == "third", "and stores it: the plain guarantee")
+    cache.delete("user:1")
+ok(user(1)["name"] == "fourth" and cached(1)["name"] == "fourth", "the next fill is the latest")
+
+ok(user(99) is None and cached(99) is None, "that there is no row is cached, too")
+writer.execute("INSERT INTO users VALUES (99, 'new')")
+ok(user(99)["name"] == "new", "until there is one")
+
+cache.delete("user:1")
+cache.execute_command("FUNCTION", "FLUSH")
+ok(user(1)["name"] == "fourth", "without the functions it serves")
+rename("fifth")
+deadline = time.time() + 10
+stored = False
+while not stored and time.time() < deadline:
+    user(1)
+    stored = cached(1) != "nothing" and cached(1)["name"] == "fifth"
+    time.sleep(0.05)
+ok(stored, "and fills again soon")

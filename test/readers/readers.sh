@@ -1,0 +1,47 @@
+#!/bin/bash
+#
+# readers.sh [REGISTRY]: run the drivers, one an example.  Prints TAP lines; the last
+# line is "N passed, N failed".
+
+set -u
+. "$(dirname "$0")/../lib/servers.sh"
+cd "$PRIVATE/src/test/readers" || exit 1
+
+redis_start || exit 1
+postgres_start "uncache.fence_ttl = '5min'" "uncache.wait_timeout = '5s'" || exit 1
+psql -Xqv ON_ERROR_STOP=1 >/dev/null 2>&1 <<'SQL' || exit 1
+CREATE EXTENSION pg_uncache;
+CREATE TABLE users (id int PRIMARY KEY, name text);
+SELECT uncache.attach('users', 'user:{id}', ':1:user:{id}');
+SQL
+fence_is_on() { [ "$(psql -XAtc 'SELECT fence FROM uncache.stat')" = on ]; }
+await 20 "the fence to come on" fence_is_on || exit 1
+
+# pg and ioredis, beside the examples, where they look for them
+examples=$PRIVATE/src/docs/examples
+if ! (cd "$examples" && npm install --silent --no-audit --no-fund --no-save \
+		${1:+--registry "$1"} pg ioredis) >"$PRIVATE/npm.log" 2>&1; then
+	cat "$PRIVATE/npm.log" >&2
+	echo "npm could not install pg and ioredis" >&2
+	exit 1
+fi
+
+export DATABASE_URL="postgresql:///postgres?host=$PGHOST&port=$PGPORT&user=$PGUSER"
+log=$PRIVATE/readers.log
+drive()
+{
+	echo "# $*"
+	timeout 60 "$@" 2>&1 || echo "not ok - $* has ended with code $?"
+}
+{
+	for kind in plain fenced; do
+		REDIS_URL=$REDIS_SOCKET drive node drive.js $kind
+		REDIS_URL=unix://$REDIS_SOCKET drive /usr/bin/python3 drive.py $kind
+	done
+	REDIS_URL=unix://$REDIS_SOCKET drive /usr/bin/python3 django_cache.py
+} | tee "$log"
+
+passed=$(grep -c '^ok ' "$log")
+failed=$(grep -c '^not ok ' "$log")
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ] && [ $passed -gt 0 ]
