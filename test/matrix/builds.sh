@@ -2,8 +2,8 @@
 #
 # builds.sh: build for one PostgreSQL with every compiler, and without TLS.
 #
-# PG_CONFIG says for which, else the newest.  A warning is an error.  The last
-# line is "N passed, N failed".
+# PG_CONFIG says for which, else the newest.  Whatever make prints counts as a
+# warning, and fails the build.  The last line is "N passed, N failed".
 
 set -u
 source=$(cd "$(dirname "$0")/../.." && pwd)
