@@ -30,6 +30,7 @@
  *				 +--> idle									waits for the next turn
  *				 +--> connection --> sentinel, linksettings
  *							 \--> redis --> redisnet, redishello, redisurl
+ *							 \--> cluster					slots, maps, redirections
  *
  *	 processes
  *		launcher --> place, probe, databases; lifecycle --> hold
