@@ -8,6 +8,8 @@ package RedisCluster;
 use strict;
 use warnings;
 
+use IO::Socket::UNIX;
+use Socket qw(SOCK_STREAM);
 use Time::HiRes qw(sleep time);
 
 use PostgreSQL::Test::Cluster;
@@ -398,6 +400,22 @@ sub move_slots
 	return;
 }
 
+# pipeline(PORT, LINE...): send commands, without braces or the like, that this
+# server carries out one after the other, whatever others send it meanwhile.
+# answers() waits for the answers, each of one line, and gives them with blanks
+# between.
+sub pipeline
+{
+	my ($self, $port, @lines) = @_;
+	my $socket = IO::Socket::UNIX->new(Type => SOCK_STREAM, Peer => $self->server($port)->socket)
+	  or die "could not connect: $!";
+
+	unshift @lines, "auth $self->{password}" if defined $self->{password};
+	print $socket map { "$_\r\n" } @lines;
+	$socket->flush;
+	return bless { socket => $socket, count => scalar @lines }, 'RedisCluster::Pipeline';
+}
+
 # ------------------------------------------------------------------------
 # As if it were one RedisServer
 # ------------------------------------------------------------------------
@@ -459,5 +477,14 @@ sub keys
 }
 
 sub has { my ($self, $key) = @_; return $self->cli('exists', $key) eq '1' }
+
+package RedisCluster::Pipeline;
+
+sub answers
+{
+	my ($self) = @_;
+
+	return join ' ', map { (readline($self->{socket}) // '') =~ s/^[+:]|\r\n//gr } 1 .. $self->{count};
+}
 
 1;
