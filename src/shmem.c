@@ -84,6 +84,7 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	slot->delivered_area = DSM_HANDLE_INVALID;
 	ring_init(&slot->ring, ring, ring_size);
 	pg_atomic_init_u32(&slot->state, SLOT_NO_WORKER);
+	pg_atomic_init_u32(&slot->serving, 0);
 	pg_atomic_init_u32(&slot->sleep, WORKER_AWAKE);
 	pg_atomic_init_u32(&slot->breaker, 0);
 	pg_atomic_init_u32(&slot->current_table, 0);
@@ -189,6 +190,7 @@ shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
 	slot->last_error_at = 0;
 	slot->delivered_area = DSM_HANDLE_INVALID;
 	pg_atomic_write_u32(&slot->state, SLOT_NO_WORKER);
+	pg_atomic_write_u32(&slot->serving, 0);
 	pg_atomic_write_u32(&slot->breaker, 0);
 	pg_atomic_write_u32(&slot->current_table, 0);
 	pg_atomic_write_u32(&slot->restart_requested, 0);

@@ -46,8 +46,8 @@ typedef enum SlotState
 {
 	SLOT_NO_WORKER,				/* zero: a new slot */
 	SLOT_CONNECTING,			/* first attempt, or Redis just lost */
-	SLOT_CONNECTED,
-	SLOT_DOWN,					/* Redis can't be reached; retrying */
+	SLOT_CONNECTED,				/* to all nodes */
+	SLOT_DOWN,					/* Redis, or a node of it, can't be reached; retrying */
 	SLOT_PAUSED,				/* uncache.delivery = off */
 } SlotState;
 
@@ -98,11 +98,14 @@ typedef struct DatabaseSlot
 	ProcNumber	worker_proc;	/* INVALID_PROC_NUMBER: none; worker writes */
 	pid_t		worker_pid;		/* 0: none; worker writes */
 	Ring		ring;
-	char		endpoint[128];	/* Redis address without secrets; worker writes */
+	char		endpoint[256];	/* Redis address without secrets; worker writes */
 	char		last_error[256];	/* worker writes */
 	TimestampTz last_error_at;	/* 0: never */
 
 	pg_atomic_uint32 state;		/* SlotState; worker writes */
+
+	/* Whether any node is connected: the worker takes what is put into the ring. */
+	pg_atomic_uint32 serving;	/* worker writes */
 	pg_atomic_uint32 sleep;		/* WorkerSleep; worker writes */
 
 	/*
@@ -155,7 +158,7 @@ typedef struct DatabaseSlot
 
 typedef enum WaitState
 {
-	WAIT_NONE,
+	WAIT_NONE,					/* worker: waiting is of no use, go on */
 	WAIT_PENDING,				/* owner waits, or will */
 	WAIT_ANSWERED,				/* worker: delivered */
 	WAIT_GIVEN_UP,				/* worker: exits or has lost Redis */
