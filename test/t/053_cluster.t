@@ -160,9 +160,9 @@ foreach my $port ($redis->ports)
 connect_to($redis->url =~ s{//}{//pg_uncache:wrong\@}r);
 ok($node->poll_query_until('postgres', q{SELECT state = 'down' AND last_error ~ 'WRONGPASS|password' AND last_error ~ '127.0.0.1:\d+' FROM uncache.stat}),
 	'a wrong password: the error says so, and at which node') or diag stat_of('last_error');
-sql('SELECT uncache.stat_reset()');
 connect_to($redis->url =~ s{//}{//pg_uncache:secret\@}r);
 ok(wait_for_state($node, 'connected'), 'the right one');
+sql('SELECT uncache.stat_reset()');
 works('the smallest rights');
 is(stat_of('last_error'), '', 'no error');
 unlike(stat_of('redis'), qr/secret/, 'the password is not shown');
