@@ -15,7 +15,8 @@ use Uncache;
 
 my $redis = RedisCluster->new;
 # Nobody commits for good without asking for it: see "strict" below.
-my $node = new_fenced_node('main', $redis, q{synchronous_standby_names = 'nobody'}, 'synchronous_commit = local');
+my $node = new_fenced_node('main', $redis, q{synchronous_standby_names = 'nobody'}, 'synchronous_commit = local',
+	'wal_level = replica', 'max_wal_senders = 1');
 my $reader = $node->background_psql('postgres');
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
@@ -152,7 +153,7 @@ foreach my $id (@rows)
 	is(cached($redis, "item:$here"), '', 'and its key is gone');
 	$redis->thaw($away);
 	ok(becomes_cacheable($redis, $node, $_), 'all become cacheable again') foreach $lost, $here;
-	$redis->server($_)->cli(qw(config set cluster-node-timeout 1000)) foreach $redis->ports;
+	$redis->server($_)->cli(qw(config set cluster-node-timeout 2000)) foreach $redis->ports;
 }
 
 # --- a slot moves, and its records with it: another master, another epoch ---
