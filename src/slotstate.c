@@ -9,7 +9,8 @@
  *		id address myself,master - ping pong epoch state 0-99 [7->-id] [8-<-id]
  *
  * A slot in brackets is on its way.  Where nothing is, all from the epoch on stands
- * for the slots that the node has.
+ * for the slots that the node has.  A node that slots move to may have none yet, and
+ * then the map does not name it.
  *
  * Failure: an answer that can't be read, and no right to ask (+cluster|nodes), count
  * as slots on the move.
@@ -18,11 +19,16 @@
 
 #include "common/hashfn.h"
 
+#include "cluster.h"
 #include "slotstate.h"
+#include "target.h"
 
-/* Of a line: words before the epoch, and the place of the flags among them. */
-#define WORDS_BEFORE_EPOCH	6
-#define FLAGS_WORD			2
+/* Words of a line before these. */
+#define BEFORE_ADDRESS	1
+#define BEFORE_FLAGS	2
+#define BEFORE_EPOCH	6
+
+#define NODE_ID_BYTES	40
 
 /* The word so many words further on, or NULL; a line has no two blanks in a row. */
 static const char *
@@ -37,38 +43,82 @@ skip_words(const char *at, const char *end, int words)
 	return at;
 }
 
-static uint32
-state_of_line(const char *line, const char *end)
+static const char *
+end_of_line(const char *line, const char *behind)
 {
-	const char *epoch = skip_words(line, end, WORDS_BEFORE_EPOCH);
+	const char *end = memchr(line, '\n', behind - line);
 
-	if (epoch == NULL || memchr(epoch, '[', end - epoch) != NULL)
-		return SLOTS_MOVE;
-	return hash_bytes((const unsigned char *) epoch, end - epoch) | 1;
+	return end ? end : behind;
+}
+
+static bool
+is_own_line(const char *line, const char *end)
+{
+	const char *flags = skip_words(line, end, BEFORE_FLAGS);
+
+	return flags != NULL && end - flags > 6 && strncmp(flags, "myself", 6) == 0;
+}
+
+/* Have the target serve the node of a line: its address is "host:port@bus". */
+static void
+take_in(Target *target, const char *line, const char *end)
+{
+	const char *address = skip_words(line, end, BEFORE_ADDRESS);
+	const char *at = address ? memchr(address, '@', end - address) : NULL;
+	char		text[CLUSTER_MAX_HOST + 8];
+	char	   *colon;
+
+	if (at == NULL || at - address >= sizeof(text))
+		return;
+	memcpy(text, address, at - address);
+	text[at - address] = '\0';
+	colon = strrchr(text, ':');
+	if (colon == NULL || colon == text)
+		return;
+	*colon = '\0';
+	target_take_in(target, text, atoi(colon + 1));
+}
+
+/* The node with this id. */
+static void
+take_in_id(Target *target, const char *id, const char *text, const char *behind)
+{
+	for (const char *line = text; line < behind; line = end_of_line(line, behind) + 1)
+	{
+		if (behind - line > NODE_ID_BYTES && memcmp(line, id, NODE_ID_BYTES) == 0)
+			take_in(target, line, end_of_line(line, behind));
+	}
 }
 
 uint32
-slotstate_read(const RedisReply *reply)
+slotstate_read(RedisNode *node, const RedisReply *reply)
 {
 	size_t		len;
-	const char *line = redis_reply_text(reply, &len);
-	const char *behind = line + len;
+	const char *text = redis_reply_text(reply, &len);
+	const char *behind = text + len;
+	const char *line = text;
+	const char *end;
+	const char *epoch;
+	bool		moving = false;
 
-	if (redis_reply_type(reply) == REDIS_ERROR)
+	while (line < behind && !is_own_line(line, end_of_line(line, behind)))
+		line = end_of_line(line, behind) + 1;
+	if (redis_reply_type(reply) == REDIS_ERROR || line >= behind)
 		return SLOTS_MOVE;
-	while (line < behind)
-	{
-		const char *end = memchr(line, '\n', behind - line);
-		const char *flags;
+	end = end_of_line(line, behind);
+	epoch = skip_words(line, end, BEFORE_EPOCH);
+	if (epoch == NULL)
+		return SLOTS_MOVE;
 
-		if (end == NULL)
-			end = behind;
-		flags = skip_words(line, end, FLAGS_WORD);
-		if (flags != NULL && end - flags > 6 && strncmp(flags, "myself", 6) == 0)
-			return state_of_line(line, end);
-		line = end + 1;
+	for (const char *at = epoch; at != NULL && at < end; at = skip_words(at, end, 1))
+	{
+		const char *arrow = *at == '[' ? memchr(at, '>', end - at) : NULL;
+
+		moving |= *at == '[';
+		if (arrow != NULL && end - arrow > 2 + NODE_ID_BYTES)
+			take_in_id(node->target, arrow + 2, text, behind);
 	}
-	return SLOTS_MOVE;
+	return moving ? SLOTS_MOVE : hash_bytes((const unsigned char *) epoch, end - epoch) | 1;
 }
 
 bool

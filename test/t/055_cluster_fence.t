@@ -18,6 +18,8 @@ my $redis = RedisCluster->new;
 my $node = new_fenced_node('main', $redis, q{synchronous_standby_names = 'nobody'}, 'synchronous_commit = local',
 	'wal_level = replica', 'max_wal_senders = 1');
 my $reader = $node->background_psql('postgres');
+# It stays for the whole test, however long that takes.
+$reader->set_query_timer_restart;
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
 sub value_of { return sql("SELECT v FROM item WHERE id = $_[0]") }

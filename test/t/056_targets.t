@@ -173,6 +173,8 @@ sql(q{ALTER SYSTEM SET uncache.fence_ttl = '5min'});
 $node->reload;
 ok(fence_is_on($node), 'the fence is on');
 my $reader = $node->background_psql('postgres');
+# It stays for the whole test, however long that takes.
+$reader->set_query_timer_restart;
 my @looks = map { [ $_, look($reader, miss($_, 'item:1'), 1) ] } $near, $far;
 isnt($looks[0][2], $looks[1][2], 'each target has tokens of its own');
 sql('UPDATE item SET v = v + 1 WHERE id = 1');
