@@ -28,7 +28,7 @@ sub set_targets
 {
 	my @urls = map { ref $_ ? $_->url : $_ } @_;
 
-	sql(q{ALTER SYSTEM SET uncache.redis_url = '} . join("\n ", @urls) . q{'});
+	sql(q{ALTER SYSTEM SET uncache.redis_url = '} . join("\t ", @urls) . q{'});
 	$node->reload;
 	return;
 }
