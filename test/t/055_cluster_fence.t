@@ -176,6 +176,27 @@ foreach my $id (@rows)
 	is(fill($redis, $key, $snapshot, 'stale'), '0', 'but not by what was read before');
 }
 
+# --- a slot half on the way: the value, its record, both or none have moved ---
+
+foreach my $moved ([], ['value'], ['record'], ['value', 'record'])
+{
+	my $id = $rows[1];
+	my %name = (value => "item:$id", record => "uncache:{item:$id}");
+	my $slot = $redis->slot($name{value});
+	my ($to) = grep { $_ ne $redis->master_of_slot($slot) } $redis->masters;
+
+	sql("UPDATE item SET v = v + 1 WHERE id = $id");
+	ok(becomes_cacheable($redis, $node, $id, 20), 'a value is cached');
+	$redis->begin_move($slot, $to);
+	$redis->move_keys($slot, map { $name{$_} } @$moved) if @$moved;
+	sql("UPDATE item SET v = v + 1 WHERE id = $id");
+	ok(delivered($node), 'delivered, ' . (@$moved ? "when @$moved had moved" : 'when nothing had moved'));
+	is(join(' ', $redis->keys($name{value})), '', 'the value is gone');
+	$redis->move_keys($slot);
+	$redis->end_move($slot);
+	$redis->wait_until_ok;
+}
+
 # --- a promoted replica ---
 
 foreach my $how ('in good order', 'after a kill')
