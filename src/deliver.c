@@ -40,8 +40,8 @@
 
 /* Before what could not be sent for the moment is sent again; doubles. */
 #define AGAIN_FIRST_MS		50
-#define AGAIN_LAST_MS		(10 * 1000)
-#define AGAIN_FORGET_MS		(30 * 1000) /* quiet for so long: the first again */
+#define AGAIN_LAST_MS		(30 * 1000)
+#define AGAIN_FORGET_MS		(60 * 1000) /* quiet for so long: the first again */
 
 struct Delivery
 {

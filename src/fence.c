@@ -452,9 +452,11 @@ fence_begin(RedisNode *node)
 static void
 change(RedisNode *node)
 {
-	fence_of(node)->may_have_forgotten = false;
 	if (!fence_is_used(node) || (setting_fence_ttl > 0 && state_of(node) == FENCE_NO_EPOCH))
+	{
+		fence_of(node)->may_have_forgotten = false;
 		begin(node);
+	}
 	else
 	{
 		set_state(node, setting_fence_ttl > 0 ? FENCE_SETTING : FENCE_NO_EPOCH);

@@ -362,17 +362,6 @@ node_fail(RedisNode *node, const char *error)
 	own->retry_ms = Min(own->retry_ms * 2, RETRY_LAST_MS);
 }
 
-void
-node_reset(RedisNode *node)
-{
-	NodePrivate *own = node->own;
-
-	own->retry_at = 0;
-	own->retry_ms = RETRY_FIRST_MS;
-	close_link(node);
-	node->is_down = false;
-}
-
 /*
  * --------------------------------------------------------------------------
  * Opening
@@ -489,6 +478,12 @@ turn_link(RedisNode *node)
 			prove_link(node, now);
 		ping_if_due(node, now);
 	}
+}
+
+bool
+node_flaps(const RedisNode *node)
+{
+	return node->own->flaps;
 }
 
 void

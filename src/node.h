@@ -85,6 +85,9 @@ extern bool node_has_link(const RedisNode *node);
 extern bool node_wants_link(const RedisNode *node, TimestampTz now);
 extern void node_connect(RedisNode *node, const RedisTarget *target, int host);
 
+/* Whether the link before this one was of no use; until this one has proven itself. */
+extern bool node_flaps(const RedisNode *node);
+
 /* Read and write what can be.  Sets node->event. */
 extern void node_turn(RedisNode *node);
 
@@ -93,9 +96,6 @@ extern void node_flush_all(void);
 
 /* Give the link up, or the attempt to find the server; in the log, and to be tried again. */
 extern void node_fail(RedisNode *node, const char *error);
-
-/* Close the link, and try again at once when asked to; nothing in the log. */
-extern void node_reset(RedisNode *node);
 
 /* For the wait; DT_NOEND for none. */
 extern TimestampTz node_deadline(const RedisNode *node);

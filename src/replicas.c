@@ -42,6 +42,17 @@ replicas_are_short(const RedisNode *node)
 }
 
 bool
+replicas_are_short_anywhere(void)
+{
+	for (int i = 0; i < node_count(); i++)
+	{
+		if (replicas_are_short(node_at(i)))
+			return true;
+	}
+	return false;
+}
+
+bool
 replicas_ask(RedisNode *node, RedisAnswer answer)
 {
 	char		number[12];

@@ -19,6 +19,7 @@ extern bool replicas_are_wanted(void);
  * sent again when enough have answered.
  */
 extern bool replicas_are_short(const RedisNode *node);
+extern bool replicas_are_short_anywhere(void);
 
 /*
  * Send WAIT: the answer comes when enough replicas have all that was sent to the node

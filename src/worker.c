@@ -460,6 +460,10 @@ resend_for_fence(void)
 static TimestampTz
 send_again_if_due(TimestampTz now)
 {
+	/* Nothing is away that could bring it back: a node has refused what it must not. */
+	if (deliver_has_waiting() && pg_atomic_read_u32(&slot->state) == SLOT_CONNECTED &&
+		!replicas_are_short_anywhere())
+		deliver_release_soon();
 	if (now >= deliver_release_at())
 		scan_again();
 	return deliver_release_at();
