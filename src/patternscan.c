@@ -16,9 +16,14 @@
  * is newer than the commit.
  *
  * When a node's link breaks, or a node is away, the patterns of the pass are lost at
- * its end, and the rows that hold them are sent again.  In a cluster keys can move
- * from a node that is not scanned yet to one that is.  So a pass during which the map
- * changed, or a key had moved away before it was deleted, is made once more.
+ * its end, and the rows that hold them are sent again.
+ *
+ * In a cluster a key can move from a node that is not scanned yet to one that is, and
+ * while it does the map need not change.  So every node is asked for the state of its
+ * slots before and after.  Where slots are on the move, or the map changed, a second
+ * pass is made: what had moved ahead of the first scan is found by the second.  A pass
+ * in which a key had moved before it was deleted, or a node came up that had not been
+ * scanned, does not count at all.
  *
  * Where the fence is in use all nodes get a new epoch before the first is scanned.
  * A pattern that Redis refuses (no right to SCAN, say) moves to the
@@ -37,6 +42,7 @@
 #include "outboxside.h"
 #include "patternscan.h"
 #include "replicas.h"
+#include "slotstate.h"
 #include "target.h"
 #include "trouble.h"
 
@@ -57,6 +63,7 @@ typedef struct Job
 	Delivery   *delivery;
 	PackedItem	item;			/* bytes belong to the delivery */
 	struct PassPattern *pattern;	/* of the running pass */
+	bool		had_pass;		/* this is not the first one */
 } Job;
 
 typedef struct PassPattern
@@ -80,6 +87,7 @@ typedef struct NodeScan
 	uint64		pass;			/* of which; else the rest means nothing */
 	char		cursor[32];
 	bool		scanned;		/* the cursor has come round */
+	uint32		slots;			/* their state when it began */
 } NodeScan;
 
 /* Of the running pass; meaningless unless "running". */
@@ -91,11 +99,16 @@ static char *match;				/* argument of SCAN MATCH */
 static int	under_way;			/* commands, or epochs, without an answer */
 static bool pass_lost;
 static bool pass_confirmed;		/* replicas were asked, or need not be */
-static bool pass_again;			/* keys have moved meanwhile */
+static bool pass_compared;		/* nodes were asked for their slots once more */
+static bool pass_moves;			/* slots were on the move: a second pass is needed */
+static bool pass_again;			/* it has missed keys that it knows of */
 static TimestampTz pass_began;
 
 static TimestampTz next_pass_at = 0;
 static int	again_ms = AGAIN_FIRST_MS;
+
+/* Keys may be at nodes that do not have their slots yet. */
+static bool asking = false;
 
 static void send_scan(RedisNode *node);
 static void end_pass_if_done(void);
@@ -244,22 +257,37 @@ scan_nodes(void)
 	}
 }
 
+/* One thing less to be done before the first SCAN. */
+static void
+come_nearer(void)
+{
+	if (--under_way == 0)
+		scan_nodes();
+	end_pass_if_done();
+}
+
+static void
+slots_told(void *arg, const RedisReply *reply)
+{
+	RedisNode  *node = node_answering();
+
+	scan_of(node)->slots = reply ? slotstate_read(node, reply) : SLOTS_MOVE;
+	come_nearer();
+}
+
 /* No token of before the pass is good any more at this node; at all, it may begin. */
 static void
 tokens_are_void(bool ok, const RedisReply *reply)
 {
 	if (!running)
 		return;
-	under_way--;
 	if (!ok)
 	{
 		pass_lost = true;
 		if (reply)
 			node_note_trouble(node_answering(), reply);
 	}
-	if (under_way == 0)
-		scan_nodes();
-	end_pass_if_done();
+	come_nearer();
 }
 
 /* Which nodes there are, and their epochs; what is away is lost. */
@@ -282,7 +310,10 @@ begin_at_nodes(void)
 		}
 		scan->pass = pass_number;
 		scan->scanned = false;
+		scan->slots = SLOTS_MOVE;
 		strcpy(scan->cursor, "0");
+		if (node->in_cluster && slotstate_ask(node, slots_told))
+			under_way++;
 		if (!fence_is_used(node))
 			continue;
 		if (fence_new_epoch(node, tokens_are_void))
@@ -332,6 +363,8 @@ begin_pass(void)
 		match = choose_match();
 		pass_lost = false;
 		pass_confirmed = !replicas_are_wanted();
+		pass_compared = false;
+		pass_moves = false;
 		pass_again = false;
 		pass_began = GetCurrentTimestamp();
 		begin_at_nodes();
@@ -343,8 +376,11 @@ begin_pass(void)
 static void
 leave_pass(Job *job)
 {
-	if (pass_again && !pass_lost && !job->pattern->refused)
+	bool		again = pass_again || (pass_moves && !job->had_pass);
+
+	if (again && !pass_lost && !job->pattern->refused)
 	{
+		job->had_pass = true;
 		dlist_delete(&job->node);
 		dlist_push_tail(&waiting, &job->node);
 		nwaiting++;
@@ -372,6 +408,7 @@ end_pass(void)
 	next_pass_at = now + (now - pass_began);
 	if (pass_again)
 		next_pass_at = Max(next_pass_at, TimestampTzPlusMilliseconds(now, again_ms));
+	asking = pass_again || pass_moves;
 	again_ms = pass_again ? Min(again_ms * 2, AGAIN_LAST_MS) : AGAIN_FIRST_MS;
 	if (!pass_lost && !pass_again)
 		pg_atomic_fetch_add_u64(&slot->stats.pattern_passes, 1);
@@ -400,12 +437,54 @@ ask_replicas(void)
 }
 
 static void
+slots_told_again(void *arg, const RedisReply *reply)
+{
+	RedisNode  *node = node_answering();
+	uint32		slots = reply ? slotstate_read(node, reply) : SLOTS_MOVE;
+
+	under_way--;
+	if (slots == SLOTS_MOVE || slots != scan_of(node)->slots)
+		pass_moves = true;
+	end_pass_if_done();
+}
+
+/* Has everything been where it was looked for? */
+static void
+compare_slots(void)
+{
+	pass_compared = true;
+	for (int i = 0; i < node_count(); i++)
+	{
+		RedisNode  *node = node_at(i);
+
+		if (takes_part(node) && node->in_cluster && slotstate_ask(node, slots_told_again))
+			under_way++;
+	}
+}
+
+static bool
+is_complete(void)
+{
+	for (int i = 0; i < node_count(); i++)
+	{
+		if (!takes_part(node_at(i)))
+			return false;
+	}
+	return true;
+}
+
+static void
 end_pass_if_done(void)
 {
+	if (running && under_way == 0 && !pass_compared)
+		compare_slots();
 	if (running && under_way == 0 && !pass_confirmed)
 		ask_replicas();
 	if (running && under_way == 0)
+	{
+		pass_again |= !pass_lost && !is_complete();
 		end_pass();
+	}
 }
 
 /*
@@ -471,8 +550,19 @@ unlink_answered(void *arg, const RedisReply *reply)
 }
 
 static void
+asking_answered(void *arg, const RedisReply *reply)
+{
+	/* What comes after it tells. */
+}
+
+static void
 send_unlink(RedisNode *node, PassPattern *pattern, int nkeys, const char **argv, size_t *lens)
 {
+	const char *word[] = {"ASKING"};
+	const size_t wordlen[] = {6};
+
+	if (node->in_cluster && asking)
+		redis_send(node->link, 1, word, wordlen, asking_answered, NULL);
 	if (redis_send(node->link, 1 + nkeys, argv, lens, unlink_answered, pattern))
 		under_way++;
 	else
@@ -563,7 +653,7 @@ patternscan_turn(void)
 void
 patternscan_note_moves(void)
 {
-	pass_again = true;
+	pass_moves = true;
 }
 
 void

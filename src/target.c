@@ -473,13 +473,23 @@ target_is_down(const Target *target)
 }
 
 RedisNode *
+target_take_in(Target *target, const char *host, int port)
+{
+	Member	   *member = find_or_make_member(target, host, port);
+
+	if (member == NULL)
+		return NULL;
+	member->wanted_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), REDIRECTED_MS);
+	return member->node;
+}
+
+RedisNode *
 target_redirect(Target *target, const RedisReply *reply, bool *asking)
 {
 	uint16		slot;
 	char		host[CLUSTER_MAX_HOST + 1];
 	int			port;
 	ClusterRedirect redirect;
-	Member	   *member;
 
 	if (target->watch == NULL)
 		return NULL;
@@ -494,11 +504,7 @@ target_redirect(Target *target, const RedisReply *reply, bool *asking)
 			strlcpy(host, target->members[m]->host, sizeof(host));
 	}
 	*asking = redirect == CLUSTER_ASK;
-	member = find_or_make_member(target, host, port);
-	if (member == NULL)
-		return NULL;
-	member->wanted_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), REDIRECTED_MS);
-	return member->node;
+	return target_take_in(target, host, port);
 }
 
 void

@@ -52,6 +52,12 @@ extern bool target_is_down(const Target *target);
  */
 extern RedisNode *target_redirect(Target *target, const RedisReply *reply, bool *asking);
 
+/*
+ * Have a node of a cluster served that the map does not name, or not yet; for a
+ * while.  NULL where there is no room for it.
+ */
+extern RedisNode *target_take_in(Target *target, const char *host, int port);
+
 /* Append its address without secrets. */
 extern void target_describe(const Target *target, StringInfo to);
 

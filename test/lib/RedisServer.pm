@@ -124,13 +124,21 @@ sub cli_options
 sub cli
 {
 	my ($self, @words) = @_;
+
+	return $self->cli_by([ defined $self->{port} ? ('-p', $self->{port}) : ('-s', $self->{socket}) ], @words);
+}
+
+# cli_by(OPTIONS, WORD...): the same, with another way to the server.
+sub cli_by
+{
+	my ($self, $options, @words) = @_;
 	my $pid = open my $out, '-|';
 
 	die "could not fork: $!" unless defined $pid;
 	if ($pid == 0)
 	{
 		open STDERR, '>', '/dev/null';
-		exec('redis-cli', (defined $self->{port} ? ('-p', $self->{port}) : ('-s', $self->{socket})), @{ $self->{cli_options} }, '--raw', @words) or POSIX::_exit(127);
+		exec('redis-cli', @$options, @{ $self->{cli_options} }, '--raw', @words) or POSIX::_exit(127);
 	}
 	local $/;
 	my $text = <$out> // '';
