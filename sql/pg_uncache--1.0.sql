@@ -231,7 +231,8 @@ ALTER EVENT TRIGGER uncache_ddl_rewrite ENABLE ALWAYS;
 CREATE TABLE uncache.incarnation (
 	id text NOT NULL,
 	timeline int4 NOT NULL,
-	since timestamptz NOT NULL
+	since timestamptz NOT NULL,
+	lineage text NOT NULL
 ) USING heap;
 COMMENT ON TABLE uncache.incarnation IS
 'the life of the server within which transaction ids can be compared; for uncache.snapshot(), not for SQL';

@@ -24,7 +24,7 @@
  *		worker --+--> outboxscan, outboxside, outboxnote	reads the outbox
  *				 +--> deliver --> command, patternscan		sends
  *				 |		 +--> seconddelete, doubt
- *				 +--> fence, incarnation					keeps fills out
+ *				 +--> fence, incarnation --> lineage		keeps fills out
  *				 +--> rotation --> delivered				empties the outbox
  *				 +--> barrier								answers wait()
  *				 +--> idle									waits for the next turn

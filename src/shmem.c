@@ -10,6 +10,7 @@
 #include "utils/timestamp.h"
 
 #include "incarnation.h"
+#include "lineage.h"
 #include "settings.h"
 #include "shmem.h"
 
@@ -131,6 +132,7 @@ init_shared(Shared *shared)
 	pg_atomic_init_u32(&shared->look_everywhere, 0);
 	pg_atomic_init_u64(&shared->probed, 0);
 	incarnation_draw(shared);
+	lineage_begin(shared);
 	shared->dsa_tranche = GetNamedLWLockTranche(DELIVERED_TRANCHE)->lock.tranche;
 	shared->nslots = setting_max_database_workers;
 	shared->nwaitslots = MaxBackends;

@@ -191,7 +191,7 @@ typedef struct Shared
 	/* Answer of the last probe (probe.c), which writes it: dboid * 2 + found. */
 	pg_atomic_uint64 probed;
 	char		incarnation[17];	/* hexadecimal; see incarnation.h */
-	bool		after_clean_shutdown;	/* is how this incarnation began */
+	char		lineage[17];	/* likewise; see lineage.h */
 	int			dsa_tranche;	/* of the workers' delivered maps */
 	int			nslots;
 	int			nwaitslots;
