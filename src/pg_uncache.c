@@ -25,7 +25,7 @@
  *				 +--> deliver --> command, patternscan		sends
  *				 |		 +--> seconddelete, doubt
  *				 +--> fence, incarnation --> lineage		keeps fills out
- *				 +--> rotation --> delivered				empties the outbox
+ *				 +--> rotation --> emptying --> delivered	empties the outbox
  *				 +--> barrier								answers wait()
  *				 +--> idle									waits for the next turn
  *				 +--> connection --> sentinel, linksettings

@@ -90,6 +90,8 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	pg_atomic_init_u32(&slot->current_table, 0);
 	pg_atomic_init_u32(&slot->any_dirty, 0);
 	for (int t = 0; t < OUTBOX_TABLES; t++)
+		pg_atomic_init_u32(&slot->late_writers[t], 0);
+	for (int t = 0; t < OUTBOX_TABLES; t++)
 		for (int w = 0; w < DIRTY_WORDS; w++)
 			pg_atomic_init_u32(&slot->dirty[t][w], 0);
 	pg_atomic_init_u32(&slot->note_dirty, 0);

@@ -116,6 +116,12 @@ typedef struct DatabaseSlot
 	pg_atomic_uint32 current_table;
 
 	/*
+	 * How often somebody has locked a table to write to it when it was not the
+	 * current one any more; written under that lock (emptying.c).
+	 */
+	pg_atomic_uint32 late_writers[OUTBOX_TABLES];
+
+	/*
 	 * Set by committers whose rows are not in the ring, after the commit is
 	 * visible; the worker clears a bit, then takes the snapshot for its scan.
 	 */
