@@ -360,4 +360,7 @@ sub judge
 	return $fine;
 }
 
-exit main();
+# PostgreSQL's test modules have standard error, too.
+my $code = eval { main() };
+say_so("FAILED (seed $seed): $@") unless defined $code;
+exit($code // 1);

@@ -83,7 +83,8 @@ sub start
 		  or POSIX::_exit(127);
 	}
 	$self->{pid} = $pid;
-	my $deadline = time + 20;
+	# One with much to load, on a busy machine.
+	my $deadline = time + 90;
 	until ($self->cli('ping') eq 'PONG')
 	{
 		die "Redis did not start:\n" . $self->log if time > $deadline or waitpid($pid, WNOHANG) == $pid;
