@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
@@ -203,11 +204,41 @@ shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
 		stats_forget_database(before);
 }
 
+/*
+ * Copy what fits, as text that is valid in the database's encoding and has no
+ * control characters: Redis may say anything.
+ */
+static void
+copy_as_text(char *to, Size size, const char *from)
+{
+	int			left = strlen(from);
+	Size		used = 0;
+
+	while (left > 0)
+	{
+		int			len = pg_encoding_verifymbchar(GetDatabaseEncoding(),
+												   from, left);
+		bool		valid = len > 0 && (unsigned char) *from >= ' ' && *from != 0x7F;
+
+		len = Max(len, 1);
+		if (used + len >= size)
+			break;
+		if (valid)
+			memcpy(to + used, from, len);
+		else
+			memset(to + used, '?', len);
+		used += len;
+		from += len;
+		left -= len;
+	}
+	to[used] = '\0';
+}
+
 void
 shmem_note_error(DatabaseSlot *slot, const char *error)
 {
 	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	strlcpy(slot->last_error, error, sizeof(slot->last_error));
+	copy_as_text(slot->last_error, sizeof(slot->last_error), error);
 	slot->last_error_at = GetCurrentTimestamp();
 	LWLockRelease(slot->lock);
 }
