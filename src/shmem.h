@@ -106,8 +106,9 @@ typedef struct DatabaseSlot
 	pg_atomic_uint32 sleep;		/* WorkerSleep; worker writes */
 
 	/*
-	 * 0, or the wait in ms that was in vain: nobody waits until an answer of
-	 * Redis has come back in half that time.  Set by who waited in vain,
+	 * 0, or the longest wait in ms that was in vain: nobody waits that is not
+	 * ready to wait for longer, until an answer of Redis has come back in half
+	 * that time.  Set by who waited in vain,
 	 * cleared by the worker.
 	 */
 	pg_atomic_uint32 breaker;
