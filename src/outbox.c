@@ -4,7 +4,7 @@
  *
  * The outbox is the truth: its rows commit, replicate and recover together with
  * the data.  OUTBOX_TABLES tables take turns, so that a table whose rows are all
- * delivered can be emptied in place (outboxscan.c); rows of prepared
+ * delivered can be emptied in place (emptying.c); rows of prepared
  * transactions go to outbox_side, so that none of them ever pins a table that
  * rotates.
  *
@@ -125,6 +125,20 @@ open_if_free(int i)
 }
 
 /*
+ * Who writes to a table that takes its turn no more tells the worker, which may be
+ * reading it in order to empty it.  With the lock held: so the worker's next
+ * ExclusiveLock comes after it.
+ */
+static void
+note_if_late(int table)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+
+	if (slot && (int) pg_atomic_read_u32(&slot->current_table) != table)
+		pg_atomic_fetch_add_u32(&slot->late_writers[table], 1);
+}
+
+/*
  * Open a table to write to: the current one, the next where that is being
  * emptied; when all refuse (somebody else locks them) wait for the current one.
  * NULL where there is no outbox any more.
@@ -144,12 +158,20 @@ open_table(bool prepare, int *table)
 		*table = (first + i) % OUTBOX_TABLES;
 		rel = open_if_free(*table);
 		if (rel)
+		{
+			note_if_late(*table);
 			return rel;
+		}
 	}
 
 	*table = prepare ? OUTBOX_SIDE : first;
 	oid = outbox_table_oid(*table);
-	return OidIsValid(oid) ? try_relation_open(oid, RowExclusiveLock) : NULL;
+	if (!OidIsValid(oid))
+		return NULL;
+	LockRelationOid(oid, RowExclusiveLock);
+	if (!prepare)
+		note_if_late(*table);
+	return try_relation_open(oid, NoLock);
 }
 
 static void

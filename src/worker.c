@@ -52,6 +52,7 @@
 #include "patternscan.h"
 #include "replicas.h"
 #include "rotation.h"
+#include "rule_partition.h"
 #include "seconddelete.h"
 #include "settings.h"
 #include "shmem.h"
@@ -177,6 +178,9 @@ make_incarnation_known(void)
 	start = incarnation_adopt();
 	if (start == INCARNATION_AFTER_CRASH)
 		invalidate_all_rules(setting_after_lost_commits == AFTER_LOST_COMMITS_REDELIVER);
+	/* It may be the first start after pg_upgrade. */
+	if (start != INCARNATION_SAME)
+		rule_cover_database();
 	outboxscan_end();
 }
 

@@ -83,7 +83,7 @@ wants_to_wait(DatabaseSlot *slot)
 
 	if (setting_delivery &&
 		pg_atomic_read_u32(&slot->serving) != 0 &&
-		pg_atomic_read_u32(&slot->breaker) == 0 &&
+		pg_atomic_read_u32(&slot->breaker) < setting_wait_timeout &&
 		!pending_has_patterns() &&
 		pending_keys() <= (uint64) setting_wait_max_keys)
 		return true;
@@ -403,9 +403,12 @@ wait_for_answer(WaitSlot *mine)
 static void
 open_breaker(DatabaseSlot *slot)
 {
-	uint32		closed = 0;
+	uint32		breaker = pg_atomic_read_u32(&slot->breaker);
 
-	pg_atomic_compare_exchange_u32(&slot->breaker, &closed, setting_wait_timeout);
+	/* Who is ready to wait for longer than that still does. */
+	while (breaker < setting_wait_timeout &&
+		   !pg_atomic_compare_exchange_u32(&slot->breaker, &breaker, setting_wait_timeout))
+		 /* try again */ ;
 	pg_atomic_fetch_add_u64(&slot->stats.wait_timeouts, 1);
 	/* It may have to find out which node is late. */
 	shmem_wake_worker(slot);
