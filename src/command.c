@@ -12,6 +12,9 @@
  * that a cluster's node redirects follows, a few times; what is in the middle of being
  * moved is tried again (PART_AGAIN).
  *
+ * Where replicas are to acknowledge (replicas.c), a command that was carried out is
+ * finished with the answer to the WAIT that follows it on the link.
+ *
  * A node that has fallen silent collects commands until it answers or is given up,
  * which takes it command_timeout; meanwhile the others are sent theirs.
  */
@@ -22,6 +25,7 @@
 #include "command.h"
 #include "faultpoint.h"
 #include "fence.h"
+#include "replicas.h"
 #include "stats.h"
 #include "target.h"
 #include "trouble.h"
@@ -66,7 +70,7 @@ typedef struct KeyRef
 /* Keys of one node, being gathered or under way. */
 typedef struct Command
 {
-	struct Command *next_free;
+	struct Command *next;		/* free, or unconfirmed */
 	DeliveryClass class;
 	Oid			rule;
 	uint16		slot;
@@ -75,6 +79,7 @@ typedef struct Command
 	uint32		bytes;
 	bool		awaited;		/* somebody waits for the answer, or may */
 	bool		late;			/* of a node that nobody waits for */
+	bool		to_confirm;		/* a WAIT follows */
 	uint8		hops;
 	KeyRef		keys[FLEXIBLE_ARRAY_MEMBER];
 } Command;
@@ -86,6 +91,8 @@ typedef struct CommandQueue
 	int			nopen;
 	int			under_way[DELIVERY_CLASSES];
 	int			not_awaited;	/* of those under way */
+	bool		wait_is_due;	/* no WAIT was sent since the last command to confirm */
+	Command    *unconfirmed;	/* carried out, the answer to WAIT is due */
 } CommandQueue;
 
 static DatabaseSlot *slot;
@@ -168,7 +175,7 @@ new_command(DeliveryClass class, Oid rule, uint16 key_slot, bool many)
 	Command    *command = free_commands[many];
 
 	if (command)
-		free_commands[many] = command->next_free;
+		free_commands[many] = command->next;
 	else
 	{
 		int			room = many ? COMMAND_KEYS : COMMAND_KEYS_OF_SLOT;
@@ -183,6 +190,7 @@ new_command(DeliveryClass class, Oid rule, uint16 key_slot, bool many)
 	command->bytes = 0;
 	command->awaited = false;
 	command->late = false;
+	command->to_confirm = false;
 	command->hops = 0;
 	return command;
 }
@@ -192,7 +200,7 @@ free_command(Command *command)
 {
 	bool		many = command->room == COMMAND_KEYS;
 
-	command->next_free = free_commands[many];
+	command->next = free_commands[many];
 	free_commands[many] = command;
 }
 
@@ -356,6 +364,45 @@ command_refused(RedisNode *node, Command *command, const RedisReply *reply)
 }
 
 static void
+carried_out(RedisNode *node, Command *command)
+{
+	if (command->to_confirm)
+	{
+		command->next = node->commands->unconfirmed;
+		node->commands->unconfirmed = command;
+	}
+	else
+		finish_command(command, replicas_are_short(node) ? PART_UNCONFIRMED : PART_DELIVERED);
+}
+
+static void
+finish_unconfirmed(RedisNode *node, PartOutcome outcome)
+{
+	Command    *command = node->commands->unconfirmed;
+
+	node->commands->unconfirmed = NULL;
+	while (command)
+	{
+		Command    *next = command->next;
+
+		finish_command(command, outcome);
+		command = next;
+	}
+}
+
+/* All commands of before it have been answered, and none of after it. */
+static void
+wait_answered(void *arg, const RedisReply *reply)
+{
+	RedisNode  *node = node_answering();
+
+	if (reply == NULL)
+		finish_unconfirmed(node, PART_LOST);
+	else
+		finish_unconfirmed(node, replicas_note(node, reply) ? PART_DELIVERED : PART_UNCONFIRMED);
+}
+
+static void
 command_answered(void *arg, const RedisReply *reply)
 {
 	Command    *command = arg;
@@ -373,7 +420,7 @@ command_answered(void *arg, const RedisReply *reply)
 		FAULT_POINT("answered");
 		node_note_use(node);
 		count_command(command, existed);
-		finish_command(command, PART_DELIVERED);
+		carried_out(node, command);
 	}
 	else if (redis_reply_type(reply) != REDIS_ERROR)
 	{
@@ -448,6 +495,8 @@ send_command(RedisNode *node, Command *command)
 	CommandQueue *queue = queue_of(node);
 
 	make_arguments(node, command);
+	command->to_confirm = replicas_are_wanted() && !replicas_are_short(node);
+	queue->wait_is_due |= command->to_confirm;
 	if (redis_send(node->link, arguments.n, arguments.argv, arguments.lens,
 				   command_answered, command))
 	{
@@ -501,7 +550,7 @@ gather(RedisNode *node, uint16 key_slot, DeliveryClass class, Oid rule, const Ke
 
 	/* All keys of a command are, or none. */
 	if (command->nkeys == 0)
-		command->late = node->late != 0;
+		command->late = node->late != 0 || replicas_are_short(node);
 	if (command->late)
 		deliver_part_late(key->delivery);
 	command->keys[command->nkeys++] = *key;
@@ -554,5 +603,21 @@ command_send_open(void)
 				send_command(node, command);
 			}
 		}
+	}
+}
+
+void
+command_ask_replicas(void)
+{
+	for (int n = 0; n < node_count(); n++)
+	{
+		RedisNode  *node = node_at(n);
+		CommandQueue *queue = node->commands;
+
+		if (queue == NULL || !queue->wait_is_due)
+			continue;
+		queue->wait_is_due = false;
+		if (node->link == NULL || !replicas_ask(node, wait_answered))
+			finish_unconfirmed(node, PART_LOST);	/* the link has failed */
 	}
 }

@@ -22,6 +22,9 @@ extern void command_add_key(Delivery *delivery, DeliveryClass class, Oid rule,
 /* Send what has been gathered, to all nodes. */
 extern void command_send_open(void);
 
+/* Have replicas acknowledge what was sent, where that is asked for. */
+extern void command_ask_replicas(void);
+
 /*
  * Whether more commands should be sent now.  Nodes that are silent do not count:
  * see which are before each time that it is going to be asked.

@@ -222,8 +222,8 @@ count_delivered(Delivery *delivery)
 }
 
 /* To be sent again without a node's coming back. */
-static void
-release_soon(void)
+void
+deliver_release_soon(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
@@ -243,7 +243,7 @@ finish_lost(Delivery *delivery)
 		set_row_state(delivery, ROW_UNSENT);	/* they have pauses of their own */
 	/* Its node is back already, perhaps. */
 	else if (delivery->lost_for_now || delivery->lost_before != releases)
-		release_soon();
+		deliver_release_soon();
 
 	/* Who waits for what is sent again soon goes on waiting. */
 	if (!delivery->lost_for_now)
@@ -257,7 +257,7 @@ finish_delivered(Delivery *delivery)
 	if (delivery->to_repeat)
 	{
 		set_row_state(delivery, ROW_TO_REPEAT);
-		release_soon();
+		deliver_release_soon();
 	}
 	else
 		set_row_state(delivery, ROW_DELIVERED);
@@ -327,9 +327,9 @@ note_lost(Delivery *delivery, PartOutcome outcome)
 	}
 	delivery->lost = true;
 	delivery->lost_for_now &= for_now;
-	delivery->lost_under_way |= outcome == PART_LOST;
+	delivery->lost_under_way |= outcome == PART_LOST || outcome == PART_UNCONFIRMED;
 	if (for_now)
-		release_soon();
+		deliver_release_soon();
 }
 
 /* Nothing is left but parts that nobody waits for. */
@@ -572,6 +572,7 @@ deliver_send(void)
 		send_from(CLASS_SMALL);
 		send_from(CLASS_BULK);
 	}
+	command_ask_replicas();
 	node_flush_all();
 	if (command_under_way())
 		FAULT_POINT("batch-sent");

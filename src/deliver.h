@@ -48,6 +48,7 @@ typedef enum PartOutcome
 	PART_LOST,					/* no answer; to be sent again when its node is back */
 	PART_AWAY,					/* likewise; it was known to be away, and not sent */
 	PART_AGAIN,					/* to be sent again soon */
+	PART_UNCONFIRMED,			/* carried out, but too few replicas have it */
 } PartOutcome;
 
 extern void deliver_init(DatabaseSlot *slot);
@@ -73,6 +74,8 @@ extern bool deliver_has_unsent(void);
  */
 extern bool deliver_has_waiting(void);
 extern void deliver_release_waiting(void);
+
+extern void deliver_release_soon(void);
 
 /* When that is due without a node's coming back; DT_NOEND: only then. */
 extern TimestampTz deliver_release_at(void);

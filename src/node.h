@@ -59,6 +59,7 @@ typedef struct RedisNode
 	struct Fence *fence;
 	struct CommandQueue *commands;
 	struct NodeScan *scan;
+	struct NodeReplicas *replicas;
 
 	struct NodePrivate *own;
 } RedisNode;

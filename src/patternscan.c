@@ -36,6 +36,7 @@
 #include "node.h"
 #include "outboxside.h"
 #include "patternscan.h"
+#include "replicas.h"
 #include "target.h"
 #include "trouble.h"
 
@@ -89,6 +90,7 @@ static PassPattern *patterns;
 static char *match;				/* argument of SCAN MATCH */
 static int	under_way;			/* commands, or epochs, without an answer */
 static bool pass_lost;
+static bool pass_confirmed;		/* replicas were asked, or need not be */
 static bool pass_again;			/* keys have moved meanwhile */
 static TimestampTz pass_began;
 
@@ -329,6 +331,7 @@ begin_pass(void)
 		running = true;
 		match = choose_match();
 		pass_lost = false;
+		pass_confirmed = !replicas_are_wanted();
 		pass_again = false;
 		pass_began = GetCurrentTimestamp();
 		begin_at_nodes();
@@ -375,8 +378,32 @@ end_pass(void)
 }
 
 static void
+replicas_answered(void *arg, const RedisReply *reply)
+{
+	under_way--;
+	if (!replicas_note(node_answering(), reply))
+		pass_lost = true;
+	end_pass_if_done();
+}
+
+static void
+ask_replicas(void)
+{
+	pass_confirmed = true;
+	for (int i = 0; i < node_count(); i++)
+	{
+		RedisNode  *node = node_at(i);
+
+		if (takes_part(node) && replicas_ask(node, replicas_answered))
+			under_way++;
+	}
+}
+
+static void
 end_pass_if_done(void)
 {
+	if (running && under_way == 0 && !pass_confirmed)
+		ask_replicas();
 	if (running && under_way == 0)
 		end_pass();
 }

@@ -27,6 +27,8 @@ int			setting_wait_max_keys = 10000;
 bool		setting_delivery = true;
 int			setting_on_truncate = ON_TRUNCATE_PATTERN;
 int			setting_redeliver_window = 60;
+int			setting_wait_replicas = 0;
+int			setting_wait_replicas_timeout = 100;
 int			setting_fence_ttl = 0;
 int			setting_outbox_max_size = 0;
 int			setting_second_delete_delay = 0;
@@ -270,6 +272,25 @@ define_delivery_settings(void)
 }
 
 static void
+define_replica_settings(void)
+{
+	DefineCustomIntVariable("uncache.wait_replicas",
+							"Number of replicas that must acknowledge a delete before it counts as delivered.",
+							"0 means not to ask them.",
+							&setting_wait_replicas,
+							0, 0, 64,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("uncache.wait_replicas_timeout",
+							"Longest time that replicas may take to acknowledge a batch of deletes.",
+							"At most three quarters of uncache.command_timeout are used.",
+							&setting_wait_replicas_timeout,
+							100, 1, 60 * 1000,
+							PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+}
+
+static void
 define_outage_settings(void)
 {
 	DefineCustomIntVariable("uncache.outbox_max_size",
@@ -333,6 +354,7 @@ settings_define(bool preloaded)
 	define_tls_settings();
 	define_rule_settings();
 	define_delivery_settings();
+	define_replica_settings();
 	define_outage_settings();
 	define_fence_settings();
 	if (preloaded)

@@ -60,6 +60,7 @@ struct Target
 	bool		is_down;		/* has no map, or gaps, and the log knows it */
 	TimestampTz summary_at;
 	TimestampTz ask_at;
+	TimestampTz forget_at;		/* what redirections have named */
 };
 
 static Target *targets[TARGETS_MAX];
@@ -255,6 +256,10 @@ forget_members(Target *target, TimestampTz now)
 			m++;
 		else
 		{
+			if (member->node->is_down)
+				ereport(LOG,
+						(errmsg("Redis at %s is no master of its Redis Cluster any more",
+								member->node->name)));
 			target->members[m] = target->members[--target->nmembers];
 			free_member(member);
 		}
@@ -379,6 +384,11 @@ turn_cluster(Target *target, TimestampTz now)
 			slotwatch_ask(target->watch);
 	}
 	ask_while_down(target, now);
+	if (!changed && now >= target->forget_at)
+	{
+		target->forget_at = TimestampTzPlusMilliseconds(now, REDIRECTED_MS);
+		forget_members(target, now);
+	}
 	return changed;
 }
 

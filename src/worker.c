@@ -50,6 +50,7 @@
 #include "outboxscan.h"
 #include "outboxside.h"
 #include "patternscan.h"
+#include "replicas.h"
 #include "rotation.h"
 #include "seconddelete.h"
 #include "settings.h"
@@ -487,6 +488,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 
 	fence_turn();
 	*wake = Min(*wake, beat_turn(now));
+	*wake = Min(*wake, replicas_turn(now));
 	node_flush_all();
 	if (!some_node_is_open())
 		return 0;

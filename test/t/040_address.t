@@ -149,7 +149,7 @@ sub refused
 refused('http://x:badsecret@h', qr/must begin with redis:/, 'another scheme');
 refused('redis://x:bad@secret@h', qr/Write "@" in a user name/, 'a password that is not encoded');
 refused('redis://x:badsecret@h/abc', qr/must be a number from 0/, 'a database that is no number');
-refused('redis+cluster://x:badsecret@h', qr/Redis Cluster is not supported/, 'Redis Cluster');
+refused('redis://x:badsecret@h redis://', qr/The host is missing/, 'a second address without a host');
 refused('redis://x:badsecret@h,i', qr/More than one host is not supported/, 'a list of hosts');
 
 sql(qq{ALTER SYSTEM SET uncache.redis_url = 'redis://me:badsecret\@127.0.0.1:$port'});
