@@ -212,6 +212,7 @@ empty_locked(Oid oid, int table)
 
 	if (rel == NULL)
 		return false;
+	outboxscan_check_file(table, RelationGetFileNumber(rel));
 	if (RelationGetNumberOfBlocks(rel) == 0)
 		emptied = true;
 	else
