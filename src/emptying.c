@@ -87,10 +87,14 @@ static Relation
 open_unwritten(int table)
 {
 	Oid			oid = outbox_table_oid(table);
+	Relation	rel;
 
 	if (!OidIsValid(oid) || !ConditionalLockRelationOid(oid, ExclusiveLock))
 		return NULL;
-	return try_relation_open(oid, NoLock);
+	rel = try_relation_open(oid, NoLock);
+	if (rel != NULL)
+		outboxscan_check_file(table, RelationGetFileNumber(rel));
+	return rel;
 }
 
 static bool

@@ -304,10 +304,10 @@ is_noted(RowWriter *writer, Oid rule)
 }
 
 static void
-write_items(RowWriter *writer)
+write_items(RowWriter *writer, bool may_note)
 {
 	PendingReader *reader = pending_read_begin();
-	bool		notes = outboxnote_is_time();
+	bool		notes = may_note && outboxnote_is_time();
 	PackedItem		item;
 
 	while (pending_read_next(reader, &item))
@@ -341,6 +341,7 @@ outbox_write(OutboxMode mode, OutboxWritten *earlier)
 				 errdetail("The extension pg_uncache does not exist any more, and its outbox with it.")));
 		return earlier;
 	}
+	written->file = RelationGetFileNumber(writer->rel);
 	if (RelationGetNumberOfAttributes(writer->rel) != OUTBOX_NCOLUMNS)
 		elog(ERROR, "table \"%s\" is not an outbox of this version of pg_uncache",
 			 RelationGetRelationName(writer->rel));
@@ -355,7 +356,8 @@ outbox_write(OutboxMode mode, OutboxWritten *earlier)
 	written->xid = GetTopFullTransactionId();
 	written->nkeys = pending_keys();
 
-	write_items(writer);
+	/* A prepared transaction would hold the notes' lock for as long as it likes. */
+	write_items(writer, mode != OUTBOX_PREPARE);
 
 	written->next_chunk = writer->chunk;
 	if (writer->bulk)

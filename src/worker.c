@@ -110,6 +110,8 @@ enter_slot(void)
 	{
 		slot->worker_proc = MyProcNumber;
 		slot->worker_pid = MyProcPid;
+		/* Left from the worker before: the rows may be gone, others in their places. */
+		slot->ring.taken = slot->ring.put;
 	}
 	LWLockRelease(slot->lock);
 	if (other != 0)
@@ -395,6 +397,7 @@ take_entry(const RingEntry *entry)
 		doubt_take(entry);
 		return;
 	}
+	outboxscan_check_file(row.table, entry->file);
 	/* A scan may have found the row first; its waiter is answered by xid then. */
 	if (delivered_get(row.table, &row.tid) == ROW_UNSENT)
 		deliver_take(CLASS_SMALL, &row);

@@ -219,6 +219,7 @@ put_into_ring(DatabaseSlot *slot, bool wait)
 	entry.waiter = wait ? MyProcNumber : -1;
 	entry.table = written->table;
 	entry.tid = written->tid;
+	entry.file = written->file;
 
 	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 	/* A slot that was given to another database meanwhile is not ours. */
@@ -343,6 +344,8 @@ static void
 absorb_barrier(void)
 {
 	MemoryContext context = CurrentMemoryContext;
+	uint32		holdoffs = InterruptHoldoffCount;
+	uint32		cancel_holdoffs = QueryCancelHoldoffCount;
 
 	if (!ProcSignalBarrierPending)
 		return;
@@ -355,6 +358,9 @@ absorb_barrier(void)
 		/* It stays pending, and is absorbed at the next usual place. */
 		MemoryContextSwitchTo(context);
 		FlushErrorState();
+		/* An error sets them to 0, for those who unwind to the main loop. */
+		InterruptHoldoffCount = holdoffs;
+		QueryCancelHoldoffCount = cancel_holdoffs;
 	}
 	PG_END_TRY();
 }
