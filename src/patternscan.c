@@ -372,6 +372,26 @@ begin_pass(void)
 	MemoryContextSwitchTo(old_context);
 }
 
+/*
+ * What is lost waits for a node to come back, unless all are here: one came back
+ * while the pass went on.
+ */
+static PartOutcome
+outcome_of_loss(void)
+{
+	for (int i = 0; i < target_count(); i++)
+	{
+		if (!target_is_whole(target_at(i)))
+			return PART_LOST;
+	}
+	for (int i = 0; i < node_count(); i++)
+	{
+		if (!node_at(i)->open)
+			return PART_LOST;
+	}
+	return PART_AGAIN;
+}
+
 /* A job is finished, or goes back to those that wait for a pass. */
 static void
 leave_pass(Job *job)
@@ -386,7 +406,7 @@ leave_pass(Job *job)
 		nwaiting++;
 	}
 	else
-		finish_job(job, pass_lost ? PART_LOST :
+		finish_job(job, pass_lost ? outcome_of_loss() :
 				   job->pattern->refused ? PART_REFUSED : PART_DELIVERED);
 }
 

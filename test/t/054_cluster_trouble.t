@@ -250,6 +250,23 @@ is($waiting->finish, 0, 'the master wakes up: the session goes on');
 ok(delivered($node), 'all is delivered');
 is(present($lost, $held), '', 'and the keys are gone');
 
+# A master comes back while a pass of patterns goes on that has begun without it.
+$redis->fill(map { ($redis->keys_at($_, 'slow:', 1))[0] } $a, $b, $new);
+$redis->freeze($new);
+sql(q{ALTER SYSTEM SET uncache.command_timeout = '10s'});
+$node->reload;
+ok(poll_until(sub { !grep { $redis->server($_)->cli(qw(client list)) !~ /name=pg_uncache/ } $a, $b }), 'all links are new');
+is_undisturbed('one of them is not there yet');
+my $busy = $redis->pipeline($a, 'debug sleep 1');
+sql(q{SELECT uncache.invalidate_pattern('slow:*')});
+ok(poll_until(sub { !(map { $redis->server($_)->keys('slow:*') } $b) }), 'a pass has begun');
+$redis->thaw($new);
+is($busy->answers, 'OK', 'and goes on');
+ok(delivered($node), 'the pattern is delivered');
+is(join(' ', $redis->keys('slow:*')), '', 'everywhere');
+sql(q{ALTER SYSTEM RESET uncache.command_timeout});
+$node->reload;
+
 sql(q{ALTER SYSTEM SET uncache.wait_timeout = '1s'});
 $node->reload;
 $redis->server($new)->cli(qw(config set appendonly yes));
