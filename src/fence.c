@@ -277,7 +277,7 @@ library_answered(void *arg, const RedisReply *reply)
 	if (redis_reply_type(reply) == REDIS_ERROR)
 	{
 		node_note_error(node, "Redis does not load the functions of pg_uncache: %s",
-							  redis_reply_text(reply, NULL));
+							  trouble_text(reply));
 		set_state(node, FENCE_IMPOSSIBLE);
 		return;
 	}

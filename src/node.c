@@ -166,7 +166,7 @@ node_note_trouble(RedisNode *node, const RedisReply *reply)
 
 	if (trouble[0] == '\0' && trouble_is(reply, &why))
 		snprintf(trouble, sizeof(node->own->trouble), "%s (%.150s)",
-				 why, redis_reply_text(reply, NULL));
+				 why, trouble_text(reply));
 }
 
 void

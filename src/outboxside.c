@@ -263,6 +263,7 @@ write_turn(TimestampTz now)
 	rel = OidIsValid(oid) ? try_relation_open(oid, RowExclusiveLock) : NULL;
 	if (rel != NULL)
 	{
+		outboxscan_check_file(OUTBOX_SIDE, RelationGetFileNumber(rel));
 		write_changes(rel, now);
 		relation_close(rel, NoLock);
 		FAULT_POINT("side-inserted");

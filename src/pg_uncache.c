@@ -25,8 +25,8 @@
  *				 +--> deliver --> command, patternscan		sends
  *				 |		 |			 +--> replicas, slotstate
  *				 |		 +--> seconddelete, doubt
- *				 +--> fence, beat, incarnation				keeps fills out
- *				 +--> rotation --> delivered				empties the outbox
+ *				 +--> fence, beat, incarnation --> lineage	keeps fills out
+ *				 +--> rotation --> emptying --> delivered	empties the outbox
  *				 +--> barrier								answers wait()
  *				 +--> idle --> linkset						waits for the next turn
  *				 +--> connection --> target --+--> node		which servers there are

@@ -18,6 +18,7 @@
 #include "deliver.h"
 #include "replicas.h"
 #include "settings.h"
+#include "trouble.h"
 
 #define PROBE_MS		1000
 
@@ -78,7 +79,7 @@ note_short(RedisNode *node, const RedisReply *reply)
 	node->replicas->probe_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PROBE_MS);
 	if (redis_reply_type(reply) == REDIS_ERROR)
 		node_note_error(node, "Redis can't be asked whether replicas have the deletes: %s",
-						redis_reply_text(reply, NULL));
+						trouble_text(reply));
 	else
 		node_note_error(node, "only " INT64_FORMAT " of %d replicas have acknowledged deletes in time; they are kept and sent again",
 						redis_reply_integer(reply), setting_wait_replicas);

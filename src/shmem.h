@@ -109,14 +109,21 @@ typedef struct DatabaseSlot
 	pg_atomic_uint32 sleep;		/* WorkerSleep; worker writes */
 
 	/*
-	 * 0, or the wait in ms that was in vain: nobody waits until an answer of
-	 * Redis has come back in half that time.  Set by who waited in vain,
+	 * 0, or the longest wait in ms that was in vain: nobody waits that is not
+	 * ready to wait for longer, until an answer of Redis has come back in half
+	 * that time.  Set by who waited in vain,
 	 * cleared by the worker.
 	 */
 	pg_atomic_uint32 breaker;
 
 	/* Which of the rotating tables takes new rows; worker writes. */
 	pg_atomic_uint32 current_table;
+
+	/*
+	 * How often somebody has locked a table to write to it when it was not the
+	 * current one any more; written under that lock (emptying.c).
+	 */
+	pg_atomic_uint32 late_writers[OUTBOX_TABLES];
 
 	/*
 	 * Set by committers whose rows are not in the ring, after the commit is
@@ -194,7 +201,7 @@ typedef struct Shared
 	/* Answer of the last probe (probe.c), which writes it: dboid * 2 + found. */
 	pg_atomic_uint64 probed;
 	char		incarnation[17];	/* hexadecimal; see incarnation.h */
-	bool		after_clean_shutdown;	/* is how this incarnation began */
+	char		lineage[17];	/* likewise; see lineage.h */
 	int			dsa_tranche;	/* of the workers' delivered maps */
 	int			nslots;
 	int			nwaitslots;

@@ -58,12 +58,25 @@ trouble_is(const RedisReply *reply, const char **why)
 	return *why != NULL;
 }
 
+const char *
+trouble_text(const RedisReply *reply)
+{
+	static char text[256];
+	char	   *arguments;
+
+	strlcpy(text, redis_reply_text(reply, NULL), sizeof(text));
+	arguments = strstr(text, ", with args");
+	if (arguments != NULL)
+		*arguments = '\0';
+	return text;
+}
+
 void
 trouble_note_refusal(const RedisReply *reply)
 {
 	char		message[256];
 
 	snprintf(message, sizeof(message), "Redis has refused an invalidation and is asked again: %.180s",
-			 redis_reply_text(reply, NULL));
+			 trouble_text(reply));
 	shmem_note_error(shmem_my_slot(), message);
 }

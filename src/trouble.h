@@ -12,6 +12,9 @@
 /* A reply that means "Redis as a whole is of no use now"; *why says it. */
 extern bool trouble_is(const RedisReply *reply, const char **why);
 
+/* An error reply in words: without the keys that Redis repeats.  Until the next call. */
+extern const char *trouble_text(const RedisReply *reply);
+
 /* Show what Redis said of a key or pattern that it refuses, in uncache.stat. */
 extern void trouble_note_refusal(const RedisReply *reply);
 

@@ -52,6 +52,7 @@
 #include "patternscan.h"
 #include "replicas.h"
 #include "rotation.h"
+#include "rule_partition.h"
 #include "seconddelete.h"
 #include "settings.h"
 #include "shmem.h"
@@ -109,6 +110,8 @@ enter_slot(void)
 	{
 		slot->worker_proc = MyProcNumber;
 		slot->worker_pid = MyProcPid;
+		/* Left from the worker before: the rows may be gone, others in their places. */
+		slot->ring.taken = slot->ring.put;
 	}
 	LWLockRelease(slot->lock);
 	if (other != 0)
@@ -177,6 +180,9 @@ make_incarnation_known(void)
 	start = incarnation_adopt();
 	if (start == INCARNATION_AFTER_CRASH)
 		invalidate_all_rules(setting_after_lost_commits == AFTER_LOST_COMMITS_REDELIVER);
+	/* It may be the first start after pg_upgrade. */
+	if (start != INCARNATION_SAME)
+		rule_cover_database();
 	outboxscan_end();
 }
 
@@ -391,6 +397,7 @@ take_entry(const RingEntry *entry)
 		doubt_take(entry);
 		return;
 	}
+	outboxscan_check_file(row.table, entry->file);
 	/* A scan may have found the row first; its waiter is answered by xid then. */
 	if (delivered_get(row.table, &row.tid) == ROW_UNSENT)
 		deliver_take(CLASS_SMALL, &row);

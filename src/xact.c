@@ -83,7 +83,7 @@ wants_to_wait(DatabaseSlot *slot)
 
 	if (setting_delivery &&
 		pg_atomic_read_u32(&slot->serving) != 0 &&
-		pg_atomic_read_u32(&slot->breaker) == 0 &&
+		pg_atomic_read_u32(&slot->breaker) < setting_wait_timeout &&
 		!pending_has_patterns() &&
 		pending_keys() <= (uint64) setting_wait_max_keys)
 		return true;
@@ -219,6 +219,7 @@ put_into_ring(DatabaseSlot *slot, bool wait)
 	entry.waiter = wait ? MyProcNumber : -1;
 	entry.table = written->table;
 	entry.tid = written->tid;
+	entry.file = written->file;
 
 	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 	/* A slot that was given to another database meanwhile is not ours. */
@@ -343,6 +344,8 @@ static void
 absorb_barrier(void)
 {
 	MemoryContext context = CurrentMemoryContext;
+	uint32		holdoffs = InterruptHoldoffCount;
+	uint32		cancel_holdoffs = QueryCancelHoldoffCount;
 
 	if (!ProcSignalBarrierPending)
 		return;
@@ -355,6 +358,9 @@ absorb_barrier(void)
 		/* It stays pending, and is absorbed at the next usual place. */
 		MemoryContextSwitchTo(context);
 		FlushErrorState();
+		/* An error sets them to 0, for those who unwind to the main loop. */
+		InterruptHoldoffCount = holdoffs;
+		QueryCancelHoldoffCount = cancel_holdoffs;
 	}
 	PG_END_TRY();
 }
@@ -403,9 +409,12 @@ wait_for_answer(WaitSlot *mine)
 static void
 open_breaker(DatabaseSlot *slot)
 {
-	uint32		closed = 0;
+	uint32		breaker = pg_atomic_read_u32(&slot->breaker);
 
-	pg_atomic_compare_exchange_u32(&slot->breaker, &closed, setting_wait_timeout);
+	/* Who is ready to wait for longer than that still does. */
+	while (breaker < setting_wait_timeout &&
+		   !pg_atomic_compare_exchange_u32(&slot->breaker, &breaker, setting_wait_timeout))
+		 /* try again */ ;
 	pg_atomic_fetch_add_u64(&slot->stats.wait_timeouts, 1);
 	/* It may have to find out which node is late. */
 	shmem_wake_worker(slot);

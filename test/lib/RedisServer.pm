@@ -12,6 +12,9 @@ use File::Temp ();
 use POSIX qw(:sys_wait_h);
 use Time::HiRes qw(sleep time);
 
+# Seconds until a server that was started must answer.
+our $patience = 60;
+
 my @servers;
 
 # new(OPTION...): options of redis-server, such as '--appendonly', 'yes'.  Not
@@ -83,7 +86,7 @@ sub start
 		  or POSIX::_exit(127);
 	}
 	$self->{pid} = $pid;
-	my $deadline = time + 20;
+	my $deadline = time + $patience;
 	until ($self->cli('ping') eq 'PONG')
 	{
 		die "Redis did not start:\n" . $self->log if time > $deadline or waitpid($pid, WNOHANG) == $pid;

@@ -161,6 +161,13 @@ my (undef, undef, $warning) = $node->psql('postgres',
 like($warning, qr/WARNING: .*can be read by every user/, 'a password in a catalog gets a warning');
 sql('ALTER DATABASE postgres RESET uncache.redis_url');
 
+# An address that comes as a parameter, in messages that do not name the setting.
+$node->psql('postgres', q{
+	SET log_min_duration_statement = 0;
+	PREPARE x(text) AS SELECT set_config('uncache.redis_url', $1, false);
+	EXECUTE x('redis://:badsecret@127.0.0.1');
+	EXECUTE x('redis://:badsecret@h,i')});
+
 # Secrets.
 foreach my $role ('ordinary', 'watcher')
 {
