@@ -134,7 +134,7 @@ command_look_for_silent(void)
 		return;
 	for (int i = 0; i < node_count(); i++)
 	{
-		RedisNode	   *node = node_at(i);
+		RedisNode  *node = node_at(i);
 		CommandQueue *queue = queue_of(node);
 
 		if (node->link == NULL || redis_silent_ms(node->link) < SILENT_MS)
@@ -160,7 +160,7 @@ command_is_awaited(void)
 {
 	for (int i = 0; i < node_count(); i++)
 	{
-		RedisNode	   *node = node_at(i);
+		RedisNode  *node = node_at(i);
 
 		if (node->link != NULL &&
 			redis_unanswered(node->link) > (size_t) queue_of(node)->not_awaited)
@@ -313,7 +313,7 @@ static bool
 follow_cluster(RedisNode *node, Command *command, const RedisReply *reply)
 {
 	bool		asking;
-	RedisNode	   *other;
+	RedisNode  *other;
 
 	if (!node->in_cluster)
 		return false;
@@ -406,7 +406,7 @@ static void
 command_answered(void *arg, const RedisReply *reply)
 {
 	Command    *command = arg;
-	RedisNode	   *node = node_answering();
+	RedisNode  *node = node_answering();
 	int64		existed;
 
 	under_way[command->class]--;
@@ -573,7 +573,7 @@ command_add_key(Delivery *delivery, DeliveryClass class, Oid rule, ItemKind kind
 	for (int i = 0; i < target_count(); i++)
 	{
 		uint16		key_slot;
-		RedisNode	   *node = target_node(target_at(i), bytes, len, &key_slot);
+		RedisNode  *node = target_node(target_at(i), bytes, len, &key_slot);
 
 		if (node != NULL && node->open)
 			gather(node, key_slot, class, rule, &key);
@@ -589,7 +589,7 @@ command_send_open(void)
 {
 	for (int n = 0; n < node_count(); n++)
 	{
-		RedisNode	   *node = node_at(n);
+		RedisNode  *node = node_at(n);
 		CommandQueue *queue = node->commands;
 
 		for (int i = 0; queue != NULL && queue->nopen > 0 && i < OPEN_COMMANDS; i++)

@@ -92,7 +92,7 @@ publish(void)
 
 	for (int i = 0; i < node_count(); i++)
 	{
-		RedisNode	   *node = node_at(i);
+		RedisNode  *node = node_at(i);
 
 		if (node->link == NULL || node->fence == NULL)
 			continue;
@@ -177,7 +177,7 @@ fence_wants_beat(void)
 {
 	for (int i = 0; i < node_count(); i++)
 	{
-		RedisNode	   *node = node_at(i);
+		RedisNode  *node = node_at(i);
 
 		if (node->open && fence_is_on(node) && node->fence->wants_beat)
 			return true;
@@ -217,7 +217,7 @@ static void
 epoch_answered(void *arg, const RedisReply *reply)
 {
 	FenceDone	done = (FenceDone) arg;
-	RedisNode	   *node = node_answering();
+	RedisNode  *node = node_answering();
 	bool		ok = reply != NULL && redis_reply_type(reply) != REDIS_ERROR;
 
 	if (ok && state_of(node) >= FENCE_NO_EPOCH && setting_fence_ttl > 0)
@@ -251,7 +251,7 @@ fence_caught_up(void)
 {
 	for (int i = 0; i < node_count(); i++)
 	{
-		RedisNode	   *node = node_at(i);
+		RedisNode  *node = node_at(i);
 
 		if (!waits_for_catching_up(node))
 			continue;
@@ -270,7 +270,7 @@ fence_caught_up(void)
 static void
 library_answered(void *arg, const RedisReply *reply)
 {
-	RedisNode	   *node = node_answering();
+	RedisNode  *node = node_answering();
 
 	if (reply == NULL)
 		return;
@@ -320,7 +320,7 @@ no_functions(RedisNode *node, const RedisReply *reply)
 static void
 voiding_answered(void *arg, const RedisReply *reply)
 {
-	RedisNode	   *node = node_answering();
+	RedisNode  *node = node_answering();
 
 	if (reply != NULL && redis_reply_type(reply) == REDIS_ERROR)
 		node_note_trouble(node, reply);
@@ -374,7 +374,7 @@ note_status(RedisNode *node, const RedisReply *reply)
 static void
 status_answered(void *arg, const RedisReply *reply)
 {
-	RedisNode	   *node = node_answering();
+	RedisNode  *node = node_answering();
 
 	if (reply == NULL)
 		return;
@@ -401,7 +401,7 @@ static const char *list_argv[] = {"FUNCTION", "LIST", "LIBRARYNAME", "uncache"};
 static void
 list_answered(void *arg, const RedisReply *reply)
 {
-	RedisNode	   *node = node_answering();
+	RedisNode  *node = node_answering();
 	const char *why;
 
 	if (reply == NULL || state_of(node) != FENCE_NONE)
@@ -488,7 +488,7 @@ fence_turn(void)
 {
 	for (int i = 0; i < node_count(); i++)
 	{
-		RedisNode	   *node = node_at(i);
+		RedisNode  *node = node_at(i);
 
 		if (node->link == NULL)
 			continue;

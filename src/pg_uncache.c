@@ -30,7 +30,8 @@
  *				 +--> barrier								answers wait()
  *				 +--> idle --> linkset						waits for the next turn
  *				 +--> connection --> target --+--> node		which servers there are
- *											  +--> sentinel, slotwatch --> cluster
+ *											  +--> sentinel
+ *											  +--> clusternodes --> slotwatch, cluster
  *									 node --> linksettings, redis --> redisturn, redisreply,
  *												redishello, redisnet, redistls, redisurl
  *

@@ -293,7 +293,7 @@ some_node_has_opened(void)
 
 	for (int i = 0; i < node_count(); i++)
 	{
-		RedisNode	   *node = node_at(i);
+		RedisNode  *node = node_at(i);
 
 		opened |= node->open && !node->was_open;
 		node->was_open = node->open;
