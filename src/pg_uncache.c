@@ -28,6 +28,7 @@
  *				 +--> fence, beat, incarnation --> lineage	keeps fills out
  *				 +--> rotation --> emptying --> delivered	empties the outbox
  *				 +--> barrier								answers wait()
+ *				 +--> comeback								nodes come and go
  *				 +--> idle --> linkset						waits for the next turn
  *				 +--> connection --> target --+--> node		which servers there are
  *											  +--> sentinel
