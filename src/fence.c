@@ -45,6 +45,13 @@
 /* At most one beat in this time. */
 #define BEAT_MS				1000
 
+/*
+ * A worker without the fence deletes with UNLINK, unnoticed by the functions, until
+ * it has found them: it looks every PING_MS (connection.c).  So the first epoch that
+ * a node is given waits for twice as long.
+ */
+#define FIRST_EPOCH_MS		2400
+
 /* For records of keys while the own fence is off. */
 #define DEFAULT_TTL			"300000"
 
@@ -52,6 +59,7 @@ static DatabaseSlot *slot;
 static RedisLink *fence_link = NULL;
 static bool wants_resending = false;
 static bool may_have_forgotten = false; /* the node of this connection */
+static TimestampTz epoch_at = 0;	/* not before */
 
 /* With the own fence off: another worker may load the functions at any time. */
 static bool looks_for_functions = false;
@@ -128,7 +136,8 @@ fence_wants_resending(void)
 bool
 fence_waits_for_catching_up(void)
 {
-	return get_state() == FENCE_NO_EPOCH && setting_fence_ttl > 0;
+	return get_state() == FENCE_NO_EPOCH && setting_fence_ttl > 0 &&
+		GetCurrentTimestamp() >= epoch_at;
 }
 
 /* Send a command of texts. */
@@ -155,7 +164,7 @@ epoch_answered(void *arg, const RedisReply *reply)
 	FenceDone	done = (FenceDone) arg;
 	bool		ok = reply != NULL && redis_reply_type(reply) != REDIS_ERROR;
 
-	if (ok && get_state() >= FENCE_NO_EPOCH && setting_fence_ttl > 0)
+	if (ok && get_state() > FENCE_NO_EPOCH && setting_fence_ttl > 0)
 		set_state(FENCE_ON);
 	if (done)
 		done(ok, reply);
@@ -163,7 +172,10 @@ epoch_answered(void *arg, const RedisReply *reply)
 		trouble_note(reply);
 }
 
-/* An epoch that never was; or, with the own fence off, none. */
+/*
+ * An epoch that never was.  None with the own fence off, nor as long as the node has
+ * none because it has to wait for it: there are no tokens to be voided then.
+ */
 bool
 fence_new_epoch(RedisLink *link, FenceDone done)
 {
@@ -172,7 +184,7 @@ fence_new_epoch(RedisLink *link, FenceDone done)
 	const char *argv[] = {"FCALL", "uncache_epoch", "0", random_text, fence_ttl_text()};
 
 	fence_link = link;
-	if (setting_fence_ttl > 0)
+	if (setting_fence_ttl > 0 && get_state() != FENCE_NO_EPOCH)
 	{
 		if (!pg_strong_random(&random, sizeof(random)))
 			return false;
@@ -289,8 +301,11 @@ note_status(const RedisReply *reply)
 	}
 	else if (state == FENCE_UNKNOWN || state == FENCE_ON)
 	{
+		bool		first = redis_reply_integer(redis_reply_element(reply, 6)) == 0;
+
 		set_state(FENCE_NO_EPOCH);
-		wants_resending = setting_fence_ttl > 0;
+		epoch_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), first ? FIRST_EPOCH_MS : 0);
+		wants_resending |= setting_fence_ttl > 0;
 	}
 }
 
@@ -299,7 +314,7 @@ status_answered(void *arg, const RedisReply *reply)
 {
 	if (reply == NULL)
 		return;
-	if (redis_reply_type(reply) == REDIS_ARRAY && redis_reply_count(reply) >= 6)
+	if (redis_reply_type(reply) == REDIS_ARRAY && redis_reply_count(reply) >= 7)
 		note_status(reply);
 	else
 		no_functions(reply);
@@ -328,7 +343,9 @@ list_answered(void *arg, const RedisReply *reply)
 		return;
 	if (redis_reply_type(reply) == REDIS_ARRAY)
 	{
-		if (redis_reply_count(reply) > 0)
+		/* What was deleted since the last look is deleted again, by them. */
+		wants_resending = redis_reply_count(reply) > 0;
+		if (wants_resending)
 			fence_begin(fence_link, may_have_forgotten);
 	}
 	else if (redis_reply_is_error(reply, "NOPERM") || !trouble_is(reply, &why))
@@ -463,6 +480,8 @@ fence_turn(RedisLink *link, TimestampTz now)
 		connection_set_ping(list_argv, lengthof(list_argv), list_answered);
 	else
 		connection_set_ping(NULL, 0, NULL);
+	if (get_state() == FENCE_NO_EPOCH && setting_fence_ttl > 0 && now < epoch_at)
+		return epoch_at;
 	if (get_state() == FENCE_ON && beat == BEAT_NONE && beat_wanted && setting_fence_ttl > 0)
 	{
 		if (now < next_beat_at)

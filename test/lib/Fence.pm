@@ -133,7 +133,7 @@ sub becomes_cacheable
 	my ($redis, $node, $id, $seconds) = @_;
 	$id //= 1;
 	my $session = $node->background_psql('postgres');
-	my $done = poll_until(sub { read_item($redis, $session, $id) eq '1' }, $seconds // 5);
+	my $done = poll_until(sub { read_item($redis, $session, $id) eq '1' }, $seconds // 60);
 
 	$session->quit;
 	return $done && cached($redis, "item:$id") eq
