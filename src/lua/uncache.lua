@@ -227,20 +227,18 @@ local function uncache_invalidate(keys, args)
 end
 
 -- FCALL uncache_release n key.. incarnation xid..
--- Takes out the doubts of transactions that were rolled back, one a key.
--- Returns the number of records changed.  Errors: those of GET and SET.
+-- Takes out the doubts of transactions that were rolled back, one a key, where
+-- they are.  Returns the number of keys.  Errors: those of GET and SET.
 local function uncache_release(keys, args)
 	check(#args == #keys + 1)
-	local released = 0
 	for i = 1, #keys do
 		local record, name = load_record(keys[i])
-		local doubts = record and doubts_without(record.doubts, args[1] .. '/' .. args[i + 1])
-		if record and doubts ~= record.doubts then
-			record.doubts, released = doubts, released + 1
+		if record then
+			record.doubts = doubts_without(record.doubts, args[1] .. '/' .. args[i + 1])
 			save_record(name, record)
 		end
 	end
-	return released
+	return #keys
 end
 
 -- FCALL uncache_status 0 server timeline incarnation

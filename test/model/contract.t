@@ -137,7 +137,7 @@ worker_comes();
 $token = token('strict');
 is(fcall('invalidate', ['strict'], 400, 'i1', '?400'), '0', 'a doubt');
 is(fill('strict', 400, 'x', $token), 0, '... refuses who has not seen it');
-is(fcall('release', [ 'strict', 'strict', 'a}b' ], 'i1', 400, 400, 400), 1, '... is taken out once');
+is(fcall('release', [ 'strict', 'strict', 'a}b' ], 'i1', 400, 400, 400), 3, '... is taken out');
 is(fill('strict', 400, 'x', $token), 1, '... and no longer refuses');
 fcall('invalidate', ['strict'], $TTL, 'i1', '?401');
 fcall('invalidate', ['strict'], $TTL, 'i1', '401');
@@ -150,6 +150,24 @@ is(fill('unread', 402), 0, 'a doubt makes a record');
 fcall('invalidate', ['unread'], 100, 'i1', '?403');
 fcall('invalidate', ['unread'], $TTL, 'i1', '402');
 ok(wait_for(sub { fill('unread', 403) == 1 }), 'a doubt that nobody renews expires, however long its record lives');
+
+# ---- two servers: a beat is asked of the one whose snapshot was refused
+sub wanted { my ($server, $incarnation) = @_; return fcall('status', [], $server, 1, $incarnation)->[2] }
+fcall('status', [], 'other', 1, 'j1');
+worker_comes();
+$token = token('two');
+is(fcall('set', ['two'], "$token:j1:0:900:900:", 60000, 'x'), 0, 'an old snapshot of the second server is refused');
+is(wanted('sys', 'i1') . wanted('other', 'j1'), '01', '... which asks that server for a beat');
+is(fcall('beat', [], 'announce', 'i1', 800), 1, 'the first one beats nevertheless');
+is(fcall('beat', [], 'confirm', 'i1', 800), 1, '...');
+is(wanted('other', 'j1'), 1, '... which changes nothing for the second');
+is(fcall('beat', [], 'announce', 'j1', 850), 1, 'the second one does');
+is(wanted('other', 'j1'), 0, '... is not asked any more');
+is(fcall('beat', [], 'confirm', 'j1', 849), 0, 'another beat than the last is not confirmed');
+is(fcall('beat', [], 'confirm', 'j1', 850), 1, '... the last one is');
+is(fcall('beat', [], 'announce', 'j1', 850), 0, '... and not announced again');
+is(fcall('set', ['two'], "$token:j1:0:850:850:", 60000, 'x'), 0, 'who has not seen it is refused');
+is(fcall('set', ['two'], "$token:j1:0:900:900:", 60000, 'x'), 1, '... who has may fill');
 
 # ---- names in a Cluster
 for my $key ('k', 'user:42', '{a}b', 'a{b}c', 'a{b', 'a{b{c', '{{a}', '{a}{b}', 'a{b}}', "\xc3\xa9", '{ }')
