@@ -74,6 +74,7 @@ sub _app
 
 	push @command, $ENV{REDIS_SOCKET} if $lane->{client} eq 'app_unlink';
 	local $ENV{PGDATABASE} = 'bench';
+	local $ENV{PGOPTIONS} = $lane->{settings} ? "-c $lane->{settings}" : '';
 	open my $in, '-|', @command or die "client: $!";
 	my ($count, $took, $p50, $p99) = split ' ', <$in> // '';
 	close $in or die 'client failed';
@@ -93,6 +94,7 @@ sub run
 	$session->query("VACUUM $table; $settle");
 
 	my $worker = $session->query('SELECT worker_pid FROM uncache.stat');
+	my $beside = Bench::Lanes::start_beside($lane);
 	Bench::Cpu::await_quiet($ENV{PG_PID});
 	my $before = Bench::Cpu::read_all($ENV{PG_PID}, $worker, $ENV{REDIS_PID});
 	my ($count, $tps, $p50, $p99) =
@@ -100,6 +102,7 @@ sub run
 	$session->query($settle);
 	Bench::Cpu::await_quiet($ENV{PG_PID});
 	my $after = Bench::Cpu::read_all($ENV{PG_PID}, $worker, $ENV{REDIS_PID});
+	Bench::Lanes::stop_beside($beside);
 
 	my %figures = (tps => $tps, p50 => $p50, p99 => $p99);
 	foreach my $kind (keys %$after)
