@@ -110,7 +110,7 @@ sub _pile_up
 			PERFORM uncache.invalidate_keys(VARIADIC ARRAY(SELECT 'key:' || i * 100 + j FROM generate_series(0, 99) j));
 			COMMIT;
 		END LOOP; END \$\$;
-		RESET synchronous_commit; CHECKPOINT");
+		RESET synchronous_commit");
 	return;
 }
 
@@ -130,6 +130,7 @@ sub _backlog
 	{
 		_pile_up($session, $there, $backlog);
 		$there = $backlog;
+		$session->query('CHECKPOINT');
 		foreach my $round (0 .. $bench->{few} - 1)
 		{
 			my $figures = Bench::Load::run($session, $lane, 'update', 8, $bench->{brief}, 1);
