@@ -33,9 +33,9 @@ my @sections = (
 
 my $usage = <<"TEXT";
 usage: bench/run.sh [OPTION]...
-  --rounds N         rounds of the first write bench and with a snapshot held (9);
-                     a third of them for everything else
-  --seconds N        seconds of each load of these (2); half of it for the others
+  --rounds N         rounds of the first write bench (9); two thirds of them with a
+                     snapshot held, a third for everything else
+  --seconds N        seconds of each load of the first two (2); half of it elsewhere
   --clients N,N...   clients of the write benches (8,1,32)
   --lanes NAME,...   only these lanes of the write benches
   --sections NAME,.. only these: @{[join ', ', map { $_->[0] } @sections]}

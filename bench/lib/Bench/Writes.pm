@@ -156,7 +156,7 @@ sub run_held
 	foreach my $case (qw(free held))
 	{
 		$holder->query('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1') if $case eq 'held';
-		Bench::Load::rounds($bench, 'snapshot', "$case-8", $bench->{rounds}, \@lanes, 'update', 8, $bench->{seconds});
+		Bench::Load::rounds($bench, 'snapshot', "$case-8", 2 * $bench->{few}, \@lanes, 'update', 8, $bench->{seconds});
 		Bench::Scale::measure_some($bench, $case);
 		$bench->{session}->query("SELECT uncache.wait('60 s')");
 		push @times, "$case: " . $bench->{session}->query("SELECT pg_size_pretty(sum(pg_relation_size(oid))) FROM pg_class
