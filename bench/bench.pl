@@ -86,11 +86,20 @@ my %wanted = map { $_ => 1 } split /,/, $option{sections};
 describe_machine($session, $bench{report});
 Bench::Lanes::prepare($session);
 Bench::Load::prepare($session);
+# One that fails does not take the others' figures with it.
+my $failed = 0;
 foreach my $section (@sections)
 {
 	my ($name, $run) = @$section;
 
-	$run->(\%bench) if !%wanted || $wanted{$name};
+	next if %wanted && !$wanted{$name};
+	next if eval { $run->(\%bench); 1 };
+	$bench{report}->text("\nThe section $name came to no end: $@");
+	$failed = 1;
+	$bench{session} = Bench::Session->new('bench');
+	$bench{session}->query('ALTER SYSTEM RESET ALL');
+	$bench{session}->query('SELECT pg_reload_conf()');
 }
 Bench::Targets::report($bench{report}, $bench{clients}[0], $bench{rows});
 $bench{session}->close;
+exit $failed;

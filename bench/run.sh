@@ -4,7 +4,7 @@
 #
 # The servers run on the machine's disk, in a temporary folder below TMPDIR or
 # /tmp; what was measured is left in bench/results, or in $RESULTS.  With --publish
-# it also goes into the documentation, if the run came to its end.
+# it also goes into the documentation; a section that failed is named there.
 
 set -u
 . "$(dirname "$0")/../test/lib/private.sh"
@@ -37,5 +37,5 @@ as_owner bash "$PRIVATE/src/bench/servers.sh" "${options[@]}" &
 wait $!
 status=$?
 cp "$PRIVATE"/results/* "$results"/ 2>/dev/null && echo "raw data and picture: $results"
-[ $status -eq 0 ] && [ -n "$publish" ] && perl "$SOURCE/bench/publish.pl" "$results" "$SOURCE"
+[ -n "$publish" ] && { perl "$SOURCE/bench/publish.pl" "$results" "$SOURCE" || status=1; }
 exit $status
