@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
@@ -26,6 +27,8 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
@@ -89,6 +92,7 @@ uncache_invalidate_keys(PG_FUNCTION_ARGS)
 	int64		added = 0;
 
 	PreventCommandDuringRecovery("uncache.invalidate_keys()");
+	PreventCommandIfParallelMode("uncache.invalidate_keys()");
 	if (PG_ARGISNULL(0) || !setting_enabled)
 		PG_RETURN_INT64(0);
 
@@ -120,6 +124,7 @@ uncache_invalidate_pattern(PG_FUNCTION_ARGS)
 	char	   *glob;
 
 	PreventCommandDuringRecovery("uncache.invalidate_pattern()");
+	PreventCommandIfParallelMode("uncache.invalidate_pattern()");
 	if (PG_ARGISNULL(0) || !setting_enabled)
 		PG_RETURN_VOID();
 
@@ -199,6 +204,8 @@ Datum
 uncache_transaction_keys(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext, "pg_uncache key",
+													  ALLOCSET_SMALL_SIZES);
 	PendingReader *reader;
 	PackedItem	item;
 
@@ -206,15 +213,19 @@ uncache_transaction_keys(PG_FUNCTION_ARGS)
 	reader = pending_read_begin();
 	while (pending_read_next(reader, &item))
 	{
+		MemoryContext old_context = MemoryContextSwitchTo(row_context);
 		Datum		values[3] = {0};
 		bool		nulls[3] = {true, true, false};
 
 		if (OidIsValid(item.rule) && describe_rule(item.rule, values))
 			nulls[0] = nulls[1] = false;
 		values[2] = PointerGetDatum(readable_key(&item));
+		MemoryContextSwitchTo(old_context);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+		MemoryContextReset(row_context);
 	}
 	pending_read_end(reader);
+	MemoryContextDelete(row_context);
 	return (Datum) 0;
 }
 
@@ -335,11 +346,30 @@ uncache_wait(PG_FUNCTION_ARGS)
  * --------------------------------------------------------------------------
  */
 
+/* A prepared transaction holds its lock on this table, so its rows go one by one. */
+static void
+delete_side_rows(void)
+{
+	Oid			oid = outbox_table_oid(OUTBOX_SIDE);
+	Relation	rel = OidIsValid(oid) ? try_relation_open(oid, RowExclusiveLock) : NULL;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	if (rel == NULL)
+		return;
+	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL, SO_NONE);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+		simple_heap_delete(rel, &tuple->t_self);
+	table_endscan(scan);
+	relation_close(rel, NoLock);
+}
+
 /* Without a worker nobody else looks at the rows: empty the tables here. */
 static void
-truncate_tables(void)
+empty_tables(void)
 {
-	for (int t = 0; t <= OUTBOX_TABLES; t++)
+	delete_side_rows();
+	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
 		Oid			oid = outbox_table_oid(t);
 		Relation	rel = OidIsValid(oid) ? try_relation_open(oid, AccessExclusiveLock) : NULL;
@@ -369,7 +399,7 @@ uncache_discard_backlog(PG_FUNCTION_ARGS)
 	if (slot == NULL || slot->worker_pid == 0)
 	{
 		before = outbox_backlog_rows();
-		truncate_tables();
+		empty_tables();
 		PG_RETURN_INT64(before);
 	}
 

@@ -14,6 +14,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -146,6 +147,7 @@ uncache_invalidate_table(PG_FUNCTION_ARGS)
 	int			nrules;
 	int			usable;
 
+	PreventCommandIfParallelMode("uncache.invalidate_table()");
 	if (get_rel_name(relid) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
