@@ -18,7 +18,6 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
 #include "storage/lmgr.h"
@@ -31,6 +30,7 @@
 
 #include "compat.h"
 #include "keypattern.h"
+#include "keytext.h"
 #include "outbox.h"
 #include "pending.h"
 #include "settings.h"
@@ -68,7 +68,7 @@ with_prefix(const char *prefix, const char *what, text *value, bool escape_prefi
 	}
 	appendBinaryStringInfo(&key, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
 
-	utf8 = pg_server_to_any(key.data, key.len, PG_UTF8);
+	utf8 = key_to_utf8(key.data, key.len);
 	*len = utf8 == key.data ? key.len : strlen(utf8);
 	if (*len > ITEM_MAX_BYTES)
 		ereport(ERROR,
@@ -89,7 +89,7 @@ uncache_invalidate_keys(PG_FUNCTION_ARGS)
 	int64		added = 0;
 
 	PreventCommandDuringRecovery("uncache.invalidate_keys()");
-	if (PG_ARGISNULL(0) || !setting_enabled)
+	if (PG_ARGISNULL(0))
 		PG_RETURN_INT64(0);
 
 	array = PG_GETARG_ARRAYTYPE_P(0);
@@ -120,7 +120,7 @@ uncache_invalidate_pattern(PG_FUNCTION_ARGS)
 	char	   *glob;
 
 	PreventCommandDuringRecovery("uncache.invalidate_pattern()");
-	if (PG_ARGISNULL(0) || !setting_enabled)
+	if (PG_ARGISNULL(0))
 		PG_RETURN_VOID();
 
 	pattern = PG_GETARG_TEXT_PP(0);
@@ -192,7 +192,7 @@ readable_key(const PackedItem *item)
 			keypattern_free(pattern);
 		}
 	}
-	return cstring_to_text(pg_any_to_server(text_form, strlen(text_form), PG_UTF8));
+	return cstring_to_text(key_from_utf8(text_form, strlen(text_form)));
 }
 
 Datum
