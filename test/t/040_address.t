@@ -195,6 +195,7 @@ shows_none(scalar `ps -eo args | grep postgres: | grep -v grep`, 'process titles
 like(slurp_file($node->logfile), qr{parameter "uncache.redis_url" changed to "redis://me:\*\@},
 	'the server logs the changed setting with a star');
 
+sql('ALTER SYSTEM RESET uncache.redis_url');
 $node->stop;
 
 # A mistake in the file must not let the worker deliver to the default address.
