@@ -335,14 +335,45 @@ uncache_wait(PG_FUNCTION_ARGS)
  * --------------------------------------------------------------------------
  */
 
+/* Commits hold their locks on the outbox no longer than this, except prepared ones. */
+#define LOCK_MS			200
+
+/*
+ * Lock a table for being emptied.  Never by queueing: whoever commits would queue
+ * behind, for as long as some transaction that is prepared or looks at the table.
+ */
+static void
+lock_or_give_up(Oid table, TimestampTz deadline)
+{
+	while (!ConditionalLockRelationOid(table, AccessExclusiveLock))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (GetCurrentTimestamp() >= deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("could not lock the outbox to discard the backlog"),
+					 errdetail("A transaction that is prepared, or that reads the outbox, has locked it."),
+					 errhint("Try again when that transaction has ended.")));
+		pg_usleep(1000);
+	}
+}
+
 /* Without a worker nobody else looks at the rows: empty the tables here. */
 static void
 truncate_tables(void)
 {
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_MS);
+
+	/* The side table, which prepared transactions lock, is the last of them. */
+	for (int t = OUTBOX_TABLES; t >= 0; t--)
+	{
+		if (OidIsValid(outbox_table_oid(t)))
+			lock_or_give_up(outbox_table_oid(t), deadline);
+	}
 	for (int t = 0; t <= OUTBOX_TABLES; t++)
 	{
 		Oid			oid = outbox_table_oid(t);
-		Relation	rel = OidIsValid(oid) ? try_relation_open(oid, AccessExclusiveLock) : NULL;
+		Relation	rel = OidIsValid(oid) ? try_relation_open(oid, NoLock) : NULL;
 
 		if (rel == NULL)
 			continue;
