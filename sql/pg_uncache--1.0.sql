@@ -23,14 +23,17 @@ COMMENT ON FUNCTION uncache.outbox_guard() IS
 'keeps SQL from writing to the outbox: raises an error, or leaves the row out while session_replication_role is replica';
 REVOKE ALL ON FUNCTION uncache.outbox_guard() FROM PUBLIC;
 
+-- In two commands, since CREATE TABLE would add a toast table at once: rows are
+-- written without a snapshot, which toast would need.
 CREATE TABLE uncache.outbox_0 (
 	xid xid8 NOT NULL,
 	chunk int4 NOT NULL,
-	at timestamptz NOT NULL,
-	items bytea NOT NULL,
-	attempts int4 NOT NULL
+	at timestamptz NOT NULL
 ) USING heap;
-ALTER TABLE uncache.outbox_0 ALTER COLUMN items SET STORAGE PLAIN;
+ALTER TABLE uncache.outbox_0
+	ADD COLUMN items bytea NOT NULL,
+	ADD COLUMN attempts int4 NOT NULL,
+	ALTER COLUMN items SET STORAGE PLAIN;
 CREATE TABLE uncache.outbox_1 (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
 CREATE TABLE uncache.outbox_2 (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
 CREATE TABLE uncache.outbox_3 (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
@@ -89,10 +92,11 @@ ALTER TABLE uncache.outbox_side ENABLE ALWAYS TRIGGER outbox_guard;
 -- While the outbox is over its limit: what the rules whose keys were left out can
 -- produce.
 CREATE TABLE uncache.outbox_note (
-	at timestamptz NOT NULL,
-	items bytea NOT NULL
+	at timestamptz NOT NULL
 ) USING heap;
-ALTER TABLE uncache.outbox_note ALTER COLUMN items SET STORAGE PLAIN;
+ALTER TABLE uncache.outbox_note
+	ADD COLUMN items bytea NOT NULL,
+	ALTER COLUMN items SET STORAGE PLAIN;
 COMMENT ON TABLE uncache.outbox_note IS
 'part of the outbox of pg_uncache: rules of which all keys will be deleted, since uncache.outbox_max_size was reached; not for SQL';
 REVOKE ALL ON uncache.outbox_note FROM PUBLIC;
@@ -231,7 +235,8 @@ ALTER EVENT TRIGGER uncache_ddl_rewrite ENABLE ALWAYS;
 CREATE TABLE uncache.incarnation (
 	id text NOT NULL,
 	timeline int4 NOT NULL,
-	since timestamptz NOT NULL
+	since timestamptz NOT NULL,
+	lineage text NOT NULL
 ) USING heap;
 COMMENT ON TABLE uncache.incarnation IS
 'the life of the server within which transaction ids can be compared; for uncache.snapshot(), not for SQL';

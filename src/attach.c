@@ -98,6 +98,8 @@ make_trigger(Relation rel, const char *name, int16 events, bool row,
 	if (!OidIsValid(function))
 		elog(ERROR, "function uncache.invalidate does not exist");
 	stmt->trigname = pstrdup(name);
+	/* The function is given below; its name is for the message when EXECUTE is missing. */
+	stmt->funcname = list_make2(makeString("uncache"), makeString(get_func_name(function)));
 	stmt->row = row;
 	stmt->timing = TRIGGER_TYPE_AFTER;
 	stmt->events = events;

@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
@@ -25,6 +26,8 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
@@ -89,6 +92,7 @@ uncache_invalidate_keys(PG_FUNCTION_ARGS)
 	int64		added = 0;
 
 	PreventCommandDuringRecovery("uncache.invalidate_keys()");
+	PreventCommandIfParallelMode("uncache.invalidate_keys()");
 	if (PG_ARGISNULL(0))
 		PG_RETURN_INT64(0);
 
@@ -120,6 +124,7 @@ uncache_invalidate_pattern(PG_FUNCTION_ARGS)
 	char	   *glob;
 
 	PreventCommandDuringRecovery("uncache.invalidate_pattern()");
+	PreventCommandIfParallelMode("uncache.invalidate_pattern()");
 	if (PG_ARGISNULL(0))
 		PG_RETURN_VOID();
 
@@ -199,6 +204,8 @@ Datum
 uncache_transaction_keys(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext, "pg_uncache key",
+													  ALLOCSET_SMALL_SIZES);
 	PendingReader *reader;
 	PackedItem	item;
 
@@ -206,15 +213,19 @@ uncache_transaction_keys(PG_FUNCTION_ARGS)
 	reader = pending_read_begin();
 	while (pending_read_next(reader, &item))
 	{
+		MemoryContext old_context = MemoryContextSwitchTo(row_context);
 		Datum		values[3] = {0};
 		bool		nulls[3] = {true, true, false};
 
 		if (OidIsValid(item.rule) && describe_rule(item.rule, values))
 			nulls[0] = nulls[1] = false;
 		values[2] = PointerGetDatum(readable_key(&item));
+		MemoryContextSwitchTo(old_context);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+		MemoryContextReset(row_context);
 	}
 	pending_read_end(reader);
+	MemoryContextDelete(row_context);
 	return (Datum) 0;
 }
 
@@ -335,12 +346,30 @@ uncache_wait(PG_FUNCTION_ARGS)
  * --------------------------------------------------------------------------
  */
 
-/* Commits hold their locks on the outbox no longer than this, except prepared ones. */
+/* A prepared transaction holds its lock on this table, so its rows go one by one. */
+static void
+delete_side_rows(void)
+{
+	Oid			oid = outbox_table_oid(OUTBOX_SIDE);
+	Relation	rel = OidIsValid(oid) ? try_relation_open(oid, RowExclusiveLock) : NULL;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	if (rel == NULL)
+		return;
+	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL, SO_NONE);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+		simple_heap_delete(rel, &tuple->t_self);
+	table_endscan(scan);
+	relation_close(rel, NoLock);
+}
+
+/* Commits hold their lock on an outbox table for much less than this. */
 #define LOCK_MS			200
 
 /*
  * Lock a table for being emptied.  Never by queueing: whoever commits would queue
- * behind, for as long as some transaction that is prepared or looks at the table.
+ * behind, for as long as some transaction has looked at the table.
  */
 static void
 lock_or_give_up(Oid table, TimestampTz deadline)
@@ -352,7 +381,7 @@ lock_or_give_up(Oid table, TimestampTz deadline)
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("could not lock the outbox to discard the backlog"),
-					 errdetail("A transaction that is prepared, or that reads the outbox, has locked it."),
+					 errdetail("A transaction that has read its tables is still open."),
 					 errhint("Try again when that transaction has ended.")));
 		pg_usleep(1000);
 	}
@@ -360,17 +389,17 @@ lock_or_give_up(Oid table, TimestampTz deadline)
 
 /* Without a worker nobody else looks at the rows: empty the tables here. */
 static void
-truncate_tables(void)
+empty_tables(void)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_MS);
 
-	/* The side table, which prepared transactions lock, is the last of them. */
-	for (int t = OUTBOX_TABLES; t >= 0; t--)
+	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
 		if (OidIsValid(outbox_table_oid(t)))
 			lock_or_give_up(outbox_table_oid(t), deadline);
 	}
-	for (int t = 0; t <= OUTBOX_TABLES; t++)
+	delete_side_rows();
+	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
 		Oid			oid = outbox_table_oid(t);
 		Relation	rel = OidIsValid(oid) ? try_relation_open(oid, NoLock) : NULL;
@@ -400,7 +429,7 @@ uncache_discard_backlog(PG_FUNCTION_ARGS)
 	if (slot == NULL || slot->worker_pid == 0)
 	{
 		before = outbox_backlog_rows();
-		truncate_tables();
+		empty_tables();
 		PG_RETURN_INT64(before);
 	}
 

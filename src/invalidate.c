@@ -148,6 +148,7 @@ uncache_invalidate_table(PG_FUNCTION_ARGS)
 	int			usable;
 
 	PreventCommandDuringRecovery("uncache.invalidate_table()");
+	PreventCommandIfParallelMode("uncache.invalidate_table()");
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),

@@ -4,7 +4,7 @@
  *
  * The outbox is the truth: its rows commit, replicate and recover together with
  * the data.  OUTBOX_TABLES tables take turns, so that a table whose rows are all
- * delivered can be emptied in place (outboxscan.c); rows of prepared
+ * delivered can be emptied in place (emptying.c); rows of prepared
  * transactions go to outbox_side, so that none of them ever pins a table that
  * rotates.
  *
@@ -125,6 +125,20 @@ open_if_free(int i)
 }
 
 /*
+ * Who writes to a table that takes its turn no more tells the worker, which may be
+ * reading it in order to empty it.  With the lock held: so the worker's next
+ * ExclusiveLock comes after it.
+ */
+static void
+note_if_late(int table)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+
+	if (slot && (int) pg_atomic_read_u32(&slot->current_table) != table)
+		pg_atomic_fetch_add_u32(&slot->late_writers[table], 1);
+}
+
+/*
  * Open a table to write to: the current one, the next where that is being
  * emptied; when all refuse (somebody else locks them) wait for the current one.
  * NULL where there is no outbox any more.
@@ -144,12 +158,20 @@ open_table(bool prepare, int *table)
 		*table = (first + i) % OUTBOX_TABLES;
 		rel = open_if_free(*table);
 		if (rel)
+		{
+			note_if_late(*table);
 			return rel;
+		}
 	}
 
 	*table = prepare ? OUTBOX_SIDE : first;
 	oid = outbox_table_oid(*table);
-	return OidIsValid(oid) ? try_relation_open(oid, RowExclusiveLock) : NULL;
+	if (!OidIsValid(oid))
+		return NULL;
+	LockRelationOid(oid, RowExclusiveLock);
+	if (!prepare)
+		note_if_late(*table);
+	return try_relation_open(oid, NoLock);
 }
 
 static void
@@ -282,10 +304,10 @@ is_noted(RowWriter *writer, Oid rule)
 }
 
 static void
-write_items(RowWriter *writer)
+write_items(RowWriter *writer, bool may_note)
 {
 	PendingReader *reader = pending_read_begin();
-	bool		notes = outboxnote_is_time();
+	bool		notes = may_note && outboxnote_is_time();
 	PackedItem		item;
 
 	while (pending_read_next(reader, &item))
@@ -319,6 +341,7 @@ outbox_write(OutboxMode mode, OutboxWritten *earlier)
 				 errdetail("The extension pg_uncache does not exist any more, and its outbox with it.")));
 		return earlier;
 	}
+	written->file = RelationGetFileNumber(writer->rel);
 	if (RelationGetNumberOfAttributes(writer->rel) != OUTBOX_NCOLUMNS)
 		elog(ERROR, "table \"%s\" is not an outbox of this version of pg_uncache",
 			 RelationGetRelationName(writer->rel));
@@ -333,7 +356,8 @@ outbox_write(OutboxMode mode, OutboxWritten *earlier)
 	written->xid = GetTopFullTransactionId();
 	written->nkeys = pending_keys();
 
-	write_items(writer);
+	/* A prepared transaction would hold the notes' lock for as long as it likes. */
+	write_items(writer, mode != OUTBOX_PREPARE);
 
 	written->next_chunk = writer->chunk;
 	if (writer->bulk)

@@ -10,6 +10,8 @@
 #include "access/transam.h"
 #include "storage/block.h"
 #include "storage/itemptr.h"
+
+#include "compat.h"
 #include "utils/rel.h"
 
 #include "shmem.h"
@@ -54,6 +56,7 @@ typedef struct OutboxWritten
 	bool		noted;			/* notes stand for some of the keys */
 	uint32		nrows;
 	uint64		nkeys;
+	RelFileNumber file;			/* the table's */
 	ItemPointerData tid;		/* of the row, when there is just one */
 	char	   *items;			/* its items; in TopTransactionContext */
 	uint32		items_len;

@@ -60,7 +60,7 @@ check_possible(DatabaseSlot *slot, OutboxItems *items)
 		raise_not_fenced("This database has no worker; see uncache.stat.");
 	if (!setting_delivery)
 		raise_not_fenced("Delivery is off (uncache.delivery).");
-	if (pg_atomic_read_u32(&slot->state) != SLOT_CONNECTED)
+	if (pg_atomic_read_u32(&slot->serving) == 0)
 		raise_not_fenced("Redis cannot be reached.");
 	if (pg_atomic_read_u32(&slot->fence.state) != FENCE_ON)
 		raise_not_fenced("The fence is not on yet, or not possible; see uncache.stat.");

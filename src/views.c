@@ -254,7 +254,7 @@ fence_name(FenceState state)
 static void
 put_fence(Row *row, DatabaseSlot *slot, Worker *worker)
 {
-	if (slot == NULL || worker->state != SLOT_CONNECTED)
+	if (slot == NULL || pg_atomic_read_u32(&slot->serving) == 0)
 	{
 		for (int i = 0; i < 4; i++)
 			put_null(row);
