@@ -119,7 +119,7 @@ ok(becomes_cacheable($redis, $node, 3), 'the key becomes cacheable again');
 $redis->kill9;
 ok(wait_for_state($node, 'down'), 'Redis is gone');
 ($status, $out, $err) = $node->psql('postgres', 'UPDATE item SET v = v + 1 WHERE id = 3');
-like($err, qr/ERROR:  keys could not be fenced .*\n.*can't be reached/, 'the transaction fails');
+like($err, qr/ERROR:  keys could not be fenced .*\n.*cannot be reached/, 'the transaction fails');
 is(value_of(3), 1, 'nothing has committed');
 sql('BEGIN; SET LOCAL uncache.consistency = read_your_writes; UPDATE item SET v = v + 1 WHERE id = 3; COMMIT');
 is(value_of(3), 2, 'SET LOCAL of another consistency commits');
