@@ -267,23 +267,6 @@ count_command(Command *command, int64 existed)
 	stats_count_rule(command->rule, command->nkeys, existed);
 }
 
-/* How many keys existed: a number from UNLINK, a 0 or 1 a key from the function. */
-static bool
-read_existed(Command *command, const RedisReply *reply, int64 *existed)
-{
-	size_t		len;
-	const char *text = redis_reply_text(reply, &len);
-
-	*existed = redis_reply_integer(reply);
-	if (redis_reply_type(reply) == REDIS_INTEGER)
-		return true;
-	if (redis_reply_type(reply) != REDIS_STRING || len != command->nkeys)
-		return false;
-	for (size_t i = 0; i < len; i++)
-		*existed += text[i] == '1';
-	return true;
-}
-
 static void
 asking_answered(void *arg, const RedisReply *reply)
 {
@@ -407,7 +390,6 @@ command_answered(void *arg, const RedisReply *reply)
 {
 	Command    *command = arg;
 	RedisNode  *node = node_answering();
-	int64		existed;
 
 	under_way[command->class]--;
 	node->commands->under_way[command->class]--;
@@ -415,11 +397,11 @@ command_answered(void *arg, const RedisReply *reply)
 		node->commands->not_awaited--;
 	if (reply == NULL)
 		finish_command(command, PART_LOST);
-	else if (read_existed(command, reply, &existed))
+	else if (redis_reply_type(reply) == REDIS_INTEGER)
 	{
 		FAULT_POINT("answered");
 		node_note_use(node);
-		count_command(command, existed);
+		count_command(command, redis_reply_integer(reply));
 		carried_out(node, command);
 	}
 	else if (redis_reply_type(reply) != REDIS_ERROR)

@@ -43,7 +43,7 @@
  *		views, backlog, stats; functions; snapshot
  *
  *	 under all of them
- *		shmem, settings, trouble, compat.h; faultpoint in test builds
+ *		shmem, settings, trouble, keytext.h, compat.h; faultpoint in test builds
  */
 #include "postgres.h"
 
