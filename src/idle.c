@@ -27,12 +27,15 @@
 #include "outboxscan.h"
 
 /*
- * The worker gathers where so many transactions came within GATHER_MS: more than
- * one client makes that waits for its disk, so that a transaction which comes
- * alone is delivered at once.
+ * The worker begins to gather where three transactions a millisecond come: more
+ * than one client makes that waits for its disk, so that a transaction which comes
+ * alone is delivered at once.  It goes on while two do, which still share a command.
+ * They come in bunches, behind one flush of the WAL, so some milliseconds count.
  */
 #define GATHER_MS		1
-#define GATHER_ENTRIES	4
+#define COUNT_MS		4
+#define GATHER_BEGIN	(3 * COUNT_MS)
+#define GATHER_GO_ON	(2 * COUNT_MS)
 
 static DatabaseSlot *slot;
 
@@ -151,9 +154,9 @@ is_busy(int taken)
 		return false;
 	now = GetCurrentTimestamp();
 	count += taken;
-	if (now >= since + GATHER_MS * 1000 || now < since)
+	if (now >= since + COUNT_MS * 1000 || now < since)
 	{
-		busy = count >= GATHER_ENTRIES;
+		busy = count >= (busy ? GATHER_GO_ON : GATHER_BEGIN);
 		count = 0;
 		since = now;
 	}

@@ -22,6 +22,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "commands/trigger.h"
+#include "pgstat.h"
 #include "storage/lmgr.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -113,15 +114,23 @@ outbox_exists(void)
 	return OidIsValid(outbox_table_oid(0));
 }
 
-/* Open a table without queueing; NULL when refused or gone. */
+/*
+ * Open a table without queueing; NULL when refused or gone.  As the lock has brought
+ * the relation cache up to date, this asks no catalog whether the table exists, as
+ * try_relation_open() would for every commit.
+ */
 static Relation
 open_if_free(int i)
 {
 	Oid			oid = outbox_table_oid(i);
+	Relation	rel;
 
 	if (!OidIsValid(oid) || !ConditionalLockRelationOid(oid, RowExclusiveLock))
 		return NULL;
-	return try_relation_open(oid, NoLock);
+	rel = RelationIdGetRelation(oid);
+	if (rel != NULL)
+		pgstat_init_relation(rel);
+	return rel;
 }
 
 /*
@@ -183,9 +192,13 @@ remember_block(RowWriter *writer, BlockNumber block)
 		return;
 	if (written->nblocks == writer->blocks_size)
 	{
+		Size		size = writer->blocks_size * sizeof(BlockNumber);
+
 		writer->blocks_size *= 2;
-		written->blocks = repalloc_huge(written->blocks,
-										writer->blocks_size * sizeof(BlockNumber));
+		if (written->blocks == written->few_blocks)
+			written->blocks = memcpy(palloc(size * 2), written->few_blocks, size);
+		else
+			written->blocks = repalloc_huge(written->blocks, size * 2);
 	}
 	written->blocks[written->nblocks++] = block;
 }
@@ -330,10 +343,10 @@ outbox_write(OutboxMode mode, OutboxWritten *earlier)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(TopTransactionContext);
 	OutboxWritten *written = palloc0(sizeof(OutboxWritten));
-	RowWriter  *writer = palloc0(sizeof(RowWriter));
+	RowWriter	writer = {0};
 
-	writer->rel = open_table(mode == OUTBOX_PREPARE, &written->table);
-	if (writer->rel == NULL)
+	writer.rel = open_table(mode == OUTBOX_PREPARE, &written->table);
+	if (writer.rel == NULL)
 	{
 		MemoryContextSwitchTo(old_context);
 		ereport(WARNING,
@@ -341,29 +354,28 @@ outbox_write(OutboxMode mode, OutboxWritten *earlier)
 				 errdetail("The extension pg_uncache does not exist any more, and its outbox with it.")));
 		return earlier;
 	}
-	written->file = RelationGetFileNumber(writer->rel);
-	if (RelationGetNumberOfAttributes(writer->rel) != OUTBOX_NCOLUMNS)
+	written->file = RelationGetFileNumber(writer.rel);
+	if (RelationGetNumberOfAttributes(writer.rel) != OUTBOX_NCOLUMNS)
 		elog(ERROR, "table \"%s\" is not an outbox of this version of pg_uncache",
-			 RelationGetRelationName(writer->rel));
+			 RelationGetRelationName(writer.rel));
 
-	writer->written = written;
-	writer->keep_items = mode == OUTBOX_COMMIT_KEEP_ITEMS;
-	writer->chunk = earlier ? earlier->next_chunk : 0;
-	writer->at = GetCurrentTimestamp();
-	writer->blocks_size = 4;
-	written->blocks = palloc(writer->blocks_size * sizeof(BlockNumber));
+	writer.written = written;
+	writer.keep_items = mode == OUTBOX_COMMIT_KEEP_ITEMS;
+	writer.chunk = earlier ? earlier->next_chunk : 0;
+	writer.at = GetCurrentTimestamp();
+	writer.blocks_size = lengthof(written->few_blocks);
+	written->blocks = written->few_blocks;
 	written->next = earlier;
 	written->xid = GetTopFullTransactionId();
 	written->nkeys = pending_keys();
 
 	/* A prepared transaction would hold the notes' lock for as long as it likes. */
-	write_items(writer, mode != OUTBOX_PREPARE);
+	write_items(&writer, mode != OUTBOX_PREPARE);
 
-	written->next_chunk = writer->chunk;
-	if (writer->bulk)
-		FreeBulkInsertState(writer->bulk);
-	table_close(writer->rel, NoLock);	/* the lock stays until the end */
-	pfree(writer);
+	written->next_chunk = writer.chunk;
+	if (writer.bulk)
+		FreeBulkInsertState(writer.bulk);
+	table_close(writer.rel, NoLock);	/* the lock stays until the end */
 	MemoryContextSwitchTo(old_context);
 	return written;
 }
@@ -379,6 +391,6 @@ uncache_outbox_guard(PG_FUNCTION_ARGS)
 		return PointerGetDatum(NULL);
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("the outbox of pg_uncache can't be written to by SQL"),
+			 errmsg("the outbox of pg_uncache cannot be written to by SQL"),
 			 errhint("Use uncache.invalidate_keys() to delete keys, uncache.discard_backlog() to forget what is not delivered.")));
 }

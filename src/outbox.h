@@ -61,8 +61,9 @@ typedef struct OutboxWritten
 	char	   *items;			/* its items; in TopTransactionContext */
 	uint32		items_len;
 	OutboxItems *all_items;		/* of all rows, if asked for; the last row first */
-	BlockNumber *blocks;		/* of all rows, when there are several */
+	BlockNumber *blocks;		/* of all rows */
 	uint32		nblocks;
+	BlockNumber few_blocks[4];	/* where "blocks" begins */
 } OutboxWritten;
 
 /*

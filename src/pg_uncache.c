@@ -28,9 +28,11 @@
  *				 +--> fence, beat, incarnation --> lineage	keeps fills out
  *				 +--> rotation --> emptying --> delivered	empties the outbox
  *				 +--> barrier								answers wait()
+ *				 +--> comeback								nodes come and go
  *				 +--> idle --> linkset						waits for the next turn
  *				 +--> connection --> target --+--> node		which servers there are
- *											  +--> sentinel, slotwatch --> cluster
+ *											  +--> sentinel
+ *											  +--> clusternodes --> slotwatch, cluster
  *									 node --> linksettings, redis --> redisturn, redisreply,
  *												redishello, redisnet, redistls, redisurl
  *
@@ -41,7 +43,7 @@
  *		views, backlog, stats; functions; snapshot
  *
  *	 under all of them
- *		shmem, settings, trouble, compat.h; faultpoint in test builds
+ *		shmem, settings, trouble, keytext.h, compat.h; faultpoint in test builds
  */
 #include "postgres.h"
 

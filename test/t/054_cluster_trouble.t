@@ -269,16 +269,15 @@ $node->reload;
 
 sql(q{ALTER SYSTEM SET uncache.wait_timeout = '1s'});
 $node->reload;
-$redis->server($new)->cli(qw(config set appendonly yes));
-ok(poll_until(sub { $redis->server($new)->info('persistence', 'aof_rewrite_in_progress') eq '0' }), 'it will have its keys again');
-$redis->fill($lost, $held);
+$redis->keep_keys($new);
+$redis->fill($lost, $held, @more);
 $redis->kill9($new);
 ok(poll_until(sub { stat_of('last_error') =~ /127\.0\.0\.1:$new/ }), 'a master is killed: the error names it');
 is_undisturbed('it is away');
 (undef, undef, $err) = $node->psql('postgres', invalidate($lost, $here) . invalidate($held));
 cmp_ok(scalar(() = $err =~ /WARNING/g), '<=', 1, 'its own keys: commits go on, with one warning at most');
 is_undisturbed('now');
-is(sql('SELECT count(*) FROM uncache.backlog'), 2, 'two transactions are undelivered');
+cmp_ok(sql('SELECT count(*) FROM uncache.backlog'), '>=', 2, 'two transactions are undelivered');
 
 # Many transactions for it; a pattern, which goes on elsewhere.
 sql(q{SET uncache.wait_timeout = 0;
@@ -298,9 +297,15 @@ sql(invalidate($here));
 ok(gone($redis->server($a), $here), 'a new worker takes over');
 isnt(stat_of('worker_pid'), $worker, 'it is another one');
 is_undisturbed('the new worker');
+$node->append_conf('postgresql.conf', 'uncache.delivery = off');
+$node->reload;
+ok(wait_for_state($node, 'paused'), 'paused');
 $redis->start($new);
+is(present($lost, $held, @more), join(' ', $lost, $held, @more), 'the master is back, with its keys');
+$node->append_conf('postgresql.conf', 'uncache.delivery = on');
+$node->reload;
 $redis->wait_until_ok;
-ok(delivered($node), 'the master is back: everything is delivered');
+ok(delivered($node), 'everything is delivered');
 is(present($lost, $held, @more), '', 'and all its keys are gone');
 is(join(' ', $redis->keys('pattern:*')), '', 'and those of the pattern');
 
