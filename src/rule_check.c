@@ -136,14 +136,14 @@ check_new_rule(const RuleInfo *info)
 
 	check_rule_table(rel);
 	check_trigger_type(info);
-	rule = rule_acquire_info(rel, info);
-	rule_release(rule);
+	rule = rule_inspect(rel, info);
 	for (int i = 0; i < rule->ntemplates; i++)
 	{
 		check_for_truncate(info, rule->templates[i]);
 		if (TRIGGER_FOR_ROW(info->type))
 			notice_constant(rule->templates[i]);
 	}
+	rule_discard(rule);
 	relation_close(rel, NoLock);
 }
 
@@ -168,7 +168,7 @@ try_to_compile(const RuleInfo *info)
 
 		MemoryContextSwitchTo(context);
 		rel = relation_open(info->relation, NoLock);
-		rule_release(rule_acquire_info(rel, info));
+		rule_discard(rule_inspect(rel, info));
 		relation_close(rel, NoLock);
 		ReleaseCurrentSubTransaction();
 	}

@@ -133,7 +133,7 @@ template_with_column(const RuleInfo *info, const char *name)
 {
 	AttrNumber	column = get_attnum(info->relation, name);
 	Relation	rel = relation_open(info->relation, AccessShareLock);
-	Rule	   *rule = rule_acquire_info(rel, info);
+	Rule	   *rule = rule_inspect(rel, info);
 	int			found = 0;
 
 	for (int i = rule->ntemplates; i > 0; i--)
@@ -148,7 +148,7 @@ template_with_column(const RuleInfo *info, const char *name)
 				found = i;
 		}
 	}
-	rule_release(rule);
+	rule_discard(rule);
 	relation_close(rel, NoLock);
 	return found;
 }

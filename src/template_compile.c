@@ -6,6 +6,10 @@
  * constraint or an index, under the fixed settings, and is ready to be evaluated
  * over a row of the table.  A bare column gets no expression at all.
  *
+ * Compiling may call functions in the template already, to compute what is
+ * constant.  So it is for who may call them: who changes a row, or says himself
+ * what is to be compiled.  Everybody else inspects (template_literal.c).
+ *
  * An ERROR leaves nothing behind that the caller's memory context does not free.
  * Whoever calls keeps a lock on the table, and compiles again when the table, a
  * type or a function has changed.
@@ -170,7 +174,8 @@ compile_segment(Compiler *compiler, Segment *segment, MemoryContext scratch)
 	expr = template_transform(compiler, segment);
 	pull_varattnos(expr, 1, &columns);
 	template_check_columns(compiler, columns);
-	planned = expression_planner((Expr *) expr);
+	planned = compiler->inspect ? (Expr *) template_add_defaults(expr) :
+		expression_planner((Expr *) expr);
 
 	/* Planning fills in defaults of arguments, which may be volatile. */
 	template_check_volatile((Node *) planned);
@@ -178,7 +183,8 @@ compile_segment(Compiler *compiler, Segment *segment, MemoryContext scratch)
 	MemoryContextSwitchTo(lasting);
 	compiler->columns = bms_add_members(compiler->columns, columns);
 	compile_output(compiler->template, segment, exprType((Node *) planned));
-	compile_planned(compiler->template, segment, planned);
+	if (!compiler->inspect)
+		compile_planned(compiler->template, segment, planned);
 }
 
 static void
@@ -215,8 +221,8 @@ compile_segments(Compiler *compiler)
 	MemoryContextDelete(scratch);
 }
 
-Template *
-template_compile(const char *text, Relation rel, const char *alias)
+static Template *
+compile(const char *text, Relation rel, const char *alias, bool inspect)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ErrorContextCallback *callers = error_context_stack;
@@ -228,6 +234,7 @@ template_compile(const char *text, Relation rel, const char *alias)
 	compiler.template->simple = true;
 	compiler.rel = rel;
 	compiler.position = 1;
+	compiler.inspect = inspect;
 	if (alias != NULL && strcmp(alias, RelationGetRelationName(rel)) != 0)
 		compiler.alias = makeAlias(alias, NIL);
 
@@ -254,4 +261,16 @@ template_compile(const char *text, Relation rel, const char *alias)
 	PG_END_TRY();
 
 	return compiler.template;
+}
+
+Template *
+template_compile(const char *text, Relation rel, const char *alias)
+{
+	return compile(text, rel, alias, false);
+}
+
+Template *
+template_inspect(const char *text, Relation rel, const char *alias)
+{
+	return compile(text, rel, alias, true);
 }

@@ -1,0 +1,91 @@
+# Rules of a role that may make rules on its own tables, and is not to be trusted
+# with anything else: what is in its templates runs with the rights of who changes
+# its rows, and of nobody else.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use RedisServer;
+use Uncache;
+
+my $redis = RedisServer->new;
+$redis->start;
+my $node = new_node('main', $redis);
+
+$node->safe_psql('postgres', q{
+	CREATE ROLE attacker LOGIN;
+	CREATE ROLE writer LOGIN;
+	CREATE SCHEMA at AUTHORIZATION attacker;
+	GRANT USAGE ON SCHEMA at TO PUBLIC;
+	GRANT EXECUTE ON FUNCTION uncache.invalidate() TO attacker;
+	CREATE FUNCTION public.unrelated() RETURNS int LANGUAGE sql AS 'SELECT 1'});
+
+# Every way in which code comes into a template: each writes down who has run it.
+$node->safe_psql('postgres', q{
+	SET SESSION AUTHORIZATION attacker;
+	CREATE TABLE at.ran (who name, way text);
+	GRANT SELECT, INSERT ON at.ran TO PUBLIC;
+	CREATE FUNCTION at.note(way text) RETURNS void LANGUAGE sql VOLATILE
+		AS 'INSERT INTO at.ran VALUES (current_user, way)';
+	CREATE FUNCTION at.evil(way text) RETURNS text LANGUAGE plpgsql IMMUTABLE
+		AS $$ BEGIN PERFORM at.note(way); RETURN 'x'; END $$;
+	CREATE FUNCTION at.by_default(int, text DEFAULT at.evil('default')) RETURNS text LANGUAGE plpgsql IMMUTABLE
+		AS $$ BEGIN RETURN 'x'; END $$;
+	CREATE FUNCTION at.inlined(int) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT at.evil('inlined') $$;
+	CREATE DOMAIN at.checks AS int CHECK (at.evil('check') = 'x');
+	CREATE TYPE at.comp AS (x at.checks);
+	CREATE TYPE at.span AS RANGE (SUBTYPE = at.checks, SUBTYPE_OPCLASS = int4_ops);
+	CREATE UNLOGGED TABLE at.t (id int)});
+my @templates = (
+	q{user:{at.evil('constant')}:{id}},
+	q{user:{at.by_default(1)}:{id}},
+	q{user:{at.inlined(1)}:{id}},
+	q{user:{id::at.checks}},
+	q{user:{('(1)'::at.comp).x}:{id}},
+	q{user:{('{1}'::at.checks[])[1]}:{id}},
+	q{user:{'[1,2)'::at.span}:{id}},
+	q{user:{upper(row(1)::at.comp::text)}:{id}});
+my $list = join(', ', map { "'" . s/'/''/gr . "'" } @templates);
+
+sub nobody_else
+{
+	my ($what) = @_;
+
+	is($node->safe_psql('postgres', q{
+		WITH ran AS (DELETE FROM at.ran RETURNING *)
+		SELECT DISTINCT who, way FROM ran WHERE who <> 'attacker' ORDER BY 1, 2}), '', "$what runs nothing");
+	return;
+}
+
+$node->safe_psql('postgres', qq{
+	SET SESSION AUTHORIZATION attacker;
+	CREATE TRIGGER r AFTER INSERT ON at.t FOR EACH ROW EXECUTE FUNCTION uncache.invalidate($list)});
+is($node->safe_psql('postgres', q{SELECT problem FROM uncache.rules WHERE relation = 'at.t'::regclass}),
+	'TRUNCATE deletes no keys: the table has no enabled rule for it', 'the rule is in order');
+nobody_else('to look at uncache.rules');
+$node->safe_psql('postgres', qq{
+	CREATE TRIGGER restored AFTER INSERT ON at.t FOR EACH ROW EXECUTE FUNCTION uncache.invalidate($list)});
+nobody_else('to make a trigger that somebody else has written');
+$node->safe_psql('postgres', q{
+	ALTER TABLE at.t ADD COLUMN more int;
+	ALTER TABLE at.t ADD COLUMN stamp timestamptz DEFAULT clock_timestamp();
+	ALTER TABLE at.t ALTER COLUMN more TYPE bigint;
+	ALTER FUNCTION public.unrelated() STABLE;
+	DROP FUNCTION public.unrelated()});
+nobody_else('DDL');
+$node->safe_psql('postgres', q{SELECT uncache.invalidate_table('at.t')});
+nobody_else('invalidate_table()');
+$node->stop('immediate');
+$node->start;
+$redis->fill('user:x:1');
+ok(delivered($node), 'the worker is back after a crash');
+nobody_else('the worker');
+
+unlike(slurp_file($node->logfile), qr/terminated by signal|PANIC/, 'nothing has crashed');
+
+$node->stop;
+done_testing();
