@@ -9,7 +9,7 @@
  *
  * A template may call a function that changes the same table, so that the rule is
  * asked for while it is in use, and the state of its expressions is not made for
- * two at a time.  So a rule in use that runs code of users is unhooked from the
+ * two at a time.  So a rule in use that may run code of users is unhooked from the
  * cache and a fresh one takes its place; the unhooked one is freed when its user
  * is done.
  *

@@ -17,7 +17,6 @@
 #include "postgres.h"
 
 #include "access/sysattr.h"
-#include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "nodes/makefuncs.h"
@@ -134,10 +133,6 @@ compile_output(Template *template, Segment *segment, Oid type)
 	getTypeOutputInfo(base, &output, &is_varlena);
 	fmgr_info(output, &segment->output);
 	template->settings |= template_output_settings(base);
-	if (output >= FirstNormalObjectId || type_is_rowtype(base) ||
-		OidIsValid(get_element_type(base)) || get_typtype(base) == TYPTYPE_RANGE ||
-		get_typtype(base) == TYPTYPE_MULTIRANGE)
-		template->runs_code = true;
 	if (segment->form == FORM_ARRAY || segment->form == FORM_OUTPUT)
 		template->simple = false;
 }
@@ -154,8 +149,6 @@ compile_planned(Template *template, Segment *segment, Expr *planned)
 	segment->expr = ExecInitExpr(copyObject(planned), NULL);
 	template->simple = false;
 	template->settings |= template_expr_settings((Node *) planned);
-	if (template_expr_runs_code((Node *) planned))
-		template->runs_code = true;
 	if (contain_mutable_functions((Node *) planned))
 		template->queries = true;
 }
@@ -217,6 +210,12 @@ compile_segments(Compiler *compiler)
 			compile_segment(compiler, &template->segments[i], scratch);
 	}
 	fixed_settings_end(nest_level);
+
+	/*
+	 * Output functions, casts and what not can call functions of users in many
+	 * ways; it costs little to be ready for it where none is called.
+	 */
+	template->runs_code = !template->simple;
 	collect_columns(template, compiler->columns);
 	MemoryContextDelete(scratch);
 }

@@ -94,7 +94,4 @@ extern Oid	template_volatile_function(Node *expr);
 extern int	template_output_settings(Oid type);
 extern int	template_expr_settings(Node *expr);
 
-/* Whether evaluating may call functions that users wrote. */
-extern bool template_expr_runs_code(Node *expr);
-
 #endif							/* UNCACHE_TEMPLATE_INT_H */

@@ -85,6 +85,32 @@ $redis->fill('user:x:1');
 ok(delivered($node), 'the worker is back after a crash');
 nobody_else('the worker');
 
+# Nor can it be made to serve what is freed: a function in a template that changes
+# the catalog, and the same table, while the rule is in use.
+$node->safe_psql('postgres', q{
+	SET SESSION AUTHORIZATION attacker;
+	CREATE TABLE at.again (id int, data jsonb);
+	CREATE FUNCTION at.nests(v int) RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
+	BEGIN
+		IF v = 1 THEN
+			EXECUTE 'CREATE OR REPLACE FUNCTION at.noise() RETURNS int LANGUAGE sql AS ''SELECT 1''';
+			INSERT INTO at.again VALUES (2, '{"x": 2, "y": 3}');
+		END IF;
+		RETURN true;
+	END $$;
+	CREATE DOMAIN at.nested AS int CHECK (at.nests(value));
+	CREATE TYPE at.pair AS (x at.nested, y at.nested);
+	CREATE TRIGGER r AFTER INSERT ON at.again FOR EACH ROW
+		EXECUTE FUNCTION uncache.invalidate('user:{(jsonb_populate_record(null::at.pair, data)).y}:{id}')});
+my ($status, $out, $err) = $node->psql('postgres', q{
+	SET SESSION AUTHORIZATION attacker;
+	INSERT INTO at.again VALUES (1, '{"x": 1, "y": 1}');
+	INSERT INTO at.again VALUES (1, '{"x": 1, "y": 1}');
+	INSERT INTO at.again VALUES (1, '{"x": 1, "y": 1}');
+	SELECT count(*) FROM at.again});
+is($status, 0, 'a rule that is asked for while it is in use') or diag $err;
+is($out, '9', 'and changes under way work');
+
 unlike(slurp_file($node->logfile), qr/terminated by signal|PANIC/, 'nothing has crashed');
 
 $node->stop;
