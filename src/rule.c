@@ -13,6 +13,9 @@
  * cache and a fresh one takes its place; the unhooked one is freed when its user
  * is done.
  *
+ * Such a rule is also bound to the user who compiled it, since the right to call
+ * a function is asked for then.
+ *
  * Who only wants to know something of a rule inspects it.  That runs no code and
  * leaves the cache alone.
  *
@@ -23,6 +26,7 @@
 
 #include "catalog/pg_type.h"
 #include "lib/ilist.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -39,6 +43,7 @@ typedef struct RulePrivate
 {
 	Oid			trigger;
 	Oid			relid;
+	Oid			user;			/* who compiled it */
 	dlist_node	node;			/* in all_rules, while hooked */
 	bool		hooked;			/* can be found in the cache */
 	bool		stale;			/* something that it rests on has changed */
@@ -79,7 +84,7 @@ relation_changed(Datum arg, Oid relid)
 	}
 }
 
-/* A function, type or operator, no matter which: these change seldom. */
+/* A function, type, operator or role, no matter which: these change seldom. */
 static void
 catalog_changed(Datum arg, int cacheid, uint32 hashvalue)
 {
@@ -103,6 +108,8 @@ make_cache(void)
 	CacheRegisterSyscacheCallback(PROCOID, catalog_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(TYPEOID, catalog_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(OPEROID, catalog_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, catalog_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, catalog_changed, (Datum) 0);
 }
 
 /*
@@ -216,6 +223,7 @@ new_rule(Relation rel, Oid trigger)
 	rule->private = MemoryContextAllocZero(context, sizeof(RulePrivate));
 	rule->private->trigger = trigger;
 	rule->private->relid = RelationGetRelid(rel);
+	rule->private->user = GetUserId();
 	rule->private->context = context;
 	return rule;
 }
@@ -315,7 +323,8 @@ static inline bool
 is_usable(const Rule *rule, Oid trigger)
 {
 	return rule->private->trigger == trigger && !rule->private->stale &&
-		rule->private->users == 0;
+		rule->private->users == 0 &&
+		(!rule->runs_code || rule->private->user == GetUserId());
 }
 
 static Rule *

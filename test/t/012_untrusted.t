@@ -111,6 +111,38 @@ my ($status, $out, $err) = $node->psql('postgres', q{
 is($status, 0, 'a rule that is asked for while it is in use') or diag $err;
 is($out, '9', 'and changes under way work');
 
+# A session does not keep the rights of the role that it had before.
+$node->safe_psql('postgres', q{
+	CREATE TABLE public.c (id int);
+	CREATE FUNCTION public.private(int) RETURNS text LANGUAGE sql STABLE AS $$ SELECT 'k' || $1 $$;
+	REVOKE EXECUTE ON FUNCTION public.private(int) FROM PUBLIC;
+	GRANT INSERT ON public.c TO writer;
+	SELECT uncache.attach('public.c', 'c:{public.private(id)}')});
+($status, $out, $err) = $node->psql('postgres', q{
+	INSERT INTO public.c VALUES (1);
+	SET SESSION AUTHORIZATION writer;
+	INSERT INTO public.c VALUES (1)});
+isnt($status, 0, 'who may not call a function in a template cannot write');
+like($err, qr/permission denied for function private/, 'whoever has written before');
+($status, $out, $err) = $node->psql('postgres', q{
+	GRANT EXECUTE ON FUNCTION public.private(int) TO writer;
+	SET SESSION AUTHORIZATION writer;
+	INSERT INTO public.c VALUES (1)});
+is($status, 0, 'who may can') or diag $err;
+# The right can go with a role, too.
+($status, $out, $err) = $node->psql('postgres', q{
+	CREATE ROLE callers ROLE writer;
+	REVOKE EXECUTE ON FUNCTION public.private(int) FROM writer;
+	GRANT EXECUTE ON FUNCTION public.private(int) TO callers;
+	SET ROLE writer;
+	INSERT INTO public.c VALUES (1);
+	RESET ROLE;
+	REVOKE callers FROM writer;
+	SET ROLE writer;
+	INSERT INTO public.c VALUES (2)});
+isnt($status, 0, 'a right that was taken away is gone');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM public.c'), '3', 'all others have written');
+
 unlike(slurp_file($node->logfile), qr/terminated by signal|PANIC/, 'nothing has crashed');
 
 $node->stop;
