@@ -143,6 +143,48 @@ is($status, 0, 'who may can') or diag $err;
 isnt($status, 0, 'a right that was taken away is gone');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM public.c'), '3', 'all others have written');
 
+# What they drop takes no rule of somebody else with it, and what they break holds
+# nobody up.
+$node->safe_psql('postgres', q{
+	CREATE TABLE public.d (id int);
+	CREATE FUNCTION public.used(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+	SELECT uncache.attach('public.d', 'dd:{public.used(id)}');
+	ALTER EVENT TRIGGER uncache_ddl_drop DISABLE;
+	DROP FUNCTION public.used(int);
+	ALTER EVENT TRIGGER uncache_ddl_drop ENABLE ALWAYS;
+	SET SESSION AUTHORIZATION attacker;
+	CREATE FUNCTION at.mine() RETURNS int LANGUAGE sql AS 'SELECT 1';
+	CREATE FUNCTION at.used() RETURNS int LANGUAGE sql AS 'SELECT 1';
+	DROP FUNCTION at.mine() CASCADE;
+	DROP FUNCTION at.used() CASCADE;
+	CREATE FUNCTION at.mine() RETURNS int LANGUAGE sql AS 'SELECT 1';
+	CREATE OR REPLACE FUNCTION at.mine() RETURNS int LANGUAGE sql AS 'SELECT 2';
+	ALTER FUNCTION at.mine() RENAME TO my_own;
+	CREATE TYPE at.kind AS ENUM ('a');
+	ALTER TYPE at.kind RENAME TO sort;
+	DROP TYPE at.sort;
+	DROP FUNCTION at.my_own()});
+is($node->safe_psql('postgres', q{
+	SELECT count(*) FROM uncache.rules WHERE relation = 'public.d'::regclass AND problem LIKE '%used(integer) does not exist%'}),
+	'2', 'a broken rule is still there after others have dropped what is theirs');
+($status, $out, $err) = $node->psql('postgres', q{
+	CREATE FUNCTION public.used(text) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
+	DROP FUNCTION public.used(text)});
+like($err, qr/would no longer work/, 'who drops what it names is told of it');
+$node->safe_psql('postgres', 'SELECT uncache.detach(\'public.d\')');
+
+# Nor does an error that says nothing of a rule drop it.
+my $deep = ('-(' x 600) . 'public.used(id)' . (')' x 600);
+$node->safe_psql('postgres', qq{
+	CREATE FUNCTION public.used(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT \$1';
+	SELECT uncache.attach('public.d', 'dd:{$deep}')});
+($status, $out, $err) = $node->psql('postgres', q{
+	SET max_stack_depth = '100kB';
+	DROP FUNCTION public.used(text) CASCADE});
+like($err, qr/stack depth limit exceeded/, 'an error of the server fails the command');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM uncache.rules WHERE relation = 'public.d'::regclass AND problem IS NULL}),
+	'2', 'and the rule is still there');
+
 unlike(slurp_file($node->logfile), qr/terminated by signal|PANIC/, 'nothing has crashed');
 
 $node->stop;
