@@ -185,6 +185,25 @@ like($err, qr/stack depth limit exceeded/, 'an error of the server fails the com
 is($node->safe_psql('postgres', q{SELECT count(*) FROM uncache.rules WHERE relation = 'public.d'::regclass AND problem IS NULL}),
 	'2', 'and the rule is still there');
 
+# A schema that somebody else has made beforehand.
+$node->safe_psql('postgres', 'CREATE DATABASE prepared; GRANT CREATE ON DATABASE prepared TO attacker');
+$node->safe_psql('prepared', q{
+	SET SESSION AUTHORIZATION attacker;
+	CREATE SCHEMA uncache;
+	CREATE FUNCTION uncache.same(oid, int4) RETURNS bool LANGUAGE sql AS 'SELECT true';
+	CREATE OPERATOR uncache.= (LEFTARG = oid, RIGHTARG = int4, FUNCTION = uncache.same)});
+($status, $out, $err) = $node->psql('prepared', 'CREATE EXTENSION pg_uncache');
+like($err, qr/schema "uncache" belongs to "attacker"/, 'a schema that is not a superuser\'s is refused');
+($status, $out, $err) = $node->psql('prepared', 'ALTER SCHEMA uncache OWNER TO postgres; CREATE EXTENSION pg_uncache');
+like($err, qr/schema "uncache" is not empty.*same\(oid,integer\)|schema "uncache" is not empty.*operator/s, 'and one that holds something');
+$node->safe_psql('prepared', q{
+	DROP SCHEMA uncache CASCADE;
+	CREATE SCHEMA uncache;
+	CREATE EXTENSION pg_uncache;
+	DROP EXTENSION pg_uncache;
+	CREATE EXTENSION pg_uncache});
+pass('an empty one of a superuser is taken');
+
 unlike(slurp_file($node->logfile), qr/terminated by signal|PANIC/, 'nothing has crashed');
 
 $node->stop;
