@@ -185,6 +185,20 @@ like($err, qr/stack depth limit exceeded/, 'an error of the server fails the com
 is($node->safe_psql('postgres', q{SELECT count(*) FROM uncache.rules WHERE relation = 'public.d'::regclass AND problem IS NULL}),
 	'2', 'and the rule is still there');
 
+# Moving an extension breaks rules that call its functions.
+SKIP:
+{
+	skip 'the extension hstore is not installed', 1
+		if $node->safe_psql('postgres', q{SELECT count(*) FROM pg_available_extensions WHERE name = 'hstore'}) eq '0';
+	($status, $out, $err) = $node->psql('postgres', q{
+		CREATE EXTENSION hstore SCHEMA public;
+		CREATE SCHEMA other;
+		CREATE TABLE public.e (c text);
+		SELECT uncache.attach('public.e', 'ee:{public.akeys(public.hstore(c, c))}');
+		ALTER EXTENSION hstore SET SCHEMA other});
+	like($err, qr/would no longer work/, 'ALTER EXTENSION SET SCHEMA is refused');
+}
+
 # A schema that somebody else has made beforehand.
 $node->safe_psql('postgres', 'CREATE DATABASE prepared; GRANT CREATE ON DATABASE prepared TO attacker');
 $node->safe_psql('prepared', q{
