@@ -352,5 +352,9 @@ rule_problems(const RuleInfo *info)
 	if (locked)
 		find_owner_problems(info, &problems);
 	find_table_problems(info, &problems);
+
+	/* Who has looked at the view must not hold up DDL until his transaction ends. */
+	if (locked)
+		UnlockRelationOid(info->relation, AccessShareLock);
 	return problems.len > 0 ? problems.data : NULL;
 }

@@ -34,8 +34,8 @@ extern bool owner_can_add_partitions(Relation rel, Oid function);
 extern char *rule_compile_problem(const RuleInfo *info, int *sqlerrcode);
 
 /*
- * All that is wrong with a rule, for the view, or NULL.  Waits
- * for no lock: where somebody has locked the table, that is said.
+ * All that is wrong with a rule, for the view, or NULL.  Holds no lock afterwards,
+ * and does not wait for one: where somebody has locked the table, that is said.
  */
 extern char *rule_problems(const RuleInfo *info);
 
