@@ -12,6 +12,7 @@ cd "$PRIVATE/src" || exit 1
 
 passed=0
 failed=0
+failures=
 pgxs=$(dirname "$(pg_config --pgxs)")/../..
 
 # Both forms that pg_regress has had: "test x ... ok" and, from 16 on, TAP.
@@ -51,6 +52,8 @@ print_failure()
 {
 	local file
 
+	failures+=$(grep -hE -A 1 '^# *Failed test|^not ok [0-9]+ |\.\.\. FAILED|No plan found|exited [1-9]' "$2" |
+		grep -vE '^--$|^ok ' | sed "s/^/failed: $1: /" | head -n 40)$'\n'
 	echo "---- $1"
 	# Each failure with what it says, then the end, in which the summary is.
 	grep -A 15 '^# *Failed test' "$2" | grep -v '^ok ' | head -n 400
@@ -143,5 +146,7 @@ redis_kill
 layer tap tap
 layer faults tap
 
+# Once more, where somebody who sees only the end of the output finds it.
+printf '%s' "$failures"
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ] && [ $passed -gt 0 ]
