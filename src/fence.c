@@ -181,10 +181,14 @@ fence_new_epoch(RedisLink *link, FenceDone done)
 	return send_texts(lengthof(argv), argv, epoch_answered, (void *) done);
 }
 
-/* All that the outbox holds has been delivered to the node by now. */
+/*
+ * All that the outbox holds has been delivered to the node by now, so that whatever
+ * it had forgotten is made good.
+ */
 void
 fence_caught_up(RedisLink *link)
 {
+	may_have_forgotten = false;
 	set_state(FENCE_SETTING);
 	if (!fence_new_epoch(link, NULL))
 		set_state(FENCE_NO_EPOCH);
