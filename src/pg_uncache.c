@@ -29,7 +29,7 @@
  *				 +--> barrier								answers wait()
  *				 +--> idle									waits for the next turn
  *				 +--> connection --> sentinel, linksettings
- *							 \--> redis --> redisnet, redishello, redisurl
+ *							 \--> redis --> redisturn, redisreply, redishello, redisnet, redistls, redisurl
  *
  *	 processes
  *		launcher --> place, probe, databases; lifecycle --> hold

@@ -2,7 +2,7 @@
  * redis.h
  *	  A connection to one Redis server, for a process that must never block.
  *
- * redis.c and redistls.c alone include hiredis.  A link is opened, then
+ * Only the files behind this one include hiredis.  A link is opened, then
  * turned: every turn does the reading and writing that is possible at once and
  * calls the answers that have arrived.  Commands may be sent as soon as the
  * link is ready and are answered in the order in which they were sent.  No

@@ -1,7 +1,7 @@
 /*
  * redislink.h
- *	  What the handshake may do with a link beside redis.h.  Private to
- *	  redis.c and redishello.c.
+ *	  What the handshake may do with a link beside redis.h.  Private to the files
+ *	  whose names begin with "redis".
  */
 #ifndef UNCACHE_REDISLINK_H
 #define UNCACHE_REDISLINK_H
