@@ -12,8 +12,8 @@
 #
 # The major that this machine has is tested on the machine itself, the others in
 # throw-away systems (systems.sh): as root, in Debian.  Prints a table, and as
-# the last line "N passed, N failed".  A run of all layers puts its rows into the
-# table of docs/tested.md, in the place of older ones.
+# the last line "N passed, N failed".  What was run whole goes into the table of
+# docs/tested.md, in the place of what stood there.
 
 set -u
 SOURCE=$(cd "$(dirname "$0")/../.." && pwd)
@@ -176,7 +176,7 @@ test_major()
 		count "PostgreSQL $major, $server" within "$major" \
 			env REDIS_SERVER="$program" LAYERS="${LAYERS:-}" TESTS="${TESTS:-}" make -s -C "$tests" test
 		rows+=("$cells$by_layer")
-		[ -n "${LAYERS:-}${TESTS:-}" ] || write_page
+		[ -n "${TESTS:-}" ] || write_page
 	done
 }
 
@@ -187,30 +187,48 @@ table()
 	printf '%s\n' "$@"
 }
 
-# The rows of the page that are about another major or another kind of server than
-# the row in question.
-rows_but()
+# The rows of the page, but for one; or that one.
+page_rows()						# page_rows [-v] MAJOR SERVER
 {
-	local major=$1 server=$2
+	local invert=
 
-	grep -E '^\| [0-9]' "$page" 2>/dev/null | grep -vE "^\| $major[^|]*\|[^|]*\|[^|]*\| $server "
+	[ "$1" != -v ] || { invert=-v; shift; }
+	grep -E '^\| [0-9]' "$page" 2>/dev/null | grep -E $invert "^\| $1[^|]*\|[^|]*\|[^|]*\| $2 "
 }
 
+# merge OLD NEW: what the new row did not run, from the old one, if that was about
+# the same versions.
+merge()
+{
+	local old new i
+
+	IFS='|' read -r -a old <<<"$1"
+	IFS='|' read -r -a new <<<"$2"
+	if [ "${old[*]:1:4}" = "${new[*]:1:4}" ]; then
+		for ((i = 5; i < ${#new[@]}; i++)); do
+			[ "${new[i]}" != " not run " ] || new[i]=${old[i]:- not run }
+		done
+	fi
+	(IFS='|'; echo "${new[*]}|")
+}
+
+# Put the last row into the page.
 write_page()
 {
-	local row=${rows[-1]} other major server text
+	local row=${rows[-1]} all major server text
 
 	major=$(sed 's/[^0-9]*\([0-9]*\).*/\1/' <<<"$row")
 	server=$(cut -d '|' -f 5 <<<"$row" | cut -d ' ' -f 2)
-	mapfile -t other < <({ rows_but "$major" "$server"; echo "$row"; } | sort -t '|' -k 2,2V -k 5,5)
+	row=$(merge "$(page_rows "$major" "$server")" "$row")
+	mapfile -t all < <({ page_rows -v "$major" "$server"; echo "$row"; } | sort -t '|' -k 2,2V -k 5,5)
 	text=$(
 		echo "# What was tested"
 		echo
-		echo "Written by \`make test-matrix\`, a row by each run that left nothing out: how many tests of each layer passed"
+		echo "Written by \`make test-matrix\`: how many tests of each layer passed when it was last run whole with these versions"
 		echo "([test/README.md](../test/README.md) says what the layers are). \"builds\" are those with gcc, with clang, with fault"
 		echo "points, and without TLS where there is TLS; a warning fails them. The tests of TLS need a hiredis with TLS."
 		echo
-		table "${other[@]}"
+		table "${all[@]}"
 	)
 	echo "$text" >"$page"
 }
