@@ -9,6 +9,8 @@
 #	make test-matrix	make test on each major, in systems of their own (as root);
 #						make test-matrix-clean removes those
 #	make bench	what a write costs, beside other ways; BENCH=--help shows options
+#	make test-asserts, test-sanitizers, test-valgrind	some of the tests on a server
+#						that looks closer, built from source
 #	make chaos SECONDS=60 SEED=n	writers against an oracle while faults strike
 #	make -C test/unit check	tests of single files that need no server; in make test
 
@@ -60,12 +62,14 @@ EXTRA_CLEAN += src/uncache_lua.h
 .DEFAULT_GOAL = all
 
 # These install what they need, so they work where there is no PostgreSQL.
-PRIVATE_GOALS = demo test test-readers chaos staleness bench test-matrix test-matrix-clean
+PRIVATE_GOALS = demo test test-asserts test-sanitizers test-valgrind test-readers chaos staleness bench test-matrix test-matrix-clean
 .PHONY: $(PRIVATE_GOALS)
 demo:
 	@bash $(TOP)demo/run.sh
 test:
 	@bash $(TOP)test/run.sh
+test-asserts test-sanitizers test-valgrind:
+	@bash $(TOP)test/checked/run.sh $(@:test-%=%)
 staleness:
 	@bash $(TOP)bench/staleness/run.sh
 

@@ -17,6 +17,7 @@ use Bench::Load;
 use Bench::Report;
 use Bench::Scale;
 use Bench::Session;
+use Bench::Targets;
 use Bench::Writes;
 
 my @sections = (
@@ -27,17 +28,21 @@ my @sections = (
 	[ drain => \&Bench::Drain::run ],
 	[ bulk => \&Bench::Bulk::run ],
 	[ scale => \&Bench::Scale::run ],
+	[ decoding => \&Bench::Latency::run_decoding ],
 );
 
 my $usage = <<"TEXT";
 usage: bench/run.sh [OPTION]...
-  --rounds N         rounds of the first write bench and with a snapshot held (9);
-                     a third of them for everything else
-  --seconds N        seconds of each load (2)
+  --rounds N         rounds of the first write bench (9); two thirds of them with a
+                     snapshot held, a third for everything else
+  --seconds N        seconds of each load of the first two (2); half of it elsewhere
   --clients N,N...   clients of the write benches (8,1,32)
   --lanes NAME,...   only these lanes of the write benches
   --sections NAME,.. only these: @{[join ', ', map { $_->[0] } @sections]}
-  --rows N           rows of the bulk updates, keys of the drain (1000000)
+  --rows N           rows of the bulk updates, keys of the drain (1000000); ten times
+                     as many undelivered keys in the section scale
+  --publish          write what was measured into docs/performance.md, README.md and
+                     docs/performance/; all sections take about 25 minutes
 Lanes: @{[join ', ', map { $_->{id} } Bench::Lanes::all()]}
 TEXT
 
@@ -48,16 +53,17 @@ if ($option{help}) { print $usage; exit 0 }
 
 sub describe_machine
 {
-	my ($session) = @_;
+	my ($session, $report) = @_;
 	my ($cpu) = `grep -m1 'model name' /proc/cpuinfo` =~ /: (.*)/;
 	my $cpus = `nproc`;
 	my $memory = `grep MemTotal /proc/meminfo` =~ /(\d+)/ ? sprintf('%.0f GB', $1 / 1024 / 1024) : '?';
 	my ($redis) = `redis-server --version` =~ /v=(\S+)/;
 
 	chomp $cpus;
-	printf "%s, %d CPUs, %s, Linux %s; PostgreSQL %s, Redis %s\n", $cpu // '?', $cpus, $memory,
-	  (POSIX::uname())[2], $session->query('SHOW server_version'), $redis // '?';
-	printf "%s; load before: %s", scalar localtime, `cat /proc/loadavg`;
+	$report->text(sprintf "Machine: %s, %d CPUs, %s, Linux %s; PostgreSQL %s, Redis %s.  %s, %s rounds of %s s; load average before: %s.",
+		$cpu // '?', $cpus, $memory, (POSIX::uname())[2], $session->query('SHOW server_version') =~ s/ .*//r,
+		$redis // '?', POSIX::strftime('%Y-%m-%d', localtime), $option{rounds}, $option{seconds},
+		join ' ', (split ' ', `cat /proc/loadavg`)[0 .. 2]);
 	return;
 }
 
@@ -70,19 +76,30 @@ my %bench = (
 	rounds => $option{rounds},
 	few => POSIX::ceil($option{rounds} / 3),
 	seconds => $option{seconds},
+	brief => POSIX::ceil($option{seconds} / 2),
 	rows => $option{rows},
 	clients => [ split /,/, $option{clients} ],
 	lanes => [ split /,/, $option{lanes} ],
 );
 my %wanted = map { $_ => 1 } split /,/, $option{sections};
 
-describe_machine($session);
+describe_machine($session, $bench{report});
 Bench::Lanes::prepare($session);
 Bench::Load::prepare($session);
+# One that fails does not take the others' figures with it.
+my $failed = 0;
 foreach my $section (@sections)
 {
 	my ($name, $run) = @$section;
 
-	$run->(\%bench) if !%wanted || $wanted{$name};
+	next if %wanted && !$wanted{$name};
+	next if eval { $run->(\%bench); 1 };
+	$bench{report}->text("\nThe section $name came to no end: $@");
+	$failed = 1;
+	$bench{session} = Bench::Session->new('bench');
+	$bench{session}->query('ALTER SYSTEM RESET ALL');
+	$bench{session}->query('SELECT pg_reload_conf()');
 }
-$session->close;
+Bench::Targets::report($bench{report}, $bench{clients}[0], $bench{rows});
+$bench{session}->close;
+exit $failed;

@@ -8,11 +8,14 @@
  *			also deletes the row's key itself, after the COMMIT.  Prints
  *			"transactions SECONDS p50 p99", the latter two in microseconds.
  *
- *		client latency TIMES ROWS SOCKET [delete]
+ *		client latency TIMES ROWS SOCKET LINK [delete]
  *			One row after the other: puts its key into Redis, updates it (and
  *			deletes the key itself), and takes the time from the commit being
- *			visible to Redis telling a subscriber that the key is gone.  Prints a
- *			line of microseconds for each, and the round trips of PING before.
+ *			visible to Redis telling a subscriber at SOCKET that the key is gone.
+ *			LINK is the socket for all but the subscriber.  Prints three numbers
+ *			of microseconds for each: that time, and the round trips of a PING
+ *			straight after another command and of one after a pause as long as the
+ *			transaction before.
  *
  * PostgreSQL is found by libpq's environment.  Any failure ends the program.
  */
@@ -75,9 +78,9 @@ query(PGconn *conn, const char *sql)
 }
 
 static redisContext *
-connect_redis(void)
+connect_redis(const char *path)
 {
-	redisContext *link = redisConnectUnix(socket_path);
+	redisContext *link = redisConnectUnix(path);
 
 	if (link == NULL || link->err)
 		fail("Redis: %s", link ? link->errstr : "out of memory");
@@ -129,7 +132,7 @@ run_thread(void *arg)
 {
 	Thread	   *self = arg;
 	PGconn	   *conn = connect_postgres();
-	redisContext *link = socket_path ? connect_redis() : NULL;
+	redisContext *link = socket_path ? connect_redis(socket_path) : NULL;
 	int64_t		before = now_ns();
 
 	while (before < self->end)
@@ -220,13 +223,32 @@ wait_until_gone(redisContext *events, const char *key)
 	}
 }
 
+/* The round trip of a PING. */
+static int64_t
+ping(redisContext *link)
+{
+	int64_t		before = now_ns();
+
+	redis(link, "PING");
+	return now_ns() - before;
+}
+
 static void
-latency(int times, bool delete)
+rest(int64_t ns)
+{
+	struct timespec pause = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+
+	nanosleep(&pause, NULL);
+}
+
+static void
+latency(int times, const char *link_path, bool delete)
 {
 	PGconn	   *conn = connect_postgres();
-	redisContext *link = connect_redis();
-	redisContext *events = connect_redis();
+	redisContext *link = connect_redis(link_path);
+	redisContext *events = connect_redis(socket_path);
 	struct timeval deadline = {.tv_sec = 10};
+	int64_t		pause = 0;
 
 	redis(link, "CONFIG SET notify-keyspace-events Eg");
 	redisSetTimeout(events, deadline);
@@ -238,24 +260,27 @@ latency(int times, bool delete)
 		int			id = 1 + i % rows;
 		char		key[40];
 		int64_t		before;
-		int64_t		ping;
+		int64_t		hot;
+		int64_t		rested;
 		int64_t		gone;
 		int64_t		visible;
 		PGresult   *result;
 
 		snprintf(key, sizeof(key), "item:%d", id);
 		redis(link, "SET %s x", key);
+		hot = ping(link);
+		rest(pause);
+		rested = ping(link);
 		before = now_ns();
-		redis(link, "PING");
-		ping = now_ns() - before;
 		update_row(conn, id);
+		pause = now_ns() - before;
 		if (delete)
 			redis(link, "UNLINK %s", key);
 		gone = wait_until_gone(events, key);
 		result = query(conn, "SELECT bench.visible_at()");
 		visible = atoll(PQgetvalue(result, 0, 0));
 		PQclear(result);
-		printf("%.1f %.1f\n", (gone - visible) / 1e3, ping / 1e3);
+		printf("%.1f %.1f %.1f\n", (gone - visible) / 1e3, hot / 1e3, rested / 1e3);
 	}
 	redis(link, "CONFIG SET notify-keyspace-events %s", "");
 }
@@ -269,13 +294,13 @@ main(int argc, char **argv)
 		socket_path = argc > 5 ? argv[5] : NULL;
 		load(atoi(argv[2]), atof(argv[3]));
 	}
-	else if (argc >= 5 && strcmp(argv[1], "latency") == 0)
+	else if (argc >= 6 && strcmp(argv[1], "latency") == 0)
 	{
 		rows = atoi(argv[3]);
 		socket_path = argv[4];
-		latency(atoi(argv[2]), argc > 5);
+		latency(atoi(argv[2]), argv[5], argc > 6);
 	}
 	else
-		fail("usage: client load CLIENTS SECONDS ROWS [SOCKET] | latency TIMES ROWS SOCKET [delete]");
+		fail("usage: client load CLIENTS SECONDS ROWS [SOCKET] | latency TIMES ROWS SOCKET LINK [delete]");
 	return 0;
 }

@@ -10,11 +10,13 @@ cd "$PRIVATE/src/bench" || exit 1
 tree=$PRIVATE/pg/usr
 export LD_LIBRARY_PATH=$tree/lib/$(gcc -print-multiarch)
 export PYTHONPATH=$tree/lib/python3/dist-packages
+export PATH=$PATH:$tree/bin
 export MEMCACHED_SOCKET=$PRIVATE/sock/memcached PGDATA=$PRIVATE/data
 
 make -s -C module with_llvm=no install &&
 	gcc -O2 -Wall -o client client.c -I"$(pg_config --includedir)" -L"$(pg_config --libdir)" \
-		-lpq -lhiredis -lpthread || exit 1
+		-lpq -lhiredis -lpthread &&
+	gcc -O2 -Wall -o delay delay.c -lpthread || exit 1
 
 preload="shared_preload_libraries = 'pg_uncache'"
 if [ -e "$(pg_config --pkglibdir)/pgmemcache.so" ] && [ -x "$tree/bin/memcached" ]; then
@@ -22,6 +24,14 @@ if [ -e "$(pg_config --pkglibdir)/pgmemcache.so" ] && [ -x "$tree/bin/memcached"
 	preload="shared_preload_libraries = 'pg_uncache, pgmemcache'
 pgmemcache.default_servers = '$MEMCACHED_SOCKET'"
 fi
+
+cat >"$PRIVATE/pgqd.ini" <<INI
+[pgqd]
+base_connstr = host=$PRIVATE/sock port=$PGPORT user=$PGUSER
+initial_database = bench
+database_list = bench
+logfile = $PRIVATE/pgqd.log
+INI
 
 redis_start || exit 1
 # As a server that matters is set up; and nothing that comes and goes by itself.

@@ -23,14 +23,17 @@ COMMENT ON FUNCTION uncache.outbox_guard() IS
 'keeps SQL from writing to the outbox: raises an error, or leaves the row out while session_replication_role is replica';
 REVOKE ALL ON FUNCTION uncache.outbox_guard() FROM PUBLIC;
 
+-- In two commands, since CREATE TABLE would add a toast table at once: rows are
+-- written without a snapshot, which toast would need.
 CREATE TABLE uncache.outbox_0 (
 	xid xid8 NOT NULL,
 	chunk int4 NOT NULL,
-	at timestamptz NOT NULL,
-	items bytea NOT NULL,
-	attempts int4 NOT NULL
+	at timestamptz NOT NULL
 ) USING heap;
-ALTER TABLE uncache.outbox_0 ALTER COLUMN items SET STORAGE PLAIN;
+ALTER TABLE uncache.outbox_0
+	ADD COLUMN items bytea NOT NULL,
+	ADD COLUMN attempts int4 NOT NULL,
+	ALTER COLUMN items SET STORAGE PLAIN;
 CREATE TABLE uncache.outbox_1 (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
 CREATE TABLE uncache.outbox_2 (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
 CREATE TABLE uncache.outbox_3 (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
@@ -89,10 +92,11 @@ ALTER TABLE uncache.outbox_side ENABLE ALWAYS TRIGGER outbox_guard;
 -- While the outbox is over its limit: what the rules whose keys were left out can
 -- produce.
 CREATE TABLE uncache.outbox_note (
-	at timestamptz NOT NULL,
-	items bytea NOT NULL
+	at timestamptz NOT NULL
 ) USING heap;
-ALTER TABLE uncache.outbox_note ALTER COLUMN items SET STORAGE PLAIN;
+ALTER TABLE uncache.outbox_note
+	ADD COLUMN items bytea NOT NULL,
+	ALTER COLUMN items SET STORAGE PLAIN;
 COMMENT ON TABLE uncache.outbox_note IS
 'part of the outbox of pg_uncache: rules of which all keys will be deleted, since uncache.outbox_max_size was reached; not for SQL';
 REVOKE ALL ON uncache.outbox_note FROM PUBLIC;
@@ -118,25 +122,25 @@ COMMENT ON FUNCTION uncache.invalidate_columns() IS
 'trigger function; as uncache.invalidate(), but the first argument is an array literal of column names, such as {email,name}: an UPDATE counts only when one of these columns, or a rendered key, differs between the old and the new row';
 
 CREATE FUNCTION uncache.attach(rel regclass, VARIADIC templates text[]) RETURNS void
-	LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_attach';
 COMMENT ON FUNCTION uncache.attach(regclass, text[]) IS
-'makes the triggers uncache_row and uncache_truncate with these templates, enabled always, in place of those that an earlier call made; covers partitions, present and future. Shows the keys of one existing row. Needs TRIGGER on the table and EXECUTE on uncache.invalidate(), to replace a rule the owner of the table. Errors: a bad template; not a permanent table; pg_uncache is not in shared_preload_libraries';
+'makes the triggers uncache_row and uncache_truncate with these templates, enabled always, in place of those that an earlier call made; covers partitions, present and future. Shows the keys of one existing row. Needs TRIGGER on the table and EXECUTE on uncache.invalidate(), to replace a rule the owner of the table. Errors: a bad template, a NULL; not a table, a temporary one, or one of the system; pg_uncache is not in shared_preload_libraries; a read-only transaction';
 
 CREATE FUNCTION uncache.attach_columns(rel regclass, columns name[], VARIADIC templates text[]) RETURNS void
-	LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_attach_columns';
 COMMENT ON FUNCTION uncache.attach_columns(regclass, name[], text[]) IS
 'as uncache.attach(), but an UPDATE counts only when one of these columns, or a rendered key, differs between the old and the new row. Needs EXECUTE on uncache.invalidate_columns() too';
 
 CREATE FUNCTION uncache.detach(rel regclass) RETURNS void
-	LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_detach';
 COMMENT ON FUNCTION uncache.detach(regclass) IS
 'drops the triggers that uncache.attach() made; keys in Redis stay as they are. For the owner of the table. Errors: the table has none; it is a partition and they belong to the partitioned table';
 
 CREATE FUNCTION uncache.invalidate_table(rel regclass) RETURNS void
-	LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_invalidate_table';
 COMMENT ON FUNCTION uncache.invalidate_table(regclass) IS
 'deletes every key that the rules of a table, and of the tables below it, can give, after the transaction commits; also while uncache.enabled is off. A template that does not begin with literal text of two letters or digits is passed over with a WARNING. Errors: no rule, or none with a usable template';
@@ -231,7 +235,8 @@ ALTER EVENT TRIGGER uncache_ddl_rewrite ENABLE ALWAYS;
 CREATE TABLE uncache.incarnation (
 	id text NOT NULL,
 	timeline int4 NOT NULL,
-	since timestamptz NOT NULL
+	since timestamptz NOT NULL,
+	lineage text NOT NULL
 ) USING heap;
 COMMENT ON TABLE uncache.incarnation IS
 'the life of the server within which transaction ids can be compared; for uncache.snapshot(), not for SQL';
@@ -256,13 +261,13 @@ CREATE FUNCTION uncache.invalidate_keys(VARIADIC keys text[]) RETURNS bigint
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_invalidate_keys';
 COMMENT ON FUNCTION uncache.invalidate_keys(text[]) IS
-'deletes these keys from Redis after the transaction commits; uncache.key_prefix goes before each. NULL keys are left out. Returns how many were new in this transaction. Errors: an empty key, a key over 64 KiB';
+'deletes these keys from Redis after the transaction commits; uncache.key_prefix goes before each. NULL keys are left out. Also while uncache.enabled is off. Returns how many were new in this transaction. Errors: an empty key, a key over 64 KiB';
 
 CREATE FUNCTION uncache.invalidate_pattern(pattern text) RETURNS void
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_invalidate_pattern';
 COMMENT ON FUNCTION uncache.invalidate_pattern(text) IS
-'deletes every key that matches this Redis glob (* ? [a-z] and backslash) after the transaction commits, with SCAN and UNLINK by the worker; uncache.key_prefix goes before it. NULL does nothing. Errors: an empty pattern, one over 4 kB';
+'deletes every key that matches this Redis glob (* ? [a-z] and backslash) after the transaction commits, with SCAN and UNLINK by the worker; uncache.key_prefix goes before it. NULL does nothing. Also while uncache.enabled is off. Errors: an empty pattern, one over 4 kB';
 
 CREATE FUNCTION uncache.transaction_keys(OUT relation regclass, OUT trigger name, OUT key text)
 	RETURNS SETOF record
@@ -275,7 +280,7 @@ CREATE FUNCTION uncache.wait(timeout interval DEFAULT '10 s') RETURNS boolean
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_wait';
 COMMENT ON FUNCTION uncache.wait(interval) IS
-'waits until everything that was committed in this database before the call is delivered to Redis, patterns too. Returns true then, false when the timeout is over; NULL waits for ever. Error: pg_uncache is not in shared_preload_libraries';
+'waits until everything that was committed in this database before the call is delivered to Redis, patterns too. Returns true then, false when the timeout is over, which one of 0 can be before the worker has had time to answer; NULL waits for ever. Error: pg_uncache is not in shared_preload_libraries';
 
 CREATE FUNCTION uncache.discard_backlog() RETURNS bigint
 	LANGUAGE C VOLATILE PARALLEL UNSAFE

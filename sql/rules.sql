@@ -174,7 +174,8 @@ RESET session_replication_role;
 -- uncache.enabled, uncache.on_truncate, uncache.key_prefix
 SET uncache.enabled = off;
 SELECT keys_of($$INSERT INTO users VALUES (5)$$), keys_of($$TRUNCATE users$$),
-	keys_of($$SELECT uncache.invalidate_table('users')$$);
+	keys_of($$SELECT uncache.invalidate_table('users')$$),
+	keys_of($$SELECT uncache.invalidate_keys('asked'), uncache.invalidate_pattern('asked:*')$$);
 RESET uncache.enabled;
 SET uncache.on_truncate = ignore;
 SELECT keys_of($$TRUNCATE users$$);

@@ -90,6 +90,7 @@ SELECT keys('{name}{repeat(''x'', 1000000)}');
 -- Errors name template, position and table
 SELECT keys('');
 SELECT keys('i:{idd}');
+SELECT keys('i:{"ODD ""name}"}');
 SELECT keys('i:{x.id}');
 SELECT keys('i:{completely_different}');
 SELECT keys('i:{id');
@@ -109,6 +110,7 @@ SELECT keys('i:{item.*}');
 SELECT keys('i:{user}');
 SELECT keys('i:{$1}');
 SELECT keys('i:{(SELECT 1)}');
+SELECT keys('i:{CASE WHEN EXISTS (SELECT 1 FROM nowhere) THEN 1 END}');
 SELECT keys('i:{count(*)}');
 SELECT keys('i:{row_number() OVER ()}');
 SELECT keys('i:{generate_series(1, id)}');

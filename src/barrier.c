@@ -11,7 +11,7 @@
  *					be delivered are the deliveries with a number below the next
  *		answered	the oldest unfinished delivery is not one of these
  *
- * When the link breaks, deliveries are forgotten and will be taken anew, with
+ * A row that waits for a node holds the barrier up.  When a link breaks, deliveries are forgotten and will be taken anew, with
  * higher numbers: the barrier goes back to collecting.  A worker that ends leaves
  * the tickets to its successor.
  */
@@ -80,7 +80,11 @@ barrier_turn(void)
 	just_begun = false;
 	if (number == 0 && is_collected())
 		number = deliver_next_number();
-	if (number != 0 && deliver_oldest_number() >= number && outboxside_is_done())
+	if (number == 0 || deliver_oldest_number() < number || !outboxside_is_done())
+		return;
+	if (deliver_has_waiting())
+		number = 0;				/* until its node is back, and it was read again */
+	else
 	{
 		pg_atomic_write_u64(&slot->barrier_done, ticket);
 		ConditionVariableBroadcast(&slot->barrier_cv);

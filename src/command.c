@@ -1,13 +1,22 @@
 /*
  * command.c
- *	  Keys on their way to Redis: many in a command, of one rule.
+ *	  Keys on their way to the nodes: many in a command, of one rule.
  *
- * Keys are gathered into an open command for each rule, so that the views can tell
- * how many of a rule's keys existed, and sent when it is full or all keys of the
- * turn are there.  Where the functions of the fence are in use the command is a
- * call of uncache_invalidate, else an UNLINK.
+ * Keys are gathered into an open command for each node and rule, so that the views can
+ * tell how many of a rule's keys existed, and sent when it is full or all keys of the
+ * turn are there.  In a cluster the keys of a command must be of one slot, so there
+ * are more and smaller ones.  Where the functions of the fence are in use the command
+ * is a call of uncache_invalidate, else an UNLINK.
  *
- * A refused command is sent again key by key, to find the key that is to blame.
+ * A refused command is sent again key by key, to find the key that is to blame.  One
+ * that a cluster's node redirects follows, a few times; what is in the middle of being
+ * moved is tried again (PART_AGAIN).
+ *
+ * Where replicas are to acknowledge (replicas.c), a command that was carried out is
+ * finished with the answer to the WAIT that follows it on the link.
+ *
+ * A node that has fallen silent collects commands until it answers or is given up,
+ * which takes it command_timeout; meanwhile the others are sent theirs.
  */
 #include "postgres.h"
 
@@ -16,49 +25,84 @@
 #include "command.h"
 #include "faultpoint.h"
 #include "fence.h"
+#include "replicas.h"
 #include "stats.h"
+#include "target.h"
 #include "trouble.h"
 
 /*
  * Keys in one command.  Redis carries a command out in one go: 128 keys are about
- * 150 microseconds in which nobody else is served.
+ * 150 microseconds in which nobody else is served.  Few keys of a transaction are in
+ * the same slot of a cluster.
  */
 #define COMMAND_KEYS		128
+#define COMMAND_KEYS_OF_SLOT 8
 #define COMMAND_BYTES		(64 * 1024)
 
-/* Rules whose keys are gathered at the same time. */
+/* Rules (and slots) whose keys are gathered at the same time. */
 #define OPEN_COMMANDS		8
+
+/*
+ * Commands under way for each node: enough to fill a link of 1 ms round trip.  In a
+ * cluster most have one key.
+ */
+#define SMALL_COMMANDS		64
+#define BULK_COMMANDS		8
+#define SLOT_FACTOR			16
+
+/* And in all, with those of silent nodes: some 20 MB. */
+#define MOST_COMMANDS		(64 * 1024)
+
+/* A node with commands under way that has not moved a byte for so long is silent. */
+#define SILENT_MS			50
+
+/* How often a command follows a redirection. */
+#define MAX_HOPS			5
 
 typedef struct KeyRef
 {
 	Delivery   *delivery;
 	const char *bytes;
 	uint32		len;
-	uint8		kind;			/* ITEM_KEY, or ITEM_FRAGMENT: bytes are palloc'd */
+	uint8		kind;			/* ITEM_KEY or ITEM_FRAGMENT */
 } KeyRef;
 
-/* An UNLINK, being gathered or under way. */
+/* Keys of one node, being gathered or under way. */
 typedef struct Command
 {
-	struct Command *next_free;
+	struct Command *next;		/* free, or unconfirmed */
 	DeliveryClass class;
 	Oid			rule;
+	uint16		slot;
+	uint16		room;			/* of keys[] */
 	uint32		nkeys;
 	uint32		bytes;
 	bool		awaited;		/* somebody waits for the answer, or may */
-	KeyRef		keys[COMMAND_KEYS];
+	bool		late;			/* of a node that nobody waits for */
+	bool		to_confirm;		/* a WAIT follows */
+	uint8		hops;
+	KeyRef		keys[FLEXIBLE_ARRAY_MEMBER];
 } Command;
+
+/* What is kept of a node, in RedisNode.commands. */
+typedef struct CommandQueue
+{
+	Command    *open[OPEN_COMMANDS];
+	int			nopen;
+	int			under_way[DELIVERY_CLASSES];
+	int			not_awaited;	/* of those under way */
+	bool		wait_is_due;	/* no WAIT was sent since the last command to confirm */
+	Command    *unconfirmed;	/* carried out, the answer to WAIT is due */
+} CommandQueue;
 
 static DatabaseSlot *slot;
 static MemoryContext context;
-static RedisLink *send_link = NULL; /* of the current connection */
 
-static Command *free_commands = NULL;
-static Command *open_commands[OPEN_COMMANDS];
-static int	under_way[DELIVERY_CLASSES];
-static int	not_awaited = 0;	/* of those under way */
+static Command *free_commands[2];	/* with room for few keys, and for many */
+static int	under_way[DELIVERY_CLASSES];	/* at all nodes */
+static int	silent[DELIVERY_CLASSES];	/* of these, at silent nodes */
 
-static void send_command(Command *command);
+static void send_command(RedisNode *node, Command *command);
 
 void
 command_init(DatabaseSlot *my_slot)
@@ -68,86 +112,151 @@ command_init(DatabaseSlot *my_slot)
 									ALLOCSET_DEFAULT_SIZES);
 }
 
-void
-command_use_link(RedisLink *link)
+static CommandQueue *
+queue_of(RedisNode *node)
 {
-	send_link = link;
-}
-
-int
-command_under_way(DeliveryClass class)
-{
-	return under_way[class];
+	if (node->commands == NULL)
+		node->commands = MemoryContextAllocZero(node->context, sizeof(CommandQueue));
+	return node->commands;
 }
 
 bool
-command_is_awaited(const RedisLink *link)
+command_under_way(void)
 {
-	return redis_unanswered(link) > (size_t) not_awaited;
+	return under_way[CLASS_SMALL] + under_way[CLASS_BULK] > 0;
+}
+
+void
+command_look_for_silent(void)
+{
+	silent[CLASS_SMALL] = silent[CLASS_BULK] = 0;
+	if (node_count() <= 1 || !command_under_way())
+		return;
+	for (int i = 0; i < node_count(); i++)
+	{
+		RedisNode  *node = node_at(i);
+		CommandQueue *queue = queue_of(node);
+
+		if (node->link == NULL || redis_silent_ms(node->link) < SILENT_MS)
+			continue;
+		silent[CLASS_SMALL] += queue->under_way[CLASS_SMALL];
+		silent[CLASS_BULK] += queue->under_way[CLASS_BULK];
+	}
+}
+
+bool
+command_has_room(DeliveryClass class)
+{
+	int			limit = class == CLASS_SMALL ? SMALL_COMMANDS : BULK_COMMANDS;
+
+	if (node_count() > 0 && node_at(0)->in_cluster)
+		limit *= SLOT_FACTOR;
+	return under_way[class] - silent[class] < limit * node_count() &&
+		under_way[class] < MOST_COMMANDS;
+}
+
+bool
+command_is_awaited(void)
+{
+	for (int i = 0; i < node_count(); i++)
+	{
+		RedisNode  *node = node_at(i);
+
+		if (node->link != NULL &&
+			redis_unanswered(node->link) > (size_t) queue_of(node)->not_awaited)
+			return true;
+	}
+	return false;
 }
 
 static Command *
-new_command(DeliveryClass class, Oid rule)
+new_command(DeliveryClass class, Oid rule, uint16 key_slot, bool many)
 {
-	Command    *command = free_commands;
+	Command    *command = free_commands[many];
 
 	if (command)
-		free_commands = command->next_free;
+		free_commands[many] = command->next;
 	else
-		command = MemoryContextAlloc(context, sizeof(Command));
+	{
+		int			room = many ? COMMAND_KEYS : COMMAND_KEYS_OF_SLOT;
+
+		command = MemoryContextAlloc(context, offsetof(Command, keys) + room * sizeof(KeyRef));
+		command->room = room;
+	}
 	command->class = class;
 	command->rule = rule;
+	command->slot = key_slot;
 	command->nkeys = 0;
 	command->bytes = 0;
 	command->awaited = false;
+	command->late = false;
+	command->to_confirm = false;
+	command->hops = 0;
 	return command;
 }
 
 static void
 free_command(Command *command)
 {
-	command->next_free = free_commands;
-	free_commands = command;
+	bool		many = command->room == COMMAND_KEYS;
+
+	command->next = free_commands[many];
+	free_commands[many] = command;
 }
 
+/*
+ * --------------------------------------------------------------------------
+ * Ends
+ * --------------------------------------------------------------------------
+ */
+
 static void
-key_done(Command *command, const KeyRef *key, PartOutcome outcome)
+key_done(Oid rule, const KeyRef *key, PartOutcome outcome)
 {
 	PackedItem	item = {
-		.kind = ITEM_KEY, .rule = command->rule, .bytes = key->bytes, .len = key->len
+		.kind = ITEM_KEY, .rule = rule, .bytes = key->bytes, .len = key->len
 	};
-	char	   *assembled = key->kind == ITEM_FRAGMENT ? (char *) key->bytes : NULL;
 
 	/* The pieces themselves go to the side table, not what they make together. */
-	if (assembled)
+	if (key->kind == ITEM_FRAGMENT)
 		item.len = 0;
 	deliver_part_done(key->delivery, outcome, &item);
-	if (assembled)
-		pfree(assembled);
 }
 
 static void
 finish_command(Command *command, PartOutcome outcome)
 {
 	for (uint32 i = 0; i < command->nkeys; i++)
-		key_done(command, &command->keys[i], outcome);
+	{
+		if (command->late)
+			deliver_part_not_late(command->keys[i].delivery);
+		key_done(command->rule, &command->keys[i], outcome);
+	}
 	free_command(command);
 }
 
 /* Send each key of a refused command by itself. */
 static void
-split_command(Command *command)
+split_command(RedisNode *node, Command *command)
 {
 	for (uint32 i = 0; i < command->nkeys; i++)
 	{
-		Command    *single = new_command(command->class, command->rule);
+		Command    *single = new_command(command->class, command->rule, command->slot, false);
 
 		single->awaited = command->awaited;
+		single->late = command->late;
+		single->hops = command->hops;
 		single->keys[single->nkeys++] = command->keys[i];
-		send_command(single);
+		send_command(node, single);
 	}
 	free_command(command);
 }
+
+/*
+ * --------------------------------------------------------------------------
+ * Answers
+ * --------------------------------------------------------------------------
+ */
 
 static void
 count_command(Command *command, int64 existed)
@@ -158,59 +267,157 @@ count_command(Command *command, int64 existed)
 	stats_count_rule(command->rule, command->nkeys, existed);
 }
 
-/* How many keys existed: a number from UNLINK, a 0 or 1 a key from the function. */
-static bool
-read_existed(Command *command, const RedisReply *reply, int64 *existed)
+static void
+asking_answered(void *arg, const RedisReply *reply)
 {
-	size_t		len;
-	const char *text = redis_reply_text(reply, &len);
+	/* What comes after it tells. */
+}
 
-	*existed = redis_reply_integer(reply);
-	if (redis_reply_type(reply) == REDIS_INTEGER)
-		return true;
-	if (redis_reply_type(reply) != REDIS_STRING || len != command->nkeys)
+/* Send a command once more, perhaps to another node; NULL: there is none. */
+static void
+send_again(RedisNode *node, Command *command, bool asking)
+{
+	const char *argv[] = {"ASKING"};
+	const size_t lens[] = {6};
+
+	if (node == NULL || !node->open || ++command->hops > MAX_HOPS)
+		finish_command(command, node != NULL && node->is_down ? PART_AWAY : PART_AGAIN);
+	else if (asking && !redis_send(node->link, 1, argv, lens, asking_answered, NULL))
+		finish_command(command, PART_LOST);
+	else
+		send_command(node, command);
+}
+
+/*
+ * Answers that a cluster gives because its slots move.  Returns whether this was
+ * one; then the command is taken care of.
+ */
+static bool
+follow_cluster(RedisNode *node, Command *command, const RedisReply *reply)
+{
+	bool		asking;
+	RedisNode  *other;
+
+	if (!node->in_cluster)
 		return false;
-	for (size_t i = 0; i < len; i++)
-		*existed += text[i] == '1';
+	if (redis_reply_is_error(reply, "TRYAGAIN"))
+	{
+		if (command->nkeys > 1)
+			split_command(node, command);
+		else
+			finish_command(command, PART_AGAIN);
+		return true;
+	}
+
+	/*
+	 * Its record, or a later key, is not here any more.  What was here is deleted,
+	 * so the next time there will be a redirection.
+	 */
+	if (strstr(redis_reply_text(reply, NULL), "non local key") != NULL)
+	{
+		send_again(node, command, false);
+		return true;
+	}
+	if (!redis_reply_is_error(reply, "MOVED") && !redis_reply_is_error(reply, "ASK"))
+		return false;
+	other = target_redirect(node->target, reply, &asking);
+	send_again(other, command, other != NULL && asking);
 	return true;
 }
 
 static void
-command_answered(void *arg, const RedisReply *reply)
+command_refused(RedisNode *node, Command *command, const RedisReply *reply)
 {
-	Command    *command = arg;
 	const char *why;
-	int64		existed;
 
-	under_way[command->class]--;
-	if (!command->awaited)
-		not_awaited--;
-	if (reply == NULL)
-		finish_command(command, PART_LOST);
-	else if (read_existed(command, reply, &existed))
+	if (follow_cluster(node, command, reply))
+		return;
+	if (trouble_is(reply, &why))
 	{
-		FAULT_POINT("answered");
-		count_command(command, existed);
-		finish_command(command, PART_DELIVERED);
-	}
-	else if (redis_reply_type(reply) != REDIS_ERROR)
-	{
-		trouble_note_nonsense();
-		finish_command(command, PART_LOST);
-	}
-	else if (trouble_is(reply, &why))
-	{
-		trouble_note(reply);
+		node_note_trouble(node, reply);
 		finish_command(command, PART_LOST);
 	}
 	else if (command->nkeys > 1)
-		split_command(command);
+		split_command(node, command);
 	else
 	{
 		trouble_note_refusal(reply);
 		finish_command(command, PART_REFUSED);
 	}
 }
+
+static void
+carried_out(RedisNode *node, Command *command)
+{
+	if (command->to_confirm)
+	{
+		command->next = node->commands->unconfirmed;
+		node->commands->unconfirmed = command;
+	}
+	else
+		finish_command(command, replicas_are_short(node) ? PART_UNCONFIRMED : PART_DELIVERED);
+}
+
+static void
+finish_unconfirmed(RedisNode *node, PartOutcome outcome)
+{
+	Command    *command = node->commands->unconfirmed;
+
+	node->commands->unconfirmed = NULL;
+	while (command)
+	{
+		Command    *next = command->next;
+
+		finish_command(command, outcome);
+		command = next;
+	}
+}
+
+/* All commands of before it have been answered, and none of after it. */
+static void
+wait_answered(void *arg, const RedisReply *reply)
+{
+	RedisNode  *node = node_answering();
+
+	if (reply == NULL)
+		finish_unconfirmed(node, PART_LOST);
+	else
+		finish_unconfirmed(node, replicas_note(node, reply) ? PART_DELIVERED : PART_UNCONFIRMED);
+}
+
+static void
+command_answered(void *arg, const RedisReply *reply)
+{
+	Command    *command = arg;
+	RedisNode  *node = node_answering();
+
+	under_way[command->class]--;
+	node->commands->under_way[command->class]--;
+	if (!command->awaited)
+		node->commands->not_awaited--;
+	if (reply == NULL)
+		finish_command(command, PART_LOST);
+	else if (redis_reply_type(reply) == REDIS_INTEGER)
+	{
+		FAULT_POINT("answered");
+		node_note_use(node);
+		count_command(command, redis_reply_integer(reply));
+		carried_out(node, command);
+	}
+	else if (redis_reply_type(reply) != REDIS_ERROR)
+	{
+		node_note_nonsense(node);
+		finish_command(command, PART_LOST);
+	}
+	else
+		command_refused(node, command, reply);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Sending
+ * --------------------------------------------------------------------------
+ */
 
 /* Arguments of a command under construction. */
 static struct
@@ -237,9 +444,9 @@ add_text(const char *text)
 
 /* UNLINK key..., or FCALL uncache_invalidate n key... ttl incarnation xid... */
 static void
-make_arguments(Command *command)
+make_arguments(const RedisNode *node, Command *command)
 {
-	bool		fenced = fence_is_used();
+	bool		fenced = fence_is_used(node);
 
 	arguments.n = 0;
 	add_text(fenced ? "FCALL" : "UNLINK");
@@ -265,15 +472,20 @@ make_arguments(Command *command)
 }
 
 static void
-send_command(Command *command)
+send_command(RedisNode *node, Command *command)
 {
-	make_arguments(command);
-	if (redis_send(send_link, arguments.n, arguments.argv, arguments.lens,
+	CommandQueue *queue = queue_of(node);
+
+	make_arguments(node, command);
+	command->to_confirm = replicas_are_wanted() && !replicas_are_short(node);
+	queue->wait_is_due |= command->to_confirm;
+	if (redis_send(node->link, arguments.n, arguments.argv, arguments.lens,
 				   command_answered, command))
 	{
 		under_way[command->class]++;
+		queue->under_way[command->class]++;
 		if (!command->awaited)
-			not_awaited++;
+			queue->not_awaited++;
 	}
 	else
 		finish_command(command, PART_LOST);
@@ -285,58 +497,109 @@ send_command(Command *command)
  * --------------------------------------------------------------------------
  */
 
-/* The command that gathers this rule's keys; sends one where all are in use. */
+/* The command that gathers these keys; sends one where all are in use. */
 static Command **
-open_command_of(DeliveryClass class, Oid rule)
+open_command_of(RedisNode *node, DeliveryClass class, Oid rule, uint16 key_slot)
 {
+	CommandQueue *queue = queue_of(node);
 	Command   **unused = NULL;
 
 	for (int i = 0; i < OPEN_COMMANDS; i++)
 	{
-		if (open_commands[i] == NULL)
-			unused = &open_commands[i];
-		else if (open_commands[i]->rule == rule)
-			return &open_commands[i];
+		Command    *open = queue->open[i];
+
+		if (open == NULL)
+			unused = &queue->open[i];
+		else if (open->rule == rule && open->slot == key_slot)
+			return &queue->open[i];
 	}
 	if (unused == NULL)
 	{
-		unused = &open_commands[rule % OPEN_COMMANDS];
-		send_command(*unused);
+		unused = &queue->open[(rule + key_slot) % OPEN_COMMANDS];
+		send_command(node, *unused);
+		queue->nopen--;
 	}
-	*unused = new_command(class, rule);
+	*unused = new_command(class, rule, key_slot, !node->in_cluster);
+	queue->nopen++;
 	return unused;
+}
+
+static void
+gather(RedisNode *node, uint16 key_slot, DeliveryClass class, Oid rule, const KeyRef *key)
+{
+	Command   **open = open_command_of(node, class, rule, key_slot);
+	Command    *command = *open;
+
+	/* All keys of a command are, or none. */
+	if (command->nkeys == 0)
+		command->late = node->late != 0 || replicas_are_short(node);
+	if (command->late)
+		deliver_part_late(key->delivery);
+	command->keys[command->nkeys++] = *key;
+	command->bytes += key->len;
+	command->awaited |= deliver_is_awaited(key->delivery);
+	if (command->nkeys == command->room || command->bytes >= COMMAND_BYTES)
+	{
+		*open = NULL;
+		node->commands->nopen--;
+		send_command(node, command);
+	}
 }
 
 void
 command_add_key(Delivery *delivery, DeliveryClass class, Oid rule, ItemKind kind,
 				const char *bytes, uint32 len)
 {
-	Command   **open = open_command_of(class, rule);
-	Command    *command = *open;
-	KeyRef	   *key = &command->keys[command->nkeys++];
+	KeyRef		key = {.delivery = delivery, .bytes = bytes, .len = len, .kind = kind};
 
-	key->delivery = delivery;
-	key->kind = kind;
-	key->bytes = bytes;
-	key->len = len;
-	command->bytes += len;
-	command->awaited |= deliver_is_awaited(delivery);
-	if (command->nkeys == COMMAND_KEYS || command->bytes >= COMMAND_BYTES)
+	for (int i = 0; i < target_count(); i++)
 	{
-		*open = NULL;
-		send_command(command);
+		uint16		key_slot;
+		RedisNode  *node = target_node(target_at(i), bytes, len, &key_slot);
+
+		if (node != NULL && node->open)
+			gather(node, key_slot, class, rule, &key);
+		else if (node == NULL || node->is_down)
+			key_done(rule, &key, PART_AWAY);
+		else
+			key_done(rule, &key, PART_AGAIN);	/* about to be connected */
 	}
 }
 
 void
 command_send_open(void)
 {
-	for (int i = 0; i < OPEN_COMMANDS; i++)
+	for (int n = 0; n < node_count(); n++)
 	{
-		Command    *command = open_commands[i];
+		RedisNode  *node = node_at(n);
+		CommandQueue *queue = node->commands;
 
-		open_commands[i] = NULL;
-		if (command)
-			send_command(command);
+		for (int i = 0; queue != NULL && queue->nopen > 0 && i < OPEN_COMMANDS; i++)
+		{
+			Command    *command = queue->open[i];
+
+			queue->open[i] = NULL;
+			if (command)
+			{
+				queue->nopen--;
+				send_command(node, command);
+			}
+		}
+	}
+}
+
+void
+command_ask_replicas(void)
+{
+	for (int n = 0; n < node_count(); n++)
+	{
+		RedisNode  *node = node_at(n);
+		CommandQueue *queue = node->commands;
+
+		if (queue == NULL || !queue->wait_is_due)
+			continue;
+		queue->wait_is_due = false;
+		if (node->link == NULL || !replicas_ask(node, wait_answered))
+			finish_unconfirmed(node, PART_LOST);	/* the link has failed */
 	}
 }

@@ -1,6 +1,6 @@
 /*
  * command.h
- *	  Keys on their way to Redis: many in a command, of one rule.
+ *	  Keys on their way to the nodes: many in a command, of one rule.
  */
 #ifndef UNCACHE_COMMAND_H
 #define UNCACHE_COMMAND_H
@@ -11,24 +11,31 @@
 
 extern void command_init(DatabaseSlot *slot);
 
-/* Where commands are sent from now on. */
-extern void command_use_link(RedisLink *link);
-
 /*
- * Add a key, a part of the delivery.  deliver_part_done() ends it.  The bytes must
- * stay until then; of ITEM_FRAGMENT, a key put together from pieces, they are
- * palloc'd and freed then.
+ * Send a key to its node of each target: as many parts of the delivery as there are
+ * targets.  deliver_part_done() ends each, perhaps at once.  The bytes must stay
+ * until then; ITEM_FRAGMENT is a key put together from pieces.
  */
 extern void command_add_key(Delivery *delivery, DeliveryClass class, Oid rule,
 							ItemKind kind, const char *bytes, uint32 len);
 
-/* Send what has been gathered. */
+/* Send what has been gathered, to all nodes. */
 extern void command_send_open(void);
 
-/* Commands sent and not answered. */
-extern int	command_under_way(DeliveryClass class);
+/* Have replicas acknowledge what was sent, where that is asked for. */
+extern void command_ask_replicas(void);
 
-/* Whether an answer is due on this link that somebody waits for, or may. */
-extern bool command_is_awaited(const RedisLink *link);
+/*
+ * Whether more commands should be sent now.  Nodes that are silent do not count:
+ * see which are before each time that it is going to be asked.
+ */
+extern void command_look_for_silent(void);
+extern bool command_has_room(DeliveryClass class);
+
+/* Whether an answer is due that somebody waits for, or may. */
+extern bool command_is_awaited(void);
+
+/* Whether any command is under way. */
+extern bool command_under_way(void);
 
 #endif							/* UNCACHE_COMMAND_H */

@@ -66,6 +66,13 @@ WaitEventExtensionNew(const char *name)
 }
 #endif
 
+#if PG_VERSION_NUM >= 160000
+#define RelationGetFileNumber(rel)	((rel)->rd_locator.relNumber)
+#else
+typedef Oid RelFileNumber;
+#define RelationGetFileNumber(rel)	((rel)->rd_node.relNode)
+#endif
+
 #if PG_VERSION_NUM < 160000
 #include "catalog/pg_database.h"
 #include "storage/buffile.h"

@@ -2,12 +2,13 @@
  * deliver.c
  *	  Sends the keys of outbox rows to Redis and learns what became of them.
  *
- * A row becomes a Delivery, with a part for each of its items.  Keys go to
+ * A row becomes a Delivery, with a part for each of its items and targets.  Keys go to
  * command.c, patterns to patternscan.c.  A delivery is finished when all of its
  * parts are:
  *
  *		all delivered	the row is delivered, its waiter is answered
- *		some lost		the link broke: the row is unsent again
+ *		some lost		a node is away: the row waits until it is back, and then all
+ *						of it is sent again; its waiter is let go now
  *		some refused	what was refused moves to the side table (outboxside.c)
  *
  * Many commands are under way at once.  Rows from the ring are always sent
@@ -30,15 +31,17 @@
 #include "outboxside.h"
 #include "patternscan.h"
 #include "seconddelete.h"
+#include "target.h"
 #include "waiters.h"
-
-/* Commands under way: enough to fill a link of 1 ms round trip. */
-#define SMALL_COMMANDS		64
-#define BULK_COMMANDS		8
 
 /* Rows in memory that are not sent yet. */
 #define SMALL_ROWS			4096
 #define BULK_ROWS			1024
+
+/* Before what could not be sent for the moment is sent again; doubles. */
+#define AGAIN_FIRST_MS		50
+#define AGAIN_LAST_MS		(30 * 1000)
+#define AGAIN_FORGET_MS		(60 * 1000) /* quiet for so long: the first again */
 
 struct Delivery
 {
@@ -49,8 +52,14 @@ struct Delivery
 	DeliveryRow row;			/* row.items is this delivery's own copy */
 	ItemReader	reader;			/* items not sent yet */
 	uint32		parts_left;		/* under way, plus one until all are sent */
+	uint32		parts_late;		/* of these, at nodes that nobody waits for */
 	bool		lost;
+	bool		lost_under_way; /* somebody may have waited in vain */
+	bool		lost_for_now;	/* and nothing else: it won't take long */
+	bool		to_repeat;		/* a node that has it already may have forgotten it */
+	uint64		lost_before;	/* "releases" at the time */
 	bool		is_fragment;
+	char	   *assembled;		/* the key of which it is the last piece, or NULL */
 	Delivery   *joined;			/* other pieces of the same key; a chain */
 	StringInfo	refused;		/* packed items that Redis refused, or NULL */
 	Oid			refused_rule;	/* of the last of them */
@@ -79,6 +88,12 @@ static dlist_head queues[DELIVERY_CLASSES] = {
 };
 static int	queued[DELIVERY_CLASSES];
 static dlist_head assemblies = DLIST_STATIC_INIT(assemblies);
+
+static bool has_waiting = false;
+static uint64 releases = 0;		/* of waiting rows, so far */
+static TimestampTz release_at = DT_NOEND;
+static TimestampTz released_at = 0;
+static int	again_ms = AGAIN_FIRST_MS;
 
 static uint64 next_number = 1;
 static int	count_of_table[OUTBOX_NOWHERE + 1];
@@ -206,14 +221,57 @@ count_delivered(Delivery *delivery)
 	stats_latency(&slot->stats, now - delivery->row.at);
 }
 
+/* To be sent again without a node's coming back. */
+void
+deliver_release_soon(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (release_at != DT_NOEND)
+		return;
+	if (TimestampDifferenceExceeds(released_at, now, AGAIN_FORGET_MS))
+		again_ms = AGAIN_FIRST_MS;
+	release_at = TimestampTzPlusMilliseconds(now, again_ms);
+}
+
+static void
+finish_lost(Delivery *delivery)
+{
+	has_waiting = true;
+	pg_atomic_fetch_add_u64(&slot->stats.retries, 1);
+	if (delivery->row.table >= OUTBOX_TABLES)
+		set_row_state(delivery, ROW_UNSENT);	/* they have pauses of their own */
+	/* Its node is back already, perhaps. */
+	else if (delivery->lost_for_now || delivery->lost_before != releases)
+		deliver_release_soon();
+
+	/* Who waits for what is sent again soon goes on waiting. */
+	if (!delivery->lost_for_now)
+		waiters_let_go(delivery->row.xid, delivery->row.waiter,
+					   delivery->class == CLASS_BULK, delivery->lost_under_way);
+}
+
+static void
+finish_delivered(Delivery *delivery)
+{
+	if (delivery->to_repeat)
+	{
+		set_row_state(delivery, ROW_TO_REPEAT);
+		deliver_release_soon();
+	}
+	else
+		set_row_state(delivery, ROW_DELIVERED);
+	count_delivered(delivery);
+	waiters_row_delivered(delivery->row.xid, delivery->row.waiter);
+	if (delivery->row.table != OUTBOX_NOWHERE)
+		seconddelete_add(&delivery->row);
+}
+
 static void
 finish(Delivery *delivery)
 {
 	if (delivery->lost)
-	{
-		set_row_state(delivery, ROW_UNSENT);
-		pg_atomic_fetch_add_u64(&slot->stats.retries, 1);
-	}
+		finish_lost(delivery);
 	else if (delivery->refused && delivery->row.table != OUTBOX_NOWHERE)
 	{
 		const char *items = delivery->is_fragment ? delivery->row.items : delivery->refused->data;
@@ -223,13 +281,7 @@ finish(Delivery *delivery)
 		waiters_refused(delivery->row.xid);
 	}
 	else
-	{
-		set_row_state(delivery, ROW_DELIVERED);
-		count_delivered(delivery);
-		waiters_row_delivered(delivery->row.xid, delivery->row.waiter);
-		if (delivery->row.table != OUTBOX_NOWHERE)
-			seconddelete_add(&delivery->row);
-	}
+		finish_delivered(delivery);
 
 	dlist_delete(&delivery->all_node);
 	count_of_table[delivery->row.table]--;
@@ -238,6 +290,8 @@ finish(Delivery *delivery)
 		pfree(delivery->refused->data);
 		pfree(delivery->refused);
 	}
+	if (delivery->assembled)
+		pfree(delivery->assembled);
 	pfree(delivery);
 }
 
@@ -261,6 +315,32 @@ remember_refused(Delivery *delivery, const PackedItem *item)
 	delivery->refused_rule = item->rule;
 }
 
+static void
+note_lost(Delivery *delivery, PartOutcome outcome)
+{
+	bool		for_now = outcome == PART_AGAIN;
+
+	if (!delivery->lost)
+	{
+		delivery->lost_before = releases;
+		delivery->lost_for_now = for_now;
+	}
+	delivery->lost = true;
+	delivery->lost_for_now &= for_now;
+	delivery->lost_under_way |= outcome == PART_LOST || outcome == PART_UNCONFIRMED;
+	if (for_now)
+		deliver_release_soon();
+}
+
+/* Nothing is left but parts that nobody waits for. */
+static void
+let_go_if_late(Delivery *delivery)
+{
+	if (delivery->parts_late > 0 && delivery->parts_left == delivery->parts_late)
+		waiters_let_go(delivery->row.xid, delivery->row.waiter,
+					   delivery->class == CLASS_BULK, false);
+}
+
 void
 deliver_part_done(Delivery *delivery, PartOutcome outcome, const PackedItem *item)
 {
@@ -268,16 +348,81 @@ deliver_part_done(Delivery *delivery, PartOutcome outcome, const PackedItem *ite
 	{
 		Delivery   *joined = delivery->joined;
 
-		if (outcome == PART_LOST)
-			delivery->lost = true;
-		else if (outcome == PART_REFUSED)
+		if (outcome == PART_REFUSED)
 			remember_refused(delivery, item);
+		else if (outcome != PART_DELIVERED)
+			note_lost(delivery, outcome);
 
 		Assert(delivery->parts_left > 0);
 		if (--delivery->parts_left == 0)
 			finish(delivery);
+		else
+			let_go_if_late(delivery);
 		delivery = joined;
 	}
+}
+
+void
+deliver_part_late(Delivery *delivery)
+{
+	delivery->parts_late++;
+}
+
+void
+deliver_part_not_late(Delivery *delivery)
+{
+	delivery->parts_late--;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Rows that wait for a node
+ * --------------------------------------------------------------------------
+ */
+
+bool
+deliver_has_waiting(void)
+{
+	return has_waiting;
+}
+
+TimestampTz
+deliver_release_at(void)
+{
+	return release_at;
+}
+
+/* What has a delivery, or is about to be written to the side table, stays as it is. */
+void
+deliver_release_waiting(void)
+{
+	dlist_iter	iter;
+
+	releases++;
+	again_ms = release_at == DT_NOEND ? AGAIN_FIRST_MS : Min(again_ms * 2, AGAIN_LAST_MS);
+	release_at = DT_NOEND;
+	released_at = GetCurrentTimestamp();
+	if (!has_waiting)
+		return;
+	has_waiting = false;
+	delivered_release_sent();
+	dlist_foreach(iter, &all_deliveries)
+	{
+		Delivery   *delivery = dlist_container(Delivery, all_node, iter.cur);
+
+		if (delivery->row.table < OUTBOX_TABLES)
+			delivered_set(delivery->row.table, &delivery->row.tid, ROW_SENT);
+	}
+	outboxside_keep_refused();
+}
+
+void
+deliver_repeat_under_way(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &all_deliveries)
+		dlist_container(Delivery, all_node, iter.cur)->to_repeat = true;
 }
 
 /*
@@ -350,9 +495,15 @@ gather_fragment(Delivery *delivery, const PackedItem *item)
 	assembly->received += len;
 	if (assembly->received >= head.total)
 	{
-		command_add_key(delivery, delivery->class, assembly->rule, ITEM_FRAGMENT, assembly->bytes, head.total);
+		char	   *bytes = assembly->bytes;
+		Oid			rule = assembly->rule;
+
 		dlist_delete(&assembly->node);
 		pfree(assembly);
+		delivery->assembled = bytes;
+		for (Delivery *piece = delivery; piece; piece = piece->joined)
+			piece->parts_left += target_count() - 1;
+		command_add_key(delivery, delivery->class, rule, ITEM_FRAGMENT, bytes, head.total);
 	}
 	return true;
 }
@@ -364,7 +515,7 @@ gather_item(Delivery *delivery, const PackedItem *item)
 	switch (item->kind)
 	{
 		case ITEM_KEY:
-			delivery->parts_left++;
+			delivery->parts_left += target_count();
 			command_add_key(delivery, delivery->class, item->rule, ITEM_KEY, item->bytes, item->len);
 			return true;
 		case ITEM_FRAGMENT:
@@ -386,13 +537,15 @@ all_sent(Delivery *delivery)
 	queued[delivery->class]--;
 	if (--delivery->parts_left == 0)
 		finish(delivery);
+	else
+		let_go_if_late(delivery);
 }
 
 /* Send from one queue while commands of its class may be under way. */
 static void
-send_from(DeliveryClass class, int limit)
+send_from(DeliveryClass class)
 {
-	while (!dlist_is_empty(&queues[class]) && command_under_way(class) < limit)
+	while (!dlist_is_empty(&queues[class]) && command_has_room(class))
 	{
 		Delivery   *delivery = dlist_head_element(Delivery, queue_node, &queues[class]);
 		PackedItem	item;
@@ -411,13 +564,17 @@ send_from(DeliveryClass class, int limit)
 }
 
 void
-deliver_send(RedisLink *link)
+deliver_send(void)
 {
-	command_use_link(link);
-	send_from(CLASS_SMALL, SMALL_COMMANDS);
-	send_from(CLASS_BULK, BULK_COMMANDS);
-	redis_flush(link);
-	if (command_under_way(CLASS_SMALL) + command_under_way(CLASS_BULK) > 0)
+	if (deliver_has_unsent())
+	{
+		command_look_for_silent();
+		send_from(CLASS_SMALL);
+		send_from(CLASS_BULK);
+	}
+	command_ask_replicas();
+	node_flush_all();
+	if (command_under_way())
 		FAULT_POINT("batch-sent");
 }
 
@@ -442,7 +599,7 @@ deliver_forget_unsent(void)
 		{
 			Delivery   *delivery = dlist_head_element(Delivery, queue_node, &queues[class]);
 
-			delivery->lost = true;
+			note_lost(delivery, PART_LOST);
 			all_sent(delivery);
 		}
 	}

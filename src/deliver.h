@@ -12,9 +12,7 @@
 #include "storage/itemptr.h"
 
 #include "item.h"
-#include "redis.h"
 #include "shmem.h"
-#include "trouble.h"
 
 /* Small transactions overtake what is large or late. */
 typedef enum DeliveryClass
@@ -47,7 +45,10 @@ typedef enum PartOutcome
 {
 	PART_DELIVERED,
 	PART_REFUSED,				/* Redis said no, and will again */
-	PART_LOST,					/* no answer; to be sent again */
+	PART_LOST,					/* no answer; to be sent again when its node is back */
+	PART_AWAY,					/* likewise; it was known to be away, and not sent */
+	PART_AGAIN,					/* to be sent again soon */
+	PART_UNCONFIRMED,			/* carried out, but too few replicas have it */
 } PartOutcome;
 
 extern void deliver_init(DatabaseSlot *slot);
@@ -62,12 +63,32 @@ extern uint64 deliver_xid(const Delivery *delivery);
 extern bool deliver_is_awaited(const Delivery *delivery);
 
 /* Send what may be sent now; whether something is left that may not. */
-extern void deliver_send(RedisLink *link);
+extern void deliver_send(void);
 extern bool deliver_has_unsent(void);
 
 /*
- * The link is gone and has answered everything with NULL: forget what was not
- * sent yet, too.  All of it is unsent again, for the next scan to find.
+ * A row with a part that was lost is not unsent again at once: while its node is
+ * away a scan would find it over and over.  It stays ROW_SENT, "waiting", although
+ * no delivery has it.  Whether there may be such rows; and making them unsent, for
+ * a scan that is to be begun then.
+ */
+extern bool deliver_has_waiting(void);
+extern void deliver_release_waiting(void);
+
+extern void deliver_release_soon(void);
+
+/* When that is due without a node's coming back; DT_NOEND: only then. */
+extern TimestampTz deliver_release_at(void);
+
+/*
+ * A server that may have forgotten what it was sent takes part again: what is under
+ * way counts as to be repeated when it is delivered.
+ */
+extern void deliver_repeat_under_way(void);
+
+/*
+ * All links are gone and have answered everything with NULL: forget what was not
+ * sent yet, too.
  */
 extern void deliver_forget_unsent(void);
 
@@ -85,7 +106,8 @@ extern TimestampTz deliver_last_of_table(int table);	/* last delivered; 0: never
 extern void deliver_part_done(Delivery *delivery, PartOutcome outcome,
 							  const PackedItem *item);
 
-/* Show in uncache.stat what Redis said when it refused an item. */
-extern void trouble_note_refusal(const RedisReply *reply);
+/* For command.c: a part is at a node that nobody waits for; or not any more. */
+extern void deliver_part_late(Delivery *delivery);
+extern void deliver_part_not_late(Delivery *delivery);
 
 #endif							/* UNCACHE_DELIVER_H */

@@ -153,8 +153,16 @@ repeat_segment(uint8 *bits)
 		bits[i] |= (bits[i] & 0xAA) >> 1;
 }
 
-void
-delivered_repeat_all(void)
+/* ROW_SENT becomes ROW_UNSENT, likewise. */
+static void
+release_segment(uint8 *bits)
+{
+	for (int i = 0; i < PAGES_PER_SEGMENT * BYTES_PER_PAGE; i++)
+		bits[i] &= ~(bits[i] & ~(bits[i] >> 1) & 0x55);
+}
+
+static void
+for_all_segments(void (*function) (uint8 *bits))
 {
 	for (int i = 0; i < OUTBOX_TABLES * DIRECTORIES; i++)
 	{
@@ -166,9 +174,21 @@ delivered_repeat_all(void)
 			uint8	   *segment = follow(area, &directory->segments[s], 0, false);
 
 			if (segment != NULL)
-				repeat_segment(segment);
+				function(segment);
 		}
 	}
+}
+
+void
+delivered_repeat_all(void)
+{
+	for_all_segments(repeat_segment);
+}
+
+void
+delivered_release_sent(void)
+{
+	for_all_segments(release_segment);
 }
 
 DeliveredView *

@@ -18,7 +18,7 @@
 typedef enum RowState
 {
 	ROW_UNSENT = 0,
-	ROW_SENT = 1,				/* the worker holds it, or Redis has not answered */
+	ROW_SENT = 1,				/* the worker holds it, or it waits for a node */
 	ROW_DELIVERED = 2,
 	ROW_TO_REPEAT = 3,			/* was delivered, to a Redis that forgot it */
 } RowState;
@@ -32,8 +32,11 @@ extern void delivered_set(int table, const ItemPointerData *tid, RowState state)
 /* Forget a table that is empty now. */
 extern void delivered_forget_table(int table);
 
-/* What was delivered is to be sent again.  Nothing may be under way. */
+/* What was delivered is to be sent again. */
 extern void delivered_repeat_all(void);
+
+/* What was sent is unsent again; the caller sees to what is really under way. */
+extern void delivered_release_sent(void);
 
 /*
  * For the views.  NULL: nothing is known to be delivered.  The view may lag behind

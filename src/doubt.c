@@ -12,7 +12,9 @@
  *						ordinary xid; nothing is to be done
  *		rolled back		the doubt is taken out of the records
  *
- * When the link breaks, doubts are sent again with the next one.
+ * A key goes to its node of each target.  Where one of them is away, or has no fence,
+ * the session is told that its keys are not fenced, and raises an ERROR.  What a link
+ * has lost is sent again: the session may have gone on to commit.
  */
 #include "postgres.h"
 
@@ -25,8 +27,9 @@
 #include "doubt.h"
 #include "fence.h"
 #include "item.h"
-#include "waiters.h"
+#include "target.h"
 #include "trouble.h"
+#include "waiters.h"
 
 #define LOOK_MS			1000
 #define COMMAND_KEYS	128
@@ -111,22 +114,16 @@ answered(Doubt *doubt, const RedisReply *reply)
 		return;
 	doubt->failed = true;
 	if (reply != NULL && trouble_is(reply, &why))
-		trouble_note(reply);
+		node_note_trouble(node_answering(), reply);
 }
 
+/* All answers are there, or none was to be expected: tell the session. */
 static void
-fence_answered(void *arg, const RedisReply *reply)
+fence_is_sent(Doubt *doubt)
 {
-	Doubt	   *doubt = arg;
-
-	answered(doubt, reply);
-	if (doubt->under_way > 0 || doubt->state != DOUBT_SENT)
-		return;
-	if (doubt->failed && reply == NULL)
-	{
-		doubt->state = DOUBT_TO_SEND;
-		return;
-	}
+	/* What is in doubt shall be fenced, also where nobody waits for it any more. */
+	if (doubt->failed)
+		doubt->renew_at = doubt->look_at;
 	/* After a renewal nobody is told: the session may wait for its delivery. */
 	if (doubt->waiter < 0)
 		return;
@@ -135,6 +132,16 @@ fence_answered(void *arg, const RedisReply *reply)
 	else
 		waiters_row_delivered(doubt->xid, doubt->waiter);
 	doubt->waiter = -1;
+}
+
+static void
+fence_answered(void *arg, const RedisReply *reply)
+{
+	Doubt	   *doubt = arg;
+
+	answered(doubt, reply);
+	if (doubt->under_way == 0 && doubt->state == DOUBT_SENT)
+		fence_is_sent(doubt);
 }
 
 static void
@@ -159,8 +166,8 @@ add_argument(Call *call, const char *bytes, size_t len)
 	call->lens[call->n++] = len;
 }
 
-static bool
-send_call(RedisLink *link, Doubt *doubt, Call *call, bool release)
+static void
+send_call(RedisNode *node, Doubt *doubt, Call *call, bool release)
 {
 	char		nkeys[12];
 	char		entry[26];
@@ -175,11 +182,11 @@ send_call(RedisLink *link, Doubt *doubt, Call *call, bool release)
 	for (int i = 0; i < call->nkeys; i++)
 		add_argument(call, entry, strlen(entry));
 
-	if (!redis_send(link, call->n, call->argv, call->lens,
-					release ? release_answered : fence_answered, doubt))
-		return false;
-	doubt->under_way++;
-	return true;
+	if (redis_send(node->link, call->n, call->argv, call->lens,
+				   release ? release_answered : fence_answered, doubt))
+		doubt->under_way++;
+	else
+		doubt->failed = true;
 }
 
 static void
@@ -194,32 +201,48 @@ begin_call(Call *call, bool release)
 	add_argument(call, "", 0);	/* the number of keys */
 }
 
-/* Fence, or release, the keys of a doubt.  False: the link is gone. */
-static bool
-send_keys(RedisLink *link, Doubt *doubt, bool release)
+/* Fence, or release, the keys of a doubt at one target. */
+static void
+send_keys_to(Target *target, Doubt *doubt, bool release)
 {
 	static Call call;
+	RedisNode  *call_node = NULL;
 	ItemReader	reader;
 	PackedItem	item;
-	bool		ok = true;
 
-	doubt->failed = false;
 	item_reader_init(&reader, doubt->items, doubt->len);
 	begin_call(&call, release);
-	while (ok && item_read(&reader, &item) > 0)
+	while (item_read(&reader, &item) > 0)
 	{
+		uint16		key_slot;
+		RedisNode  *node;
+
 		if (item.kind != ITEM_KEY)
 			continue;
-		add_argument(&call, item.bytes, item.len);
-		if (++call.nkeys == COMMAND_KEYS)
+		node = target_node(target, item.bytes, item.len, &key_slot);
+		if (node == NULL || !node->open || !fence_is_on(node))
 		{
-			ok = send_call(link, doubt, &call, release);
+			doubt->failed = true;
+			continue;
+		}
+		call_node = node;
+		add_argument(&call, item.bytes, item.len);
+		if (++call.nkeys == COMMAND_KEYS || node->in_cluster)
+		{
+			send_call(node, doubt, &call, release);
 			begin_call(&call, release);
 		}
 	}
-	if (ok && call.nkeys > 0)
-		ok = send_call(link, doubt, &call, release);
-	return ok;
+	if (call.nkeys > 0)
+		send_call(call_node, doubt, &call, release);
+}
+
+static void
+send_keys(Doubt *doubt, bool release)
+{
+	doubt->failed = false;
+	for (int i = 0; i < target_count(); i++)
+		send_keys_to(target_at(i), doubt, release);
 }
 
 /*
@@ -229,23 +252,19 @@ send_keys(RedisLink *link, Doubt *doubt, bool release)
  */
 
 static void
-send_fence(RedisLink *link, Doubt *doubt, TimestampTz now)
+send_fence(Doubt *doubt, TimestampTz now)
 {
 	doubt->state = DOUBT_SENT;
 	doubt->look_at = TimestampTzPlusMilliseconds(now, LOOK_MS);
 	doubt->renew_at = TimestampTzPlusMilliseconds(now, atoi(fence_ttl_text()) / 3);
-	if (!send_keys(link, doubt, false))
-		doubt->state = DOUBT_TO_SEND;
-	else if (doubt->under_way == 0 && doubt->waiter >= 0)
-	{
-		waiters_row_delivered(doubt->xid, doubt->waiter);	/* patterns only */
-		doubt->waiter = -1;
-	}
+	send_keys(doubt, false);
+	if (doubt->under_way == 0)
+		fence_is_sent(doubt);	/* patterns only, or nowhere to send it to */
 }
 
 /* What has become of the transaction? */
 static void
-look_after(RedisLink *link, Doubt *doubt, TimestampTz now)
+look_after(Doubt *doubt, TimestampTz now)
 {
 	TransactionId xid = XidFromFullTransactionId(FullTransactionIdFromU64(doubt->xid));
 
@@ -253,7 +272,7 @@ look_after(RedisLink *link, Doubt *doubt, TimestampTz now)
 	if (TransactionIdIsInProgress(xid))
 	{
 		if (now >= doubt->renew_at)
-			send_fence(link, doubt, now);
+			send_fence(doubt, now);
 	}
 	else if (TransactionIdDidCommit(xid))
 		doubt->state = DOUBT_ENDED;
@@ -262,7 +281,7 @@ look_after(RedisLink *link, Doubt *doubt, TimestampTz now)
 }
 
 TimestampTz
-doubt_turn(RedisLink *link, TimestampTz now)
+doubt_turn(TimestampTz now)
 {
 	TimestampTz wake = DT_NOEND;
 	dlist_mutable_iter iter;
@@ -272,12 +291,15 @@ doubt_turn(RedisLink *link, TimestampTz now)
 		Doubt	   *doubt = dlist_container(Doubt, node, iter.cur);
 
 		if (doubt->state == DOUBT_TO_SEND)
-			send_fence(link, doubt, now);
+			send_fence(doubt, now);
 		else if (doubt->state == DOUBT_SENT && now >= doubt->look_at)
-			look_after(link, doubt, now);
+			look_after(doubt, now);
 
-		if (doubt->state == DOUBT_TO_RELEASE && send_keys(link, doubt, true))
+		if (doubt->state == DOUBT_TO_RELEASE)
+		{
+			send_keys(doubt, true); /* where it can't be, the doubt expires */
 			doubt->state = DOUBT_ENDED;
+		}
 		if (doubt->state == DOUBT_ENDED && doubt->under_way == 0)
 		{
 			dlist_delete(&doubt->node);

@@ -8,7 +8,6 @@
 #include "postgres.h"
 #include "datatype/timestamp.h"
 
-#include "redis.h"
 #include "ring.h"
 
 extern void doubt_init(void);
@@ -17,6 +16,6 @@ extern void doubt_init(void);
 extern void doubt_take(const RingEntry *entry);
 
 /* Send, renew and release; returns when to come again, DT_NOEND without doubts. */
-extern TimestampTz doubt_turn(RedisLink *link, TimestampTz now);
+extern TimestampTz doubt_turn(TimestampTz now);
 
 #endif							/* UNCACHE_DOUBT_H */

@@ -8,10 +8,11 @@
  *		kill9		the process is gone, as if by kill -9 from outside
  *		stop		it stops; the test lets it go on with SIGCONT
  *		sleep_MS	it sleeps for so many milliseconds
+ *		slow_MS		the same, each time
  *		error		an ERROR
  *		log			nothing; it leaves the file, see below
  *
- * A point strikes once.  It leaves the file pg_uncache.fault.NAME in the data
+ * A point strikes once ("slow" always).  It leaves the file pg_uncache.fault.NAME in the data
  * directory: that tells the test that the place was reached, and keeps the point
  * from striking again, also after a restart.  To arm it again remove the file.
  *
@@ -28,6 +29,7 @@
  *		batch-sent			worker: commands are under way
  *		answered			worker: Redis has answered, nobody knows yet
  *		waiter-found		worker: about to count down for a waiter
+ *		emptying-step		worker: some blocks of a retired table were checked
  *		emptying-locked		worker: ExclusiveLock on a table to be emptied
  *		emptied				worker: truncated, not committed
  *		side-inserted		worker: refused rows moved, not committed
@@ -97,6 +99,8 @@ faultpoint_reached(const char *name)
 		return;
 	if (strikes(name))
 		act(name, setting_fault_point + len + 1);
+	if (strncmp(setting_fault_point + len + 1, "slow_", 5) == 0)
+		sleep_ms(atoi(setting_fault_point + len + 6));
 }
 
 void

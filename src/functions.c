@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
@@ -18,7 +19,6 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
 #include "storage/lmgr.h"
@@ -26,11 +26,14 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 #include "compat.h"
 #include "keypattern.h"
+#include "keytext.h"
 #include "outbox.h"
 #include "pending.h"
 #include "settings.h"
@@ -68,7 +71,7 @@ with_prefix(const char *prefix, const char *what, text *value, bool escape_prefi
 	}
 	appendBinaryStringInfo(&key, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
 
-	utf8 = pg_server_to_any(key.data, key.len, PG_UTF8);
+	utf8 = key_to_utf8(key.data, key.len);
 	*len = utf8 == key.data ? key.len : strlen(utf8);
 	if (*len > ITEM_MAX_BYTES)
 		ereport(ERROR,
@@ -89,7 +92,8 @@ uncache_invalidate_keys(PG_FUNCTION_ARGS)
 	int64		added = 0;
 
 	PreventCommandDuringRecovery("uncache.invalidate_keys()");
-	if (PG_ARGISNULL(0) || !setting_enabled)
+	PreventCommandIfParallelMode("uncache.invalidate_keys()");
+	if (PG_ARGISNULL(0))
 		PG_RETURN_INT64(0);
 
 	array = PG_GETARG_ARRAYTYPE_P(0);
@@ -120,7 +124,8 @@ uncache_invalidate_pattern(PG_FUNCTION_ARGS)
 	char	   *glob;
 
 	PreventCommandDuringRecovery("uncache.invalidate_pattern()");
-	if (PG_ARGISNULL(0) || !setting_enabled)
+	PreventCommandIfParallelMode("uncache.invalidate_pattern()");
+	if (PG_ARGISNULL(0))
 		PG_RETURN_VOID();
 
 	pattern = PG_GETARG_TEXT_PP(0);
@@ -192,13 +197,15 @@ readable_key(const PackedItem *item)
 			keypattern_free(pattern);
 		}
 	}
-	return cstring_to_text(pg_any_to_server(text_form, strlen(text_form), PG_UTF8));
+	return cstring_to_text(key_from_utf8(text_form, strlen(text_form)));
 }
 
 Datum
 uncache_transaction_keys(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext, "pg_uncache key",
+													  ALLOCSET_SMALL_SIZES);
 	PendingReader *reader;
 	PackedItem	item;
 
@@ -206,15 +213,19 @@ uncache_transaction_keys(PG_FUNCTION_ARGS)
 	reader = pending_read_begin();
 	while (pending_read_next(reader, &item))
 	{
+		MemoryContext old_context = MemoryContextSwitchTo(row_context);
 		Datum		values[3] = {0};
 		bool		nulls[3] = {true, true, false};
 
 		if (OidIsValid(item.rule) && describe_rule(item.rule, values))
 			nulls[0] = nulls[1] = false;
 		values[2] = PointerGetDatum(readable_key(&item));
+		MemoryContextSwitchTo(old_context);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+		MemoryContextReset(row_context);
 	}
 	pending_read_end(reader);
+	MemoryContextDelete(row_context);
 	return (Datum) 0;
 }
 
@@ -335,14 +346,63 @@ uncache_wait(PG_FUNCTION_ARGS)
  * --------------------------------------------------------------------------
  */
 
+/* A prepared transaction holds its lock on this table, so its rows go one by one. */
+static void
+delete_side_rows(void)
+{
+	Oid			oid = outbox_table_oid(OUTBOX_SIDE);
+	Relation	rel = OidIsValid(oid) ? try_relation_open(oid, RowExclusiveLock) : NULL;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	if (rel == NULL)
+		return;
+	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL, SO_NONE);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+		simple_heap_delete(rel, &tuple->t_self);
+	table_endscan(scan);
+	relation_close(rel, NoLock);
+}
+
+/* Commits hold their lock on an outbox table for much less than this. */
+#define LOCK_MS			200
+
+/*
+ * Lock a table for being emptied.  Never by queueing: whoever commits would queue
+ * behind, for as long as some transaction has looked at the table.
+ */
+static void
+lock_or_give_up(Oid table, TimestampTz deadline)
+{
+	while (!ConditionalLockRelationOid(table, AccessExclusiveLock))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (GetCurrentTimestamp() >= deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("could not lock the outbox to discard the backlog"),
+					 errdetail("A transaction that has read its tables is still open."),
+					 errhint("Try again when that transaction has ended.")));
+		pg_usleep(1000);
+	}
+}
+
 /* Without a worker nobody else looks at the rows: empty the tables here. */
 static void
-truncate_tables(void)
+empty_tables(void)
 {
-	for (int t = 0; t <= OUTBOX_TABLES; t++)
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_MS);
+
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		if (OidIsValid(outbox_table_oid(t)))
+			lock_or_give_up(outbox_table_oid(t), deadline);
+	}
+	delete_side_rows();
+	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
 		Oid			oid = outbox_table_oid(t);
-		Relation	rel = OidIsValid(oid) ? try_relation_open(oid, AccessExclusiveLock) : NULL;
+		Relation	rel = OidIsValid(oid) ? try_relation_open(oid, NoLock) : NULL;
 
 		if (rel == NULL)
 			continue;
@@ -369,7 +429,7 @@ uncache_discard_backlog(PG_FUNCTION_ARGS)
 	if (slot == NULL || slot->worker_pid == 0)
 	{
 		before = outbox_backlog_rows();
-		truncate_tables();
+		empty_tables();
 		PG_RETURN_INT64(before);
 	}
 

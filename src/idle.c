@@ -23,22 +23,25 @@
 #include "connection.h"
 #include "deliver.h"
 #include "idle.h"
+#include "linkset.h"
 #include "outboxscan.h"
 
 /*
- * The worker gathers where so many transactions came within GATHER_MS: more than
- * one client makes that waits for its disk, so that a transaction which comes
- * alone is delivered at once.
+ * The worker begins to gather where three transactions a millisecond come: more
+ * than one client makes that waits for its disk, so that a transaction which comes
+ * alone is delivered at once.  It goes on while two do, which still share a command.
+ * They come in bunches, behind one flush of the WAL, so some milliseconds count.
  */
 #define GATHER_MS		1
-#define GATHER_ENTRIES	4
+#define COUNT_MS		4
+#define GATHER_BEGIN	(3 * COUNT_MS)
+#define GATHER_GO_ON	(2 * COUNT_MS)
 
 static DatabaseSlot *slot;
 
 static WaitEventSet *wait_set = NULL;
 static uint64 wait_set_generation;
-static int	socket_positions[CONNECTION_SOCKETS];	/* -1: none */
-static uint32 socket_wanted[CONNECTION_SOCKETS];
+static WaitEvent *events = NULL;	/* room for all of the set */
 
 void
 idle_init(DatabaseSlot *my_slot)
@@ -49,58 +52,70 @@ idle_init(DatabaseSlot *my_slot)
 static void
 build_wait_set(void)
 {
+	int			size = 2 + linkset_count();
+	dlist_iter	iter;
+
 	if (wait_set)
+	{
 		FreeWaitEventSet(wait_set);
-	wait_set = CreateWaitEventSet(NULL, 2 + CONNECTION_SOCKETS);
+		pfree(events);
+	}
+	wait_set = CreateWaitEventSet(NULL, size);
+	events = MemoryContextAlloc(TopMemoryContext, size * sizeof(WaitEvent));
 	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-	for (int i = 0; i < CONNECTION_SOCKETS; i++)
+	dlist_foreach(iter, linkset_all())
 	{
-		socket_positions[i] = -1;
-		if (connection_socket(i) == PGINVALID_SOCKET)
+		WaitedLink *waited = dlist_container(WaitedLink, node, iter.cur);
+
+		waited->position = -1;
+		if (redis_socket(waited->link) == PGINVALID_SOCKET)
 			continue;
-		socket_wanted[i] = connection_wanted_events(i);
-		socket_positions[i] = AddWaitEventToSet(wait_set, socket_wanted[i],
-												connection_socket(i), NULL, NULL);
+		waited->wanted = redis_wanted_events(waited->link);
+		waited->position = AddWaitEventToSet(wait_set, waited->wanted,
+											 redis_socket(waited->link), NULL, waited);
 	}
-	wait_set_generation = connection_generation();
+	wait_set_generation = linkset_generation();
 }
 
 static void
 update_wait_set(void)
 {
-	for (int i = 0; i < CONNECTION_SOCKETS; i++)
+	dlist_iter	iter;
+
+	dlist_foreach(iter, linkset_all())
 	{
-		if (socket_positions[i] < 0 || socket_wanted[i] == connection_wanted_events(i))
+		WaitedLink *waited = dlist_container(WaitedLink, node, iter.cur);
+		uint32		wanted = redis_wanted_events(waited->link);
+
+		if (waited->position < 0 || waited->wanted == wanted)
 			continue;
-		socket_wanted[i] = connection_wanted_events(i);
-		ModifyWaitEvent(wait_set, socket_positions[i], socket_wanted[i], NULL);
+		waited->wanted = wanted;
+		ModifyWaitEvent(wait_set, waited->position, wanted, NULL);
 	}
 }
 
 /* Tells the events of the sockets. */
 static void
-wait_for_events(long timeout, uint32 *on_sockets)
+wait_for_events(long timeout)
 {
-	WaitEvent	events[2 + CONNECTION_SOCKETS];
 	int			n;
 
-	if (wait_set == NULL || wait_set_generation != connection_generation())
+	if (wait_set == NULL || wait_set_generation != linkset_generation())
 		build_wait_set();
 	else
 		update_wait_set();
 
-	n = WaitEventSetWait(wait_set, timeout, events, lengthof(events),
+	n = WaitEventSetWait(wait_set, timeout, events, 2 + linkset_count(),
 						 WaitEventExtensionNew("UncacheWorkerMain"));
 	for (int i = 0; i < n; i++)
 	{
+		WaitedLink *waited = events[i].user_data;
+
 		if (events[i].events & WL_LATCH_SET)
 			ResetLatch(MyLatch);
-		for (int j = 0; j < CONNECTION_SOCKETS; j++)
-		{
-			if (events[i].pos == socket_positions[j])
-				on_sockets[j] = events[i].events;
-		}
+		else if (waited != NULL)
+			waited->events = events[i].events;
 	}
 }
 
@@ -109,14 +124,21 @@ wait_for_events(long timeout, uint32 *on_sockets)
  * there be none, looking does no harm.
  */
 static void
-gather(long timeout, uint32 *on_sockets)
+gather(long timeout)
 {
-	int			events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-								   timeout, WaitEventExtensionNew("UncacheWorkerGather"));
+	int			got = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+								timeout, WaitEventExtensionNew("UncacheWorkerGather"));
+	dlist_iter	iter;
 
-	if (events & WL_LATCH_SET)
+	if (got & WL_LATCH_SET)
 		ResetLatch(MyLatch);
-	on_sockets[0] = WL_SOCKET_READABLE;
+	dlist_foreach(iter, linkset_all())
+	{
+		WaitedLink *waited = dlist_container(WaitedLink, node, iter.cur);
+
+		if (redis_unanswered(waited->link) > 0)
+			waited->events = WL_SOCKET_READABLE;
+	}
 }
 
 /* Whether transactions come so fast that gathering them pays. */
@@ -132,9 +154,9 @@ is_busy(int taken)
 		return false;
 	now = GetCurrentTimestamp();
 	count += taken;
-	if (now >= since + GATHER_MS * 1000 || now < since)
+	if (now >= since + COUNT_MS * 1000 || now < since)
 	{
-		busy = count >= GATHER_ENTRIES;
+		busy = count >= (busy ? GATHER_GO_ON : GATHER_BEGIN);
 		count = 0;
 		since = now;
 	}
@@ -144,8 +166,8 @@ is_busy(int taken)
 static bool
 shall_gather(int taken)
 {
-	return is_busy(taken) && connection_link() != NULL && !barrier_is_asked_for() &&
-		!deliver_has_unsent() && !command_is_awaited(connection_link());
+	return is_busy(taken) && connection_is_serving() && !barrier_is_asked_for() &&
+		!deliver_has_unsent() && !command_is_awaited();
 }
 
 /*
@@ -160,7 +182,7 @@ has_news(bool gathers)
 	if (pg_atomic_read_u64(&slot->discard_drawn) != pg_atomic_read_u64(&slot->discard_done) ||
 		pg_atomic_read_u32(&slot->restart_requested) != 0)
 		return true;
-	if (connection_link() == NULL)
+	if (!connection_is_serving())
 		return false;
 	LWLockAcquire(slot->lock, LW_SHARED);
 	ring = !ring_is_empty(&slot->ring) && deliver_has_room(CLASS_SMALL) &&
@@ -173,7 +195,7 @@ has_news(bool gathers)
 }
 
 void
-idle_wait(TimestampTz wake, int taken, uint32 *on_sockets)
+idle_wait(TimestampTz wake, int taken)
 {
 	bool		gathers = shall_gather(taken);
 	long		timeout = -1;
@@ -188,10 +210,9 @@ idle_wait(TimestampTz wake, int taken, uint32 *on_sockets)
 	if (has_news(gathers))
 		timeout = 0;
 
-	memset(on_sockets, 0, sizeof(uint32) * CONNECTION_SOCKETS);
 	if (gathers && timeout > 0)
-		gather(timeout, on_sockets);
+		gather(timeout);
 	else
-		wait_for_events(timeout, on_sockets);
+		wait_for_events(timeout);
 	pg_atomic_write_u32(&slot->sleep, WORKER_AWAKE);
 }

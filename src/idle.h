@@ -14,9 +14,9 @@ extern void idle_init(DatabaseSlot *slot);
 
 /*
  * Wait for something to do, until "wake" at the longest (DT_NOEND: no end).
- * "taken" is how many entries of the ring the turn has found; on_sockets gets the
- * events of each of the connection's sockets, 0 for none.
+ * "taken" is how many entries of the ring the turn has found.  Leaves what has come
+ * in the WaitedLinks.
  */
-extern void idle_wait(TimestampTz wake, int taken, uint32 *on_sockets);
+extern void idle_wait(TimestampTz wake, int taken);
 
 #endif							/* UNCACHE_IDLE_H */

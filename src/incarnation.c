@@ -14,8 +14,6 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_control.h"
-#include "common/controldata_utils.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -31,19 +29,9 @@ enum
 	INCARNATION_ID = 1,			/* text */
 	INCARNATION_TIMELINE,		/* int4 */
 	INCARNATION_SINCE,			/* timestamptz */
+	INCARNATION_LINEAGE,		/* text */
 };
-#define INCARNATION_NCOLUMNS	3
-
-static bool
-last_end_was_clean(void)
-{
-	bool		crc_ok;
-	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
-	bool		clean = crc_ok && control->state == DB_SHUTDOWNED;
-
-	pfree(control);
-	return clean;
-}
+#define INCARNATION_NCOLUMNS	4
 
 void
 incarnation_draw(Shared *shared)
@@ -53,7 +41,6 @@ incarnation_draw(Shared *shared)
 	if (!pg_strong_random(&random, sizeof(random)))
 		elog(FATAL, "could not get random bytes for the incarnation");
 	snprintf(shared->incarnation, sizeof(shared->incarnation), "%016" PRIx64, random);
-	shared->after_clean_shutdown = last_end_was_clean();
 }
 
 static Relation
@@ -87,18 +74,19 @@ form_row(Relation rel, TimeLineID timeline)
 	values[INCARNATION_ID - 1] = CStringGetTextDatum(Shared_state->incarnation);
 	values[INCARNATION_TIMELINE - 1] = Int32GetDatum((int32) timeline);
 	values[INCARNATION_SINCE - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[INCARNATION_LINEAGE - 1] = CStringGetTextDatum(Shared_state->lineage);
 	return heap_form_tuple(RelationGetDescr(rel), values, nulls);
 }
 
 static char *
-id_of_row(Relation rel, HeapTuple row)
+text_of_row(Relation rel, HeapTuple row, int column)
 {
 	bool		isnull;
 
-	return TextDatumGetCString(heap_getattr(row, INCARNATION_ID, RelationGetDescr(rel), &isnull));
+	return TextDatumGetCString(heap_getattr(row, column, RelationGetDescr(rel), &isnull));
 }
 
-/* How this life began, by what the life before has left. */
+/* What came between this life and the one that was made known here last. */
 static IncarnationStart
 judge(Relation rel, HeapTuple row, TimeLineID timeline)
 {
@@ -107,10 +95,11 @@ judge(Relation rel, HeapTuple row, TimeLineID timeline)
 
 	if (row == NULL)
 		return INCARNATION_AFTER_SHUTDOWN;	/* the extension is new */
-	if (strcmp(id_of_row(rel, row), Shared_state->incarnation) == 0)
+	if (strcmp(text_of_row(rel, row, INCARNATION_ID), Shared_state->incarnation) == 0)
 		return INCARNATION_SAME;
 	last = heap_getattr(row, INCARNATION_TIMELINE, RelationGetDescr(rel), &isnull);
-	if (!Shared_state->after_clean_shutdown || (TimeLineID) DatumGetInt32(last) != timeline)
+	if (strcmp(text_of_row(rel, row, INCARNATION_LINEAGE), Shared_state->lineage) != 0 ||
+		(TimeLineID) DatumGetInt32(last) != timeline)
 		return INCARNATION_AFTER_CRASH;
 	return INCARNATION_AFTER_SHUTDOWN;
 }
@@ -152,7 +141,7 @@ incarnation_seen_by(Snapshot snapshot)
 		return NULL;
 	row = find_row(rel, snapshot);
 	if (row != NULL)
-		id = id_of_row(rel, row);
+		id = text_of_row(rel, row, INCARNATION_ID);
 	relation_close(rel, AccessShareLock);
 	return id;
 }

@@ -23,7 +23,7 @@ extern void incarnation_draw(Shared *shared);
 typedef enum IncarnationStart
 {
 	INCARNATION_SAME,			/* another worker of this life was here before */
-	INCARNATION_AFTER_SHUTDOWN,
+	INCARNATION_AFTER_SHUTDOWN, /* or several, with no crash in between */
 	INCARNATION_AFTER_CRASH,	/* or promotion: commits may be lost */
 } IncarnationStart;
 

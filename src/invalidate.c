@@ -14,6 +14,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -142,10 +143,17 @@ invalidate_all_rules(bool only_unlogged)
 Datum
 uncache_invalidate_table(PG_FUNCTION_ARGS)
 {
-	Oid			relid = PG_GETARG_OID(0);
+	Oid			relid;
 	int			nrules;
 	int			usable;
 
+	PreventCommandDuringRecovery("uncache.invalidate_table()");
+	PreventCommandIfParallelMode("uncache.invalidate_table()");
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument 1 of uncache.invalidate_table() must not be null")));
+	relid = PG_GETARG_OID(0);
 	if (get_rel_name(relid) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),

@@ -4,7 +4,7 @@
  *
  * The outbox is the truth: its rows commit, replicate and recover together with
  * the data.  OUTBOX_TABLES tables take turns, so that a table whose rows are all
- * delivered can be emptied in place (outboxscan.c); rows of prepared
+ * delivered can be emptied in place (emptying.c); rows of prepared
  * transactions go to outbox_side, so that none of them ever pins a table that
  * rotates.
  *
@@ -22,6 +22,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "commands/trigger.h"
+#include "pgstat.h"
 #include "storage/lmgr.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -113,15 +114,37 @@ outbox_exists(void)
 	return OidIsValid(outbox_table_oid(0));
 }
 
-/* Open a table without queueing; NULL when refused or gone. */
+/*
+ * Open a table without queueing; NULL when refused or gone.  As the lock has brought
+ * the relation cache up to date, this asks no catalog whether the table exists, as
+ * try_relation_open() would for every commit.
+ */
 static Relation
 open_if_free(int i)
 {
 	Oid			oid = outbox_table_oid(i);
+	Relation	rel;
 
 	if (!OidIsValid(oid) || !ConditionalLockRelationOid(oid, RowExclusiveLock))
 		return NULL;
-	return try_relation_open(oid, NoLock);
+	rel = RelationIdGetRelation(oid);
+	if (rel != NULL)
+		pgstat_init_relation(rel);
+	return rel;
+}
+
+/*
+ * Who writes to a table that takes its turn no more tells the worker, which may be
+ * reading it in order to empty it.  With the lock held: so the worker's next
+ * ExclusiveLock comes after it.
+ */
+static void
+note_if_late(int table)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+
+	if (slot && (int) pg_atomic_read_u32(&slot->current_table) != table)
+		pg_atomic_fetch_add_u32(&slot->late_writers[table], 1);
 }
 
 /*
@@ -144,12 +167,20 @@ open_table(bool prepare, int *table)
 		*table = (first + i) % OUTBOX_TABLES;
 		rel = open_if_free(*table);
 		if (rel)
+		{
+			note_if_late(*table);
 			return rel;
+		}
 	}
 
 	*table = prepare ? OUTBOX_SIDE : first;
 	oid = outbox_table_oid(*table);
-	return OidIsValid(oid) ? try_relation_open(oid, RowExclusiveLock) : NULL;
+	if (!OidIsValid(oid))
+		return NULL;
+	LockRelationOid(oid, RowExclusiveLock);
+	if (!prepare)
+		note_if_late(*table);
+	return try_relation_open(oid, NoLock);
 }
 
 static void
@@ -161,9 +192,13 @@ remember_block(RowWriter *writer, BlockNumber block)
 		return;
 	if (written->nblocks == writer->blocks_size)
 	{
+		Size		size = writer->blocks_size * sizeof(BlockNumber);
+
 		writer->blocks_size *= 2;
-		written->blocks = repalloc_huge(written->blocks,
-										writer->blocks_size * sizeof(BlockNumber));
+		if (written->blocks == written->few_blocks)
+			written->blocks = memcpy(palloc(size * 2), written->few_blocks, size);
+		else
+			written->blocks = repalloc_huge(written->blocks, size * 2);
 	}
 	written->blocks[written->nblocks++] = block;
 }
@@ -282,10 +317,10 @@ is_noted(RowWriter *writer, Oid rule)
 }
 
 static void
-write_items(RowWriter *writer)
+write_items(RowWriter *writer, bool may_note)
 {
 	PendingReader *reader = pending_read_begin();
-	bool		notes = outboxnote_is_time();
+	bool		notes = may_note && outboxnote_is_time();
 	PackedItem		item;
 
 	while (pending_read_next(reader, &item))
@@ -308,10 +343,10 @@ outbox_write(OutboxMode mode, OutboxWritten *earlier)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(TopTransactionContext);
 	OutboxWritten *written = palloc0(sizeof(OutboxWritten));
-	RowWriter  *writer = palloc0(sizeof(RowWriter));
+	RowWriter	writer = {0};
 
-	writer->rel = open_table(mode == OUTBOX_PREPARE, &written->table);
-	if (writer->rel == NULL)
+	writer.rel = open_table(mode == OUTBOX_PREPARE, &written->table);
+	if (writer.rel == NULL)
 	{
 		MemoryContextSwitchTo(old_context);
 		ereport(WARNING,
@@ -319,27 +354,28 @@ outbox_write(OutboxMode mode, OutboxWritten *earlier)
 				 errdetail("The extension pg_uncache does not exist any more, and its outbox with it.")));
 		return earlier;
 	}
-	if (RelationGetNumberOfAttributes(writer->rel) != OUTBOX_NCOLUMNS)
+	written->file = RelationGetFileNumber(writer.rel);
+	if (RelationGetNumberOfAttributes(writer.rel) != OUTBOX_NCOLUMNS)
 		elog(ERROR, "table \"%s\" is not an outbox of this version of pg_uncache",
-			 RelationGetRelationName(writer->rel));
+			 RelationGetRelationName(writer.rel));
 
-	writer->written = written;
-	writer->keep_items = mode == OUTBOX_COMMIT_KEEP_ITEMS;
-	writer->chunk = earlier ? earlier->next_chunk : 0;
-	writer->at = GetCurrentTimestamp();
-	writer->blocks_size = 4;
-	written->blocks = palloc(writer->blocks_size * sizeof(BlockNumber));
+	writer.written = written;
+	writer.keep_items = mode == OUTBOX_COMMIT_KEEP_ITEMS;
+	writer.chunk = earlier ? earlier->next_chunk : 0;
+	writer.at = GetCurrentTimestamp();
+	writer.blocks_size = lengthof(written->few_blocks);
+	written->blocks = written->few_blocks;
 	written->next = earlier;
 	written->xid = GetTopFullTransactionId();
 	written->nkeys = pending_keys();
 
-	write_items(writer);
+	/* A prepared transaction would hold the notes' lock for as long as it likes. */
+	write_items(&writer, mode != OUTBOX_PREPARE);
 
-	written->next_chunk = writer->chunk;
-	if (writer->bulk)
-		FreeBulkInsertState(writer->bulk);
-	table_close(writer->rel, NoLock);	/* the lock stays until the end */
-	pfree(writer);
+	written->next_chunk = writer.chunk;
+	if (writer.bulk)
+		FreeBulkInsertState(writer.bulk);
+	table_close(writer.rel, NoLock);	/* the lock stays until the end */
 	MemoryContextSwitchTo(old_context);
 	return written;
 }
@@ -355,6 +391,6 @@ uncache_outbox_guard(PG_FUNCTION_ARGS)
 		return PointerGetDatum(NULL);
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("the outbox of pg_uncache can't be written to by SQL"),
+			 errmsg("the outbox of pg_uncache cannot be written to by SQL"),
 			 errhint("Use uncache.invalidate_keys() to delete keys, uncache.discard_backlog() to forget what is not delivered.")));
 }

@@ -10,6 +10,8 @@
 #include "access/transam.h"
 #include "storage/block.h"
 #include "storage/itemptr.h"
+
+#include "compat.h"
 #include "utils/rel.h"
 
 #include "shmem.h"
@@ -54,12 +56,14 @@ typedef struct OutboxWritten
 	bool		noted;			/* notes stand for some of the keys */
 	uint32		nrows;
 	uint64		nkeys;
+	RelFileNumber file;			/* the table's */
 	ItemPointerData tid;		/* of the row, when there is just one */
 	char	   *items;			/* its items; in TopTransactionContext */
 	uint32		items_len;
 	OutboxItems *all_items;		/* of all rows, if asked for; the last row first */
-	BlockNumber *blocks;		/* of all rows, when there are several */
+	BlockNumber *blocks;		/* of all rows */
 	uint32		nblocks;
+	BlockNumber few_blocks[4];	/* where "blocks" begins */
 } OutboxWritten;
 
 /*

@@ -276,7 +276,9 @@ outboxnote_turn(TimestampTz now)
 
 	if (moved > 0)
 		ereport(LOG,
-				(errmsg("the outbox was over its limit; all keys that %d notes stand for will be deleted", moved)));
+				(errmsg_plural("the outbox was over its limit; all keys that %d note stands for will be deleted",
+							   "the outbox was over its limit; all keys that %d notes stand for will be deleted",
+							   moved, moved)));
 	retry_at = TimestampTzPlusMilliseconds(now, RETRY_MS);
 	return look ? retry_at : DT_NOEND;
 }

@@ -29,6 +29,7 @@
 #include "pgstat.h"
 #include "port/pg_bitutils.h"
 #include "storage/bufmgr.h"
+#include "storage/ipc.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
@@ -74,12 +75,34 @@ outboxscan_end(void)
 	CommitTransactionCommand();
 }
 
+/*
+ * The worker knows rows by their place.  VACUUM FULL and the like give a table a
+ * new file, with the rows at other places: then nothing that the worker knows is
+ * worth anything, and its successor reads all.
+ */
+void
+outboxscan_check_file(int table, RelFileNumber file)
+{
+	static RelFileNumber files[OUTBOX_TABLES + 1];	/* as first met; 0: not yet */
+
+	if (files[table] == 0)
+		files[table] = file;
+	if (files[table] == file)
+		return;
+	ereport(LOG,
+			(errmsg("a table of the outbox has a new file; what was sent from it may be sent again")));
+	proc_exit(1);
+}
+
 Relation
 outboxscan_open(int table)
 {
 	Oid			oid = outbox_table_oid(table);
+	Relation	rel = OidIsValid(oid) ? try_relation_open(oid, AccessShareLock) : NULL;
 
-	return OidIsValid(oid) ? try_relation_open(oid, AccessShareLock) : NULL;
+	if (rel != NULL)
+		outboxscan_check_file(table, RelationGetFileNumber(rel));
+	return rel;
 }
 
 static void

@@ -8,6 +8,7 @@
 #include "postgres.h"
 #include "access/heapam.h"
 
+#include "compat.h"
 #include "deliver.h"
 #include "shmem.h"
 
@@ -46,5 +47,8 @@ extern void outboxscan_end(void);
 
 /* Open an outbox table for reading; NULL without the extension. */
 extern Relation outboxscan_open(int table);
+
+/* Ends the worker where this is not the file that the table had before. */
+extern void outboxscan_check_file(int table, RelFileNumber file);
 
 #endif							/* UNCACHE_OUTBOXSCAN_H */

@@ -45,6 +45,7 @@ typedef enum SideState
 	SIDE_SENT,					/* deliver.c has it */
 	SIDE_DELIVERED,				/* to be deleted */
 	SIDE_WAITS,					/* was refused; retry_at says when */
+	SIDE_LOST,					/* a node is away; likewise, or at the next look */
 } SideState;
 
 /* A row of the side table that the worker knows. */
@@ -139,8 +140,22 @@ outboxside_finished(const ItemPointerData *tid, bool delivered)
 	}
 	else
 	{
-		hash_search(rows, tid, HASH_REMOVE, NULL);
-		look = true;
+		row->state = SIDE_LOST;
+		row->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETRY_FIRST_MS);
+	}
+}
+
+void
+outboxside_keep_refused(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &refused)
+	{
+		RefusedRow *from = dlist_container(RefusedRow, node, iter.cur);
+
+		if (from->row.table < OUTBOX_TABLES)
+			delivered_set(from->row.table, &from->row.tid, ROW_SENT);
 	}
 }
 
@@ -248,6 +263,7 @@ write_turn(TimestampTz now)
 	rel = OidIsValid(oid) ? try_relation_open(oid, RowExclusiveLock) : NULL;
 	if (rel != NULL)
 	{
+		outboxscan_check_file(OUTBOX_SIDE, RelationGetFileNumber(rel));
 		write_changes(rel, now);
 		relation_close(rel, NoLock);
 		FAULT_POINT("side-inserted");
@@ -270,7 +286,8 @@ take_row(const DeliveryRow *row, void *arg)
 	bool		found;
 	SideRow    *known = hash_search(rows, &row->tid, HASH_ENTER, &found);
 
-	if (found && (known->state != SIDE_WAITS || known->retry_at > now))
+	if (found && known->state != SIDE_LOST &&
+		(known->state != SIDE_WAITS || known->retry_at > now))
 		return true;
 	known->state = SIDE_SENT;
 	deliver_take(CLASS_BULK, row);
@@ -326,7 +343,7 @@ next_retry(void)
 	hash_seq_init(&scan, rows);
 	while ((row = hash_seq_search(&scan)) != NULL)
 	{
-		if (row->state == SIDE_WAITS)
+		if (row->state == SIDE_WAITS || row->state == SIDE_LOST)
 			first = Min(first, row->retry_at);
 	}
 	return first;
@@ -362,7 +379,7 @@ note_row(const DeliveryRow *row, void *arg)
 	bool		found;
 
 	known = hash_search(rows, &row->tid, HASH_ENTER, &found);
-	if (!found || known->state == SIDE_WAITS)
+	if (!found || known->state == SIDE_WAITS || known->state == SIDE_LOST)
 	{
 		known->state = SIDE_DELIVERED;
 		ndelivered++;

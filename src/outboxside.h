@@ -16,6 +16,9 @@ extern void outboxside_init(void);
 /* Redis has refused these items of a row: keep them, and try again later. */
 extern void outboxside_refused(const DeliveryRow *row, const char *items, uint32 len);
 
+/* Those that came from other tables are not to be sent from there meanwhile. */
+extern void outboxside_keep_refused(void);
+
 /* A row of the side table is finished: delivered, or lost. */
 extern void outboxside_finished(const ItemPointerData *tid, bool delivered);
 

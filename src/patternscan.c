@@ -2,7 +2,7 @@
  * patternscan.c
  *	  Deletes the keys that patterns cover: SCAN and UNLINK, in steps.
  *
- * A pass walks the whole key space once with SCAN and serves every pattern that
+ * A pass walks the whole key space of every node once with SCAN and serves every pattern that
  * was waiting when it began; equal patterns are served as one.  Redis is asked
  * only for keys with the text that all patterns of the pass begin with, and each
  * key is checked here against the patterns before it is deleted.  What comes
@@ -10,13 +10,23 @@
  * long a pause as the last pass took: so a storm of TRUNCATEs keeps Redis busy
  * half of the time at the most.
  *
- * One SCAN is under way at a time, and each answer is followed by the UNLINKs of
+ * One SCAN is under way at a time at a node, and each answer is followed by the UNLINKs of
  * its keys, so other deliveries find their way in between.  SCAN returns every
  * key that exists during the whole of a pass; keys made meanwhile hold data that
  * is newer than the commit.
  *
- * When the link breaks all patterns are lost, and the rows that hold them are
- * sent again.  A pattern that Redis refuses (no right to SCAN, say) moves to the
+ * When a node's link breaks, or a node is away, the patterns of the pass are lost at
+ * its end, and the rows that hold them are sent again.
+ *
+ * In a cluster a key can move from a node that is not scanned yet to one that is, and
+ * while it does the map need not change.  So every node is asked for the state of its
+ * slots before and after.  Where slots are on the move, or the map changed, a second
+ * pass is made: what had moved ahead of the first scan is found by the second.  A pass
+ * in which a key had moved before it was deleted, or a node came up that had not been
+ * scanned, does not count at all.
+ *
+ * Where the fence is in use all nodes get a new epoch before the first is scanned.
+ * A pattern that Redis refuses (no right to SCAN, say) moves to the
  * side table like a refused key.
  */
 #include "postgres.h"
@@ -28,15 +38,23 @@
 
 #include "fence.h"
 #include "keypattern.h"
+#include "node.h"
 #include "outboxside.h"
 #include "patternscan.h"
+#include "replicas.h"
+#include "slotstate.h"
+#include "target.h"
 #include "trouble.h"
 
 /* Buckets that one SCAN visits: some 200 microseconds of Redis's time. */
 #define SCAN_COUNT		"1000"
 
-/* Keys in one UNLINK. */
+/* Keys in one UNLINK; in a cluster one, since they must be of one slot. */
 #define UNLINK_KEYS		128
+
+/* Before a pass is made once more, at the least; doubles with each. */
+#define AGAIN_FIRST_MS	100
+#define AGAIN_LAST_MS	(60 * 1000)
 
 /* A part of a delivery that waits for a pass, or is served by one. */
 typedef struct Job
@@ -45,6 +63,7 @@ typedef struct Job
 	Delivery   *delivery;
 	PackedItem	item;			/* bytes belong to the delivery */
 	struct PassPattern *pattern;	/* of the running pass */
+	bool		had_pass;		/* this is not the first one */
 } Job;
 
 typedef struct PassPattern
@@ -62,21 +81,36 @@ static MemoryContext pass_context;	/* patterns of the pass; reset at its end */
 static dlist_head waiting = DLIST_STATIC_INIT(waiting);
 static int	nwaiting = 0;
 
+/* How far the pass is at a node, in RedisNode.scan. */
+typedef struct NodeScan
+{
+	uint64		pass;			/* of which; else the rest means nothing */
+	char		cursor[32];
+	bool		scanned;		/* the cursor has come round */
+	uint32		slots;			/* their state when it began */
+} NodeScan;
+
 /* Of the running pass; meaningless unless "running". */
 static bool running = false;
+static uint64 pass_number = 0;	/* also while none is running: of the last one */
 static dlist_head served = DLIST_STATIC_INIT(served);
 static PassPattern *patterns;
 static char *match;				/* argument of SCAN MATCH */
-static char cursor[32];
-static bool scanned;			/* the cursor has come round */
-static int	unlinks;			/* under way */
+static int	under_way;			/* commands, or epochs, without an answer */
 static bool pass_lost;
+static bool pass_confirmed;		/* replicas were asked, or need not be */
+static bool pass_compared;		/* nodes were asked for their slots once more */
+static bool pass_moves;			/* slots were on the move: a second pass is needed */
+static bool pass_again;			/* it has missed keys that it knows of */
 static TimestampTz pass_began;
 
 static TimestampTz next_pass_at = 0;
-static RedisLink *pass_link;
+static int	again_ms = AGAIN_FIRST_MS;
 
-static void send_scan(void);
+/* Keys may be at nodes that do not have their slots yet. */
+static bool asking = false;
+
+static void send_scan(RedisNode *node);
 static void end_pass_if_done(void);
 
 void
@@ -193,22 +227,109 @@ choose_match(void)
 	return glob_for_head(head, len);
 }
 
-/* No token of before the pass is good any more; only now it may begin. */
+/*
+ * --------------------------------------------------------------------------
+ * The nodes of a pass
+ * --------------------------------------------------------------------------
+ */
+
+static NodeScan *
+scan_of(RedisNode *node)
+{
+	if (node->scan == NULL)
+		node->scan = MemoryContextAllocZero(node->context, sizeof(NodeScan));
+	return node->scan;
+}
+
+static bool
+takes_part(RedisNode *node)
+{
+	return node->open && scan_of(node)->pass == pass_number;
+}
+
+static void
+scan_nodes(void)
+{
+	for (int i = 0; i < node_count(); i++)
+	{
+		if (takes_part(node_at(i)))
+			send_scan(node_at(i));
+	}
+}
+
+/* One thing less to be done before the first SCAN. */
+static void
+come_nearer(void)
+{
+	if (--under_way == 0)
+		scan_nodes();
+	end_pass_if_done();
+}
+
+static void
+slots_told(void *arg, const RedisReply *reply)
+{
+	RedisNode  *node = node_answering();
+
+	scan_of(node)->slots = reply ? slotstate_read(node, reply) : SLOTS_MOVE;
+	come_nearer();
+}
+
+/* No token of before the pass is good any more at this node; at all, it may begin. */
 static void
 tokens_are_void(bool ok, const RedisReply *reply)
 {
 	if (!running)
 		return;
-	if (ok)
-		send_scan();
-	else
+	if (!ok)
 	{
 		pass_lost = true;
 		if (reply)
-			trouble_note(reply);
+			node_note_trouble(node_answering(), reply);
 	}
-	end_pass_if_done();
+	come_nearer();
 }
+
+/* Which nodes there are, and their epochs; what is away is lost. */
+static void
+begin_at_nodes(void)
+{
+	pass_number++;
+	under_way = 0;
+	for (int i = 0; i < target_count(); i++)
+		pass_lost |= !target_is_whole(target_at(i));
+	for (int i = 0; i < node_count(); i++)
+	{
+		RedisNode  *node = node_at(i);
+		NodeScan   *scan = scan_of(node);
+
+		if (!node->open)
+		{
+			pass_lost = true;
+			continue;
+		}
+		scan->pass = pass_number;
+		scan->scanned = false;
+		scan->slots = SLOTS_MOVE;
+		strcpy(scan->cursor, "0");
+		if (node->in_cluster && slotstate_ask(node, slots_told))
+			under_way++;
+		if (!fence_is_used(node))
+			continue;
+		if (fence_new_epoch(node, tokens_are_void))
+			under_way++;
+		else
+			pass_lost = true;
+	}
+	if (under_way == 0)
+		scan_nodes();
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Beginning and end of a pass
+ * --------------------------------------------------------------------------
+ */
 
 static void
 begin_pass(void)
@@ -240,19 +361,56 @@ begin_pass(void)
 	{
 		running = true;
 		match = choose_match();
-		strcpy(cursor, "0");
-		scanned = false;
-		unlinks = 0;
 		pass_lost = false;
+		pass_confirmed = !replicas_are_wanted();
+		pass_compared = false;
+		pass_moves = false;
+		pass_again = false;
 		pass_began = GetCurrentTimestamp();
-		if (!fence_is_used())
-			send_scan();
-		else if (!fence_new_epoch(pass_link, tokens_are_void))
-			pass_lost = true;
+		begin_at_nodes();
 	}
 	MemoryContextSwitchTo(old_context);
 }
 
+/*
+ * What is lost waits for a node to come back, unless all are here: one came back
+ * while the pass went on.
+ */
+static PartOutcome
+outcome_of_loss(void)
+{
+	for (int i = 0; i < target_count(); i++)
+	{
+		if (!target_is_whole(target_at(i)))
+			return PART_LOST;
+	}
+	for (int i = 0; i < node_count(); i++)
+	{
+		if (!node_at(i)->open)
+			return PART_LOST;
+	}
+	return PART_AGAIN;
+}
+
+/* A job is finished, or goes back to those that wait for a pass. */
+static void
+leave_pass(Job *job)
+{
+	bool		again = pass_again || (pass_moves && !job->had_pass);
+
+	if (again && !pass_lost && !job->pattern->refused)
+	{
+		job->had_pass = true;
+		dlist_delete(&job->node);
+		dlist_push_tail(&waiting, &job->node);
+		nwaiting++;
+	}
+	else
+		finish_job(job, pass_lost ? outcome_of_loss() :
+				   job->pattern->refused ? PART_REFUSED : PART_DELIVERED);
+}
+
+/* The pause is as long as the pass was; longer where it must be made once more. */
 static void
 end_pass(void)
 {
@@ -260,12 +418,7 @@ end_pass(void)
 	dlist_mutable_iter iter;
 
 	dlist_foreach_modify(iter, &served)
-	{
-		Job		   *job = dlist_container(Job, node, iter.cur);
-
-		finish_job(job, pass_lost ? PART_LOST :
-				   job->pattern->refused ? PART_REFUSED : PART_DELIVERED);
-	}
+		leave_pass(dlist_container(Job, node, iter.cur));
 	for (PassPattern *p = patterns; p; p = p->next)
 		keypattern_free(p->matcher);
 	patterns = NULL;
@@ -273,15 +426,85 @@ end_pass(void)
 	MemoryContextReset(pass_context);
 
 	next_pass_at = now + (now - pass_began);
-	if (!pass_lost)
+	if (pass_again)
+		next_pass_at = Max(next_pass_at, TimestampTzPlusMilliseconds(now, again_ms));
+	asking = pass_again || pass_moves;
+	again_ms = pass_again ? Min(again_ms * 2, AGAIN_LAST_MS) : AGAIN_FIRST_MS;
+	if (!pass_lost && !pass_again)
 		pg_atomic_fetch_add_u64(&slot->stats.pattern_passes, 1);
+}
+
+static void
+replicas_answered(void *arg, const RedisReply *reply)
+{
+	under_way--;
+	if (!replicas_note(node_answering(), reply))
+		pass_lost = true;
+	end_pass_if_done();
+}
+
+static void
+ask_replicas(void)
+{
+	pass_confirmed = true;
+	for (int i = 0; i < node_count(); i++)
+	{
+		RedisNode  *node = node_at(i);
+
+		if (takes_part(node) && replicas_ask(node, replicas_answered))
+			under_way++;
+	}
+}
+
+static void
+slots_told_again(void *arg, const RedisReply *reply)
+{
+	RedisNode  *node = node_answering();
+	uint32		slots = reply ? slotstate_read(node, reply) : SLOTS_MOVE;
+
+	under_way--;
+	if (slots == SLOTS_MOVE || slots != scan_of(node)->slots)
+		pass_moves = true;
+	end_pass_if_done();
+}
+
+/* Has everything been where it was looked for? */
+static void
+compare_slots(void)
+{
+	pass_compared = true;
+	for (int i = 0; i < node_count(); i++)
+	{
+		RedisNode  *node = node_at(i);
+
+		if (takes_part(node) && node->in_cluster && slotstate_ask(node, slots_told_again))
+			under_way++;
+	}
+}
+
+static bool
+is_complete(void)
+{
+	for (int i = 0; i < node_count(); i++)
+	{
+		if (!takes_part(node_at(i)))
+			return false;
+	}
+	return true;
 }
 
 static void
 end_pass_if_done(void)
 {
-	if (running && unlinks == 0 && (scanned || pass_lost))
+	if (running && under_way == 0 && !pass_compared)
+		compare_slots();
+	if (running && under_way == 0 && !pass_confirmed)
+		ask_replicas();
+	if (running && under_way == 0)
+	{
+		pass_again |= !pass_lost && !is_complete();
 		end_pass();
+	}
 }
 
 /*
@@ -290,6 +513,14 @@ end_pass_if_done(void)
  * --------------------------------------------------------------------------
  */
 
+/* The key that was to be deleted is about to be at another node. */
+static bool
+is_moving(const RedisReply *reply)
+{
+	return redis_reply_is_error(reply, "MOVED") || redis_reply_is_error(reply, "ASK") ||
+		redis_reply_is_error(reply, "TRYAGAIN");
+}
+
 /* Redis says no to this step; its patterns will be tried again later. */
 static void
 note_error(const RedisReply *reply, PassPattern *pattern)
@@ -297,9 +528,15 @@ note_error(const RedisReply *reply, PassPattern *pattern)
 	const char *why;
 	bool		no_right = redis_reply_is_error(reply, "NOPERM");
 
+	if (node_answering()->in_cluster && is_moving(reply))
+	{
+		pass_again = true;
+		return;
+	}
+
 	if (!no_right && (redis_reply_type(reply) != REDIS_ERROR || trouble_is(reply, &why)))
 	{
-		trouble_note(reply);
+		node_note_trouble(node_answering(), reply);
 		pass_lost = true;
 		return;
 	}
@@ -316,7 +553,7 @@ unlink_answered(void *arg, const RedisReply *reply)
 {
 	PassPattern *pattern = arg;
 
-	unlinks--;
+	under_way--;
 	if (reply == NULL)
 		pass_lost = true;
 	else if (redis_reply_type(reply) == REDIS_INTEGER)
@@ -333,18 +570,30 @@ unlink_answered(void *arg, const RedisReply *reply)
 }
 
 static void
-send_unlink(PassPattern *pattern, int nkeys, const char **argv, size_t *lens)
+asking_answered(void *arg, const RedisReply *reply)
 {
-	if (redis_send(pass_link, 1 + nkeys, argv, lens, unlink_answered, pattern))
-		unlinks++;
+	/* What comes after it tells. */
+}
+
+static void
+send_unlink(RedisNode *node, PassPattern *pattern, int nkeys, const char **argv, size_t *lens)
+{
+	const char *word[] = {"ASKING"};
+	const size_t wordlen[] = {6};
+
+	if (node->in_cluster && asking)
+		redis_send(node->link, 1, word, wordlen, asking_answered, NULL);
+	if (redis_send(node->link, 1 + nkeys, argv, lens, unlink_answered, pattern))
+		under_way++;
 	else
 		pass_lost = true;
 }
 
 /* Delete those keys of an answer that this pattern covers. */
 static void
-unlink_matching(PassPattern *pattern, const RedisReply *keys)
+unlink_matching(RedisNode *node, PassPattern *pattern, const RedisReply *keys)
 {
+	int			most = node->in_cluster ? 1 : UNLINK_KEYS;
 	const char *argv[1 + UNLINK_KEYS] = {"UNLINK"};
 	size_t		lens[1 + UNLINK_KEYS] = {strlen("UNLINK")};
 	int			n = 0;
@@ -358,64 +607,73 @@ unlink_matching(PassPattern *pattern, const RedisReply *keys)
 			continue;
 		argv[1 + n] = key;
 		lens[1 + n] = len;
-		if (++n == UNLINK_KEYS)
+		if (++n == most)
 		{
-			send_unlink(pattern, n, argv, lens);
+			send_unlink(node, pattern, n, argv, lens);
 			n = 0;
 		}
 	}
 	if (n > 0)
-		send_unlink(pattern, n, argv, lens);
+		send_unlink(node, pattern, n, argv, lens);
 }
 
 static void
 scan_answered(void *arg, const RedisReply *reply)
 {
+	RedisNode  *node = node_answering();
+	NodeScan   *scan = scan_of(node);
+
+	under_way--;
 	if (reply == NULL)
 		pass_lost = true;
 	else if (redis_reply_type(reply) == REDIS_ARRAY && redis_reply_count(reply) == 2)
 	{
 		const RedisReply *keys = redis_reply_element(reply, 1);
 
-		strlcpy(cursor, redis_reply_text(redis_reply_element(reply, 0), NULL), sizeof(cursor));
+		strlcpy(scan->cursor, redis_reply_text(redis_reply_element(reply, 0), NULL),
+				sizeof(scan->cursor));
 		for (PassPattern *p = patterns; p; p = p->next)
-			unlink_matching(p, keys);
-		if (strcmp(cursor, "0") == 0)
-			scanned = true;
-		else if (!pass_lost)
-			send_scan();
+			unlink_matching(node, p, keys);
+		scan->scanned = strcmp(scan->cursor, "0") == 0;
+		if (!scan->scanned)
+			send_scan(node);
 	}
 	else
-	{
 		note_error(reply, NULL);
-		scanned = true;
-	}
 	end_pass_if_done();
 }
 
 static void
-send_scan(void)
+send_scan(RedisNode *node)
 {
-	const char *argv[] = {"SCAN", cursor, "MATCH", match, "COUNT", SCAN_COUNT};
+	const char *argv[] = {"SCAN", scan_of(node)->cursor, "MATCH", match, "COUNT", SCAN_COUNT};
 	size_t		lens[lengthof(argv)];
 
 	for (int i = 0; i < lengthof(argv); i++)
 		lens[i] = strlen(argv[i]);
-	if (!redis_send(pass_link, lengthof(argv), argv, lens, scan_answered, NULL))
+	if (redis_send(node->link, lengthof(argv), argv, lens, scan_answered, NULL))
+		under_way++;
+	else
 		pass_lost = true;
 }
 
 TimestampTz
-patternscan_turn(RedisLink *link)
+patternscan_turn(void)
 {
-	pass_link = link;
 	end_pass_if_done();
 	if (running || nwaiting == 0)
 		return DT_NOEND;
 	if (GetCurrentTimestamp() < next_pass_at)
 		return next_pass_at;
 	begin_pass();
-	return DT_NOEND;
+	end_pass_if_done();
+	return nwaiting > 0 ? next_pass_at : DT_NOEND;
+}
+
+void
+patternscan_note_moves(void)
+{
+	pass_moves = true;
 }
 
 void
@@ -426,7 +684,7 @@ patternscan_forget(void)
 	if (running)
 	{
 		pass_lost = true;
-		unlinks = 0;
+		under_way = 0;
 		end_pass();
 	}
 	dlist_foreach_modify(iter, &waiting)

@@ -16,9 +16,12 @@ extern void patternscan_init(DatabaseSlot *slot);
 extern void patternscan_add(Delivery *delivery, const PackedItem *item);
 
 /* Begin a pass if one is due, or say when: DT_NOEND for "nothing to do". */
-extern TimestampTz patternscan_turn(RedisLink *link);
+extern TimestampTz patternscan_turn(void);
 
-/* The link is gone: every pattern is lost, and will come again. */
+/* Nodes have got other keys than before. */
+extern void patternscan_note_moves(void);
+
+/* All links are gone: every pattern is lost, and will come again. */
 extern void patternscan_forget(void);
 
 #endif							/* UNCACHE_PATTERNSCAN_H */

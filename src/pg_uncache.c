@@ -23,13 +23,18 @@
  *	 delivery: from there to Redis, in the worker
  *		worker --+--> outboxscan, outboxside, outboxnote	reads the outbox
  *				 +--> deliver --> command, patternscan		sends
+ *				 |		 |			 +--> replicas, slotstate
  *				 |		 +--> seconddelete, doubt
- *				 +--> fence, incarnation					keeps fills out
- *				 +--> rotation --> delivered				empties the outbox
+ *				 +--> fence, beat, incarnation --> lineage	keeps fills out
+ *				 +--> rotation --> emptying --> delivered	empties the outbox
  *				 +--> barrier								answers wait()
- *				 +--> idle									waits for the next turn
- *				 +--> connection --> sentinel, linksettings
- *							 \--> redis --> redisturn, redisreply, redishello, redisnet, redistls, redisurl
+ *				 +--> comeback								nodes come and go
+ *				 +--> idle --> linkset						waits for the next turn
+ *				 +--> connection --> target --+--> node		which servers there are
+ *											  +--> sentinel
+ *											  +--> clusternodes --> slotwatch, cluster
+ *									 node --> linksettings, redis --> redisturn, redisreply,
+ *												redishello, redisnet, redistls, redisurl
  *
  *	 processes
  *		launcher --> place, probe, databases; lifecycle --> hold
@@ -38,7 +43,7 @@
  *		views, backlog, stats; functions; snapshot
  *
  *	 under all of them
- *		shmem, settings, trouble, compat.h; faultpoint in test builds
+ *		shmem, settings, trouble, keytext.h, compat.h; faultpoint in test builds
  */
 #include "postgres.h"
 

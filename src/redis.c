@@ -22,6 +22,7 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
 #include <unistd.h>
 
 #include "storage/fd.h"
@@ -246,6 +247,14 @@ size_t
 redis_unanswered(const RedisLink *link)
 {
 	return link->state == REDIS_CONNECTING ? 0 : link->count;
+}
+
+int
+redis_silent_ms(const RedisLink *link)
+{
+	if (redis_unanswered(link) == 0)
+		return 0;
+	return (int) Min((GetCurrentTimestamp() - link->last_moved) / 1000, INT_MAX);
 }
 
 const char *

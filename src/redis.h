@@ -109,8 +109,9 @@ extern bool redis_send(RedisLink *link, int argc, const char **argv, const size_
 					   RedisAnswer answer, void *arg);
 extern void redis_flush(RedisLink *link);
 
-/* Commands sent and not answered yet. */
+/* Commands sent and not answered yet; and for how long (ms) the oldest has waited for a byte. */
 extern size_t redis_unanswered(const RedisLink *link);
+extern int	redis_silent_ms(const RedisLink *link);
 
 /* What the server said of itself in the handshake; "" or 0 when unknown. */
 extern const char *redis_run_id(const RedisLink *link);	/* new at each restart */

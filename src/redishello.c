@@ -14,7 +14,9 @@
  * A user with few rights (ACL) may be denied all but AUTH and SELECT; then the
  * server is taken for a master, and what cannot be known stays "" or 0.
  *
- * Of a Sentinel the same is asked, but for SELECT; its role must be "sentinel".
+ * Of a Sentinel the same is asked, but for SELECT; its role must be "sentinel".  A
+ * target of the scheme REDIS_CLUSTER is a node that is asked about its cluster, and
+ * may be a replica.
  *
  * The password file is read here, at every connect.  No text of the server is
  * repeated in an answer to AUTH, since some servers quote the command in it.
@@ -251,7 +253,8 @@ finish(RedisLink *link)
 			redislink_fail(link, "Redis at %s is not a Sentinel", where);
 		return;
 	}
-	if (role[0] == '\0' || strcmp(role, "master") == 0)
+	/* Any node of a cluster can be asked who its masters are. */
+	if (role[0] == '\0' || strcmp(role, "master") == 0 || redislink_server(link)->any_role)
 		redislink_ready(link);
 	else if (strcmp(role, "sentinel") == 0)
 		redislink_fail(link, "Redis at %s is a Sentinel, which holds no keys", where);
@@ -387,6 +390,7 @@ redishello_send(RedisLink *link, const RedisTarget *target, const RedisOptions *
 	bool		is_sentinel = target->scheme == REDIS_SENTINEL;
 
 	redislink_server(link)->is_sentinel = is_sentinel;
+	redislink_server(link)->any_role = target->scheme == REDIS_CLUSTER;
 	if (!ask_to_authenticate(link, target, options))
 		return;
 	if (target->db != 0 && !is_sentinel)

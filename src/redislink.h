@@ -12,6 +12,7 @@
 typedef struct RedisServer
 {
 	bool		is_sentinel;	/* that is what we expect it to be */
+	bool		any_role;		/* a replica will do */
 	char		run_id[64];
 	char		history[64];	/* master_replid */
 	char		role[16];

@@ -10,6 +10,9 @@
 #define REDIS_MAX_HOSTS		16
 #define REDIS_DEFAULT_PORT	6379
 
+/* What may stand between several URLs, and never within one. */
+#define REDISURL_BLANKS		" \t\n\r\f\v"
+
 typedef enum RedisScheme
 {
 	REDIS_PLAIN,				/* redis:// and rediss:// */

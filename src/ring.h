@@ -22,6 +22,8 @@
 #include "datatype/timestamp.h"
 #include "storage/itemptr.h"
 
+#include "compat.h"
+
 typedef struct Ring
 {
 	uint64		put;			/* bytes ever put */
@@ -49,6 +51,7 @@ typedef struct RingEntry
 	uint8		kind;			/* RingKind */
 	uint8		table;			/* index of the outbox table */
 	ItemPointerData tid;		/* of the row in it */
+	RelFileNumber file;			/* the table's, when the row was written */
 	/* packed items follow */
 } RingEntry;
 

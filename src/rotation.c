@@ -6,38 +6,21 @@
  * old snapshot anywhere in the server keeps alive.  Instead the current table is
  * retired when it is large or its rows are old, and an empty one takes its place.
  * A retired table is truncated, without a new file and without a change of the
- * catalogs, when
- *
- *		everything in it was delivered at least redeliver_window ago, and
- *		nobody writes to it: its lock is free.
- *
- * Committers hold a lock on the table that they have written to until they have
- * told the worker (the ring, or marks).  So under an ExclusiveLock and with none
- * of its rows in the ring, a fresh snapshot sees every row that will ever be in the table, and
- * the worker knows which of these are delivered.  Only then is the lock
- * strengthened.  Locks are taken conditionally: whoever queued here would hold up
- * every commit behind it.
+ * catalogs, when everything in it was delivered at least redeliver_window ago
+ * (emptying.c).
  *
  * Where no other table is empty, the current one goes on growing; where a table
- * can't be emptied now, the next second will do.  A crash during the truncation
- * leaves the table as it was or empty; both are right.
+ * can't be emptied now, the next second will do.
  */
 #include "postgres.h"
 
-#include "access/heapam.h"
 #include "access/relation.h"
-#include "access/xact.h"
-#include "catalog/heap.h"
 #include "storage/bufmgr.h"
-#include "storage/lmgr.h"
 #include "utils/timestamp.h"
 
 #include "deliver.h"
-#include "delivered.h"
-#include "faultpoint.h"
-#include "outbox.h"
+#include "emptying.h"
 #include "outboxscan.h"
-#include "outboxside.h"
 #include "rotation.h"
 #include "settings.h"
 
@@ -66,23 +49,13 @@ rotation_init(DatabaseSlot *my_slot)
 	TimestampTz now = GetCurrentTimestamp();
 
 	slot = my_slot;
+	emptying_init(slot);
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
 		tables[t].in_use = true;
 		tables[t].in_use_since = now;
 		tables[t].retired_at = now;
 	}
-}
-
-static bool
-ring_has_rows_of(int table)
-{
-	bool		has;
-
-	LWLockAcquire(slot->lock, LW_SHARED);
-	has = ring_has_table(&slot->ring, table);
-	LWLockRelease(slot->lock);
-	return has;
 }
 
 static BlockNumber
@@ -176,91 +149,45 @@ retire_current(TimestampTz now)
  */
 
 static bool
-look_for_undelivered(const DeliveryRow *row, void *arg)
-{
-	bool	   *all_delivered = arg;
-
-	RowState	state = delivered_get(row->table, &row->tid);
-
-	if (state == ROW_DELIVERED)
-		return true;
-	if (state != ROW_SENT)
-		deliver_take(CLASS_BULK, row);
-	*all_delivered = false;
-	return false;
-}
-
-/* Under an ExclusiveLock: whether every row that is or will be is delivered. */
-static bool
-all_is_delivered(Relation rel, int table)
-{
-	bool		all_delivered = true;
-
-	if (ring_has_rows_of(table) || deliver_count_of_table(table) > 0 || outboxside_unwritten() > 0)
-		return false;
-	/* The snapshot must be younger than the lock. */
-	outboxscan_read(rel, table, 0, RelationGetNumberOfBlocks(rel),
-					look_for_undelivered, &all_delivered);
-	return all_delivered;
-}
-
-static bool
-empty_locked(Oid oid, int table)
-{
-	Relation	rel = try_relation_open(oid, NoLock);
-	bool		emptied = false;
-
-	if (rel == NULL)
-		return false;
-	if (RelationGetNumberOfBlocks(rel) == 0)
-		emptied = true;
-	else
-	{
-		PushActiveSnapshot(GetLatestSnapshot());
-		if (all_is_delivered(rel, table) &&
-			ConditionalLockRelationOid(oid, AccessExclusiveLock))
-		{
-			heap_truncate_one_rel(rel);
-			emptied = true;
-		}
-		PopActiveSnapshot();
-	}
-	relation_close(rel, NoLock);
-	return emptied;
-}
-
-static void
-try_to_empty(int table)
-{
-	Oid			oid;
-	bool		emptied = false;
-
-	StartTransactionCommand();
-	oid = outbox_table_oid(table);
-	if (OidIsValid(oid) && ConditionalLockRelationOid(oid, ExclusiveLock))
-	{
-		FAULT_POINT("emptying-locked");
-		emptied = empty_locked(oid, table);
-	}
-	if (emptied)
-		FAULT_POINT("emptied");
-	CommitTransactionCommand();
-
-	if (emptied)
-	{
-		delivered_forget_table(table);
-		tables[table].in_use = false;
-		tables[table].taken_before = deliver_taken_of_table(table);
-	}
-}
-
-static bool
 is_ready_to_empty(int table, TimestampTz now)
 {
 	TimestampTz since = Max(tables[table].retired_at, deliver_last_of_table(table));
 
 	return tables[table].in_use && deliver_count_of_table(table) == 0 &&
 		TimestampDifferenceExceeds(since, now, setting_redeliver_window * 1000);
+}
+
+/* Whether to come again soon. */
+static bool
+go_on_emptying(int table)
+{
+	EmptyingResult result = emptying_turn(table);
+
+	if (result == EMPTYING_DONE)
+	{
+		tables[table].in_use = false;
+		tables[table].taken_before = deliver_taken_of_table(table);
+	}
+	return result == EMPTYING_GOES_ON;
+}
+
+/*
+ * Empty what is ready, one table after the other, from *table on.  Returns whether
+ * to come again soon.
+ */
+static bool
+empty_retired(int *table, TimestampTz now)
+{
+	/* What is being read has rows that nobody knows of yet. */
+	if (!outboxscan_is_done())
+		return false;
+	for (; *table < OUTBOX_TABLES; (*table)++)
+	{
+		if (*table != (int) pg_atomic_read_u32(&slot->current_table) &&
+			is_ready_to_empty(*table, now) && go_on_emptying(*table))
+			return true;
+	}
+	return false;
 }
 
 /* An idle server is not to be woken more often than its window is long. */
@@ -283,26 +210,19 @@ time_to_next_turn(void)
 TimestampTz
 rotation_turn(TimestampTz now)
 {
+	static int	table = 0;		/* the next to be emptied; none at the end */
+
 	if (!note_use(now))
 		return DT_NOEND;
-	if (now < next_turn)
-		return next_turn;
-	next_turn = TimestampTzPlusMilliseconds(now, time_to_next_turn());
-
-	outboxscan_begin();
-	note_empty_tables();
-	retire_current(now);
-	outboxscan_end();
-
-	/* What is being read has rows that nobody knows of yet. */
-	if (outboxscan_is_done())
+	if (now >= next_turn)
 	{
-		for (int t = 0; t < OUTBOX_TABLES; t++)
-		{
-			if (t != (int) pg_atomic_read_u32(&slot->current_table) &&
-				is_ready_to_empty(t, now))
-				try_to_empty(t);
-		}
+		next_turn = TimestampTzPlusMilliseconds(now, time_to_next_turn());
+		outboxscan_begin();
+		note_empty_tables();
+		retire_current(now);
+		outboxscan_end();
+		if (table == OUTBOX_TABLES)
+			table = 0;
 	}
-	return next_turn;
+	return empty_retired(&table, now) ? now : next_turn;
 }

@@ -151,9 +151,12 @@ rule_read_columns(Relation rel, const char *literal, int *count)
 	columns = palloc(sizeof(AttrNumber) * *count);
 	for (int i = 0; i < *count; i++)
 	{
-		const char *name = nulls[i] ? "" : NameStr(*DatumGetName(names[i]));
-
-		columns[i] = watched_column(rel, name, literal);
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("list of columns %s of a rule on table \"%s\" must not contain nulls",
+							literal, RelationGetRelationName(rel))));
+		columns[i] = watched_column(rel, NameStr(*DatumGetName(names[i])), literal);
 	}
 	return columns;
 }

@@ -113,7 +113,9 @@ notice_constant(const Template *template)
 		ereport(NOTICE,
 				(errmsg("template \"%s\" of table \"%s\" names no column, so all rows give the same key",
 						template->text, template->relation),
-				 errhint("{{ and }} stand for literal braces; a column is written with single ones, such as {id}.")));
+				 strstr(template->text, "{{") != NULL ?
+				 errhint("{{ and }} stand for literal braces; a column is written with single ones, such as {id}.") :
+				 errhint("A column is written in braces, such as {id}.")));
 }
 
 static void
@@ -256,6 +258,50 @@ find_children_problems(const RuleInfo *info, StringInfo problems)
 	}
 }
 
+/* In which way a clone fires less often than its rule, or NULL. */
+static const char *
+clone_problem(const RuleInfo *clone, const RuleInfo *info)
+{
+	if (clone->enabled == info->enabled || info->enabled == TRIGGER_DISABLED)
+		return NULL;
+	if (clone->enabled == TRIGGER_DISABLED)
+		return "disabled";
+	if (clone->enabled == TRIGGER_FIRES_ON_REPLICA)
+		return "fires for replicated changes only";
+	if (clone->enabled == TRIGGER_FIRES_ON_ORIGIN)
+		return "has lost ENABLE ALWAYS";
+	return NULL;
+}
+
+/*
+ * It is the clone that fires for a partition, and it can be switched by itself
+ * (DISABLE TRIGGER ALL there).  The first that was is named.
+ */
+static void
+find_clone_problems(const RuleInfo *info, StringInfo problems)
+{
+	ListCell   *table;
+	ListCell   *rule;
+
+	foreach(table, find_all_inheritors(info->relation, NoLock, NULL))
+	{
+		foreach(rule, rules_of_table(lfirst_oid(table)))
+		{
+			RuleInfo   *clone = lfirst(rule);
+			const char *problem = clone_problem(clone, info);
+			char	   *name = get_rel_name(lfirst_oid(table));
+			Oid			relation;
+
+			if (problem != NULL && name != NULL && OidIsValid(clone->parent) &&
+				rule_topmost(clone->trigger, &relation) == info->trigger)
+			{
+				add_problem(problems, psprintf("%s on partition \"%s\"", problem, name));
+				return;
+			}
+		}
+	}
+}
+
 bool
 owner_can_add_partitions(Relation rel, Oid function)
 {
@@ -295,6 +341,8 @@ find_table_problems(const RuleInfo *info, StringInfo problems)
 			add_problem(problems, psprintf("TRUNCATE of partition \"%s\" deletes no keys",
 										   get_rel_name(uncovered)));
 	}
+	if (partitioned)
+		find_clone_problems(info, problems);
 	if (!partitioned && has_subclass(info->relation))
 		find_children_problems(info, problems);
 }

@@ -8,7 +8,9 @@
  * own form: with tgparentid and its dependencies.  Hence they vanish with the
  * parent's trigger and with DETACH PARTITION, follow its renaming, cannot be
  * dropped alone, and pg_dump leaves them out, for they come again with the
- * parent's.
+ * parent's: by our event trigger.  pg_upgrade restores event triggers last, so
+ * after it, and wherever else they did not fire, a worker that starts looks for
+ * what is missing.
  */
 #include "postgres.h"
 
@@ -23,6 +25,7 @@
 #include "commands/trigger.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
@@ -222,4 +225,41 @@ rule_uncovered_partition(Oid relid, Oid trigger)
 			return below;
 	}
 	return InvalidOid;
+}
+
+static bool
+lock_if_free(Oid relid)
+{
+	ListCell   *cell;
+
+	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
+	{
+		if (!ConditionalLockRelationOid(lfirst_oid(cell), ShareRowExclusiveLock))
+			return false;
+	}
+	return true;
+}
+
+void
+rule_cover_database(void)
+{
+	ListCell   *cell;
+
+	foreach(cell, rules_of_database())
+	{
+		RuleInfo   *info = lfirst(cell);
+
+		if (OidIsValid(info->parent) || !TRIGGER_FOR_TRUNCATE(info->type) ||
+			get_rel_relkind(info->relation) != RELKIND_PARTITIONED_TABLE ||
+			!OidIsValid(rule_uncovered_partition(info->relation, info->trigger)))
+			continue;
+		if (lock_if_free(info->relation))
+			rule_cover_partitions(info->relation, false);
+		else
+			ereport(LOG,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("TRUNCATE rules of partitions of table \"%s\" could not be made, since a partition is in use",
+							get_rel_name(info->relation)),
+					 errhint("Attach to the table again; until then TRUNCATE of a partition deletes no keys.")));
+	}
 }

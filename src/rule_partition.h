@@ -22,6 +22,12 @@ extern void rule_cover_partitions(Oid relid, bool sync_enabled);
  */
 extern void rule_cover_new_partition(Oid partition);
 
+/*
+ * What is missing anywhere in the database; for a worker that starts.  Waits for
+ * no lock: a table that is in use is left as it is, and the log says so.
+ */
+extern void rule_cover_database(void);
+
 /* The first partition below a table that lacks a clone of this rule, or InvalidOid. */
 extern Oid	rule_uncovered_partition(Oid relid, Oid trigger);
 

@@ -23,6 +23,9 @@
 /* Memory for rows that wait: some 200,000 transactions of one key. */
 #define MAX_BYTES		(32 * 1024 * 1024)
 
+/* Before one that was lost is tried again. */
+#define RETRY_MS		1000
+
 /* The log hears of early ones once in this time. */
 #define TELL_MS			(60 * 1000)
 
@@ -74,7 +77,7 @@ void
 seconddelete_finished(const DeliveryRow *row, bool delivered)
 {
 	if (!delivered)
-		remember(row, GetCurrentTimestamp());
+		remember(row, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETRY_MS));
 }
 
 static void

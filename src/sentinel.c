@@ -26,6 +26,7 @@
  */
 #include "postgres.h"
 
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "linksettings.h"
@@ -37,72 +38,78 @@
 
 #define MAX_HOST_BYTES	253
 
-static const RedisTarget *target = NULL;
-static SentinelState state = SENTINEL_UNUSED;
-static RedisTarget *master = NULL;	/* malloc'd with its host's name; the rest is target's */
-static int64 epoch = -1;		/* newest that was heard of; -1: none */
-
-/* The Sentinel that is asked. */
-static int	host = 0;
-static RedisLink *link = NULL;
-static uint64 generation = 0;
-static TimestampTz move_on_at;
-
-/* The round. */
-static bool asking = false;
-static int	hosts_left;
-static int	answers_behind;		/* that were of an older epoch */
-static TimestampTz ask_at;		/* the next, while watching */
-static int	watch_ms = WATCH_MS;
-
-/* What the Sentinel has said so far. */
-static enum
+/* What the Sentinel asked has said so far. */
+typedef enum SentinelAnswer
 {
 	ANSWER_NONE,				/* not asked yet */
 	ANSWER_DUE,
 	ANSWER_GOOD,
 	ANSWER_BAD,					/* see error */
-}			answer;
-static char named_host[MAX_HOST_BYTES + 1];
-static int	named_port;
-static int64 named_epoch;		/* -1: not told */
-static char error[256];
+} SentinelAnswer;
+
+struct Sentinel
+{
+	const RedisTarget *target;
+	SentinelState state;
+	RedisTarget *master;		/* malloc'd with its host's name; the rest is target's */
+	int64		epoch;			/* newest that was heard of; -1: none */
+
+	/* The Sentinel that is asked. */
+	int			host;
+	WaitedLink	waited;
+	TimestampTz move_on_at;
+
+	/* The round. */
+	bool		asking;
+	int			hosts_left;
+	int			answers_behind; /* that were of an older epoch */
+	TimestampTz ask_at;			/* the next, while watching */
+	int			watch_ms;
+
+	SentinelAnswer answer;
+	char		named_host[MAX_HOST_BYTES + 1];
+	int			named_port;
+	int64		named_epoch;	/* -1: not told */
+	char		error[256];
+};
 
 static void
-close_link(void)
+close_link(Sentinel *sentinel)
 {
-	RedisLink  *closing = link;
+	RedisLink  *closing = linkset_remove(&sentinel->waited);
 
-	if (closing == NULL)
-		return;
-	link = NULL;
-	generation++;
-	redis_close(closing);
+	if (closing != NULL)
+		redis_close(closing);
+}
+
+Sentinel *
+sentinel_make(const RedisTarget *target)
+{
+	Sentinel   *sentinel = MemoryContextAllocZero(TopMemoryContext, sizeof(Sentinel));
+
+	sentinel->target = target;
+	sentinel->epoch = -1;
+	sentinel->state = SENTINEL_IDLE;
+	sentinel->watch_ms = WATCH_MS;
+	return sentinel;
 }
 
 void
-sentinel_use(const RedisTarget *new_target)
+sentinel_free(Sentinel *sentinel)
 {
-	asking = false;
-	close_link();
-	free(master);
-	master = NULL;
-	epoch = -1;
-	host = 0;
-	target = new_target != NULL && new_target->scheme == REDIS_SENTINEL ? new_target : NULL;
-	state = target ? SENTINEL_IDLE : SENTINEL_UNUSED;
+	close_link(sentinel);
+	free(sentinel->master);
+	pfree(sentinel);
 }
 
 void
-sentinel_forget(void)
+sentinel_forget(Sentinel *sentinel)
 {
-	if (state == SENTINEL_UNUSED)
-		return;
-	asking = false;
-	state = SENTINEL_IDLE;
+	sentinel->asking = false;
+	sentinel->state = SENTINEL_IDLE;
 	/* An answer that is still due would be taken for one to the next question. */
-	if (answer == ANSWER_DUE)
-		close_link();
+	if (sentinel->answer == ANSWER_DUE)
+		close_link(sentinel);
 }
 
 /* ------------------------------------------------------------------------
@@ -111,26 +118,27 @@ sentinel_forget(void)
  */
 
 static void
-refuse_answer(const char *format,...) pg_attribute_printf(1, 2);
+refuse_answer(Sentinel *sentinel, const char *format,...) pg_attribute_printf(2, 3);
 
 static void
-refuse_answer(const char *format,...)
+refuse_answer(Sentinel *sentinel, const char *format,...)
 {
 	va_list		args;
 
 	va_start(args, format);
-	vsnprintf(error, sizeof(error), format, args);
+	vsnprintf(sentinel->error, sizeof(sentinel->error), format, args);
 	va_end(args);
-	answer = ANSWER_BAD;
+	sentinel->answer = ANSWER_BAD;
 }
 
 /* For messages. */
 static const char *
-asked_host(void)
+asked_host(const Sentinel *sentinel)
 {
 	static char text[MAX_HOST_BYTES + 8];
+	const RedisHost *host = &sentinel->target->hosts[sentinel->host];
 
-	snprintf(text, sizeof(text), "%s:%d", target->hosts[host].name, target->hosts[host].port);
+	snprintf(text, sizeof(text), "%s:%d", host->name, host->port);
 	return text;
 }
 
@@ -155,7 +163,7 @@ number_of(const RedisReply *reply)
 
 /* A name or an address, of either kind. */
 static bool
-take_host(const RedisReply *reply)
+take_host(Sentinel *sentinel, const RedisReply *reply)
 {
 	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:%";
 	size_t		len;
@@ -163,7 +171,7 @@ take_host(const RedisReply *reply)
 
 	if (len == 0 || len > MAX_HOST_BYTES || strspn(text, allowed) != len)
 		return false;
-	strlcpy(named_host, text, sizeof(named_host));
+	strlcpy(sentinel->named_host, text, sizeof(sentinel->named_host));
 	return true;
 }
 
@@ -171,7 +179,9 @@ take_host(const RedisReply *reply)
 static void
 master_answered(void *arg, const RedisReply *reply)
 {
-	named_epoch = -1;
+	Sentinel   *sentinel = arg;
+
+	sentinel->named_epoch = -1;
 	if (reply == NULL)
 		return;
 	for (size_t i = 0; i + 1 < redis_reply_count(reply); i += 2)
@@ -179,7 +189,7 @@ master_answered(void *arg, const RedisReply *reply)
 		const char *name = redis_reply_text(redis_reply_element(reply, i), NULL);
 
 		if (strcmp(name, "config-epoch") == 0)
-			named_epoch = number_of(redis_reply_element(reply, i + 1));
+			sentinel->named_epoch = number_of(redis_reply_element(reply, i + 1));
 	}
 }
 
@@ -187,41 +197,43 @@ master_answered(void *arg, const RedisReply *reply)
 static void
 address_answered(void *arg, const RedisReply *reply)
 {
+	Sentinel   *sentinel = arg;
 	int64		port = -1;
 
 	if (reply == NULL)
 		return;					/* the link has failed */
 	if (redis_reply_type(reply) == REDIS_NIL)
 	{
-		refuse_answer("Sentinel at %s does not know a master named \"%s\"",
-					  asked_host(), target->service);
+		refuse_answer(sentinel, "Sentinel at %s does not know a master named \"%s\"",
+					  asked_host(sentinel), sentinel->target->service);
 		return;
 	}
 	if (redis_reply_count(reply) == 2)
 		port = number_of(redis_reply_element(reply, 1));
-	if (port < 1 || port > 65535 || !take_host(redis_reply_element(reply, 0)))
+	if (port < 1 || port > 65535 || !take_host(sentinel, redis_reply_element(reply, 0)))
 	{
-		refuse_answer("Sentinel at %s does not tell the master's address: %.100s",
-					  asked_host(), redis_reply_text(reply, NULL));
+		refuse_answer(sentinel, "Sentinel at %s does not tell the master's address: %.100s",
+					  asked_host(sentinel), redis_reply_text(reply, NULL));
 		return;
 	}
-	named_port = port;
-	if (named_epoch >= 0 && named_epoch < epoch)
+	sentinel->named_port = port;
+	if (sentinel->named_epoch >= 0 && sentinel->named_epoch < sentinel->epoch)
 	{
-		answers_behind++;
-		refuse_answer("Sentinel at %s has not heard of the last failover yet", asked_host());
+		sentinel->answers_behind++;
+		refuse_answer(sentinel, "Sentinel at %s has not heard of the last failover yet",
+					  asked_host(sentinel));
 		return;
 	}
-	answer = ANSWER_GOOD;
+	sentinel->answer = ANSWER_GOOD;
 }
 
 static void
-send_question(const char *subcommand, RedisAnswer answered)
+send_question(Sentinel *sentinel, const char *subcommand, RedisAnswer answered)
 {
-	const char *argv[] = {"SENTINEL", subcommand, target->service};
-	const size_t lens[] = {8, strlen(subcommand), strlen(target->service)};
+	const char *argv[] = {"SENTINEL", subcommand, sentinel->target->service};
+	const size_t lens[] = {8, strlen(subcommand), strlen(sentinel->target->service)};
 
-	redis_send(link, 3, argv, lens, answered, NULL);
+	redis_send(sentinel->waited.link, 3, argv, lens, answered, sentinel);
 }
 
 /* ------------------------------------------------------------------------
@@ -230,139 +242,138 @@ send_question(const char *subcommand, RedisAnswer answered)
  */
 
 static void
-begin_round(void)
+begin_round(Sentinel *sentinel)
 {
-	asking = true;
-	answer = ANSWER_NONE;
-	answers_behind = 0;
-	hosts_left = target->nhosts;
+	sentinel->asking = true;
+	sentinel->answer = ANSWER_NONE;
+	sentinel->answers_behind = 0;
+	sentinel->hosts_left = sentinel->target->nhosts;
 }
 
 void
-sentinel_ask(void)
+sentinel_ask(Sentinel *sentinel)
 {
-	Assert(state == SENTINEL_IDLE || state == SENTINEL_FAILED);
-	state = SENTINEL_ASKING;
-	begin_round();
+	Assert(sentinel->state == SENTINEL_IDLE || sentinel->state == SENTINEL_FAILED);
+	sentinel->state = SENTINEL_ASKING;
+	begin_round(sentinel);
 }
 
 static void
-fail_round(void)
+fail_round(Sentinel *sentinel)
 {
-	asking = false;
-	if (answers_behind > target->nhosts / 2)
-		epoch = -1;
-	if (state == SENTINEL_ASKING)
-		state = SENTINEL_FAILED;
+	sentinel->asking = false;
+	if (sentinel->answers_behind > sentinel->target->nhosts / 2)
+		sentinel->epoch = -1;
+	if (sentinel->state == SENTINEL_ASKING)
+		sentinel->state = SENTINEL_FAILED;
 	else
 	{
-		watch_ms = Min(watch_ms * 2, WATCH_LAST_MS);
-		ask_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), watch_ms);
+		sentinel->watch_ms = Min(sentinel->watch_ms * 2, WATCH_LAST_MS);
+		sentinel->ask_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), sentinel->watch_ms);
 	}
 }
 
 /* This Sentinel is of no use. */
 static void
-try_next(void)
+try_next(Sentinel *sentinel)
 {
-	close_link();
-	host = (host + 1) % target->nhosts;
-	if (asking && --hosts_left <= 0)
-		fail_round();
+	close_link(sentinel);
+	sentinel->host = (sentinel->host + 1) % sentinel->target->nhosts;
+	if (sentinel->asking && --sentinel->hosts_left <= 0)
+		fail_round(sentinel);
 }
 
 /* Out of memory the round fails, and comes again. */
 static void
-note_master(bool *moved)
+note_master(Sentinel *sentinel, bool *moved)
 {
+	RedisTarget *master = sentinel->master;
 	RedisTarget *named;
 
-	if (master != NULL && strcmp(master->hosts[0].name, named_host) == 0 &&
-		master->hosts[0].port == named_port)
+	if (master != NULL && strcmp(master->hosts[0].name, sentinel->named_host) == 0 &&
+		master->hosts[0].port == sentinel->named_port)
 		return;
-	named = malloc(sizeof(RedisTarget) + sizeof(named_host));
+	named = malloc(sizeof(RedisTarget) + sizeof(sentinel->named_host));
 	if (named == NULL)
 		return;
-	*named = *target;
+	*named = *sentinel->target;
 	named->scheme = REDIS_PLAIN;
 	named->service = NULL;
 	named->nhosts = 1;
-	named->hosts[0].name = strcpy((char *) (named + 1), named_host);
-	named->hosts[0].port = named_port;
+	named->hosts[0].name = strcpy((char *) (named + 1), sentinel->named_host);
+	named->hosts[0].port = sentinel->named_port;
 	free(master);
-	master = named;
-	*moved = state == SENTINEL_KNOWN;
+	sentinel->master = named;
+	*moved = sentinel->state == SENTINEL_KNOWN;
 }
 
 static void
-end_round(TimestampTz now, bool *moved)
+end_round(Sentinel *sentinel, TimestampTz now, bool *moved)
 {
-	asking = false;
-	if (named_epoch >= 0)
-		epoch = named_epoch;
-	note_master(moved);
-	state = master ? SENTINEL_KNOWN : SENTINEL_FAILED;
-	watch_ms = WATCH_MS;
-	ask_at = TimestampTzPlusMilliseconds(now, watch_ms);
-	if (now >= move_on_at)
-		try_next();
+	sentinel->asking = false;
+	if (sentinel->named_epoch >= 0)
+		sentinel->epoch = sentinel->named_epoch;
+	note_master(sentinel, moved);
+	sentinel->state = sentinel->master ? SENTINEL_KNOWN : SENTINEL_FAILED;
+	sentinel->watch_ms = WATCH_MS;
+	sentinel->ask_at = TimestampTzPlusMilliseconds(now, sentinel->watch_ms);
+	if (now >= sentinel->move_on_at)
+		try_next(sentinel);
 }
 
 /* Have a link to the Sentinel whose turn it is. */
 static void
-open_link(TimestampTz now)
+open_link(Sentinel *sentinel, TimestampTz now)
 {
 	RedisOptions options = linksettings_options();
 
-	link = redis_open(target, host, &options);
-	generation++;
-	answer = ANSWER_NONE;
-	move_on_at = TimestampTzPlusMilliseconds(now, MOVE_ON_MS);
-	if (link == NULL)
-		strlcpy(error, "out of memory", sizeof(error));
+	linkset_add(&sentinel->waited, redis_open(sentinel->target, sentinel->host, &options));
+	sentinel->answer = ANSWER_NONE;
+	sentinel->move_on_at = TimestampTzPlusMilliseconds(now, MOVE_ON_MS);
+	if (sentinel->waited.link == NULL)
+		strlcpy(sentinel->error, "out of memory", sizeof(sentinel->error));
 }
 
 static void
-turn_link(uint32 events)
+turn_link(Sentinel *sentinel)
 {
-	RedisLinkState link_state = redis_turn(link, events);
+	RedisLinkState link_state = linkset_turn(&sentinel->waited);
 
 	if (link_state == REDIS_FAILED)
-		refuse_answer("Sentinel can't be asked: %.200s", redis_error(link));
-	else if (link_state == REDIS_READY && asking && answer == ANSWER_NONE)
+		refuse_answer(sentinel, "Sentinel can't be asked: %.200s", redis_error(sentinel->waited.link));
+	else if (link_state == REDIS_READY && sentinel->asking && sentinel->answer == ANSWER_NONE)
 	{
-		answer = ANSWER_DUE;
-		send_question("MASTER", master_answered);
-		send_question("GET-MASTER-ADDR-BY-NAME", address_answered);
-		redis_flush(link);
+		sentinel->answer = ANSWER_DUE;
+		send_question(sentinel, "MASTER", master_answered);
+		send_question(sentinel, "GET-MASTER-ADDR-BY-NAME", address_answered);
+		redis_flush(sentinel->waited.link);
 	}
 }
 
 SentinelState
-sentinel_turn(uint32 events, bool *moved)
+sentinel_turn(Sentinel *sentinel, bool *moved)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
 	*moved = false;
-	if (state == SENTINEL_KNOWN && !asking && now >= ask_at)
-		begin_round();
+	if (sentinel->state == SENTINEL_KNOWN && !sentinel->asking && now >= sentinel->ask_at)
+		begin_round(sentinel);
 
 	/* More than once where one fails at once. */
-	while (asking || link != NULL)
+	while (sentinel->asking || sentinel->waited.link != NULL)
 	{
-		if (link == NULL)
-			open_link(now);
-		if (link != NULL)
-			turn_link(events);
-		events = 0;
-		if (asking && answer == ANSWER_GOOD)
-			end_round(now, moved);
-		else if (link == NULL || answer == ANSWER_BAD)
-			try_next();
+		if (sentinel->waited.link == NULL)
+			open_link(sentinel, now);
+		if (sentinel->waited.link != NULL)
+			turn_link(sentinel);
+		if (sentinel->asking && sentinel->answer == ANSWER_GOOD)
+			end_round(sentinel, now, moved);
+		else if (sentinel->waited.link == NULL || sentinel->answer == ANSWER_BAD)
+			try_next(sentinel);
 		else
 			break;
 	}
-	return state;
+	return sentinel->state;
 }
 
 /* ------------------------------------------------------------------------
@@ -370,47 +381,30 @@ sentinel_turn(uint32 events, bool *moved)
  * ------------------------------------------------------------------------
  */
 SentinelState
-sentinel_state(void)
+sentinel_state(const Sentinel *sentinel)
 {
-	return state;
+	return sentinel->state;
 }
 
 const RedisTarget *
-sentinel_master(void)
+sentinel_master(const Sentinel *sentinel)
 {
-	return state == SENTINEL_KNOWN ? master : NULL;
+	return sentinel->state == SENTINEL_KNOWN ? sentinel->master : NULL;
 }
 
 const char *
-sentinel_error(void)
+sentinel_error(const Sentinel *sentinel)
 {
-	return error;
-}
-
-pgsocket
-sentinel_socket(void)
-{
-	return link ? redis_socket(link) : PGINVALID_SOCKET;
-}
-
-uint32
-sentinel_wanted_events(void)
-{
-	return link ? redis_wanted_events(link) : 0;
+	return sentinel->error;
 }
 
 TimestampTz
-sentinel_deadline(void)
+sentinel_deadline(const Sentinel *sentinel)
 {
+	RedisLink  *link = sentinel->waited.link;
 	TimestampTz deadline = link ? redis_deadline(link) : DT_NOEND;
 
-	if (state == SENTINEL_KNOWN && !asking)
-		deadline = Min(deadline, ask_at);
+	if (sentinel->state == SENTINEL_KNOWN && !sentinel->asking)
+		deadline = Min(deadline, sentinel->ask_at);
 	return deadline;
-}
-
-uint64
-sentinel_generation(void)
-{
-	return generation;
 }

@@ -2,7 +2,7 @@
  * sentinel.h
  *	  Asks Redis Sentinel which server is the master, and whether it still is.
  *
- * Used by connection.c alone.  Never waits (but for name resolution, as
+ * Used by target.c alone.  Never waits (but for name resolution, as
  * redis_open() does).
  */
 #ifndef UNCACHE_SENTINEL_H
@@ -11,46 +11,43 @@
 #include "postgres.h"
 #include "datatype/timestamp.h"
 
+#include "linkset.h"
 #include "redis.h"
+
+typedef struct Sentinel Sentinel;
 
 typedef enum SentinelState
 {
-	SENTINEL_UNUSED,			/* the target is no Sentinel */
 	SENTINEL_IDLE,				/* nothing is known: sentinel_ask() */
 	SENTINEL_ASKING,
 	SENTINEL_KNOWN,				/* sentinel_master(); asked again now and then */
 	SENTINEL_FAILED,			/* none could tell: sentinel_error() */
 } SentinelState;
 
-/*
- * Use these Sentinels from now on, or none where the target is none of Sentinel's
- * or NULL.  The target must stay until the next call.
- */
-extern void sentinel_use(const RedisTarget *target);
+/* For the Sentinels of a target, which must stay until sentinel_free(). */
+extern Sentinel *sentinel_make(const RedisTarget *target);
+extern void sentinel_free(Sentinel *sentinel);
 
 /* Ask each Sentinel in turn, at most once, until one names the master. */
-extern void sentinel_ask(void);
+extern void sentinel_ask(Sentinel *sentinel);
 
 /* The master may be another one by now. */
-extern void sentinel_forget(void);
+extern void sentinel_forget(Sentinel *sentinel);
 
 /*
  * Do what can be done without waiting.  *moved is set when the master that was
  * known is not the master any more: the new one is known then.
  */
-extern SentinelState sentinel_turn(uint32 events, bool *moved);
+extern SentinelState sentinel_turn(Sentinel *sentinel, bool *moved);
 
-extern SentinelState sentinel_state(void);
+extern SentinelState sentinel_state(const Sentinel *sentinel);
 
 /* The master, as a target of its own, valid until the next turn; NULL unless known. */
-extern const RedisTarget *sentinel_master(void);
+extern const RedisTarget *sentinel_master(const Sentinel *sentinel);
 
-extern const char *sentinel_error(void);
+extern const char *sentinel_error(const Sentinel *sentinel);
 
-/* For the wait, as those of redis.h; the generation changes with the socket. */
-extern pgsocket sentinel_socket(void);
-extern uint32 sentinel_wanted_events(void);
-extern TimestampTz sentinel_deadline(void);
-extern uint64 sentinel_generation(void);
+/* When to come again; DT_NOEND for "when something happens". */
+extern TimestampTz sentinel_deadline(const Sentinel *sentinel);
 
 #endif							/* UNCACHE_SENTINEL_H */

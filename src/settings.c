@@ -12,6 +12,7 @@
 #include "redis.h"
 #include "redisurl.h"
 #include "settings.h"
+#include "target.h"
 
 char	   *setting_redis_url;
 char	   *setting_redis_password_file;
@@ -26,6 +27,8 @@ int			setting_wait_max_keys = 10000;
 bool		setting_delivery = true;
 int			setting_on_truncate = ON_TRUNCATE_PATTERN;
 int			setting_redeliver_window = 60;
+int			setting_wait_replicas = 0;
+int			setting_wait_replicas_timeout = 100;
 int			setting_fence_ttl = 0;
 int			setting_outbox_max_size = 0;
 int			setting_second_delete_delay = 0;
@@ -60,8 +63,6 @@ static const struct config_enum_entry on_truncate_options[] = {
 static const char *
 unserved_feature(const RedisTarget *target)
 {
-	if (target->scheme == REDIS_CLUSTER)
-		return "Redis Cluster";
 	if (target->tls && !redis_has_tls())
 		return "TLS";
 	if (target->scheme == REDIS_PLAIN && target->nhosts > 1)
@@ -80,32 +81,93 @@ warn_of_password(const RedisTarget *target, GucSource source)
 				 errhint("Use \"uncache.redis_password_file\".")));
 }
 
+/* Check one of the addresses in the setting; *unserved says what can't be given. */
+static bool
+check_address(const char *url, GucSource source, const char **problem, const char **unserved)
+{
+	RedisTarget *target = redisurl_parse(url, problem);
+
+	if (target == NULL)
+		return false;
+	*unserved = unserved_feature(target);
+	warn_of_password(target, source);
+	redisurl_free(target);
+	return *unserved == NULL;
+}
+
+/* What is wrong with the setting; detail is NULL where nothing is. */
+typedef struct AddressProblem
+{
+	int			sqlstate;
+	const char *detail;
+	const char *hint;
+} AddressProblem;
+
+static AddressProblem
+find_problem(const char *setting, GucSource source)
+{
+	AddressProblem found = {ERRCODE_INVALID_PARAMETER_VALUE, NULL,
+		"Write it as redis://[user[:password]@]host[:port][/db] or unix:///path[?db=N]; several addresses are separated by blanks."
+	};
+	const char *unserved = NULL;
+	char	   *urls = pstrdup(setting);
+	char	   *rest = urls;
+	char	   *url;
+	int			count = 0;
+
+	while (found.detail == NULL && unserved == NULL &&
+		   (url = strsep(&rest, REDISURL_BLANKS)) != NULL)
+	{
+		if (*url != '\0' && check_address(url, source, &found.detail, &unserved))
+			count++;
+	}
+	pfree(urls);
+	if (unserved != NULL)
+	{
+		found.sqlstate = ERRCODE_FEATURE_NOT_SUPPORTED;
+		found.detail = psprintf("%s is not supported by this build of pg_uncache.", unserved);
+		found.hint = "Give the address of one Redis server, as redis:// or unix://, of its Sentinels, as redis+sentinel://, or of a Redis Cluster, as redis+cluster://.";
+	}
+	else if (found.detail == NULL && (count == 0 || count > TARGETS_MAX))
+		found.detail = count == 0 ? "The address is missing." : "There can be 8 addresses at most.";
+	return found;
+}
+
 static bool
 check_redis_url(char **newval, void **extra, GucSource source)
 {
-	const char *problem;
-	const char *unserved;
-	RedisTarget *target = redisurl_parse(*newval, &problem);
+	AddressProblem problem = find_problem(*newval, source);
 
+	if (problem.detail == NULL)
+		return true;
 	/* Without this the server's own message would show the password. */
 	GUC_check_errmsg("invalid value for parameter \"%s\"", "uncache.redis_url");
-	if (target == NULL)
-	{
-		GUC_check_errdetail("%s", problem);
-		GUC_check_errhint("Write it as redis://[user[:password]@]host[:port][/db] or unix:///path[?db=N].");
-		return false;
-	}
-	unserved = unserved_feature(target);
-	warn_of_password(target, source);
-	redisurl_free(target);
-	if (unserved != NULL)
-	{
-		GUC_check_errcode(ERRCODE_FEATURE_NOT_SUPPORTED);
-		GUC_check_errdetail("%s is not supported by this build of pg_uncache.", unserved);
-		GUC_check_errhint("Give the address of one Redis server, as redis:// or unix://, or of its Sentinels, as redis+sentinel://.");
-		return false;
-	}
-	return true;
+	GUC_check_errcode(problem.sqlstate);
+	GUC_check_errdetail("%s", problem.detail);
+	GUC_check_errhint("%s", problem.hint);
+	return false;
+}
+
+/*
+ * A value in postgresql.conf that a library refuses while the server starts costs
+ * a WARNING, and the default holds: the worker would deliver to another Redis than
+ * the one meant, and then forget it all.  So the server does not start, as with a
+ * setting of PostgreSQL itself.
+ */
+static void
+refuse_address_in_file(void)
+{
+	const char *address = GetConfigOption("uncache.redis_url", true, false);
+	AddressProblem problem = {0};
+
+	if (address != NULL)
+		problem = find_problem(address, PGC_S_FILE);
+	if (problem.detail != NULL)
+		ereport(FATAL,
+				(errcode(problem.sqlstate),
+				 errmsg("invalid value for parameter \"%s\"", "uncache.redis_url"),
+				 errdetail_internal("%s", problem.detail),
+				 errhint("%s", problem.hint)));
 }
 
 /* Long prefixes would eat the room that a key has. */
@@ -249,6 +311,25 @@ define_delivery_settings(void)
 }
 
 static void
+define_replica_settings(void)
+{
+	DefineCustomIntVariable("uncache.wait_replicas",
+							"Number of replicas that must acknowledge a delete before it counts as delivered.",
+							"0 means not to ask them.",
+							&setting_wait_replicas,
+							0, 0, 64,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("uncache.wait_replicas_timeout",
+							"Longest time that replicas may take to acknowledge a batch of deletes.",
+							"At most three quarters of uncache.command_timeout are used.",
+							&setting_wait_replicas_timeout,
+							100, 1, 60 * 1000,
+							PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+}
+
+static void
 define_outage_settings(void)
 {
 	DefineCustomIntVariable("uncache.outbox_max_size",
@@ -267,7 +348,7 @@ define_outage_settings(void)
 							 NULL, NULL, NULL);
 	DefineCustomIntVariable("uncache.second_delete_delay",
 							"Time after which delivered keys are deleted once more.",
-							"For readers that can't use fenced fills. 0 turns it off.",
+							"For readers that cannot use fenced fills. 0 turns it off.",
 							&setting_second_delete_delay,
 							0, 0, 3600 * 1000,
 							PGC_SUSET, GUC_UNIT_MS,
@@ -308,10 +389,13 @@ define_preload_settings(void)
 void
 settings_define(bool preloaded)
 {
+	if (preloaded)
+		refuse_address_in_file();
 	define_connection_settings();
 	define_tls_settings();
 	define_rule_settings();
 	define_delivery_settings();
+	define_replica_settings();
 	define_outage_settings();
 	define_fence_settings();
 	if (preloaded)

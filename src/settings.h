@@ -40,6 +40,8 @@ extern int	setting_wait_max_keys;
 extern bool setting_delivery;
 extern int	setting_on_truncate;	/* OnTruncate */
 extern int	setting_redeliver_window;	/* s */
+extern int	setting_wait_replicas;	/* 0: none */
+extern int	setting_wait_replicas_timeout;	/* ms */
 extern int	setting_fence_ttl;	/* ms; 0: no fence */
 extern int	setting_outbox_max_size;	/* MB; 0: no limit */
 extern int	setting_second_delete_delay;	/* ms; 0: off */

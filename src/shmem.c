@@ -4,12 +4,14 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
 #include "incarnation.h"
+#include "lineage.h"
 #include "settings.h"
 #include "shmem.h"
 
@@ -84,10 +86,13 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	slot->delivered_area = DSM_HANDLE_INVALID;
 	ring_init(&slot->ring, ring, ring_size);
 	pg_atomic_init_u32(&slot->state, SLOT_NO_WORKER);
+	pg_atomic_init_u32(&slot->serving, 0);
 	pg_atomic_init_u32(&slot->sleep, WORKER_AWAKE);
 	pg_atomic_init_u32(&slot->breaker, 0);
 	pg_atomic_init_u32(&slot->current_table, 0);
 	pg_atomic_init_u32(&slot->any_dirty, 0);
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+		pg_atomic_init_u32(&slot->late_writers[t], 0);
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 		for (int w = 0; w < DIRTY_WORDS; w++)
 			pg_atomic_init_u32(&slot->dirty[t][w], 0);
@@ -131,6 +136,7 @@ init_shared(Shared *shared)
 	pg_atomic_init_u32(&shared->look_everywhere, 0);
 	pg_atomic_init_u64(&shared->probed, 0);
 	incarnation_draw(shared);
+	lineage_begin(shared);
 	shared->dsa_tranche = GetNamedLWLockTranche(DELIVERED_TRANCHE)->lock.tranche;
 	shared->nslots = setting_max_database_workers;
 	shared->nwaitslots = MaxBackends;
@@ -189,6 +195,7 @@ shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
 	slot->last_error_at = 0;
 	slot->delivered_area = DSM_HANDLE_INVALID;
 	pg_atomic_write_u32(&slot->state, SLOT_NO_WORKER);
+	pg_atomic_write_u32(&slot->serving, 0);
 	pg_atomic_write_u32(&slot->breaker, 0);
 	pg_atomic_write_u32(&slot->current_table, 0);
 	pg_atomic_write_u32(&slot->restart_requested, 0);
@@ -199,11 +206,41 @@ shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
 		stats_forget_database(before);
 }
 
+/*
+ * Copy what fits, as text that is valid in the database's encoding and has no
+ * control characters: Redis may say anything.
+ */
+static void
+copy_as_text(char *to, Size size, const char *from)
+{
+	int			left = strlen(from);
+	Size		used = 0;
+
+	while (left > 0)
+	{
+		int			len = pg_encoding_verifymbchar(GetDatabaseEncoding(),
+												   from, left);
+		bool		valid = len > 0 && (unsigned char) *from >= ' ' && *from != 0x7F;
+
+		len = Max(len, 1);
+		if (used + len >= size)
+			break;
+		if (valid)
+			memcpy(to + used, from, len);
+		else
+			memset(to + used, '?', len);
+		used += len;
+		from += len;
+		left -= len;
+	}
+	to[used] = '\0';
+}
+
 void
 shmem_note_error(DatabaseSlot *slot, const char *error)
 {
 	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	strlcpy(slot->last_error, error, sizeof(slot->last_error));
+	copy_as_text(slot->last_error, sizeof(slot->last_error), error);
 	slot->last_error_at = GetCurrentTimestamp();
 	LWLockRelease(slot->lock);
 }

@@ -46,8 +46,8 @@ typedef enum SlotState
 {
 	SLOT_NO_WORKER,				/* zero: a new slot */
 	SLOT_CONNECTING,			/* first attempt, or Redis just lost */
-	SLOT_CONNECTED,
-	SLOT_DOWN,					/* Redis can't be reached; retrying */
+	SLOT_CONNECTED,				/* to all nodes */
+	SLOT_DOWN,					/* Redis, or a node of it, can't be reached; retrying */
 	SLOT_PAUSED,				/* uncache.delivery = off */
 } SlotState;
 
@@ -98,22 +98,32 @@ typedef struct DatabaseSlot
 	ProcNumber	worker_proc;	/* INVALID_PROC_NUMBER: none; worker writes */
 	pid_t		worker_pid;		/* 0: none; worker writes */
 	Ring		ring;
-	char		endpoint[128];	/* Redis address without secrets; worker writes */
+	char		endpoint[256];	/* Redis address without secrets; worker writes */
 	char		last_error[256];	/* worker writes */
 	TimestampTz last_error_at;	/* 0: never */
 
 	pg_atomic_uint32 state;		/* SlotState; worker writes */
+
+	/* Whether any node is connected: the worker takes what is put into the ring. */
+	pg_atomic_uint32 serving;	/* worker writes */
 	pg_atomic_uint32 sleep;		/* WorkerSleep; worker writes */
 
 	/*
-	 * 0, or the wait in ms that was in vain: nobody waits until an answer of
-	 * Redis has come back in half that time.  Set by who waited in vain,
+	 * 0, or the longest wait in ms that was in vain: nobody waits that is not
+	 * ready to wait for longer, until an answer of Redis has come back in half
+	 * that time.  Set by who waited in vain,
 	 * cleared by the worker.
 	 */
 	pg_atomic_uint32 breaker;
 
 	/* Which of the rotating tables takes new rows; worker writes. */
 	pg_atomic_uint32 current_table;
+
+	/*
+	 * How often somebody has locked a table to write to it when it was not the
+	 * current one any more; written under that lock (emptying.c).
+	 */
+	pg_atomic_uint32 late_writers[OUTBOX_TABLES];
 
 	/*
 	 * Set by committers whose rows are not in the ring, after the commit is
@@ -155,7 +165,7 @@ typedef struct DatabaseSlot
 
 typedef enum WaitState
 {
-	WAIT_NONE,
+	WAIT_NONE,					/* worker: waiting is of no use, go on */
 	WAIT_PENDING,				/* owner waits, or will */
 	WAIT_ANSWERED,				/* worker: delivered */
 	WAIT_GIVEN_UP,				/* worker: exits or has lost Redis */
@@ -191,7 +201,7 @@ typedef struct Shared
 	/* Answer of the last probe (probe.c), which writes it: dboid * 2 + found. */
 	pg_atomic_uint64 probed;
 	char		incarnation[17];	/* hexadecimal; see incarnation.h */
-	bool		after_clean_shutdown;	/* is how this incarnation began */
+	char		lineage[17];	/* likewise; see lineage.h */
 	int			dsa_tranche;	/* of the workers' delivered maps */
 	int			nslots;
 	int			nwaitslots;

@@ -31,6 +31,20 @@
  * --------------------------------------------------------------------------
  */
 
+/* What helps who wrote the expression; PostgreSQL's own hint knows nothing of templates. */
+static char *
+hint_at_expression(const ErrorData *edata)
+{
+	const char *schemas = _("The search_path of a template is pg_catalog: write what is elsewhere with its schema.");
+
+	if (edata->sqlerrcode == ERRCODE_UNDEFINED_FUNCTION ||
+		edata->sqlerrcode == ERRCODE_UNDEFINED_OBJECT)
+		return edata->hint == NULL ? pstrdup(schemas) : psprintf("%s %s", edata->hint, schemas);
+	if (edata->hint == NULL && edata->sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE)
+		return pstrdup(_("Between braces stands an SQL expression over the table's columns, such as {id} or {lower(email)}."));
+	return edata->hint;
+}
+
 /*
  * Add to an error, whoever raised it, which template it is about and where.  The
  * cursor position that it may carry would point into some other statement.
@@ -56,8 +70,7 @@ complete_error(ErrorData *edata, Compiler *compiler)
 					 compiler->template->text, compiler->template->relation, position);
 	edata->detail = edata->detail == NULL ? where :
 		psprintf("%s\n%s", where, edata->detail);
-	if (edata->hint == NULL && edata->sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE)
-		edata->hint = pstrdup(_("Between braces stands an SQL expression over the table's columns, such as {id} or {lower(email)}."));
+	edata->hint = hint_at_expression(edata);
 }
 
 /*

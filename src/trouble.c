@@ -7,16 +7,13 @@
  * there is another one.  Any other error is meant for the command that it answers:
  * a refusal, which is tried again later and holds up nothing.
  *
- * Trouble is noted where a reply is read and acted upon in the next turn of the
- * connection, since a link must not be closed by the function that reads its
- * answer.
+ * A redirection of Redis Cluster is an answer of another kind where the address is
+ * one of a cluster; elsewhere it means that the address should be.
  */
 #include "postgres.h"
 
 #include "shmem.h"
 #include "trouble.h"
-
-static char trouble_now[256];
 
 bool
 trouble_is(const RedisReply *reply, const char **why)
@@ -34,13 +31,13 @@ trouble_is(const RedisReply *reply, const char **why)
 		{"BUSY", "Redis is busy with a script"},
 		{"UNKILLABLE", "Redis is busy with a script"},
 		{"OOM", "Redis is out of memory"},
-		{"MISCONF", "Redis does not take writes because it can't save its data set"},
+		{"MISCONF", "Redis does not take writes because it cannot save its data set"},
 		{"NOREPLICAS", "Redis does not take writes without enough replicas"},
 		{"CLUSTERDOWN", "the Redis Cluster is down"},
-		{"MOVED", "Redis is a node of a Redis Cluster"},
-		{"ASK", "Redis is a node of a Redis Cluster"},
-		{"TRYAGAIN", "Redis is a node of a Redis Cluster"},
-		{"CROSSSLOT", "Redis is a node of a Redis Cluster"},
+		{"MOVED", "Redis is a node of a Redis Cluster, which needs an address of redis+cluster://"},
+		{"ASK", "Redis is a node of a Redis Cluster, which needs an address of redis+cluster://"},
+		{"TRYAGAIN", "Redis is a node of a Redis Cluster, which needs an address of redis+cluster://"},
+		{"CROSSSLOT", "Redis is a node of a Redis Cluster, which needs an address of redis+cluster://"},
 		{"UNREGISTERED", "the functions of pg_uncache were loaded anew"},
 	};
 	const char *text = redis_reply_text(reply, NULL);
@@ -61,20 +58,17 @@ trouble_is(const RedisReply *reply, const char **why)
 	return *why != NULL;
 }
 
-void
-trouble_note(const RedisReply *reply)
+const char *
+trouble_text(const RedisReply *reply)
 {
-	const char *why;
+	static char text[256];
+	char	   *arguments;
 
-	if (trouble_now[0] == '\0' && trouble_is(reply, &why))
-		snprintf(trouble_now, sizeof(trouble_now), "%s (%.150s)", why, redis_reply_text(reply, NULL));
-}
-
-void
-trouble_note_nonsense(void)
-{
-	if (trouble_now[0] == '\0')
-		strlcpy(trouble_now, "Redis gave an answer that makes no sense", sizeof(trouble_now));
+	strlcpy(text, redis_reply_text(reply, NULL), sizeof(text));
+	arguments = strstr(text, ", with args");
+	if (arguments != NULL)
+		*arguments = '\0';
+	return text;
 }
 
 void
@@ -83,18 +77,6 @@ trouble_note_refusal(const RedisReply *reply)
 	char		message[256];
 
 	snprintf(message, sizeof(message), "Redis has refused an invalidation and is asked again: %.180s",
-			 redis_reply_text(reply, NULL));
+			 trouble_text(reply));
 	shmem_note_error(shmem_my_slot(), message);
-}
-
-const char *
-trouble_text(void)
-{
-	return trouble_now[0] ? trouble_now : NULL;
-}
-
-void
-trouble_clear(void)
-{
-	trouble_now[0] = '\0';
 }

@@ -12,11 +12,8 @@
 /* A reply that means "Redis as a whole is of no use now"; *why says it. */
 extern bool trouble_is(const RedisReply *reply, const char **why);
 
-/* Why the link should be given up, or NULL; and saying so. */
-extern const char *trouble_text(void);
-extern void trouble_note(const RedisReply *reply);
-extern void trouble_note_nonsense(void);
-extern void trouble_clear(void);
+/* An error reply in words: without the keys that Redis repeats.  Until the next call. */
+extern const char *trouble_text(const RedisReply *reply);
 
 /* Show what Redis said of a key or pattern that it refuses, in uncache.stat. */
 extern void trouble_note_refusal(const RedisReply *reply);

@@ -145,7 +145,7 @@ waiters_flush(void)
 
 /* End a wait without an answer: for this transaction, or for any (0). */
 static void
-give_up(int proc, Oid dboid, uint64 xid)
+end_wait(int proc, Oid dboid, uint64 xid, WaitState state)
 {
 	WaitSlot   *wait = &Shared_state->wait_slots[proc];
 	uint64		word = pg_atomic_read_u64(&wait->word);
@@ -153,7 +153,7 @@ give_up(int proc, Oid dboid, uint64 xid)
 	while (waits_in(wait, word, dboid) &&
 		   (xid == 0 || pg_atomic_read_u64(&wait->xid) == xid))
 	{
-		if (change(wait, &word, 0, WAIT_GIVEN_UP))
+		if (change(wait, &word, 0, state))
 		{
 			wake(proc);
 			return;
@@ -165,14 +165,28 @@ void
 waiters_give_up(Oid dboid)
 {
 	for (int proc = 0; proc < Shared_state->nwaitslots; proc++)
-		give_up(proc, dboid, 0);
+		end_wait(proc, dboid, 0, WAIT_GIVEN_UP);
+}
+
+void
+waiters_let_go(uint64 xid, int waiter, bool unknown, bool in_vain)
+{
+	WaitState	state = in_vain ? WAIT_GIVEN_UP : WAIT_NONE;
+
+	if (waiter >= 0)
+		end_wait(waiter, MyDatabaseId, xid, state);
+	else if (unknown)
+	{
+		for (int proc = 0; proc < Shared_state->nwaitslots; proc++)
+			end_wait(proc, MyDatabaseId, xid, state);
+	}
 }
 
 void
 waiters_refused(uint64 xid)
 {
 	for (int proc = 0; proc < Shared_state->nwaitslots; proc++)
-		give_up(proc, MyDatabaseId, xid);
+		end_wait(proc, MyDatabaseId, xid, WAIT_GIVEN_UP);
 }
 
 int

@@ -33,6 +33,13 @@ extern void waiters_flush(void);
 /* Redis won't be reached for now: wake all who wait in this database. */
 extern void waiters_give_up(Oid dboid);
 
+/*
+ * It won't be delivered for now, since a node is away or late.  Its waiter goes on,
+ * with a WARNING if it has waited in vain.  "unknown": somebody may wait though
+ * "waiter" is -1.
+ */
+extern void waiters_let_go(uint64 xid, int waiter, bool unknown, bool in_vain);
+
 /* One transaction is refused for a reason of its own. */
 extern void waiters_refused(uint64 xid);
 

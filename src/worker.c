@@ -8,12 +8,14 @@
  * turn waits for Redis, and no transaction is open while the worker sleeps.
  *
  * What the worker holds in memory it may lose at any time: the outbox has it.
- * When Redis is lost, deliveries under way are unsent again, waiters are woken, the
- * ring is thrown away, and with the next connection the outbox is read all over.
- * When the worker itself ends (exit code 1) its successor does the same.
+ * When the last node is lost, deliveries under way are unsent again, waiters are woken,
+ * the ring is thrown away, and with the next connection the outbox is read all over.
+ * When the worker itself ends (exit code 1) its successor does the same.  When one of
+ * several nodes is lost the rows with keys for it wait in the outbox, all others go on;
+ * with its next connection the outbox is read all over, too.
  *
- * The order "state is CONNECTED, then read the outbox" makes it sound to skip the
- * ring while the worker is not connected: who skipped it was visible before.
+ * The order "the slot says serving, then read the outbox" makes it sound to skip the
+ * ring while the worker serves no node: who skipped it was visible before.
  */
 #include "postgres.h"
 
@@ -32,6 +34,8 @@
 #include "utils/timestamp.h"
 
 #include "barrier.h"
+#include "beat.h"
+#include "comeback.h"
 #include "connection.h"
 #include "deliver.h"
 #include "delivered.h"
@@ -47,7 +51,9 @@
 #include "outboxscan.h"
 #include "outboxside.h"
 #include "patternscan.h"
+#include "replicas.h"
 #include "rotation.h"
+#include "rule_partition.h"
 #include "seconddelete.h"
 #include "settings.h"
 #include "shmem.h"
@@ -56,9 +62,6 @@
 
 static DatabaseSlot *slot;
 static MemoryContext turn_context;
-
-/* The worker before may have delivered what the first scan finds. */
-static bool first_scan = true;
 
 /*
  * --------------------------------------------------------------------------
@@ -76,6 +79,7 @@ leave_slot(int code, Datum arg)
 	LWLockRelease(slot->lock);
 
 	pg_atomic_write_u32(&slot->state, SLOT_NO_WORKER);
+	pg_atomic_write_u32(&slot->serving, 0);
 	pg_atomic_write_u32(&slot->stats.patterns_running, 0);
 	pg_memory_barrier();
 	waiters_give_up(MyDatabaseId);
@@ -98,6 +102,8 @@ enter_slot(void)
 	{
 		slot->worker_proc = MyProcNumber;
 		slot->worker_pid = MyProcPid;
+		/* Left from the worker before: the rows may be gone, others in their places. */
+		slot->ring.taken = slot->ring.put;
 	}
 	LWLockRelease(slot->lock);
 	if (other != 0)
@@ -166,6 +172,9 @@ make_incarnation_known(void)
 	start = incarnation_adopt();
 	if (start == INCARNATION_AFTER_CRASH)
 		invalidate_all_rules(setting_after_lost_commits == AFTER_LOST_COMMITS_REDELIVER);
+	/* It may be the first start after pg_upgrade. */
+	if (start != INCARNATION_SAME)
+		rule_cover_database();
 	outboxscan_end();
 }
 
@@ -200,49 +209,9 @@ start_up(Datum arg)
 	outboxnote_init(slot);
 	seconddelete_init();
 	barrier_init(slot);
+	comeback_init(slot);
 	doubt_init();
 	make_incarnation_known();
-}
-
-/*
- * --------------------------------------------------------------------------
- * Redis comes and goes
- * --------------------------------------------------------------------------
- */
-
-/* Nobody is going to deliver it now, and the outbox has it. */
-static void
-throw_ring_away(void)
-{
-	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	slot->ring.taken = slot->ring.put;
-	LWLockRelease(slot->lock);
-}
-
-static void
-after_connection_event(ConnectionEvent event)
-{
-	switch (event)
-	{
-		case CONNECTION_SAME:
-			break;
-		case CONNECTION_MADE:
-			if (connection_is_new_server())
-				delivered_repeat_all();
-			outboxscan_start_over(first_scan);
-			first_scan = false;
-			outboxside_look();
-			outboxnote_look();
-			fence_begin(connection_link(), connection_is_new_server());
-			break;
-		case CONNECTION_LOST:
-			fence_forget();
-			deliver_forget_unsent();
-			throw_ring_away();
-			waiters_give_up(MyDatabaseId);
-			barrier_begin_anew();
-			break;
-	}
 }
 
 /*
@@ -261,10 +230,10 @@ reload(void)
 	if (linksettings_have_changed())
 	{
 		connection_reset();
-		after_connection_event(CONNECTION_LOST);
+		comeback_lose_all();
 	}
-	else if (fence_ttl != setting_fence_ttl && connection_link() != NULL)
-		fence_change(connection_link());
+	else if (fence_ttl != setting_fence_ttl)
+		fence_change_all();
 }
 
 static void
@@ -273,8 +242,9 @@ discard_if_asked(void)
 	uint64		drawn = pg_atomic_read_u64(&slot->discard_drawn);
 	uint64		transactions;
 
-	if (drawn == pg_atomic_read_u64(&slot->discard_done) || fence_holds_transaction())
+	if (drawn == pg_atomic_read_u64(&slot->discard_done) || beat_holds_transaction())
 		return;
+	deliver_release_waiting();
 	transactions = outboxscan_discard() + outboxside_discard();
 	pg_atomic_fetch_add_u64(&slot->discarded, transactions);
 	ereport(LOG,
@@ -324,6 +294,7 @@ take_entry(const RingEntry *entry)
 		doubt_take(entry);
 		return;
 	}
+	outboxscan_check_file(row.table, entry->file);
 	/* A scan may have found the row first; its waiter is answered by xid then. */
 	if (delivered_get(row.table, &row.tid) == ROW_UNSENT)
 		deliver_take(CLASS_SMALL, &row);
@@ -364,63 +335,49 @@ take_ring(void)
  * --------------------------------------------------------------------------
  */
 
-/*
- * A node that is found without an epoch gets one when it has been sent all that
- * the outbox holds: what it may have forgotten is in there.
- */
-static void
-resend_for_fence(RedisLink *link)
+static bool
+some_node_is_open(void)
 {
-	static uint64 until = 0;	/* deliveries below are to be finished; 0: unknown */
-
-	if (fence_wants_resending())
+	for (int i = 0; i < node_count(); i++)
 	{
-		delivered_repeat_all();
-		outboxscan_start_over(false);
-		outboxside_look();
-		until = 0;
+		if (node_at(i)->open)
+			return true;
 	}
-	if (!fence_waits_for_catching_up())
-		return;
-	if (until == 0 && outboxscan_is_done())
-		until = deliver_next_number();
-	if (until != 0 && deliver_oldest_number() >= until)
-	{
-		until = 0;
-		fence_caught_up(link);
-	}
+	return false;
 }
 
 /* With a connection: take, send, answer.  Returns how many entries the ring had. */
 static int
 deliver_turn(TimestampTz now, TimestampTz *wake)
 {
-	RedisLink  *link = connection_link();
 	int			taken;
 
 	outboxscan_collect_dirty();
 	if (pg_atomic_exchange_u32(&slot->side_dirty, 0) != 0)
 		outboxside_look();
 
-	*wake = Min(*wake, fence_turn(link, now));
-	redis_flush(link);
-	if (!fence_is_ready())
+	fence_turn();
+	*wake = Min(*wake, beat_turn(now));
+	*wake = Min(*wake, replicas_turn(now));
+	node_flush_all();
+	if (!some_node_is_open())
 		return 0;
 
+	*wake = Min(*wake, comeback_turn(now));
 	taken = take_ring();
-	*wake = Min(*wake, doubt_turn(link, now));
-	deliver_send(link);
+	*wake = Min(*wake, doubt_turn(now));
+	deliver_send();
 	*wake = Min(*wake, seconddelete_turn(now));
-	if (!fence_holds_transaction())
+	if (!beat_holds_transaction())
 	{
 		outboxscan_turn();
 		*wake = Min(*wake, outboxnote_turn(now));
 		*wake = Min(*wake, outboxside_turn(now, true));
 	}
-	deliver_send(link);
-	*wake = Min(*wake, patternscan_turn(link));
-	resend_for_fence(link);
-	redis_flush(link);
+	deliver_send();
+	*wake = Min(*wake, patternscan_turn());
+	comeback_catch_up();
+	node_flush_all();
 	waiters_flush();
 	barrier_turn();
 	return taken;
@@ -430,7 +387,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 static void
 forget_dropped_rules(void)
 {
-	if (fence_holds_transaction() || !stats_has_new_rules())
+	if (beat_holds_transaction() || !stats_has_new_rules())
 		return;
 	outboxscan_begin();
 	stats_forget_dropped_rules();
@@ -440,8 +397,6 @@ forget_dropped_rules(void)
 static void
 main_loop(void)
 {
-	uint32		on_sockets[CONNECTION_SOCKETS] = {0};
-
 	for (;;)
 	{
 		TimestampTz wake = DT_NOEND;
@@ -451,17 +406,17 @@ main_loop(void)
 		MemoryContextReset(turn_context);
 		MemoryContextSwitchTo(turn_context);
 		handle_requests();
-		after_connection_event(connection_turn(on_sockets));
+		comeback_connect();
 
 		now = GetCurrentTimestamp();
-		if (connection_link() != NULL)
+		if (connection_is_serving())
 			taken = deliver_turn(now, &wake);
 		else
 		{
-			fence_turn(NULL, now);
+			beat_turn(now);
 			outboxside_turn(now, false);
 		}
-		if (!fence_holds_transaction())
+		if (!beat_holds_transaction())
 		{
 			wake = Min(wake, rotation_turn(now));
 			wake = Min(wake, outboxnote_watch_size(now));
@@ -469,7 +424,7 @@ main_loop(void)
 		wake = Min(wake, connection_deadline());
 		forget_dropped_rules();
 
-		idle_wait(wake, taken, on_sockets);
+		idle_wait(wake, taken);
 	}
 }
 

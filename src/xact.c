@@ -82,8 +82,8 @@ wants_to_wait(DatabaseSlot *slot)
 		return false;
 
 	if (setting_delivery &&
-		pg_atomic_read_u32(&slot->state) == SLOT_CONNECTED &&
-		pg_atomic_read_u32(&slot->breaker) == 0 &&
+		pg_atomic_read_u32(&slot->serving) != 0 &&
+		pg_atomic_read_u32(&slot->breaker) < setting_wait_timeout &&
 		!pending_has_patterns() &&
 		pending_keys() <= (uint64) setting_wait_max_keys)
 		return true;
@@ -219,6 +219,7 @@ put_into_ring(DatabaseSlot *slot, bool wait)
 	entry.waiter = wait ? MyProcNumber : -1;
 	entry.table = written->table;
 	entry.tid = written->tid;
+	entry.file = written->file;
 
 	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 	/* A slot that was given to another database meanwhile is not ours. */
@@ -250,7 +251,7 @@ hand_over(bool wait)
 		if (w->noted)
 			pg_atomic_write_u32(&slot->note_dirty, 1);
 	}
-	if (pg_atomic_read_u32(&slot->state) != SLOT_CONNECTED)
+	if (pg_atomic_read_u32(&slot->serving) == 0)
 		return false;
 
 	if (!put_into_ring(slot, wait))
@@ -330,6 +331,7 @@ typedef enum WaitOutcome
 	OUTCOME_DELIVERED,
 	OUTCOME_TIMED_OUT,
 	OUTCOME_GIVEN_UP,			/* the worker says that it won't be soon */
+	OUTCOME_LET_GO,				/* likewise, and it knew that before */
 	OUTCOME_CANCELED,
 	OUTCOME_TERMINATED,
 } WaitOutcome;
@@ -342,6 +344,8 @@ static void
 absorb_barrier(void)
 {
 	MemoryContext context = CurrentMemoryContext;
+	uint32		holdoffs = InterruptHoldoffCount;
+	uint32		cancel_holdoffs = QueryCancelHoldoffCount;
 
 	if (!ProcSignalBarrierPending)
 		return;
@@ -354,6 +358,9 @@ absorb_barrier(void)
 		/* It stays pending, and is absorbed at the next usual place. */
 		MemoryContextSwitchTo(context);
 		FlushErrorState();
+		/* An error sets them to 0, for those who unwind to the main loop. */
+		InterruptHoldoffCount = holdoffs;
+		QueryCancelHoldoffCount = cancel_holdoffs;
 	}
 	PG_END_TRY();
 }
@@ -376,6 +383,8 @@ wait_for_answer(WaitSlot *mine)
 			return OUTCOME_DELIVERED;
 		if (state == WAIT_GIVEN_UP)
 			return OUTCOME_GIVEN_UP;
+		if (state == WAIT_NONE)
+			return OUTCOME_LET_GO;
 		if (ProcDiePending)
 			return OUTCOME_TERMINATED;
 		if (QueryCancelPending)
@@ -394,15 +403,21 @@ wait_for_answer(WaitSlot *mine)
 
 /*
  * Until Redis answers again nobody shall wait in vain.  The worker closes the
- * breaker when an answer comes back in half the time that was too short.
+ * breaker when an answer comes back in half the time that was too short, or when
+ * it knows which of several nodes is to blame.
  */
 static void
 open_breaker(DatabaseSlot *slot)
 {
-	uint32		closed = 0;
+	uint32		breaker = pg_atomic_read_u32(&slot->breaker);
 
-	pg_atomic_compare_exchange_u32(&slot->breaker, &closed, setting_wait_timeout);
+	/* Who is ready to wait for longer than that still does. */
+	while (breaker < setting_wait_timeout &&
+		   !pg_atomic_compare_exchange_u32(&slot->breaker, &breaker, setting_wait_timeout))
+		 /* try again */ ;
 	pg_atomic_fetch_add_u64(&slot->stats.wait_timeouts, 1);
+	/* It may have to find out which node is late. */
+	shmem_wake_worker(slot);
 }
 
 #define COMMITTED_DETAIL \
@@ -418,6 +433,7 @@ report_outcome(WaitOutcome outcome)
 	switch (outcome)
 	{
 		case OUTCOME_DELIVERED:
+		case OUTCOME_LET_GO:
 			break;
 		case OUTCOME_TIMED_OUT:
 			ereport(WARNING_CLIENT_ONLY,
@@ -463,7 +479,8 @@ wait_for_delivery(void)
 
 	if (slot != NULL)
 	{
-		pg_atomic_fetch_add_u64(&slot->stats.waits, 1);
+		pg_atomic_fetch_add_u64(outcome == OUTCOME_LET_GO ? &slot->stats.waits_skipped :
+								&slot->stats.waits, 1);
 		if (outcome == OUTCOME_TIMED_OUT)
 			open_breaker(slot);
 	}

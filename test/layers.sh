@@ -129,7 +129,7 @@ layer_faults()
 	local files=$(grep -l has_fault_points ${TESTS:-test/t/*.t})
 
 	[ -n "$files" ] || return 1
-	make -s clean && make -s -j2 with_llvm=no FAULT_POINTS=1 install >&2 && run_tap $files
+	make -s clean && make -s -j2 with_llvm=no FAULT_POINTS=1 COPT="$UNCACHE_COPT" install >&2 && run_tap $files
 }
 
 layer unit tap

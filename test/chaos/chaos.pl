@@ -40,10 +40,12 @@ $seed ||= int(time) % 1_000_000;
 srand $seed;
 my $began = time;
 my $writers = 4;
-my $stripe = 25_000;			# keys of a writer in an epoch
+my $stripe = 10_000;			# keys of a writer in an epoch
 my $keys = $writers * $stripe;
 
 $Uncache::patience = 120;
+# It keeps every write, and reads all of them at each start.
+$RedisServer::patience = 300;
 say_so("make chaos SECONDS=$seconds SEED=$seed");
 
 my $redis = RedisServer->new_durable;
@@ -360,4 +362,7 @@ sub judge
 	return $fine;
 }
 
-exit main();
+# PostgreSQL's test modules have standard error, too.
+my $code = eval { main() };
+say_so("FAILED (seed $seed): $@") unless defined $code;
+exit($code // 1);

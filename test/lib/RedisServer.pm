@@ -12,6 +12,9 @@ use File::Temp ();
 use POSIX qw(:sys_wait_h);
 use Time::HiRes qw(sleep time);
 
+# Seconds until a server that was started must answer.
+our $patience = 60;
+
 my @servers;
 
 # new(OPTION...): options of redis-server, such as '--appendonly', 'yes'.  Not
@@ -83,7 +86,7 @@ sub start
 		  or POSIX::_exit(127);
 	}
 	$self->{pid} = $pid;
-	my $deadline = time + 20;
+	my $deadline = time + $patience;
 	until ($self->cli('ping') eq 'PONG')
 	{
 		die "Redis did not start:\n" . $self->log if time > $deadline or waitpid($pid, WNOHANG) == $pid;
@@ -124,13 +127,21 @@ sub cli_options
 sub cli
 {
 	my ($self, @words) = @_;
+
+	return $self->cli_by([ defined $self->{port} ? ('-p', $self->{port}) : ('-s', $self->{socket}) ], @words);
+}
+
+# cli_by(OPTIONS, WORD...): the same, with another way to the server.
+sub cli_by
+{
+	my ($self, $options, @words) = @_;
 	my $pid = open my $out, '-|';
 
 	die "could not fork: $!" unless defined $pid;
 	if ($pid == 0)
 	{
 		open STDERR, '>', '/dev/null';
-		exec('redis-cli', (defined $self->{port} ? ('-p', $self->{port}) : ('-s', $self->{socket})), @{ $self->{cli_options} }, '--raw', @words) or POSIX::_exit(127);
+		exec('redis-cli', @$options, @{ $self->{cli_options} }, '--raw', @words) or POSIX::_exit(127);
 	}
 	local $/;
 	my $text = <$out> // '';

@@ -92,7 +92,9 @@ as_owner()
 			PATH="$PRIVATE/bin:${TREE_BIN:+$TREE_BIN:}/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" \
 			HOME="$PRIVATE" TMPDIR="$PRIVATE/tmp" LC_ALL=C.UTF-8 TERM="${TERM:-dumb}" \
 			PRIVATE="$PRIVATE" PG_CONFIG="${TREE_BIN:+$TREE_BIN/pg_config}" \
-			TESTS="${TESTS:-}" LAYERS="${LAYERS:-}" UNCACHE_LONG_TESTS="${UNCACHE_LONG_TESTS:-}" "$@"
+			TESTS="${TESTS:-}" LAYERS="${LAYERS:-}" UNCACHE_LONG_TESTS="${UNCACHE_LONG_TESTS:-}" \
+			UNCACHE_COPT="${UNCACHE_COPT:-}" UNCACHE_TEST_PATIENCE="${UNCACHE_TEST_PATIENCE:-60}" \
+			PGCTLTIMEOUT="${PGCTLTIMEOUT:-60}" "$@"
 	)
 }
 
@@ -122,7 +124,7 @@ private_build()
 	tar -C "$SOURCE" --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' \
 		--exclude=node_modules -cf - . | tar -C "$PRIVATE/src" -xf - || fail "could not copy the source"
 	own src
-	if ! as_owner make -s -j2 -C src $BUILD_OPTIONS COPT="${STRICT:-}" with_llvm=no \
+	if ! as_owner make -s -j2 -C src $BUILD_OPTIONS COPT="${STRICT:-} ${UNCACHE_COPT:-}" with_llvm=no \
 			PG_CONFIG="$TREE_BIN/pg_config" install \
 			>"$PRIVATE/build.log" 2>&1; then
 		cat "$PRIVATE/build.log" >&2

@@ -168,7 +168,7 @@ test_major()
 	builds=$result
 	for server in ${SERVERS:-$all_servers}; do
 		if ! program=$(server_program "$major" "$server"); then
-			echo "== PostgreSQL $major, $server: SKIPPED, there is no $server for $place"
+			echo "== PostgreSQL $major, $server: LEFT OUT, there is no $server for $place"
 			continue
 		fi
 		cells="| $(postgres_version "$major") | $place | $(hiredis_version "$major")"

@@ -149,7 +149,7 @@ sub refused
 refused('http://x:badsecret@h', qr/must begin with redis:/, 'another scheme');
 refused('redis://x:bad@secret@h', qr/Write "@" in a user name/, 'a password that is not encoded');
 refused('redis://x:badsecret@h/abc', qr/must be a number from 0/, 'a database that is no number');
-refused('redis+cluster://x:badsecret@h', qr/Redis Cluster is not supported/, 'Redis Cluster');
+refused('redis://x:badsecret@h redis://', qr/The host is missing/, 'a second address without a host');
 refused('redis://x:badsecret@h,i', qr/More than one host is not supported/, 'a list of hosts');
 
 sql(qq{ALTER SYSTEM SET uncache.redis_url = 'redis://me:badsecret\@127.0.0.1:$port'});
@@ -160,6 +160,13 @@ my (undef, undef, $warning) = $node->psql('postgres',
 	"ALTER DATABASE postgres SET uncache.redis_url = 'redis://me:badsecret\@127.0.0.1:$port'");
 like($warning, qr/WARNING: .*can be read by every user/, 'a password in a catalog gets a warning');
 sql('ALTER DATABASE postgres RESET uncache.redis_url');
+
+# An address that comes as a parameter, in messages that do not name the setting.
+$node->psql('postgres', q{
+	SET log_min_duration_statement = 0;
+	PREPARE x(text) AS SELECT set_config('uncache.redis_url', $1, false);
+	EXECUTE x('redis://:badsecret@127.0.0.1');
+	EXECUTE x('redis://:badsecret@h,i')});
 
 # Secrets.
 foreach my $role ('ordinary', 'watcher')
@@ -195,5 +202,16 @@ shows_none(scalar `ps -eo args | grep postgres: | grep -v grep`, 'process titles
 like(slurp_file($node->logfile), qr{parameter "uncache.redis_url" changed to "redis://me:\*\@},
 	'the server logs the changed setting with a star');
 
+sql('ALTER SYSTEM RESET uncache.redis_url');
 $node->stop;
+
+# A mistake in the file must not let the worker deliver to the default address.
+$node->append_conf('postgresql.conf', q{uncache.redis_url = 'http://x:badsecret@h'});
+my $size = -s $node->logfile;
+ok(!$node->start(fail_ok => 1), 'the server does not start with an address that it cannot use');
+my $log = slurp_file($node->logfile, $size);
+like($log, qr/FATAL: .*invalid value for parameter "uncache.redis_url"/, 'and says which setting is wrong');
+like($log, qr/must begin with redis:/, 'and why');
+unlike($log, qr/badsecret/, 'without the password');
+
 done_testing();

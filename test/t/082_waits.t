@@ -51,6 +51,20 @@ is(stat_of('wait_timeouts'), '0', 'and without a timeout');
 cmp_ok(stat_of('ring_overflows'), '>', 0, 'although the ring ran over');
 is(stat_of('waits'), '2000', 'everybody has waited');
 
+# --- sessions with more patience than others ---
+
+$proxy->delay(50);
+my $skipped = stat_of('waits_skipped');
+my (undef, undef, $impatient) = $node->psql('postgres', q{SET uncache.wait_timeout = '1ms'; SELECT uncache.invalidate_keys('impatient')});
+like($impatient, qr/WARNING.*within 1 ms/s, 'a session waits a millisecond for Redis, in vain');
+$node->psql('postgres', q{SET uncache.wait_timeout = '1ms'; SELECT uncache.invalidate_keys('impatient')});
+is(stat_of('waits_skipped'), $skipped + 1, 'and not again');
+my (undef, undef, $patient) = $node->psql('postgres', q{SELECT uncache.invalidate_keys('patient')});
+is($patient, '', 'a session that is ready to wait for longer is not told otherwise');
+is(stat_of('waits_skipped'), $skipped + 1, 'but waits');
+$proxy->behave;
+ok(delivered($node), 'all is delivered');
+
 # --- the worker ends ---
 
 $proxy->hold_answers;

@@ -99,6 +99,19 @@ foreach my $case (
 	cmp_ok(scalar @lines, '<=', 5, 'a few lines in the log') or diag join "\n", @lines;
 }
 
+# --- an error that is no text ---
+
+$node->safe_psql('postgres', q{CREATE DATABASE utf8 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0});
+$node->safe_psql('utf8', 'CREATE EXTENSION pg_uncache');
+ok(wait_for_state($node, 'connected', 'utf8'), 'a database in UTF-8');
+$proxy->error_for('UNLINK', "OOM <\xFF\xFE\x01\xC3\xA9\xC3>");
+$node->psql('utf8', q{SELECT uncache.invalidate_keys('some')});
+ok($node->poll_query_until('utf8', q{SELECT last_error LIKE U&'%OOM <???\00E9?>%' FROM uncache.stat}),
+	'what Redis says is shown as far as it is text');
+$proxy->error_for('UNLINK');
+ok(delivered($node, 'utf8'), 'and that is over');
+$node->safe_psql('postgres', 'DROP DATABASE utf8');
+
 # --- a key that may not be deleted ---
 
 $redis->cli('acl', 'setuser', 'worker', 'on', '>secret', '~key:*', '+@all');

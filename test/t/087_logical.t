@@ -35,7 +35,8 @@ ok(wait_for_state($publisher, 'paused'), 'the publisher keeps what comes now');
 $publisher->safe_psql('postgres', q{
 	SELECT uncache.invalidate_keys('publisher:1');
 	BEGIN; SELECT uncache.invalidate_keys('publisher:2'); PREPARE TRANSACTION 'p'; COMMIT PREPARED 'p';
-	CREATE PUBLICATION everything FOR ALL TABLES});
+	CREATE PUBLICATION everything FOR ALL TABLES;
+	SELECT pg_create_logical_replication_slot('watch', 'pgoutput')});
 $redis2->fill('publisher:1', 'publisher:2', map { "item:$_" } 1 .. 20);
 $subscriber->safe_psql('postgres', 'CREATE SUBSCRIPTION s CONNECTION \'' . ($publisher->connstr . ' dbname=postgres')
 	. '\' PUBLICATION everything');
@@ -94,6 +95,18 @@ $subscriber->reload;
 ok(delivered($subscriber), 'which it delivers');
 is($redis2->cli('exists', 'subscriber:1', 'item:4'), '0', 'to its own Redis');
 is(join(' ', grep { /ERROR/ && /outbox|uncache/ } split /\n/, slurp_file($subscriber->logfile)), '', 'without an error on the way');
+
+# A subscriber's outbox keeps out what is sent to it, so look at what was sent: nothing
+# of the outbox, of whichever table of it, and of emptying it.
+$publisher->safe_psql('postgres', q{
+	BEGIN; SELECT uncache.invalidate_keys('publisher:3'); PREPARE TRANSACTION 'r'; COMMIT PREPARED 'r'});
+ok(delivered($publisher), 'the publisher has used all its tables');
+my %sent = map { $_ => 1 } split /\n/, $publisher->safe_psql('postgres', q{
+	SELECT DISTINCT substring(encode(data, 'escape') FROM '(outbox_\w+|incarnation|item)')
+	FROM pg_logical_slot_get_binary_changes('watch', NULL, NULL, 'proto_version', '1', 'publication_names', 'everything')
+	WHERE get_byte(data, 0) = ascii('R')});
+is(join(' ', sort keys %sent), 'item', 'of all tables, only the one with data was sent');
+$publisher->safe_psql('postgres', q{SELECT pg_drop_replication_slot('watch')});
 
 $subscriber->stop;
 $publisher->stop;

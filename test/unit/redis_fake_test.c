@@ -663,6 +663,9 @@ test_floods(void)
 	check_flood("$2000000000\r\n", block, sizeof(block), 16 * 1024 * 1024 + socket_buffers, "too large", nobody,
 				"a string of two thousand million bytes is not waited for");
 	check_flood("+", block, sizeof(block), socket_buffers, "too large", nobody, "a line without end is not waited for");
+	check_flood("-", block, sizeof(block), socket_buffers, "too large", nobody, "nor an error without end");
+	check_flood("", errors, sizeof(errors), socket_buffers, "asked for", "-E -E ",
+				"errors without end answer the commands that there are, and no more");
 	check_flood("*1000\r\n", string, 8 + 65000 + 2, 16 * 1024 * 1024 + socket_buffers, "too large", nobody,
 				"nor many long strings in one answer");
 }

@@ -14,6 +14,7 @@
 #undef printf
 #undef vprintf
 #undef fprintf
+#undef sprintf
 #undef snprintf
 #undef vsnprintf
 #undef strerror

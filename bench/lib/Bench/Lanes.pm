@@ -10,11 +10,14 @@
 #				also deletes the key itself; otherwise pgbench makes it
 #	base		the lane that its throughput is divided by
 #	needs		an extension, or a word that _available() knows
+#	beside		a program that has to run during the load, with its arguments
 
 package Bench::Lanes;
 
 use strict;
 use warnings;
+
+use POSIX ();
 
 my $uncache = q{CREATE TRIGGER lane AFTER INSERT OR UPDATE OR DELETE ON TABLE
 	FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('item:{COLUMN}')};
@@ -33,13 +36,16 @@ my @lanes = (
 	{ id => 'strict', label => 'pg_uncache strict', trigger => $uncache, fenced => 1,
 		settings => 'uncache.consistency=strict', needs => 'strict' },
 	{ id => 'direct', label => 'UNLINK in a C trigger (before the commit)', trigger => _calls(q{bench.direct_unlink('REDIS', 'item:')}) },
-	{ id => 'app', label => "an application's connections, no delete", client => 'app' },
-	{ id => 'app_unlink', label => 'the application deletes after COMMIT', client => 'app_unlink', base => 'app' },
-	{ id => 'outbox', label => 'outbox table in PL/pgSQL, no delivery', trigger => _calls('bench.plpgsql_outbox()') },
-	{ id => 'notify', label => 'NOTIFY in PL/pgSQL, nobody listens', trigger => _calls('bench.plpgsql_notify()') },
-	{ id => 'pgq', label => 'pgq event, no delivery', trigger => _calls(q{pgq.logutriga('bench')}), needs => 'pgq' },
-	{ id => 'plpython', label => 'redis-py in a PL/Python trigger', trigger => _calls('bench.plpython_delete()'), needs => 'plpython3u' },
-	{ id => 'pgmemcache', label => 'pgmemcache (memcached, not Redis)', trigger => _calls('bench.memcache_delete()'), needs => 'pgmemcache' },
+	{ id => 'app', label => 'an application of its own, no delete', client => 'app' },
+	{ id => 'app_unlink', label => 'the same application deletes after COMMIT', client => 'app_unlink', base => 'app' },
+	{ id => 'app_ryw', label => 'the same application, pg_uncache read_your_writes', trigger => $uncache, client => 'app',
+		base => 'app', settings => 'uncache.consistency=read_your_writes' },
+	{ id => 'outbox', label => 'outbox table in PL/pgSQL, no delivery', trigger => _calls('bench.plpgsql_outbox_COLUMN()') },
+	{ id => 'notify', label => 'NOTIFY in PL/pgSQL, nobody listens', trigger => _calls('bench.plpgsql_notify_COLUMN()') },
+	{ id => 'pgq', label => 'pgq event with pgqd, no consumer', trigger => _calls(q{pgq.logutriga('bench')}), needs => 'pgq',
+		beside => [ 'pgqd', '-q', "$ENV{PRIVATE}/pgqd.ini" ] },
+	{ id => 'plpython', label => 'redis-py in a PL/Python trigger', trigger => _calls('bench.plpython_delete_COLUMN()'), needs => 'plpython3u' },
+	{ id => 'pgmemcache', label => 'pgmemcache (memcached, not Redis)', trigger => _calls('bench.memcache_delete_COLUMN()'), needs => 'pgmemcache' },
 	{ id => 'redis_fdw', label => 'redis_fdw', needs => 'redis_fdw' },
 );
 
@@ -53,23 +59,29 @@ CREATE FUNCTION bench.noop() RETURNS trigger LANGUAGE C AS 'uncache_bench', 'noo
 CREATE FUNCTION bench.direct_unlink() RETURNS trigger LANGUAGE C AS 'uncache_bench', 'direct_unlink';
 CREATE FUNCTION bench.visible_at() RETURNS bigint LANGUAGE C AS 'uncache_bench', 'visible_at';
 CREATE FUNCTION bench.plpgsql_noop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
-CREATE FUNCTION bench.plpgsql_notify() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN PERFORM pg_notify('bench', 'item:' || NEW.id); RETURN NULL; END $$;
 CREATE TABLE bench.outbox (at timestamptz DEFAULT now(), key text);
-CREATE FUNCTION bench.plpgsql_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN INSERT INTO bench.outbox (key) VALUES ('item:' || NEW.id); RETURN NULL; END $$;
 SQL
+
+# Of peers whose trigger must know the key's column; once for each.
+my $column_functions = <<'SQL';
+CREATE FUNCTION bench.plpgsql_notify_COLUMN() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_notify('bench', 'item:' || NEW.COLUMN); RETURN NULL; END $$;
+CREATE FUNCTION bench.plpgsql_outbox_COLUMN() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO bench.outbox (key) VALUES ('item:' || NEW.COLUMN); RETURN NULL; END $$;
+SQL
+
+my @columns = qw(id aid);
 
 my %extras = (
 	pgq => q{SELECT pgq.create_queue('bench')},
-	plpython3u => q{CREATE FUNCTION bench.plpython_delete() RETURNS trigger LANGUAGE plpython3u AS $$
+	plpython3u => q{CREATE FUNCTION bench.plpython_delete_COLUMN() RETURNS trigger LANGUAGE plpython3u AS $$
 if 'r' not in GD:
     import redis
     GD['r'] = redis.Redis(unix_socket_path='REDIS')
-GD['r'].unlink('item:%d' % TD['new']['id'])
+GD['r'].unlink('item:%d' % TD['new']['COLUMN'])
 $$},
-	pgmemcache => q{CREATE FUNCTION bench.memcache_delete() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN PERFORM memcache_delete('item:' || NEW.id); RETURN NULL; END $$},
+	pgmemcache => q{CREATE FUNCTION bench.memcache_delete_COLUMN() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM memcache_delete('item:' || NEW.COLUMN); RETURN NULL; END $$},
 );
 
 sub _available
@@ -81,22 +93,59 @@ sub _available
 	return $session->query("SELECT count(*) FROM pg_available_extensions WHERE name = '$need'") eq '1';
 }
 
+sub _for_each_column
+{
+	my ($session, $sql) = @_;
+
+	$sql =~ s/REDIS/$ENV{REDIS_SOCKET}/g;
+	$session->query($sql =~ s/COLUMN/$_/gr) foreach $sql =~ /COLUMN/ ? @columns : 'none';
+	return;
+}
+
 # Make all that lanes need in the session's database.
 sub prepare
 {
 	my ($session) = @_;
 
 	$session->query($functions);
+	_for_each_column($session, $column_functions);
 	foreach my $lane (grep { $_->{needs} } @lanes)
 	{
 		my $need = $lane->{needs};
 
-		$lane->{missing} = !_available($session, $need);
+		$lane->{missing} = !_available($session, $need) ||
+		  ($lane->{beside} && !grep { -x "$_/$lane->{beside}[0]" } split /:/, $ENV{PATH});
 		next if $lane->{missing} || !$extras{$need};
 		$session->query("CREATE EXTENSION $need");
-		$session->query($extras{$need} =~ s/REDIS/$ENV{REDIS_SOCKET}/r);
+		_for_each_column($session, $extras{$need});
 	}
 	$session->await('SELECT state FROM uncache.stat', 'connected');
+	return;
+}
+
+# Start the program that a lane needs beside it; returns its process id.
+sub start_beside
+{
+	my ($lane) = @_;
+
+	return undef unless $lane->{beside};
+	my $pid = fork // die "fork: $!";
+	if ($pid == 0)
+	{
+		open STDOUT, '>', '/dev/null';
+		open STDERR, '>', '/dev/null';
+		exec @{ $lane->{beside} } or POSIX::_exit(127);
+	}
+	return $pid;
+}
+
+sub stop_beside
+{
+	my ($pid) = @_;
+
+	return unless $pid;
+	kill 'TERM', $pid;
+	waitpid $pid, 0;
 	return;
 }
 
@@ -110,7 +159,7 @@ sub enter
 	if ($sql)
 	{
 		$sql =~ s/TABLE/$table/;
-		$sql =~ s/COLUMN/$column/;
+		$sql =~ s/COLUMN/$column/g;
 		$sql =~ s/REDIS/$ENV{REDIS_SOCKET}/;
 		$session->query($sql);
 	}

@@ -1,4 +1,5 @@
-# Report.pm: every figure that is measured, as CSV; and tables of them.
+# Report.pm: every figure that is measured, as CSV; and tables of them, on stdout and
+# as Markdown.
 
 package Bench::Report;
 
@@ -12,9 +13,10 @@ sub new
 	my ($class, $folder) = @_;
 
 	open my $csv, '>', "$folder/bench.csv" or die "$folder/bench.csv: $!";
-	$csv->autoflush;
+	open my $tables, '>', "$folder/tables.md" or die "$folder/tables.md: $!";
+	$_->autoflush foreach $csv, $tables;
 	print $csv "section,case,lane,round,figure,value\n";
-	return bless { csv => $csv, folder => $folder, values => {} }, $class;
+	return bless { csv => $csv, tables => $tables, folder => $folder, values => {} }, $class;
 }
 
 # Where a result of this name goes.
@@ -60,28 +62,64 @@ sub spread
 	return sprintf "$format ($format-$format)", median(@values), quantile(0.25, @values), quantile(0.75, @values);
 }
 
-# A table with a head, columns as wide as they must be.
-sub table
+# A paragraph.
+sub text
 {
-	my ($self, $title, @rows) = @_;
+	my ($self, $text) = @_;
+
+	print "$text\n";
+	print { $self->{tables} } "$text\n";
+	return;
+}
+
+sub _print_plain
+{
+	my (@rows) = @_;
 	my @width;
 
 	foreach my $row (@rows)
 	{
 		foreach my $i (0 .. $#$row)
 		{
-			my $length = length($row->[$i] // '-');
+			my $length = length($row->[$i]);
 			$width[$i] = $length if $length > ($width[$i] // 0);
 		}
 	}
-	print "\n$title\n\n";
 	foreach my $row (@rows)
 	{
-		$row->[$_] //= '' foreach 0 .. $#width;
-		my $line = join '  ', map { $_ == 0 ? sprintf '%-*s', $width[0], $row->[0] :
-			  sprintf '%*s', $width[$_], $row->[$_] // '-' } 0 .. $#$row;
-		print "$line\n";
+		my $line = join '  ', map { sprintf $_ == 0 ? '%-*s' : '%*s', $width[$_], $row->[$_] // '' } 0 .. $#width;
+
+		print $line =~ s/ +$//r, "\n";
 	}
+	return;
+}
+
+sub _print_markdown
+{
+	my ($out, $head, @rows) = @_;
+
+	foreach my $row ($head, [ map { $_ ? '--:' : ':--' } 0 .. $#$head ], @rows)
+	{
+		print $out '| ', join(' | ', map { $row->[$_] // '' } 0 .. $#$head), " |\n";
+	}
+	return;
+}
+
+# A table; its first row is the head.  Lines of the title after the first one are
+# a note.
+sub table
+{
+	my ($self, $title, @rows) = @_;
+	my ($heading, @note) = split /\n/, $title;
+
+	foreach my $row (@rows)
+	{
+		$_ //= '-' foreach @$row;
+	}
+	print join("\n", '', $heading, @note), "\n\n";
+	_print_plain(@rows);
+	print { $self->{tables} } "\n### $heading\n\n", (map { "$_\n" } @note), @note ? "\n" : '';
+	_print_markdown($self->{tables}, @rows);
 	return;
 }
 

@@ -19,11 +19,11 @@ sub _clients
 	my ($bench) = @_;
 	my $report = $bench->{report};
 	my @lanes = map { _lane($_) } qw(none eventual ryw);
-	my @rows = [ 'clients', map { ("TPS, $_->{label}", 'p99 ms') } @lanes ];
+	my @rows = [ 'clients', map { ("$_->{label}: TPS", 'p99 ms') } @lanes ];
 
 	foreach my $clients (1, 4, 16, 64, 256)
 	{
-		Bench::Load::rounds($bench, 'scale-clients', $clients, $bench->{few}, \@lanes, 'update', $clients, $bench->{seconds});
+		Bench::Load::rounds($bench, 'scale-clients', $clients, $bench->{few}, \@lanes, 'update', $clients, $bench->{brief});
 		push @rows, [ $clients, map {
 			(sprintf('%.0f', $report->median_of('scale-clients', $clients, $_->{id}, 'tps')),
 				sprintf('%.1f', $report->median_of('scale-clients', $clients, $_->{id}, 'p99') / 1000))
@@ -54,7 +54,7 @@ sub _keys
 	my ($session, $report) = @{$bench}{qw(session report)};
 	my @rows = [ 'keys', 'eventual: ms', 'us a key', 'read_your_writes: ms', 'us a key' ];
 
-	foreach my $keys (1, 10, 100, 1000, 10000)
+	foreach my $keys (1, 10, 100, 1000, 10_000)
 	{
 		my @row = ($keys);
 
@@ -99,39 +99,80 @@ sub _rules
 	return;
 }
 
-# What a write costs while so much is undelivered, and after it is delivered again.
+# Let so many keys be undelivered, in transactions of a hundred.
+sub _pile_up
+{
+	my ($session, $from, $to) = @_;
+
+	return if $to <= $from;
+	$session->query("SET synchronous_commit = off;
+		DO \$\$ BEGIN FOR i IN @{[$from / 100]} .. @{[$to / 100 - 1]} LOOP
+			PERFORM uncache.invalidate_keys(VARIADIC ARRAY(SELECT 'key:' || i * 100 + j FROM generate_series(0, 99) j));
+			COMMIT;
+		END LOOP; END \$\$;
+		RESET synchronous_commit");
+	return;
+}
+
+# What a write costs while so much is undelivered.
 sub _backlog
 {
 	my ($bench) = @_;
 	my ($session, $report) = @{$bench}{qw(session report)};
 	my $lane = _lane('eventual');
-	my @rows = [ 'undelivered transactions', 'TPS', 'ratio to none undelivered', 'views: ms' ];
+	my @rows = [ 'undelivered keys', 'TPS', 'ratio to none undelivered', 'outbox MB', 'uncache.stat: ms' ];
 	my $there = 0;
 
 	Bench::Lanes::enter($session, $lane, 'bench.item', 'id');
 	$session->set_for_all('uncache.delivery', 'off');
 	$session->await('SELECT state FROM uncache.stat', 'paused');
-	foreach my $backlog (0, 10_000, 100_000, $bench->{rows})
+	foreach my $backlog (0, $bench->{rows} / 100, $bench->{rows} / 10, $bench->{rows}, $bench->{rows} * 10)
 	{
-		$session->query("SET synchronous_commit = off;
-			DO \$\$ BEGIN FOR i IN @{[$there + 1]} .. $backlog LOOP PERFORM uncache.invalidate_keys('key:' || i); COMMIT; END LOOP; END \$\$;
-			RESET synchronous_commit; CHECKPOINT");
+		_pile_up($session, $there, $backlog);
 		$there = $backlog;
+		$session->query('CHECKPOINT');
 		foreach my $round (0 .. $bench->{few} - 1)
 		{
-			my $figures = Bench::Load::run($session, $lane, 'update', 8, $bench->{seconds}, 1);
+			my $figures = Bench::Load::run($session, $lane, 'update', 8, $bench->{brief}, 1);
 			$report->add('scale-backlog', $backlog, 'eventual', $round, 'tps', $figures->{tps});
 		}
 		my $views = _time($session, 'SELECT * FROM uncache.stat', 3);
+		my $mb = $session->query("SELECT sum(pg_relation_size(oid)) / 1048576.0 FROM pg_class
+			WHERE relnamespace = 'uncache'::regnamespace AND relname LIKE 'outbox%'");
 		$report->add('scale-backlog', $backlog, 'eventual', 0, 'views', $views);
+		$report->add('scale-backlog', $backlog, 'eventual', 0, 'outbox_mb', $mb);
 		my $tps = $report->median_of('scale-backlog', $backlog, 'eventual', 'tps');
 		push @rows, [ $backlog, sprintf('%.0f', $tps),
-			sprintf('%.2f', $tps / $report->median_of('scale-backlog', 0, 'eventual', 'tps')), sprintf('%.1f', $views) ];
+			sprintf('%.2f', $tps / $report->median_of('scale-backlog', 0, 'eventual', 'tps')),
+			sprintf('%.0f', $mb), sprintf('%.1f', $views) ];
+		print STDERR "scale: backlog of $backlog keys\n";
 	}
 	$session->set_for_all('uncache.delivery', 'on');
 	$session->await('SELECT state FROM uncache.stat', 'connected');
 	$session->query("SELECT uncache.wait('10 min')");
-	$report->table('More backlog (Redis away all the time)', @rows);
+	$report->table("More backlog\n8 clients; Redis is away all the time", @rows);
+	return;
+}
+
+# With a snapshot held or without: what grows with clients and keys.
+sub measure_some
+{
+	my ($bench, $case) = @_;
+	my ($session, $report) = @{$bench}{qw(session report)};
+
+	foreach my $clients (1, 64)
+	{
+		Bench::Load::rounds($bench, 'snapshot', "$case-$clients", $bench->{few}, [ map { _lane($_) } qw(none eventual ryw) ],
+			'update', $clients, $bench->{brief});
+	}
+	foreach my $round (0 .. $bench->{few} - 1)
+	{
+		foreach my $keys (10, 1000)
+		{
+			my $sql = "SELECT uncache.invalidate_keys(VARIADIC array_agg('key:' || i)) FROM generate_series(1, $keys) i";
+			$report->add('snapshot', "$case-keys-$keys", 'ryw', $round, 'ms', _time($session, $sql, 100));
+		}
+	}
 	return;
 }
 

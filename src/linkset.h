@@ -1,0 +1,39 @@
+/*
+ * linkset.h
+ *	  The links to Redis servers that the worker waits for.
+ *
+ * Whoever owns a link embeds a WaitedLink; idle.c walks over all of them, waits
+ * for their sockets and leaves in each what has come.
+ */
+#ifndef UNCACHE_LINKSET_H
+#define UNCACHE_LINKSET_H
+
+#include "postgres.h"
+#include "lib/ilist.h"
+
+#include "redis.h"
+
+typedef struct WaitedLink
+{
+	dlist_node	node;			/* in the set while there is a link */
+	RedisLink  *link;			/* NULL: none */
+	uint32		events;			/* have come, for the owner's next redis_turn() */
+	uint32		wanted;			/* idle.c alone */
+	int			position;		/* likewise */
+} WaitedLink;
+
+/* Have a link waited for; it may be NULL. */
+extern void linkset_add(WaitedLink *waited, RedisLink *link);
+
+/* No more; returns the link, for the owner to close, or NULL. */
+extern RedisLink *linkset_remove(WaitedLink *waited);
+
+/* redis_turn() with the events that have come.  There must be a link. */
+extern RedisLinkState linkset_turn(WaitedLink *waited);
+
+/* All of them, as WaitedLinks; their number; and what changes with the set. */
+extern dlist_head *linkset_all(void);
+extern int	linkset_count(void);
+extern uint64 linkset_generation(void);
+
+#endif							/* UNCACHE_LINKSET_H */

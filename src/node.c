@@ -1,0 +1,520 @@
+/*
+ * node.c
+ *	  One Redis server that keys are delivered to: its link, opened, lost, tried again.
+ *
+ * An attempt that fails is repeated after a pause that doubles up to a second.
+ * The log gets one line when the server goes, one a minute while it is away, and
+ * one when it is back; uncache.stat has the last error at any time.
+ *
+ * A Redis that lets us in and then refuses every command is not back.  So a
+ * link counts for the log, and for the pauses, once it has proven itself: by
+ * a command that was carried out, or by having lasted for a second.
+ *
+ * A ping about once a second (with its answer that makes less than two wake-ups a
+ * second) finds out that Redis hangs while nothing is to be delivered;
+ * while nobody waits for a node since it was late, ten a second find out that it
+ * answers in time again.
+ *
+ * An answer must not close the link that it came by.  So it notes the trouble, and
+ * the next turn acts on it.
+ */
+#include "postgres.h"
+
+#include "common/pg_prng.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "linksettings.h"
+#include "node.h"
+#include "settings.h"
+#include "trouble.h"
+
+#define RETRY_FIRST_MS		50
+#define RETRY_LAST_MS		1000
+#define SUMMARY_MS			(60 * 1000)
+#define PING_MS				1200
+#define PING_LATE_MS		100
+
+/* A shorter wait than twice this says nothing about Redis. */
+#define LATE_LEAST_MS		10
+
+/* Redis 6.2: what this program was tested with at the least. */
+#define OLDEST_VERSION		60200
+
+typedef struct NodePrivate
+{
+	WaitedLink	waited;			/* its link, ready or not */
+	NodeEvent	event;			/* for the next turn to tell */
+	char		trouble[256];	/* why the link should be given up, or empty */
+
+	/* Of the link. */
+	bool		was_ready;
+	bool		proven;
+	bool		of_use;			/* a command was carried out */
+	TimestampTz ready_at;
+	bool		flaps;			/* the last one was lost unproven */
+	uint64		links;			/* ever opened */
+
+	TimestampTz retry_at;
+	int			retry_ms;
+
+	/* While is_down. */
+	TimestampTz down_since;
+	TimestampTz summary_at;
+	uint64		attempts;
+
+	/* Of the server of the last link. */
+	char		run_id[64];
+	char		history[64];
+
+	TimestampTz ping_at;
+	TimestampTz ping_sent_at;
+	bool		ping_under_way;
+	const char **ping_argv;
+	int			ping_argc;
+	RedisAnswer ping_answer;
+} NodePrivate;
+
+static DatabaseSlot *slot;
+static RedisNode *nodes[NODES_MAX];
+static int	nnodes = 0;
+static bool is_alone = true;
+static RedisNode *answering = NULL;
+
+static const char *plain_ping[] = {"PING"};
+
+/*
+ * --------------------------------------------------------------------------
+ * All nodes
+ * --------------------------------------------------------------------------
+ */
+
+void
+node_init(DatabaseSlot *my_slot)
+{
+	slot = my_slot;
+}
+
+int
+node_count(void)
+{
+	return nnodes;
+}
+
+RedisNode *
+node_at(int i)
+{
+	return nodes[i];
+}
+
+RedisNode *
+node_make(bool in_cluster)
+{
+	MemoryContext context;
+	RedisNode  *node;
+
+	if (nnodes == NODES_MAX)
+		return NULL;
+	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache node", ALLOCSET_SMALL_SIZES);
+	node = MemoryContextAllocZero(context, sizeof(RedisNode));
+	node->context = context;
+	node->in_cluster = in_cluster;
+	node->own = MemoryContextAllocZero(context, sizeof(NodePrivate));
+	node->own->retry_ms = RETRY_FIRST_MS;
+	node_set_ping(node, NULL, 0, NULL);
+	nodes[nnodes++] = node;
+	return node;
+}
+
+static void close_link(RedisNode *node);
+
+void
+node_free(RedisNode *node)
+{
+	close_link(node);
+	for (int i = 0; i < nnodes; i++)
+	{
+		if (nodes[i] == node)
+			nodes[i] = nodes[--nnodes];
+	}
+	MemoryContextDelete(node->context);
+}
+
+void
+node_be_alone(bool alone)
+{
+	is_alone = alone;
+}
+
+RedisNode *
+node_answering(void)
+{
+	return answering;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Trouble
+ * --------------------------------------------------------------------------
+ */
+
+void
+node_note_trouble(RedisNode *node, const RedisReply *reply)
+{
+	char	   *trouble = node->own->trouble;
+	const char *why;
+
+	if (trouble[0] == '\0' && trouble_is(reply, &why))
+		snprintf(trouble, sizeof(node->own->trouble), "%s (%.150s)",
+				 why, trouble_text(reply));
+}
+
+void
+node_note_nonsense(RedisNode *node)
+{
+	if (node->own->trouble[0] == '\0')
+		strlcpy(node->own->trouble, "Redis gave an answer that makes no sense",
+				sizeof(node->own->trouble));
+}
+
+void
+node_note_use(RedisNode *node)
+{
+	node->own->of_use = true;
+}
+
+/* Where there are several nodes an error says whose it is. */
+static void
+show_error(const RedisNode *node, const char *error)
+{
+	char		text[256];
+
+	if (is_alone)
+	{
+		shmem_note_error(slot, error);
+		return;
+	}
+	snprintf(text, sizeof(text), "%s: %s", node->name, error);
+	shmem_note_error(slot, text);
+}
+
+void
+node_note_error(const RedisNode *node, const char *format,...)
+{
+	char		error[256];
+	va_list		args;
+
+	va_start(args, format);
+	vsnprintf(error, sizeof(error), format, args);
+	va_end(args);
+	show_error(node, error);
+	if (is_alone)
+		ereport(LOG, (errmsg("%s", error)));
+	else
+		ereport(LOG, (errmsg("%s: %s", node->name, error)));
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Pings
+ * --------------------------------------------------------------------------
+ */
+
+static uint32
+lateness(const RedisNode *node)
+{
+	return is_alone ? pg_atomic_read_u32(&slot->breaker) : node->late;
+}
+
+static void
+set_lateness(RedisNode *node, uint32 ms)
+{
+	if (is_alone)
+		pg_atomic_write_u32(&slot->breaker, ms);
+	else
+		node->late = ms;
+}
+
+void
+node_set_ping(RedisNode *node, const char **argv, int argc, RedisAnswer answer)
+{
+	NodePrivate *own = node->own;
+
+	own->ping_argv = argv ? argv : plain_ping;
+	own->ping_argc = argv ? argc : 1;
+	own->ping_answer = argv ? answer : NULL;
+}
+
+/* How long the last one took decides whether the node is late. */
+static void
+ping_answered(void *arg, const RedisReply *reply)
+{
+	RedisNode  *node = arg;
+	NodePrivate *own = node->own;
+	uint32		late = lateness(node);
+
+	own->ping_under_way = false;
+	if (own->ping_answer)
+		own->ping_answer(NULL, reply);
+	if (reply == NULL)
+		return;
+	if (redis_reply_type(reply) == REDIS_ERROR)
+	{
+		/* To be refused PING is an answer, too, for a user with few rights. */
+		if (own->ping_answer == NULL && !redis_reply_is_error(reply, "NOPERM"))
+			node_note_trouble(node, reply);
+	}
+	else if (late != 0 &&
+			 !TimestampDifferenceExceeds(own->ping_sent_at, GetCurrentTimestamp(),
+										 Max(late / 2, LATE_LEAST_MS)))
+		set_lateness(node, 0);
+}
+
+static void
+ping_if_due(RedisNode *node, TimestampTz now)
+{
+	NodePrivate *own = node->own;
+	size_t		lens[8];
+	bool		is_late = lateness(node) != 0;
+
+	if (is_late)
+		own->ping_at = Min(own->ping_at, TimestampTzPlusMilliseconds(now, PING_LATE_MS));
+	if (own->ping_under_way || now < own->ping_at)
+		return;
+	own->ping_sent_at = now;
+	own->ping_at = TimestampTzPlusMilliseconds(now, is_late ? PING_LATE_MS : PING_MS);
+	for (int i = 0; i < own->ping_argc; i++)
+		lens[i] = strlen(own->ping_argv[i]);
+	if (redis_send(node->link, own->ping_argc, own->ping_argv, lens, ping_answered, node))
+		own->ping_under_way = true;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Losing
+ * --------------------------------------------------------------------------
+ */
+
+static void
+log_down(RedisNode *node, const char *error, TimestampTz now)
+{
+	NodePrivate *own = node->own;
+
+	own->attempts++;
+	if (!node->is_down)
+	{
+		node->is_down = true;
+		own->down_since = now;
+		own->attempts = 1;
+		ereport(LOG,
+				(errmsg("Redis at %s can't be used: %s", node->name, error),
+				 errdetail("The outbox keeps what is to be deleted until Redis is back.")));
+	}
+	else if (now >= own->summary_at)
+		ereport(LOG,
+				(errmsg("Redis at %s can't be used for %ld s and " UINT64_FORMAT " attempts: %s",
+						node->name, (long) ((now - own->down_since) / USECS_PER_SEC),
+						own->attempts, error)));
+	else
+		return;
+	own->summary_at = TimestampTzPlusMilliseconds(now, SUMMARY_MS);
+}
+
+/* Close the link, if any; its commands are answered with NULL. */
+static void
+close_link(RedisNode *node)
+{
+	NodePrivate *own = node->own;
+	RedisLink  *closing = linkset_remove(&own->waited);
+
+	if (own->was_ready)
+		own->event = NODE_LOST;
+	node->link = NULL;
+	node->open = false;
+	node->late = 0;
+	own->was_ready = false;
+	if (closing)
+	{
+		answering = node;
+		redis_close(closing);
+		answering = NULL;
+	}
+	own->trouble[0] = '\0';
+}
+
+void
+node_fail(RedisNode *node, const char *error)
+{
+	NodePrivate *own = node->own;
+	TimestampTz now = GetCurrentTimestamp();
+	char		copy[256];
+
+	strlcpy(copy, error, sizeof(copy));
+	show_error(node, copy);
+	log_down(node, copy, now);
+	own->flaps = own->was_ready && !own->proven;
+	close_link(node);
+
+	/* Not all workers of all servers at the same instant. */
+	own->retry_at = TimestampTzPlusMilliseconds(now, own->retry_ms / 2 +
+												pg_prng_uint64_range(&pg_global_prng_state, 0,
+																	 own->retry_ms / 2));
+	own->retry_ms = Min(own->retry_ms * 2, RETRY_LAST_MS);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Opening
+ * --------------------------------------------------------------------------
+ */
+
+bool
+node_has_link(const RedisNode *node)
+{
+	return node->own->waited.link != NULL;
+}
+
+bool
+node_wants_link(const RedisNode *node, TimestampTz now)
+{
+	return node->own->waited.link == NULL && now >= node->own->retry_at;
+}
+
+void
+node_connect(RedisNode *node, const RedisTarget *target, int host)
+{
+	RedisOptions options = linksettings_options();
+	RedisLink  *link = redis_open(target, host, &options);
+
+	if (link == NULL)
+	{
+		node_fail(node, "out of memory");
+		return;
+	}
+	node->own->links++;
+	linkset_add(&node->own->waited, link);
+}
+
+static void
+note_ready(RedisNode *node, TimestampTz now)
+{
+	NodePrivate *own = node->own;
+	RedisLink  *link = own->waited.link;
+	const char *id = redis_run_id(link);
+
+	/* A server that does not tell its id is taken for a new one: that is safe. */
+	node->new_server = id[0] == '\0' || strcmp(id, own->run_id) != 0 ||
+		strcmp(redis_history(link), own->history) != 0;
+	strlcpy(own->run_id, id, sizeof(own->run_id));
+	strlcpy(own->history, redis_history(link), sizeof(own->history));
+
+	if (redis_version(link) != 0 && redis_version(link) < OLDEST_VERSION)
+		ereport(LOG,
+				(errmsg("Redis at %s is older than version 6.2, the oldest that pg_uncache supports",
+						node->name)));
+	if (own->links > 1)
+		pg_atomic_fetch_add_u64(&slot->stats.reconnects, 1);
+
+	node->link = link;
+	own->was_ready = true;
+	own->proven = false;
+	own->of_use = false;
+	own->ready_at = now;
+	own->ping_under_way = false;
+	own->ping_at = TimestampTzPlusMilliseconds(now, PING_MS);
+	/* Nobody shall wait for one that is likely to be lost at once. */
+	set_lateness(node, own->flaps ? Max(setting_wait_timeout, 1) : 0);
+}
+
+/* Look whether the link has proven itself. */
+static void
+prove_link(RedisNode *node, TimestampTz now)
+{
+	NodePrivate *own = node->own;
+
+	if (!own->of_use && !TimestampDifferenceExceeds(own->ready_at, now, PING_MS))
+		return;
+
+	if (node->is_down)
+		ereport(LOG,
+				(errmsg("connected to Redis at %s again after %ld s",
+						node->name, (long) ((now - own->down_since) / USECS_PER_SEC))));
+	if (own->flaps)
+		set_lateness(node, 0);
+	own->proven = true;
+	own->flaps = false;
+	node->is_down = false;
+	own->retry_ms = RETRY_FIRST_MS;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Turning
+ * --------------------------------------------------------------------------
+ */
+
+static void
+turn_link(RedisNode *node)
+{
+	NodePrivate *own = node->own;
+	RedisLinkState state;
+	TimestampTz now;
+
+	answering = node;
+	state = linkset_turn(&own->waited);
+	answering = NULL;
+
+	now = GetCurrentTimestamp();
+	if (state == REDIS_FAILED || own->trouble[0] != '\0')
+		node_fail(node, own->trouble[0] ? own->trouble : redis_error(own->waited.link));
+	else if (state == REDIS_READY && !own->was_ready)
+	{
+		note_ready(node, now);
+		own->event = NODE_MADE;
+	}
+	else if (state == REDIS_READY)
+	{
+		if (!own->proven)
+			prove_link(node, now);
+		ping_if_due(node, now);
+	}
+}
+
+bool
+node_flaps(const RedisNode *node)
+{
+	return node->own->flaps;
+}
+
+void
+node_turn(RedisNode *node)
+{
+	if (node->own->waited.link != NULL)
+		turn_link(node);
+	node->event = node->own->event;
+	node->own->event = NODE_SAME;
+}
+
+void
+node_flush_all(void)
+{
+	for (int i = 0; i < nnodes; i++)
+	{
+		if (nodes[i]->link != NULL)
+			redis_flush(nodes[i]->link);
+	}
+}
+
+TimestampTz
+node_deadline(const RedisNode *node)
+{
+	const NodePrivate *own = node->own;
+	TimestampTz deadline;
+
+	if (own->waited.link == NULL)
+		return own->retry_at;
+	deadline = redis_deadline(own->waited.link);
+	if (own->was_ready && !own->ping_under_way)
+		deadline = Min(deadline, own->ping_at);
+	return deadline;
+}
