@@ -257,10 +257,23 @@ fence_new_epoch(RedisNode *node, FenceDone done)
 	return send_texts(node, lengthof(argv), argv, epoch_answered, (void *) done);
 }
 
+<<<<<<< HEAD
+/*
+ * All that the outbox holds has been delivered to the node by now, so that whatever
+ * it had forgotten is made good.
+ */
+=======
 /* All that the outbox holds has been delivered to the nodes by now. */
+>>>>>>> main
 void
 fence_caught_up(void)
 {
+<<<<<<< HEAD
+	may_have_forgotten = false;
+	set_state(FENCE_SETTING);
+	if (!fence_new_epoch(link, NULL))
+		set_state(FENCE_NO_EPOCH);
+=======
 	for (int i = 0; i < node_count(); i++)
 	{
 		RedisNode  *node = node_at(i);
@@ -271,6 +284,7 @@ fence_caught_up(void)
 		if (!fence_new_epoch(node, NULL))
 			set_state(node, FENCE_NO_EPOCH);
 	}
+>>>>>>> main
 }
 
 /*
