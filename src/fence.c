@@ -257,7 +257,10 @@ fence_new_epoch(RedisNode *node, FenceDone done)
 	return send_texts(node, lengthof(argv), argv, epoch_answered, (void *) done);
 }
 
-/* All that the outbox holds has been delivered to the nodes by now. */
+/*
+ * All that the outbox holds has been delivered to the nodes by now, so that whatever
+ * they had forgotten is made good.
+ */
 void
 fence_caught_up(void)
 {
@@ -267,6 +270,7 @@ fence_caught_up(void)
 
 		if (!waits_for_catching_up(node))
 			continue;
+		node->fence->may_have_forgotten = false;
 		set_state(node, FENCE_SETTING);
 		if (!fence_new_epoch(node, NULL))
 			set_state(node, FENCE_NO_EPOCH);
@@ -501,9 +505,11 @@ fence_forget(RedisNode *node)
 	set_state(node, FENCE_UNKNOWN);
 }
 
-void
-fence_turn(void)
+TimestampTz
+fence_turn(TimestampTz now)
 {
+	TimestampTz wake = DT_NOEND;
+
 	for (int i = 0; i < node_count(); i++)
 	{
 		RedisNode  *node = node_at(i);
@@ -516,5 +522,8 @@ fence_turn(void)
 			node_set_ping(node, list_argv, lengthof(list_argv), list_answered);
 		else
 			node_set_ping(node, NULL, 0, NULL);
+		if (state_of(node) == FENCE_NO_EPOCH && now < node->fence->epoch_at)
+			wake = Min(wake, node->fence->epoch_at);
 	}
+	return wake;
 }

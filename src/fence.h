@@ -26,8 +26,8 @@ extern void fence_forget(RedisNode *node);
 /* uncache.fence_ttl has changed: for all nodes with a link. */
 extern void fence_change_all(void);
 
-/* Choose the nodes' pings. */
-extern void fence_turn(void);
+/* Choose the nodes' pings; returns when to come again. */
+extern TimestampTz fence_turn(TimestampTz now);
 
 /* Whether keys are delivered by uncache_invalidate; whether fills can be let through. */
 extern bool fence_is_used(const RedisNode *node);

@@ -356,7 +356,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	if (pg_atomic_exchange_u32(&slot->side_dirty, 0) != 0)
 		outboxside_look();
 
-	fence_turn();
+	*wake = Min(*wake, fence_turn(now));
 	*wake = Min(*wake, beat_turn(now));
 	*wake = Min(*wake, replicas_turn(now));
 	node_flush_all();
