@@ -215,8 +215,6 @@ foreach my $changes (1, 0)
 	$redis->end_move($slot) unless $changes;
 	$redis->wait_until_ok;
 }
-sql(q{ALTER SYSTEM RESET uncache.command_timeout});
-$node->reload;
 
 # ------------------------------------------------------------------------
 # A master without a replica is away
@@ -224,7 +222,6 @@ $node->reload;
 
 my ($lost, $held, @more) = $redis->keys_at($new, 'away:', 200);
 my ($here) = $redis->keys_at($a, 'here:', 1);
-my $timeouts;
 
 # Commits a key elsewhere: at once, without a warning, and the key is gone.
 sub is_undisturbed
@@ -245,12 +242,13 @@ $redis->freeze($new);
 my $waiting = start_psql($node, invalidate($held));
 ok($node->poll_query_until('postgres', 'SELECT waiting_backends = 1 FROM uncache.stat'), 'a master hangs: a session waits for its key');
 is_undisturbed('it hangs');
-$timeouts = stat_of('wait_timeouts');
 $node->psql('postgres', "SET uncache.wait_timeout = 0; " . invalidate($lost, $here));
 $redis->thaw($new);
 is($waiting->finish, 0, 'the master wakes up: the session goes on');
 ok(delivered($node), 'all is delivered');
 is(present($lost, $held), '', 'and the keys are gone');
+sql(q{ALTER SYSTEM RESET uncache.command_timeout});
+$node->reload;
 
 # The numbers of the worker's connections.
 sub links
