@@ -257,34 +257,24 @@ fence_new_epoch(RedisNode *node, FenceDone done)
 	return send_texts(node, lengthof(argv), argv, epoch_answered, (void *) done);
 }
 
-<<<<<<< HEAD
 /*
- * All that the outbox holds has been delivered to the node by now, so that whatever
- * it had forgotten is made good.
+ * All that the outbox holds has been delivered to the nodes by now, so that whatever
+ * one had forgotten is made good.
  */
-=======
-/* All that the outbox holds has been delivered to the nodes by now. */
->>>>>>> main
 void
 fence_caught_up(void)
 {
-<<<<<<< HEAD
-	may_have_forgotten = false;
-	set_state(FENCE_SETTING);
-	if (!fence_new_epoch(link, NULL))
-		set_state(FENCE_NO_EPOCH);
-=======
 	for (int i = 0; i < node_count(); i++)
 	{
 		RedisNode  *node = node_at(i);
 
 		if (!waits_for_catching_up(node))
 			continue;
+		node->fence->may_have_forgotten = false;
 		set_state(node, FENCE_SETTING);
 		if (!fence_new_epoch(node, NULL))
 			set_state(node, FENCE_NO_EPOCH);
 	}
->>>>>>> main
 }
 
 /*
