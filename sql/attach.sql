@@ -48,7 +48,27 @@ SELECT uncache.detach('users');
 DROP TRIGGER mine ON users;
 SELECT count(*) FROM uncache.rules WHERE relation = 'users'::regclass;
 
+-- Nothing is done silently for a NULL, nor in a read-only transaction
+SELECT uncache.attach(NULL, 'user:{id}');
+SELECT uncache.attach('users', VARIADIC NULL);
+SELECT uncache.attach_columns('users', NULL, 'user:{id}');
+SELECT uncache.attach_columns('users', '{email,NULL}', 'user:{id}');
+SELECT uncache.detach(NULL);
+SELECT uncache.invalidate_table(NULL);
+BEGIN READ ONLY;
+SELECT uncache.attach('users', 'user:{id}');
+ROLLBACK;
+BEGIN READ ONLY;
+SELECT uncache.detach('users');
+ROLLBACK;
+SELECT uncache.detach('pg_class');
+
+-- Columns are told from templates
+SELECT uncache.attach_columns('users', '{email}', 'user:{id}', 'mail:{email}');
+SELECT uncache.attach('users', 'user:{id}');
+
 -- No column at all
+SELECT uncache.attach('users', 'everybody');
 SELECT uncache.attach('users', 'user:{{id}}');
 -- No literal text to find the keys by: no TRUNCATE trigger
 SELECT uncache.attach('users', '{id}:user');

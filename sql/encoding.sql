@@ -23,3 +23,20 @@ INSERT INTO city VALUES ('Köln');
 SELECT uncache.render('Stadt-ä:{name}', c) FROM city c;
 \c postgres
 DROP DATABASE regress_uncache_latin1 WITH (FORCE);
+
+-- In SQL_ASCII bytes go as they are
+CREATE DATABASE regress_uncache_ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C';
+\c regress_uncache_ascii
+SET client_encoding = 'SQL_ASCII';
+CREATE EXTENSION pg_uncache;
+CREATE TABLE city (name text);
+SELECT uncache.attach('city', 'city:{name}');
+BEGIN;
+INSERT INTO city VALUES (E'K\xf6ln');
+SELECT uncache.invalidate_keys(E'\xff');
+SELECT encode(key::bytea, 'escape') FROM uncache.transaction_keys();
+SELECT encode((uncache.render('{name}', c))[1]::bytea, 'escape') FROM city c;
+COMMIT;
+SELECT uncache.wait('1 min');
+\c postgres
+DROP DATABASE regress_uncache_ascii WITH (FORCE);

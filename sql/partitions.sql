@@ -77,6 +77,16 @@ SELECT DISTINCT enabled FROM triggers WHERE trigger = 'uncache_truncate';
 SELECT relation, trigger, enabled, problem FROM uncache.rules ORDER BY 2;
 ALTER TABLE ev ENABLE ALWAYS TRIGGER uncache_truncate;
 SELECT DISTINCT enabled FROM triggers WHERE trigger = 'uncache_truncate';
+-- ... unless they are switched by themselves: then they, not the parent's, say what fires
+ALTER TABLE ev_us DISABLE TRIGGER ALL;
+SELECT keys_of($$INSERT INTO ev (id, region) VALUES (1, 'us')$$);
+SELECT trigger, enabled, problem FROM uncache.rules ORDER BY 1;
+ALTER TABLE ev_us ENABLE TRIGGER ALL;
+SELECT trigger, enabled, problem FROM uncache.rules ORDER BY 1;
+ALTER TABLE ev_us ENABLE REPLICA TRIGGER uncache_row;
+ALTER TABLE ev_us ENABLE ALWAYS TRIGGER uncache_truncate;
+SELECT trigger, enabled, problem FROM uncache.rules ORDER BY 1;
+ALTER TABLE ev_us ENABLE ALWAYS TRIGGER uncache_row;
 ALTER TRIGGER uncache_truncate ON ev RENAME TO other_name;
 SELECT trigger, count(*) FROM triggers GROUP BY 1 ORDER BY 1;
 ALTER TRIGGER other_name ON ev RENAME TO uncache_truncate;

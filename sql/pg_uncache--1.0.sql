@@ -2,6 +2,14 @@
 
 \echo Use "CREATE EXTENSION pg_uncache" to load this file. \quit
 
+-- First of all, since whatever is in the schema could come before pg_catalog's.
+CREATE FUNCTION uncache.require_own_schema() RETURNS void
+	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_require_own_schema';
+COMMENT ON FUNCTION uncache.require_own_schema() IS
+'for the install script: raises an error unless the schema uncache is a superuser''s and holds nothing else';
+REVOKE ALL ON FUNCTION uncache.require_own_schema() FROM PUBLIC;
+SELECT uncache.require_own_schema();
+
 -- Nothing works without the worker: say so before anything is made.
 CREATE FUNCTION uncache.require_preload(what text) RETURNS void
 	LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'uncache_require_preload';
@@ -122,25 +130,25 @@ COMMENT ON FUNCTION uncache.invalidate_columns() IS
 'trigger function; as uncache.invalidate(), but the first argument is an array literal of column names, such as {email,name}: an UPDATE counts only when one of these columns, or a rendered key, differs between the old and the new row';
 
 CREATE FUNCTION uncache.attach(rel regclass, VARIADIC templates text[]) RETURNS void
-	LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_attach';
 COMMENT ON FUNCTION uncache.attach(regclass, text[]) IS
-'makes the triggers uncache_row and uncache_truncate with these templates, enabled always, in place of those that an earlier call made; covers partitions, present and future. Shows the keys of one existing row. Needs TRIGGER on the table and EXECUTE on uncache.invalidate(), to replace a rule the owner of the table. Errors: a bad template; not a permanent table; pg_uncache is not in shared_preload_libraries';
+'makes the triggers uncache_row and uncache_truncate with these templates, enabled always, in place of those that an earlier call made; covers partitions, present and future. Shows the keys of one existing row. Needs TRIGGER on the table and EXECUTE on uncache.invalidate(), to replace a rule the owner of the table. Errors: a bad template, a NULL; not a table, a temporary one, or one of the system; pg_uncache is not in shared_preload_libraries; a read-only transaction';
 
 CREATE FUNCTION uncache.attach_columns(rel regclass, columns name[], VARIADIC templates text[]) RETURNS void
-	LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_attach_columns';
 COMMENT ON FUNCTION uncache.attach_columns(regclass, name[], text[]) IS
 'as uncache.attach(), but an UPDATE counts only when one of these columns, or a rendered key, differs between the old and the new row. Needs EXECUTE on uncache.invalidate_columns() too';
 
 CREATE FUNCTION uncache.detach(rel regclass) RETURNS void
-	LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_detach';
 COMMENT ON FUNCTION uncache.detach(regclass) IS
 'drops the triggers that uncache.attach() made; keys in Redis stay as they are. For the owner of the table. Errors: the table has none; it is a partition and they belong to the partitioned table';
 
 CREATE FUNCTION uncache.invalidate_table(rel regclass) RETURNS void
-	LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_invalidate_table';
 COMMENT ON FUNCTION uncache.invalidate_table(regclass) IS
 'deletes every key that the rules of a table, and of the tables below it, can give, after the transaction commits; also while uncache.enabled is off. A template that does not begin with literal text of two letters or digits is passed over with a WARNING. Errors: no rule, or none with a usable template';
@@ -214,7 +222,8 @@ FROM PUBLIC;
 CREATE EVENT TRIGGER uncache_ddl_end ON ddl_command_end
 	WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TRIGGER', 'CREATE SCHEMA',
 				 'CREATE FUNCTION', 'ALTER FUNCTION', 'ALTER ROUTINE', 'ALTER OPERATOR',
-				 'ALTER TYPE', 'ALTER DOMAIN', 'ALTER SCHEMA', 'ALTER COLLATION')
+				 'ALTER TYPE', 'ALTER DOMAIN', 'ALTER SCHEMA', 'ALTER COLLATION',
+				 'ALTER EXTENSION')
 	EXECUTE FUNCTION uncache.ddl_end();
 CREATE EVENT TRIGGER uncache_ddl_drop ON sql_drop
 	WHEN TAG IN ('ALTER TABLE', 'ALTER EXTENSION', 'DROP TABLE', 'DROP FUNCTION', 'DROP ROUTINE',
@@ -261,13 +270,13 @@ CREATE FUNCTION uncache.invalidate_keys(VARIADIC keys text[]) RETURNS bigint
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_invalidate_keys';
 COMMENT ON FUNCTION uncache.invalidate_keys(text[]) IS
-'deletes these keys from Redis after the transaction commits; uncache.key_prefix goes before each. NULL keys are left out. Returns how many were new in this transaction. Errors: an empty key, a key over 64 KiB';
+'deletes these keys from Redis after the transaction commits; uncache.key_prefix goes before each. NULL keys are left out. Also while uncache.enabled is off. Returns how many were new in this transaction. Errors: an empty key, a key over 64 KiB';
 
 CREATE FUNCTION uncache.invalidate_pattern(pattern text) RETURNS void
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_invalidate_pattern';
 COMMENT ON FUNCTION uncache.invalidate_pattern(text) IS
-'deletes every key that matches this Redis glob (* ? [a-z] and backslash) after the transaction commits, with SCAN and UNLINK by the worker; uncache.key_prefix goes before it. NULL does nothing. Errors: an empty pattern, one over 4 kB';
+'deletes every key that matches this Redis glob (* ? [a-z] and backslash) after the transaction commits, with SCAN and UNLINK by the worker; uncache.key_prefix goes before it. NULL does nothing. Also while uncache.enabled is off. Errors: an empty pattern, one over 4 kB';
 
 CREATE FUNCTION uncache.transaction_keys(OUT relation regclass, OUT trigger name, OUT key text)
 	RETURNS SETOF record
@@ -280,7 +289,7 @@ CREATE FUNCTION uncache.wait(timeout interval DEFAULT '10 s') RETURNS boolean
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_wait';
 COMMENT ON FUNCTION uncache.wait(interval) IS
-'waits until everything that was committed in this database before the call is delivered to Redis, patterns too. Returns true then, false when the timeout is over; NULL waits for ever. Error: pg_uncache is not in shared_preload_libraries';
+'waits until everything that was committed in this database before the call is delivered to Redis, patterns too. Returns true then, false when the timeout is over, which one of 0 can be before the worker has had time to answer; NULL waits for ever. Error: pg_uncache is not in shared_preload_libraries';
 
 CREATE FUNCTION uncache.discard_backlog() RETURNS bigint
 	LANGUAGE C VOLATILE PARALLEL UNSAFE

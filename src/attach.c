@@ -157,6 +157,21 @@ make_truncate_trigger(Attachment *attachment)
  * --------------------------------------------------------------------------
  */
 
+/* What a call has to do with its arguments before it reads them. */
+static void
+check_call(FunctionCallInfo fcinfo, const char *function)
+{
+	PreventCommandIfReadOnly(function);
+	PreventCommandDuringRecovery(function);
+	for (int i = 0; i < PG_NARGS(); i++)
+	{
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("argument %d of %s must not be null", i + 1, function)));
+	}
+}
+
 /* Open a table for a change of its triggers, if the caller may do that. */
 static Relation
 open_table(Oid relid)
@@ -172,7 +187,6 @@ open_table(Oid relid)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("table with OID %u does not exist", relid)));
-	check_rule_table(rel);
 	return rel;
 }
 
@@ -204,7 +218,7 @@ compile_all(Attachment *attachment, ArrayType *texts)
 }
 
 static void
-attach(Oid relid, char *columns, ArrayType *templates)
+attach(const char *function, Oid relid, char *columns, ArrayType *templates)
 {
 	Attachment	attachment = {0};
 	RuleInfo   *before;
@@ -213,10 +227,11 @@ attach(Oid relid, char *columns, ArrayType *templates)
 	if (Shared_state == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("uncache.attach() needs pg_uncache in shared_preload_libraries"),
+				 errmsg("%s needs pg_uncache in shared_preload_libraries", function),
 				 errhint("Append pg_uncache to shared_preload_libraries in postgresql.conf and restart the server.")));
 
 	attachment.rel = open_table(relid);
+	check_rule_table(attachment.rel);
 	attachment.columns = columns;
 	if (columns)
 		(void) rule_read_columns(attachment.rel, columns, &ncolumns);
@@ -235,7 +250,8 @@ attach(Oid relid, char *columns, ArrayType *templates)
 Datum
 uncache_attach(PG_FUNCTION_ARGS)
 {
-	attach(PG_GETARG_OID(0), NULL, PG_GETARG_ARRAYTYPE_P(1));
+	check_call(fcinfo, "uncache.attach()");
+	attach("uncache.attach()", PG_GETARG_OID(0), NULL, PG_GETARG_ARRAYTYPE_P(1));
 	PG_RETURN_VOID();
 }
 
@@ -243,7 +259,8 @@ uncache_attach(PG_FUNCTION_ARGS)
 Datum
 uncache_attach_columns(PG_FUNCTION_ARGS)
 {
-	attach(PG_GETARG_OID(0),
+	check_call(fcinfo, "uncache.attach_columns()");
+	attach("uncache.attach_columns()", PG_GETARG_OID(0),
 		   OidOutputFunctionCall(F_ARRAY_OUT, PG_GETARG_DATUM(1)),
 		   PG_GETARG_ARRAYTYPE_P(2));
 	PG_RETURN_VOID();
@@ -253,10 +270,14 @@ uncache_attach_columns(PG_FUNCTION_ARGS)
 Datum
 uncache_detach(PG_FUNCTION_ARGS)
 {
-	Relation	rel = open_table(PG_GETARG_OID(0));
-	bool		row = drop_attached(rel, ATTACH_ROW_TRIGGER) != NULL;
-	bool		truncate = drop_attached(rel, ATTACH_TRUNCATE_TRIGGER) != NULL;
+	Relation	rel;
+	bool		row;
+	bool		truncate;
 
+	check_call(fcinfo, "uncache.detach()");
+	rel = open_table(PG_GETARG_OID(0));
+	row = drop_attached(rel, ATTACH_ROW_TRIGGER) != NULL;
+	truncate = drop_attached(rel, ATTACH_TRUNCATE_TRIGGER) != NULL;
 	if (!row && !truncate)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -8,7 +8,6 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "executor/spi.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -18,19 +17,24 @@
 #include "attach_notice.h"
 #include "compat.h"
 #include "fixed_settings.h"
+#include "keytext.h"
 #include "rule_check.h"
 
 /* So many keys of the existing row are shown. */
 #define SHOWN_KEYS	10
 
+/* The templates; in front of them, of a rule of attach_columns, the columns. */
 static char *
 list_arguments(const RuleInfo *info)
 {
+	int			first = info->by_columns ? 1 : 0;
 	StringInfoData text;
 
 	initStringInfo(&text);
-	for (int i = 0; i < info->nargs; i++)
-		appendStringInfo(&text, "%s%s", i > 0 ? ", " : "",
+	if (info->by_columns && info->nargs > 0)
+		appendStringInfo(&text, "columns %s, ", info->args[0]);
+	for (int i = first; i < info->nargs; i++)
+		appendStringInfo(&text, "%s%s", i > first ? ", " : "",
 						 quote_literal_cstr(info->args[i]));
 	return text.data;
 }
@@ -64,7 +68,7 @@ add_to_notice(KeySink *sink, const char *key, size_t len)
 	if (++notice->count > SHOWN_KEYS)
 		return;
 	appendStringInfo(&notice->text, "%s%s", notice->count > 1 ? ", " : "",
-					 pg_any_to_server(pnstrdup(key, len), len, PG_UTF8));
+					 key_from_utf8(pnstrdup(key, len), len));
 }
 
 /* The row that SPI has read: its table's OID, and itself as a composite value. */

@@ -84,7 +84,7 @@ begin(TimestampTz now)
 	due = answered = 0;
 	for (int i = 0; i < node_count(); i++)
 	{
-		RedisNode	   *node = node_at(i);
+		RedisNode  *node = node_at(i);
 
 		if (node->open && fence_is_on(node) &&
 			send_beat(node, "announce", announcement_answered))

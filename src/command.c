@@ -50,8 +50,8 @@
 #define BULK_COMMANDS		8
 #define SLOT_FACTOR			16
 
-/* And in all, with those of silent nodes: some 20 MB. */
-#define MOST_COMMANDS		(64 * 1024)
+/* And in all, with those of silent nodes: 50 MB at the most. */
+#define MOST_COMMANDS		(16 * 1024)
 
 /* A node with commands under way that has not moved a byte for so long is silent. */
 #define SILENT_MS			50
@@ -134,7 +134,7 @@ command_look_for_silent(void)
 		return;
 	for (int i = 0; i < node_count(); i++)
 	{
-		RedisNode	   *node = node_at(i);
+		RedisNode  *node = node_at(i);
 		CommandQueue *queue = queue_of(node);
 
 		if (node->link == NULL || redis_silent_ms(node->link) < SILENT_MS)
@@ -160,7 +160,7 @@ command_is_awaited(void)
 {
 	for (int i = 0; i < node_count(); i++)
 	{
-		RedisNode	   *node = node_at(i);
+		RedisNode  *node = node_at(i);
 
 		if (node->link != NULL &&
 			redis_unanswered(node->link) > (size_t) queue_of(node)->not_awaited)
@@ -267,23 +267,6 @@ count_command(Command *command, int64 existed)
 	stats_count_rule(command->rule, command->nkeys, existed);
 }
 
-/* How many keys existed: a number from UNLINK, a 0 or 1 a key from the function. */
-static bool
-read_existed(Command *command, const RedisReply *reply, int64 *existed)
-{
-	size_t		len;
-	const char *text = redis_reply_text(reply, &len);
-
-	*existed = redis_reply_integer(reply);
-	if (redis_reply_type(reply) == REDIS_INTEGER)
-		return true;
-	if (redis_reply_type(reply) != REDIS_STRING || len != command->nkeys)
-		return false;
-	for (size_t i = 0; i < len; i++)
-		*existed += text[i] == '1';
-	return true;
-}
-
 static void
 asking_answered(void *arg, const RedisReply *reply)
 {
@@ -313,7 +296,7 @@ static bool
 follow_cluster(RedisNode *node, Command *command, const RedisReply *reply)
 {
 	bool		asking;
-	RedisNode	   *other;
+	RedisNode  *other;
 
 	if (!node->in_cluster)
 		return false;
@@ -406,8 +389,7 @@ static void
 command_answered(void *arg, const RedisReply *reply)
 {
 	Command    *command = arg;
-	RedisNode	   *node = node_answering();
-	int64		existed;
+	RedisNode  *node = node_answering();
 
 	under_way[command->class]--;
 	node->commands->under_way[command->class]--;
@@ -415,11 +397,11 @@ command_answered(void *arg, const RedisReply *reply)
 		node->commands->not_awaited--;
 	if (reply == NULL)
 		finish_command(command, PART_LOST);
-	else if (read_existed(command, reply, &existed))
+	else if (redis_reply_type(reply) == REDIS_INTEGER)
 	{
 		FAULT_POINT("answered");
 		node_note_use(node);
-		count_command(command, existed);
+		count_command(command, redis_reply_integer(reply));
 		carried_out(node, command);
 	}
 	else if (redis_reply_type(reply) != REDIS_ERROR)
@@ -573,7 +555,7 @@ command_add_key(Delivery *delivery, DeliveryClass class, Oid rule, ItemKind kind
 	for (int i = 0; i < target_count(); i++)
 	{
 		uint16		key_slot;
-		RedisNode	   *node = target_node(target_at(i), bytes, len, &key_slot);
+		RedisNode  *node = target_node(target_at(i), bytes, len, &key_slot);
 
 		if (node != NULL && node->open)
 			gather(node, key_slot, class, rule, &key);
@@ -589,7 +571,7 @@ command_send_open(void)
 {
 	for (int n = 0; n < node_count(); n++)
 	{
-		RedisNode	   *node = node_at(n);
+		RedisNode  *node = node_at(n);
 		CommandQueue *queue = node->commands;
 
 		for (int i = 0; queue != NULL && queue->nopen > 0 && i < OPEN_COMMANDS; i++)

@@ -146,7 +146,7 @@ find_late_nodes(uint32 waited_ms)
 
 	for (int i = 0; i < node_count(); i++)
 	{
-		RedisNode	   *node = node_at(i);
+		RedisNode  *node = node_at(i);
 
 		if (node->link != NULL && redis_silent_ms(node->link) >= (int) (waited_ms / 2))
 		{

@@ -206,7 +206,7 @@ static void
 send_keys_to(Target *target, Doubt *doubt, bool release)
 {
 	static Call call;
-	RedisNode	   *call_node = NULL;
+	RedisNode  *call_node = NULL;
 	ItemReader	reader;
 	PackedItem	item;
 
@@ -215,7 +215,7 @@ send_keys_to(Target *target, Doubt *doubt, bool release)
 	while (item_read(&reader, &item) > 0)
 	{
 		uint16		key_slot;
-		RedisNode	   *node;
+		RedisNode  *node;
 
 		if (item.kind != ITEM_KEY)
 			continue;

@@ -36,6 +36,13 @@
 
 #define FIRST_VERSION_WITH_FUNCTIONS	70000
 
+/*
+ * A worker without the fence deletes with UNLINK, unnoticed by the functions, until
+ * it has found them: it looks at every ping, once in 1.2 s.  So the first epoch that
+ * a node is given waits for twice as long.
+ */
+#define FIRST_EPOCH_MS		2400
+
 /* For records of keys while the own fence is off. */
 #define DEFAULT_TTL			"300000"
 
@@ -44,6 +51,7 @@ typedef struct Fence
 {
 	FenceState	state;
 	bool		may_have_forgotten; /* what it was sent before this link */
+	TimestampTz epoch_at;		/* in FENCE_NO_EPOCH: none before this time */
 
 	/* With the own fence off: another worker may load the functions at any time. */
 	bool		looks_for_functions;
@@ -92,7 +100,7 @@ publish(void)
 
 	for (int i = 0; i < node_count(); i++)
 	{
-		RedisNode	   *node = node_at(i);
+		RedisNode  *node = node_at(i);
 
 		if (node->link == NULL || node->fence == NULL)
 			continue;
@@ -158,7 +166,8 @@ fence_wants_resending(void)
 static bool
 waits_for_catching_up(const RedisNode *node)
 {
-	return node->link != NULL && state_of(node) == FENCE_NO_EPOCH && setting_fence_ttl > 0;
+	return node->link != NULL && state_of(node) == FENCE_NO_EPOCH && setting_fence_ttl > 0 &&
+		GetCurrentTimestamp() >= node->fence->epoch_at;
 }
 
 bool
@@ -177,7 +186,7 @@ fence_wants_beat(void)
 {
 	for (int i = 0; i < node_count(); i++)
 	{
-		RedisNode	   *node = node_at(i);
+		RedisNode  *node = node_at(i);
 
 		if (node->open && fence_is_on(node) && node->fence->wants_beat)
 			return true;
@@ -217,10 +226,10 @@ static void
 epoch_answered(void *arg, const RedisReply *reply)
 {
 	FenceDone	done = (FenceDone) arg;
-	RedisNode	   *node = node_answering();
+	RedisNode  *node = node_answering();
 	bool		ok = reply != NULL && redis_reply_type(reply) != REDIS_ERROR;
 
-	if (ok && state_of(node) >= FENCE_NO_EPOCH && setting_fence_ttl > 0)
+	if (ok && state_of(node) > FENCE_NO_EPOCH && setting_fence_ttl > 0)
 		set_state(node, FENCE_ON);
 	if (done)
 		done(ok, reply);
@@ -228,7 +237,10 @@ epoch_answered(void *arg, const RedisReply *reply)
 		node_note_trouble(node, reply);
 }
 
-/* An epoch that never was; or, with the own fence off, none. */
+/*
+ * An epoch that never was.  None with the own fence off, nor as long as the node has
+ * none because it has to wait for it: there are no tokens to be voided then.
+ */
 bool
 fence_new_epoch(RedisNode *node, FenceDone done)
 {
@@ -236,7 +248,7 @@ fence_new_epoch(RedisNode *node, FenceDone done)
 	uint64		random;
 	const char *argv[] = {"FCALL", "uncache_epoch", "0", random_text, fence_ttl_text()};
 
-	if (setting_fence_ttl > 0)
+	if (setting_fence_ttl > 0 && state_of(node) != FENCE_NO_EPOCH)
 	{
 		if (!pg_strong_random(&random, sizeof(random)))
 			return false;
@@ -245,13 +257,26 @@ fence_new_epoch(RedisNode *node, FenceDone done)
 	return send_texts(node, lengthof(argv), argv, epoch_answered, (void *) done);
 }
 
+<<<<<<< HEAD
+/*
+ * All that the outbox holds has been delivered to the node by now, so that whatever
+ * it had forgotten is made good.
+ */
+=======
 /* All that the outbox holds has been delivered to the nodes by now. */
+>>>>>>> main
 void
 fence_caught_up(void)
 {
+<<<<<<< HEAD
+	may_have_forgotten = false;
+	set_state(FENCE_SETTING);
+	if (!fence_new_epoch(link, NULL))
+		set_state(FENCE_NO_EPOCH);
+=======
 	for (int i = 0; i < node_count(); i++)
 	{
-		RedisNode	   *node = node_at(i);
+		RedisNode  *node = node_at(i);
 
 		if (!waits_for_catching_up(node))
 			continue;
@@ -259,6 +284,7 @@ fence_caught_up(void)
 		if (!fence_new_epoch(node, NULL))
 			set_state(node, FENCE_NO_EPOCH);
 	}
+>>>>>>> main
 }
 
 /*
@@ -270,7 +296,7 @@ fence_caught_up(void)
 static void
 library_answered(void *arg, const RedisReply *reply)
 {
-	RedisNode	   *node = node_answering();
+	RedisNode  *node = node_answering();
 
 	if (reply == NULL)
 		return;
@@ -320,7 +346,7 @@ no_functions(RedisNode *node, const RedisReply *reply)
 static void
 voiding_answered(void *arg, const RedisReply *reply)
 {
-	RedisNode	   *node = node_answering();
+	RedisNode  *node = node_answering();
 
 	if (reply != NULL && redis_reply_type(reply) == REDIS_ERROR)
 		node_note_trouble(node, reply);
@@ -366,19 +392,23 @@ note_status(RedisNode *node, const RedisReply *reply)
 	}
 	else if (state == FENCE_UNKNOWN || state == FENCE_ON)
 	{
+		bool		first = redis_reply_integer(redis_reply_element(reply, 6)) == 0;
+
+		fence->epoch_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													  first ? FIRST_EPOCH_MS : 0);
 		set_state(node, FENCE_NO_EPOCH);
-		wants_resending = setting_fence_ttl > 0;
+		wants_resending |= setting_fence_ttl > 0;
 	}
 }
 
 static void
 status_answered(void *arg, const RedisReply *reply)
 {
-	RedisNode	   *node = node_answering();
+	RedisNode  *node = node_answering();
 
 	if (reply == NULL)
 		return;
-	if (redis_reply_type(reply) == REDIS_ARRAY && redis_reply_count(reply) >= 6)
+	if (redis_reply_type(reply) == REDIS_ARRAY && redis_reply_count(reply) >= 7)
 		note_status(node, reply);
 	else
 		no_functions(node, reply);
@@ -401,13 +431,15 @@ static const char *list_argv[] = {"FUNCTION", "LIST", "LIBRARYNAME", "uncache"};
 static void
 list_answered(void *arg, const RedisReply *reply)
 {
-	RedisNode	   *node = node_answering();
+	RedisNode  *node = node_answering();
 	const char *why;
 
 	if (reply == NULL || state_of(node) != FENCE_NONE)
 		return;
 	if (redis_reply_type(reply) == REDIS_ARRAY)
 	{
+		/* What was deleted since the last look is deleted again, by them. */
+		wants_resending |= redis_reply_count(reply) > 0;
 		if (redis_reply_count(reply) > 0)
 			begin(node);
 	}
@@ -488,7 +520,7 @@ fence_turn(void)
 {
 	for (int i = 0; i < node_count(); i++)
 	{
-		RedisNode	   *node = node_at(i);
+		RedisNode  *node = node_at(i);
 
 		if (node->link == NULL)
 			continue;

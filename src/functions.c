@@ -19,7 +19,6 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
 #include "storage/lmgr.h"
@@ -34,6 +33,7 @@
 
 #include "compat.h"
 #include "keypattern.h"
+#include "keytext.h"
 #include "outbox.h"
 #include "pending.h"
 #include "settings.h"
@@ -71,7 +71,7 @@ with_prefix(const char *prefix, const char *what, text *value, bool escape_prefi
 	}
 	appendBinaryStringInfo(&key, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
 
-	utf8 = pg_server_to_any(key.data, key.len, PG_UTF8);
+	utf8 = key_to_utf8(key.data, key.len);
 	*len = utf8 == key.data ? key.len : strlen(utf8);
 	if (*len > ITEM_MAX_BYTES)
 		ereport(ERROR,
@@ -93,7 +93,7 @@ uncache_invalidate_keys(PG_FUNCTION_ARGS)
 
 	PreventCommandDuringRecovery("uncache.invalidate_keys()");
 	PreventCommandIfParallelMode("uncache.invalidate_keys()");
-	if (PG_ARGISNULL(0) || !setting_enabled)
+	if (PG_ARGISNULL(0))
 		PG_RETURN_INT64(0);
 
 	array = PG_GETARG_ARRAYTYPE_P(0);
@@ -125,7 +125,7 @@ uncache_invalidate_pattern(PG_FUNCTION_ARGS)
 
 	PreventCommandDuringRecovery("uncache.invalidate_pattern()");
 	PreventCommandIfParallelMode("uncache.invalidate_pattern()");
-	if (PG_ARGISNULL(0) || !setting_enabled)
+	if (PG_ARGISNULL(0))
 		PG_RETURN_VOID();
 
 	pattern = PG_GETARG_TEXT_PP(0);
@@ -197,7 +197,7 @@ readable_key(const PackedItem *item)
 			keypattern_free(pattern);
 		}
 	}
-	return cstring_to_text(pg_any_to_server(text_form, strlen(text_form), PG_UTF8));
+	return cstring_to_text(key_from_utf8(text_form, strlen(text_form)));
 }
 
 Datum
@@ -245,7 +245,7 @@ require_preload(const char *what)
 				 errhint("Append pg_uncache to shared_preload_libraries in postgresql.conf and restart the server.")));
 }
 
-/* The first statement of the install script. */
+/* One of the first statements of the install script. */
 Datum
 uncache_require_preload(PG_FUNCTION_ARGS)
 {
@@ -364,15 +364,45 @@ delete_side_rows(void)
 	relation_close(rel, NoLock);
 }
 
+/* Commits hold their lock on an outbox table for much less than this. */
+#define LOCK_MS			200
+
+/*
+ * Lock a table for being emptied.  Never by queueing: whoever commits would queue
+ * behind, for as long as some transaction has looked at the table.
+ */
+static void
+lock_or_give_up(Oid table, TimestampTz deadline)
+{
+	while (!ConditionalLockRelationOid(table, AccessExclusiveLock))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (GetCurrentTimestamp() >= deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("could not lock the outbox to discard the backlog"),
+					 errdetail("A transaction that has read its tables is still open."),
+					 errhint("Try again when that transaction has ended.")));
+		pg_usleep(1000);
+	}
+}
+
 /* Without a worker nobody else looks at the rows: empty the tables here. */
 static void
 empty_tables(void)
 {
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_MS);
+
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		if (OidIsValid(outbox_table_oid(t)))
+			lock_or_give_up(outbox_table_oid(t), deadline);
+	}
 	delete_side_rows();
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
 		Oid			oid = outbox_table_oid(t);
-		Relation	rel = OidIsValid(oid) ? try_relation_open(oid, AccessExclusiveLock) : NULL;
+		Relation	rel = OidIsValid(oid) ? try_relation_open(oid, NoLock) : NULL;
 
 		if (rel == NULL)
 			continue;

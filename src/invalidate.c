@@ -66,9 +66,9 @@ invalidate_rules_of_relation(Oid relid, bool clones, int elevel, int *nrules)
 
 		if (OidIsValid(info->parent) && !clones)
 			continue;
-		rule = rule_acquire_info(rel, info);
+		rule = rule_inspect(rel, info);
 		usable += invalidate_rule(rule, elevel);
-		rule_release(rule);
+		rule_discard(rule);
 		(*nrules)++;
 	}
 	relation_close(rel, NoLock);
@@ -143,11 +143,17 @@ invalidate_all_rules(bool only_unlogged)
 Datum
 uncache_invalidate_table(PG_FUNCTION_ARGS)
 {
-	Oid			relid = PG_GETARG_OID(0);
+	Oid			relid;
 	int			nrules;
 	int			usable;
 
+	PreventCommandDuringRecovery("uncache.invalidate_table()");
 	PreventCommandIfParallelMode("uncache.invalidate_table()");
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument 1 of uncache.invalidate_table() must not be null")));
+	relid = PG_GETARG_OID(0);
 	if (get_rel_name(relid) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),

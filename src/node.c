@@ -111,7 +111,7 @@ RedisNode *
 node_make(bool in_cluster)
 {
 	MemoryContext context;
-	RedisNode	   *node;
+	RedisNode  *node;
 
 	if (nnodes == NODES_MAX)
 		return NULL;
@@ -249,7 +249,7 @@ node_set_ping(RedisNode *node, const char **argv, int argc, RedisAnswer answer)
 static void
 ping_answered(void *arg, const RedisReply *reply)
 {
-	RedisNode	   *node = arg;
+	RedisNode  *node = arg;
 	NodePrivate *own = node->own;
 	uint32		late = lateness(node);
 

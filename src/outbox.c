@@ -391,6 +391,6 @@ uncache_outbox_guard(PG_FUNCTION_ARGS)
 		return PointerGetDatum(NULL);
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("the outbox of pg_uncache can't be written to by SQL"),
+			 errmsg("the outbox of pg_uncache cannot be written to by SQL"),
 			 errhint("Use uncache.invalidate_keys() to delete keys, uncache.discard_backlog() to forget what is not delivered.")));
 }

@@ -300,7 +300,7 @@ begin_at_nodes(void)
 		pass_lost |= !target_is_whole(target_at(i));
 	for (int i = 0; i < node_count(); i++)
 	{
-		RedisNode	   *node = node_at(i);
+		RedisNode  *node = node_at(i);
 		NodeScan   *scan = scan_of(node);
 
 		if (!node->open)
@@ -620,7 +620,7 @@ unlink_matching(RedisNode *node, PassPattern *pattern, const RedisReply *keys)
 static void
 scan_answered(void *arg, const RedisReply *reply)
 {
-	RedisNode	   *node = node_answering();
+	RedisNode  *node = node_answering();
 	NodeScan   *scan = scan_of(node);
 
 	under_way--;

@@ -28,9 +28,11 @@
  *				 +--> fence, beat, incarnation --> lineage	keeps fills out
  *				 +--> rotation --> emptying --> delivered	empties the outbox
  *				 +--> barrier								answers wait()
+ *				 +--> comeback								nodes come and go
  *				 +--> idle --> linkset						waits for the next turn
  *				 +--> connection --> target --+--> node		which servers there are
- *											  +--> sentinel, slotwatch --> cluster
+ *											  +--> sentinel
+ *											  +--> clusternodes --> slotwatch, cluster
  *									 node --> linksettings, redis --> redisturn, redisreply,
  *												redishello, redisnet, redistls, redisurl
  *
@@ -38,10 +40,10 @@
  *		launcher --> place, probe, databases; lifecycle --> hold
  *
  *	 what can be asked
- *		views, backlog, stats; functions; snapshot
+ *		views, backlog, stats; functions; snapshot; install (once, by the script)
  *
  *	 under all of them
- *		shmem, settings, trouble, compat.h; faultpoint in test builds
+ *		shmem, settings, trouble, keytext.h, compat.h; faultpoint in test builds
  */
 #include "postgres.h"
 

@@ -15,7 +15,6 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "fmgr.h"
-#include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -24,6 +23,7 @@
 
 #include "compat.h"
 #include "fixed_settings.h"
+#include "keytext.h"
 #include "template.h"
 
 typedef struct RenderState
@@ -51,7 +51,7 @@ add_to_array(KeySink *sink, const char *key, size_t len)
 	ArraySink  *array = (ArraySink *) sink;
 	char	   *text = pnstrdup(key, len);
 
-	text = pg_any_to_server(text, len, PG_UTF8);
+	text = key_from_utf8(text, len);
 	array->keys = accumArrayResult(array->keys, CStringGetTextDatum(text), false,
 								   TEXTOID, CurrentMemoryContext);
 }

@@ -95,40 +95,79 @@ check_address(const char *url, GucSource source, const char **problem, const cha
 	return *unserved == NULL;
 }
 
-static bool
-check_redis_url(char **newval, void **extra, GucSource source)
+/* What is wrong with the setting; detail is NULL where nothing is. */
+typedef struct AddressProblem
 {
-	const char *problem = NULL;
+	int			sqlstate;
+	const char *detail;
+	const char *hint;
+} AddressProblem;
+
+static AddressProblem
+find_problem(const char *setting, GucSource source)
+{
+	AddressProblem found = {ERRCODE_INVALID_PARAMETER_VALUE, NULL,
+		"Write it as redis://[user[:password]@]host[:port][/db] or unix:///path[?db=N]; several addresses are separated by blanks."
+	};
 	const char *unserved = NULL;
-	char	   *urls = pstrdup(*newval);
+	char	   *urls = pstrdup(setting);
 	char	   *rest = urls;
 	char	   *url;
 	int			count = 0;
 
-	/* Without this the server's own message would show the password. */
-	GUC_check_errmsg("invalid value for parameter \"%s\"", "uncache.redis_url");
-	while (problem == NULL && unserved == NULL && (url = strsep(&rest, REDISURL_BLANKS)) != NULL)
+	while (found.detail == NULL && unserved == NULL &&
+		   (url = strsep(&rest, REDISURL_BLANKS)) != NULL)
 	{
-		if (*url != '\0' && check_address(url, source, &problem, &unserved))
+		if (*url != '\0' && check_address(url, source, &found.detail, &unserved))
 			count++;
 	}
 	pfree(urls);
 	if (unserved != NULL)
 	{
-		GUC_check_errcode(ERRCODE_FEATURE_NOT_SUPPORTED);
-		GUC_check_errdetail("%s is not supported by this build of pg_uncache.", unserved);
-		GUC_check_errhint("Give the address of one Redis server, as redis:// or unix://, of its Sentinels, as redis+sentinel://, or of a Redis Cluster, as redis+cluster://.");
-		return false;
+		found.sqlstate = ERRCODE_FEATURE_NOT_SUPPORTED;
+		found.detail = psprintf("%s is not supported by this build of pg_uncache.", unserved);
+		found.hint = "Give the address of one Redis server, as redis:// or unix://, of its Sentinels, as redis+sentinel://, or of a Redis Cluster, as redis+cluster://.";
 	}
-	if (problem == NULL && (count == 0 || count > TARGETS_MAX))
-		problem = count == 0 ? "The address is missing." : "There can be 8 addresses at most.";
-	if (problem != NULL)
-	{
-		GUC_check_errdetail("%s", problem);
-		GUC_check_errhint("Write it as redis://[user[:password]@]host[:port][/db] or unix:///path[?db=N]; several addresses are separated by blanks.");
-		return false;
-	}
-	return true;
+	else if (found.detail == NULL && (count == 0 || count > TARGETS_MAX))
+		found.detail = count == 0 ? "The address is missing." : "There can be 8 addresses at most.";
+	return found;
+}
+
+static bool
+check_redis_url(char **newval, void **extra, GucSource source)
+{
+	AddressProblem problem = find_problem(*newval, source);
+
+	if (problem.detail == NULL)
+		return true;
+	/* Without this the server's own message would show the password. */
+	GUC_check_errmsg("invalid value for parameter \"%s\"", "uncache.redis_url");
+	GUC_check_errcode(problem.sqlstate);
+	GUC_check_errdetail("%s", problem.detail);
+	GUC_check_errhint("%s", problem.hint);
+	return false;
+}
+
+/*
+ * A value in postgresql.conf that a library refuses while the server starts costs
+ * a WARNING, and the default holds: the worker would deliver to another Redis than
+ * the one meant, and then forget it all.  So the server does not start, as with a
+ * setting of PostgreSQL itself.
+ */
+static void
+refuse_address_in_file(void)
+{
+	const char *address = GetConfigOption("uncache.redis_url", true, false);
+	AddressProblem problem = {0};
+
+	if (address != NULL)
+		problem = find_problem(address, PGC_S_FILE);
+	if (problem.detail != NULL)
+		ereport(FATAL,
+				(errcode(problem.sqlstate),
+				 errmsg("invalid value for parameter \"%s\"", "uncache.redis_url"),
+				 errdetail_internal("%s", problem.detail),
+				 errhint("%s", problem.hint)));
 }
 
 /* Long prefixes would eat the room that a key has. */
@@ -309,7 +348,7 @@ define_outage_settings(void)
 							 NULL, NULL, NULL);
 	DefineCustomIntVariable("uncache.second_delete_delay",
 							"Time after which delivered keys are deleted once more.",
-							"For readers that can't use fenced fills. 0 turns it off.",
+							"For readers that cannot use fenced fills. 0 turns it off.",
 							&setting_second_delete_delay,
 							0, 0, 3600 * 1000,
 							PGC_SUSET, GUC_UNIT_MS,
@@ -350,6 +389,8 @@ define_preload_settings(void)
 void
 settings_define(bool preloaded)
 {
+	if (preloaded)
+		refuse_address_in_file();
 	define_connection_settings();
 	define_tls_settings();
 	define_rule_settings();

@@ -56,8 +56,12 @@ check_possible(DatabaseSlot *slot, OutboxItems *items)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("uncache.consistency = strict needs the fence"),
 				 errhint("Set uncache.fence_ttl in postgresql.conf; five minutes are recommended.")));
-	if (slot == NULL || pg_atomic_read_u32(&slot->serving) == 0)
-		raise_not_fenced("Redis can't be reached.");
+	if (slot == NULL)
+		raise_not_fenced("This database has no worker; see uncache.stat.");
+	if (!setting_delivery)
+		raise_not_fenced("Delivery is off (uncache.delivery).");
+	if (pg_atomic_read_u32(&slot->serving) == 0)
+		raise_not_fenced("Redis cannot be reached.");
 	if (pg_atomic_read_u32(&slot->fence.state) != FENCE_ON)
 		raise_not_fenced("The fence is not on yet, or not possible; see uncache.stat.");
 	for (; items; items = items->next)

@@ -50,6 +50,8 @@ similar_column(Relation rel, const char *name)
 
 		if (att->attisdropped)
 			continue;
+		if (pg_strcasecmp(NameStr(att->attname), name) == 0)
+			return NameStr(att->attname);
 		distance = varstr_levenshtein_less_equal(name, len,
 												 NameStr(att->attname),
 												 strlen(NameStr(att->attname)),
@@ -64,6 +66,15 @@ similar_column(Relation rel, const char *name)
 		}
 	}
 	return best;
+}
+
+/* The name of a column, in quotes where SQL needs them, and what they are for. */
+static int
+hint_at_column(const char *name)
+{
+	if (strcmp(quote_identifier(name), name) == 0)
+		return errhint("Perhaps you meant \"%s\".", name);
+	return errhint("Perhaps you meant \"%s\", which is written in double quotes.", name);
 }
 
 static bool
@@ -113,7 +124,7 @@ check_column(ParseState *pstate, ColumnRef *cref, Node *found)
 			(errcode(ERRCODE_UNDEFINED_COLUMN),
 			 errmsg("column \"%s\" of table \"%s\" does not exist",
 					name, compiler->template->relation),
-			 similar ? errhint("Perhaps you meant \"%s\".", similar) :
+			 similar ? hint_at_column(similar) :
 			 errhint("A template names columns of its own table only."),
 			 parser_errposition(pstate, cref->location)));
 	return NULL;
@@ -181,8 +192,6 @@ check_expression(Compiler *compiler, ParseState *pstate, Node *expr)
 {
 	Oid			type = exprType(expr);
 
-	if (pstate->p_hasSubLinks)
-		refuse(compiler, "a subquery");
 	if (pstate->p_hasAggs)
 		refuse(compiler, "an aggregate function");
 	if (pstate->p_hasWindowFuncs)
@@ -205,6 +214,14 @@ check_expression(Compiler *compiler, ParseState *pstate, Node *expr)
  * Parsing
  * --------------------------------------------------------------------------
  */
+
+static bool
+has_subquery(Node *raw, void *context)
+{
+	if (raw == NULL)
+		return false;
+	return IsA(raw, SubLink) || raw_expression_tree_walker(raw, has_subquery, context);
+}
 
 /* The raw form of an expression; what else could follow a SELECT is refused. */
 static Node *
@@ -254,9 +271,14 @@ template_transform(Compiler *compiler, const Segment *segment)
 	Node	   *expr;
 
 	check_keyword(compiler, segment, raw);
+	/* Before its tables are looked for: they would not be found. */
+	if (has_subquery(raw, NULL))
+		refuse(compiler, "a subquery");
 	pstate->p_sourcetext = segment->text;
 	pstate->p_post_columnref_hook = check_column;
 	pstate->p_ref_hook_state = compiler;
+	if (compiler->inspect)
+		template_hide_literals(compiler, pstate, raw);
 	item = addRangeTableEntryForRelation(pstate, compiler->rel, AccessShareLock,
 										 compiler->alias, false, true);
 	addNSItemToQuery(pstate, item, true, true, true);

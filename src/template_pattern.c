@@ -4,9 +4,9 @@
  */
 #include "postgres.h"
 
-#include "mb/pg_wchar.h"
 
 #include "item.h"
+#include "keytext.h"
 #include "settings.h"
 #include "template_int.h"
 
@@ -65,7 +65,5 @@ template_keypattern(const Template *template)
 				 errmsg("template is too long"),
 				 errdetail("Template \"%.100s...\" of table \"%s\".",
 						   template->text, template->relation)));
-	if (GetDatabaseEncoding() == PG_SQL_ASCII)
-		return text.data;
-	return pg_server_to_any(text.data, text.len, PG_UTF8);
+	return key_to_utf8(text.data, text.len);
 }

@@ -13,13 +13,13 @@
 #include "access/htup_details.h"
 #include "access/sysattr.h"
 #include "executor/executor.h"
-#include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/uuid.h"
 
 #include "item.h"
+#include "keytext.h"
 #include "settings.h"
 #include "template_int.h"
 
@@ -102,14 +102,9 @@ buffer_emit(const Template *template, KeySink *sink)
 						   template->text, template->relation),
 				 errhint("Use shorter arrays, or fewer of them in one template.")));
 
-	/* In SQL_ASCII nobody knows what the bytes mean: they go as they are. */
-	if (unlikely(GetDatabaseEncoding() != PG_UTF8 &&
-				 GetDatabaseEncoding() != PG_SQL_ASCII))
-	{
-		key = pg_server_to_any(buffer, buffer_used, PG_UTF8);
-		if (key != buffer)
-			len = strlen(key);
-	}
+	key = key_to_utf8(buffer, buffer_used);
+	if (key != buffer)
+		len = strlen(key);
 	if (unlikely(len > ITEM_MAX_BYTES))
 		raise_key_too_long(template);
 	sink->emit(sink, key, len);

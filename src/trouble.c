@@ -31,7 +31,7 @@ trouble_is(const RedisReply *reply, const char **why)
 		{"BUSY", "Redis is busy with a script"},
 		{"UNKILLABLE", "Redis is busy with a script"},
 		{"OOM", "Redis is out of memory"},
-		{"MISCONF", "Redis does not take writes because it can't save its data set"},
+		{"MISCONF", "Redis does not take writes because it cannot save its data set"},
 		{"NOREPLICAS", "Redis does not take writes without enough replicas"},
 		{"CLUSTERDOWN", "the Redis Cluster is down"},
 		{"MOVED", "Redis is a node of a Redis Cluster, which needs an address of redis+cluster://"},

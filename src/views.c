@@ -143,7 +143,7 @@ no_worker_reason(DatabaseSlot *slot)
 	for (int i = 0; i < Shared_state->nslots; i++)
 	{
 		if (pg_atomic_read_u32(&shmem_slot(i)->dboid) == InvalidOid)
-			return "the launcher has not started a worker for this database yet";
+			return "the launcher has not started a worker for this database yet; if that lasts, the server log says why";
 	}
 	return psprintf("uncache.max_database_workers (%d) is reached", Shared_state->nslots);
 }

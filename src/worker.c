@@ -35,6 +35,7 @@
 
 #include "barrier.h"
 #include "beat.h"
+#include "comeback.h"
 #include "connection.h"
 #include "deliver.h"
 #include "delivered.h"
@@ -61,15 +62,6 @@
 
 static DatabaseSlot *slot;
 static MemoryContext turn_context;
-
-/* The worker before may have delivered what the first scan finds. */
-static bool first_scan = true;
-
-/*
- * Deliveries with lower numbers are to be finished before nodes that were found
- * without an epoch get one; 0: not known yet.
- */
-static uint64 catch_up_until = 0;
 
 /*
  * --------------------------------------------------------------------------
@@ -217,104 +209,9 @@ start_up(Datum arg)
 	outboxnote_init(slot);
 	seconddelete_init();
 	barrier_init(slot);
+	comeback_init(slot);
 	doubt_init();
 	make_incarnation_known();
-}
-
-/*
- * --------------------------------------------------------------------------
- * Redis comes and goes
- * --------------------------------------------------------------------------
- */
-
-/* Nobody is going to deliver it now, and the outbox has it. */
-static void
-throw_ring_away(void)
-{
-	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	slot->ring.taken = slot->ring.put;
-	LWLockRelease(slot->lock);
-}
-
-/* There is no node left. */
-static void
-lose_all(void)
-{
-	deliver_forget_unsent();
-	throw_ring_away();
-	waiters_give_up(MyDatabaseId);
-	barrier_begin_anew();
-}
-
-/* What waited for a node is sent again, to all of them. */
-static void
-scan_again(void)
-{
-	deliver_release_waiting();
-	outboxscan_start_over(first_scan);
-	first_scan = false;
-	catch_up_until = 0;
-	outboxside_look();
-	outboxnote_look();
-	barrier_begin_anew();
-}
-
-/* All that the outbox holds is sent again, at the next scan. */
-static void
-repeat_all(void)
-{
-	delivered_repeat_all();
-	deliver_repeat_under_way();
-}
-
-static void
-after_node_event(RedisNode *node)
-{
-	switch (node->event)
-	{
-		case NODE_SAME:
-			break;
-		case NODE_MADE:
-			if (node->new_server)
-				repeat_all();
-			fence_begin(node);
-			break;
-		case NODE_LOST:
-			fence_forget(node);
-			break;
-	}
-}
-
-/* A node is open, and was not at the last turn. */
-static bool
-some_node_has_opened(void)
-{
-	bool		opened = false;
-
-	for (int i = 0; i < node_count(); i++)
-	{
-		RedisNode	   *node = node_at(i);
-
-		opened |= node->open && !node->was_open;
-		node->was_open = node->open;
-	}
-	return opened;
-}
-
-static void
-connection_step(void)
-{
-	bool		served = connection_is_serving();
-	bool		keys_moved = connection_turn();
-
-	for (int i = 0; i < node_count(); i++)
-		after_node_event(node_at(i));
-	if (served && !connection_is_serving())
-		lose_all();
-	if (keys_moved)
-		patternscan_note_moves();
-	if (some_node_has_opened() || keys_moved)
-		scan_again();
 }
 
 /*
@@ -333,7 +230,7 @@ reload(void)
 	if (linksettings_have_changed())
 	{
 		connection_reset();
-		lose_all();
+		comeback_lose_all();
 	}
 	else if (fence_ttl != setting_fence_ttl)
 		fence_change_all();
@@ -438,44 +335,6 @@ take_ring(void)
  * --------------------------------------------------------------------------
  */
 
-/*
- * A node that is found without an epoch gets one when it has been sent all that
- * the outbox holds: what it may have forgotten is in there.
- */
-static void
-resend_for_fence(void)
-{
-	if (fence_wants_resending())
-	{
-		repeat_all();
-		scan_again();
-	}
-	if (!fence_waits_for_catching_up())
-		return;
-	if (catch_up_until == 0 && outboxscan_is_done() && deliver_release_at() == DT_NOEND)
-		catch_up_until = deliver_next_number();
-	if (catch_up_until != 0 && deliver_oldest_number() >= catch_up_until)
-	{
-		bool		again = deliver_release_at() != DT_NOEND;
-
-		catch_up_until = 0;
-		if (!again)
-			fence_caught_up();
-	}
-}
-
-static TimestampTz
-send_again_if_due(TimestampTz now)
-{
-	/* Nothing is away that could bring it back: a node has refused what it must not. */
-	if (deliver_has_waiting() && pg_atomic_read_u32(&slot->state) == SLOT_CONNECTED &&
-		!replicas_are_short_anywhere())
-		deliver_release_soon();
-	if (now >= deliver_release_at())
-		scan_again();
-	return deliver_release_at();
-}
-
 static bool
 some_node_is_open(void)
 {
@@ -504,7 +363,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	if (!some_node_is_open())
 		return 0;
 
-	*wake = Min(*wake, send_again_if_due(now));
+	*wake = Min(*wake, comeback_turn(now));
 	taken = take_ring();
 	*wake = Min(*wake, doubt_turn(now));
 	deliver_send();
@@ -517,7 +376,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	}
 	deliver_send();
 	*wake = Min(*wake, patternscan_turn());
-	resend_for_fence();
+	comeback_catch_up();
 	node_flush_all();
 	waiters_flush();
 	barrier_turn();
@@ -547,7 +406,7 @@ main_loop(void)
 		MemoryContextReset(turn_context);
 		MemoryContextSwitchTo(turn_context);
 		handle_requests();
-		connection_step();
+		comeback_connect();
 
 		now = GetCurrentTimestamp();
 		if (connection_is_serving())

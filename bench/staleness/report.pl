@@ -1,13 +1,13 @@
 #!/usr/bin/perl
 #
-# report.pl CSV SVG: the table on stdout and the picture, from the rows that
-# staleness.c printed; of several rounds the sums.  Exit code 1 where a fenced
-# strategy was stale.
+# report.pl CSV SVG MARKDOWN: the table on stdout, the picture, and the table of the
+# README, from the rows that staleness.c printed; of several rounds the sums.  Exit
+# code 1 where a fenced strategy was stale.
 
 use strict;
 use warnings;
 
-my ($csv, $svg) = @ARGV;
+my ($csv, $svg, $markdown) = @ARGV;
 my (@order, %sum, %sessions);
 
 open my $in, '<', $csv or die "$csv: $!\n";
@@ -49,6 +49,37 @@ for my $n (@sessions)
 		  $cell->{age_max_ms} // 0, 100 * $cell->{hits} / ($cell->{reads} || 1), $cell->{refused};
 	}
 }
+
+# The README's: percent of stale reads, the rest of the run with the most sessions.
+sub percents
+{
+	my ($name) = @_;
+
+	return map { my $p = percent($sum{$name}{$_} // {}); $p == 0 ? '0' : sprintf('%.2f %%', $p) } @sessions;
+}
+
+sub stuck_keys
+{
+	my ($name) = @_;
+	my $keys = 0;
+
+	$keys += $_->{stuck} foreach values %{ $sum{$name} };
+	return $keys;
+}
+
+open my $table, '>', $markdown or die "$markdown: $!\n";
+printf $table "| reads older than a commit that had returned, by sessions | %s | keys wrong for good | time to consistency p50 / p99 / max | hits | refused fills |\n|%s\n",
+  join(' | ', @sessions), '---|' x (@sessions + 5);
+for my $name (@order)
+{
+	my $cell = $sum{$name}{ $sessions[-1] } or next;
+
+	printf $table "| %s | %s | %d | %s | %.0f %% | %s |\n", $name, join(' | ', percents($name)), stuck_keys($name),
+	  $cell->{stale} ? sprintf('%.0f / %.0f / %.0f ms', map { $cell->{"age_${_}_ms"} // 0 } qw(p50 p99 max)) : '-',
+	  100 * $cell->{hits} / ($cell->{reads} || 1),
+	  $cell->{refused} ? sprintf('%.1f %% of misses', 100 * $cell->{refused} / (($cell->{reads} - $cell->{hits}) || 1)) : '-';
+}
+close $table;
 
 # One group of bars a strategy, one bar a number of sessions; a key that stays
 # wrong for good is worse than any percentage, and stands beside it.

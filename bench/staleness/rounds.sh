@@ -39,4 +39,4 @@ for round in $(seq "$rounds"); do
 		done
 	done
 done
-perl "$here/report.pl" "$csv" "$PRIVATE/tmp/staleness.svg"
+perl "$here/report.pl" "$csv" "$PRIVATE/tmp/staleness.svg" "$PRIVATE/tmp/staleness.md"

@@ -7,7 +7,8 @@
 #	ROUNDS=1				of all runs, interleaved
 #	STRATEGIES="0 1 ... 7"	numbers in staleness.c
 #
-# Table on the terminal; CSV and picture in bench/results, or in $RESULTS.
+# Table on the terminal; CSV, picture and the README's table in bench/results, or in
+# $RESULTS.  publish.pl brings them into the documentation.
 
 set -u
 . "$(dirname "$0")/../../test/lib/private.sh"
@@ -23,6 +24,6 @@ as_owner bash "$PRIVATE/src/bench/staleness/rounds.sh" "${SESSIONS:-1 10 100}" \
 	"${SECONDS_EACH:-5}" "${ROUNDS:-1}" "${STRATEGIES:-0 1 2 3 4 5 6 7}" &
 wait $!
 status=$?
-cp "$PRIVATE"/tmp/staleness.csv "$PRIVATE"/tmp/staleness.svg "$results"/ 2>/dev/null &&
+cp "$PRIVATE"/tmp/staleness.{csv,svg,md} "$results"/ 2>/dev/null &&
 	echo "raw data and picture: $results"
 exit $status

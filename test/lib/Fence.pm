@@ -127,17 +127,20 @@ sub put
 }
 
 # Whether readers get the key into the cache again, with the value that the
-# database has.
+# database has.  A worker that has just started may delete it once more.
 sub becomes_cacheable
 {
 	my ($redis, $node, $id, $seconds) = @_;
 	$id //= 1;
 	my $session = $node->background_psql('postgres');
-	my $done = poll_until(sub { read_item($redis, $session, $id) eq '1' }, $seconds // 5);
+	my $value = $session->query_safe("SELECT v FROM item WHERE id = $id");
+	my $done = poll_until(sub {
+		read_item($redis, $session, $id);
+		return cached($redis, "item:$id") eq $value;
+	}, $seconds // 60);
 
 	$session->quit;
-	return $done && cached($redis, "item:$id") eq
-	  $node->safe_psql('postgres', "SELECT v FROM item WHERE id = $id");
+	return $done;
 }
 
 1;

@@ -243,8 +243,8 @@ sub _all_know_all
 	} $self->_alive;
 }
 
-# Those that are alive see the same masters with the same slots, and serve all of
-# them; the replicas are connected.
+# Those that are alive see each other, and the same masters with the same slots, and
+# serve all of them; the replicas are connected.
 sub _is_ok
 {
 	my ($self) = @_;
@@ -255,6 +255,7 @@ sub _is_ok
 		my $nodes = $self->_nodes($port);
 
 		$views{ join ' ', map { "$_:@{ $nodes->{$_}{slots} }" } grep { @{ $nodes->{$_}{slots} } } sort keys %$nodes } = 1;
+		return 0 if grep { $nodes->{$_}{flags}{fail} || $nodes->{$_}{flags}{'fail?'} } $self->_alive;
 		return 0 unless $self->server($port)->cli('cluster', 'info') =~ /^cluster_state:ok/m;
 		return 0 unless $nodes->{$port}{flags}{master}
 		  || $self->server($port)->info('replication', 'master_link_status') eq 'up';
@@ -328,6 +329,21 @@ sub kill9 { my ($self, $port) = @_; $self->server($port)->kill9; return }
 sub start { my ($self, $port) = @_; $self->server($port)->start; return }
 sub freeze { my ($self, $port) = @_; $self->server($port)->freeze; $self->{frozen}{$port} = 1; return }
 sub thaw { my ($self, $port) = @_; $self->server($port)->thaw; delete $self->{frozen}{$port}; return }
+
+# From now on it has its keys again when it is killed and started.
+sub keep_keys
+{
+	my ($self, $port) = @_;
+	my $server = $self->server($port);
+
+	push @{ $server->{options} }, '--appendonly', 'yes';
+	$self->_order($port, 'config', 'set', 'appendonly', 'yes');
+	$self->_wait('the append-only file', sub {
+		return $server->info('persistence', 'aof_rewrite_in_progress') eq '0'
+		  && $server->info('persistence', 'aof_rewrite_scheduled') eq '0';
+	});
+	return;
+}
 
 # Its replica takes over in good order; returns its port.
 sub fail_over

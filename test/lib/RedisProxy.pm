@@ -69,6 +69,13 @@ sub _order
 # Hold back every UNLINK that comes, and what follows it; or let all go on.
 sub hold_unlinks { return $_[0]->_order('set', 'hold_unlinks', $_[1] // 1) }
 
+# Hold back every command in which this is a word, and what follows it on its
+# connection; '' lets all go on.
+sub hold_word { return $_[0]->_order('set', 'hold_word', $_[1]) }
+
+# How many commands are held back because of that word.
+sub held { return $_[0]->_order('held') }
+
 # Hold back answers.
 sub hold_answers { return $_[0]->_order('set', 'hold_answers', $_[1] // 1) }
 
@@ -144,7 +151,7 @@ my (%set, %errors, @links, @keys, $connections);
 
 sub _behave
 {
-	%set = (hold_unlinks => 0, hold_answers => 0, delay => 0, rate => 0, refuse => 0, cut => -1);
+	%set = (hold_unlinks => 0, hold_word => '', hold_answers => 0, delay => 0, rate => 0, refuse => 0, cut => -1);
 	%errors = ();
 	return;
 }
@@ -213,8 +220,9 @@ sub _obey
 {
 	my ($order, @words) = @_;
 
-	if ($order eq 'set') { $set{ $words[0] } = $words[1] }
+	if ($order eq 'set') { $set{ $words[0] } = $words[1] // '' }
 	elsif ($order eq 'behave') { _behave() }
+	elsif ($order eq 'held') { return scalar grep { _is_held($_) } map { @{ $_->{to_server} } } @links }
 	elsif ($order eq 'reset') { $_->{dead} = 1 foreach @links }
 	elsif ($order eq 'connections') { return $connections }
 	elsif ($order eq 'keys') { return join "\t", @keys }
@@ -298,17 +306,26 @@ sub _request
 		my @script = ('EVAL', "return redis.error_reply('$error')", '0');
 		$bytes = sprintf("*%d\r\n", scalar @script) . join '', map { sprintf("\$%d\r\n%s\r\n", length, $_) } @script;
 	}
-	_queue($link, 'to_server', $bytes, $name eq 'UNLINK');
+	_queue($link, 'to_server', $bytes, @words);
 	return;
 }
 
 sub _queue
 {
-	my ($link, $queue, $bytes, $is_unlink) = @_;
+	my ($link, $queue, $bytes, @words) = @_;
 	my $at = time + $set{delay} / 1000;
 
-	push @{ $link->{$queue} }, [$at, $bytes, $is_unlink];
+	push @{ $link->{$queue} }, [$at, $bytes, \@words];
 	return;
+}
+
+sub _is_held
+{
+	my ($item) = @_;
+	my @words = @{ $item->[2] };
+
+	return ($set{hold_unlinks} && uc $words[0] eq 'UNLINK') ||
+	  ($set{hold_word} ne '' && grep { $_ eq $set{hold_word} } @words);
 }
 
 sub _pass_on
@@ -325,7 +342,7 @@ sub _pass_on
 
 			last if $item->[0] > time;
 			last if $queue eq 'to_client' && $set{hold_answers};
-			last if $queue eq 'to_server' && $item->[2] && $set{hold_unlinks};
+			last if $queue eq 'to_server' && _is_held($item);
 			last unless _write($link, $queue, $link->{$to});
 		}
 	}

@@ -74,12 +74,13 @@ for my $bad (
 	[ 'get', [] ], [ 'get', ['k'], 'x' ], [ 'get', [ 'k', 'l' ] ],
 	[ 'set', ['k'], '', 1000 ], [ 'set', ['k'], '', 0, 'x' ], [ 'set', ['k'], '', -1, 'x' ],
 	[ 'set', ['k'], '', '', 'x' ], [ 'set', ['k'], '', '1.5', 'x' ],
-	[ 'invalidate', ['k'], $TTL, 'i1' ], [ 'invalidate', ['k'], 0, 'i1', 5 ], [ 'invalidate', ['k'], $TTL, 'i1', 'x5' ],
+	[ 'invalidate', ['k'], $TTL, 'i1' ], [ 'invalidate', ['k'], $TTL, 'i1', '?x5' ],
 	[ 'release', ['k'], 'i1' ], [ 'status', [], 'sys' ], [ 'epoch', [], 'a b', $TTL ], [ 'epoch', [], 'ab', 0 ],
 	[ 'beat', [], 'announce', 'i1', 'x' ])
 {
 	like(fcall(@$bad), qr/^ERR wrong arguments/, "wrong arguments: $bad->[0] (@{$bad}[2 .. $#$bad])");
 }
+like(fcall('invalidate', ['k'], $_, 'i1', '?5'), qr/^ERR /, "no time to live: '$_'") for 0, -1, 'x', '';
 for my $bad ('', 'nonsense', 'abc.1:1', 'abc.1:1:i1:2:9:9:', 'abc.1:x:i1:1:9:9:')
 {
 	is(fcall('set', ['k'], $bad, 1000, 'x'), 0, "no such snapshot, refused without an error: '$bad'");
@@ -93,7 +94,7 @@ is(fill('empty', 10, ''), 1, 'an empty value is a value');
 is_deeply(fcall('get', ['empty']), [''], '... and a hit');
 $redis->call('LPUSH', 'list', 'x');
 like(fcall('get', ['list']), qr/^WRONGTYPE/, 'a key of another type answers as for GET');
-is(fcall('invalidate', [ 'k', 'none', 'list', 'k' ], $TTL, 'i1', 11, 11, 11, 12), '1010', 'values deleted, of any type, told one by one');
+is(fcall('invalidate', [ 'k', 'none', 'list', 'k' ], $TTL, 'i1', 11, 11, 11, 12), 2, 'values deleted, of any type, and counted');
 is($redis->call('EXISTS', 'k', 'list'), 0, '... and gone');
 like($redis->call('GET', 'uncache:{k}'), qr/:i1:11,12:$/, 'a key twice in one call adds both xids');
 is($redis->call('EXISTS', 'uncache:{none}'), 0, 'an invalidation makes no record');
@@ -136,7 +137,7 @@ worker_comes();
 $token = token('strict');
 is(fcall('invalidate', ['strict'], 400, 'i1', '?400'), '0', 'a doubt');
 is(fill('strict', 400, 'x', $token), 0, '... refuses who has not seen it');
-is(fcall('release', [ 'strict', 'strict', 'a}b' ], 'i1', 400, 400, 400), 1, '... is taken out once');
+is(fcall('release', [ 'strict', 'strict', 'a}b' ], 'i1', 400, 400, 400), 3, '... is taken out');
 is(fill('strict', 400, 'x', $token), 1, '... and no longer refuses');
 fcall('invalidate', ['strict'], $TTL, 'i1', '?401');
 fcall('invalidate', ['strict'], $TTL, 'i1', '401');
@@ -149,6 +150,24 @@ is(fill('unread', 402), 0, 'a doubt makes a record');
 fcall('invalidate', ['unread'], 100, 'i1', '?403');
 fcall('invalidate', ['unread'], $TTL, 'i1', '402');
 ok(wait_for(sub { fill('unread', 403) == 1 }), 'a doubt that nobody renews expires, however long its record lives');
+
+# ---- two servers: a beat is asked of the one whose snapshot was refused
+sub wanted { my ($server, $incarnation) = @_; return fcall('status', [], $server, 1, $incarnation)->[2] }
+fcall('status', [], 'other', 1, 'j1');
+worker_comes();
+$token = token('two');
+is(fcall('set', ['two'], "$token:j1:0:900:900:", 60000, 'x'), 0, 'an old snapshot of the second server is refused');
+is(wanted('sys', 'i1') . wanted('other', 'j1'), '01', '... which asks that server for a beat');
+is(fcall('beat', [], 'announce', 'i1', 800), 1, 'the first one beats nevertheless');
+is(fcall('beat', [], 'confirm', 'i1', 800), 1, '...');
+is(wanted('other', 'j1'), 1, '... which changes nothing for the second');
+is(fcall('beat', [], 'announce', 'j1', 850), 1, 'the second one does');
+is(wanted('other', 'j1'), 0, '... is not asked any more');
+is(fcall('beat', [], 'confirm', 'j1', 849), 0, 'another beat than the last is not confirmed');
+is(fcall('beat', [], 'confirm', 'j1', 850), 1, '... the last one is');
+is(fcall('beat', [], 'announce', 'j1', 850), 0, '... and not announced again');
+is(fcall('set', ['two'], "$token:j1:0:850:850:", 60000, 'x'), 0, 'who has not seen it is refused');
+is(fcall('set', ['two'], "$token:j1:0:900:900:", 60000, 'x'), 1, '... who has may fill');
 
 # ---- names in a Cluster
 for my $key ('k', 'user:42', '{a}b', 'a{b}c', 'a{b', 'a{b{c', '{{a}', '{a}{b}', 'a{b}}', "\xc3\xa9", '{ }')
@@ -185,7 +204,6 @@ sub crc_slot
 # ---- something else under the record's name
 $redis->call('LPUSH', 'uncache:{foreign}', 'x');
 is_deeply(fcall('get', ['foreign']), [ undef, undef ], 'a list where the record should be: no token');
-like(fcall('status', [], 'sys', 1, 'i1')->[6], qr/^WRONGTYPE/, '... which status tells');
 is(fcall('invalidate', ['foreign'], $TTL, 'i1', 5), '0', '... and no trouble for the worker');
 is($redis->call('TYPE', 'uncache:{foreign}'), 'list', '... and left alone');
 
@@ -202,7 +220,7 @@ is($reader->call('FCALL', 'uncache_set', 1, 'k1', "$got->[1]:i1:1:9:9:", 1000, '
 like($reader->call('DEL', 'k1'), qr/^NOPERM/, '... it has no others');
 $reader->call('AUTH', 'narrow', 'pw');
 is_deeply($reader->call('FCALL', 'uncache_get', 1, 'k1'), ['x'], 'without a right on the records: hits');
-is_deeply($reader->call('FCALL', 'uncache_get', 1, 'k2'), [ undef, undef ], '... and misses, without an error');
+like($reader->call('FCALL', 'uncache_get', 1, 'k2'), qr/^(NOPERM|ERR The user)/, '... a miss is an error that says why');
 
 # ---- maxmemory
 fill('kept', 10);

@@ -109,7 +109,7 @@ my %long_case = (
 
 # ---- what is left out, how, and the case that must find it out
 my @mutations = (
-	[ 'delete the value', 'late fills', "existed[i] = redis.call('UNLINK', key)", 'existed[i] = 0' ],
+	[ 'delete the value', 'late fills', "redis.call('UNLINK', unpack(keys))", '0' ],
 	[ 'add the xid to the record', 'late fills', 'record.incarnation, record.xids = incarnation, with(record.xids, xid)', '' ],
 	[ 'every xid must be visible', 'late fills', 'if not visible(snapshot, record.incarnation, xid) then return false end', '' ],
 	[ 'xids at or above xmax are not visible', 'late fills', '(before(xid, snapshot.xmax) and not has(snapshot.xip, xid))', 'not has(snapshot.xip, xid)' ],
@@ -122,22 +122,22 @@ my @mutations = (
 	[ 'the beat is of after the birth', 'old snapshots and a beat', 'math.max(record.beats + 1, memory.announced - MAX_BEATS + 1)', '1' ],
 	[ 'the beat must be visible', 'old snapshots and a beat', 'return visible(snapshot, beat.incarnation, beat.xid)', 'return true' ],
 	[ 'the beat must be confirmed', 'beats that arrive late or again', 'beat.confirmed and ', '' ],
-	[ 'a beat is announced once', 'beats that arrive late or again', 'server and before(server.beat, xid)', 'server', "beat.confirmed = true\n\t\t\treturn 1", 'beat.confirmed = true' ],
+	[ 'a beat is announced once', 'beats that arrive late or again', 'server and before(server.xid, xid)', 'server' ],
 	[ 'a beat commits after it is announced', 'old snapshots and a beat', { early_commit => 1 } ],
 	[ 'the snapshot is not younger than the read', 'late fills', { readers => [qw(early)] } ],
 	[ 'a pattern sets an epoch', 'a pattern', { no_pattern_epoch => 1 } ],
-	[ 'the token is of the node\'s epoch', 'a pattern', 's.epoch ~= memory.epoch', 'false', ],
+	[ 'the token is of the node\'s epoch', 'a pattern', 's.epoch == memory.epoch and server', 'server' ],
 	[ 'the record is of the node\'s epoch', 'a slot that moves', 'record.epoch == s.epoch and ', '' ],
 	[ 'no epoch comes twice', 'a pattern', "args[1] .. '.' .. memory.epochs", 'args[1]' ],
 	[ 'the epoch is not in the data', 'Redis that forgets', { locals_in_image => 1 } ],
 	[ 'doubts must be visible', 'strict', "if not visible(snapshot, incarnation, xid) then return false end\n\tend\n\treturn true", "end return true" ],
-	[ 'a doubt makes a record', 'strict', "if doubt == '' and not record then", 'if not record then' ],
-	[ 'values go before a strict commit', 'strict', "existed[i] = redis.call('UNLINK', key)",
-		"existed[i] = string.byte(entry) == 63 and 0 or redis.call('UNLINK', key)" ],
+	[ 'a doubt makes a record', 'strict', "record or (name and entry:find('?', 1, true))", 'record' ],
+	[ 'values go before a strict commit', 'strict', "redis.call('UNLINK', unpack(keys))",
+		"args[3]:find('?', 1, true) and 0 or redis.call('UNLINK', unpack(keys))" ],
 	[ 'a full set keeps the doubts', 'strict, a full set', 'new_record(record.doubts)', "new_record('')" ],
-	[ 'a new epoch keeps the doubts', 'strict', "new_record(record and record.doubts or '')", "new_record('')" ],
-	[ 'xids are of the snapshot\'s incarnation', 'a commit lost in a crash', "incarnation == snapshot.incarnation\n\t\tand ", '', 'if not (server and server.live) then return false end', '', 's.epoch ~= memory.epoch', 'false', 'record.epoch == s.epoch', 'true' ],
-	[ 'a replaced primary is not live', 'a standby is promoted', 'if not (server and server.live) then return false end', '' ],
+	[ 'a new epoch keeps the doubts', 'strict', "new_record(record and doubts_without(record.doubts) or '')", "new_record('')" ],
+	[ 'xids are of the snapshot\'s incarnation', 'a commit lost in a crash', "incarnation == snapshot.incarnation\n\t\tand ", '', 's.epoch == memory.epoch and server and server.live', 'server', 'record.epoch == s.epoch', 'true' ],
+	[ 'a replaced primary is not live', 'a standby is promoted', 'server and server.live', 'server' ],
 	[ 'a lower timeline is not live', 'a standby is promoted', 'timeline >= server.timeline', 'true' ],
 	[ 'who delivers has said who it is', 'a standby is promoted', 'if not memory.incarnations[incarnation] then', 'if false then' ],
 );
@@ -145,7 +145,7 @@ my @mutations = (
 # left out, these do not let anything stale in, but keys stay uncacheable
 my @liveness_mutations = (
 	[ 'a miss makes a record of this epoch', 'Redis that forgets', 'record and record.epoch == memory.epoch', 'record' ],
-	[ 'a refused fill asks for a beat', 'old snapshots and a beat', 'counts.wanted = 1', '' ],
+	[ 'a refused fill asks for a beat', 'old snapshots and a beat', 'memory.incarnations[snapshot.incarnation].wanted = true', '' ],
 	[ 'an unconfirmed beat is not waited for', 'beats that arrive late or again', 'if beat.confirmed and beat', 'if beat', 'return visible(snapshot, beat.incarnation, beat.xid)', 'return beat.confirmed and visible(snapshot, beat.incarnation, beat.xid) or false' ],
 );
 

@@ -40,7 +40,8 @@ redis.register_function('model_step', function(keys, args)
 	put(keys[1], args[1])
 	put(keys[2], args[2])
 	memory = args[3] ~= '' and thaw(cjson.decode(args[3])) or memory
-	counts.wanted = 0
+	local wanted = 0
+	for _, incarnation in pairs(memory.incarnations) do incarnation.wanted = nil end
 	local reply = ''
 	if args[4] then
 		local given, own = {}, {}
@@ -51,6 +52,9 @@ redis.register_function('model_step', function(keys, args)
 		local ok, result = pcall(calls[args[4]], own, given)
 		reply = plain(result)
 	end
+	for _, incarnation in pairs(memory.incarnations) do
+		wanted, incarnation.wanted = incarnation.wanted and 1 or wanted, nil
+	end
 	return table.concat({reply, redis.call('GET', keys[1]) or '',
-		redis.call('GET', keys[2]) or '', freeze(memory), counts.wanted}, '\n')
+		redis.call('GET', keys[2]) or '', freeze(memory), wanted}, '\n')
 end)

@@ -51,5 +51,19 @@ ok(gone($redis, 'item:1') && gone($redis, 'item:2'), 'preloaded again: what was 
 ok(delivered($node), 'all of it');
 ok($redis->has('item:3'), 'and nothing else');
 
+$node->adjust_conf('postgresql.conf', 'shared_preload_libraries', q{''});
+$node->restart;
+# Without a worker the session itself empties the outbox, and must not make others queue.
+my $reader = $node->background_psql('postgres');
+$reader->query_safe('BEGIN; SELECT count(*) FROM uncache.outbox_0');
+($status, $out, $err) = $node->psql('postgres', 'SELECT uncache.discard_backlog()');
+isnt($status, 0, 'discard_backlog fails beside a transaction that has read the outbox');
+like($err, qr/ERROR.*could not lock the outbox/, 'and does not wait for it');
+$reader->quit;
+is($node->safe_psql('postgres', q{
+		UPDATE item SET n = 3 WHERE id = 3;
+		SELECT uncache.discard_backlog() > 0;
+		SELECT count(*) FROM uncache.backlog}), "t\n0", 'then it works without a worker');
+
 $node->stop;
 done_testing();

@@ -202,5 +202,16 @@ shows_none(scalar `ps -eo args | grep postgres: | grep -v grep`, 'process titles
 like(slurp_file($node->logfile), qr{parameter "uncache.redis_url" changed to "redis://me:\*\@},
 	'the server logs the changed setting with a star');
 
+sql('ALTER SYSTEM RESET uncache.redis_url');
 $node->stop;
+
+# A mistake in the file must not let the worker deliver to the default address.
+$node->append_conf('postgresql.conf', q{uncache.redis_url = 'http://x:badsecret@h'});
+my $size = -s $node->logfile;
+ok(!$node->start(fail_ok => 1), 'the server does not start with an address that it cannot use');
+my $log = slurp_file($node->logfile, $size);
+like($log, qr/FATAL: .*invalid value for parameter "uncache.redis_url"/, 'and says which setting is wrong');
+like($log, qr/must begin with redis:/, 'and why');
+unlike($log, qr/badsecret/, 'without the password');
+
 done_testing();

@@ -1,0 +1,184 @@
+/*
+ * comeback.c
+ *	  What the worker does when nodes come and go.
+ *
+ * A node that goes takes its part of what is under way with it; those rows wait in the
+ * outbox.  One that comes makes the outbox be read all over, for all of them: what
+ * waited, what was committed while no node was there, and, if the node may have
+ * forgotten, what had been delivered.  So nothing needs to be remembered for a node
+ * that is away.
+ *
+ * A node whose fence has no epoch gets one when all that the outbox held at some
+ * moment after that is delivered.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+
+#include "barrier.h"
+#include "comeback.h"
+#include "connection.h"
+#include "deliver.h"
+#include "delivered.h"
+#include "fence.h"
+#include "outboxnote.h"
+#include "outboxscan.h"
+#include "outboxside.h"
+#include "patternscan.h"
+#include "replicas.h"
+#include "waiters.h"
+
+static DatabaseSlot *slot;
+
+/* The worker before may have delivered what the first scan finds. */
+static bool first_scan = true;
+
+/*
+ * Deliveries with lower numbers are to be finished before nodes that were found
+ * without an epoch get one; 0: not known yet.
+ */
+static uint64 catch_up_until = 0;
+
+void
+comeback_init(DatabaseSlot *my_slot)
+{
+	slot = my_slot;
+}
+
+/* Nobody is going to deliver it now, and the outbox has it. */
+static void
+throw_ring_away(void)
+{
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	slot->ring.taken = slot->ring.put;
+	LWLockRelease(slot->lock);
+}
+
+/* There is no node left. */
+void
+comeback_lose_all(void)
+{
+	deliver_forget_unsent();
+	throw_ring_away();
+	waiters_give_up(MyDatabaseId);
+	barrier_begin_anew();
+}
+
+/* What waited for a node is sent again, to all of them. */
+static void
+scan_again(void)
+{
+	deliver_release_waiting();
+	outboxscan_start_over(first_scan);
+	first_scan = false;
+	catch_up_until = 0;
+	outboxside_look();
+	outboxnote_look();
+	barrier_begin_anew();
+}
+
+/* All that the outbox holds is sent again, at the next scan. */
+static void
+repeat_all(void)
+{
+	delivered_repeat_all();
+	deliver_repeat_under_way();
+}
+
+static void
+after_node_event(RedisNode *node)
+{
+	switch (node->event)
+	{
+		case NODE_SAME:
+			break;
+		case NODE_MADE:
+			if (node->new_server)
+				repeat_all();
+			fence_begin(node);
+			break;
+		case NODE_LOST:
+			fence_forget(node);
+			break;
+	}
+}
+
+/*
+ * A node is open, and was not at the last turn.  One of several that lets us in and
+ * then refuses everything must not make the others get all again each time.
+ */
+static bool
+some_node_has_opened(void)
+{
+	bool		opened = false;
+
+	for (int i = 0; i < node_count(); i++)
+	{
+		RedisNode  *node = node_at(i);
+
+		if (node->open && !node->was_open)
+		{
+			if (node_count() > 1 && node_flaps(node))
+				deliver_release_soon();
+			else
+				opened = true;
+		}
+		node->was_open = node->open;
+	}
+	return opened;
+}
+
+void
+comeback_connect(void)
+{
+	bool		served = connection_is_serving();
+	bool		keys_moved = connection_turn();
+
+	for (int i = 0; i < node_count(); i++)
+		after_node_event(node_at(i));
+	if (served && !connection_is_serving())
+		comeback_lose_all();
+	if (keys_moved)
+		patternscan_note_moves();
+	if (some_node_has_opened() || keys_moved)
+		scan_again();
+}
+
+/*
+ * A node that is found without an epoch gets one when it has been sent all that
+ * the outbox holds: what it may have forgotten is in there.
+ */
+void
+comeback_catch_up(void)
+{
+	if (fence_wants_resending())
+	{
+		repeat_all();
+		scan_again();
+	}
+	if (!fence_waits_for_catching_up())
+		return;
+	if (catch_up_until == 0 && outboxscan_is_done() && deliver_release_at() == DT_NOEND)
+		catch_up_until = deliver_next_number();
+	if (catch_up_until != 0 && deliver_oldest_number() >= catch_up_until)
+	{
+		bool		again = deliver_release_at() != DT_NOEND;
+
+		catch_up_until = 0;
+		if (!again)
+			fence_caught_up();
+	}
+}
+
+TimestampTz
+comeback_turn(TimestampTz now)
+{
+	/* Nothing is away that could bring it back: a node has refused what it must not. */
+	if (deliver_has_waiting() && pg_atomic_read_u32(&slot->state) == SLOT_CONNECTED &&
+		!replicas_are_short_anywhere())
+		deliver_release_soon();
+	if (now >= deliver_release_at())
+		scan_again();
+	return deliver_release_at();
+}
