@@ -259,7 +259,7 @@ fence_new_epoch(RedisNode *node, FenceDone done)
 
 /*
  * All that the outbox holds has been delivered to the nodes by now, so that whatever
- * they had forgotten is made good.
+ * one had forgotten is made good.
  */
 void
 fence_caught_up(void)

@@ -68,8 +68,8 @@ sub stuck_keys
 }
 
 open my $table, '>', $markdown or die "$markdown: $!\n";
-printf $table "| reads older than a commit that had returned, by sessions | %s | keys wrong for good | time to consistency p50 / p99 / max | hits | refused fills |\n|%s\n",
-  join(' | ', @sessions), '---|' x (@sessions + 5);
+printf $table "| reads older than a commit that had returned, by sessions | %s | keys wrong for good | with %d: time to consistency p50 / p99 / max | hits | refused fills |\n|%s\n",
+  join(' | ', @sessions), $sessions[-1], '---|' x (@sessions + 5);
 for my $name (@order)
 {
 	my $cell = $sum{$name}{ $sessions[-1] } or next;
