@@ -67,6 +67,7 @@ WaitEventExtensionNew(const char *name)
 #endif
 
 #if PG_VERSION_NUM >= 160000
+#include "common/relpath.h"		/* RelFileNumber */
 #define RelationGetFileNumber(rel)	((rel)->rd_locator.relNumber)
 #else
 typedef Oid RelFileNumber;

@@ -153,7 +153,11 @@ foreach my $bytes (0, 1, 3, 5)
 ok(wait_for_state($node, 'connected'), 'connected');
 $proxy->delay(100);
 fill(50);
-($taken, $warnings) = commits(10);
+{
+	# A crowded machine adds its own time.
+	local $ENV{PGOPTIONS} = '-c uncache.wait_timeout=5s';
+	($taken, $warnings) = commits(10);
+}
 is($warnings, 0, 'a round trip of 200 ms: commits wait');
 cmp_ok($taken, '>', 1.9, 'as long as it takes');
 $proxy->delay(200);
