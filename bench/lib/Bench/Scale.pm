@@ -14,6 +14,9 @@ use Bench::Stats;
 
 sub _lane { my ($id) = @_; return (grep { $_->{id} eq $id } Bench::Lanes::all())[0] }
 
+# pgbench's time runs while it connects.
+sub _seconds { my ($bench, $clients) = @_; return $bench->{brief} + int($clients / 64) }
+
 sub _clients
 {
 	my ($bench) = @_;
@@ -23,7 +26,8 @@ sub _clients
 
 	foreach my $clients (1, 4, 16, 64, 256)
 	{
-		Bench::Load::rounds($bench, 'scale-clients', $clients, $bench->{few}, \@lanes, 'update', $clients, $bench->{brief});
+		Bench::Load::rounds($bench, 'scale-clients', $clients, $bench->{few}, \@lanes, 'update', $clients,
+			_seconds($bench, $clients));
 		push @rows, [ $clients, map {
 			(sprintf('%.0f', $report->median_of('scale-clients', $clients, $_->{id}, 'tps')),
 				sprintf('%.1f', $report->median_of('scale-clients', $clients, $_->{id}, 'p99') / 1000))
@@ -163,7 +167,7 @@ sub measure_some
 	foreach my $clients (1, 64)
 	{
 		Bench::Load::rounds($bench, 'snapshot', "$case-$clients", $bench->{few}, [ map { _lane($_) } qw(none eventual ryw) ],
-			'update', $clients, $bench->{brief});
+			'update', $clients, _seconds($bench, $clients));
 	}
 	foreach my $round (0 .. $bench->{few} - 1)
 	{
