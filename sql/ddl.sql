@@ -66,6 +66,12 @@ DROP FUNCTION unrelated();
 SELECT keys_of($$INSERT INTO users (id, name) VALUES (2, 'Bob')$$);
 SELECT trigger, problem FROM uncache.rules WHERE relation = 'users'::regclass ORDER BY 1;
 
+-- Who has looked at the rules holds nobody up
+BEGIN;
+SELECT count(*) FROM uncache.rules WHERE relation = 'users'::regclass;
+SELECT mode FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'users'::regclass;
+COMMIT;
+
 -- A rewrite changes rows that no trigger sees
 SELECT keys_of($$ALTER TABLE users ALTER remark TYPE text USING upper(remark)$$) AS rewritten,
 	keys_of($$ALTER TABLE users ALTER extra TYPE text$$) AS rewritten_too,

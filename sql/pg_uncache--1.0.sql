@@ -2,6 +2,14 @@
 
 \echo Use "CREATE EXTENSION pg_uncache" to load this file. \quit
 
+-- First of all, since whatever is in the schema could come before pg_catalog's.
+CREATE FUNCTION uncache.require_own_schema() RETURNS void
+	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_require_own_schema';
+COMMENT ON FUNCTION uncache.require_own_schema() IS
+'for the install script: raises an error unless the schema uncache is a superuser''s and holds nothing else';
+REVOKE ALL ON FUNCTION uncache.require_own_schema() FROM PUBLIC;
+SELECT uncache.require_own_schema();
+
 -- Nothing works without the worker: say so before anything is made.
 CREATE FUNCTION uncache.require_preload(what text) RETURNS void
 	LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'uncache_require_preload';
@@ -214,7 +222,8 @@ FROM PUBLIC;
 CREATE EVENT TRIGGER uncache_ddl_end ON ddl_command_end
 	WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TRIGGER', 'CREATE SCHEMA',
 				 'CREATE FUNCTION', 'ALTER FUNCTION', 'ALTER ROUTINE', 'ALTER OPERATOR',
-				 'ALTER TYPE', 'ALTER DOMAIN', 'ALTER SCHEMA', 'ALTER COLLATION')
+				 'ALTER TYPE', 'ALTER DOMAIN', 'ALTER SCHEMA', 'ALTER COLLATION',
+				 'ALTER EXTENSION')
 	EXECUTE FUNCTION uncache.ddl_end();
 CREATE EVENT TRIGGER uncache_ddl_drop ON sql_drop
 	WHEN TAG IN ('ALTER TABLE', 'ALTER EXTENSION', 'DROP TABLE', 'DROP FUNCTION', 'DROP ROUTINE',

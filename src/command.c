@@ -50,8 +50,8 @@
 #define BULK_COMMANDS		8
 #define SLOT_FACTOR			16
 
-/* And in all, with those of silent nodes: some 20 MB. */
-#define MOST_COMMANDS		(64 * 1024)
+/* And in all, with those of silent nodes: 50 MB at the most. */
+#define MOST_COMMANDS		(16 * 1024)
 
 /* A node with commands under way that has not moved a byte for so long is silent. */
 #define SILENT_MS			50

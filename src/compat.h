@@ -101,6 +101,13 @@ BufFileReadExact(BufFile *file, void *ptr, size_t size)
 }
 #endif
 
+/* ON EMPTY and ON ERROR of JSON_VALUE() and the like came with 17. */
+#if PG_VERSION_NUM >= 170000
+#define is_json_behavior(node)	IsA(node, JsonBehavior)
+#else
+#define is_json_behavior(node)	false
+#endif
+
 /* Virtual generated columns came with 18. */
 #if PG_VERSION_NUM >= 180000
 #define attribute_is_virtual(att)	((att)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)

@@ -12,10 +12,11 @@
  *							rows that came or went with a partition
  *		table_rewrite		rows changed by a rewrite
  *
- * Nothing is recorded beforehand about what a template
- * needs: after the command the rules of the tables concerned are compiled, which
- * finds whatever broke them.  A database without rules is left after one look
- * into pg_depend, and a table without rules after one into pg_trigger.
+ * Nothing is recorded beforehand about what a template needs: after the command
+ * the rules of the tables concerned are inspected, which finds whatever broke
+ * them.  Where it was a function, a type or the like, these are the rules whose
+ * text has its name.  A database without rules is left after one look into
+ * pg_depend, and a table without rules after one into pg_trigger.
  *
  * Where event triggers do not fire (single-user mode, switched off) a rule may
  * break: writes to its table fail then, and uncache.rules says why.
@@ -28,7 +29,9 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_cast.h"
 #include "catalog/pg_collation.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
@@ -40,6 +43,7 @@
 #include "miscadmin.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "drop_notice.h"
@@ -68,7 +72,34 @@ event_data(FunctionCallInfo fcinfo)
 	return (EventTriggerData *) fcinfo->context;
 }
 
-/* The objects of a query that gives classid, objid and objsubid. */
+/* An object, and its name as far as that is known. */
+typedef struct ChangedObject
+{
+	ObjectAddress address;
+	ObjectName	name;
+} ChangedObject;
+
+static ChangedObject *
+read_object(HeapTuple row, TupleDesc desc, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	ChangedObject *object = palloc0(sizeof(ChangedObject));
+	bool		isnull;
+
+	object->address.classId = DatumGetObjectId(SPI_getbinval(row, desc, 1, &isnull));
+	object->address.objectId = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
+	object->address.objectSubId = DatumGetInt32(SPI_getbinval(row, desc, 3, &isnull));
+	if (desc->natts > 3)
+	{
+		/* Made in this context. */
+		object->name.schema = SPI_getvalue(row, desc, 4);
+		object->name.name = SPI_getvalue(row, desc, 5);
+	}
+	MemoryContextSwitchTo(old);
+	return object;
+}
+
+/* The objects of a query that gives classid, objid, objsubid; schema, name. */
 static List *
 read_objects(const char *query)
 {
@@ -80,20 +111,27 @@ read_objects(const char *query)
 		elog(ERROR, "could not read what the command has changed");
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
+		ChangedObject *object = read_object(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, context);
 		MemoryContext old = MemoryContextSwitchTo(context);
-		ObjectAddress *object = palloc(sizeof(ObjectAddress));
-		HeapTuple	row = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		bool		isnull;
 
-		object->classId = DatumGetObjectId(SPI_getbinval(row, desc, 1, &isnull));
-		object->objectId = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
-		object->objectSubId = DatumGetInt32(SPI_getbinval(row, desc, 3, &isnull));
 		result = lappend(result, object);
 		MemoryContextSwitchTo(old);
 	}
 	SPI_finish();
 	return result;
+}
+
+static List *
+add_name(List *names, const char *schema, const char *name)
+{
+	ObjectName *object;
+
+	if (name == NULL)
+		return names;
+	object = palloc(sizeof(ObjectName));
+	object->schema = schema;
+	object->name = name;
+	return lappend(names, object);
 }
 
 /*
@@ -141,10 +179,101 @@ after_alter_table(Oid relid, Node *parsetree)
 {
 	ListCell   *cell;
 
-	if (!rule_guard_table(relid, false) || !IsA(parsetree, AlterTableStmt))
+	if (!rule_guard_table(relid) || !IsA(parsetree, AlterTableStmt))
 		return;
 	foreach(cell, ((AlterTableStmt *) parsetree)->cmds)
 		after_alter_command(relid, lfirst(cell));
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Functions, types, schemas and so on
+ * --------------------------------------------------------------------------
+ */
+
+static char *
+name_of_type(Oid oid)
+{
+	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(oid));
+	char	   *name = NULL;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		name = pstrdup(NameStr(((Form_pg_type) GETSTRUCT(tuple))->typname));
+		ReleaseSysCache(tuple);
+	}
+	return name;
+}
+
+/* The name by which an object goes now; NULL for what a template cannot name. */
+static char *
+name_of_object(const ObjectAddress *object)
+{
+	switch (object->classId)
+	{
+		case ProcedureRelationId:
+			return get_func_name(object->objectId);
+		case OperatorRelationId:
+			return get_opname(object->objectId);
+		case TypeRelationId:
+			return name_of_type(object->objectId);
+		case CollationRelationId:
+			return get_collation_name(object->objectId);
+		case NamespaceRelationId:
+			return get_namespace_name(object->objectId);
+		default:
+			return NULL;
+	}
+}
+
+/* The name by which it went before, which the command has. */
+static char *
+former_name(Node *tree)
+{
+	Node	   *object = NULL;
+
+	if (IsA(tree, RenameStmt))
+	{
+		if (((RenameStmt *) tree)->renameType == OBJECT_SCHEMA)
+			return ((RenameStmt *) tree)->subname;
+		object = ((RenameStmt *) tree)->object;
+	}
+	else if (IsA(tree, AlterObjectSchemaStmt))
+		object = ((AlterObjectSchemaStmt *) tree)->object;
+
+	if (object != NULL && IsA(object, ObjectWithArgs))
+		object = (Node *) ((ObjectWithArgs *) object)->objname;
+	if (object != NULL && IsA(object, List) && IsA(llast((List *) object), String))
+		return strVal(llast((List *) object));
+	return NULL;
+}
+
+/* An extension's members move with it. */
+static List *
+names_in_extension(Oid extension)
+{
+	List	   *names = NIL;
+	ListCell   *cell;
+
+	foreach(cell, read_objects(psprintf("SELECT classid, objid, objsubid FROM pg_catalog.pg_depend"
+										" WHERE refclassid OPERATOR(pg_catalog.=) '%u'::pg_catalog.oid"
+										" AND refobjid OPERATOR(pg_catalog.=) '%u'::pg_catalog.oid"
+										" AND deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog.\"char\"",
+										ExtensionRelationId, extension)))
+		names = add_name(names, NULL, name_of_object(&((ChangedObject *) lfirst(cell))->address));
+	return names;
+}
+
+/* Where it is now may not be where it was: so wherever. */
+static void
+after_alter_object(const ObjectAddress *object, Node *tree)
+{
+	List	   *names = object->classId == ExtensionRelationId ?
+		names_in_extension(object->objectId) : NIL;
+
+	names = add_name(names, NULL, name_of_object(object));
+	names = add_name(names, NULL, former_name(tree));
+	rule_guard_objects(names, false);
 }
 
 /*
@@ -191,10 +320,8 @@ after_object(const ObjectAddress *object, EventTriggerData *event)
 			break;
 		default:
 			/* A function, type, schema, operator: renamed, replaced, altered. */
-			if (IsA(tree, CreateFunctionStmt))
-				rule_guard_expressions(strVal(llast(((CreateFunctionStmt *) tree)->funcname)), false);
-			else if (event->tag != CMDTAG_CREATE_SCHEMA)
-				rule_guard_expressions(NULL, false);
+			if (event->tag != CMDTAG_CREATE_SCHEMA)
+				after_alter_object(object, tree);
 			break;
 	}
 }
@@ -222,7 +349,7 @@ uncache_ddl_end(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	foreach(cell, read_objects("SELECT classid, objid, objsubid"
 							   " FROM pg_catalog.pg_event_trigger_ddl_commands()"))
-		after_object(lfirst(cell), event);
+		after_object(&((ChangedObject *) lfirst(cell))->address, event);
 	PG_RETURN_NULL();
 }
 
@@ -258,33 +385,59 @@ can_drop_parts_of_templates(EventTriggerData *event)
 	return event->tag != CMDTAG_DROP_TABLE || is_cascade(event->parsetree);
 }
 
+/* Add to "names" what a template may have used. */
+static List *
+after_drop(List *names, const ChangedObject *object, EventTriggerData *event)
+{
+	switch (object->address.classId)
+	{
+		case RelationRelationId:
+			if (object->address.objectSubId > 0)
+				rule_guard_column(object->address.objectId, object->name.name,
+								  is_cascade(event->parsetree));
+			return names;
+		case TypeRelationId:
+			if (event->tag == CMDTAG_DROP_TABLE)
+				return names;
+			break;
+		case ProcedureRelationId:
+		case OperatorRelationId:
+		case CollationRelationId:
+			break;
+		default:
+			return names;
+	}
+	return add_name(names, object->name.schema, object->name.name);
+}
+
+/* The last part of an object's address is its own name, without its arguments. */
+#define DROPPED_OBJECTS \
+	"SELECT classid, objid, objsubid, schema_name," \
+	" coalesce(object_name, address_names[pg_catalog.array_upper(address_names, 1)])" \
+	" FROM pg_catalog.pg_event_trigger_dropped_objects()"
+
 Datum
 uncache_ddl_drop(PG_FUNCTION_ARGS)
 {
 	EventTriggerData *event = event_data(fcinfo);
-	bool		cascade = is_cascade(event->parsetree);
-	bool		expressions = false;
+	List	   *names = NIL;
+	bool		casts = false;
 	ListCell   *cell;
 
 	drop_notice_emit();
 	if (!can_drop_parts_of_templates(event) || !rules_exist())
 		PG_RETURN_NULL();
-	foreach(cell, read_objects("SELECT classid, objid, objsubid"
-							   " FROM pg_catalog.pg_event_trigger_dropped_objects()"))
+	foreach(cell, read_objects(DROPPED_OBJECTS))
 	{
-		ObjectAddress *object = lfirst(cell);
+		ChangedObject *object = lfirst(cell);
 
-		if (object->classId == RelationRelationId && object->objectSubId > 0)
-			rule_guard_table(object->objectId, cascade);
-		else if (object->classId == ProcedureRelationId ||
-				 object->classId == OperatorRelationId ||
-				 object->classId == CastRelationId ||
-				 object->classId == CollationRelationId ||
-				 (object->classId == TypeRelationId && event->tag != CMDTAG_DROP_TABLE))
-			expressions = true;
+		names = after_drop(names, object, event);
+		casts |= object->address.classId == CastRelationId;
 	}
-	if (expressions)
-		rule_guard_expressions(NULL, cascade);
+	if (names != NIL)
+		rule_guard_objects(names, is_cascade(event->parsetree));
+	if (casts)
+		rule_guard_casts();
 	PG_RETURN_NULL();
 }
 
@@ -313,7 +466,7 @@ uncache_ddl_rewrite(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	foreach(cell, rules_of_table(relid))
 	{
-		if (rule_compile_problem(lfirst(cell), true) != NULL)
+		if (rule_compile_problem(lfirst(cell), NULL) != NULL)
 			PG_RETURN_NULL();
 	}
 	(void) invalidate_rules_of_table(relid, false, 0, &nrules);

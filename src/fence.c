@@ -257,7 +257,10 @@ fence_new_epoch(RedisNode *node, FenceDone done)
 	return send_texts(node, lengthof(argv), argv, epoch_answered, (void *) done);
 }
 
-/* All that the outbox holds has been delivered to the nodes by now. */
+/*
+ * All that the outbox holds has been delivered to the nodes by now, so that whatever
+ * one had forgotten is made good.
+ */
 void
 fence_caught_up(void)
 {
@@ -267,6 +270,7 @@ fence_caught_up(void)
 
 		if (!waits_for_catching_up(node))
 			continue;
+		node->fence->may_have_forgotten = false;
 		set_state(node, FENCE_SETTING);
 		if (!fence_new_epoch(node, NULL))
 			set_state(node, FENCE_NO_EPOCH);

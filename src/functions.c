@@ -245,7 +245,7 @@ require_preload(const char *what)
 				 errhint("Append pg_uncache to shared_preload_libraries in postgresql.conf and restart the server.")));
 }
 
-/* The first statement of the install script. */
+/* One of the first statements of the install script. */
 Datum
 uncache_require_preload(PG_FUNCTION_ARGS)
 {

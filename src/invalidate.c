@@ -66,9 +66,9 @@ invalidate_rules_of_relation(Oid relid, bool clones, int elevel, int *nrules)
 
 		if (OidIsValid(info->parent) && !clones)
 			continue;
-		rule = rule_acquire_info(rel, info);
+		rule = rule_inspect(rel, info);
 		usable += invalidate_rule(rule, elevel);
-		rule_release(rule);
+		rule_discard(rule);
 		(*nrules)++;
 	}
 	relation_close(rel, NoLock);

@@ -115,7 +115,7 @@ patterns_of_rule(Oid oid)
 
 	if (rel == NULL)
 		return NULL;
-	rule = rule_acquire_info(rel, info);
+	rule = rule_inspect(rel, info);
 	for (int i = 0; items != NULL && i < rule->ntemplates; i++)
 	{
 		char	   *pattern = template_keypattern(rule->templates[i]);
@@ -127,7 +127,7 @@ patterns_of_rule(Oid oid)
 		else
 			used += item_write(VARDATA(items) + used, &item, used == 0 ? NULL : &oid);
 	}
-	rule_release(rule);
+	rule_discard(rule);
 	relation_close(rel, AccessShareLock);
 	if (items != NULL)
 		SET_VARSIZE(items, VARHDRSZ + used);

@@ -40,7 +40,7 @@
  *		launcher --> place, probe, databases; lifecycle --> hold
  *
  *	 what can be asked
- *		views, backlog, stats; functions; snapshot
+ *		views, backlog, stats; functions; snapshot; install (once, by the script)
  *
  *	 under all of them
  *		shmem, settings, trouble, keytext.h, compat.h; faultpoint in test builds

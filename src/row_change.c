@@ -14,6 +14,21 @@
 
 #include "row_change.h"
 
+/*
+ * Whether two values of variable length are stored alike.  Of what is in the TOAST
+ * table only the pointers are looked at: nothing is fetched for a column that the
+ * UPDATE has not touched.
+ */
+static inline bool
+stored_alike(Datum oldvalue, Datum newvalue)
+{
+	Pointer		old = DatumGetPointer(oldvalue);
+	Pointer		new = DatumGetPointer(newvalue);
+	Size		size = VARSIZE_ANY(old);
+
+	return size == VARSIZE_ANY(new) && memcmp(old, new, size) == 0;
+}
+
 static inline bool
 column_differs(TupleTableSlot *oldslot, TupleTableSlot *newslot, AttrNumber column)
 {
@@ -33,6 +48,8 @@ column_differs(TupleTableSlot *oldslot, TupleTableSlot *newslot, AttrNumber colu
 	att = TupleDescAttr(oldslot->tts_tupleDescriptor, column - 1);
 	if (att->attbyval)
 		return oldvalue != newvalue;
+	if (att->attlen == -1 && stored_alike(oldvalue, newvalue))
+		return false;
 	return !datum_image_eq(oldvalue, newvalue, false, att->attlen);
 }
 
@@ -64,19 +81,31 @@ same_bytes(HeapTuple oldtuple, HeapTuple newtuple)
 			   oldtuple->t_len - SizeofHeapTupleHeader) == 0;
 }
 
+/* Whether any column differs among those whose values are of fixed length, or not. */
+static inline bool
+any_differs(TupleTableSlot *oldslot, TupleTableSlot *newslot, bool fixed_length)
+{
+	TupleDesc	desc = oldslot->tts_tupleDescriptor;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (!att->attisdropped && (att->attlen > 0) == fixed_length &&
+			column_differs(oldslot, newslot, i + 1))
+			return true;
+	}
+	return false;
+}
+
 bool
 row_is_same(HeapTuple oldtuple, HeapTuple newtuple,
 			TupleTableSlot *oldslot, TupleTableSlot *newslot)
 {
-	TupleDesc	desc = oldslot->tts_tupleDescriptor;
-
 	if (same_bytes(oldtuple, newtuple))
 		return true;
-	for (int i = 0; i < desc->natts; i++)
-	{
-		if (!TupleDescAttr(desc, i)->attisdropped &&
-			column_differs(oldslot, newslot, i + 1))
-			return false;
-	}
-	return true;
+
+	/* What may have to be fetched from the TOAST table comes last. */
+	return !any_differs(oldslot, newslot, true) &&
+		!any_differs(oldslot, newslot, false);
 }

@@ -9,9 +9,15 @@
  *
  * A template may call a function that changes the same table, so that the rule is
  * asked for while it is in use, and the state of its expressions is not made for
- * two at a time.  So a rule in use that runs code of users is unhooked from the
+ * two at a time.  So a rule in use that may run code of users is unhooked from the
  * cache and a fresh one takes its place; the unhooked one is freed when its user
  * is done.
+ *
+ * Such a rule is also bound to the user who compiled it, since the right to call
+ * a function is asked for then.
+ *
+ * Who only wants to know something of a rule inspects it.  That runs no code and
+ * leaves the cache alone.
  *
  * A failure while compiling leaves the cache as it was.  The cache ends with the
  * backend; rules of triggers that are gone are swept out with other stale ones.
@@ -20,6 +26,7 @@
 
 #include "catalog/pg_type.h"
 #include "lib/ilist.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -36,6 +43,7 @@ typedef struct RulePrivate
 {
 	Oid			trigger;
 	Oid			relid;
+	Oid			user;			/* who compiled it */
 	dlist_node	node;			/* in all_rules, while hooked */
 	bool		hooked;			/* can be found in the cache */
 	bool		stale;			/* something that it rests on has changed */
@@ -76,7 +84,7 @@ relation_changed(Datum arg, Oid relid)
 	}
 }
 
-/* A function, type or operator, no matter which: these change seldom. */
+/* A function, type, operator or role, no matter which: these change seldom. */
 static void
 catalog_changed(Datum arg, int cacheid, uint32 hashvalue)
 {
@@ -100,6 +108,8 @@ make_cache(void)
 	CacheRegisterSyscacheCallback(PROCOID, catalog_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(TYPEOID, catalog_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(OPEROID, catalog_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, catalog_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, catalog_changed, (Datum) 0);
 }
 
 /*
@@ -162,7 +172,7 @@ rule_read_columns(Relation rel, const char *literal, int *count)
 }
 
 static void
-compile_templates(Rule *rule, Relation rel, int nargs, char **args)
+compile_templates(Rule *rule, Relation rel, int nargs, char **args, bool inspect)
 {
 	Oid			relation;
 	char	   *alias;
@@ -174,7 +184,8 @@ compile_templates(Rule *rule, Relation rel, int nargs, char **args)
 	rule->templates = palloc(sizeof(Template *) * nargs);
 	for (int i = 0; i < nargs; i++)
 	{
-		Template   *template = template_compile(args[i], rel, alias);
+		Template   *template = inspect ? template_inspect(args[i], rel, alias) :
+			template_compile(args[i], rel, alias);
 
 		rule->templates[rule->ntemplates++] = template;
 		rule->settings |= template->settings;
@@ -184,7 +195,7 @@ compile_templates(Rule *rule, Relation rel, int nargs, char **args)
 }
 
 static void
-fill_rule(Rule *rule, Relation rel, bool by_columns, int nargs, char **args)
+fill_rule(Rule *rule, Relation rel, bool by_columns, int nargs, char **args, bool inspect)
 {
 	if (by_columns && nargs > 0)
 	{
@@ -200,29 +211,38 @@ fill_rule(Rule *rule, Relation rel, bool by_columns, int nargs, char **args)
 				 errhint("Give templates as arguments of the trigger function: EXECUTE FUNCTION uncache.%s.",
 						 by_columns ? "invalidate_columns('{email}', 'user:{id}')" :
 						 "invalidate('user:{id}')")));
-	compile_templates(rule, rel, nargs, args);
+	compile_templates(rule, rel, nargs, args, inspect);
+}
+
+/* An empty rule in a context of its own. */
+static Rule *
+new_rule(Relation rel, Oid trigger)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "uncache rule",
+												  ALLOCSET_SMALL_SIZES);
+	Rule	   *rule = MemoryContextAllocZero(context, sizeof(Rule));
+
+	rule->private = MemoryContextAllocZero(context, sizeof(RulePrivate));
+	rule->private->trigger = trigger;
+	rule->private->relid = RelationGetRelid(rel);
+	rule->private->user = GetUserId();
+	rule->private->context = context;
+	return rule;
 }
 
 /* Make a rule that is not in the cache yet. */
 static Rule *
 make_rule(Relation rel, Oid trigger, bool by_columns, int nargs, char **args)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
-												  "uncache rule",
-												  ALLOCSET_SMALL_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	Rule	   *rule = palloc0(sizeof(Rule));
-
-	rule->private = palloc0(sizeof(RulePrivate));
-	rule->private->trigger = trigger;
-	rule->private->relid = RelationGetRelid(rel);
-	rule->private->context = context;
+	Rule	   *rule = new_rule(rel, trigger);
+	MemoryContext old = MemoryContextSwitchTo(rule->private->context);
 
 	/* From here on messages mark it; after an ERROR nobody may. */
 	dlist_push_tail(&all_rules, &rule->private->node);
 	PG_TRY();
 	{
-		fill_rule(rule, rel, by_columns, nargs, args);
+		fill_rule(rule, rel, by_columns, nargs, args, false);
 	}
 	PG_CATCH();
 	{
@@ -231,8 +251,25 @@ make_rule(Relation rel, Oid trigger, bool by_columns, int nargs, char **args)
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(old);
-	MemoryContextSetParent(context, cache_context);
+	MemoryContextSetParent(rule->private->context, cache_context);
 	return rule;
+}
+
+Rule *
+rule_inspect(Relation rel, const RuleInfo *info)
+{
+	Rule	   *rule = new_rule(rel, info->trigger);
+	MemoryContext old = MemoryContextSwitchTo(rule->private->context);
+
+	fill_rule(rule, rel, info->by_columns, info->nargs, info->args, true);
+	MemoryContextSwitchTo(old);
+	return rule;
+}
+
+void
+rule_discard(Rule *rule)
+{
+	MemoryContextDelete(rule->private->context);
 }
 
 /*
@@ -240,12 +277,6 @@ make_rule(Relation rel, Oid trigger, bool by_columns, int nargs, char **args)
  * The cache
  * --------------------------------------------------------------------------
  */
-
-static void
-free_rule(Rule *rule)
-{
-	MemoryContextDelete(rule->private->context);
-}
 
 /* Take a rule out of the cache; free it unless somebody is using it. */
 static void
@@ -259,7 +290,7 @@ unhook_rule(Rule *rule)
 	if (last_rule == rule)
 		last_rule = NULL;
 	if (private->users == 0)
-		free_rule(rule);
+		rule_discard(rule);
 }
 
 /* Compiling is the time to look for stale rules that nobody asks for any more. */
@@ -295,7 +326,8 @@ static inline bool
 is_usable(const Rule *rule, Oid trigger)
 {
 	return rule->private->trigger == trigger && !rule->private->stale &&
-		rule->private->users == 0;
+		rule->private->users == 0 &&
+		(!rule->runs_code || rule->private->user == GetUserId());
 }
 
 static Rule *
@@ -328,12 +360,6 @@ rule_acquire(Relation rel, Oid trigger, bool by_columns, int nargs, char **args)
 	return rule;
 }
 
-Rule *
-rule_acquire_info(Relation rel, const RuleInfo *info)
-{
-	return rule_acquire(rel, info->trigger, info->by_columns, info->nargs, info->args);
-}
-
 void
 rule_release(Rule *rule)
 {
@@ -341,5 +367,5 @@ rule_release(Rule *rule)
 		return;
 	rule->private->users--;
 	if (rule->private->users == 0 && !rule->private->hooked)
-		free_rule(rule);
+		rule_discard(rule);
 }

@@ -35,7 +35,6 @@ typedef struct Rule
  */
 extern Rule *rule_acquire(Relation rel, Oid trigger, bool by_columns,
 						  int nargs, char **args);
-extern Rule *rule_acquire_info(Relation rel, const RuleInfo *info);
 extern void rule_release(Rule *rule);
 
 /*
@@ -43,6 +42,13 @@ extern void rule_release(Rule *rule);
  * must be called after an ERROR too.
  */
 #define rule_may_reenter(rule)	((rule)->runs_code)
+
+/*
+ * The rule of a trigger of "rel" for who does not render: template_inspect() says
+ * how it differs.  It is made anew in CurrentMemoryContext, and can be discarded.
+ */
+extern Rule *rule_inspect(Relation rel, const RuleInfo *info);
+extern void rule_discard(Rule *rule);
 
 /* The columns of an array literal in a table; an ERROR names what is wrong. */
 extern AttrNumber *rule_read_columns(Relation rel, const char *literal, int *count);

@@ -138,14 +138,14 @@ check_new_rule(const RuleInfo *info)
 
 	check_rule_table(rel);
 	check_trigger_type(info);
-	rule = rule_acquire_info(rel, info);
-	rule_release(rule);
+	rule = rule_inspect(rel, info);
 	for (int i = 0; i < rule->ntemplates; i++)
 	{
 		check_for_truncate(info, rule->templates[i]);
 		if (TRIGGER_FOR_ROW(info->type))
 			notice_constant(rule->templates[i]);
 	}
+	rule_discard(rule);
 	relation_close(rel, NoLock);
 }
 
@@ -170,7 +170,7 @@ try_to_compile(const RuleInfo *info)
 
 		MemoryContextSwitchTo(context);
 		rel = relation_open(info->relation, NoLock);
-		rule_release(rule_acquire_info(rel, info));
+		rule_discard(rule_inspect(rel, info));
 		relation_close(rel, NoLock);
 		ReleaseCurrentSubTransaction();
 	}
@@ -187,27 +187,65 @@ try_to_compile(const RuleInfo *info)
 	return edata;
 }
 
-char *
-rule_compile_problem(const RuleInfo *info, bool wait)
+/* What makes an error one about something else than the rule. */
+static bool
+is_not_about_rule(const ErrorData *edata)
 {
-	ErrorData  *edata;
+	switch (ERRCODE_TO_CATEGORY(edata->sqlerrcode))
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_INTERNAL_ERROR:
+			return true;
+		default:
+			return false;
+	}
+}
 
-	if (wait)
-		LockRelationOid(info->relation, AccessShareLock);
-	else if (!ConditionalLockRelationOid(info->relation, AccessShareLock))
-		return pstrdup("not checked: the table is locked");
-
-	edata = try_to_compile(info);
-	if (edata == NULL || edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
-		return NULL;
-	if (ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
-		ReThrowError(edata);
+static char *
+describe_error(const ErrorData *edata)
+{
 	if (edata->detail == NULL)
 		return edata->message;
 
 	/* The detail says which template, as a sentence of its own. */
 	return psprintf("%.*s: %s.", (int) strcspn(edata->detail, "\n") - 1, edata->detail,
 					edata->message);
+}
+
+char *
+rule_compile_problem(const RuleInfo *info, int *sqlerrcode)
+{
+	ErrorData  *edata;
+
+	LockRelationOid(info->relation, AccessShareLock);
+	edata = try_to_compile(info);
+	if (edata == NULL || edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
+		return NULL;
+	if (is_not_about_rule(edata))
+		ReThrowError(edata);
+	if (sqlerrcode != NULL)
+		*sqlerrcode = edata->sqlerrcode;
+	return describe_error(edata);
+}
+
+/* The same for the view: it shows what it could not find out, and goes on. */
+static char *
+find_compile_problem(const RuleInfo *info)
+{
+	ErrorData  *edata = try_to_compile(info);
+
+	if (edata == NULL || edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
+		return NULL;
+	if (ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+		ReThrowError(edata);
+	if (is_not_about_rule(edata))
+		return psprintf("not checked: %s", edata->message);
+	return describe_error(edata);
 }
 
 static void
@@ -351,14 +389,20 @@ char *
 rule_problems(const RuleInfo *info)
 {
 	StringInfoData problems;
-	char	   *compile = rule_compile_problem(info, false);
+	bool		locked = ConditionalLockRelationOid(info->relation, AccessShareLock);
+	char	   *compile = locked ? find_compile_problem(info) :
+		pstrdup("not checked: the table is locked");
 
 	initStringInfo(&problems);
 	find_enabled_problems(info, &problems);
 	if (compile != NULL)
 		add_problem(&problems, compile);
-	if (CheckRelationOidLockedByMe(info->relation, AccessShareLock, true))
+	if (locked)
 		find_owner_problems(info, &problems);
 	find_table_problems(info, &problems);
+
+	/* Who has looked at the view must not hold up DDL until his transaction ends. */
+	if (locked)
+		UnlockRelationOid(info->relation, AccessShareLock);
 	return problems.len > 0 ? problems.data : NULL;
 }

@@ -4,8 +4,15 @@
  *
  * Called when the command is done, but can still fail.  A clone breaks with the
  * rule that it is a clone of, so it is not looked at.
+ *
+ * A rule that does not work is not always the fault of the command: only rules
+ * that name what was changed are looked at, and only for the want of something
+ * that they name is one dropped.  So nobody can get rid of, or be held up by, what
+ * is somebody else's.
  */
 #include "postgres.h"
+
+#include <ctype.h>
 
 #include "access/relation.h"
 #include "access/xact.h"
@@ -43,18 +50,33 @@ drop_rule(const RuleInfo *info, const char *problem)
 	CommandCounterIncrement();
 }
 
-/* A clone breaks with its parent; a disabled rule may stay broken. */
+/* Errors that come of an object that is not there any more. */
+static bool
+is_missing_object(int sqlerrcode)
+{
+	return sqlerrcode == ERRCODE_UNDEFINED_COLUMN ||
+		sqlerrcode == ERRCODE_UNDEFINED_FUNCTION ||
+		sqlerrcode == ERRCODE_UNDEFINED_OBJECT ||
+		sqlerrcode == ERRCODE_UNDEFINED_TABLE ||
+		sqlerrcode == ERRCODE_INVALID_SCHEMA_NAME;
+}
+
+/*
+ * A clone breaks with its parent; a disabled rule may stay broken.  "only" limits
+ * this to rules that fail with that error, unless it is 0.
+ */
 static void
-guard_rule(const RuleInfo *info, bool cascade)
+guard_rule(const RuleInfo *info, bool cascade, int only)
 {
 	char	   *problem;
+	int			sqlerrcode;
 
 	if (OidIsValid(info->parent) || info->enabled == TRIGGER_DISABLED)
 		return;
-	problem = rule_compile_problem(info, true);
-	if (problem == NULL)
+	problem = rule_compile_problem(info, &sqlerrcode);
+	if (problem == NULL || (only != 0 && sqlerrcode != only))
 		return;
-	if (cascade)
+	if (cascade && is_missing_object(sqlerrcode))
 		drop_rule(info, problem);
 	else
 		refuse_command(info, problem);
@@ -75,56 +97,107 @@ rules_of_family(Oid relid)
 }
 
 bool
-rule_guard_table(Oid relid, bool cascade)
+rule_guard_table(Oid relid)
 {
 	List	   *rules = rules_of_family(relid);
 	ListCell   *cell;
 
 	foreach(cell, rules)
-		guard_rule(lfirst(cell), cascade);
+		guard_rule(lfirst(cell), false, 0);
 	return rules != NIL;
 }
 
-/* Whether any template has more in its braces than names of columns. */
-static bool
-has_expressions(const RuleInfo *info)
-{
-	for (int i = 0; i < rule_ntemplates(info); i++)
-	{
-		bool		inside = false;
+/*
+ * --------------------------------------------------------------------------
+ * What a rule names
+ * --------------------------------------------------------------------------
+ */
 
-		for (const char *p = rule_templates(info)[i]; *p; p++)
-		{
-			if (*p == '{' || *p == '}')
-				inside = *p == '{';
-			else if (inside && strchr("(:.|+-*/<>=~!@#%^&?[", *p) != NULL)
-				return true;
-		}
+static bool
+is_word(char c)
+{
+	return isalnum((unsigned char) c) || c == '_' || c == '$' || IS_HIGHBIT_SET(c);
+}
+
+/*
+ * Whether a text may name an object.  Where a name could be written in another
+ * way, the answer is yes.
+ */
+static bool
+text_names(const char *text, const char *name)
+{
+	size_t		len = strlen(name);
+
+	if (strchr(name, '"') != NULL || strstr(text, "U&") != NULL || strstr(text, "u&") != NULL)
+		return true;
+	for (const char *p = text; *p; p++)
+	{
+		if (pg_strncasecmp(p, name, len) == 0 &&
+			!(is_word(name[0]) && p > text && is_word(p[-1])) &&
+			!(is_word(name[len - 1]) && is_word(p[len])))
+			return true;
 	}
 	return false;
 }
 
-/* Something that any expression may use has changed. */
+static bool
+rule_names(const RuleInfo *info, const ObjectName *object)
+{
+	for (int i = 0; i < info->nargs; i++)
+	{
+		if (text_names(info->args[i], object->name) &&
+			(object->schema == NULL || strcmp(object->schema, "pg_catalog") == 0 ||
+			 text_names(info->args[i], object->schema)))
+			return true;
+	}
+	return false;
+}
+
 void
-rule_guard_expressions(const char *function, bool cascade)
+rule_guard_column(Oid relid, const char *column, bool cascade)
+{
+	ObjectName	name = {NULL, column};
+	ListCell   *cell;
+
+	foreach(cell, rules_of_family(relid))
+	{
+		if (rule_names(lfirst(cell), &name))
+			guard_rule(lfirst(cell), cascade, 0);
+	}
+}
+
+/*
+ * Objects that are not on the search_path of templates are written with their
+ * schema, so by their names it is known which rules they may concern.
+ */
+void
+rule_guard_objects(List *names, bool cascade)
 {
 	ListCell   *cell;
 
 	foreach(cell, rules_of_database())
 	{
 		RuleInfo   *info = lfirst(cell);
-		bool		concerned = has_expressions(info);
+		ListCell   *name;
 
-		/* Of a replaced function the name is known; most rules do not have it. */
-		if (concerned && function != NULL)
+		foreach(name, names)
 		{
-			concerned = false;
-			for (int i = 0; i < info->nargs; i++)
-				concerned |= strstr(info->args[i], function) != NULL;
+			if (!rule_names(info, lfirst(name)))
+				continue;
+			guard_rule(info, cascade, 0);
+			break;
 		}
-		if (concerned)
-			guard_rule(info, cascade);
 	}
+}
+
+/* A cast has no name, so no rule is dropped for its sake. */
+void
+rule_guard_casts(void)
+{
+	ListCell   *cell;
+
+	foreach(cell, rules_of_database())
+		guard_rule(lfirst(cell), false, ERRCODE_CANNOT_COERCE);
 }
 
 /* The first template that uses a column, counted from 1; 0 for none. */
@@ -133,7 +206,7 @@ template_with_column(const RuleInfo *info, const char *name)
 {
 	AttrNumber	column = get_attnum(info->relation, name);
 	Relation	rel = relation_open(info->relation, AccessShareLock);
-	Rule	   *rule = rule_acquire_info(rel, info);
+	Rule	   *rule = rule_inspect(rel, info);
 	int			found = 0;
 
 	for (int i = rule->ntemplates; i > 0; i--)
@@ -148,7 +221,7 @@ template_with_column(const RuleInfo *info, const char *name)
 				found = i;
 		}
 	}
-	rule_release(rule);
+	rule_discard(rule);
 	relation_close(rel, NoLock);
 	return found;
 }

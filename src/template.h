@@ -32,7 +32,7 @@ typedef struct Template
 
 	bool		constant;		/* reads no column at all */
 	int			settings;		/* render with these fixed (fixed_settings.h) */
-	bool		runs_code;		/* may call functions that users wrote */
+	bool		runs_code;		/* rendering may call functions that users wrote */
 	bool		queries;		/* may look at tables: wants a new snapshot */
 
 	/* The rest belongs to template_*.c. */
@@ -56,6 +56,14 @@ struct KeySink
  * names template, position and table.
  */
 extern Template *template_compile(const char *text, Relation rel, const char *alias);
+
+/*
+ * The same without running anything of the template, with whatever rights it is
+ * called, for everything but rendering.  What only evaluating would bring to light
+ * stays in the dark: rights on functions, a division by zero, a literal of a type
+ * that a domain is part of.
+ */
+extern Template *template_inspect(const char *text, Relation rel, const char *alias);
 
 /*
  * Render a row.  Keys come with the prefix, in UTF-8, in the order of the

@@ -6,6 +6,10 @@
  * constraint or an index, under the fixed settings, and is ready to be evaluated
  * over a row of the table.  A bare column gets no expression at all.
  *
+ * Compiling may call functions in the template already, to compute what is
+ * constant.  So it is for who may call them: who changes a row, or says himself
+ * what is to be compiled.  Everybody else inspects (template_literal.c).
+ *
  * An ERROR leaves nothing behind that the caller's memory context does not free.
  * Whoever calls keeps a lock on the table, and compiles again when the table, a
  * type or a function has changed.
@@ -13,7 +17,6 @@
 #include "postgres.h"
 
 #include "access/sysattr.h"
-#include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "nodes/makefuncs.h"
@@ -143,10 +146,6 @@ compile_output(Template *template, Segment *segment, Oid type)
 	getTypeOutputInfo(base, &output, &is_varlena);
 	fmgr_info(output, &segment->output);
 	template->settings |= template_output_settings(base);
-	if (output >= FirstNormalObjectId || type_is_rowtype(base) ||
-		OidIsValid(get_element_type(base)) || get_typtype(base) == TYPTYPE_RANGE ||
-		get_typtype(base) == TYPTYPE_MULTIRANGE)
-		template->runs_code = true;
 	if (segment->form == FORM_ARRAY || segment->form == FORM_OUTPUT)
 		template->simple = false;
 }
@@ -163,8 +162,6 @@ compile_planned(Template *template, Segment *segment, Expr *planned)
 	segment->expr = ExecInitExpr(copyObject(planned), NULL);
 	template->simple = false;
 	template->settings |= template_expr_settings((Node *) planned);
-	if (template_expr_runs_code((Node *) planned))
-		template->runs_code = true;
 	if (contain_mutable_functions((Node *) planned))
 		template->queries = true;
 }
@@ -183,7 +180,8 @@ compile_segment(Compiler *compiler, Segment *segment, MemoryContext scratch)
 	expr = template_transform(compiler, segment);
 	pull_varattnos(expr, 1, &columns);
 	template_check_columns(compiler, columns);
-	planned = expression_planner((Expr *) expr);
+	planned = compiler->inspect ? (Expr *) template_add_defaults(expr) :
+		expression_planner((Expr *) expr);
 
 	/* Planning fills in defaults of arguments, which may be volatile. */
 	template_check_volatile((Node *) planned);
@@ -191,7 +189,8 @@ compile_segment(Compiler *compiler, Segment *segment, MemoryContext scratch)
 	MemoryContextSwitchTo(lasting);
 	compiler->columns = bms_add_members(compiler->columns, columns);
 	compile_output(compiler->template, segment, exprType((Node *) planned));
-	compile_planned(compiler->template, segment, planned);
+	if (!compiler->inspect)
+		compile_planned(compiler->template, segment, planned);
 }
 
 static void
@@ -224,12 +223,18 @@ compile_segments(Compiler *compiler)
 			compile_segment(compiler, &template->segments[i], scratch);
 	}
 	fixed_settings_end(nest_level);
+
+	/*
+	 * Output functions, casts and what not can call functions of users in many
+	 * ways; it costs little to be ready for it where none is called.
+	 */
+	template->runs_code = !template->simple;
 	collect_columns(template, compiler->columns);
 	MemoryContextDelete(scratch);
 }
 
-Template *
-template_compile(const char *text, Relation rel, const char *alias)
+static Template *
+compile(const char *text, Relation rel, const char *alias, bool inspect)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ErrorContextCallback *callers = error_context_stack;
@@ -241,6 +246,7 @@ template_compile(const char *text, Relation rel, const char *alias)
 	compiler.template->simple = true;
 	compiler.rel = rel;
 	compiler.position = 1;
+	compiler.inspect = inspect;
 	if (alias != NULL && strcmp(alias, RelationGetRelationName(rel)) != 0)
 		compiler.alias = makeAlias(alias, NIL);
 
@@ -267,4 +273,16 @@ template_compile(const char *text, Relation rel, const char *alias)
 	PG_END_TRY();
 
 	return compiler.template;
+}
+
+Template *
+template_compile(const char *text, Relation rel, const char *alias)
+{
+	return compile(text, rel, alias, false);
+}
+
+Template *
+template_inspect(const char *text, Relation rel, const char *alias)
+{
+	return compile(text, rel, alias, true);
 }

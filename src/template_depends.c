@@ -184,36 +184,3 @@ template_expr_settings(Node *expr)
 	(void) add_settings(expr, &settings);
 	return settings;
 }
-
-/*
- * --------------------------------------------------------------------------
- * Code of users
- * --------------------------------------------------------------------------
- */
-
-static bool
-is_users(Oid function, void *context)
-{
-	return function >= FirstNormalObjectId;
-}
-
-static bool
-find_user_code(Node *node, void *context)
-{
-	if (node == NULL)
-		return false;
-	if (check_functions_in_node(node, is_users, NULL))
-		return true;
-
-	/* Domain constraints and the parts of a row can be anything. */
-	if (IsA(node, CoerceToDomain) || IsA(node, RowExpr) ||
-		(IsA(node, Var) && ((Var *) node)->varattno == 0))
-		return true;
-	return expression_tree_walker(node, find_user_code, context);
-}
-
-bool
-template_expr_runs_code(Node *expr)
-{
-	return find_user_code(expr, NULL);
-}

@@ -277,6 +277,8 @@ template_transform(Compiler *compiler, const Segment *segment)
 	pstate->p_sourcetext = segment->text;
 	pstate->p_post_columnref_hook = check_column;
 	pstate->p_ref_hook_state = compiler;
+	if (compiler->inspect)
+		template_hide_literals(compiler, pstate, raw);
 	item = addRangeTableEntryForRelation(pstate, compiler->rel, AccessShareLock,
 										 compiler->alias, false, true);
 	addNSItemToQuery(pstate, item, true, true, true);

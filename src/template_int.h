@@ -1,6 +1,6 @@
 /*
  * template_int.h
- *	  What template_parse.c, template_compile.c and template_render.c share.
+ *	  What the files template_*.c share.
  */
 #ifndef UNCACHE_TEMPLATE_INT_H
 #define UNCACHE_TEMPLATE_INT_H
@@ -8,7 +8,9 @@
 #include "fmgr.h"
 #include "nodes/bitmapset.h"
 #include "nodes/execnodes.h"
+#include "nodes/pg_list.h"
 #include "nodes/primnodes.h"
+#include "parser/parse_node.h"
 
 #include "template.h"
 
@@ -56,6 +58,8 @@ typedef struct Compiler
 	Bitmapset  *columns;		/* offset as usual for system columns */
 	int			position;		/* of what is being looked at */
 	bool		at_expression;	/* error positions count from "position" */
+	bool		inspect;		/* nothing is to be run: template_inspect() */
+	List	   *literals;		/* char *; of the segment being inspected */
 } Compiler;
 
 /*
@@ -72,6 +76,14 @@ extern Node *template_transform(Compiler *compiler, const Segment *segment);
 extern void template_check_columns(Compiler *compiler, Bitmapset *columns);
 extern void template_check_volatile(Node *expr);
 
+/*
+ * For a template that is only looked at.  Keep the parser from running what reads
+ * the literals in a raw expression; fill in defaults of arguments, as planning
+ * would.
+ */
+extern void template_hide_literals(Compiler *compiler, ParseState *pstate, Node *raw);
+extern Node *template_add_defaults(Node *expr);
+
 /* A volatile function in an expression, or InvalidOid. */
 extern Oid	template_volatile_function(Node *expr);
 
@@ -81,8 +93,5 @@ extern Oid	template_volatile_function(Node *expr);
  */
 extern int	template_output_settings(Oid type);
 extern int	template_expr_settings(Node *expr);
-
-/* Whether evaluating may call functions that users wrote. */
-extern bool template_expr_runs_code(Node *expr);
 
 #endif							/* UNCACHE_TEMPLATE_INT_H */

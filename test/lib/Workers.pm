@@ -40,11 +40,11 @@ sub workers
 		WHERE backend_type = 'pg_uncache worker'});
 }
 
-# Poll until CODE returns true; its value, or undef after 30 s.
+# Poll until CODE returns true; its value, or undef after a minute.
 sub poll
 {
 	my ($code) = @_;
-	my $deadline = time + 30;
+	my $deadline = time + 60;
 	my $value;
 
 	until ($value = $code->())
@@ -80,7 +80,7 @@ sub wait_for_no_worker
 	return poll(sub { worker_of($node, $database) eq '' });
 }
 
-# Poll until the server log has a match behind OFFSET; false after 30 s.
+# Poll until the server log has a match behind OFFSET; false after a minute.
 sub wait_for_log
 {
 	my ($node, $pattern, $offset) = @_;

@@ -7,12 +7,13 @@
 #	SERVERS=redis			only this kind; redis and valkey otherwise
 #	LAYERS, TESTS			as for make test
 #	SYSTEMS=/folder			where the systems are kept
+#	run.sh prepare			make the systems, and see whether they can be entered
 #	run.sh clean			remove them
 #
 # The major that this machine has is tested on the machine itself, the others in
 # throw-away systems (systems.sh): as root, in Debian.  Prints a table, and as
-# the last line "N passed, N failed".  A run that leaves nothing out writes the
-# table to docs/tested.md.
+# the last line "N passed, N failed".  What was run whole goes into the table of
+# docs/tested.md, in the place of what stood there.
 
 set -u
 SOURCE=$(cd "$(dirname "$0")/../.." && pwd)
@@ -20,15 +21,33 @@ SOURCE=$(cd "$(dirname "$0")/../.." && pwd)
 . "$SOURCE/test/matrix/systems.sh"
 all_majors="15 17 18 19"
 all_servers="redis valkey"
+all_layers="unit model regress isolation pgtap tap faults"
+page=$SOURCE/docs/tested.md
 passed=0
 failed=0
 rows=()
 # What an outer make would like to tell an inner one is not meant for it.
 unset MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+folder=
+child=
+trap leave EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
+
+# A system can be killed: nothing in it outlives it.  What runs on this machine is
+# asked, and cleans up after itself.
+leave()
+{
+	rm -f "$log"
+	[ -n "$child" ] || return
+	if [ -n "$folder" ]; then
+		kill -KILL $child
+	else
+		kill $child
+		wait $child
+	fi
+}
 
 here()							# has this machine itself the major $1?
 {
@@ -36,7 +55,8 @@ here()							# has this machine itself the major $1?
 		PG_CONFIG=/usr/lib/postgresql/$1/bin/pg_config find_pg_config >/dev/null
 }
 
-# within MAJOR COMMAND...: on the machine, or in the system $folder.
+# within MAJOR COMMAND...: on the machine, or in the system $folder.  Becomes the
+# command, so call it in a subshell.
 within()
 {
 	local major=$1
@@ -44,21 +64,33 @@ within()
 	shift
 	set -- env PG_CONFIG="/usr/lib/postgresql/$major/bin/pg_config" "$@"
 	if [ -z "$folder" ]; then
-		(cd "$SOURCE" && "$@")
+		cd "$SOURCE" && exec "$@"
 	else
 		system_run "$folder" "$@"
 	fi
 }
 
+# figures LINE: of "N passed, N failed", a cell of the table.
+figures()
+{
+	local ok=${1%% *} bad=${1#*, }
+
+	bad=${bad%% *}
+	[ "$bad" -eq 0 ] && echo "$ok" || echo "$ok, **$bad failed**"
+}
+
 # count WHAT COMMAND...: run it, show what it prints and add up its last line.
-# Sets $result.
+# Sets $result to a cell for it, and $by_layer to one for each layer of the tests.
 count()
 {
-	local what=$1 line ok bad
+	local what=$1 line ok bad layer
 
 	shift
 	echo "== $what"
-	"$@" >"$log" 2>&1 </dev/null
+	"$@" >"$log" 2>&1 </dev/null &
+	child=$!
+	wait $child
+	child=
 	grep -vE '^[0-9]+ passed, [0-9]+ failed$' "$log"
 	line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -n 1)
 	ok=${line%% *}
@@ -67,13 +99,19 @@ count()
 	[ -n "$line" ] || { ok=0; bad=1; }
 	passed=$((passed + ok))
 	failed=$((failed + bad))
-	result="$ok passed, $bad failed"
+	result=$(figures "$ok passed, $bad failed")
+	by_layer=
+	for layer in $all_layers; do
+		line=$(sed -n "s/^$layer  *\\([0-9]* passed, [0-9]* failed\\).*/\\1/p" "$log")
+		by_layer+=" $([ -n "$line" ] && figures "$line" || echo "not run") |"
+	done
 }
 
 # The program of a server, or nothing.
 server_program()
 {
-	within "$1" sh -c "command -v $2-server || command -v $2-check-rdb"
+	(within "$1" sh -c "command -v $2-server || command -v $2-check-rdb") ||
+		{ [ "$2" = valkey ] && [ -z "$folder" ] && valkey_of_backports; }
 }
 
 server_version()
@@ -84,7 +122,14 @@ server_version()
 
 hiredis_version()
 {
-	within "$1" pkg-config --modversion hiredis
+	local version
+
+	version=$(within "$1" pkg-config --modversion hiredis)
+	if (within "$1" pkg-config --exists hiredis_ssl openssl); then
+		echo "$version with TLS"
+	else
+		echo "$version, no TLS"
+	fi
 }
 
 postgres_version()
@@ -92,50 +137,100 @@ postgres_version()
 	within "$1" "/usr/lib/postgresql/$1/bin/postgres" --version | sed 's/[^0-9]*\([^ ]*\).*/\1/'
 }
 
-test_major()
+# Sets $folder: of the system that has the major, or empty for this machine.
+find_place()
 {
-	local major=$1 place tests=/mnt server program builds
+	local major=$1
 
 	folder=
-	place="this machine"
 	if here "$major"; then
-		tests=$SOURCE
 		bash "$SOURCE/test/lib/packages.sh" ci
-	elif folder=$(bash "$SOURCE/test/lib/packages.sh" systems >&2 && system_make "$major"); then
-		place="Debian $(suite_of "$major")"
 	else
+		folder=$(bash "$SOURCE/test/lib/packages.sh" systems >&2 && system_make "$major")
+	fi
+}
+
+test_major()
+{
+	local major=$1 place="this machine" tests=$SOURCE server program builds
+	local cells
+
+	if ! find_place "$major"; then
 		echo "== PostgreSQL $major: its system could not be made"
 		failed=$((failed + 1))
-		rows+=("| $major | | | | could not be made | |")
 		return
+	fi
+	if [ -n "$folder" ]; then
+		place="Debian $(suite_of "$major")"
+		tests=/mnt
 	fi
 	count "PostgreSQL $major: builds" within "$major" bash "$tests/test/matrix/builds.sh"
 	builds=$result
 	for server in ${SERVERS:-$all_servers}; do
-		program=$(server_program "$major" "$server") || continue
+		if ! program=$(server_program "$major" "$server"); then
+			echo "== PostgreSQL $major, $server: LEFT OUT, there is no $server for $place"
+			continue
+		fi
+		cells="| $(postgres_version "$major") | $place | $(hiredis_version "$major")"
+		cells+=" | ${server^} $(server_version "$major" "$program") | $builds |"
 		count "PostgreSQL $major, $server" within "$major" \
 			env REDIS_SERVER="$program" LAYERS="${LAYERS:-}" TESTS="${TESTS:-}" make -s -C "$tests" test
-		rows+=("| $(postgres_version "$major") | $place | $(hiredis_version "$major") | ${server^} $(server_version "$major" "$program") | $builds | $result |")
+		rows+=("$cells$by_layer")
+		[ -n "${TESTS:-}" ] || write_page
 	done
 }
 
 table()
 {
-	echo "| PostgreSQL | system | hiredis | server | builds | tests |"
-	echo "|---|---|---|---|---|---|"
-	printf '%s\n' "${rows[@]}"
+	echo "| PostgreSQL | system | hiredis | server | builds |$(printf ' %s |' $all_layers)"
+	echo "|---|---|---|---|---|$(printf -- '---|%.0s' $all_layers)"
+	printf '%s\n' "$@"
 }
 
-write_table()
+# The rows of the page, but for one; or that one.
+page_rows()						# page_rows [-v] MAJOR SERVER
 {
-	{
+	local invert=
+
+	[ "$1" != -v ] || { invert=-v; shift; }
+	grep -E '^\| [0-9]' "$page" 2>/dev/null | grep -E $invert "^\| $1[^|]*\|[^|]*\|[^|]*\| $2 "
+}
+
+# merge OLD NEW: what the new row did not run, from the old one, if that was about
+# the same versions.
+merge()
+{
+	local old new i
+
+	IFS='|' read -r -a old <<<"$1"
+	IFS='|' read -r -a new <<<"$2"
+	if [ "${old[*]:1:4}" = "${new[*]:1:4}" ]; then
+		for ((i = 5; i < ${#new[@]}; i++)); do
+			[ "${new[i]}" != " not run " ] || new[i]=${old[i]:- not run }
+		done
+	fi
+	(IFS='|'; echo "${new[*]}|")
+}
+
+# Put the last row into the page.
+write_page()
+{
+	local row=${rows[-1]} all major server text
+
+	major=$(sed 's/[^0-9]*\([0-9]*\).*/\1/' <<<"$row")
+	server=$(cut -d '|' -f 5 <<<"$row" | cut -d ' ' -f 2)
+	row=$(merge "$(page_rows "$major" "$server")" "$row")
+	mapfile -t all < <({ page_rows -v "$major" "$server"; echo "$row"; } | sort -t '|' -k 2,2V -k 5,5)
+	text=$(
 		echo "# What was tested"
 		echo
-		echo "By \`make test-matrix\` on $(date -u +%Y-%m-%d), with all layers of the tests in each row;"
-		echo "\"builds\" are those with gcc, with clang, with fault points, and without TLS where there is TLS; a warning fails them."
+		echo "Written by \`make test-matrix\`: how many tests of each layer passed when it was last run whole with these versions"
+		echo "([test/README.md](../test/README.md) says what the layers are). \"builds\" are those with gcc, with clang, with fault"
+		echo "points, and without TLS where there is TLS; a warning fails them. The tests of TLS need a hiredis with TLS."
 		echo
-		table
-	} >"$SOURCE/docs/tested.md"
+		table "${all[@]}"
+	)
+	echo "$text" >"$page"
 }
 
 if [ "${1:-}" = clean ]; then
@@ -144,12 +239,18 @@ if [ "${1:-}" = clean ]; then
 fi
 [ "$(id -u)" -eq 0 ] || { echo "make test-matrix makes systems of its own, which needs root" >&2; exit 1; }
 
+if [ "${1:-}" = prepare ]; then
+	for major in ${MAJORS:-$all_majors}; do
+		find_place "$major" && (within "$major" true) || exit 1
+	done
+	exit
+fi
+
 for major in ${MAJORS:-$all_majors}; do
 	test_major "$major"
 done
-[ -n "${MAJORS:-}${SERVERS:-}${LAYERS:-}${TESTS:-}" ] || write_table
 echo
-table
+table "${rows[@]}"
 echo
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ] && [ $passed -gt 0 ]

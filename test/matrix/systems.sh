@@ -134,11 +134,11 @@ system_fetch()
 
 #
 # system_run FOLDER COMMAND...: run a command there, with this source tree at
-# /mnt, read-only.  Everything in it ends with it.
+# /mnt, read-only.  Becomes the command; everything in it ends with it.
 #
 system_run()
 {
-	unshare --mount --pid --fork --kill-child --net --ipc bash -c "$enter" enter "$SOURCE" "$@"
+	exec unshare --mount --pid --fork --kill-child --net --ipc bash -c "$enter" enter "$SOURCE" "$@"
 }
 
 enter='
@@ -169,6 +169,27 @@ echo "127.0.0.1 localhost" >"$root/etc/hosts"
 exec chroot "$root" env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 	HOME=/root LC_ALL=C.UTF-8 TERM=dumb "$@"
 '
+
+#
+# Valkey for this machine itself, where its own Debian has it only in backports:
+# unpacked beside the systems, not installed.  Prints the program.
+#
+valkey_of_backports()
+{
+	local at suite folder=$SYSTEMS/valkey get
+
+	if [ ! -x "$folder/usr/bin/valkey-check-rdb" ]; then
+		at=$(mirror) && suite=$(. /etc/os-release && echo "$VERSION_CODENAME") || return 1
+		rm -rf "$folder"
+		mkdir -p "$folder/apt/lists/partial" "$folder/apt/archives/partial"
+		echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $at $suite-backports main" >"$folder/apt/sources"
+		get="apt-get -qq -o Dir::Etc::SourceList=$folder/apt/sources -o Dir::Etc::SourceParts=/dev/null
+			-o Dir::State::Lists=$folder/apt/lists -o Dir::Cache=$folder/apt -o APT::Sandbox::User=root"
+		(cd "$folder" && $get update && $get download valkey-tools && dpkg -x valkey-tools_*.deb .) >&2 || return 1
+		rm -rf "$folder/apt"
+	fi
+	echo "$folder/usr/bin/valkey-check-rdb"
+}
 
 systems_clean()
 {

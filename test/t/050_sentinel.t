@@ -138,11 +138,9 @@ ok(is_at($master = $redis->wait_for_other_master('none')), 'with them it is');
 my $elsewhere = PostgreSQL::Test::Cluster::get_free_port();
 my $second = RedisServer->new('--port', $elsewhere);
 $second->start;
-foreach my $sentinel ($redis->sentinels)
-{
-	$sentinel->cli('sentinel', 'remove', $redis->name);
-	$sentinel->cli('sentinel', 'monitor', $redis->name, '127.0.0.1', $elsewhere, 2);
-}
+# One that still had the old master would talk the others back to it.
+$_->cli('sentinel', 'remove', $redis->name) foreach $redis->sentinels;
+$_->cli('sentinel', 'monitor', $redis->name, '127.0.0.1', $elsewhere, 2) foreach $redis->sentinels;
 ok(is_at($elsewhere), 'another answer of the Sentinels is followed, though the master still answers');
 $second->fill('last');
 sql(q{SELECT uncache.invalidate_keys('last')});

@@ -78,10 +78,12 @@ $redis->fill_range("pattern:$_:", 1, 50) foreach 0 .. 12;
 
 go_on('at first');
 
-# What the master has taken last never reaches the replica.
+# What the master has taken last never reaches the replica: not even what was on
+# its way, since the link is cut.
 my ($first) = $redis->masters;
 my ($replica) = $redis->replicas_of($first);
 $redis->freeze($replica);
+$redis->server($first)->cli(qw(client kill type replica));
 go_on('replica stopped');
 $redis->kill9($first);
 $redis->thaw($replica);
@@ -250,21 +252,33 @@ is($waiting->finish, 0, 'the master wakes up: the session goes on');
 ok(delivered($node), 'all is delivered');
 is(present($lost, $held), '', 'and the keys are gone');
 
+# The numbers of the worker's connections.
+sub links
+{
+	my @numbers = map { /^id=(\d+).* name=pg_uncache / ? $1 : () } split /\n/, $redis->server($_[0])->cli(qw(client list));
+
+	return @numbers;
+}
+
 # A master comes back while a pass of patterns goes on that has begun without it.
 $redis->fill(map { ($redis->keys_at($_, 'slow:', 1))[0] } $a, $b, $new);
 $redis->freeze($new);
-sql(q{ALTER SYSTEM SET uncache.command_timeout = '10s'});
+my %old = map { $_ => { map { $_ => 1 } links($_) } } $a, $b;
+sql(q{ALTER SYSTEM SET uncache.connect_timeout = '10s'});
 $node->reload;
-ok(poll_until(sub { !grep { $redis->server($_)->cli(qw(client list)) !~ /name=pg_uncache/ } $a, $b }), 'all links are new');
+foreach my $port ($a, $b)
+{
+	ok(poll_until(sub { my @now = links($port); @now && !grep { $old{$port}{$_} } @now }), 'all links are new');
+}
 is_undisturbed('one of them is not there yet');
-my $busy = $redis->pipeline($a, 'debug sleep 1');
+my $busy = $redis->pipeline($a, 'debug sleep 0.4');
 sql(q{SELECT uncache.invalidate_pattern('slow:*')});
 ok(poll_until(sub { !(map { $redis->server($_)->keys('slow:*') } $b) }), 'a pass has begun');
 $redis->thaw($new);
 is($busy->answers, 'OK', 'and goes on');
 ok(delivered($node), 'the pattern is delivered');
 is(join(' ', $redis->keys('slow:*')), '', 'everywhere');
-sql(q{ALTER SYSTEM RESET uncache.command_timeout});
+sql(q{ALTER SYSTEM RESET uncache.connect_timeout});
 $node->reload;
 
 sql(q{ALTER SYSTEM SET uncache.wait_timeout = '1s'});

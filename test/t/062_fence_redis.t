@@ -112,6 +112,13 @@ $redis->kill9;
 $redis->start;
 ok(gone($redis, 'item:6'), 'a value that came back with the image is deleted again');
 
+# The epoch that such a node gets stays: later looks at it void no token.
+ok(fence_is_on($node), 'the fence is on again');
+my ($read, $seen) = look($reader, miss($redis, 'item:7'), 7);
+my $pings = $redis->pings;
+ok(poll_until(sub { $redis->pings > $pings + 5 }), 'the worker has asked how the node is');
+is(fill($redis, 'item:7', $seen, $read), '1', 'what was read after the restart may be stored');
+
 # TRUNCATE: patterns void all tokens.
 ok(fence_is_on($node), 'the fence is on');
 foreach my $sql (

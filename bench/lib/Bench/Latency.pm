@@ -63,6 +63,15 @@ sub _measure_under_load
 	return @lists;
 }
 
+# A consumer that has ended may still have hold of its slot.
+sub _await_free_slots
+{
+	my ($session) = @_;
+
+	$session->await('SELECT count(*) FROM pg_replication_slots WHERE active', 0);
+	return;
+}
+
 sub _rounds
 {
 	my ($bench, $case, $link, @lanes) = @_;
@@ -74,6 +83,7 @@ sub _rounds
 			my $beside;
 
 			Bench::Lanes::enter($bench->{session}, $lane, 'bench.item', 'id');
+			_await_free_slots($bench->{session});
 			$beside = Bench::Lanes::start_beside($lane);
 			my ($gone, $hot, $rested) =
 			  $case eq 'loaded' ? _measure_under_load($lane, 400) : _measure($lane, 800, $link);
@@ -116,10 +126,9 @@ my $note = 'PING: a round trip on the same socket, straight after another one; "
 sub _use_socket
 {
 	my ($session, $socket) = @_;
-	my $before = $session->query('SELECT reconnects FROM uncache.stat');
 
 	$session->set_for_all('uncache.redis_url', "unix://$socket");
-	$session->await("SELECT reconnects > $before AND state = 'connected' FROM uncache.stat", 't');
+	$session->await("SELECT redis = 'unix://$socket' AND state = 'connected' FROM uncache.stat", 't');
 	return;
 }
 
@@ -130,11 +139,17 @@ sub _delayed
 	my $pid = open my $out, '-|', './delay', $socket, $ENV{REDIS_SOCKET}, $delay_us or die "delay: $!";
 
 	readline $out;
-	_use_socket($bench->{session}, $socket);
-	_rounds($bench, 'delayed', $socket, @lanes);
-	_use_socket($bench->{session}, $ENV{REDIS_SOCKET});
+	my $done = eval {
+		_use_socket($bench->{session}, $socket);
+		_rounds($bench, 'delayed', $socket, @lanes);
+		_use_socket($bench->{session}, $ENV{REDIS_SOCKET});
+		1;
+	};
+	my $error = $@;
+	# Whose end is waited for.
 	kill 'TERM', $pid;
 	close $out;
+	die $error unless $done;
 	return;
 }
 
@@ -183,6 +198,7 @@ sub run_decoding
 	$session->await('SELECT state FROM uncache.stat', 'connected');
 	$session->query("SELECT pg_create_logical_replication_slot('bench', 'wal2json')");
 	_rounds($bench, 'decoding', $ENV{REDIS_SOCKET}, @lanes);
+	_await_free_slots($session);
 	$session->query("SELECT pg_drop_replication_slot('bench')");
 	$bench->{report}->table("Commit to deleted, beside change data capture\n$note", [@head],
 		_rows($bench->{report}, 'decoding', @lanes));
