@@ -386,6 +386,7 @@ note_status(RedisNode *node, const RedisReply *reply)
 
 		fence->epoch_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													  first ? FIRST_EPOCH_MS : 0);
+		fence->may_have_forgotten = false;	/* it has no tokens to be voided */
 		set_state(node, FENCE_NO_EPOCH);
 		wants_resending |= setting_fence_ttl > 0;
 	}
