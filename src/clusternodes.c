@@ -233,7 +233,7 @@ tell_problem(ClusterNodes *cluster, TimestampTz now)
 		cluster->is_down = true;
 		cluster->summary_at = TimestampTzPlusMilliseconds(now, SUMMARY_MS);
 		ereport(LOG,
-				(errmsg("the Redis Cluster at %s can't be used: %s", name, problem),
+				(errmsg("the Redis Cluster at %s cannot be used: %s", name, problem),
 				 errdetail("The outbox keeps what is to be deleted until it can.")));
 		snprintf(text, sizeof(text), "%s: %s", name, problem);
 		shmem_note_error(shmem_my_slot(), text);

@@ -321,11 +321,13 @@ no_functions(RedisNode *node, const RedisReply *reply)
 		load_library(node);
 	else if (setting_fence_ttl > 0 && !trouble_is(reply, &why))
 	{
-		node_note_error(node, "Fenced fills are not possible: %s", text);
+		node_note_error(node, "fenced fills are not possible: %s", trouble_text(reply));
 		set_state(node, FENCE_IMPOSSIBLE);
 	}
 	else if (redis_reply_is_error(reply, "NOPERM") || redis_reply_is_error(reply, "ERR"))
 	{
+		if (setting_fence_ttl > 0)
+			node_note_error(node, "fenced fills are not possible: %s", trouble_text(reply));
 		set_state(node, setting_fence_ttl > 0 ? FENCE_IMPOSSIBLE : FENCE_NONE);
 		node->fence->looks_for_functions = redis_reply_is_error(reply, "ERR");
 	}

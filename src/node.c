@@ -307,12 +307,12 @@ log_down(RedisNode *node, const char *error, TimestampTz now)
 		own->down_since = now;
 		own->attempts = 1;
 		ereport(LOG,
-				(errmsg("Redis at %s can't be used: %s", node->name, error),
+				(errmsg("Redis at %s cannot be used: %s", node->name, error),
 				 errdetail("The outbox keeps what is to be deleted until Redis is back.")));
 	}
 	else if (now >= own->summary_at)
 		ereport(LOG,
-				(errmsg("Redis at %s can't be used for %ld s and " UINT64_FORMAT " attempts: %s",
+				(errmsg("Redis at %s cannot be used for %ld s and " UINT64_FORMAT " attempts: %s",
 						node->name, (long) ((now - own->down_since) / USECS_PER_SEC),
 						own->attempts, error)));
 	else

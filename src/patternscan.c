@@ -347,7 +347,7 @@ begin_pass(void)
 		{
 			ereport(LOG,
 					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("a key pattern in the outbox can't be read and is left out: %.*s",
+					 errmsg("a key pattern in the outbox cannot be read and is left out: %.*s",
 							(int) Min(job->item.len, 200), job->item.bytes)));
 			finish_job(job, PART_DELIVERED);
 			continue;

@@ -78,7 +78,7 @@ note_short(RedisNode *node, const RedisReply *reply)
 	node->replicas->is_short = true;
 	node->replicas->probe_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PROBE_MS);
 	if (redis_reply_type(reply) == REDIS_ERROR)
-		node_note_error(node, "Redis can't be asked whether replicas have the deletes: %s",
+		node_note_error(node, "Redis cannot be asked whether replicas have the deletes: %s",
 						trouble_text(reply));
 	else
 		node_note_error(node, "only " INT64_FORMAT " of %d replicas have acknowledged deletes in time; they are kept and sent again",

@@ -340,7 +340,7 @@ turn_link(Sentinel *sentinel)
 	RedisLinkState link_state = linkset_turn(&sentinel->waited);
 
 	if (link_state == REDIS_FAILED)
-		refuse_answer(sentinel, "Sentinel can't be asked: %.200s", redis_error(sentinel->waited.link));
+		refuse_answer(sentinel, "Sentinel cannot be asked: %.200s", redis_error(sentinel->waited.link));
 	else if (link_state == REDIS_READY && sentinel->asking && sentinel->answer == ANSWER_NONE)
 	{
 		sentinel->answer = ANSWER_DUE;

@@ -12,8 +12,13 @@
  */
 #include "postgres.h"
 
+#include "utils/timestamp.h"
+
 #include "shmem.h"
 #include "trouble.h"
+
+/* A refusal is logged at most so often. */
+#define LOG_MS		(60 * 1000)
 
 bool
 trouble_is(const RedisReply *reply, const char **why)
@@ -76,7 +81,16 @@ trouble_note_refusal(const RedisReply *reply)
 {
 	char		message[256];
 
+	static TimestampTz logged_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
 	snprintf(message, sizeof(message), "Redis has refused an invalidation and is asked again: %.180s",
 			 trouble_text(reply));
 	shmem_note_error(shmem_my_slot(), message);
+	if (logged_at != 0 && !TimestampDifferenceExceeds(logged_at, now, LOG_MS))
+		return;
+	logged_at = now;
+	ereport(LOG,
+			(errmsg("%s", message),
+			 errdetail("uncache.backlog shows how often what was refused has been tried. This message comes at most once a minute.")));
 }

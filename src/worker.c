@@ -248,8 +248,9 @@ discard_if_asked(void)
 	transactions = outboxscan_discard() + outboxside_discard();
 	pg_atomic_fetch_add_u64(&slot->discarded, transactions);
 	ereport(LOG,
-			(errmsg("backlog of " UINT64_FORMAT " transactions discarded on request",
-					transactions)));
+			(errmsg_plural("backlog of " UINT64_FORMAT " transaction discarded on request",
+						   "backlog of " UINT64_FORMAT " transactions discarded on request",
+						   (unsigned long) transactions, transactions)));
 	pg_atomic_write_u64(&slot->discard_done, drawn);
 	ConditionVariableBroadcast(&slot->barrier_cv);
 }

@@ -64,7 +64,7 @@ $redis->start;
 is_all_delivered('Redis starts');
 $redis->cli('set', 'other', 1);
 my @lines = log_lines();
-is(scalar(grep { /can't be used/ } @lines), 1, 'one line when Redis was missing') or diag join "\n", @lines;
+is(scalar(grep { /cannot be used/ } @lines), 1, 'one line when Redis was missing') or diag join "\n", @lines;
 is(scalar(grep { /connected/ } @lines), 1, 'one when it was there');
 
 # --- refusals that mean Redis as a whole ---
