@@ -243,8 +243,8 @@ sub _all_know_all
 	} $self->_alive;
 }
 
-# Those that are alive see each other, and the same masters with the same slots, and
-# serve all of them; the replicas are connected.
+# Those that are alive see each other, the same masters with the same slots and
+# replicas, and serve all slots; the replicas are connected.
 sub _is_ok
 {
 	my ($self) = @_;
@@ -254,7 +254,7 @@ sub _is_ok
 	{
 		my $nodes = $self->_nodes($port);
 
-		$views{ join ' ', map { "$_:@{ $nodes->{$_}{slots} }" } grep { @{ $nodes->{$_}{slots} } } sort keys %$nodes } = 1;
+		$views{ join ' ', map { "$_ $nodes->{$_}{master} @{ $nodes->{$_}{slots} }" } grep { $nodes->{$_} } $self->_alive } = 1;
 		return 0 if grep { $nodes->{$_}{flags}{fail} || $nodes->{$_}{flags}{'fail?'} } $self->_alive;
 		return 0 unless $self->server($port)->cli('cluster', 'info') =~ /^cluster_state:ok/m;
 		return 0 unless $nodes->{$port}{flags}{master}
