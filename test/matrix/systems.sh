@@ -113,12 +113,13 @@ system_make()
 }
 
 # Sources come by standard input.  A testing suite's lists may be past their date.
+# Should it be killed, what it has mounted is gone with it.
 system_fetch()
 {
 	local major=$1 suite=$2 folder=$3
 
 	UNCACHE_PREFERENCES=$preferences UNCACHE_FINISH=$finish UNCACHE_MAJOR=$major \
-		mmdebstrap --quiet --variant=apt --mode=root \
+		unshare --mount mmdebstrap --quiet --variant=apt --mode=root \
 		--aptopt='Acquire::Check-Valid-Until "false"' \
 		--aptopt='APT::Install-Recommends "false"' \
 		--dpkgopt='path-exclude=/usr/share/doc/*' \
