@@ -59,9 +59,8 @@ checked_fetch()
 		echo "Only Debian's source of PostgreSQL is known how to get." >&2
 		return 1
 	fi
-	. /etc/os-release
 	mkdir -p "$work/apt/lists/partial" "$work/apt/cache/archives/partial"
-	checked_sources "$VERSION_CODENAME" >"$work/apt/sources.list"
+	checked_sources >"$work/apt/sources.list"
 	apt=(-qq -o Dir::Etc::SourceList="$work/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
 		-o Dir::State::Lists="$work/apt/lists" -o Dir::Cache="$work/apt/cache" -o APT::Sandbox::User=root)
 	apt-get "${apt[@]}" update >"$work/apt.log" 2>&1 || { tail -n 5 "$work/apt.log" >&2; return 1; }
@@ -74,13 +73,13 @@ checked_fetch()
 	return 1
 }
 
-# The mirror that the machine uses already.
+# The machine's own sources of Debian's packages, for their sources.
 checked_sources()
 {
-	local mirror=http://deb.debian.org/debian key=/usr/share/keyrings/debian-archive-keyring.gpg
+	local key=/usr/share/keyrings/debian-archive-keyring.gpg
 
-	echo "deb-src [signed-by=$key] $mirror $1 main"
-	[ "$1" = sid ] || [ "$1" = forky ] || echo "deb-src [signed-by=$key] $mirror-security $1-security main"
+	apt-get indextargets --format '$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+		sed -n "s|^Debian |deb-src [signed-by=$key] |p" | sort -u
 }
 
 checked_build()
