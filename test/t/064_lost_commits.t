@@ -110,6 +110,8 @@ ok($redis->has('other:1'), 'but no other');
 
 # --- the second delete ---
 
+# Until then all is sent again, which would be taken for one.
+fence_is_on($node) or die 'no fence';
 set_conf($node, 'uncache.second_delete_delay', '1s');
 $node->reload;
 $node->poll_query_until('postgres', q{SELECT setting = '1000' FROM pg_settings WHERE name = 'uncache.second_delete_delay'});
