@@ -67,7 +67,8 @@ print_failure()
 			echo "---- end of the server's log"
 			tail -n 60 "$PRIVATE/postgres.log" ;;
 		tap | faults)
-			for file in $(grep -lE '^not ok|died|Bail out|PANIC|TRAP:' tmp_check/log/regress_log_* 2>/dev/null); do
+			for file in $(sed -nE 's,^test/t/(.*)\.t +\(Wstat.*,tmp_check/log/regress_log_\1,p' "$2") \
+				$(grep -lE 'PANIC:|TRAP:' tmp_check/log/regress_log_* 2>/dev/null); do
 				echo "---- $file"
 				tail -n 60 "$file"
 			done ;;

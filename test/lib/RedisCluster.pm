@@ -66,7 +66,20 @@ sub _wait
 	return;
 }
 
+# A free port may not be free any more when it is used.
 sub _start_server
+{
+	my ($self) = @_;
+	my $port;
+
+	foreach (1 .. 5)
+	{
+		return $port if $port = eval { $self->_try_to_start_server };
+	}
+	die $@;
+}
+
+sub _try_to_start_server
 {
 	my ($self) = @_;
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
