@@ -112,9 +112,9 @@ ok(is_at($replica), 'a failover is followed');
 deletes('after it', $servers{$replica});
 
 reach($url, $others);
-fails('another CA', qr/Sentinel can't be asked: .*certificate is not accepted/);
+fails('another CA', qr/Sentinel cannot be asked: .*certificate is not accepted/);
 reach("redis+sentinel://localhost:$port/mymaster", $certs);
-fails('without TLS', qr/Sentinel can't be asked: /);
+fails('without TLS', qr/Sentinel cannot be asked: /);
 sql(q{SELECT uncache.invalidate_keys('meanwhile')});
 $servers{$replica}->fill('meanwhile');
 reach($url, $certs);

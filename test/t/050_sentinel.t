@@ -129,7 +129,7 @@ ok(is_at($master), 'the worker stays where it is');
 $_->freeze foreach $redis->sentinels;
 deletes('without Sentinels', $master);
 $redis->server($master)->cli(qw(client kill type normal));
-ok(poll_until(sub { sql('SELECT last_error FROM uncache.stat') =~ /Sentinel can't be asked: .*no answer/ }),
+ok(poll_until(sub { sql('SELECT last_error FROM uncache.stat') =~ /Sentinel cannot be asked: .*no answer/ }),
 	'without them the master is not found again, and the error says so');
 $_->thaw foreach $redis->sentinels;
 ok(is_at($master = $redis->wait_for_other_master('none')), 'with them it is');
@@ -161,7 +161,7 @@ sub fails
 my $unused = PostgreSQL::Test::Cluster::get_free_port();
 fails('no such name', qr/Sentinel at 127.0.0.1:\d+ does not know a master named "other"/, $redis->url =~ s/mymaster/other/r);
 fails('a Redis instead', qr/Redis at 127.0.0.1:$elsewhere is not a Sentinel/, "redis+sentinel://127.0.0.1:$elsewhere/mymaster");
-fails('nobody', qr/Sentinel can't be asked: could not connect to Redis at 127.0.0.1:$unused: Connection refused/,
+fails('nobody', qr/Sentinel cannot be asked: could not connect to Redis at 127.0.0.1:$unused: Connection refused/,
 	"redis+sentinel://127.0.0.1:$unused/mymaster");
 fails('a Sentinel as a Redis', qr/is a Sentinel, which holds no keys/, 'redis://127.0.0.1:' . ($redis->url =~ m{//127.0.0.1:(\d+)})[0]);
 
