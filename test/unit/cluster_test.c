@@ -314,7 +314,7 @@ static const char *not_redirects[] = {
 	"-MOVED 16384 a:6381\r\n", "-MOVED -1 a:6381\r\n", "-MOVED +1 a:6381\r\n", "-MOVED 99999999999999999999 a:6381\r\n",
 	"-MOVED 65536 a:6381\r\n", "-MOVED 1x a:6381\r\n",
 	"-MOVED 1 a:0\r\n", "-MOVED 1 a:-1\r\n", "-MOVED 1 a:65536\r\n", "-MOVED 1 a:4294967297\r\n", "-MOVED 1 a:1 \r\n",
-	"-MOVED 1 a:1x\r\n", "-MOVED 1 a b:1\r\n", "-MOVED 1 a@b:1\r\n", "-MOVED 1 a\nb:1\r\n",
+	"-MOVED 1 a:1x\r\n", "-MOVED 1 a b:1\r\n", "-MOVED 1 a@b:1\r\n", "-MOVED 1 a\tb:1\r\n",
 };
 
 static void
