@@ -45,7 +45,7 @@ sub ratio_of
 	my ($csv, $lane) = @_;
 	my ($case, %tps);
 
-	foreach my $line (split /\n/, $csv)
+	foreach my $line (grep { /,/ } split /\n/, $csv)
 	{
 		my ($section, $this, $id, $round, $figure, $value) = split /,/, $line;
 
