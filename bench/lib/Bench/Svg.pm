@@ -5,7 +5,7 @@ package Bench::Svg;
 use strict;
 use warnings;
 
-my ($LEFT, $BAR, $GAP, $WIDTH) = (290, 18, 8, 440);
+my ($LEFT, $BAR, $GAP, $WIDTH) = (350, 18, 8, 440);
 
 sub _escape
 {
