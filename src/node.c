@@ -119,6 +119,7 @@ node_make(bool in_cluster)
 	node = MemoryContextAllocZero(context, sizeof(RedisNode));
 	node->context = context;
 	node->in_cluster = in_cluster;
+	node->lacks = true;
 	node->own = MemoryContextAllocZero(context, sizeof(NodePrivate));
 	node->own->retry_ms = RETRY_FIRST_MS;
 	node_set_ping(node, NULL, 0, NULL);

@@ -122,6 +122,7 @@ row_from_tuple(DeliveryRow *row, int table, HeapTuple tuple, TupleDesc desc)
 	row->tid = tuple->t_self;
 	row->waiter = -1;
 	row->again = false;
+	row->only_lacking = false;
 	row->items = VARDATA_ANY(items);
 	row->len = VARSIZE_ANY_EXHDR(items);
 }
@@ -154,7 +155,8 @@ take_if_unsent(const DeliveryRow *row, void *arg)
 	DeliveryRow copy = *row;
 
 	copy.again = *again || state == ROW_TO_REPEAT;
-	if (state == ROW_UNSENT || state == ROW_TO_REPEAT)
+	copy.only_lacking = delivered_was_sent(state);
+	if (delivered_is_due(state))
 		deliver_take(CLASS_BULK, &copy);
 	return true;
 }
@@ -311,10 +313,10 @@ discard_row(const DeliveryRow *row, void *arg)
 
 	RowState	state = delivered_get(row->table, &row->tid);
 
-	if (state == ROW_UNSENT || state == ROW_TO_REPEAT)
+	if (delivered_is_due(state))
 	{
 		delivered_set(row->table, &row->tid, ROW_DELIVERED);
-		if (state == ROW_UNSENT && row->chunk == 0)
+		if (state != ROW_TO_REPEAT && row->chunk == 0)
 			(*transactions)++;
 	}
 	return true;

@@ -14,6 +14,7 @@ use Socket qw(SOCK_STREAM);
 use Time::HiRes qw(sleep time);
 
 use PostgreSQL::Test::Cluster;
+use ClusterBus;
 use RedisServer;
 
 # Seconds until a test gives up waiting.
@@ -23,7 +24,8 @@ my $slots = 16384;
 
 # new(OPTION => VALUE...): started and complete, the slots divided equally.
 # masters: how many, 3 unless told; replicas: how many of each, 1 unless told;
-# options: of all redis-servers, a reference to a list; password: of all of them.
+# options: of all redis-servers, a reference to a list; password: of all of them;
+# cables: true if nodes are going to be cut off (no node can be added then).
 sub new
 {
 	my ($class, %options) = @_;
@@ -34,6 +36,7 @@ sub new
 		password => $options{password},
 	}, $class;
 	my $count = $options{masters} // 3;
+	$self->_lay_cables($count * (1 + ($options{replicas} // 1))) if $options{cables};
 	my @masters = map { $self->_start_server } 1 .. $count;
 	my @replicas = map { $self->_start_server } 1 .. $count * ($options{replicas} // 1);
 
@@ -66,6 +69,26 @@ sub _wait
 	return;
 }
 
+sub _lay_cables
+{
+	my ($self, $count) = @_;
+
+	$self->{bus_ports} = [ map { PostgreSQL::Test::Cluster::get_free_port() } 1 .. $count ];
+	$self->{cables} = ClusterBus->new(@{ $self->{bus_ports} });
+	return;
+}
+
+# The bus port of the next server, what others are told of it, and options for that.
+sub _next_bus
+{
+	my ($self) = @_;
+	my $cables = $self->{cables} or return (PostgreSQL::Test::Cluster::get_free_port()) x 2;
+	my $number = keys %{ $self->{servers} };
+
+	return ($self->{bus_ports}[$number], $cables->port($number), '--cluster-announce-bus-port', $cables->port($number),
+		'--cluster-announce-ip', '127.0.0.1', '--bind-source-addr', $cables->source($number), '--protected-mode', 'no');
+}
+
 # A free port may not be free any more when it is used.
 sub _start_server
 {
@@ -83,18 +106,19 @@ sub _try_to_start_server
 {
 	my ($self) = @_;
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
-	my $bus = PostgreSQL::Test::Cluster::get_free_port();
+	my ($bus, $announced, @cables) = $self->_next_bus;
 	my @password = defined $self->{password} ?
 	  ('--requirepass', $self->{password}, '--masterauth', $self->{password}) : ();
 	my $server = RedisServer->new('--port', $port, '--bind', '127.0.0.1',
 		'--cluster-enabled', 'yes', '--cluster-port', $bus, '--cluster-node-timeout', 2000,
 		'--cluster-replica-validity-factor', 0, '--repl-diskless-sync-delay', 0,
-		'--repl-ping-replica-period', 1, @password, @{ $self->{options} });
+		'--repl-ping-replica-period', 1, @password, @cables, @{ $self->{options} });
 
 	$server->cli_options('--no-auth-warning', '-a', $self->{password}) if defined $self->{password};
 	$server->start;
 	$self->{servers}{$port} = $server;
-	$self->{bus}{$port} = $bus;
+	$self->{number}{$port} = keys %{ $self->{servers} };
+	$self->{bus}{$port} = $announced;
 	# Epochs that differ from the start need not be made so by the nodes.
 	$self->_order($port, 'cluster', 'set-config-epoch', scalar keys %{ $self->{servers} });
 	return $port;
@@ -342,6 +366,28 @@ sub kill9 { my ($self, $port) = @_; $self->server($port)->kill9; return }
 sub start { my ($self, $port) = @_; $self->server($port)->start; return }
 sub freeze { my ($self, $port) = @_; $self->server($port)->freeze; $self->{frozen}{$port} = 1; return }
 sub thaw { my ($self, $port) = @_; $self->server($port)->thaw; delete $self->{frozen}{$port}; return }
+
+# cut_off(PORT): from the other nodes, and from its replicas, but from nobody else;
+# heal() ends that.
+sub cut_off
+{
+	my ($self, $port) = @_;
+
+	$self->{cut} = $port;
+	$self->{cables}->cut($self->{number}{$port} - 1);
+	$self->server($port)->cli(qw(acl setuser default -psync -sync));
+	$self->server($port)->cli(qw(client kill type replica));
+	return;
+}
+
+sub heal
+{
+	my ($self) = @_;
+
+	$self->server(delete $self->{cut})->cli(qw(acl setuser default +psync +sync));
+	$self->{cables}->cut;
+	return;
+}
 
 # From now on it has its keys again when it is killed and started.
 sub keep_keys
