@@ -44,6 +44,7 @@ struct ClusterNodes
 {
 	struct Target *owner;
 	const RedisTarget *url;
+	char		name[128];		/* its address without secrets */
 	SlotWatch  *watch;
 	Member	   *members[NODES_MAX];
 	int			nmembers;
@@ -62,6 +63,7 @@ clusternodes_make(struct Target *owner, const RedisTarget *url)
 
 	cluster->owner = owner;
 	cluster->url = url;
+	redisurl_public(url, cluster->name, sizeof(cluster->name));
 	cluster->watch = slotwatch_make(url);
 	return cluster;
 }
@@ -128,6 +130,7 @@ find_or_make_member(ClusterNodes *cluster, const char *host, int port)
 	member = MemoryContextAllocZero(TopMemoryContext, sizeof(Member));
 	member->node = node;
 	node->target = cluster->owner;
+	node->cluster = cluster->name;
 	strlcpy(member->host, host, sizeof(member->host));
 	member->address = *cluster->url;
 	member->address.scheme = REDIS_PLAIN;
@@ -249,27 +252,25 @@ static void
 tell_problem(ClusterNodes *cluster, TimestampTz now)
 {
 	const char *problem = cluster_problem(cluster);
-	char		name[128];
 	char		text[256];
 
 	if (problem == NULL && !cluster->is_down)
 		return;
-	redisurl_public(cluster->url, name, sizeof(name));
 	if (problem == NULL)
 	{
 		if (slotwatch_map(cluster->watch) == NULL)
 			return;				/* asking */
 		cluster->is_down = false;
-		ereport(LOG, (errmsg("the Redis Cluster at %s can be used again", name)));
+		ereport(LOG, (errmsg("the Redis Cluster at %s can be used again", cluster->name)));
 	}
 	else if (!cluster->is_down || now >= cluster->summary_at)
 	{
 		cluster->is_down = true;
 		cluster->summary_at = TimestampTzPlusMilliseconds(now, SUMMARY_MS);
 		ereport(LOG,
-				(errmsg("the Redis Cluster at %s cannot be used: %s", name, problem),
+				(errmsg("the Redis Cluster at %s cannot be used: %s", cluster->name, problem),
 				 errdetail("The outbox keeps what is to be deleted until it can.")));
-		snprintf(text, sizeof(text), "%s: %s", name, problem);
+		snprintf(text, sizeof(text), "%s: %s", cluster->name, problem);
 		shmem_note_error(shmem_my_slot(), text);
 	}
 }

@@ -94,6 +94,7 @@ publish(void)
 {
 	FenceState	least = FENCE_ON;
 	bool		any = false;
+	bool		any_on = false;
 	uint64		stored = 0;
 	uint64		refused = 0;
 	uint64		beats = 0;
@@ -105,12 +106,14 @@ publish(void)
 		if (node->link == NULL || node->fence == NULL)
 			continue;
 		any = true;
+		any_on |= node->fence->state == FENCE_ON;
 		least = Min(least, node->fence->state);
 		stored += node->fence->stored;
 		refused += node->fence->refused;
 		beats = Max(beats, node->fence->beats);
 	}
 	pg_atomic_write_u32(&slot->fence.state, any ? least : FENCE_UNKNOWN);
+	pg_atomic_write_u32(&slot->fence.any_on, any_on);
 	pg_atomic_write_u64(&slot->fence.stored, stored);
 	pg_atomic_write_u64(&slot->fence.refused, refused);
 	pg_atomic_write_u64(&slot->fence.beats, beats);

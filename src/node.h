@@ -57,6 +57,7 @@ typedef struct RedisNode
 	bool		took_over;
 
 	struct Target *target;		/* target.c: whose it is */
+	const char *cluster;		/* clusternodes.c: the cluster's address, or NULL */
 	bool		in_cluster;		/* a command's keys must be of one slot */
 	bool		is_down;		/* has failed, and is not back yet */
 	char		name[128];		/* its address without secrets; target.c */

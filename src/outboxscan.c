@@ -75,6 +75,28 @@ outboxscan_end(void)
 	CommitTransactionCommand();
 }
 
+/* Returns whether there was a transaction already, for outboxscan_end_reading(). */
+bool
+outboxscan_begin_reading(void)
+{
+	bool		joins = IsTransactionState();
+
+	if (joins)
+		PushActiveSnapshot(GetTransactionSnapshot());
+	else
+		outboxscan_begin();
+	return joins;
+}
+
+void
+outboxscan_end_reading(bool joined)
+{
+	if (joined)
+		PopActiveSnapshot();
+	else
+		outboxscan_end();
+}
+
 /*
  * The worker knows rows by their place.  VACUUM FULL and the like give a table a
  * new file, with the rows at other places: then nothing that the worker knows is
@@ -277,11 +299,12 @@ void
 outboxscan_turn(void)
 {
 	BlockNumber left = STEP_BLOCKS;
+	bool		joined;
 
 	if (outboxscan_is_done() || !deliver_has_room(CLASS_BULK))
 		return;
 
-	outboxscan_begin();
+	joined = outboxscan_begin_reading();
 	if (nmarked > 0)
 		read_marked_step(left);
 	else
@@ -289,9 +312,10 @@ outboxscan_turn(void)
 		while (tables_left > 0 && left > 0)
 			left -= read_full_step(left);
 	}
-	outboxscan_end();
+	outboxscan_end_reading(joined);
 	FAULT_POINT("scan-step");
-	pgstat_report_stat(false);
+	if (!joined)
+		pgstat_report_stat(false);
 }
 
 bool

@@ -1,6 +1,6 @@
 # RedisCluster.pm: masters and replicas of a Redis Cluster for the TAP tests.
 #
-# All listen on ports of 127.0.0.1.  A master that does not answer for two seconds
+# All listen on ports of 127.0.0.1, unless told.  A master that does not answer for two seconds
 # is replaced by its replica (with less, a loaded machine would see failovers that
 # no test has asked for).  Servers are named by their ports.
 
@@ -25,7 +25,9 @@ my $slots = 16384;
 # new(OPTION => VALUE...): started and complete, the slots divided equally.
 # masters: how many, 3 unless told; replicas: how many of each, 1 unless told;
 # options: of all redis-servers, a reference to a list; password: of all of them;
-# cables: true if nodes are going to be cut off (no node can be added then).
+# cables: true if nodes are going to be cut off (no node can be added then); host:
+# another address of this machine; tls: the options of redis-server for TLS, which is
+# then the only way to them, and tls_cli those of redis-cli, both references to lists.
 sub new
 {
 	my ($class, %options) = @_;
@@ -34,6 +36,9 @@ sub new
 		frozen => {},
 		options => $options{options} // [],
 		password => $options{password},
+		host => $options{host} // '127.0.0.1',
+		tls => $options{tls},
+		tls_cli => $options{tls_cli} // [],
 	}, $class;
 	my $count = $options{masters} // 3;
 	$self->_lay_cables($count * (1 + ($options{replicas} // 1))) if $options{cables};
@@ -109,12 +114,18 @@ sub _try_to_start_server
 	my ($bus, $announced, @cables) = $self->_next_bus;
 	my @password = defined $self->{password} ?
 	  ('--requirepass', $self->{password}, '--masterauth', $self->{password}) : ();
-	my $server = RedisServer->new('--port', $port, '--bind', '127.0.0.1',
+	my @ports = $self->{tls} ?
+	  ('--port', 0, '--tls-port', $port, '--tls-cluster', 'yes', '--tls-replication', 'yes', @{ $self->{tls} }) :
+	  ('--port', $port);
+	my $server = RedisServer->new(@ports, '--bind', $self->{host},
 		'--cluster-enabled', 'yes', '--cluster-port', $bus, '--cluster-node-timeout', 2000,
 		'--cluster-replica-validity-factor', 0, '--repl-diskless-sync-delay', 0,
 		'--repl-ping-replica-period', 1, @password, @cables, @{ $self->{options} });
 
-	$server->cli_options('--no-auth-warning', '-a', $self->{password}) if defined $self->{password};
+	$server->cli_options(@{ $self->{tls_cli} },
+		defined $self->{password} ? ('--no-auth-warning', '-a', $self->{password}) : ());
+	# Through the socket they tell each other's ports without TLS, which are none.
+	$server->cli_way('-h', $self->{host}, '-p', $port) if $self->{tls};
 	$server->start;
 	$self->{servers}{$port} = $server;
 	$self->{number}{$port} = keys %{ $self->{servers} };
@@ -138,7 +149,7 @@ sub _meet
 {
 	my ($self, $at, $port) = @_;
 
-	$self->_order($at, 'cluster', 'meet', '127.0.0.1', $port, $self->{bus}{$port});
+	$self->_order($at, 'cluster', 'meet', $self->{host}, $port, $self->{bus}{$port});
 	return;
 }
 
@@ -260,8 +271,9 @@ sub url
 	my ($self, @seeds) = @_;
 
 	@seeds = $self->ports unless @seeds;
-	return 'redis+cluster://' . (defined $self->{password} ? ":$self->{password}\@" : '')
-	  . join ',', map { "127.0.0.1:$_" } @seeds;
+	return ($self->{tls} ? 'rediss' : 'redis') . '+cluster://'
+	  . (defined $self->{password} ? ":$self->{password}\@" : '')
+	  . join ',', map { ($self->{host} =~ /:/ ? "[$self->{host}]" : $self->{host}) . ":$_" } @seeds;
 }
 
 # ------------------------------------------------------------------------
@@ -454,7 +466,7 @@ sub move_keys
 	{
 		@keys = split /\n/, $self->server($from)->cli('cluster', 'getkeysinslot', $slot, 1000) if $all;
 		return unless @keys;
-		my $answer = $self->server($from)->cli('migrate', '127.0.0.1', $to, '', 0, 5000, @password, 'keys', @keys);
+		my $answer = $self->server($from)->cli('migrate', $self->{host}, $to, '', 0, 5000, @password, 'keys', @keys);
 		die "MIGRATE: $answer" unless $answer =~ /^(OK|NOKEY)/;
 		return unless $all;
 	}
@@ -512,7 +524,7 @@ sub cli
 	my ($self, @words) = @_;
 	my ($alive) = $self->_alive;
 
-	return $self->server($alive)->cli_by([ '-c', '-p', $alive ], @words);
+	return $self->server($alive)->cli_by([ '-c', '-h', $self->{host}, '-p', $alive ], @words);
 }
 
 # The answers of all masters that are alive.
