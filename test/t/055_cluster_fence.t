@@ -195,7 +195,10 @@ foreach my $id (@rows)
 	set_conf($node, 'uncache.wait_timeout', '30s');
 	$node->reload;
 	$redis->server($redis->master_of("item:$here"))->cli('set', "{item:$here}:$_", 1) foreach 1, 1000, 'prepared';
-	ok(becomes_cacheable($redis, $node, $here), 'the fence is on');
+	# A new worker has these settings for sure.
+	my $pid = sql('SELECT worker_pid FROM uncache.stat');
+	sql("SELECT pg_terminate_backend($pid)");
+	ok($node->poll_query_until('postgres', "SELECT fence = 'on' AND worker_pid <> $pid FROM uncache.stat"), 'the fence is on everywhere');
 	$redis->freeze($away);
 
 	# A fill that asks for a beat: it has not seen one since the record was born.
