@@ -132,6 +132,17 @@ hiredis_version()
 	fi
 }
 
+# The last commit that changed what is built and installed; with a + where there
+# is more than that.  Tests may be newer.
+code_version()
+{
+	local what=(src Makefile sql/pg_uncache--1.0.sql) version
+
+	version=$(git -C "$SOURCE" log -1 --format='%as %h' -- "${what[@]}" 2>/dev/null)
+	[ -z "$version" ] || [ -z "$(git -C "$SOURCE" status --porcelain -- "${what[@]}")" ] || version+=+
+	echo "${version:-unknown}"
+}
+
 postgres_version()
 {
 	within "$1" "/usr/lib/postgresql/$1/bin/postgres" --version | sed 's/[^0-9]*\([^ ]*\).*/\1/'
@@ -172,7 +183,7 @@ test_major()
 			continue
 		fi
 		cells="| $(postgres_version "$major") | $place | $(hiredis_version "$major")"
-		cells+=" | ${server^} $(server_version "$major" "$program") | $builds |"
+		cells+=" | ${server^} $(server_version "$major" "$program") | $(code_version) | $builds |"
 		count "PostgreSQL $major, $server" within "$major" \
 			env REDIS_SERVER="$program" LAYERS="${LAYERS:-}" TESTS="${TESTS:-}" make -s -C "$tests" test
 		rows+=("$cells$by_layer")
@@ -182,8 +193,8 @@ test_major()
 
 table()
 {
-	echo "| PostgreSQL | system | hiredis | server | builds |$(printf ' %s |' $all_layers)"
-	echo "|---|---|---|---|---|$(printf -- '---|%.0s' $all_layers)"
+	echo "| PostgreSQL | system | hiredis | server | code | builds |$(printf ' %s |' $all_layers)"
+	echo "|---|---|---|---|---|---|$(printf -- '---|%.0s' $all_layers)"
 	printf '%s\n' "$@"
 }
 
@@ -197,17 +208,23 @@ page_rows()						# page_rows [-v] MAJOR SERVER
 }
 
 # merge OLD NEW: what the new row did not run, from the old one, if that was about
-# the same versions.
+# the same versions.  A row then names the code of both.
 merge()
 {
-	local old new i
+	local old new i kept=
 
 	IFS='|' read -r -a old <<<"$1"
 	IFS='|' read -r -a new <<<"$2"
 	if [ "${old[*]:1:4}" = "${new[*]:1:4}" ]; then
-		for ((i = 5; i < ${#new[@]}; i++)); do
-			[ "${new[i]}" != " not run " ] || new[i]=${old[i]:- not run }
+		for ((i = 6; i < ${#new[@]}; i++)); do
+			if [ "${new[i]}" = " not run " ] && [ "${old[i]:- not run }" != " not run " ]; then
+				new[i]=${old[i]}
+				kept=yes
+			fi
 		done
+		if [ -n "$kept" ]; then
+			[[ "${old[5]% }," == *"${new[5]% },"* ]] && new[5]=${old[5]} || new[5]="${old[5]% },${new[5]}"
+		fi
 	fi
 	(IFS='|'; echo "${new[*]}|")
 }
@@ -227,6 +244,7 @@ write_page()
 		echo "Written by \`make test-matrix\`: how many tests of each layer passed when it was last run whole with these versions"
 		echo "([test/README.md](../test/README.md) says what the layers are). \"builds\" are those with gcc, with clang, with fault"
 		echo "points, and without TLS where there is TLS; a warning fails them. The tests of TLS need a hiredis with TLS."
+		echo "\"code\" is the day and the name of the last commit to what is built; several, where layers were run one at a time."
 		echo
 		table "${all[@]}"
 	)
