@@ -5,7 +5,7 @@
 #
 #	MAJORS="17 18"			only these; all of them otherwise
 #	SERVERS=redis			only this kind; redis and valkey otherwise
-#	LAYERS, TESTS			as for make test
+#	LAYERS, TESTS			as for make test; the layer "builds" is what it has besides
 #	SYSTEMS=/folder			where the systems are kept
 #	run.sh prepare			make the systems, and see whether they can be entered
 #	run.sh clean			remove them
@@ -175,8 +175,12 @@ test_major()
 		place="Debian $(suite_of "$major")"
 		tests=/mnt
 	fi
-	count "PostgreSQL $major: builds" within "$major" bash "$tests/test/matrix/builds.sh"
-	builds=$result
+	builds="not run"
+	if [[ " ${LAYERS:-builds} " == *" builds "* ]]; then
+		count "PostgreSQL $major: builds" within "$major" bash "$tests/test/matrix/builds.sh"
+		builds=$result
+	fi
+	[ "${LAYERS:-}" != builds ] || return
 	for server in ${SERVERS:-$all_servers}; do
 		if ! program=$(server_program "$major" "$server"); then
 			echo "== PostgreSQL $major, $server: LEFT OUT, there is no $server for $place"
