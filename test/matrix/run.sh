@@ -7,7 +7,7 @@
 #	SERVERS=redis			only this kind; redis and valkey otherwise
 #	LAYERS, TESTS			as for make test; the layer "builds" is what it has besides
 #	SYSTEMS=/folder			where the systems are kept
-#	run.sh prepare			make the systems, and see whether they can be entered
+#	run.sh prepare			make the systems, and see whether they can be entered and work
 #	run.sh clean			remove them
 #
 # The major that this machine has is tested on the machine itself, the others in
@@ -255,6 +255,30 @@ write_page()
 	echo "$text" >"$page"
 }
 
+#
+# Whether what Debian has there fits together: the compilers, PostgreSQL and its
+# headers, hiredis, the servers.  Nothing of ours is in it, so that what fails
+# afterwards is our own.
+#
+works='
+set -e
+cd "$(mktemp -d)"
+echo "#include <postgres.h>
+#include <hiredis/hiredis.h>
+int main(void) { return redisReaderCreate() == NULL; }" >works.c
+for compiler in gcc clang; do
+	$compiler -w -I "$("$PG_CONFIG" --includedir-server)" works.c -o works -lhiredis
+	./works
+done
+"$("$PG_CONFIG" --bindir)/postgres" --version
+"$("$PG_CONFIG" --bindir)/psql" --version
+for server in redis valkey; do
+	program=$(command -v $server-server || command -v $server-check-rdb) || continue
+	(exec -a redis-server "$program" --version)
+done
+perl -MIPC::Run -MTAP::Parser::SourceHandler::pgTAP -e 1
+'
+
 if [ "${1:-}" = clean ]; then
 	systems_clean
 	exit
@@ -263,7 +287,7 @@ fi
 
 if [ "${1:-}" = prepare ]; then
 	for major in ${MAJORS:-$all_majors}; do
-		find_place "$major" && (within "$major" true) || exit 1
+		find_place "$major" && (within "$major" bash -c "$works") || exit 1
 	done
 	exit
 fi
