@@ -249,6 +249,7 @@ write_page()
 		echo "([test/README.md](../test/README.md) says what the layers are). \"builds\" are those with gcc, with clang, with fault"
 		echo "points, and without TLS where there is TLS; a warning fails them. The tests of TLS need a hiredis with TLS."
 		echo "\"code\" is the day and the name of the last commit to what is built; several, where layers were run one at a time."
+		echo "CI runs everything on the machine's own major, and a part on the others (\`.ci/run\`)."
 		echo
 		table "${all[@]}"
 	)
