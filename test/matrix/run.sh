@@ -6,6 +6,7 @@
 #	MAJORS="17 18"			only these; all of them otherwise
 #	SERVERS=redis			only this kind; redis and valkey otherwise
 #	LAYERS, TESTS			as for make test; the layer "builds" is what it has besides
+#	JOBS=3					so many files of TAP at a time; 2 otherwise
 #	SYSTEMS=/folder			where the systems are kept
 #	run.sh prepare			make the systems, and see whether they can be entered and work
 #	run.sh clean			remove them
@@ -189,7 +190,7 @@ test_major()
 		cells="| $(postgres_version "$major") | $place | $(hiredis_version "$major")"
 		cells+=" | ${server^} $(server_version "$major" "$program") | $(code_version) | $builds |"
 		count "PostgreSQL $major, $server" within "$major" \
-			env REDIS_SERVER="$program" LAYERS="${LAYERS:-}" TESTS="${TESTS:-}" make -s -C "$tests" test
+			env REDIS_SERVER="$program" LAYERS="${LAYERS:-}" TESTS="${TESTS:-}" JOBS="${JOBS:-}" make -s -C "$tests" test
 		rows+=("$cells$by_layer")
 		[ -n "${TESTS:-}" ] || write_page
 	done
