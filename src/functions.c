@@ -282,6 +282,7 @@ static bool
 wait_for_ticket(DatabaseSlot *slot, pg_atomic_uint64 *done, uint64 ticket, TimestampTz deadline)
 {
 	bool		reached;
+	uint32		wait_event = WaitEventExtensionNew("UncacheWait");
 
 	ConditionVariablePrepareToSleep(&slot->barrier_cv);
 	while (!(reached = pg_atomic_read_u64(done) >= ticket))
@@ -290,8 +291,7 @@ wait_for_ticket(DatabaseSlot *slot, pg_atomic_uint64 *done, uint64 ticket, Times
 
 		if (left <= 0)
 			break;
-		ConditionVariableTimedSleep(&slot->barrier_cv, Min(left, 1000),
-									WaitEventExtensionNew("UncacheWait"));
+		ConditionVariableTimedSleep(&slot->barrier_cv, Min(left, 1000), wait_event);
 	}
 	ConditionVariableCancelSleep();
 	return reached;
