@@ -107,7 +107,7 @@ static AddressProblem
 find_problem(const char *setting, GucSource source)
 {
 	AddressProblem found = {ERRCODE_INVALID_PARAMETER_VALUE, NULL,
-		"Write it as redis://[user[:password]@]host[:port][/db] or unix:///path[?db=N]; several addresses are separated by blanks."
+		"Write it as redis://host[:port][/db] or unix:///path[?db=N], with user:password@ in front of host or path; several addresses are separated by blanks."
 	};
 	const char *unserved = NULL;
 	char	   *urls = pstrdup(setting);
