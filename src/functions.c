@@ -31,6 +31,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "backlog.h"
 #include "compat.h"
 #include "keypattern.h"
 #include "keytext.h"
@@ -411,6 +412,14 @@ empty_tables(void)
 	}
 }
 
+/* Of several rows of a transaction one counts. */
+static void
+count_transaction(const BacklogRow *row, void *arg)
+{
+	if (row->is_first)
+		(*(uint64 *) arg)++;
+}
+
 #define DISCARD_MS		(60 * 1000)
 
 Datum
@@ -428,7 +437,8 @@ uncache_discard_backlog(PG_FUNCTION_ARGS)
 
 	if (slot == NULL || slot->worker_pid == 0)
 	{
-		before = outbox_backlog_rows();
+		before = 0;
+		backlog_visit(count_transaction, &before);
 		empty_tables();
 		PG_RETURN_INT64(before);
 	}
