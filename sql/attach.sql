@@ -33,8 +33,15 @@ SELECT uncache.attach('users', 'user:{id}', NULL);
 SELECT uncache.attach('users', VARIADIC '{}');
 SELECT uncache.attach('users', 'now:{clock_timestamp()}');
 SELECT uncache.attach_columns('users', '{emial}', 'user:{id}');
+SELECT uncache.attach_columns('users', '{Email}', 'user:{id}');
 SELECT uncache.attach_columns('users', '{}', 'user:{id}');
 SELECT trigger, templates FROM uncache.rules WHERE relation = 'users'::regclass ORDER BY 1;
+
+-- A keyword as a column, and names that triggers have elsewhere
+ALTER TABLE users ADD COLUMN "order" int;
+SELECT uncache.attach('users', 'user:{order}');
+SELECT uncache.attach('users', 'user:{NEW.id}');
+ALTER TABLE users DROP COLUMN "order";
 
 -- A row that the rule could never write is found at once
 SELECT uncache.attach('users', 'user:{repeat(''x'', 70000)}');
@@ -46,6 +53,10 @@ SELECT uncache.detach('users');
 SELECT trigger, templates, enabled, problem FROM uncache.rules WHERE relation = 'users'::regclass;
 SELECT uncache.detach('users');
 DROP TRIGGER mine ON users;
+SELECT uncache.attach('users', 'user:{id}');
+DROP TRIGGER uncache_row ON users;
+SELECT trigger, problem FROM uncache.rules WHERE relation = 'users'::regclass;
+SELECT uncache.detach('users');
 SELECT count(*) FROM uncache.rules WHERE relation = 'users'::regclass;
 
 -- Nothing is done silently for a NULL, nor in a read-only transaction

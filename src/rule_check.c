@@ -267,8 +267,9 @@ find_enabled_problems(const RuleInfo *info, StringInfo problems)
 		add_problem(problems, "has lost ENABLE ALWAYS: changes that arrive by replication are missed");
 }
 
+/* Whether a table has an enabled rule for rows, or for TRUNCATE. */
 static bool
-has_truncate_rule(Oid relid)
+has_enabled_rule(Oid relid, bool for_rows)
 {
 	ListCell   *cell;
 
@@ -276,7 +277,8 @@ has_truncate_rule(Oid relid)
 	{
 		RuleInfo   *info = lfirst(cell);
 
-		if (TRIGGER_FOR_TRUNCATE(info->type) && info->enabled != TRIGGER_DISABLED)
+		if ((TRIGGER_FOR_ROW(info->type) != 0) == for_rows &&
+			info->enabled != TRIGGER_DISABLED)
 			return true;
 	}
 	return false;
@@ -367,8 +369,10 @@ find_table_problems(const RuleInfo *info, StringInfo problems)
 	bool		partitioned = get_rel_relkind(info->relation) == RELKIND_PARTITIONED_TABLE;
 	Oid			uncovered;
 
-	if (TRIGGER_FOR_ROW(info->type) && !has_truncate_rule(info->relation))
+	if (TRIGGER_FOR_ROW(info->type) && !has_enabled_rule(info->relation, false))
 		add_problem(problems, "TRUNCATE deletes no keys: the table has no enabled rule for it");
+	if (TRIGGER_FOR_TRUNCATE(info->type) && !has_enabled_rule(info->relation, true))
+		add_problem(problems, "INSERT, UPDATE and DELETE delete no keys: the table has no enabled rule for rows");
 	if (partitioned && TRIGGER_FOR_UPDATE(info->type) &&
 		(!TRIGGER_FOR_INSERT(info->type) || !TRIGGER_FOR_DELETE(info->type)))
 		add_problem(problems, "an UPDATE that moves a row to another partition is a DELETE and an INSERT, for which the rule does not fire");
