@@ -28,6 +28,7 @@
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_cast.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_inherits.h"
@@ -143,8 +144,6 @@ add_name(List *names, const char *schema, const char *name)
 static void
 after_alter_command(Oid relid, const AlterTableCmd *cmd)
 {
-	int			nrules;
-
 	switch (cmd->subtype)
 	{
 		case AT_AlterColumnType:
@@ -153,11 +152,11 @@ after_alter_command(Oid relid, const AlterTableCmd *cmd)
 		case AT_AttachPartition:
 			rule_cover_new_partition(RangeVarGetRelid(castNode(PartitionCmd, cmd->def)->name,
 													  NoLock, false));
-			(void) invalidate_rules_of_table(relid, false, 0, &nrules);
+			(void) invalidate_rules_of_table(relid, false, 0);
 			break;
 		case AT_DetachPartition:
 		case AT_DetachPartitionFinalize:
-			(void) invalidate_rules_of_table(relid, false, 0, &nrules);
+			(void) invalidate_rules_of_table(relid, false, 0);
 			break;
 		case AT_EnableTrig:
 		case AT_EnableAlwaysTrig:
@@ -277,6 +276,29 @@ after_alter_object(const ObjectAddress *object, Node *tree)
 }
 
 /*
+ * ALTER TYPE of a composite type: its attributes are columns of the tables made OF
+ * it, and parts of columns of this type.  What DROP ATTRIBUTE has broken is found by
+ * sql_drop.
+ */
+static void
+after_alter_composite(Oid relid, Node *tree)
+{
+	ListCell   *cell;
+
+	if (IsA(tree, RenameStmt))
+		rule_guard_objects(add_name(NIL, NULL, ((RenameStmt *) tree)->subname), false);
+	if (!IsA(tree, AlterTableStmt))
+		return;
+	foreach(cell, ((AlterTableStmt *) tree)->cmds)
+	{
+		AlterTableCmd *cmd = lfirst(cell);
+
+		if (cmd->subtype == AT_AlterColumnType)
+			rule_guard_attribute_type(get_rel_type_id(relid), cmd->name);
+	}
+}
+
+/*
  * --------------------------------------------------------------------------
  * ddl_command_end
  * --------------------------------------------------------------------------
@@ -312,6 +334,8 @@ after_object(const ObjectAddress *object, EventTriggerData *event)
 		case RelationRelationId:
 			if (event->tag == CMDTAG_ALTER_TABLE)
 				after_alter_table(object->objectId, tree);
+			else if (event->tag == CMDTAG_ALTER_TYPE)
+				after_alter_composite(object->objectId, tree);
 			else
 				after_create_table(object->objectId);
 			break;
@@ -378,11 +402,23 @@ is_cascade(Node *tree)
 	return false;
 }
 
-/* DROP TABLE takes functions only with CASCADE; most are without. */
+/*
+ * A table or view takes functions, which have a row of it for an argument, only with
+ * CASCADE; most are dropped without.
+ */
 static bool
 can_drop_parts_of_templates(EventTriggerData *event)
 {
-	return event->tag != CMDTAG_DROP_TABLE || is_cascade(event->parsetree);
+	switch (event->tag)
+	{
+		case CMDTAG_DROP_TABLE:
+		case CMDTAG_DROP_VIEW:
+		case CMDTAG_DROP_MATERIALIZED_VIEW:
+		case CMDTAG_DROP_FOREIGN_TABLE:
+			return is_cascade(event->parsetree);
+		default:
+			return true;
+	}
 }
 
 /* Add to "names" what a template may have used. */
@@ -392,9 +428,12 @@ after_drop(List *names, const ChangedObject *object, EventTriggerData *event)
 	switch (object->address.classId)
 	{
 		case RelationRelationId:
-			if (object->address.objectSubId > 0)
-				rule_guard_column(object->address.objectId, object->name.name,
-								  is_cascade(event->parsetree));
+			if (object->address.objectSubId == 0)
+				return names;
+			if (get_rel_relkind(object->address.objectId) == RELKIND_COMPOSITE_TYPE)
+				return add_name(names, NULL, object->name.name);
+			rule_guard_column(object->address.objectId, object->name.name,
+							  is_cascade(event->parsetree));
 			return names;
 		case TypeRelationId:
 			if (event->tag == CMDTAG_DROP_TABLE)
@@ -456,7 +495,6 @@ uncache_ddl_rewrite(PG_FUNCTION_ARGS)
 {
 	Oid			relid;
 	int			reason;
-	int			nrules;
 	ListCell   *cell;
 
 	(void) event_data(fcinfo);
@@ -469,6 +507,6 @@ uncache_ddl_rewrite(PG_FUNCTION_ARGS)
 		if (rule_compile_problem(lfirst(cell), NULL) != NULL)
 			PG_RETURN_NULL();
 	}
-	(void) invalidate_rules_of_table(relid, false, 0, &nrules);
+	(void) invalidate_rules_of_table(relid, false, 0);
 	PG_RETURN_NULL();
 }
