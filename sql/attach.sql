@@ -59,6 +59,11 @@ SELECT trigger, problem FROM uncache.rules WHERE relation = 'users'::regclass;
 SELECT uncache.detach('users');
 SELECT count(*) FROM uncache.rules WHERE relation = 'users'::regclass;
 
+-- A row is read whole, also where a column has the name by which it could be called
+CREATE TABLE short_names (t int, u text, rel int);
+INSERT INTO short_names VALUES (1, 'x', 2);
+SELECT uncache.attach('short_names', 't:{t}:{u}:{rel}');
+
 -- Nothing is done silently for a NULL, nor in a read-only transaction
 SELECT uncache.attach(NULL, 'user:{id}');
 SELECT uncache.attach('users', VARIADIC NULL);
