@@ -139,6 +139,15 @@ SELECT trigger, enabled, problem FROM uncache.rules WHERE relation = 'base'::reg
 INSERT INTO base VALUES (1);
 ALTER TABLE base RENAME ident TO id;
 INSERT INTO base VALUES (1);
+-- ... nothing that is wrong hides the others
+CREATE TABLE wrong (id int);
+ALTER EVENT TRIGGER uncache_ddl_end DISABLE;
+CREATE TRIGGER columns AFTER INSERT ON wrong FOR EACH ROW EXECUTE FUNCTION uncache.invalidate_columns('id', 'x:{id}');
+CREATE TRIGGER none AFTER INSERT ON wrong FOR EACH ROW EXECUTE FUNCTION uncache.invalidate_columns();
+CREATE TRIGGER too_early BEFORE INSERT ON wrong FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('x:{id}');
+CREATE TRIGGER once AFTER INSERT ON wrong EXECUTE FUNCTION uncache.invalidate('x:{id}');
+ALTER EVENT TRIGGER uncache_ddl_end ENABLE ALWAYS;
+SELECT trigger, columns, templates, problem FROM uncache.rules WHERE relation = 'wrong'::regclass ORDER BY 1;
 
 \set VERBOSITY terse
 SET client_min_messages = warning;

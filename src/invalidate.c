@@ -10,15 +10,13 @@
 #include "postgres.h"
 
 #include "access/relation.h"
-#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 
+#include "attempt.h"
 #include "compat.h"
 #include "invalidate.h"
 #include "pending.h"
@@ -90,29 +88,23 @@ invalidate_rules_of_table(Oid relid, bool descend, int elevel)
 	return nrules;
 }
 
-/* In a subtransaction, so that one rule that is broken leaves the others alone. */
+static void
+invalidate_one_table(void *relid)
+{
+	(void) invalidate_rules_of_relation(*(Oid *) relid, false, LOG);
+}
+
+/* One rule that is broken leaves the others alone. */
 static void
 invalidate_or_report(Oid relid)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *edata = attempt(invalidate_one_table, &relid);
 
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		(void) invalidate_rules_of_relation(relid, false, LOG);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		EmitErrorReport();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
+	if (edata == NULL)
+		return;
+	edata->elevel = LOG;
+	ThrowErrorData(edata);
+	FreeErrorData(edata);
 }
 
 void

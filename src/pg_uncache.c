@@ -9,7 +9,7 @@
  *	 rules: what a row's change means
  *		trigger ----------> rule ---------> template_{parse,compile,expr,depends,render,pattern}
  *		   |				 |					 |
- *		   |			rule_catalog		 fixed_settings, keypattern, glob
+ *		   |			rule_catalog		 fixed_settings, column, keypattern, glob
  *		   |
  *		   |	attach, attach_notice, ddl, drop_notice, rule_check, rule_guard,
  *		   |	rule_partition, rule_view, render, invalidate, row_change: rules as SQL sees and DDL meets them
@@ -43,7 +43,7 @@
  *		views, backlog, stats; functions; snapshot; install (once, by the script)
  *
  *	 under all of them
- *		shmem, settings, trouble, keytext.h, compat.h; faultpoint in test builds
+ *		shmem, settings, trouble, attempt, keytext.h, compat.h; faultpoint in test builds
  */
 #include "postgres.h"
 

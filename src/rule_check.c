@@ -10,7 +10,6 @@
 #include "postgres.h"
 
 #include "access/relation.h"
-#include "access/xact.h"
 #include "catalog/catalog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
@@ -23,9 +22,9 @@
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
-#include "utils/resowner.h"
 
 #include "attach.h"
+#include "attempt.h"
 #include "compat.h"
 #include "rule_check.h"
 #include "rule_partition.h"
@@ -83,27 +82,37 @@ check_rule_table(Relation rel)
  * --------------------------------------------------------------------------
  */
 
-static void
-refuse_trigger(const RuleInfo *info, const char *problem, const char *hint)
+/* Why a trigger of this type fails whenever it fires, or NULL; and what to do then. */
+static const char *
+type_problem(const RuleInfo *info, const char **hint)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-			 errmsg("trigger \"%s\" on table \"%s\" %s", info->name,
-					get_rel_name(info->relation), problem),
-			 errhint("%s", hint)));
+	if (!TRIGGER_FOR_AFTER(info->type))
+	{
+		*hint = "Rules are triggers with AFTER: only then the row is what will be committed.";
+		return "does not fire after the event";
+	}
+	if (!TRIGGER_FOR_ROW(info->type) &&
+		(TRIGGER_FOR_INSERT(info->type) || TRIGGER_FOR_UPDATE(info->type) ||
+		 TRIGGER_FOR_DELETE(info->type)))
+	{
+		*hint = "Rules for INSERT, UPDATE and DELETE are triggers with FOR EACH ROW; make one of its own for TRUNCATE.";
+		return "does not fire for each row";
+	}
+	return NULL;
 }
 
 static void
 check_trigger_type(const RuleInfo *info)
 {
-	if (!TRIGGER_FOR_AFTER(info->type))
-		refuse_trigger(info, "does not fire after the event",
-					   "Rules are triggers with AFTER: only then the row is what will be committed.");
-	if (!TRIGGER_FOR_ROW(info->type) &&
-		(TRIGGER_FOR_INSERT(info->type) || TRIGGER_FOR_UPDATE(info->type) ||
-		 TRIGGER_FOR_DELETE(info->type)))
-		refuse_trigger(info, "does not fire for each row",
-					   "Rules for INSERT, UPDATE and DELETE are triggers with FOR EACH ROW; make one of its own for TRUNCATE.");
+	const char *hint;
+	const char *problem = type_problem(info, &hint);
+
+	if (problem != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" on table \"%s\" %s", info->name,
+						get_rel_name(info->relation), problem),
+				 errhint("%s", hint)));
 }
 
 void
@@ -155,36 +164,15 @@ check_new_rule(const RuleInfo *info)
  * --------------------------------------------------------------------------
  */
 
-/* In a subtransaction; the lock on the table is there. */
-static ErrorData *
-try_to_compile(const RuleInfo *info)
+/* The lock on the table is there. */
+static void
+compile(void *arg)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile edata = NULL;
+	const RuleInfo *info = arg;
+	Relation	rel = relation_open(info->relation, NoLock);
 
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		Relation	rel;
-
-		MemoryContextSwitchTo(context);
-		rel = relation_open(info->relation, NoLock);
-		rule_discard(rule_inspect(rel, info));
-		relation_close(rel, NoLock);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		edata = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return edata;
+	rule_discard(rule_inspect(rel, info));
+	relation_close(rel, NoLock);
 }
 
 /* What makes an error one about something else than the rule. */
@@ -223,7 +211,7 @@ rule_compile_problem(const RuleInfo *info, int *sqlerrcode)
 	ErrorData  *edata;
 
 	LockRelationOid(info->relation, AccessShareLock);
-	edata = try_to_compile(info);
+	edata = attempt(compile, unconstify(RuleInfo *, info));
 	if (edata == NULL || edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
 		return NULL;
 	if (is_not_about_rule(edata))
@@ -237,7 +225,7 @@ rule_compile_problem(const RuleInfo *info, int *sqlerrcode)
 static char *
 find_compile_problem(const RuleInfo *info)
 {
-	ErrorData  *edata = try_to_compile(info);
+	ErrorData  *edata = attempt(compile, unconstify(RuleInfo *, info));
 
 	if (edata == NULL || edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
 		return NULL;
@@ -393,11 +381,15 @@ char *
 rule_problems(const RuleInfo *info)
 {
 	StringInfoData problems;
+	const char *hint;
+	const char *type = type_problem(info, &hint);
 	bool		locked = ConditionalLockRelationOid(info->relation, AccessShareLock);
 	char	   *compile = locked ? find_compile_problem(info) :
 		pstrdup("not checked: the table is locked");
 
 	initStringInfo(&problems);
+	if (type != NULL)
+		add_problem(&problems, type);
 	find_enabled_problems(info, &problems);
 	if (compile != NULL)
 		add_problem(&problems, compile);
