@@ -11,7 +11,7 @@
  *		   |				 |					 |
  *		   |			rule_catalog		 fixed_settings, column, keypattern, glob
  *		   |
- *		   |	attach, attach_notice, ddl, drop_notice, rule_check, rule_guard,
+ *		   |	attach, attach_notice, ddl, ddl_drop, ddl_objects, drop_notice, rule_check, rule_guard,
  *		   |	rule_partition, rule_view, render, invalidate, row_change: rules as SQL sees and DDL meets them
  *		   |
  *	 transactions: from there into the outbox, in the backend
