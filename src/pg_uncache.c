@@ -43,7 +43,7 @@
  *		views, backlog, stats; functions; snapshot; install (once, by the script)
  *
  *	 under all of them
- *		shmem, settings, trouble, attempt, keytext.h, compat.h; faultpoint in test builds
+ *		shmem, settings, redisurl_setting, trouble, attempt, keytext.h, compat.h; faultpoint in test builds
  */
 #include "postgres.h"
 
