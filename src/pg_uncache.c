@@ -40,7 +40,7 @@
  *		launcher --> place, probe, databases; lifecycle --> hold
  *
  *	 what can be asked
- *		views, backlog, stats; functions; snapshot; install (once, by the script)
+ *		views, backlog, stats; functions, requests; snapshot; install (once, by the script)
  *
  *	 under all of them
  *		shmem, settings, redisurl_setting, trouble, attempt, keytext.h, compat.h; faultpoint in test builds
