@@ -4,7 +4,8 @@
  *
  * A request is a ticket: the session draws a number in the database's slot, wakes
  * the worker, and sleeps until the worker has counted up to it.  A worker that ends
- * loses nothing: the next one finds the numbers.
+ * loses nothing: the next one finds the numbers.  A slot that was given to another
+ * database meanwhile, because the extension is gone, answers nobody.
  */
 #include "postgres.h"
 
@@ -79,18 +80,29 @@ wait_for_handovers(void)
 	}
 }
 
-/* Sleep until the worker has counted up to the ticket; false: the time is over. */
+/*
+ * Sleep until the worker has counted up to the ticket; false: the time is over, or
+ * the database has lost its slot.
+ */
 static bool
 wait_for_ticket(DatabaseSlot *slot, pg_atomic_uint64 *done, uint64 ticket, TimestampTz deadline)
 {
 	bool		reached;
 
 	ConditionVariablePrepareToSleep(&slot->barrier_cv);
-	while (!(reached = pg_atomic_read_u64(done) >= ticket))
+	for (;;)
 	{
 		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
 
-		if (left <= 0)
+		reached = pg_atomic_read_u64(done) >= ticket;
+		/* The slot second: whoever got it after us may have counted. */
+		pg_read_barrier();
+		if (pg_atomic_read_u32(&slot->dboid) != MyDatabaseId)
+		{
+			reached = false;
+			break;
+		}
+		if (reached || left <= 0)
 			break;
 		ConditionVariableTimedSleep(&slot->barrier_cv, Min(left, 1000),
 									WaitEventExtensionNew("UncacheWait"));
