@@ -45,6 +45,7 @@
 #include "rule_check.h"
 #include "rule_guard.h"
 #include "rule_partition.h"
+#include "rule_problems.h"
 
 SQL_FUNCTION(uncache_ddl_end);
 SQL_FUNCTION(uncache_ddl_rewrite);

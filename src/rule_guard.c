@@ -24,8 +24,9 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
-#include "rule_check.h"
+#include "rule.h"
 #include "rule_guard.h"
+#include "rule_problems.h"
 
 static void
 refuse_command(const RuleInfo *info, const char *problem)

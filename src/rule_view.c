@@ -17,7 +17,7 @@
 
 #include "attempt.h"
 #include "compat.h"
-#include "rule_check.h"
+#include "rule_problems.h"
 
 /* Columns of uncache.rules. */
 enum RulesColumn
