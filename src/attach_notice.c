@@ -170,7 +170,7 @@ warn_owner(const Attachment *attachment)
 	Oid			function = rule_function(attachment->columns != NULL);
 	Oid			owner = attachment->rel->rd_rel->relowner;
 
-	if (!owner_can_add_partitions(attachment->rel, function))
+	if (!rule_owner_can_add_partitions(attachment->rel, function))
 		ereport(WARNING,
 				(errmsg("owner \"%s\" of table \"%s\" will not be able to add partitions",
 						GetUserNameFromId(owner, false),
@@ -188,7 +188,7 @@ attach_notice(const Attachment *attachment, const RuleInfo *before)
 
 	notice_replaced(attachment, before);
 	foreach(cell, attachment->templates)
-		notice_constant(lfirst(cell));
+		rule_notice_constant(lfirst(cell));
 	notice_children(attachment);
 	warn_owner(attachment);
 	notice_sample(attachment);

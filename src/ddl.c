@@ -234,7 +234,7 @@ after_create_trigger(Oid trigger)
 	if (info == NULL)
 		return;
 	if (!IsBinaryUpgrade)
-		check_new_rule(info);
+		rule_check_new(info);
 	if (TRIGGER_FOR_TRUNCATE(info->type))
 		rule_cover_partitions(info->relation, false);
 }

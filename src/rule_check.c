@@ -36,7 +36,7 @@ refuse_table(Relation rel, const char *what, const char *hint)
 }
 
 void
-check_rule_table(Relation rel)
+rule_check_table(Relation rel)
 {
 	switch (rel->rd_rel->relkind)
 	{
@@ -106,7 +106,7 @@ check_trigger_type(const RuleInfo *info)
 }
 
 void
-notice_constant(const Template *template)
+rule_notice_constant(const Template *template)
 {
 	if (template->constant)
 		ereport(NOTICE,
@@ -130,26 +130,26 @@ check_for_truncate(const RuleInfo *info, const Template *template)
 }
 
 void
-check_new_rule(const RuleInfo *info)
+rule_check_new(const RuleInfo *info)
 {
 	Relation	rel = relation_open(info->relation, AccessShareLock);
 	Rule	   *rule;
 
-	check_rule_table(rel);
+	rule_check_table(rel);
 	check_trigger_type(info);
 	rule = rule_inspect(rel, info);
 	for (int i = 0; i < rule->ntemplates; i++)
 	{
 		check_for_truncate(info, rule->templates[i]);
 		if (TRIGGER_FOR_ROW(info->type))
-			notice_constant(rule->templates[i]);
+			rule_notice_constant(rule->templates[i]);
 	}
 	rule_discard(rule);
 	relation_close(rel, NoLock);
 }
 
 bool
-owner_can_add_partitions(Relation rel, Oid function)
+rule_owner_can_add_partitions(Relation rel, Oid function)
 {
 	return rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE ||
 		object_aclcheck(ProcedureRelationId, function, rel->rd_rel->relowner,

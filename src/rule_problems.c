@@ -195,7 +195,7 @@ find_owner_problems(const RuleInfo *info, StringInfo problems)
 {
 	Relation	rel = relation_open(info->relation, NoLock);
 
-	if (TRIGGER_FOR_ROW(info->type) && !owner_can_add_partitions(rel, info->function))
+	if (TRIGGER_FOR_ROW(info->type) && !rule_owner_can_add_partitions(rel, info->function))
 		add_problem(problems,
 					psprintf("the table's owner cannot add partitions: \"%s\" lacks EXECUTE on function uncache.%s()",
 							 GetUserNameFromId(rel->rd_rel->relowner, false),
