@@ -33,6 +33,7 @@ typedef struct DeliveryRow
 	TimestampTz at;				/* since when it is to be delivered */
 	int			waiter;			/* ProcNumber, or -1 */
 	bool		again;			/* may have been delivered before */
+	bool		answered;		/* it has, and its waiter was told of it */
 	const char *items;
 	uint32		len;
 } DeliveryRow;

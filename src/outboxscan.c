@@ -122,6 +122,7 @@ row_from_tuple(DeliveryRow *row, int table, HeapTuple tuple, TupleDesc desc)
 	row->tid = tuple->t_self;
 	row->waiter = -1;
 	row->again = false;
+	row->answered = false;
 	row->items = VARDATA_ANY(items);
 	row->len = VARSIZE_ANY_EXHDR(items);
 }
@@ -154,6 +155,7 @@ take_if_unsent(const DeliveryRow *row, void *arg)
 	DeliveryRow copy = *row;
 
 	copy.again = *again || state == ROW_TO_REPEAT;
+	copy.answered = state == ROW_TO_REPEAT;
 	if (state == ROW_UNSENT || state == ROW_TO_REPEAT)
 		deliver_take(CLASS_BULK, &copy);
 	return true;
