@@ -18,6 +18,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "storage/ipc.h"
 #include "storage/procsignal.h"
 #include "tcop/tcopprot.h"
@@ -365,12 +366,23 @@ absorb_barrier(void)
 	PG_END_TRY();
 }
 
+/* Milliseconds, by a clock that nobody sets. */
+static long
+time_since(instr_time begin)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, begin);
+	return (long) INSTR_TIME_GET_MILLISEC(now);
+}
+
 static WaitOutcome
 wait_for_answer(WaitSlot *mine)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													   setting_wait_timeout);
+	instr_time	begin;
 
+	INSTR_TIME_SET_CURRENT(begin);
 	for (;;)
 	{
 		WaitState	state;
@@ -391,7 +403,7 @@ wait_for_answer(WaitSlot *mine)
 			return OUTCOME_CANCELED;
 		absorb_barrier();
 
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		left = setting_wait_timeout - time_since(begin);
 		if (left <= 0)
 			return OUTCOME_TIMED_OUT;
 		events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_POSTMASTER_DEATH,
