@@ -20,9 +20,9 @@
 
 /*
  * An outbox row needs 64 bytes and a line pointer at the least, so a page holds
- * fewer than this.
+ * fewer than this: 128 where pages have 8 kB.
  */
-#define ROWS_PER_PAGE			128
+#define ROWS_PER_PAGE			(BLCKSZ / 64)
 #define BYTES_PER_PAGE			(ROWS_PER_PAGE * 2 / BITS_PER_BYTE)
 #define PAGES_PER_SEGMENT		512
 #define SEGMENTS_PER_DIRECTORY	1024

@@ -309,14 +309,18 @@ take_ring(void)
 
 	while (deliver_has_room(CLASS_SMALL))
 	{
-		char		copy[MAXALIGN(sizeof(RingEntry)) + OUTBOX_ROW_ITEMS];
+		union
+		{
+			RingEntry	head;
+			char		bytes[MAXALIGN(sizeof(RingEntry)) + OUTBOX_ROW_ITEMS];
+		}			copy;
 		RingEntry  *entry;
 
 		LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 		entry = ring_peek(&slot->ring);
 		if (entry)
 		{
-			memcpy(copy, entry, entry->size);
+			memcpy(&copy, entry, entry->size);
 			ring_take(&slot->ring);
 		}
 		LWLockRelease(slot->lock);
@@ -325,7 +329,7 @@ take_ring(void)
 			break;
 		count++;
 		FAULT_POINT("ring-taken");
-		take_entry((RingEntry *) copy);
+		take_entry(&copy.head);
 	}
 	return count;
 }
