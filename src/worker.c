@@ -244,6 +244,11 @@ discard_if_asked(void)
 
 	if (drawn == pg_atomic_read_u64(&slot->discard_done) || beat_holds_transaction())
 		return;
+	if (pg_atomic_read_u32(&slot->discard_callers) == 0)
+	{
+		pg_atomic_write_u64(&slot->discard_done, drawn);
+		return;
+	}
 	deliver_release_waiting();
 	transactions = outboxscan_discard() + outboxside_discard();
 	pg_atomic_fetch_add_u64(&slot->discarded, transactions);

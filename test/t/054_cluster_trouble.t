@@ -256,7 +256,8 @@ $node->reload;
 my @many = $redis->keys_at($a, 'many:' . 'x' x 90 . ':', 300);
 $redis->fill($many[0], $held);
 $redis->freeze($new);
-$waiting = start_psql($node, invalidate(@many, $held));
+$waiting = start_psql($node, 'SELECT uncache.invalidate_keys(VARIADIC ARRAY['
+	. join(', ', map { "'$_'" } @many, $held) . '])');
 ok(gone($redis->server($a), $many[0]), 'the first rows of a transaction are delivered');
 $redis->server($a)->cli('set', $many[0], 1);
 ok(gone($redis->server($a), $many[0]), 'and their keys are deleted a second time');
