@@ -78,7 +78,7 @@ print_failure()
 
 layer_unit()
 {
-	make -s -C test/unit PROVE="prove --verbose" check
+	make -s -C test/unit PROVE="prove --verbose" $UNCACHE_UNIT check
 }
 
 # The Redis functions of the fence, in every order of small cases.
