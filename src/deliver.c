@@ -247,7 +247,7 @@ finish_lost(Delivery *delivery)
 		deliver_release_soon();
 
 	/* Who waits for what is sent again soon goes on waiting. */
-	if (!delivery->lost_for_now)
+	if (!delivery->lost_for_now && !delivery->row.answered)
 		waiters_let_go(delivery->row.xid, delivery->row.waiter,
 					   delivery->class == CLASS_BULK, delivery->lost_under_way);
 }
@@ -263,7 +263,9 @@ finish_delivered(Delivery *delivery)
 	else
 		set_row_state(delivery, ROW_DELIVERED);
 	count_delivered(delivery);
-	waiters_row_delivered(delivery->row.xid, delivery->row.waiter);
+	/* Counted twice it would stand for another row, which is not delivered yet. */
+	if (!delivery->row.answered)
+		waiters_row_delivered(delivery->row.xid, delivery->row.waiter);
 	if (delivery->row.table != OUTBOX_NOWHERE)
 		seconddelete_add(&delivery->row);
 }
@@ -337,7 +339,8 @@ note_lost(Delivery *delivery, PartOutcome outcome)
 static void
 let_go_if_late(Delivery *delivery)
 {
-	if (delivery->parts_late > 0 && delivery->parts_left == delivery->parts_late)
+	if (delivery->parts_late > 0 && delivery->parts_left == delivery->parts_late &&
+		!delivery->row.answered)
 		waiters_let_go(delivery->row.xid, delivery->row.waiter,
 					   delivery->class == CLASS_BULK, false);
 }

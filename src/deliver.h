@@ -34,6 +34,7 @@ typedef struct DeliveryRow
 	int			waiter;			/* ProcNumber, or -1 */
 	bool		again;			/* may have been delivered before */
 	bool		only_lacking;	/* was sent before: to nodes that lack something */
+	bool		answered;		/* it has, and its waiter was told of it */
 	const char *items;
 	uint32		len;
 } DeliveryRow;

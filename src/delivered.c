@@ -20,9 +20,9 @@
 
 /*
  * An outbox row needs 64 bytes and a line pointer at the least, so a page holds
- * fewer than this.
+ * fewer than this: 128 where pages have 8 kB.
  */
-#define ROWS_PER_PAGE			128
+#define ROWS_PER_PAGE			(BLCKSZ / 64)
 #define ROW_BITS				4
 #define ROW_MASK				((1 << ROW_BITS) - 1)
 #define ROWS_PER_BYTE			(BITS_PER_BYTE / ROW_BITS)

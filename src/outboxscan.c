@@ -145,6 +145,7 @@ row_from_tuple(DeliveryRow *row, int table, HeapTuple tuple, TupleDesc desc)
 	row->waiter = -1;
 	row->again = false;
 	row->only_lacking = false;
+	row->answered = false;
 	row->items = VARDATA_ANY(items);
 	row->len = VARSIZE_ANY_EXHDR(items);
 }
@@ -177,6 +178,7 @@ take_if_unsent(const DeliveryRow *row, void *arg)
 	DeliveryRow copy = *row;
 
 	copy.again = *again || state == ROW_TO_REPEAT;
+	copy.answered = state == ROW_TO_REPEAT;
 	copy.only_lacking = delivered_was_sent(state);
 	if (delivered_is_due(state))
 		deliver_take(CLASS_BULK, &copy);

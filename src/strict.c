@@ -97,8 +97,12 @@ try_to_put(DatabaseSlot *slot, RingKind kind, const OutboxItems *items)
 static void
 sleep_before_commit(long ms)
 {
+	static uint32 wait_event = 0;	/* is looked up under a lock */
+
+	if (wait_event == 0)
+		wait_event = WaitEventExtensionNew("UncacheStrict");
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
-					 WaitEventExtensionNew("UncacheStrict"));
+					 wait_event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
