@@ -216,6 +216,7 @@ $redis->end_move($redis->slot($moving));
 		my ($token) = @_;
 
 		append_to_file("$file.new", "$token\n");
+		chmod 0600, "$file.new";
 		rename "$file.new", $file or die $!;
 		$redis->server($_)->cli(qw(acl setuser pg_uncache resetpass), ">$token") foreach $redis->ports;
 	};
@@ -244,8 +245,8 @@ SKIP:
 	works('IPv6');
 	is(stat_of('redis'), "redis+cluster://[::1]:$masters[0]/0 (3 nodes)", 'uncache.stat shows it');
 	my ($moved) = $redis->keys_at($masters[0], 'moved:', 1);
-	$redis->begin_move($redis->slot($moved), $masters[1]);
 	$redis->fill($moved);
+	$redis->begin_move($redis->slot($moved), $masters[1]);
 	$redis->move_keys($redis->slot($moved));
 	sql("SELECT uncache.invalidate_keys('$moved')");
 	ok(delivered($node), 'ASK names an address of IPv6: delivered');
