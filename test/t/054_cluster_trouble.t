@@ -267,6 +267,7 @@ $node->reload;
 sql(q{ALTER SYSTEM SET uncache.wait_timeout = '1s'});
 $node->reload;
 $redis->keep_keys($new);
+my ($there) = $redis->keys_at($new, 'both:', 1);
 $redis->fill($lost, $held, @more);
 $redis->kill9($new);
 ok(poll_until(sub { stat_of('last_error') =~ /127\.0\.0\.1:$new/ }), 'a master is killed: the error names it');
@@ -278,7 +279,6 @@ cmp_ok(sql('SELECT count(*) FROM uncache.backlog'), '>=', 2, 'two transactions a
 
 # What the others have got is not sent to them again when it is back.
 {
-	my ($there) = $redis->keys_at($new, 'both:', 1);
 	my ($elsewhere) = $redis->keys_at($a, 'both:', 1);
 
 	ok(is_quiet($node, $redis->server($a)), 'all is quiet');
