@@ -11,11 +11,11 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/procsignal.h"
 #include "tcop/tcopprot.h"
-#include "utils/timestamp.h"
 
 #include "commitwait.h"
 #include "compat.h"
@@ -102,12 +102,23 @@ absorb_barrier(void)
 	PG_END_TRY();
 }
 
+/* Milliseconds, by a clock that nobody sets. */
+static long
+time_since(instr_time begin)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, begin);
+	return (long) INSTR_TIME_GET_MILLISEC(now);
+}
+
 static WaitOutcome
 wait_for_answer(WaitSlot *mine)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													   setting_wait_timeout);
+	instr_time	begin;
 
+	INSTR_TIME_SET_CURRENT(begin);
 	for (;;)
 	{
 		WaitState	state;
@@ -128,7 +139,7 @@ wait_for_answer(WaitSlot *mine)
 			return OUTCOME_CANCELED;
 		absorb_barrier();
 
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		left = setting_wait_timeout - time_since(begin);
 		if (left <= 0)
 			return OUTCOME_TIMED_OUT;
 		events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_POSTMASTER_DEATH,

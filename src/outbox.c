@@ -47,6 +47,8 @@ static const char *const table_names[OUTBOX_TABLES + 1] = {
 static Oid	table_oids[OUTBOX_TABLES + 1];
 static bool table_oids_valid = false;
 
+StaticAssertDecl(OUTBOX_ROW_ITEMS <= BLCKSZ - 256, "a row of the outbox must fit into a page");
+
 /* A row under construction. */
 typedef struct RowWriter
 {

@@ -184,11 +184,13 @@ make_room(uint32 need)
 {
 	if (set.context == NULL)
 	{
-		set.context = AllocSetContextCreate(TopMemoryContext, "pg_uncache pending set",
-											ALLOCSET_DEFAULT_SIZES);
-		set.kept = MemoryContextAlloc(TopMemoryContext, PENDING_KEPT_BYTES);
+		/* In this order, since each may run out of memory, and the context says that all is there. */
+		if (set.kept == NULL)
+			set.kept = MemoryContextAlloc(TopMemoryContext, PENDING_KEPT_BYTES);
 		set.memory = set.kept;
 		set.size = PENDING_KEPT_BYTES;
+		set.context = AllocSetContextCreate(TopMemoryContext, "pg_uncache pending set",
+											ALLOCSET_DEFAULT_SIZES);
 	}
 	if (set.entries >= PENDING_MEMORY_ENTRIES ||
 		(set.used > 0 && set.used + need > PENDING_MEMORY_BYTES))

@@ -17,6 +17,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
+#include "storage/ipc.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
@@ -80,35 +81,63 @@ wait_for_handovers(void)
 	}
 }
 
+typedef struct Ticket
+{
+	DatabaseSlot *slot;
+	pg_atomic_uint64 *done;
+	uint64		number;
+	uint32		assignment;		/* of the slot, when it was drawn */
+} Ticket;
+
+/* False where the slot serves another database by now. */
+static bool
+draw_ticket(Ticket *ticket, DatabaseSlot *slot, pg_atomic_uint64 *drawn, pg_atomic_uint64 *done)
+{
+	bool		is_ours;
+
+	ticket->slot = slot;
+	ticket->done = done;
+	LWLockAcquire(slot->lock, LW_SHARED);
+	is_ours = pg_atomic_read_u32(&slot->dboid) == MyDatabaseId;
+	ticket->assignment = pg_atomic_read_u32(&slot->assignment);
+	if (is_ours)
+		ticket->number = pg_atomic_add_fetch_u64(drawn, 1);
+	LWLockRelease(slot->lock);
+	if (is_ours)
+		shmem_wake_worker(slot);
+	return is_ours;
+}
+
+static bool
+ticket_is_void(const Ticket *ticket)
+{
+	return pg_atomic_read_u32(&ticket->slot->assignment) != ticket->assignment;
+}
+
 /*
  * Sleep until the worker has counted up to the ticket; false: the time is over, or
  * the database has lost its slot.
  */
 static bool
-wait_for_ticket(DatabaseSlot *slot, pg_atomic_uint64 *done, uint64 ticket, TimestampTz deadline)
+wait_for_ticket(const Ticket *ticket, TimestampTz deadline)
 {
+	DatabaseSlot *slot = ticket->slot;
 	bool		reached;
+	uint32		wait_event = WaitEventExtensionNew("UncacheWait");
 
 	ConditionVariablePrepareToSleep(&slot->barrier_cv);
-	for (;;)
+	while (!(reached = pg_atomic_read_u64(ticket->done) >= ticket->number))
 	{
 		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
 
-		reached = pg_atomic_read_u64(done) >= ticket;
-		/* The slot second: whoever got it after us may have counted. */
-		pg_read_barrier();
-		if (pg_atomic_read_u32(&slot->dboid) != MyDatabaseId)
-		{
-			reached = false;
+		if (left <= 0 || ticket_is_void(ticket))
 			break;
-		}
-		if (reached || left <= 0)
-			break;
-		ConditionVariableTimedSleep(&slot->barrier_cv, Min(left, 1000),
-									WaitEventExtensionNew("UncacheWait"));
+		ConditionVariableTimedSleep(&slot->barrier_cv, Min(left, 1000), wait_event);
 	}
 	ConditionVariableCancelSleep();
-	return reached;
+	/* The slot second: whoever got it after us may have counted. */
+	pg_read_barrier();
+	return reached && !ticket_is_void(ticket);
 }
 
 /* The slot of this database; it may take the launcher a moment to assign one. */
@@ -134,7 +163,7 @@ uncache_wait(PG_FUNCTION_ARGS)
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz deadline;
 	DatabaseSlot *slot;
-	uint64		ticket;
+	Ticket		ticket;
 
 	require_preload("uncache.wait()");
 	PreventCommandDuringRecovery("uncache.wait()");
@@ -149,9 +178,8 @@ uncache_wait(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);
 
 	wait_for_handovers();
-	ticket = pg_atomic_add_fetch_u64(&slot->barrier_drawn, 1);
-	shmem_wake_worker(slot);
-	PG_RETURN_BOOL(wait_for_ticket(slot, &slot->barrier_done, ticket, deadline));
+	PG_RETURN_BOOL(draw_ticket(&ticket, slot, &slot->barrier_drawn, &slot->barrier_done) &&
+				   wait_for_ticket(&ticket, deadline));
 }
 
 /*
@@ -235,12 +263,41 @@ count_transaction(const BacklogRow *row, void *arg)
 
 #define DISCARD_MS		(60 * 1000)
 
+static void
+wait_no_more(int code, Datum arg)
+{
+	DatabaseSlot *slot = (DatabaseSlot *) DatumGetPointer(arg);
+
+	pg_atomic_fetch_sub_u32(&slot->discard_callers, 1);
+}
+
+/*
+ * Who gives up, or is made to, must not have later transactions forgotten when the
+ * worker comes to it.
+ */
+static bool
+ask_to_discard(DatabaseSlot *slot)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DISCARD_MS);
+	Ticket		ticket;
+	volatile bool done = false;
+
+	pg_atomic_fetch_add_u32(&slot->discard_callers, 1);
+	PG_ENSURE_ERROR_CLEANUP(wait_no_more, PointerGetDatum(slot));
+	{
+		done = draw_ticket(&ticket, slot, &slot->discard_drawn, &slot->discard_done) &&
+			wait_for_ticket(&ticket, deadline);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(wait_no_more, PointerGetDatum(slot));
+	wait_no_more(0, PointerGetDatum(slot));
+	return done;
+}
+
 Datum
 uncache_discard_backlog(PG_FUNCTION_ARGS)
 {
 	DatabaseSlot *slot = shmem_my_slot();
 	uint64		before;
-	uint64		ticket;
 
 	if (!superuser())
 		ereport(ERROR,
@@ -257,10 +314,7 @@ uncache_discard_backlog(PG_FUNCTION_ARGS)
 	}
 
 	before = pg_atomic_read_u64(&slot->discarded);
-	ticket = pg_atomic_add_fetch_u64(&slot->discard_drawn, 1);
-	shmem_wake_worker(slot);
-	if (!wait_for_ticket(slot, &slot->discard_done, ticket,
-						 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DISCARD_MS)))
+	if (!ask_to_discard(slot))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the worker has not discarded the backlog in time")));

@@ -80,6 +80,7 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 {
 	memset(slot, 0, sizeof(DatabaseSlot));
 	pg_atomic_init_u32(&slot->dboid, InvalidOid);
+	pg_atomic_init_u32(&slot->assignment, 0);
 	pg_atomic_init_u32(&slot->restart_requested, 0);
 	slot->lock = lock;
 	slot->worker_proc = INVALID_PROC_NUMBER;
@@ -103,8 +104,10 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	ConditionVariableInit(&slot->barrier_cv);
 	pg_atomic_init_u64(&slot->discard_drawn, 0);
 	pg_atomic_init_u64(&slot->discard_done, 0);
+	pg_atomic_init_u32(&slot->discard_callers, 0);
 	pg_atomic_init_u64(&slot->discarded, 0);
 	pg_atomic_init_u32(&slot->fence.state, FENCE_UNKNOWN);
+	pg_atomic_init_u32(&slot->fence.any_on, 0);
 	pg_atomic_init_u64(&slot->fence.stored, 0);
 	pg_atomic_init_u64(&slot->fence.refused, 0);
 	pg_atomic_init_u64(&slot->fence.beats, 0);
@@ -199,6 +202,9 @@ shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
 	pg_atomic_write_u32(&slot->breaker, 0);
 	pg_atomic_write_u32(&slot->current_table, 0);
 	pg_atomic_write_u32(&slot->restart_requested, 0);
+	/* What was asked of one database must not be done to the next. */
+	pg_atomic_write_u64(&slot->discard_done, pg_atomic_read_u64(&slot->discard_drawn));
+	pg_atomic_fetch_add_u32(&slot->assignment, 1);
 	pg_atomic_write_u32(&slot->dboid, dboid);
 	LWLockRelease(slot->lock);
 	stats_init(&slot->stats);

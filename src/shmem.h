@@ -74,7 +74,8 @@ typedef enum FenceState
 /* What the worker knows of the node's fence, from its last status. */
 typedef struct FenceStatus
 {
-	pg_atomic_uint32 state;		/* FenceState */
+	pg_atomic_uint32 state;		/* FenceState: the least of all nodes' */
+	pg_atomic_uint32 any_on;	/* whether some node's is FENCE_ON */
 	pg_atomic_uint64 stored;	/* fills, since the functions were loaded */
 	pg_atomic_uint64 refused;
 	pg_atomic_uint64 beats;
@@ -82,8 +83,12 @@ typedef struct FenceStatus
 
 typedef struct DatabaseSlot
 {
-	/* The launcher writes these under Shared->lock; readable without it. */
+	/*
+	 * The launcher writes these under Shared->lock and slot->lock; readable without
+	 * them.
+	 */
 	pg_atomic_uint32 dboid;		/* 0: the slot is free */
+	pg_atomic_uint32 assignment;	/* how often dboid was written */
 
 	/*
 	 * How many sessions want this database without a worker for a while
@@ -140,15 +145,21 @@ typedef struct DatabaseSlot
 
 	/*
 	 * uncache.wait(): a caller draws the next ticket; the worker answers with
-	 * the highest ticket before whose drawing everything is delivered.
+	 * the highest ticket before whose drawing everything is delivered.  Tickets are
+	 * drawn under slot->lock, and void when the slot has got another assignment.
 	 */
 	pg_atomic_uint64 barrier_drawn;
 	pg_atomic_uint64 barrier_done;
 	ConditionVariable barrier_cv;
 
-	/* uncache.discard_backlog(): number of requests made and carried out. */
+	/*
+	 * uncache.discard_backlog(): number of requests made and seen to, and how many
+	 * callers still wait for that; without one nothing is discarded.  No request
+	 * outlives the assignment of the slot to its database.
+	 */
 	pg_atomic_uint64 discard_drawn;
 	pg_atomic_uint64 discard_done;
+	pg_atomic_uint32 discard_callers;
 	pg_atomic_uint64 discarded; /* transactions, ever */
 
 	/*

@@ -244,6 +244,11 @@ discard_if_asked(void)
 
 	if (drawn == pg_atomic_read_u64(&slot->discard_done) || beat_holds_transaction())
 		return;
+	if (pg_atomic_read_u32(&slot->discard_callers) == 0)
+	{
+		pg_atomic_write_u64(&slot->discard_done, drawn);
+		return;
+	}
 	deliver_release_waiting();
 	transactions = outboxscan_discard() + outboxside_discard();
 	pg_atomic_fetch_add_u64(&slot->discarded, transactions);
@@ -309,14 +314,18 @@ take_ring(void)
 
 	while (deliver_has_room(CLASS_SMALL))
 	{
-		char		copy[MAXALIGN(sizeof(RingEntry)) + OUTBOX_ROW_ITEMS];
+		union
+		{
+			RingEntry	head;
+			char		bytes[MAXALIGN(sizeof(RingEntry)) + OUTBOX_ROW_ITEMS];
+		}			copy;
 		RingEntry  *entry;
 
 		LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 		entry = ring_peek(&slot->ring);
 		if (entry)
 		{
-			memcpy(copy, entry, entry->size);
+			memcpy(&copy, entry, entry->size);
 			ring_take(&slot->ring);
 		}
 		LWLockRelease(slot->lock);
@@ -325,7 +334,7 @@ take_ring(void)
 			break;
 		count++;
 		FAULT_POINT("ring-taken");
-		take_entry((RingEntry *) copy);
+		take_entry(&copy.head);
 	}
 	return count;
 }
@@ -369,12 +378,10 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	*wake = Min(*wake, doubt_turn(now));
 	deliver_send();
 	*wake = Min(*wake, seconddelete_turn(now));
+	outboxscan_turn();
 	if (!beat_holds_transaction())
-	{
-		outboxscan_turn();
 		*wake = Min(*wake, outboxnote_turn(now));
-		*wake = Min(*wake, outboxside_turn(now, true));
-	}
+	*wake = Min(*wake, outboxside_turn(now, true));
 	deliver_send();
 	*wake = Min(*wake, patternscan_turn());
 	comeback_catch_up();

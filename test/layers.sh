@@ -78,7 +78,7 @@ print_failure()
 
 layer_unit()
 {
-	make -s -C test/unit PROVE="prove --verbose" check
+	make -s -C test/unit PROVE="prove --verbose" $UNCACHE_UNIT check
 }
 
 # The Redis functions of the fence, in every order of small cases.
@@ -108,14 +108,14 @@ layer_pgtap()
 		pg_prove --verbose -d pgtap "${files[@]}"
 }
 
-# run_tap FILE...: two at a time, since most of their time they wait.
+# run_tap FILE...: some at a time, since most of their time they wait.
 run_tap()
 {
 	[ $# -gt 0 ] || return 1
 	mkdir -p tmp_check
 	TESTDIR=$PWD TESTDATADIR=$PWD/tmp_check TESTLOGDIR=$PWD/tmp_check/log PG_REGRESS=$pgxs/src/test/regress/pg_regress \
 		PERL5LIB=$pgxs/src/test/perl:$PWD/test/lib \
-		prove --verbose --timer --jobs 2 "$@"
+		prove --verbose --timer --jobs "${JOBS:-2}" "$@"
 }
 
 layer_tap()

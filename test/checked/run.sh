@@ -7,6 +7,7 @@
 #	valgrind	the same, each process of the server under valgrind; very slow
 #
 # LAYERS and TESTS say what is run, as with `make test`; the defaults are below.
+# WHOLE=1 runs all files of all layers that are in C (model is not).
 # What ASan, UBSan or valgrind find is printed at the end, and is a failure.
 # Exit code 77: the server could not be built here, and why was printed.
 #
@@ -22,7 +23,12 @@ case $kind in
 	valgrind) some="001 003 085" ;;
 	*) echo "usage: run.sh asserts|sanitizers|valgrind" >&2; exit 2 ;;
 esac
+layers="regress isolation pgtap tap faults"
 some=$(cd "$SOURCE" && for number in $some; do echo test/t/${number}_*.t; done)
+if [ -n "${WHOLE:-}" ]; then
+	layers="unit $layers"
+	some="test/t/*.t"
+fi
 
 bash "$SOURCE/test/lib/packages.sh" test || exit 77
 server=$(checked_server) || exit 77
@@ -50,23 +56,31 @@ put_before()
 		esac
 		exec $* "\${0%/*}/postgres.plain" "\$@"
 	END
-	chmod 755 "$folder/bin/postgres"
+	# A restart would call what postmaster.opts says, which is the plain one.
+	mv "$folder/bin/pg_ctl" "$folder/bin/pg_ctl.plain"
+	cat >"$folder/bin/pg_ctl" <<-END
+		#!/bin/bash
+		exec -a "\$0" "\${0%/*}/pg_ctl.plain" "\$@" -p "\${0%/*}/postgres"
+	END
+	chmod 755 "$folder/bin/postgres" "$folder/bin/pg_ctl"
 }
 
 case $kind in
 	sanitizers)
+		# Tests measure memory; what ASan keeps from being used again is in it.
+		export UNCACHE_TEST_PATIENCE=240 UNCACHE_UNIT=SANITIZE=1
 		export UNCACHE_COPT="-fsanitize=address,undefined -Wno-maybe-uninitialized"
 		put_before env "LD_PRELOAD=$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so)" \
-			"ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:log_path=$folder/found/asan" \
+			"ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=16:abort_on_error=1:log_path=$folder/found/asan" \
 			"UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1:log_path=$folder/found/ubsan" ;;
 	valgrind)
 		command -v valgrind >/dev/null || { echo "valgrind is missing here." >&2; exit 77; }
-		export UNCACHE_TEST_PATIENCE=900 PGCTLTIMEOUT=600
+		export UNCACHE_TEST_PATIENCE=900 PGCTLTIMEOUT=600 UNCACHE_UNIT=VALGRIND=1
 		put_before valgrind --quiet --leak-check=no --track-origins=yes --num-callers=25 \
 			"--suppressions=$folder/share/valgrind.supp" "--log-file=$folder/found/valgrind.%p" ;;
 esac
 
-LAYERS=${LAYERS:-regress isolation pgtap tap faults} TESTS=${TESTS:-$some} PG_CONFIG=$folder/bin/pg_config bash "$SOURCE/test/run.sh"
+LAYERS=${LAYERS:-$layers} TESTS=${TESTS:-$some} PG_CONFIG=$folder/bin/pg_config bash "$SOURCE/test/run.sh"
 status=$?
 
 find "$folder/found" -type f -empty -delete

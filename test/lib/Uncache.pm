@@ -11,7 +11,7 @@ use Time::HiRes qw(sleep time);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils qw(slurp_file);
 
-our @EXPORT = qw(new_node poll_until gone wait_for_state delivered outbox_is_empty);
+our @EXPORT = qw(new_node poll_until gone wait_for_state comes_true delivered outbox_is_empty);
 
 # Seconds until a test gives up waiting; far more than anything should need.
 our $patience = $ENV{UNCACHE_TEST_PATIENCE} // 60;
@@ -68,6 +68,19 @@ sub gone
 	my ($redis, $key) = @_;
 
 	return poll_until(sub { $redis->cli('exists', $key) eq '0' });
+}
+
+# Whether a query returns true in time, on a server that may be restarting: psql can end
+# there before it has read the query, which poll_query_until does not survive.
+sub comes_true
+{
+	my ($node, $query) = @_;
+
+	return poll_until(sub {
+		my (undef, $out) = eval { $node->psql('postgres', $query) };
+
+		return defined $out && $out eq 't';
+	});
 }
 
 # Whether the worker of a database reaches a state of uncache.stat.

@@ -64,7 +64,8 @@ sub logged
 
 	foreach my $file (glob "$log*")
 	{
-		foreach my $line (split /\n/, slurp_file($file))
+		# The last line may be half written.
+		foreach my $line (slurp_file($file) =~ /(.*)\n/g)
 		{
 			my (undef, undef, $us, undef, $seconds, $fraction, $late) = split / /, $line;
 			my $end = $seconds + $fraction / 1e6;

@@ -247,6 +247,25 @@ $redis->thaw($new);
 is($waiting->finish, 0, 'the master wakes up: the session goes on');
 ok(delivered($node), 'all is delivered');
 is(present($lost, $held), '', 'and the keys are gone');
+
+# Of a transaction of several rows only the last has a key for the master that hangs.
+# The others are deleted a second time meanwhile: that answers for them alone.
+sql(q{ALTER SYSTEM SET uncache.command_timeout = '60s'});
+sql(q{ALTER SYSTEM SET uncache.second_delete_delay = '2s'});
+$node->reload;
+my @many = $redis->keys_at($a, 'many:' . 'x' x 90 . ':', 300);
+$redis->fill($many[0], $held);
+$redis->freeze($new);
+$waiting = start_psql($node, 'SELECT uncache.invalidate_keys(VARIADIC ARRAY['
+	. join(', ', map { "'$_'" } @many, $held) . '])');
+ok(gone($redis->server($a), $many[0]), 'the first rows of a transaction are delivered');
+$redis->server($a)->cli('set', $many[0], 1);
+ok(gone($redis->server($a), $many[0]), 'and their keys are deleted a second time');
+is(stat_of('waiting_backends'), '1', 'who waits for the last row still does');
+$redis->thaw($new);
+is($waiting->finish . $waiting->err, '0', 'the master wakes up: the session goes on');
+is(present($held), '', 'and the last key is gone');
+sql(q{ALTER SYSTEM RESET uncache.second_delete_delay});
 sql(q{ALTER SYSTEM RESET uncache.command_timeout});
 $node->reload;
 

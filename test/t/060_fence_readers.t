@@ -26,6 +26,8 @@ sub change
 	my ($id) = @_;
 
 	sql("UPDATE item SET v = v + 1 WHERE id = " . ($id // 1));
+	# On a busy machine the commit may have waited in vain.
+	die 'not delivered' unless delivered($node);
 	return;
 }
 

@@ -208,7 +208,7 @@ sub survives
 	my (undef, $snapshot) = look($reader, miss($redis, 'item:6'), 6);
 	put($redis, 6, $old);
 	isnt($strike->()->finish, 0, "killed at $point");
-	ok($node->poll_query_until('postgres',
+	ok(comes_true($node,
 		"SELECT state = 'connected' AND worker_pid <> $worker FROM uncache.stat"), 'the server is up again');
 	$reader = $node->background_psql('postgres');
 	my $value = value_of(6);

@@ -26,7 +26,7 @@ sub wait_for_restart
 {
 	my ($before) = @_;
 
-	return $node->poll_query_until('postgres',
+	return comes_true($node,
 		"SELECT pg_postmaster_start_time() IS NOT NULL AND state = 'connected' AND worker_pid <> $before FROM uncache.stat");
 }
 

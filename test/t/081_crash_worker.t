@@ -71,7 +71,7 @@ sub die_at
 
 sub wait_until_up
 {
-	return $node->poll_query_until('postgres', "SELECT state = 'connected' FROM uncache.stat");
+	return comes_true($node, "SELECT state = 'connected' FROM uncache.stat");
 }
 
 foreach my $case (['ring-taken', 1], ['batch-sent', 1], ['batch-sent', 3000], ['answered', 1],

@@ -52,26 +52,30 @@ sub sizes
 			pg_relation_size('uncache.outbox_2') / 1024, pg_relation_size('uncache.outbox_3') / 1024});
 }
 
-# Look at the outbox while the load runs: the largest size, and how often a table
-# was emptied.
+# Look at the outbox while the load runs: the largest size in each fifth of the time,
+# and how often a table was emptied.
 sub watch
 {
 	my ($load) = @_;
-	my ($most, $emptied) = (0, 0);
+	my @most = (0) x 5;
+	my $emptied = 0;
+	my $begin = time;
 	my @before = sizes();
 
 	while ($load->runs)
 	{
 		my @now = sizes();
+		my $fifth = int((time - $begin) * 5 / $length);
 		my $sum = 0;
 
+		$fifth = 4 if $fifth > 4;
 		$sum += $_ foreach @now;
-		$most = $sum if $sum > $most;
+		$most[$fifth] = $sum if $sum > $most[$fifth];
 		foreach (0 .. 3) { $emptied++ if $now[$_] < $before[$_] }
 		@before = @now;
 		select undef, undef, undef, 0.1;
 	}
-	return ($most, $emptied);
+	return ($emptied, @most);
 }
 
 sub run_load
@@ -86,12 +90,17 @@ sub run_load
 	while ($emptied < 2 && time < $deadline)
 	{
 		my $load = start_load($seconds);
-		my ($size, $times) = watch($load);
+		my ($times, @sizes) = watch($load);
 
 		$failed++ if $load->finish != 0;
 		($tps) = $load->out =~ /tps = (\d+)/;
-		diag "$what, one fifth after the other: " . join ' ', $load->err =~ /, (\d+)\.\d+ tps/g if $length > 6;
-		$most = $size if $size > $most;
+		if ($length > 6)
+		{
+			diag "$what, one fifth of the time after the other: commits a second "
+			  . join(' ', $load->err =~ /, (\d+)\.\d+ tps/g) . ', ms each '
+			  . join(' ', $load->err =~ /tps, lat ([\d.]+) ms/g) . ", outbox at most kB @sizes";
+		}
+		foreach (@sizes) { $most = $_ if $_ > $most }
 		$emptied += $times;
 	}
 	is($failed, 0, "$what: the load has run");
