@@ -370,13 +370,17 @@ uncache_wait(PG_FUNCTION_ARGS)
 		deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 														   TimestampTzGetDatum(now),
 														   PG_GETARG_DATUM(0)));
-	slot = wait_for_slot(deadline);
-	if (slot == NULL)
-		PG_RETURN_BOOL(false);
-
-	wait_for_handovers();
-	PG_RETURN_BOOL(draw_ticket(&ticket, slot, &slot->barrier_drawn, &slot->barrier_done) &&
-				   wait_for_ticket(&ticket, deadline));
+	/* A database that has lost its slot may get another one in time. */
+	while ((slot = wait_for_slot(deadline)) != NULL)
+	{
+		wait_for_handovers();
+		if (draw_ticket(&ticket, slot, &slot->barrier_drawn, &slot->barrier_done) &&
+			wait_for_ticket(&ticket, deadline))
+			PG_RETURN_BOOL(true);
+		if (GetCurrentTimestamp() >= deadline)
+			break;
+	}
+	PG_RETURN_BOOL(false);
 }
 
 /*
