@@ -14,6 +14,7 @@ use Bench::Drain;
 use Bench::Lanes;
 use Bench::Latency;
 use Bench::Load;
+use Bench::Profile;
 use Bench::Report;
 use Bench::Scale;
 use Bench::Session;
@@ -28,6 +29,7 @@ my @sections = (
 	[ drain => \&Bench::Drain::run ],
 	[ bulk => \&Bench::Bulk::run ],
 	[ scale => \&Bench::Scale::run ],
+	[ profile => \&Bench::Profile::run ],
 	[ decoding => \&Bench::Latency::run_decoding ],
 );
 

@@ -23,6 +23,22 @@ for option; do
 	fi
 done
 
+# The kernel's profiler wants root's rights, which the benches do not have: it is
+# run here, for as many seconds as they ask for.
+profiler()
+{
+	local samples seconds
+
+	[ "$(id -u)" -eq 0 ] && command -v perf >/dev/null || return
+	as_owner mkfifo profile.ask profile.answer
+	samples=$(mktemp) || return
+	while read -r seconds; do
+		[[ $seconds =~ ^[0-9]+$ ]] &&
+			perf record -q -a -g -F 1999 -e cpu-clock -o "$samples" -- sleep "$seconds" >/dev/null 2>&1
+		perf script -i "$samples" -F comm,pid,ip,sym,dso 2>/dev/null >"$PRIVATE/profile.answer"
+	done <>"$PRIVATE/profile.ask"
+}
+
 results=${RESULTS:-$SOURCE/bench/results}
 mkdir -p "$results" || exit 1
 bash "$SOURCE/test/lib/packages.sh" build || exit 1
@@ -33,9 +49,12 @@ private_build build
 as_owner mkdir "$PRIVATE/results"
 as_owner bash "$PRIVATE/src/bench/peers.sh" "$PRIVATE/pg"
 as_owner ln -s "$(command -v redis-benchmark)" "$PRIVATE/bin/redis-benchmark"
+profiler &
+profiler=$!
 as_owner bash "$PRIVATE/src/bench/servers.sh" "${options[@]}" &
 wait $!
 status=$?
+kill $profiler 2>/dev/null
 cp "$PRIVATE"/results/* "$results"/ 2>/dev/null && echo "raw data and picture: $results"
 [ -n "$publish" ] && { perl "$SOURCE/bench/publish.pl" "$results" "$SOURCE" || status=1; }
 exit $status

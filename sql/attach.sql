@@ -33,8 +33,15 @@ SELECT uncache.attach('users', 'user:{id}', NULL);
 SELECT uncache.attach('users', VARIADIC '{}');
 SELECT uncache.attach('users', 'now:{clock_timestamp()}');
 SELECT uncache.attach_columns('users', '{emial}', 'user:{id}');
+SELECT uncache.attach_columns('users', '{Email}', 'user:{id}');
 SELECT uncache.attach_columns('users', '{}', 'user:{id}');
 SELECT trigger, templates FROM uncache.rules WHERE relation = 'users'::regclass ORDER BY 1;
+
+-- A keyword as a column, and names that triggers have elsewhere
+ALTER TABLE users ADD COLUMN "order" int;
+SELECT uncache.attach('users', 'user:{order}');
+SELECT uncache.attach('users', 'user:{NEW.id}');
+ALTER TABLE users DROP COLUMN "order";
 
 -- A row that the rule could never write is found at once
 SELECT uncache.attach('users', 'user:{repeat(''x'', 70000)}');
@@ -46,7 +53,16 @@ SELECT uncache.detach('users');
 SELECT trigger, templates, enabled, problem FROM uncache.rules WHERE relation = 'users'::regclass;
 SELECT uncache.detach('users');
 DROP TRIGGER mine ON users;
+SELECT uncache.attach('users', 'user:{id}');
+DROP TRIGGER uncache_row ON users;
+SELECT trigger, problem FROM uncache.rules WHERE relation = 'users'::regclass;
+SELECT uncache.detach('users');
 SELECT count(*) FROM uncache.rules WHERE relation = 'users'::regclass;
+
+-- A row is read whole, also where a column has the name by which it could be called
+CREATE TABLE short_names (t int, u text, rel int);
+INSERT INTO short_names VALUES (1, 'x', 2);
+SELECT uncache.attach('short_names', 't:{t}:{u}:{rel}');
 
 -- Nothing is done silently for a NULL, nor in a read-only transaction
 SELECT uncache.attach(NULL, 'user:{id}');
@@ -123,6 +139,15 @@ SELECT trigger, enabled, problem FROM uncache.rules WHERE relation = 'base'::reg
 INSERT INTO base VALUES (1);
 ALTER TABLE base RENAME ident TO id;
 INSERT INTO base VALUES (1);
+-- ... nothing that is wrong hides the others
+CREATE TABLE wrong (id int);
+ALTER EVENT TRIGGER uncache_ddl_end DISABLE;
+CREATE TRIGGER columns AFTER INSERT ON wrong FOR EACH ROW EXECUTE FUNCTION uncache.invalidate_columns('id', 'x:{id}');
+CREATE TRIGGER none AFTER INSERT ON wrong FOR EACH ROW EXECUTE FUNCTION uncache.invalidate_columns();
+CREATE TRIGGER too_early BEFORE INSERT ON wrong FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('x:{id}');
+CREATE TRIGGER once AFTER INSERT ON wrong EXECUTE FUNCTION uncache.invalidate('x:{id}');
+ALTER EVENT TRIGGER uncache_ddl_end ENABLE ALWAYS;
+SELECT trigger, columns, templates, problem FROM uncache.rules WHERE relation = 'wrong'::regclass ORDER BY 1;
 
 \set VERBOSITY terse
 SET client_min_messages = warning;

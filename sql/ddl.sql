@@ -119,6 +119,30 @@ ALTER TABLE parted RENAME name TO label;
 ALTER TABLE parted ALTER name TYPE varchar;
 SELECT keys_of($$ALTER TABLE parted ADD COLUMN filled timestamptz DEFAULT clock_timestamp()$$);
 
+-- Attributes of a composite type: columns of a table OF it, and parts of a column
+CREATE TYPE place AS (id int, zip text, other text);
+CREATE TABLE places OF place;
+CREATE TABLE homes (id int, at place);
+SELECT uncache.attach('places', 'place:{id}'), uncache.attach('homes', 'home:{(at).zip}');
+ALTER TYPE place RENAME ATTRIBUTE zip TO code CASCADE;
+ALTER TYPE place RENAME ATTRIBUTE id TO ident CASCADE;
+ALTER TYPE place RENAME ATTRIBUTE other TO another CASCADE;
+ALTER TYPE place DROP ATTRIBUTE zip CASCADE;
+SELECT relation, trigger, problem FROM uncache.rules WHERE relation IN ('places'::regclass, 'homes'::regclass);
+DROP TABLE homes;
+ALTER TYPE place ALTER ATTRIBUTE id TYPE bigint CASCADE;
+ALTER TYPE place ALTER ATTRIBUTE another TYPE varchar CASCADE;
+ALTER TYPE place DROP ATTRIBUTE id CASCADE;
+DROP TABLE places;
+
+-- A view takes a function with it
+CREATE VIEW plain AS SELECT 1 AS x;
+CREATE FUNCTION of_view(int, plain DEFAULT NULL) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'x' $$;
+CREATE TABLE viewed (id int);
+SELECT uncache.attach('viewed', 'viewed:{ddl_test.of_view(id)}');
+DROP VIEW plain CASCADE;
+SELECT count(*) FROM uncache.rules WHERE relation = 'viewed'::regclass;
+
 -- A table called by its own name in a template
 CREATE TABLE named (id int);
 SELECT uncache.attach('named', 'named:{named.id}');
@@ -127,6 +151,12 @@ ALTER TABLE named RENAME TO renamed;
 -- DROP TABLE deletes nothing and says so
 DROP TABLE named;
 DROP TABLE users;
+CREATE TABLE several (id int, name text);
+SELECT uncache.attach('several', 'a*b:{id}', 'cd?{{{name}}}', '{id}', 'tag:{replace(name, ''}'', '''')}:{id}!');
+DROP TABLE several;
+CREATE TABLE nameless (id int);
+SELECT uncache.attach('nameless', '{id}', 'x:{id}');
+DROP TABLE nameless;
 
 -- CREATE SCHEMA with a rule in it
 CREATE SCHEMA with_rule

@@ -151,7 +151,7 @@ CREATE FUNCTION uncache.invalidate_table(rel regclass) RETURNS void
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_invalidate_table';
 COMMENT ON FUNCTION uncache.invalidate_table(regclass) IS
-'deletes every key that the rules of a table, and of the tables below it, can give, after the transaction commits; also while uncache.enabled is off. A template that does not begin with literal text of two letters or digits is passed over with a WARNING. Errors: no rule, or none with a usable template';
+'deletes every key that the rules of a table, and of the tables below it, can give, after the transaction commits; also while uncache.enabled is off. A template that does not begin with literal text of two letters or digits is passed over with a WARNING. Errors: no rule';
 
 CREATE FUNCTION uncache.render(template text, "row" anyelement) RETURNS text[]
 	LANGUAGE C STRICT STABLE PARALLEL RESTRICTED
@@ -226,7 +226,8 @@ CREATE EVENT TRIGGER uncache_ddl_end ON ddl_command_end
 				 'ALTER EXTENSION')
 	EXECUTE FUNCTION uncache.ddl_end();
 CREATE EVENT TRIGGER uncache_ddl_drop ON sql_drop
-	WHEN TAG IN ('ALTER TABLE', 'ALTER EXTENSION', 'DROP TABLE', 'DROP FUNCTION', 'DROP ROUTINE',
+	WHEN TAG IN ('ALTER TABLE', 'ALTER TYPE', 'ALTER EXTENSION', 'DROP TABLE', 'DROP VIEW',
+				 'DROP MATERIALIZED VIEW', 'DROP FOREIGN TABLE', 'DROP FUNCTION', 'DROP ROUTINE',
 				 'DROP OPERATOR', 'DROP CAST', 'DROP COLLATION', 'DROP TYPE', 'DROP DOMAIN',
 				 'DROP SCHEMA', 'DROP EXTENSION', 'DROP LANGUAGE', 'DROP OWNED')
 	EXECUTE FUNCTION uncache.ddl_drop();
@@ -295,7 +296,7 @@ CREATE FUNCTION uncache.discard_backlog() RETURNS bigint
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_discard_backlog';
 COMMENT ON FUNCTION uncache.discard_backlog() IS
-'forgets what is committed and not delivered yet, for a Redis that was flushed anyway; takes effect at once, also if the transaction rolls back. Returns the number of transactions. For superusers';
+'forgets what is committed and not delivered yet, for a Redis that was flushed anyway; takes effect at once, also if the transaction rolls back. Returns the number of transactions; without a worker those count too that were delivered and are still kept, since only it knows. For superusers. Errors: a standby; the worker has not done it within a minute; without a worker: a transaction that has read the outbox is still open';
 
 REVOKE ALL ON FUNCTION
 	uncache.invalidate_keys(text[]),

@@ -201,7 +201,7 @@ SELECT keys_of($$TRUNCATE parent CASCADE$$), keys_of($$TRUNCATE special, child$$
 SELECT keys_of($$SELECT uncache.invalidate_table('users')$$);
 SELECT uncache.invalidate_table('parent');
 SELECT uncache.attach('parent', '{id}', 'x:{id}');
-SELECT uncache.invalidate_table('parent');
+SELECT keys_of($$SELECT uncache.invalidate_table(t) FROM unnest('{parent,users}'::regclass[]) t$$);
 SELECT uncache.attach('parent', '{id}', 'xy:{id}');
 SELECT keys_of($$SELECT uncache.invalidate_table('parent')$$);
 SELECT keys_of($$TRUNCATE parent CASCADE$$);

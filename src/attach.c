@@ -231,7 +231,7 @@ attach(const char *function, Oid relid, char *columns, ArrayType *templates)
 				 errhint("Append pg_uncache to shared_preload_libraries in postgresql.conf and restart the server.")));
 
 	attachment.rel = open_table(relid);
-	check_rule_table(attachment.rel);
+	rule_check_table(attachment.rel);
 	attachment.columns = columns;
 	if (columns)
 		(void) rule_read_columns(attachment.rel, columns, &ncolumns);

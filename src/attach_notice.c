@@ -121,18 +121,18 @@ notice_sample(const Attachment *attachment)
 {
 	Relation	rel = attachment->rel;
 	NoticeSink	notice = {{add_to_notice, 0}};
-	char	   *query;
+	const char *table = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
+												   RelationGetRelationName(rel));
 
 	/* Who cannot read the row is not shown its keys. */
 	if (pg_class_aclcheck(RelationGetRelid(rel), GetUserId(), ACL_SELECT) != ACLCHECK_OK ||
 		has_foreign_partition(rel))
 		return;
-	query = psprintf("SELECT t.tableoid, t FROM %s t LIMIT 1",
-					 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-												RelationGetRelationName(rel)));
 	initStringInfo(&notice.text);
 	SPI_connect();
-	if (SPI_execute(query, true, 1) != SPI_OK_SELECT)
+	/* "t" alone would be a column of this name; with the cast "t.*" is the row. */
+	if (SPI_execute(psprintf("SELECT t.tableoid, (t.*)::%s FROM %s t LIMIT 1", table, table),
+					true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read a row of table \"%s\"", RelationGetRelationName(rel));
 	if (SPI_processed > 0)
 	{
@@ -170,7 +170,7 @@ warn_owner(const Attachment *attachment)
 	Oid			function = rule_function(attachment->columns != NULL);
 	Oid			owner = attachment->rel->rd_rel->relowner;
 
-	if (!owner_can_add_partitions(attachment->rel, function))
+	if (!rule_owner_can_add_partitions(attachment->rel, function))
 		ereport(WARNING,
 				(errmsg("owner \"%s\" of table \"%s\" will not be able to add partitions",
 						GetUserNameFromId(owner, false),
@@ -188,7 +188,7 @@ attach_notice(const Attachment *attachment, const RuleInfo *before)
 
 	notice_replaced(attachment, before);
 	foreach(cell, attachment->templates)
-		notice_constant(lfirst(cell));
+		rule_notice_constant(lfirst(cell));
 	notice_children(attachment);
 	warn_owner(attachment);
 	notice_sample(attachment);

@@ -203,6 +203,7 @@ visit_tuple(Reading *reading, HeapTuple tuple, void *arg)
 
 	row.xid = FullTransactionIdFromU64(DatumGetUInt64(column(reading, tuple, OUTBOX_XID)));
 	row.at = DatumGetTimestampTz(column(reading, tuple, OUTBOX_AT));
+	row.is_first = DatumGetInt32(column(reading, tuple, OUTBOX_CHUNK)) == 0;
 	row.keys = count_keys(VARDATA_ANY(items), VARSIZE_ANY_EXHDR(items));
 	row.attempts = DatumGetInt32(column(reading, tuple, OUTBOX_ATTEMPTS));
 	visiting->visit(&row, visiting->arg);
@@ -303,7 +304,7 @@ backlog_sum(BacklogTotals *totals)
 }
 
 uint64
-outbox_backlog_rows(void)
+backlog_rows(void)
 {
 	BacklogTotals totals;
 

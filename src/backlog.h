@@ -14,6 +14,7 @@ typedef struct BacklogRow
 {
 	FullTransactionId xid;		/* top-level transaction */
 	TimestampTz at;				/* when it was written */
+	bool		is_first;		/* of the transaction's rows */
 	int64		keys;			/* keys and patterns in it */
 	int32		attempts;		/* how often Redis refused it */
 } BacklogRow;
@@ -42,6 +43,6 @@ extern void backlog_visit(BacklogVisit visit, void *arg);
 extern void backlog_sum(BacklogTotals *totals);
 
 /* Undelivered rows of this database, as backlog_sum() has them. */
-extern uint64 outbox_backlog_rows(void);
+extern uint64 backlog_rows(void);
 
 #endif							/* UNCACHE_BACKLOG_H */

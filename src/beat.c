@@ -8,8 +8,10 @@
  * each node that has answered, whatever the others do.
  *
  * It is the one transaction that stays open while Redis is asked.  It has an xid and
- * no snapshot, and meanwhile the worker begins no other.  So a node that does not
- * answer within command_timeout is not waited for: it gets the next one.
+ * no snapshot, but for moments: the worker reads the outbox within it, so that nobody
+ * waits for a node that hangs.  What the worker writes (the side table, notes, the
+ * rotation) waits for its end.  A node that does not answer within command_timeout is
+ * not waited for: it gets the next one.
  */
 #include "postgres.h"
 

@@ -323,6 +323,30 @@ cluster_map_equal(const ClusterMap *a, const ClusterMap *b)
  * ------------------------------------------------------------------------
  */
 
+uint64
+cluster_epoch_read(const RedisReply *reply)
+{
+	static const char name[] = "cluster_current_epoch:";
+	size_t		len;
+	const char *text = redis_reply_text(reply, &len);
+	const char *end = text + len;
+	uint64		epoch = 0;
+
+	if (redis_reply_type(reply) != REDIS_STRING)
+		return 0;
+	while (text != NULL && end - text > strlen(name) && strncmp(text, name, strlen(name)) != 0)
+	{
+		text = memchr(text, '\n', end - text);
+		if (text != NULL)
+			text++;
+	}
+	if (text == NULL || end - text <= strlen(name))
+		return 0;
+	for (text += strlen(name); text < end && *text >= '0' && *text <= '9'; text++)
+		epoch = epoch * 10 + (*text - '0');
+	return epoch;
+}
+
 /*
  * The text is "MOVED 3999 127.0.0.1:6381".  An address of IPv6 has no brackets,
  * so that the last colon is the one before the port.

@@ -47,6 +47,12 @@ extern int	cluster_map_node(const ClusterMap *map, uint16 slot);
 /* Whether every slot has the same host and port in both (or in both none). */
 extern bool cluster_map_equal(const ClusterMap *a, const ClusterMap *b);
 
+/*
+ * The epoch of the cluster in an answer to CLUSTER INFO; 0 where it does not tell.
+ * A failover raises it, so a node with a lower one than another has missed some.
+ */
+extern uint64 cluster_epoch_read(const RedisReply *reply);
+
 typedef enum ClusterRedirect
 {
 	CLUSTER_NO_REDIRECT,		/* any other answer, good or bad */

@@ -44,10 +44,11 @@ struct ClusterNodes
 {
 	struct Target *owner;
 	const RedisTarget *url;
+	char		name[128];		/* its address without secrets */
 	SlotWatch  *watch;
 	Member	   *members[NODES_MAX];
 	int			nmembers;
-	RedisNode  *by_number[NODES_MAX];	/* by number in the map */
+	RedisNode  *by_slot[CLUSTER_SLOTS]; /* NULL: no node is known */
 	bool		has_gaps;		/* slots without a node */
 	bool		is_down;		/* has no map, or gaps, and the log knows it */
 	TimestampTz summary_at;
@@ -62,13 +63,20 @@ clusternodes_make(struct Target *owner, const RedisTarget *url)
 
 	cluster->owner = owner;
 	cluster->url = url;
+	redisurl_public(url, cluster->name, sizeof(cluster->name));
 	cluster->watch = slotwatch_make(url);
 	return cluster;
 }
 
+/* Its slots come first: what is lost with the link is looked up in there. */
 static void
-free_member(Member *member)
+free_member(ClusterNodes *cluster, Member *member)
 {
+	for (int slot = 0; slot < CLUSTER_SLOTS; slot++)
+	{
+		if (cluster->by_slot[slot] == member->node)
+			cluster->by_slot[slot] = NULL;
+	}
 	node_free(member->node);
 	pfree(member);
 }
@@ -77,7 +85,7 @@ void
 clusternodes_free(ClusterNodes *cluster)
 {
 	for (int m = 0; m < cluster->nmembers; m++)
-		free_member(cluster->members[m]);
+		free_member(cluster, cluster->members[m]);
 	slotwatch_free(cluster->watch);
 	pfree(cluster);
 }
@@ -122,6 +130,7 @@ find_or_make_member(ClusterNodes *cluster, const char *host, int port)
 	member = MemoryContextAllocZero(TopMemoryContext, sizeof(Member));
 	member->node = node;
 	node->target = cluster->owner;
+	node->cluster = cluster->name;
 	strlcpy(member->host, host, sizeof(member->host));
 	member->address = *cluster->url;
 	member->address.scheme = REDIS_PLAIN;
@@ -150,28 +159,56 @@ forget_members(ClusterNodes *cluster, TimestampTz now)
 						(errmsg("Redis at %s is no master of its Redis Cluster any more",
 								member->node->name)));
 			cluster->members[m] = cluster->members[--cluster->nmembers];
-			free_member(member);
+			free_member(cluster, member);
 		}
 	}
 }
 
+/* Whether the map names the master that has had this slot. */
 static bool
-has_gaps(const ClusterNodes *cluster, const ClusterMap *map)
+is_mapped(const ClusterNodes *cluster, const RedisNode *node)
 {
+	for (int m = 0; m < cluster->nmembers; m++)
+	{
+		if (cluster->members[m]->node == node)
+			return cluster->members[m]->mapped;
+	}
+	return false;
+}
+
+/*
+ * Give the slots to the nodes of the map, in its order.  Who gets a slot may lack what
+ * waits for its keys; and if the slot comes from a master that is gone, what that one
+ * was sent last, too.
+ */
+static void
+assign_slots(ClusterNodes *cluster, RedisNode *const *by_number)
+{
+	const ClusterMap *map = slotwatch_map(cluster->watch);
+
+	cluster->has_gaps = false;
 	for (int slot = 0; slot < CLUSTER_SLOTS; slot++)
 	{
 		int			number = cluster_map_node(map, slot);
+		RedisNode  *before = cluster->by_slot[slot];
+		RedisNode  *node = number >= 0 && number < NODES_MAX ? by_number[number] : NULL;
 
-		if (number < 0 || cluster->by_number[number] == NULL)
-			return true;
+		cluster->by_slot[slot] = node;
+		if (node == NULL)
+			cluster->has_gaps = true;
+		else if (node != before)
+		{
+			node->lacks = true;
+			node->took_over |= before == NULL || !is_mapped(cluster, before);
+		}
 	}
-	return false;
 }
 
 static void
 use_map(ClusterNodes *cluster, TimestampTz now)
 {
 	const ClusterMap *map = slotwatch_map(cluster->watch);
+	RedisNode  *by_number[NODES_MAX];
 
 	for (int m = 0; m < cluster->nmembers; m++)
 		cluster->members[m]->mapped = false;
@@ -188,11 +225,11 @@ use_map(ClusterNodes *cluster, TimestampTz now)
 		Member	   *member = find_or_make_member(cluster, cluster_map_host(map, n),
 												 cluster_map_port(map, n));
 
-		cluster->by_number[n] = member ? member->node : NULL;
+		by_number[n] = member ? member->node : NULL;
 		if (member)
 			member->mapped = true;
 	}
-	cluster->has_gaps = has_gaps(cluster, map);
+	assign_slots(cluster, by_number);
 }
 
 /*
@@ -215,27 +252,25 @@ static void
 tell_problem(ClusterNodes *cluster, TimestampTz now)
 {
 	const char *problem = cluster_problem(cluster);
-	char		name[128];
 	char		text[256];
 
 	if (problem == NULL && !cluster->is_down)
 		return;
-	redisurl_public(cluster->url, name, sizeof(name));
 	if (problem == NULL)
 	{
 		if (slotwatch_map(cluster->watch) == NULL)
 			return;				/* asking */
 		cluster->is_down = false;
-		ereport(LOG, (errmsg("the Redis Cluster at %s can be used again", name)));
+		ereport(LOG, (errmsg("the Redis Cluster at %s can be used again", cluster->name)));
 	}
 	else if (!cluster->is_down || now >= cluster->summary_at)
 	{
 		cluster->is_down = true;
 		cluster->summary_at = TimestampTzPlusMilliseconds(now, SUMMARY_MS);
 		ereport(LOG,
-				(errmsg("the Redis Cluster at %s cannot be used: %s", name, problem),
+				(errmsg("the Redis Cluster at %s cannot be used: %s", cluster->name, problem),
 				 errdetail("The outbox keeps what is to be deleted until it can.")));
-		snprintf(text, sizeof(text), "%s: %s", name, problem);
+		snprintf(text, sizeof(text), "%s: %s", cluster->name, problem);
 		shmem_note_error(shmem_my_slot(), text);
 	}
 }
@@ -251,7 +286,7 @@ ask_while_down(ClusterNodes *cluster, TimestampTz now)
 	if (!down || now < cluster->ask_at)
 		return;
 	cluster->ask_at = TimestampTzPlusMilliseconds(now, ASK_WHILE_DOWN_MS);
-	slotwatch_ask(cluster->watch);
+	slotwatch_ask(cluster->watch, true);
 }
 
 bool
@@ -270,7 +305,7 @@ clusternodes_turn(ClusterNodes *cluster, TimestampTz now)
 			node_connect(member->node, &member->address, 0);
 		node_turn(member->node);
 		if (member->node->event == NODE_LOST)
-			slotwatch_ask(cluster->watch);
+			slotwatch_ask(cluster->watch, true);
 	}
 	ask_while_down(cluster, now);
 	if (!changed && now >= cluster->forget_at)
@@ -300,15 +335,11 @@ clusternodes_deadline(const ClusterNodes *cluster)
 RedisNode *
 clusternodes_node(const ClusterNodes *cluster, const char *key, size_t len, uint16 *slot)
 {
-	const ClusterMap *map = slotwatch_map(cluster->watch);
-	int			number;
-
 	*slot = 0;
-	if (map == NULL)
+	if (slotwatch_map(cluster->watch) == NULL)
 		return NULL;
 	*slot = cluster_slot(key, len);
-	number = cluster_map_node(map, *slot);
-	return number >= 0 && number < NODES_MAX ? cluster->by_number[number] : NULL;
+	return cluster->by_slot[*slot];
 }
 
 bool
@@ -357,7 +388,7 @@ clusternodes_redirect(ClusterNodes *cluster, const RedisReply *reply, bool *aski
 	if (redirect == CLUSTER_NO_REDIRECT)
 		return NULL;
 	if (redirect == CLUSTER_MOVED)
-		slotwatch_ask(cluster->watch);
+		slotwatch_ask(cluster->watch, false);
 	for (int m = 0; m < cluster->nmembers && host[0] == '\0'; m++)
 	{
 		if (cluster->members[m]->node == node_answering())

@@ -3,10 +3,10 @@
  *	  What the worker does when nodes come and go.
  *
  * A node that goes takes its part of what is under way with it; those rows wait in the
- * outbox.  One that comes makes the outbox be read all over, for all of them: what
+ * outbox.  One that comes makes the outbox be read all over: what
  * waited, what was committed while no node was there, and, if the node may have
- * forgotten, what had been delivered.  So nothing needs to be remembered for a node
- * that is away.
+ * forgotten, what had been delivered.  What was sent before goes to the nodes that
+ * lack something (lacking.c), which is all that is remembered of a node that is away.
  *
  * A node whose fence has no epoch gets one when all that the outbox held at some
  * moment after that is delivered.
@@ -22,6 +22,7 @@
 #include "deliver.h"
 #include "delivered.h"
 #include "fence.h"
+#include "lacking.h"
 #include "outboxnote.h"
 #include "outboxscan.h"
 #include "outboxside.h"
@@ -35,8 +36,8 @@ static DatabaseSlot *slot;
 static bool first_scan = true;
 
 /*
- * Deliveries with lower numbers are to be finished before nodes that were found
- * without an epoch get one; 0: not known yet.
+ * Deliveries with lower numbers are to be finished before what was to be sent again
+ * is; 0: not known yet.
  */
 static uint64 catch_up_until = 0;
 
@@ -59,16 +60,18 @@ throw_ring_away(void)
 void
 comeback_lose_all(void)
 {
+	lacking_note_all();
 	deliver_forget_unsent();
 	throw_ring_away();
 	waiters_give_up(MyDatabaseId);
 	barrier_begin_anew();
 }
 
-/* What waited for a node is sent again, to all of them. */
+/* What waited for a node is sent again. */
 static void
 scan_again(void)
 {
+	lacking_scan_begins();
 	deliver_release_waiting();
 	outboxscan_start_over(first_scan);
 	first_scan = false;
@@ -78,10 +81,11 @@ scan_again(void)
 	barrier_begin_anew();
 }
 
-/* All that the outbox holds is sent again, at the next scan. */
+/* All that the outbox holds is sent to a node again, at the next scan. */
 static void
-repeat_all(void)
+repeat_all(RedisNode *node)
 {
+	node->lacks = true;
 	delivered_repeat_all();
 	deliver_repeat_under_way();
 }
@@ -89,13 +93,18 @@ repeat_all(void)
 static void
 after_node_event(RedisNode *node)
 {
+	if (node->took_over)
+	{
+		node->took_over = false;
+		repeat_all(node);
+	}
 	switch (node->event)
 	{
 		case NODE_SAME:
 			break;
 		case NODE_MADE:
 			if (node->new_server)
-				repeat_all();
+				repeat_all(node);
 			fence_begin(node);
 			break;
 		case NODE_LOST:
@@ -145,6 +154,23 @@ comeback_connect(void)
 		scan_again();
 }
 
+static void
+repeat_where_wanted(void)
+{
+	bool		wanted = false;
+
+	for (int i = 0; i < node_count(); i++)
+	{
+		if (fence_wants_resending(node_at(i)))
+		{
+			repeat_all(node_at(i));
+			wanted = true;
+		}
+	}
+	if (wanted)
+		scan_again();
+}
+
 /*
  * A node that is found without an epoch gets one when it has been sent all that
  * the outbox holds: what it may have forgotten is in there.
@@ -152,22 +178,19 @@ comeback_connect(void)
 void
 comeback_catch_up(void)
 {
-	if (fence_wants_resending())
-	{
-		repeat_all();
-		scan_again();
-	}
-	if (!fence_waits_for_catching_up())
+	repeat_where_wanted();
+	if (!fence_waits_for_catching_up() && !lacking_is_being_sent())
 		return;
 	if (catch_up_until == 0 && outboxscan_is_done() && deliver_release_at() == DT_NOEND)
 		catch_up_until = deliver_next_number();
 	if (catch_up_until != 0 && deliver_oldest_number() >= catch_up_until)
 	{
-		bool		again = deliver_release_at() != DT_NOEND;
-
 		catch_up_until = 0;
-		if (!again)
+		if (deliver_release_at() == DT_NOEND)
+		{
+			lacking_scan_is_over();
 			fence_caught_up();
+		}
 	}
 }
 

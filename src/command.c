@@ -25,6 +25,7 @@
 #include "command.h"
 #include "faultpoint.h"
 #include "fence.h"
+#include "lacking.h"
 #include "replicas.h"
 #include "stats.h"
 #include "target.h"
@@ -71,6 +72,7 @@ typedef struct KeyRef
 typedef struct Command
 {
 	struct Command *next;		/* free, or unconfirmed */
+	const Target *target;
 	DeliveryClass class;
 	Oid			rule;
 	uint16		slot;
@@ -170,7 +172,7 @@ command_is_awaited(void)
 }
 
 static Command *
-new_command(DeliveryClass class, Oid rule, uint16 key_slot, bool many)
+new_command(const Target *target, DeliveryClass class, Oid rule, uint16 key_slot, bool many)
 {
 	Command    *command = free_commands[many];
 
@@ -183,6 +185,7 @@ new_command(DeliveryClass class, Oid rule, uint16 key_slot, bool many)
 		command = MemoryContextAlloc(context, offsetof(Command, keys) + room * sizeof(KeyRef));
 		command->room = room;
 	}
+	command->target = target;
 	command->class = class;
 	command->rule = rule;
 	command->slot = key_slot;
@@ -211,12 +214,14 @@ free_command(Command *command)
  */
 
 static void
-key_done(Oid rule, const KeyRef *key, PartOutcome outcome)
+key_done(const Target *target, Oid rule, const KeyRef *key, PartOutcome outcome)
 {
 	PackedItem	item = {
 		.kind = ITEM_KEY, .rule = rule, .bytes = key->bytes, .len = key->len
 	};
 
+	if (outcome != PART_DELIVERED && outcome != PART_REFUSED)
+		lacking_note_key(target, key->bytes, key->len);
 	/* The pieces themselves go to the side table, not what they make together. */
 	if (key->kind == ITEM_FRAGMENT)
 		item.len = 0;
@@ -230,7 +235,7 @@ finish_command(Command *command, PartOutcome outcome)
 	{
 		if (command->late)
 			deliver_part_not_late(command->keys[i].delivery);
-		key_done(command->rule, &command->keys[i], outcome);
+		key_done(command->target, command->rule, &command->keys[i], outcome);
 	}
 	free_command(command);
 }
@@ -241,7 +246,7 @@ split_command(RedisNode *node, Command *command)
 {
 	for (uint32 i = 0; i < command->nkeys; i++)
 	{
-		Command    *single = new_command(command->class, command->rule, command->slot, false);
+		Command    *single = new_command(command->target, command->class, command->rule, command->slot, false);
 
 		single->awaited = command->awaited;
 		single->late = command->late;
@@ -519,7 +524,7 @@ open_command_of(RedisNode *node, DeliveryClass class, Oid rule, uint16 key_slot)
 		send_command(node, *unused);
 		queue->nopen--;
 	}
-	*unused = new_command(class, rule, key_slot, !node->in_cluster);
+	*unused = new_command(node->target, class, rule, key_slot, !node->in_cluster);
 	queue->nopen++;
 	return unused;
 }
@@ -548,21 +553,24 @@ gather(RedisNode *node, uint16 key_slot, DeliveryClass class, Oid rule, const Ke
 
 void
 command_add_key(Delivery *delivery, DeliveryClass class, Oid rule, ItemKind kind,
-				const char *bytes, uint32 len)
+				const char *bytes, uint32 len, bool only_lacking)
 {
 	KeyRef		key = {.delivery = delivery, .bytes = bytes, .len = len, .kind = kind};
 
 	for (int i = 0; i < target_count(); i++)
 	{
+		Target	   *target = target_at(i);
 		uint16		key_slot;
-		RedisNode  *node = target_node(target_at(i), bytes, len, &key_slot);
+		RedisNode  *node = target_node(target, bytes, len, &key_slot);
 
-		if (node != NULL && node->open)
+		if (only_lacking && node != NULL && !lacking_is(node))
+			key_done(target, rule, &key, PART_DELIVERED);
+		else if (node != NULL && node->open)
 			gather(node, key_slot, class, rule, &key);
 		else if (node == NULL || node->is_down)
-			key_done(rule, &key, PART_AWAY);
+			key_done(target, rule, &key, PART_AWAY);
 		else
-			key_done(rule, &key, PART_AGAIN);	/* about to be connected */
+			key_done(target, rule, &key, PART_AGAIN);	/* about to be connected */
 	}
 }
 

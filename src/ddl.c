@@ -6,7 +6,7 @@
  *
  *		sql_drop			a dropped column, function or type may have been in a
  *							template: the command is refused, or with CASCADE the
- *							rule goes too
+ *							rule goes too (ddl_drop.c)
  *		ddl_command_end		the same for what was renamed or altered; new rules
  *							are checked; new partitions get their TRUNCATE rules;
  *							rows that came or went with a partition
@@ -23,116 +23,32 @@
  */
 #include "postgres.h"
 
-#include "access/relation.h"
-#include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_cast.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_extension.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
-#include "commands/event_trigger.h"
 #include "commands/trigger.h"
-#include "executor/spi.h"
-#include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
-#include "drop_notice.h"
+#include "ddl_objects.h"
 #include "invalidate.h"
 #include "rule_check.h"
 #include "rule_guard.h"
 #include "rule_partition.h"
+#include "rule_problems.h"
 
 SQL_FUNCTION(uncache_ddl_end);
-SQL_FUNCTION(uncache_ddl_drop);
 SQL_FUNCTION(uncache_ddl_rewrite);
-
-/*
- * --------------------------------------------------------------------------
- * What the command did
- * --------------------------------------------------------------------------
- */
-
-static EventTriggerData *
-event_data(FunctionCallInfo fcinfo)
-{
-	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("this function must be called as an event trigger")));
-	return (EventTriggerData *) fcinfo->context;
-}
-
-/* An object, and its name as far as that is known. */
-typedef struct ChangedObject
-{
-	ObjectAddress address;
-	ObjectName	name;
-} ChangedObject;
-
-static ChangedObject *
-read_object(HeapTuple row, TupleDesc desc, MemoryContext context)
-{
-	MemoryContext old = MemoryContextSwitchTo(context);
-	ChangedObject *object = palloc0(sizeof(ChangedObject));
-	bool		isnull;
-
-	object->address.classId = DatumGetObjectId(SPI_getbinval(row, desc, 1, &isnull));
-	object->address.objectId = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
-	object->address.objectSubId = DatumGetInt32(SPI_getbinval(row, desc, 3, &isnull));
-	if (desc->natts > 3)
-	{
-		/* Made in this context. */
-		object->name.schema = SPI_getvalue(row, desc, 4);
-		object->name.name = SPI_getvalue(row, desc, 5);
-	}
-	MemoryContextSwitchTo(old);
-	return object;
-}
-
-/* The objects of a query that gives classid, objid, objsubid; schema, name. */
-static List *
-read_objects(const char *query)
-{
-	MemoryContext context = CurrentMemoryContext;
-	List	   *result = NIL;
-
-	SPI_connect();
-	if (SPI_execute(query, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read what the command has changed");
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		ChangedObject *object = read_object(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, context);
-		MemoryContext old = MemoryContextSwitchTo(context);
-
-		result = lappend(result, object);
-		MemoryContextSwitchTo(old);
-	}
-	SPI_finish();
-	return result;
-}
-
-static List *
-add_name(List *names, const char *schema, const char *name)
-{
-	ObjectName *object;
-
-	if (name == NULL)
-		return names;
-	object = palloc(sizeof(ObjectName));
-	object->schema = schema;
-	object->name = name;
-	return lappend(names, object);
-}
 
 /*
  * --------------------------------------------------------------------------
@@ -143,8 +59,6 @@ add_name(List *names, const char *schema, const char *name)
 static void
 after_alter_command(Oid relid, const AlterTableCmd *cmd)
 {
-	int			nrules;
-
 	switch (cmd->subtype)
 	{
 		case AT_AlterColumnType:
@@ -153,11 +67,11 @@ after_alter_command(Oid relid, const AlterTableCmd *cmd)
 		case AT_AttachPartition:
 			rule_cover_new_partition(RangeVarGetRelid(castNode(PartitionCmd, cmd->def)->name,
 													  NoLock, false));
-			(void) invalidate_rules_of_table(relid, false, 0, &nrules);
+			(void) invalidate_rules_of_table(relid, false, 0);
 			break;
 		case AT_DetachPartition:
 		case AT_DetachPartitionFinalize:
-			(void) invalidate_rules_of_table(relid, false, 0, &nrules);
+			(void) invalidate_rules_of_table(relid, false, 0);
 			break;
 		case AT_EnableTrig:
 		case AT_EnableAlwaysTrig:
@@ -255,12 +169,12 @@ names_in_extension(Oid extension)
 	List	   *names = NIL;
 	ListCell   *cell;
 
-	foreach(cell, read_objects(psprintf("SELECT classid, objid, objsubid FROM pg_catalog.pg_depend"
+	foreach(cell, ddl_read_objects(psprintf("SELECT classid, objid, objsubid FROM pg_catalog.pg_depend"
 										" WHERE refclassid OPERATOR(pg_catalog.=) '%u'::pg_catalog.oid"
 										" AND refobjid OPERATOR(pg_catalog.=) '%u'::pg_catalog.oid"
 										" AND deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog.\"char\"",
 										ExtensionRelationId, extension)))
-		names = add_name(names, NULL, name_of_object(&((ChangedObject *) lfirst(cell))->address));
+		names = ddl_add_name(names, NULL, name_of_object(&((ChangedObject *) lfirst(cell))->address));
 	return names;
 }
 
@@ -271,9 +185,32 @@ after_alter_object(const ObjectAddress *object, Node *tree)
 	List	   *names = object->classId == ExtensionRelationId ?
 		names_in_extension(object->objectId) : NIL;
 
-	names = add_name(names, NULL, name_of_object(object));
-	names = add_name(names, NULL, former_name(tree));
+	names = ddl_add_name(names, NULL, name_of_object(object));
+	names = ddl_add_name(names, NULL, former_name(tree));
 	rule_guard_objects(names, false);
+}
+
+/*
+ * ALTER TYPE of a composite type: its attributes are columns of the tables made OF
+ * it, and parts of columns of this type.  What DROP ATTRIBUTE has broken is found by
+ * sql_drop.
+ */
+static void
+after_alter_composite(Oid relid, Node *tree)
+{
+	ListCell   *cell;
+
+	if (IsA(tree, RenameStmt))
+		rule_guard_objects(ddl_add_name(NIL, NULL, ((RenameStmt *) tree)->subname), false);
+	if (!IsA(tree, AlterTableStmt))
+		return;
+	foreach(cell, ((AlterTableStmt *) tree)->cmds)
+	{
+		AlterTableCmd *cmd = lfirst(cell);
+
+		if (cmd->subtype == AT_AlterColumnType)
+			rule_guard_attribute_type(get_rel_type_id(relid), cmd->name);
+	}
 }
 
 /*
@@ -297,7 +234,7 @@ after_create_trigger(Oid trigger)
 	if (info == NULL)
 		return;
 	if (!IsBinaryUpgrade)
-		check_new_rule(info);
+		rule_check_new(info);
 	if (TRIGGER_FOR_TRUNCATE(info->type))
 		rule_cover_partitions(info->relation, false);
 }
@@ -312,6 +249,8 @@ after_object(const ObjectAddress *object, EventTriggerData *event)
 		case RelationRelationId:
 			if (event->tag == CMDTAG_ALTER_TABLE)
 				after_alter_table(object->objectId, tree);
+			else if (event->tag == CMDTAG_ALTER_TYPE)
+				after_alter_composite(object->objectId, tree);
 			else
 				after_create_table(object->objectId);
 			break;
@@ -342,102 +281,14 @@ is_harmless(EventTriggerData *event)
 Datum
 uncache_ddl_end(PG_FUNCTION_ARGS)
 {
-	EventTriggerData *event = event_data(fcinfo);
+	EventTriggerData *event = ddl_event(fcinfo);
 	ListCell   *cell;
 
 	if (is_harmless(event) || !rules_exist())
 		PG_RETURN_NULL();
-	foreach(cell, read_objects("SELECT classid, objid, objsubid"
+	foreach(cell, ddl_read_objects("SELECT classid, objid, objsubid"
 							   " FROM pg_catalog.pg_event_trigger_ddl_commands()"))
 		after_object(&((ChangedObject *) lfirst(cell))->address, event);
-	PG_RETURN_NULL();
-}
-
-/*
- * --------------------------------------------------------------------------
- * sql_drop
- * --------------------------------------------------------------------------
- */
-
-static bool
-is_cascade(Node *tree)
-{
-	ListCell   *cell;
-
-	if (IsA(tree, DropStmt))
-		return ((DropStmt *) tree)->behavior == DROP_CASCADE;
-	if (IsA(tree, DropOwnedStmt))
-		return ((DropOwnedStmt *) tree)->behavior == DROP_CASCADE;
-	if (!IsA(tree, AlterTableStmt))
-		return false;
-	foreach(cell, ((AlterTableStmt *) tree)->cmds)
-	{
-		if (((AlterTableCmd *) lfirst(cell))->behavior == DROP_CASCADE)
-			return true;
-	}
-	return false;
-}
-
-/* DROP TABLE takes functions only with CASCADE; most are without. */
-static bool
-can_drop_parts_of_templates(EventTriggerData *event)
-{
-	return event->tag != CMDTAG_DROP_TABLE || is_cascade(event->parsetree);
-}
-
-/* Add to "names" what a template may have used. */
-static List *
-after_drop(List *names, const ChangedObject *object, EventTriggerData *event)
-{
-	switch (object->address.classId)
-	{
-		case RelationRelationId:
-			if (object->address.objectSubId > 0)
-				rule_guard_column(object->address.objectId, object->name.name,
-								  is_cascade(event->parsetree));
-			return names;
-		case TypeRelationId:
-			if (event->tag == CMDTAG_DROP_TABLE)
-				return names;
-			break;
-		case ProcedureRelationId:
-		case OperatorRelationId:
-		case CollationRelationId:
-			break;
-		default:
-			return names;
-	}
-	return add_name(names, object->name.schema, object->name.name);
-}
-
-/* The last part of an object's address is its own name, without its arguments. */
-#define DROPPED_OBJECTS \
-	"SELECT classid, objid, objsubid, schema_name," \
-	" coalesce(object_name, address_names[pg_catalog.array_upper(address_names, 1)])" \
-	" FROM pg_catalog.pg_event_trigger_dropped_objects()"
-
-Datum
-uncache_ddl_drop(PG_FUNCTION_ARGS)
-{
-	EventTriggerData *event = event_data(fcinfo);
-	List	   *names = NIL;
-	bool		casts = false;
-	ListCell   *cell;
-
-	drop_notice_emit();
-	if (!can_drop_parts_of_templates(event) || !rules_exist())
-		PG_RETURN_NULL();
-	foreach(cell, read_objects(DROPPED_OBJECTS))
-	{
-		ChangedObject *object = lfirst(cell);
-
-		names = after_drop(names, object, event);
-		casts |= object->address.classId == CastRelationId;
-	}
-	if (names != NIL)
-		rule_guard_objects(names, is_cascade(event->parsetree));
-	if (casts)
-		rule_guard_casts();
 	PG_RETURN_NULL();
 }
 
@@ -456,10 +307,9 @@ uncache_ddl_rewrite(PG_FUNCTION_ARGS)
 {
 	Oid			relid;
 	int			reason;
-	int			nrules;
 	ListCell   *cell;
 
-	(void) event_data(fcinfo);
+	(void) ddl_event(fcinfo);
 	relid = DatumGetObjectId(pg_event_trigger_table_rewrite_oid(fcinfo));
 	reason = DatumGetInt32(pg_event_trigger_table_rewrite_reason(fcinfo));
 	if ((reason & (AT_REWRITE_DEFAULT_VAL | AT_REWRITE_COLUMN_REWRITE)) == 0)
@@ -469,6 +319,6 @@ uncache_ddl_rewrite(PG_FUNCTION_ARGS)
 		if (rule_compile_problem(lfirst(cell), NULL) != NULL)
 			PG_RETURN_NULL();
 	}
-	(void) invalidate_rules_of_table(relid, false, 0, &nrules);
+	(void) invalidate_rules_of_table(relid, false, 0);
 	PG_RETURN_NULL();
 }

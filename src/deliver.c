@@ -7,8 +7,9 @@
  * parts are:
  *
  *		all delivered	the row is delivered, its waiter is answered
- *		some lost		a node is away: the row waits until it is back, and then all
- *						of it is sent again; its waiter is let go now
+ *		some lost		a node is away: the row waits until it is back, and is then
+ *						sent again, to nodes that lack something (lacking.h); its
+ *						waiter is let go now
  *		some refused	what was refused moves to the side table (outboxside.c)
  *
  * Many commands are under way at once.  Rows from the ring are always sent
@@ -408,7 +409,7 @@ deliver_release_waiting(void)
 	if (!has_waiting)
 		return;
 	has_waiting = false;
-	delivered_release_sent();
+	delivered_resume_sent();
 	dlist_foreach(iter, &all_deliveries)
 	{
 		Delivery   *delivery = dlist_container(Delivery, all_node, iter.cur);
@@ -500,13 +501,18 @@ gather_fragment(Delivery *delivery, const PackedItem *item)
 	{
 		char	   *bytes = assembly->bytes;
 		Oid			rule = assembly->rule;
+		bool		only_lacking = true;
 
 		dlist_delete(&assembly->node);
 		pfree(assembly);
 		delivery->assembled = bytes;
 		for (Delivery *piece = delivery; piece; piece = piece->joined)
+		{
 			piece->parts_left += target_count() - 1;
-		command_add_key(delivery, delivery->class, rule, ITEM_FRAGMENT, bytes, head.total);
+			only_lacking &= piece->row.only_lacking;
+		}
+		command_add_key(delivery, delivery->class, rule, ITEM_FRAGMENT, bytes, head.total,
+						only_lacking);
 	}
 	return true;
 }
@@ -519,7 +525,8 @@ gather_item(Delivery *delivery, const PackedItem *item)
 	{
 		case ITEM_KEY:
 			delivery->parts_left += target_count();
-			command_add_key(delivery, delivery->class, item->rule, ITEM_KEY, item->bytes, item->len);
+			command_add_key(delivery, delivery->class, item->rule, ITEM_KEY, item->bytes, item->len,
+							delivery->row.only_lacking);
 			return true;
 		case ITEM_FRAGMENT:
 			return gather_fragment(delivery, item);

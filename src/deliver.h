@@ -33,6 +33,7 @@ typedef struct DeliveryRow
 	TimestampTz at;				/* since when it is to be delivered */
 	int			waiter;			/* ProcNumber, or -1 */
 	bool		again;			/* may have been delivered before */
+	bool		only_lacking;	/* was sent before: to nodes that lack something */
 	bool		answered;		/* it has, and its waiter was told of it */
 	const char *items;
 	uint32		len;
@@ -68,9 +69,9 @@ extern void deliver_send(void);
 extern bool deliver_has_unsent(void);
 
 /*
- * A row with a part that was lost is not unsent again at once: while its node is
+ * A row with a part that was lost is not to be sent again at once: while its node is
  * away a scan would find it over and over.  It stays ROW_SENT, "waiting", although
- * no delivery has it.  Whether there may be such rows; and making them unsent, for
+ * no delivery has it.  Whether there may be such rows; and having them resumed, by
  * a scan that is to be begun then.
  */
 extern bool deliver_has_waiting(void);

@@ -1,8 +1,8 @@
 /*
  * delivered.c
- *	  Two bits for each outbox row (see delivered.h).
+ *	  Four bits for each outbox row (see delivered.h).
  *
- *		root -> per table: 256 directories -> 1024 segments -> 512 pages -> 32 bytes
+ *		root -> per table: 256 directories -> 1024 segments -> 512 pages -> 64 bytes
  *
  * so a table can have 134 million pages (1 TB).  Directories and segments are
  * made when a bit in them is first set.  The worker alone changes anything; a
@@ -23,7 +23,10 @@
  * fewer than this: 128 where pages have 8 kB.
  */
 #define ROWS_PER_PAGE			(BLCKSZ / 64)
-#define BYTES_PER_PAGE			(ROWS_PER_PAGE * 2 / BITS_PER_BYTE)
+#define ROW_BITS				4
+#define ROW_MASK				((1 << ROW_BITS) - 1)
+#define ROWS_PER_BYTE			(BITS_PER_BYTE / ROW_BITS)
+#define BYTES_PER_PAGE			(ROWS_PER_PAGE / ROWS_PER_BYTE)
 #define PAGES_PER_SEGMENT		512
 #define SEGMENTS_PER_DIRECTORY	1024
 #define DIRECTORIES				256
@@ -99,8 +102,8 @@ find_bits(dsa_area *in, Root *from, int table, const ItemPointerData *tid,
 	if (segment == NULL)
 		return NULL;
 
-	*shift = row % 4 * 2;
-	return segment + page % PAGES_PER_SEGMENT * BYTES_PER_PAGE + row / 4;
+	*shift = row % ROWS_PER_BYTE * ROW_BITS;
+	return segment + page % PAGES_PER_SEGMENT * BYTES_PER_PAGE + row / ROWS_PER_BYTE;
 }
 
 RowState
@@ -109,7 +112,7 @@ delivered_get(int table, const ItemPointerData *tid)
 	int			shift;
 	uint8	   *bits = find_bits(area, root, table, tid, false, &shift);
 
-	return bits ? (*bits >> shift) & 3 : ROW_UNSENT;
+	return bits ? (*bits >> shift) & ROW_MASK : ROW_UNSENT;
 }
 
 void
@@ -119,7 +122,7 @@ delivered_set(int table, const ItemPointerData *tid, RowState state)
 	uint8	   *bits = find_bits(area, root, table, tid, true, &shift);
 
 	if (bits)
-		*bits = (*bits & ~(3 << shift)) | (state << shift);
+		*bits = (*bits & ~(ROW_MASK << shift)) | (state << shift);
 }
 
 void
@@ -145,24 +148,22 @@ delivered_forget_table(int table)
 	dsa_trim(area);
 }
 
-/* ROW_DELIVERED becomes ROW_TO_REPEAT in four rows at a time. */
+/* Rows in one state get another one. */
 static void
-repeat_segment(uint8 *bits)
+change_segment(uint8 *bits, RowState from, RowState to)
 {
 	for (int i = 0; i < PAGES_PER_SEGMENT * BYTES_PER_PAGE; i++)
-		bits[i] |= (bits[i] & 0xAA) >> 1;
-}
-
-/* ROW_SENT becomes ROW_UNSENT, likewise. */
-static void
-release_segment(uint8 *bits)
-{
-	for (int i = 0; i < PAGES_PER_SEGMENT * BYTES_PER_PAGE; i++)
-		bits[i] &= ~(bits[i] & ~(bits[i] >> 1) & 0x55);
+	{
+		for (int shift = 0; bits[i] != 0 && shift < BITS_PER_BYTE; shift += ROW_BITS)
+		{
+			if (((bits[i] >> shift) & ROW_MASK) == from)
+				bits[i] ^= (from ^ to) << shift;
+		}
+	}
 }
 
 static void
-for_all_segments(void (*function) (uint8 *bits))
+change_all(RowState from, RowState to)
 {
 	for (int i = 0; i < OUTBOX_TABLES * DIRECTORIES; i++)
 	{
@@ -174,7 +175,7 @@ for_all_segments(void (*function) (uint8 *bits))
 			uint8	   *segment = follow(area, &directory->segments[s], 0, false);
 
 			if (segment != NULL)
-				function(segment);
+				change_segment(segment, from, to);
 		}
 	}
 }
@@ -182,13 +183,13 @@ for_all_segments(void (*function) (uint8 *bits))
 void
 delivered_repeat_all(void)
 {
-	for_all_segments(repeat_segment);
+	change_all(ROW_DELIVERED, ROW_TO_REPEAT);
 }
 
 void
-delivered_release_sent(void)
+delivered_resume_sent(void)
 {
-	for_all_segments(release_segment);
+	change_all(ROW_SENT, ROW_TO_RESUME);
 }
 
 DeliveredView *
@@ -221,7 +222,7 @@ delivered_view_has(DeliveredView *view, int table, ItemPointer tid)
 
 	LWLockAcquire(view->slot->lock, LW_SHARED);
 	bits = find_bits(view->area, from, table, tid, false, &shift);
-	has = bits != NULL && ((*bits >> shift) & 3) == ROW_DELIVERED;
+	has = bits != NULL && ((*bits >> shift) & ROW_MASK) == ROW_DELIVERED;
 	LWLockRelease(view->slot->lock);
 	return has;
 }

@@ -2,8 +2,8 @@
  * delivered.h
  *	  What the worker knows of each outbox row: sent, or delivered.
  *
- * Two bits for a row, found by table and place, in dynamic shared memory that
- * belongs to the worker: about 32 bytes for an outbox page.  When the worker ends
+ * Four bits for a row, found by table and place, in dynamic shared memory that
+ * belongs to the worker: 64 bytes for an outbox page.  When the worker ends
  * the memory is gone, and its successor sends again what the outbox still holds;
  * that is harmless, and bounded by the emptying of the outbox.
  */
@@ -20,8 +20,22 @@ typedef enum RowState
 	ROW_UNSENT = 0,
 	ROW_SENT = 1,				/* the worker holds it, or it waits for a node */
 	ROW_DELIVERED = 2,
-	ROW_TO_REPEAT = 3,			/* was delivered, to a Redis that forgot it */
+	ROW_TO_REPEAT = 3,			/* was delivered; a node may have forgotten it */
+	ROW_TO_RESUME = 4,			/* was sent; some of its nodes have not got it */
 } RowState;
+
+/* Whether a scan is to take the row; and whether only nodes that lack it need it. */
+static inline bool
+delivered_is_due(RowState state)
+{
+	return state != ROW_SENT && state != ROW_DELIVERED;
+}
+
+static inline bool
+delivered_was_sent(RowState state)
+{
+	return state == ROW_TO_REPEAT || state == ROW_TO_RESUME;
+}
 
 /* For the worker of the slot, once, outside of a transaction. */
 extern void delivered_create(DatabaseSlot *slot);
@@ -35,8 +49,8 @@ extern void delivered_forget_table(int table);
 /* What was delivered is to be sent again. */
 extern void delivered_repeat_all(void);
 
-/* What was sent is unsent again; the caller sees to what is really under way. */
-extern void delivered_release_sent(void);
+/* What was sent is to be resumed; the caller sees to what is really under way. */
+extern void delivered_resume_sent(void);
 
 /*
  * For the views.  NULL: nothing is known to be delivered.  The view may lag behind

@@ -8,10 +8,13 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "catalog/objectaccess.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -22,28 +25,74 @@
 
 static object_access_hook_type next_object_access = NULL;
 
-/* A glob for the keys of a template, near enough for a hint. */
+/* Behind the expression that begins here; quotes may hide its end. */
+static const char *
+skip_expression(const char *p)
+{
+	char		quote = '\0';
+
+	for (; *p && (*p != '}' || quote); p++)
+	{
+		if (quote ? *p == quote : (*p == '\'' || *p == '"'))
+			quote = quote ? '\0' : *p;
+	}
+	return *p ? p + 1 : p;
+}
+
+/*
+ * A glob for the keys of a template, near enough for a hint; NULL where it would
+ * take the keys of others, as with template_keypattern().  The table is going away,
+ * so the template is not compiled.
+ */
 static char *
 suggest_glob(const char *template)
 {
 	StringInfoData glob;
+	bool		at_head = true;
+	int			letters = 0;
 
 	initStringInfo(&glob);
-	for (const char *p = template; *p; p++)
+	for (const char *p = template; *p;)
 	{
-		if ((*p == '{' || *p == '}') && p[1] == *p)
-			appendStringInfoChar(&glob, *p++);
-		else if (*p == '{')
+		bool		doubled = (*p == '{' || *p == '}') && p[1] == *p;
+		int			len;
+
+		if (*p == '{' && !doubled)
 		{
 			appendStringInfoChar(&glob, '*');
-			p += strcspn(p, "}");
-			if (*p == '\0')
-				break;
+			p = skip_expression(p + 1);
+			at_head = false;
+			continue;
 		}
-		else
-			appendStringInfoChar(&glob, *p);
+		if (doubled)
+			p++;
+		if (at_head && (IS_HIGHBIT_SET(*p) || isalnum((unsigned char) *p)))
+			letters++;
+		if (strchr("*?[\\", *p) != NULL)
+			appendStringInfoChar(&glob, '\\');
+		len = pg_mblen(p);
+		appendBinaryStringInfo(&glob, p, len);
+		p += len;
 	}
-	return glob.data;
+	return letters >= 2 ? glob.data : NULL;
+}
+
+/* The command that deletes the keys of a rule; NULL where none of them can be found. */
+static char *
+suggest_command(const RuleInfo *info)
+{
+	StringInfoData command;
+
+	initStringInfo(&command);
+	for (int i = 0; i < rule_ntemplates(info); i++)
+	{
+		char	   *glob = suggest_glob(rule_templates(info)[i]);
+
+		if (glob != NULL)
+			appendStringInfo(&command, "%s uncache.invalidate_pattern(%s)",
+							 command.len == 0 ? "SELECT" : ",", quote_literal_cstr(glob));
+	}
+	return command.len == 0 ? NULL : command.data;
 }
 
 /* A rule that is gone, and may have gone with its table. */
@@ -52,7 +101,7 @@ typedef struct DroppedRule
 	Oid			relation;
 	Oid			parent_relation;	/* of a clone */
 	char	   *table;
-	char	   *glob;
+	char	   *command;		/* that deletes its keys, or NULL */
 } DroppedRule;
 
 /* Of this transaction, since the last look; in TopTransactionContext. */
@@ -81,7 +130,7 @@ remember(const RuleInfo *info)
 	if (OidIsValid(info->parent))
 		(void) rule_topmost(info->parent, &rule->parent_relation);
 	rule->table = get_rel_name(info->relation);
-	rule->glob = suggest_glob(rule_templates(info)[0]);
+	rule->command = suggest_command(info);
 	dropped = lappend(dropped, rule);
 	MemoryContextSwitchTo(old);
 }
@@ -122,8 +171,8 @@ notice_dropped(const DroppedRule *rule)
 		ereport(NOTICE,
 				(errmsg("the keys of table \"%s\" stay in Redis", rule->table),
 				 errdetail("DROP TABLE deletes no keys."),
-				 errhint("Delete them with SELECT uncache.invalidate_pattern(%s).",
-						 quote_literal_cstr(rule->glob))));
+				 rule->command != NULL ? errhint("Delete them with %s.", rule->command) :
+				 errhint("Delete them with uncache.invalidate_keys(): no template began with literal text by which they could be found.")));
 }
 
 void

@@ -128,7 +128,7 @@ look_for_undelivered(const DeliveryRow *row, void *arg)
 
 	if (state == ROW_DELIVERED)
 		return true;
-	if (state != ROW_SENT)
+	if (delivered_is_due(state))
 		deliver_take(CLASS_BULK, row);
 	*all_delivered = false;
 	return false;

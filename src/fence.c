@@ -51,6 +51,7 @@ typedef struct Fence
 {
 	FenceState	state;
 	bool		may_have_forgotten; /* what it was sent before this link */
+	bool		wants_resending;	/* comeback.c has not been told yet */
 	TimestampTz epoch_at;		/* in FENCE_NO_EPOCH: none before this time */
 
 	/* With the own fence off: another worker may load the functions at any time. */
@@ -64,7 +65,6 @@ typedef struct Fence
 } Fence;
 
 static DatabaseSlot *slot;
-static bool wants_resending = false;
 
 static char server_id[24];
 static char timeline[12];
@@ -94,6 +94,7 @@ publish(void)
 {
 	FenceState	least = FENCE_ON;
 	bool		any = false;
+	bool		any_on = false;
 	uint64		stored = 0;
 	uint64		refused = 0;
 	uint64		beats = 0;
@@ -105,12 +106,14 @@ publish(void)
 		if (node->link == NULL || node->fence == NULL)
 			continue;
 		any = true;
+		any_on |= node->fence->state == FENCE_ON;
 		least = Min(least, node->fence->state);
 		stored += node->fence->stored;
 		refused += node->fence->refused;
 		beats = Max(beats, node->fence->beats);
 	}
 	pg_atomic_write_u32(&slot->fence.state, any ? least : FENCE_UNKNOWN);
+	pg_atomic_write_u32(&slot->fence.any_on, any_on);
 	pg_atomic_write_u64(&slot->fence.stored, stored);
 	pg_atomic_write_u64(&slot->fence.refused, refused);
 	pg_atomic_write_u64(&slot->fence.beats, beats);
@@ -155,11 +158,12 @@ fence_ttl_text(void)
 }
 
 bool
-fence_wants_resending(void)
+fence_wants_resending(RedisNode *node)
 {
-	bool		wants = wants_resending;
+	bool		wants = node->fence != NULL && node->fence->wants_resending;
 
-	wants_resending = false;
+	if (wants)
+		node->fence->wants_resending = false;
 	return wants;
 }
 
@@ -390,7 +394,7 @@ note_status(RedisNode *node, const RedisReply *reply)
 													  first ? FIRST_EPOCH_MS : 0);
 		fence->may_have_forgotten = false;	/* it has no tokens to be voided */
 		set_state(node, FENCE_NO_EPOCH);
-		wants_resending |= setting_fence_ttl > 0;
+		fence->wants_resending |= setting_fence_ttl > 0;
 	}
 }
 
@@ -432,7 +436,7 @@ list_answered(void *arg, const RedisReply *reply)
 	if (redis_reply_type(reply) == REDIS_ARRAY)
 	{
 		/* What was deleted since the last look is deleted again, by them. */
-		wants_resending |= redis_reply_count(reply) > 0;
+		node->fence->wants_resending |= redis_reply_count(reply) > 0;
 		if (redis_reply_count(reply) > 0)
 			begin(node);
 	}

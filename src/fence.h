@@ -34,10 +34,10 @@ extern bool fence_is_used(const RedisNode *node);
 extern bool fence_is_on(const RedisNode *node);
 
 /*
- * True once after a node was found without an epoch: all that the outbox still
- * holds must be sent again, and fence_caught_up() be called when that is done.
+ * True once after the node was found without an epoch: all that the outbox still
+ * holds must be sent to it again, and fence_caught_up() be called when that is done.
  */
-extern bool fence_wants_resending(void);
+extern bool fence_wants_resending(RedisNode *node);
 extern bool fence_waits_for_catching_up(void);
 extern void fence_caught_up(void);
 

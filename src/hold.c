@@ -96,6 +96,7 @@ wait_until_gone(DatabaseSlot *slot)
 	pid_t		pid = worker_pid(slot);
 	bool		insisted = false;
 	TimestampTz now = began;
+	uint32		wait_event = WaitEventExtensionNew("UncacheWorkerEnd");
 
 	while (pid != 0 && BackendPidGetProc(pid) != NULL &&
 		   !TimestampDifferenceExceeds(began, now, GIVE_UP_AFTER_MS))
@@ -107,7 +108,7 @@ wait_until_gone(DatabaseSlot *slot)
 				break;
 		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 POLL_MS, WaitEventExtensionNew("UncacheWorkerEnd"));
+						 POLL_MS, wait_event);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		now = GetCurrentTimestamp();

@@ -39,6 +39,10 @@
 
 static DatabaseSlot *slot;
 
+/* Numbers of wait events, since they are looked up under a lock. */
+static uint32 wait_main;
+static uint32 wait_gather;
+
 static WaitEventSet *wait_set = NULL;
 static uint64 wait_set_generation;
 static WaitEvent *events = NULL;	/* room for all of the set */
@@ -47,6 +51,8 @@ void
 idle_init(DatabaseSlot *my_slot)
 {
 	slot = my_slot;
+	wait_main = WaitEventExtensionNew("UncacheWorkerMain");
+	wait_gather = WaitEventExtensionNew("UncacheWorkerGather");
 }
 
 static void
@@ -106,8 +112,7 @@ wait_for_events(long timeout)
 	else
 		update_wait_set();
 
-	n = WaitEventSetWait(wait_set, timeout, events, 2 + linkset_count(),
-						 WaitEventExtensionNew("UncacheWorkerMain"));
+	n = WaitEventSetWait(wait_set, timeout, events, 2 + linkset_count(), wait_main);
 	for (int i = 0; i < n; i++)
 	{
 		WaitedLink *waited = events[i].user_data;
@@ -127,7 +132,7 @@ static void
 gather(long timeout)
 {
 	int			got = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-								timeout, WaitEventExtensionNew("UncacheWorkerGather"));
+								timeout, wait_gather);
 	dlist_iter	iter;
 
 	if (got & WL_LATCH_SET)

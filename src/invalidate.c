@@ -10,26 +10,22 @@
 #include "postgres.h"
 
 #include "access/relation.h"
-#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 
+#include "attempt.h"
 #include "compat.h"
 #include "invalidate.h"
 #include "pending.h"
 
 SQL_FUNCTION(uncache_invalidate_table);
 
-int
+void
 invalidate_rule(Rule *rule, int elevel)
 {
-	int			usable = 0;
-
 	for (int i = 0; i < rule->ntemplates; i++)
 	{
 		Template   *template = rule->templates[i];
@@ -39,7 +35,6 @@ invalidate_rule(Rule *rule, int elevel)
 		{
 			pending_add(ITEM_KEYPATTERN, rule->topmost, pattern, strlen(pattern));
 			pfree(pattern);
-			usable++;
 		}
 		else if (elevel != 0)
 			ereport(elevel,
@@ -49,14 +44,14 @@ invalidate_rule(Rule *rule, int elevel)
 					 errdetail("It does not begin with literal text that holds two letters or digits, by which its keys could be found."),
 					 errhint("Delete them with uncache.invalidate_keys() or uncache.invalidate_pattern().")));
 	}
-	return usable;
 }
 
+/* Returns the number of rules. */
 static int
-invalidate_rules_of_relation(Oid relid, bool clones, int elevel, int *nrules)
+invalidate_rules_of_relation(Oid relid, bool clones, int elevel)
 {
 	Relation	rel = relation_open(relid, AccessShareLock);
-	int			usable = 0;
+	int			nrules = 0;
 	ListCell   *cell;
 
 	foreach(cell, rules_of_table(relid))
@@ -67,58 +62,49 @@ invalidate_rules_of_relation(Oid relid, bool clones, int elevel, int *nrules)
 		if (OidIsValid(info->parent) && !clones)
 			continue;
 		rule = rule_inspect(rel, info);
-		usable += invalidate_rule(rule, elevel);
+		invalidate_rule(rule, elevel);
 		rule_discard(rule);
-		(*nrules)++;
+		nrules++;
 	}
 	relation_close(rel, NoLock);
-	return usable;
+	return nrules;
 }
 
 int
-invalidate_rules_of_table(Oid relid, bool descend, int elevel, int *nrules)
+invalidate_rules_of_table(Oid relid, bool descend, int elevel)
 {
-	int			usable;
+	int			nrules = invalidate_rules_of_relation(relid, true, elevel);
 	ListCell   *cell;
 
-	*nrules = 0;
-	usable = invalidate_rules_of_relation(relid, true, elevel, nrules);
 	if (!descend || !has_subclass(relid))
-		return usable;
+		return nrules;
 
 	/* Clones further down stand for a rule that was met already. */
 	foreach(cell, find_all_inheritors(relid, AccessShareLock, NULL))
 	{
 		if (lfirst_oid(cell) != relid)
-			usable += invalidate_rules_of_relation(lfirst_oid(cell), false, elevel, nrules);
+			nrules += invalidate_rules_of_relation(lfirst_oid(cell), false, elevel);
 	}
-	return usable;
+	return nrules;
 }
 
-/* In a subtransaction, so that one rule that is broken leaves the others alone. */
+static void
+invalidate_one_table(void *relid)
+{
+	(void) invalidate_rules_of_relation(*(Oid *) relid, false, LOG);
+}
+
+/* One rule that is broken leaves the others alone. */
 static void
 invalidate_or_report(Oid relid)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	int			nrules = 0;
+	ErrorData  *edata = attempt(invalidate_one_table, &relid);
 
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		invalidate_rules_of_relation(relid, false, LOG, &nrules);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		EmitErrorReport();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
+	if (edata == NULL)
+		return;
+	edata->elevel = LOG;
+	ThrowErrorData(edata);
+	FreeErrorData(edata);
 }
 
 void
@@ -144,8 +130,6 @@ Datum
 uncache_invalidate_table(PG_FUNCTION_ARGS)
 {
 	Oid			relid;
-	int			nrules;
-	int			usable;
 
 	PreventCommandDuringRecovery("uncache.invalidate_table()");
 	PreventCommandIfParallelMode("uncache.invalidate_table()");
@@ -159,17 +143,14 @@ uncache_invalidate_table(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation with OID %u does not exist", relid)));
 
-	usable = invalidate_rules_of_table(relid, true, WARNING, &nrules);
-	if (nrules == 0)
+	/*
+	 * A template whose keys cannot be found is a WARNING, also where there is no
+	 * other: a call for all tables does what it can, as TRUNCATE does.
+	 */
+	if (invalidate_rules_of_table(relid, true, WARNING) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("table \"%s\" has no rule", get_rel_name(relid)),
 				 errhint("Make one with uncache.attach(), or delete keys with uncache.invalidate_pattern().")));
-	if (usable == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("no rule of table \"%s\" says how its keys could be found", get_rel_name(relid)),
-				 errdetail("No template begins with literal text that holds two letters or digits."),
-				 errhint("Use uncache.invalidate_keys() or uncache.invalidate_pattern().")));
 	PG_RETURN_VOID();
 }

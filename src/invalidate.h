@@ -9,15 +9,15 @@
 
 /*
  * Add the key patterns of a rule to the pending set.  Templates that cannot be
- * used for that are reported at "elevel" (0: not at all).  Returns how many could.
+ * used for that are reported at "elevel" (0: not at all).
  */
-extern int	invalidate_rule(Rule *rule, int elevel);
+extern void invalidate_rule(Rule *rule, int elevel);
 
 /*
  * The same for all rules of a table; where "descend" of the tables below it too.
- * Takes AccessShareLock on them.  *nrules becomes the number of rules found.
+ * Takes AccessShareLock on them.  Returns the number of rules found.
  */
-extern int	invalidate_rules_of_table(Oid relid, bool descend, int elevel, int *nrules);
+extern int	invalidate_rules_of_table(Oid relid, bool descend, int elevel);
 
 /*
  * The same for all rules of the database, or only those of unlogged tables.  A

@@ -164,7 +164,7 @@ warn_of_backlog(void)
 		return;
 	due.warned = true;
 
-	rows = outbox_backlog_rows();
+	rows = backlog_rows();
 	if (rows > 0)
 		ereport(WARNING,
 				(errmsg_plural("dropping the outbox with " UINT64_FORMAT " undelivered row",

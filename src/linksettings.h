@@ -9,7 +9,10 @@
 
 #include "redis.h"
 
-/* As the settings are now; what it points to lives until they change. */
+/*
+ * As the settings are now, for a link that is about to be opened; what it points to
+ * lives until they change.  A file with a secret that others may read is logged.
+ */
 extern RedisOptions linksettings_options(void);
 
 /* Remember the settings of now; whether they are others meanwhile. */

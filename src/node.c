@@ -46,6 +46,7 @@ typedef struct NodePrivate
 	WaitedLink	waited;			/* its link, ready or not */
 	NodeEvent	event;			/* for the next turn to tell */
 	char		trouble[256];	/* why the link should be given up, or empty */
+	bool		of_cluster;		/* it is the trouble of its cluster, not its own */
 
 	/* Of the link. */
 	bool		was_ready;
@@ -119,6 +120,7 @@ node_make(bool in_cluster)
 	node = MemoryContextAllocZero(context, sizeof(RedisNode));
 	node->context = context;
 	node->in_cluster = in_cluster;
+	node->lacks = true;
 	node->own = MemoryContextAllocZero(context, sizeof(NodePrivate));
 	node->own->retry_ms = RETRY_FIRST_MS;
 	node_set_ping(node, NULL, 0, NULL);
@@ -164,9 +166,10 @@ node_note_trouble(RedisNode *node, const RedisReply *reply)
 	char	   *trouble = node->own->trouble;
 	const char *why;
 
-	if (trouble[0] == '\0' && trouble_is(reply, &why))
-		snprintf(trouble, sizeof(node->own->trouble), "%s (%.150s)",
-				 why, trouble_text(reply));
+	if (trouble[0] != '\0' || !trouble_is(reply, &why))
+		return;
+	snprintf(trouble, sizeof(node->own->trouble), "%s (%.150s)", why, trouble_text(reply));
+	node->own->of_cluster = node->cluster != NULL && redis_reply_is_error(reply, "CLUSTERDOWN");
 }
 
 void
@@ -183,10 +186,14 @@ node_note_use(RedisNode *node)
 	node->own->of_use = true;
 }
 
-/* Where there are several nodes an error says whose it is. */
+/*
+ * Where there are several nodes an error says whose it is.  A node that says that its
+ * cluster is down is well itself.
+ */
 static void
 show_error(const RedisNode *node, const char *error)
 {
+	const char *whose = node->own->of_cluster ? node->cluster : node->name;
 	char		text[256];
 
 	if (is_alone)
@@ -194,7 +201,7 @@ show_error(const RedisNode *node, const char *error)
 		shmem_note_error(slot, error);
 		return;
 	}
-	snprintf(text, sizeof(text), "%s: %s", node->name, error);
+	snprintf(text, sizeof(text), "%s: %s", whose, error);
 	shmem_note_error(slot, text);
 }
 
@@ -340,6 +347,7 @@ close_link(RedisNode *node)
 		answering = NULL;
 	}
 	own->trouble[0] = '\0';
+	own->of_cluster = false;
 }
 
 void

@@ -49,7 +49,15 @@ typedef struct RedisNode
 	 */
 	uint32		late;
 
+	/* lacking.c: what was sent before has to be sent to it again. */
+	bool		lacks;
+	bool		being_sent;
+
+	/* clusternodes.c, for comeback.c: it has slots of a master that is gone. */
+	bool		took_over;
+
 	struct Target *target;		/* target.c: whose it is */
+	const char *cluster;		/* clusternodes.c: the cluster's address, or NULL */
 	bool		in_cluster;		/* a command's keys must be of one slot */
 	bool		is_down;		/* has failed, and is not back yet */
 	char		name[128];		/* its address without secrets; target.c */

@@ -84,7 +84,4 @@ extern OutboxWritten *outbox_write(OutboxMode mode, OutboxWritten *earlier);
 extern Oid	outbox_table_oid(int i);
 extern bool outbox_exists(void);
 
-/* Rows that are not known to be delivered (views.c). */
-extern uint64 outbox_backlog_rows(void);
-
 #endif							/* UNCACHE_OUTBOX_H */

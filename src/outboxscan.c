@@ -75,6 +75,28 @@ outboxscan_end(void)
 	CommitTransactionCommand();
 }
 
+/* Returns whether there was a transaction already, for outboxscan_end_reading(). */
+bool
+outboxscan_begin_reading(void)
+{
+	bool		joins = IsTransactionState();
+
+	if (joins)
+		PushActiveSnapshot(GetTransactionSnapshot());
+	else
+		outboxscan_begin();
+	return joins;
+}
+
+void
+outboxscan_end_reading(bool joined)
+{
+	if (joined)
+		PopActiveSnapshot();
+	else
+		outboxscan_end();
+}
+
 /*
  * The worker knows rows by their place.  VACUUM FULL and the like give a table a
  * new file, with the rows at other places: then nothing that the worker knows is
@@ -122,6 +144,7 @@ row_from_tuple(DeliveryRow *row, int table, HeapTuple tuple, TupleDesc desc)
 	row->tid = tuple->t_self;
 	row->waiter = -1;
 	row->again = false;
+	row->only_lacking = false;
 	row->answered = false;
 	row->items = VARDATA_ANY(items);
 	row->len = VARSIZE_ANY_EXHDR(items);
@@ -156,7 +179,8 @@ take_if_unsent(const DeliveryRow *row, void *arg)
 
 	copy.again = *again || state == ROW_TO_REPEAT;
 	copy.answered = state == ROW_TO_REPEAT;
-	if (state == ROW_UNSENT || state == ROW_TO_REPEAT)
+	copy.only_lacking = delivered_was_sent(state);
+	if (delivered_is_due(state))
 		deliver_take(CLASS_BULK, &copy);
 	return true;
 }
@@ -277,11 +301,12 @@ void
 outboxscan_turn(void)
 {
 	BlockNumber left = STEP_BLOCKS;
+	bool		joined;
 
 	if (outboxscan_is_done() || !deliver_has_room(CLASS_BULK))
 		return;
 
-	outboxscan_begin();
+	joined = outboxscan_begin_reading();
 	if (nmarked > 0)
 		read_marked_step(left);
 	else
@@ -289,9 +314,10 @@ outboxscan_turn(void)
 		while (tables_left > 0 && left > 0)
 			left -= read_full_step(left);
 	}
-	outboxscan_end();
+	outboxscan_end_reading(joined);
 	FAULT_POINT("scan-step");
-	pgstat_report_stat(false);
+	if (!joined)
+		pgstat_report_stat(false);
 }
 
 bool
@@ -313,10 +339,10 @@ discard_row(const DeliveryRow *row, void *arg)
 
 	RowState	state = delivered_get(row->table, &row->tid);
 
-	if (state == ROW_UNSENT || state == ROW_TO_REPEAT)
+	if (delivered_is_due(state))
 	{
 		delivered_set(row->table, &row->tid, ROW_DELIVERED);
-		if (state == ROW_UNSENT && row->chunk == 0)
+		if (state != ROW_TO_REPEAT && row->chunk == 0)
 			(*transactions)++;
 	}
 	return true;

@@ -45,6 +45,10 @@ extern void outboxscan_read(Relation rel, int table, BlockNumber from, BlockNumb
 extern void outboxscan_begin(void);
 extern void outboxscan_end(void);
 
+/* The same to read only: within the transaction of a beat (beat.h), if one is open. */
+extern bool outboxscan_begin_reading(void);
+extern void outboxscan_end_reading(bool joined);
+
 /* Open an outbox table for reading; NULL without the extension. */
 extern Relation outboxscan_open(int table);
 

@@ -314,10 +314,11 @@ static void
 read_turn(TimestampTz now)
 {
 	Relation	rel;
+	bool		joined;
 
 	look = false;
 	in_progress = false;
-	outboxscan_begin();
+	joined = outboxscan_begin_reading();
 	rel = outboxscan_open(OUTBOX_SIDE);
 	if (rel != NULL)
 	{
@@ -326,7 +327,7 @@ read_turn(TimestampTz now)
 		outboxscan_read(rel, OUTBOX_SIDE, 0, RelationGetNumberOfBlocks(rel), take_row, &now);
 		relation_close(rel, AccessShareLock);
 	}
-	outboxscan_end();
+	outboxscan_end_reading(joined);
 	poll_at = TimestampTzPlusMilliseconds(now, POLL_MS);
 }
 
@@ -354,7 +355,8 @@ outboxside_turn(TimestampTz now, bool connected)
 {
 	TimestampTz due;
 
-	if (nrefused > 0 || ndelivered > 0)
+	/* What is written has to be committed: not with a beat. */
+	if ((nrefused > 0 || ndelivered > 0) && !IsTransactionState())
 		write_turn(now);
 	if (!connected)
 		return DT_NOEND;

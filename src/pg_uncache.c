@@ -7,18 +7,21 @@
  * back, through shared memory.
  *
  *	 rules: what a row's change means
- *		trigger ----------> rule ---------> template_{parse,compile,expr,depends,render,pattern}
+ *		trigger ----------> rule ---------> template_{parse,compile,expr,literal,
+ *		   |				 |					 |				depends,render,pattern}
  *		   |				 |					 |
- *		   |			rule_catalog		 fixed_settings, keypattern, glob
+ *		   |			rule_catalog		 fixed_settings, column, keypattern, glob
  *		   |
- *		   |	attach, attach_notice, ddl, drop_notice, rule_check, rule_guard,
- *		   |	rule_partition, rule_view, render, invalidate, row_change: rules as SQL sees and DDL meets them
+ *		   |	as SQL sees them: attach, attach_notice, invalidate, render, row_change,
+ *		   |		rule_check, rule_problems, rule_view
+ *		   |	as DDL meets them: ddl, ddl_drop, ddl_objects, drop_notice, rule_guard,
+ *		   |		rule_partition
  *		   |
  *	 transactions: from there into the outbox, in the backend
  *		pending --> xact --+--> outbox --> outboxnote		before commit: the truth
  *		   |			   +--> strict						before commit, if asked
- *		 item			   +--> ring						after commit: the hint
- *						   +--> waiters						the wait
+ *		 item			   +--> handover --> ring			after commit: the hint
+ *						   +--> commitwait --> waiters		the wait
  *
  *	 delivery: from there to Redis, in the worker
  *		worker --+--> outboxscan, outboxside, outboxnote	reads the outbox
@@ -40,10 +43,11 @@
  *		launcher --> place, probe, databases; lifecycle --> hold
  *
  *	 what can be asked
- *		views, backlog, stats; functions; snapshot; install (once, by the script)
+ *		views, backlog, stats; functions, requests; snapshot; install (once, by the script)
  *
  *	 under all of them
- *		shmem, settings, trouble, keytext.h, compat.h; faultpoint in test builds
+ *		shmem, settings, redisurl_setting, secrets, trouble, attempt, keytext.h, compat.h;
+ *		faultpoint in test builds
  */
 #include "postgres.h"
 

@@ -36,6 +36,7 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
+#include "column.h"
 #include "compat.h"
 #include "rule.h"
 
@@ -130,7 +131,8 @@ watched_column(Relation rel, const char *name, const char *literal)
 				 errmsg("column \"%s\" of table \"%s\" does not exist",
 						name, RelationGetRelationName(rel)),
 				 errdetail("List of columns %s of a rule on table \"%s\".",
-						   literal, RelationGetRelationName(rel))));
+						   literal, RelationGetRelationName(rel)),
+				 column_hint(rel, name, false, NULL)));
 	if (attribute_is_virtual(TupleDescAttr(RelationGetDescr(rel), column - 1)))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

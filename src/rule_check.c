@@ -1,34 +1,24 @@
 /*
  * rule_check.c
- *	  Whether a rule works, and whether one may be made.
+ *	  Whether a rule may be made.
  *
  * A rule that was made is checked at once, so that a mistake shows where it is
- * made and not in somebody's INSERT.  Later things can go wrong that no check
- * has seen (event triggers were off, pg_restore --disable-triggers): the view
- * uncache.rules says so.
+ * made and not in somebody's INSERT.  What goes wrong later is rule_problems.c's.
  */
 #include "postgres.h"
 
 #include "access/relation.h"
-#include "access/xact.h"
 #include "catalog/catalog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
-#include "lib/stringinfo.h"
-#include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
-#include "utils/resowner.h"
 
-#include "attach.h"
 #include "compat.h"
 #include "rule_check.h"
-#include "rule_partition.h"
 
 /*
  * --------------------------------------------------------------------------
@@ -46,7 +36,7 @@ refuse_table(Relation rel, const char *what, const char *hint)
 }
 
 void
-check_rule_table(Relation rel)
+rule_check_table(Relation rel)
 {
 	switch (rel->rd_rel->relkind)
 	{
@@ -83,31 +73,40 @@ check_rule_table(Relation rel)
  * --------------------------------------------------------------------------
  */
 
-static void
-refuse_trigger(const RuleInfo *info, const char *problem, const char *hint)
+const char *
+rule_type_problem(const RuleInfo *info, const char **hint)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-			 errmsg("trigger \"%s\" on table \"%s\" %s", info->name,
-					get_rel_name(info->relation), problem),
-			 errhint("%s", hint)));
+	if (!TRIGGER_FOR_AFTER(info->type))
+	{
+		*hint = "Rules are triggers with AFTER: only then the row is what will be committed.";
+		return "does not fire after the event";
+	}
+	if (!TRIGGER_FOR_ROW(info->type) &&
+		(TRIGGER_FOR_INSERT(info->type) || TRIGGER_FOR_UPDATE(info->type) ||
+		 TRIGGER_FOR_DELETE(info->type)))
+	{
+		*hint = "Rules for INSERT, UPDATE and DELETE are triggers with FOR EACH ROW; make one of its own for TRUNCATE.";
+		return "does not fire for each row";
+	}
+	return NULL;
 }
 
 static void
 check_trigger_type(const RuleInfo *info)
 {
-	if (!TRIGGER_FOR_AFTER(info->type))
-		refuse_trigger(info, "does not fire after the event",
-					   "Rules are triggers with AFTER: only then the row is what will be committed.");
-	if (!TRIGGER_FOR_ROW(info->type) &&
-		(TRIGGER_FOR_INSERT(info->type) || TRIGGER_FOR_UPDATE(info->type) ||
-		 TRIGGER_FOR_DELETE(info->type)))
-		refuse_trigger(info, "does not fire for each row",
-					   "Rules for INSERT, UPDATE and DELETE are triggers with FOR EACH ROW; make one of its own for TRUNCATE.");
+	const char *hint;
+	const char *problem = rule_type_problem(info, &hint);
+
+	if (problem != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" on table \"%s\" %s", info->name,
+						get_rel_name(info->relation), problem),
+				 errhint("%s", hint)));
 }
 
 void
-notice_constant(const Template *template)
+rule_notice_constant(const Template *template)
 {
 	if (template->constant)
 		ereport(NOTICE,
@@ -131,278 +130,28 @@ check_for_truncate(const RuleInfo *info, const Template *template)
 }
 
 void
-check_new_rule(const RuleInfo *info)
+rule_check_new(const RuleInfo *info)
 {
 	Relation	rel = relation_open(info->relation, AccessShareLock);
 	Rule	   *rule;
 
-	check_rule_table(rel);
+	rule_check_table(rel);
 	check_trigger_type(info);
 	rule = rule_inspect(rel, info);
 	for (int i = 0; i < rule->ntemplates; i++)
 	{
 		check_for_truncate(info, rule->templates[i]);
 		if (TRIGGER_FOR_ROW(info->type))
-			notice_constant(rule->templates[i]);
+			rule_notice_constant(rule->templates[i]);
 	}
 	rule_discard(rule);
 	relation_close(rel, NoLock);
 }
 
-/*
- * --------------------------------------------------------------------------
- * Rules that are there
- * --------------------------------------------------------------------------
- */
-
-/* In a subtransaction; the lock on the table is there. */
-static ErrorData *
-try_to_compile(const RuleInfo *info)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile edata = NULL;
-
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		Relation	rel;
-
-		MemoryContextSwitchTo(context);
-		rel = relation_open(info->relation, NoLock);
-		rule_discard(rule_inspect(rel, info));
-		relation_close(rel, NoLock);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		edata = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return edata;
-}
-
-/* What makes an error one about something else than the rule. */
-static bool
-is_not_about_rule(const ErrorData *edata)
-{
-	switch (ERRCODE_TO_CATEGORY(edata->sqlerrcode))
-	{
-		case ERRCODE_TRANSACTION_ROLLBACK:
-		case ERRCODE_INSUFFICIENT_RESOURCES:
-		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
-		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
-		case ERRCODE_OPERATOR_INTERVENTION:
-		case ERRCODE_SYSTEM_ERROR:
-		case ERRCODE_INTERNAL_ERROR:
-			return true;
-		default:
-			return false;
-	}
-}
-
-static char *
-describe_error(const ErrorData *edata)
-{
-	if (edata->detail == NULL)
-		return edata->message;
-
-	/* The detail says which template, as a sentence of its own. */
-	return psprintf("%.*s: %s.", (int) strcspn(edata->detail, "\n") - 1, edata->detail,
-					edata->message);
-}
-
-char *
-rule_compile_problem(const RuleInfo *info, int *sqlerrcode)
-{
-	ErrorData  *edata;
-
-	LockRelationOid(info->relation, AccessShareLock);
-	edata = try_to_compile(info);
-	if (edata == NULL || edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
-		return NULL;
-	if (is_not_about_rule(edata))
-		ReThrowError(edata);
-	if (sqlerrcode != NULL)
-		*sqlerrcode = edata->sqlerrcode;
-	return describe_error(edata);
-}
-
-/* The same for the view: it shows what it could not find out, and goes on. */
-static char *
-find_compile_problem(const RuleInfo *info)
-{
-	ErrorData  *edata = try_to_compile(info);
-
-	if (edata == NULL || edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
-		return NULL;
-	if (ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
-		ReThrowError(edata);
-	if (is_not_about_rule(edata))
-		return psprintf("not checked: %s", edata->message);
-	return describe_error(edata);
-}
-
-static void
-add_problem(StringInfo problems, const char *problem)
-{
-	if (problems->len > 0)
-		appendStringInfoString(problems, "; ");
-	appendStringInfoString(problems, problem);
-}
-
-static void
-find_enabled_problems(const RuleInfo *info, StringInfo problems)
-{
-	if (info->enabled == TRIGGER_DISABLED)
-		add_problem(problems, "disabled");
-	else if (info->enabled == TRIGGER_FIRES_ON_REPLICA)
-		add_problem(problems, "fires for replicated changes only");
-	else if (info->enabled == TRIGGER_FIRES_ON_ORIGIN && is_attached_name(info->name))
-		add_problem(problems, "has lost ENABLE ALWAYS: changes that arrive by replication are missed");
-}
-
-static bool
-has_truncate_rule(Oid relid)
-{
-	ListCell   *cell;
-
-	foreach(cell, rules_of_table(relid))
-	{
-		RuleInfo   *info = lfirst(cell);
-
-		if (TRIGGER_FOR_TRUNCATE(info->type) && info->enabled != TRIGGER_DISABLED)
-			return true;
-	}
-	return false;
-}
-
-/* Inheritance children fire triggers of their own only. */
-static void
-find_children_problems(const RuleInfo *info, StringInfo problems)
-{
-	ListCell   *cell;
-
-	foreach(cell, find_inheritance_children(info->relation, NoLock))
-	{
-		if (rules_of_table(lfirst_oid(cell)) == NIL)
-			add_problem(problems,
-						psprintf("child table \"%s\" has no rule", get_rel_name(lfirst_oid(cell))));
-	}
-}
-
-/* In which way a clone fires less often than its rule, or NULL. */
-static const char *
-clone_problem(const RuleInfo *clone, const RuleInfo *info)
-{
-	if (clone->enabled == info->enabled || info->enabled == TRIGGER_DISABLED)
-		return NULL;
-	if (clone->enabled == TRIGGER_DISABLED)
-		return "disabled";
-	if (clone->enabled == TRIGGER_FIRES_ON_REPLICA)
-		return "fires for replicated changes only";
-	if (clone->enabled == TRIGGER_FIRES_ON_ORIGIN)
-		return "has lost ENABLE ALWAYS";
-	return NULL;
-}
-
-/*
- * It is the clone that fires for a partition, and it can be switched by itself
- * (DISABLE TRIGGER ALL there).  The first that was is named.
- */
-static void
-find_clone_problems(const RuleInfo *info, StringInfo problems)
-{
-	ListCell   *table;
-	ListCell   *rule;
-
-	foreach(table, find_all_inheritors(info->relation, NoLock, NULL))
-	{
-		foreach(rule, rules_of_table(lfirst_oid(table)))
-		{
-			RuleInfo   *clone = lfirst(rule);
-			const char *problem = clone_problem(clone, info);
-			char	   *name = get_rel_name(lfirst_oid(table));
-			Oid			relation;
-
-			if (problem != NULL && name != NULL && OidIsValid(clone->parent) &&
-				rule_topmost(clone->trigger, &relation) == info->trigger)
-			{
-				add_problem(problems, psprintf("%s on partition \"%s\"", problem, name));
-				return;
-			}
-		}
-	}
-}
-
 bool
-owner_can_add_partitions(Relation rel, Oid function)
+rule_owner_can_add_partitions(Relation rel, Oid function)
 {
 	return rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE ||
 		object_aclcheck(ProcedureRelationId, function, rel->rd_rel->relowner,
 						ACL_EXECUTE) == ACLCHECK_OK;
-}
-
-static void
-find_owner_problems(const RuleInfo *info, StringInfo problems)
-{
-	Relation	rel = relation_open(info->relation, NoLock);
-
-	if (TRIGGER_FOR_ROW(info->type) && !owner_can_add_partitions(rel, info->function))
-		add_problem(problems,
-					psprintf("the table's owner cannot add partitions: \"%s\" lacks EXECUTE on function uncache.%s()",
-							 GetUserNameFromId(rel->rd_rel->relowner, false),
-							 get_func_name(info->function)));
-	relation_close(rel, NoLock);
-}
-
-static void
-find_table_problems(const RuleInfo *info, StringInfo problems)
-{
-	bool		partitioned = get_rel_relkind(info->relation) == RELKIND_PARTITIONED_TABLE;
-	Oid			uncovered;
-
-	if (TRIGGER_FOR_ROW(info->type) && !has_truncate_rule(info->relation))
-		add_problem(problems, "TRUNCATE deletes no keys: the table has no enabled rule for it");
-	if (partitioned && TRIGGER_FOR_UPDATE(info->type) &&
-		(!TRIGGER_FOR_INSERT(info->type) || !TRIGGER_FOR_DELETE(info->type)))
-		add_problem(problems, "an UPDATE that moves a row to another partition is a DELETE and an INSERT, for which the rule does not fire");
-	if (partitioned && TRIGGER_FOR_TRUNCATE(info->type))
-	{
-		uncovered = rule_uncovered_partition(info->relation, info->trigger);
-		if (OidIsValid(uncovered))
-			add_problem(problems, psprintf("TRUNCATE of partition \"%s\" deletes no keys",
-										   get_rel_name(uncovered)));
-	}
-	if (partitioned)
-		find_clone_problems(info, problems);
-	if (!partitioned && has_subclass(info->relation))
-		find_children_problems(info, problems);
-}
-
-char *
-rule_problems(const RuleInfo *info)
-{
-	StringInfoData problems;
-	bool		locked = ConditionalLockRelationOid(info->relation, AccessShareLock);
-	char	   *compile = locked ? find_compile_problem(info) :
-		pstrdup("not checked: the table is locked");
-
-	initStringInfo(&problems);
-	find_enabled_problems(info, &problems);
-	if (compile != NULL)
-		add_problem(&problems, compile);
-	if (locked)
-		find_owner_problems(info, &problems);
-	find_table_problems(info, &problems);
-
-	/* Who has looked at the view must not hold up DDL until his transaction ends. */
-	if (locked)
-		UnlockRelationOid(info->relation, AccessShareLock);
-	return problems.len > 0 ? problems.data : NULL;
 }

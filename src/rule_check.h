@@ -1,6 +1,6 @@
 /*
  * rule_check.h
- *	  Whether a rule works, and whether one may be made.
+ *	  Whether a rule may be made.
  */
 #ifndef UNCACHE_RULE_CHECK_H
 #define UNCACHE_RULE_CHECK_H
@@ -8,35 +8,24 @@
 #include "rule.h"
 
 /* Raise an ERROR unless rules are possible on this relation. */
-extern void check_rule_table(Relation rel);
+extern void rule_check_table(Relation rel);
 
 /*
  * Raise an ERROR for a trigger that was just made and cannot work as a rule, and
  * a NOTICE for one that does something strange.
  */
-extern void check_new_rule(const RuleInfo *info);
+extern void rule_check_new(const RuleInfo *info);
+
+/* Why a trigger of this type fails whenever it fires, with a hint; or NULL. */
+extern const char *rule_type_problem(const RuleInfo *info, const char **hint);
 
 /* A NOTICE for templates that name no column. */
-extern void notice_constant(const Template *template);
+extern void rule_notice_constant(const Template *template);
 
 /*
  * Whether the owner of a table may call a rule's function.  PostgreSQL asks for
  * that when the trigger of a partitioned table is cloned to a new partition.
  */
-extern bool owner_can_add_partitions(Relation rel, Oid function);
-
-/*
- * Why a rule's templates do not compile now, or NULL when they do.  Raises
- * nothing for that: it tries in a subtransaction.  What the caller has no right
- * to call is taken for good, and an error that says nothing of the rule, such as
- * want of memory, is raised.  *sqlerrcode, where wanted, is the error's.
- */
-extern char *rule_compile_problem(const RuleInfo *info, int *sqlerrcode);
-
-/*
- * All that is wrong with a rule, for the view, or NULL.  Holds no lock afterwards,
- * and does not wait for one: where somebody has locked the table, that is said.
- */
-extern char *rule_problems(const RuleInfo *info);
+extern bool rule_owner_can_add_partitions(Relation rel, Oid function);
 
 #endif							/* UNCACHE_RULE_CHECK_H */

@@ -17,13 +17,16 @@
 #include "access/relation.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
-#include "rule_check.h"
+#include "rule.h"
 #include "rule_guard.h"
+#include "rule_problems.h"
 
 static void
 refuse_command(const RuleInfo *info, const char *problem)
@@ -227,23 +230,54 @@ template_with_column(const RuleInfo *info, const char *name)
 }
 
 /* A new type means new texts, so other keys for the same rows. */
+static void
+guard_type(const RuleInfo *info, const char *column)
+{
+	int			template;
+
+	if (OidIsValid(info->parent) || info->enabled == TRIGGER_DISABLED)
+		return;
+	template = template_with_column(info, column);
+	if (template > 0)
+		refuse_command(info,
+					   psprintf("Template \"%s\" of table \"%s\" uses column \"%s\", whose type is to be changed.",
+								rule_templates(info)[template - 1],
+								get_rel_name(info->relation), column));
+}
+
 void
 rule_guard_type(Oid relid, const char *column)
 {
 	ListCell   *cell;
 
 	foreach(cell, rules_of_family(relid))
+		guard_type(lfirst(cell), column);
+}
+
+/* Whether a table was made with CREATE TABLE ... OF this type. */
+static bool
+is_of_type(Oid relid, Oid type)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	bool		result;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	result = ((Form_pg_class) GETSTRUCT(tuple))->reloftype == type;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+void
+rule_guard_attribute_type(Oid type, const char *attribute)
+{
+	ListCell   *cell;
+
+	foreach(cell, rules_of_database())
 	{
 		RuleInfo   *info = lfirst(cell);
-		int			template;
 
-		if (OidIsValid(info->parent) || info->enabled == TRIGGER_DISABLED)
-			continue;
-		template = template_with_column(info, column);
-		if (template > 0)
-			refuse_command(info,
-						   psprintf("Template \"%s\" of table \"%s\" uses column \"%s\", whose type is to be changed.",
-									rule_templates(info)[template - 1],
-									get_rel_name(info->relation), column));
+		if (is_of_type(info->relation, type))
+			guard_type(info, attribute);
 	}
 }

@@ -35,4 +35,7 @@ extern void rule_guard_casts(void);
 /* Rules with this column, whose type was changed, in a template: always an ERROR. */
 extern void rule_guard_type(Oid relid, const char *column);
 
+/* The same for an attribute of a composite type, and the tables made OF it. */
+extern void rule_guard_attribute_type(Oid type, const char *attribute);
+
 #endif							/* UNCACHE_RULE_GUARD_H */

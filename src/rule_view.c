@@ -15,8 +15,9 @@
 #include "utils/lsyscache.h"
 #include "utils/tuplestore.h"
 
+#include "attempt.h"
 #include "compat.h"
-#include "rule_check.h"
+#include "rule_problems.h"
 
 /* Columns of uncache.rules. */
 enum RulesColumn
@@ -61,15 +62,39 @@ events_of(const RuleInfo *info)
 	return text_array(events, count);
 }
 
+typedef struct ColumnList
+{
+	char	   *literal;
+	Datum		names;			/* name[] */
+} ColumnList;
+
+static void
+read_literal(void *arg)
+{
+	ColumnList *list = arg;
+
+	list->names = OidInputFunctionCall(F_ARRAY_IN, list->literal, NAMEOID, -1);
+}
+
+/* The first argument of invalidate_columns(); what is no array is the rule's problem. */
+static Datum
+columns_in_argument(const RuleInfo *info, bool *isnull)
+{
+	ColumnList	list = {info->args[0]};
+	ErrorData  *edata = attempt(read_literal, &list);
+
+	*isnull = edata != NULL;
+	return list.names;
+}
+
 /* Those whose change matters; NULL where all do. */
 static Datum
 columns_of(const RuleInfo *info, bool *isnull)
 {
 	Datum	   *names = palloc(sizeof(Datum) * Max(info->nattrs, 1));
 
-	*isnull = false;
 	if (info->by_columns && info->nargs > 0)
-		return OidInputFunctionCall(F_ARRAY_IN, info->args[0], NAMEOID, -1);
+		return columns_in_argument(info, isnull);
 	*isnull = info->nattrs == 0;
 	for (int i = 0; i < info->nattrs; i++)
 		names[i] = DirectFunctionCall1(namein,

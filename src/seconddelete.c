@@ -58,6 +58,7 @@ remember(const DeliveryRow *row, TimestampTz due)
 	waiting->row.table = OUTBOX_NOWHERE;
 	waiting->row.waiter = -1;
 	waiting->row.again = true;
+	waiting->row.only_lacking = false;
 	waiting->row.answered = true;
 	waiting->row.items = (char *) (waiting + 1);
 	memcpy(waiting + 1, row->items, row->len);

@@ -9,10 +9,8 @@
 #include "utils/guc.h"
 
 #include "faultpoint.h"
-#include "redis.h"
-#include "redisurl.h"
+#include "redisurl_setting.h"
 #include "settings.h"
-#include "target.h"
 
 char	   *setting_redis_url;
 char	   *setting_redis_password_file;
@@ -59,117 +57,6 @@ static const struct config_enum_entry on_truncate_options[] = {
 	{NULL, 0, false}
 };
 
-/* What an address asks for and this version cannot give, or NULL. */
-static const char *
-unserved_feature(const RedisTarget *target)
-{
-	if (target->tls && !redis_has_tls())
-		return "TLS";
-	if (target->scheme == REDIS_PLAIN && target->nhosts > 1)
-		return "More than one host";
-	return NULL;
-}
-
-/* ALTER DATABASE and ALTER ROLE write a setting to a catalog that all can read. */
-static void
-warn_of_password(const RedisTarget *target, GucSource source)
-{
-	if (source == PGC_S_TEST && target->password != NULL)
-		ereport(WARNING,
-				(errmsg("the password in \"uncache.redis_url\" can be read by every user"),
-				 errdetail("Settings of databases, roles and functions stand in system catalogs."),
-				 errhint("Use \"uncache.redis_password_file\".")));
-}
-
-/* Check one of the addresses in the setting; *unserved says what can't be given. */
-static bool
-check_address(const char *url, GucSource source, const char **problem, const char **unserved)
-{
-	RedisTarget *target = redisurl_parse(url, problem);
-
-	if (target == NULL)
-		return false;
-	*unserved = unserved_feature(target);
-	warn_of_password(target, source);
-	redisurl_free(target);
-	return *unserved == NULL;
-}
-
-/* What is wrong with the setting; detail is NULL where nothing is. */
-typedef struct AddressProblem
-{
-	int			sqlstate;
-	const char *detail;
-	const char *hint;
-} AddressProblem;
-
-static AddressProblem
-find_problem(const char *setting, GucSource source)
-{
-	AddressProblem found = {ERRCODE_INVALID_PARAMETER_VALUE, NULL,
-		"Write it as redis://[user[:password]@]host[:port][/db] or unix:///path[?db=N]; several addresses are separated by blanks."
-	};
-	const char *unserved = NULL;
-	char	   *urls = pstrdup(setting);
-	char	   *rest = urls;
-	char	   *url;
-	int			count = 0;
-
-	while (found.detail == NULL && unserved == NULL &&
-		   (url = strsep(&rest, REDISURL_BLANKS)) != NULL)
-	{
-		if (*url != '\0' && check_address(url, source, &found.detail, &unserved))
-			count++;
-	}
-	pfree(urls);
-	if (unserved != NULL)
-	{
-		found.sqlstate = ERRCODE_FEATURE_NOT_SUPPORTED;
-		found.detail = psprintf("%s is not supported by this build of pg_uncache.", unserved);
-		found.hint = "Give the address of one Redis server, as redis:// or unix://, of its Sentinels, as redis+sentinel://, or of a Redis Cluster, as redis+cluster://.";
-	}
-	else if (found.detail == NULL && (count == 0 || count > TARGETS_MAX))
-		found.detail = count == 0 ? "The address is missing." : "There can be 8 addresses at most.";
-	return found;
-}
-
-static bool
-check_redis_url(char **newval, void **extra, GucSource source)
-{
-	AddressProblem problem = find_problem(*newval, source);
-
-	if (problem.detail == NULL)
-		return true;
-	/* Without this the server's own message would show the password. */
-	GUC_check_errmsg("invalid value for parameter \"%s\"", "uncache.redis_url");
-	GUC_check_errcode(problem.sqlstate);
-	GUC_check_errdetail("%s", problem.detail);
-	GUC_check_errhint("%s", problem.hint);
-	return false;
-}
-
-/*
- * A value in postgresql.conf that a library refuses while the server starts costs
- * a WARNING, and the default holds: the worker would deliver to another Redis than
- * the one meant, and then forget it all.  So the server does not start, as with a
- * setting of PostgreSQL itself.
- */
-static void
-refuse_address_in_file(void)
-{
-	const char *address = GetConfigOption("uncache.redis_url", true, false);
-	AddressProblem problem = {0};
-
-	if (address != NULL)
-		problem = find_problem(address, PGC_S_FILE);
-	if (problem.detail != NULL)
-		ereport(FATAL,
-				(errcode(problem.sqlstate),
-				 errmsg("invalid value for parameter \"%s\"", "uncache.redis_url"),
-				 errdetail_internal("%s", problem.detail),
-				 errhint("%s", problem.hint)));
-}
-
 /* Long prefixes would eat the room that a key has. */
 static bool
 check_key_prefix(char **newval, void **extra, GucSource source)
@@ -191,7 +78,7 @@ define_connection_settings(void)
 							   &setting_redis_url,
 							   "redis://127.0.0.1:6379/0",
 							   PGC_SUSET, GUC_SUPERUSER_ONLY,
-							   check_redis_url, NULL, NULL);
+							   redisurl_setting_check, NULL, NULL);
 	DefineCustomStringVariable("uncache.redis_password_file",
 							   "File with the Redis password, read at every connect.",
 							   "It takes the place of a password in uncache.redis_url.",
@@ -390,7 +277,7 @@ void
 settings_define(bool preloaded)
 {
 	if (preloaded)
-		refuse_address_in_file();
+		redisurl_setting_refuse();
 	define_connection_settings();
 	define_tls_settings();
 	define_rule_settings();

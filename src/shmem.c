@@ -107,6 +107,7 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	pg_atomic_init_u32(&slot->discard_callers, 0);
 	pg_atomic_init_u64(&slot->discarded, 0);
 	pg_atomic_init_u32(&slot->fence.state, FENCE_UNKNOWN);
+	pg_atomic_init_u32(&slot->fence.any_on, 0);
 	pg_atomic_init_u64(&slot->fence.stored, 0);
 	pg_atomic_init_u64(&slot->fence.refused, 0);
 	pg_atomic_init_u64(&slot->fence.beats, 0);

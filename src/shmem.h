@@ -74,7 +74,8 @@ typedef enum FenceState
 /* What the worker knows of the node's fence, from its last status. */
 typedef struct FenceStatus
 {
-	pg_atomic_uint32 state;		/* FenceState */
+	pg_atomic_uint32 state;		/* FenceState: the least of all nodes' */
+	pg_atomic_uint32 any_on;	/* whether some node's is FENCE_ON */
 	pg_atomic_uint64 stored;	/* fills, since the functions were loaded */
 	pg_atomic_uint64 refused;
 	pg_atomic_uint64 beats;

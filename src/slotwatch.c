@@ -6,10 +6,13 @@
  * asked every WATCH_MS, and soon after somebody has found the map to be wrong.
  * Candidates are the masters of the last map and the seeds of the address, in
  * turn; the same node is asked for MOVE_ON_MS, then the next one, so that a node
- * that was cut off from the others does not mislead us for ever.
+ * that was cut off from the others does not mislead us for ever.  When a master is
+ * lost, or says that the cluster is down, the next one is asked at once.
  *
  * Failure: a node that fails, hangs or answers nonsense is left for the next one.
- * The map of before stays.  When all have failed in a row there is a pause.
+ * The map of before stays.  When all have failed in a row there is a pause.  One with
+ * a lower epoch than another has told is left, too, since it has missed a failover;
+ * unless none of a round has told a better one: then all have begun anew.
  */
 #include "postgres.h"
 
@@ -33,6 +36,7 @@ struct SlotWatch
 	const RedisTarget *target;
 	ClusterMap *map;			/* NULL: none yet */
 	bool		changed;		/* since the last turn */
+	uint64		epoch;			/* of the cluster then; 0: not known */
 
 	/* The node that is asked. */
 	WaitedLink	waited;
@@ -43,6 +47,7 @@ struct SlotWatch
 	TimestampTz move_on_at;
 
 	bool		asking;			/* an answer is due */
+	uint64		told_epoch;		/* of this node, before the map; 0: it does not tell */
 	bool		answered;		/* well, by this link */
 	bool		refused;		/* by this link: it is of no use */
 	TimestampTz asked_at;
@@ -90,8 +95,10 @@ slotwatch_error(const SlotWatch *watch)
 }
 
 void
-slotwatch_ask(SlotWatch *watch)
+slotwatch_ask(SlotWatch *watch, bool elsewhere)
 {
+	if (elsewhere)
+		watch->move_on_at = 0;
 	watch->ask_at = Min(watch->ask_at,
 						TimestampTzPlusMilliseconds(watch->asked_at, SOON_MS));
 }
@@ -100,6 +107,24 @@ slotwatch_ask(SlotWatch *watch)
  * Answers
  * ------------------------------------------------------------------------
  */
+static int	count_candidates(const SlotWatch *watch);
+
+static void
+info_answered(void *arg, const RedisReply *reply)
+{
+	SlotWatch  *watch = arg;
+
+	watch->told_epoch = reply ? cluster_epoch_read(reply) : 0;
+}
+
+/* Whether this node has missed what another has told before. */
+static bool
+is_behind(const SlotWatch *watch)
+{
+	return watch->told_epoch != 0 && watch->told_epoch < watch->epoch &&
+		watch->failures < count_candidates(watch);
+}
+
 static void
 slots_answered(void *arg, const RedisReply *reply)
 {
@@ -117,6 +142,13 @@ slots_answered(void *arg, const RedisReply *reply)
 		watch->refused = true;
 		return;
 	}
+	if (is_behind(watch))
+	{
+		watch->refused = true;
+		cluster_map_free(map);
+		return;
+	}
+	watch->epoch = watch->told_epoch;
 	watch->answered = true;
 	watch->failures = 0;
 	watch->error[0] = '\0';
@@ -135,12 +167,15 @@ slots_answered(void *arg, const RedisReply *reply)
 static void
 send_question(SlotWatch *watch, TimestampTz now)
 {
-	const char *argv[] = {"CLUSTER", "SLOTS"};
-	const size_t lens[] = {7, 5};
+	const char *info[] = {"CLUSTER", "INFO"};
+	const char *slots[] = {"CLUSTER", "SLOTS"};
+	const size_t info_lens[] = {7, 4};
+	const size_t slots_lens[] = {7, 5};
 
 	watch->asked_at = now;
 	watch->ask_at = DT_NOEND;
-	watch->asking = redis_send(watch->waited.link, 2, argv, lens, slots_answered, watch);
+	watch->asking = redis_send(watch->waited.link, 2, info, info_lens, info_answered, watch) &&
+		redis_send(watch->waited.link, 2, slots, slots_lens, slots_answered, watch);
 	redis_flush(watch->waited.link);
 }
 

@@ -29,8 +29,11 @@ extern bool slotwatch_turn(SlotWatch *watch, TimestampTz now);
 /* What was heard last, valid until a turn returns true again; NULL: nothing yet. */
 extern const ClusterMap *slotwatch_map(const SlotWatch *watch);
 
-/* The map may be wrong: ask soon, of another node if it can be. */
-extern void slotwatch_ask(SlotWatch *watch);
+/*
+ * The map may be wrong: ask soon.  "elsewhere": of another node, since the one that
+ * was asked may be cut off from the others.
+ */
+extern void slotwatch_ask(SlotWatch *watch, bool elsewhere);
 
 /* Why no node has told the map at the last attempt; empty if one has. */
 extern const char *slotwatch_error(const SlotWatch *watch);

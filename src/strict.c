@@ -62,7 +62,8 @@ check_possible(DatabaseSlot *slot, OutboxItems *items)
 		raise_not_fenced("Delivery is off (uncache.delivery).");
 	if (pg_atomic_read_u32(&slot->serving) == 0)
 		raise_not_fenced("Redis cannot be reached.");
-	if (pg_atomic_read_u32(&slot->fence.state) != FENCE_ON)
+	/* Which nodes the keys belong to is known to the worker (doubt.c). */
+	if (pg_atomic_read_u32(&slot->fence.any_on) == 0)
 		raise_not_fenced("The fence is not on yet, or not possible; see uncache.stat.");
 	for (; items; items = items->next)
 	{
@@ -96,8 +97,12 @@ try_to_put(DatabaseSlot *slot, RingKind kind, const OutboxItems *items)
 static void
 sleep_before_commit(long ms)
 {
+	static uint32 wait_event = 0;	/* is looked up under a lock */
+
+	if (wait_event == 0)
+		wait_event = WaitEventExtensionNew("UncacheStrict");
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
-					 WaitEventExtensionNew("UncacheStrict"));
+					 wait_event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
@@ -129,7 +134,7 @@ wait_for_fences(WaitSlot *mine, TimestampTz deadline)
 		if (state == WAIT_ANSWERED)
 			return;
 		if (state == WAIT_GIVEN_UP)
-			raise_not_fenced("Redis was lost, or has refused a key.");
+			raise_not_fenced("The Redis that one of its keys belongs to is away, has refused it, or has no fence that is on; see uncache.stat.");
 		if (left <= 0)
 			raise_not_fenced("Redis has not answered in time.");
 		sleep_before_commit(left);

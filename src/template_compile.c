@@ -25,6 +25,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
+#include "column.h"
 #include "fixed_settings.h"
 #include "template_int.h"
 
@@ -34,15 +35,28 @@
  * --------------------------------------------------------------------------
  */
 
+/* {order} fails as SQL, although the table has such a column: a keyword needs quotes. */
+static bool
+is_column_without_quotes(const Compiler *compiler)
+{
+	return compiler->segment != NULL &&
+		column_exists(compiler->rel, compiler->segment->text);
+}
+
 /* What helps who wrote the expression; PostgreSQL's own hint knows nothing of templates. */
 static char *
-hint_at_expression(const ErrorData *edata)
+hint_at_expression(const ErrorData *edata, const Compiler *compiler)
 {
 	const char *schemas = _("The search_path of a template is pg_catalog: write what is elsewhere with its schema.");
 
 	if (edata->sqlerrcode == ERRCODE_UNDEFINED_FUNCTION ||
 		edata->sqlerrcode == ERRCODE_UNDEFINED_OBJECT)
 		return edata->hint == NULL ? pstrdup(schemas) : psprintf("%s %s", edata->hint, schemas);
+	if (edata->sqlerrcode == ERRCODE_SYNTAX_ERROR && is_column_without_quotes(compiler))
+		return psprintf(_("Put the column's name in double quotes: {\"%s\"}."),
+						compiler->segment->text);
+	if (edata->sqlerrcode == ERRCODE_UNDEFINED_TABLE && edata->cursorpos > 0)
+		return pstrdup(_("A template names columns of its own table only, without NEW, OLD or an alias: {id}."));
 	if (edata->hint == NULL && edata->sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE)
 		return pstrdup(_("Between braces stands an SQL expression over the table's columns, such as {id} or {lower(email)}."));
 	return edata->hint;
@@ -66,14 +80,14 @@ complete_error(ErrorData *edata, Compiler *compiler)
 		category == ERRCODE_INTERNAL_ERROR)
 		return;
 
-	if (compiler->at_expression && edata->cursorpos > 0)
+	if (compiler->segment != NULL && edata->cursorpos > 0)
 		position += edata->cursorpos - 1;
-	edata->cursorpos = 0;
 	where = psprintf(_("Template \"%s\" of table \"%s\", position %d."),
 					 compiler->template->text, compiler->template->relation, position);
 	edata->detail = edata->detail == NULL ? where :
 		psprintf("%s\n%s", where, edata->detail);
-	edata->hint = hint_at_expression(edata);
+	edata->hint = hint_at_expression(edata, compiler);
+	edata->cursorpos = 0;
 }
 
 /*
@@ -176,7 +190,7 @@ compile_segment(Compiler *compiler, Segment *segment, MemoryContext scratch)
 	Expr	   *planned;
 
 	compiler->position = segment->position;
-	compiler->at_expression = true;
+	compiler->segment = segment;
 	expr = template_transform(compiler, segment);
 	pull_varattnos(expr, 1, &columns);
 	template_check_columns(compiler, columns);

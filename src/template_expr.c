@@ -20,77 +20,16 @@
 #include "parser/parser.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/varlena.h"
 
+#include "column.h"
 #include "compat.h"
 #include "template_int.h"
-
-/* A misspelt column is at most this many changes away from the one meant. */
-#define MAX_SUGGESTION_DISTANCE	3
 
 /*
  * --------------------------------------------------------------------------
  * Names
  * --------------------------------------------------------------------------
  */
-
-/* The column whose name is most like "name", or NULL. */
-static const char *
-similar_column(Relation rel, const char *name)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-	const char *best = NULL;
-	int			best_distance = MAX_SUGGESTION_DISTANCE + 1;
-	int			len = strlen(name);
-
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-		int			distance;
-
-		if (att->attisdropped)
-			continue;
-		if (pg_strcasecmp(NameStr(att->attname), name) == 0)
-			return NameStr(att->attname);
-		distance = varstr_levenshtein_less_equal(name, len,
-												 NameStr(att->attname),
-												 strlen(NameStr(att->attname)),
-												 1, 1, 1,
-												 best_distance, true);
-
-		/* Where more than half would have to change, nothing is alike. */
-		if (distance < best_distance && distance <= Max(len / 2, 1))
-		{
-			best_distance = distance;
-			best = NameStr(att->attname);
-		}
-	}
-	return best;
-}
-
-/* The name of a column, in quotes where SQL needs them, and what they are for. */
-static int
-hint_at_column(const char *name)
-{
-	if (strcmp(quote_identifier(name), name) == 0)
-		return errhint("Perhaps you meant \"%s\".", name);
-	return errhint("Perhaps you meant \"%s\", which is written in double quotes.", name);
-}
-
-static bool
-has_column(Relation rel, const char *name)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-
-		if (!att->attisdropped && strcmp(NameStr(att->attname), name) == 0)
-			return true;
-	}
-	return false;
-}
 
 /* Whether a name can only be that of a column, perhaps behind the table's name. */
 static bool
@@ -114,18 +53,16 @@ check_column(ParseState *pstate, ColumnRef *cref, Node *found)
 {
 	Compiler   *compiler = pstate->p_ref_hook_state;
 	const char *name;
-	const char *similar;
 
 	if (found != NULL || !names_own_column(compiler, cref))
 		return NULL;
 	name = strVal(llast(cref->fields));
-	similar = similar_column(compiler->rel, name);
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_COLUMN),
 			 errmsg("column \"%s\" of table \"%s\" does not exist",
 					name, compiler->template->relation),
-			 similar ? hint_at_column(similar) :
-			 errhint("A template names columns of its own table only."),
+			 column_hint(compiler->rel, name, true,
+						 "A template names columns of its own table only."),
 			 parser_errposition(pstate, cref->location)));
 	return NULL;
 }
@@ -255,7 +192,7 @@ check_keyword(Compiler *compiler, const Segment *segment, Node *raw)
 {
 	const char *name = segment->text;
 
-	if (IsA(raw, SQLValueFunction) && has_column(compiler->rel, name))
+	if (IsA(raw, SQLValueFunction) && column_exists(compiler->rel, name))
 		ereport(ERROR,
 				(errcode(ERRCODE_RESERVED_NAME),
 				 errmsg("\"%s\" is an SQL keyword and does not stand for the column here", name),

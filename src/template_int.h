@@ -57,7 +57,7 @@ typedef struct Compiler
 	Alias	   *alias;			/* NULL: the table's own name */
 	Bitmapset  *columns;		/* offset as usual for system columns */
 	int			position;		/* of what is being looked at */
-	bool		at_expression;	/* error positions count from "position" */
+	const Segment *segment;		/* errors count from "position" in it; NULL: none */
 	bool		inspect;		/* nothing is to be run: template_inspect() */
 	List	   *literals;		/* char *; of the segment being inspected */
 } Compiler;

@@ -218,8 +218,15 @@ invalidate_truncated(TriggerData *trigdata, bool by_columns)
 
 	rule = rule_acquire(rel, trigger->tgoid, by_columns,
 						trigger->tgnargs, trigger->tgargs);
-	invalidate_rule(rule, WARNING);
-	rule_release(rule);
+	PG_TRY();
+	{
+		invalidate_rule(rule, WARNING);
+	}
+	PG_FINALLY();
+	{
+		rule_release(rule);
+	}
+	PG_END_TRY();
 }
 
 /*

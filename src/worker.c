@@ -378,12 +378,10 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	*wake = Min(*wake, doubt_turn(now));
 	deliver_send();
 	*wake = Min(*wake, seconddelete_turn(now));
+	outboxscan_turn();
 	if (!beat_holds_transaction())
-	{
-		outboxscan_turn();
 		*wake = Min(*wake, outboxnote_turn(now));
-		*wake = Min(*wake, outboxside_turn(now, true));
-	}
+	*wake = Min(*wake, outboxside_turn(now, true));
 	deliver_send();
 	*wake = Min(*wake, patternscan_turn());
 	comeback_catch_up();

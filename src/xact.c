@@ -18,15 +18,11 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "portability/instr_time.h"
-#include "storage/ipc.h"
-#include "storage/procsignal.h"
-#include "tcop/tcopprot.h"
-#include "utils/memutils.h"
 #include "utils/resowner.h"
-#include "utils/timestamp.h"
 
+#include "commitwait.h"
 #include "faultpoint.h"
+#include "handover.h"
 #include "outbox.h"
 #include "pending.h"
 #include "settings.h"
@@ -49,8 +45,6 @@ static enum
 /* Set in COMMIT only, consumed in AFTER_LOCKS. */
 static bool must_wait = false;
 
-static uint32 wait_event = 0;
-
 /*
  * --------------------------------------------------------------------------
  * Before the commit
@@ -69,28 +63,6 @@ warn_once_if_not_preloaded(void)
 			(errmsg("keys are recorded, but nobody deletes them from Redis"),
 			 errdetail("The library pg_uncache is not in shared_preload_libraries, so there is no worker."),
 			 errhint("Append pg_uncache to shared_preload_libraries and restart the server; the outbox keeps the keys until then.")));
-}
-
-/*
- * Whether this commit is one that waits.  One that would like to, and does not
- * because there is no use in it, is counted.
- */
-static bool
-wants_to_wait(DatabaseSlot *slot)
-{
-	if (setting_consistency == CONSISTENCY_EVENTUAL || setting_wait_timeout == 0 ||
-		MyBackendType != B_BACKEND)
-		return false;
-
-	if (setting_delivery &&
-		pg_atomic_read_u32(&slot->serving) != 0 &&
-		pg_atomic_read_u32(&slot->breaker) < setting_wait_timeout &&
-		!pending_has_patterns() &&
-		pending_keys() <= (uint64) setting_wait_max_keys)
-		return true;
-
-	pg_atomic_fetch_add_u64(&slot->stats.waits_skipped, 1);
-	return false;
 }
 
 /*
@@ -133,7 +105,7 @@ write_pending_set(void)
 	bool		wait;
 
 	warn_once_if_not_preloaded();
-	wait = slot != NULL && wants_to_wait(slot);
+	wait = slot != NULL && commitwait_wanted(slot);
 	written = outbox_write(strict ? OUTBOX_COMMIT_KEEP_ITEMS : OUTBOX_COMMIT, written);
 	pending_clear();
 	if (strict && written != NULL)
@@ -159,8 +131,7 @@ pending_grew(void)
 static void
 pre_commit(void)
 {
-	if (wait_event == 0)
-		wait_event = WaitEventExtensionNew("UncacheDelivery");
+	commitwait_prepare();
 	phase = PAST_PRE_COMMIT;
 	if (!pending_is_empty())
 		write_pending_set();
@@ -173,93 +144,6 @@ pre_commit(void)
  * After the commit: nothing below may raise or allocate
  * --------------------------------------------------------------------------
  */
-
-/* Make sure that the worker will look; it may be awake, or about to look anyway. */
-static void
-wake_worker(DatabaseSlot *slot, bool urgent)
-{
-	uint32		sleep;
-
-	pg_memory_barrier();
-	sleep = pg_atomic_read_u32(&slot->sleep);
-	if (sleep == WORKER_SLEEPS || (urgent && sleep == WORKER_GATHERS))
-		shmem_wake_worker(slot);
-}
-
-/* Mark the blocks that the worker has to read. */
-static void
-mark_dirty(DatabaseSlot *slot)
-{
-	for (OutboxWritten *w = written; w; w = w->next)
-	{
-		pg_atomic_uint32 *dirty = slot->dirty[w->table];
-
-		for (uint32 i = 0; i < w->nblocks; i++)
-		{
-			uint32		bit = w->blocks[i] % DIRTY_BITS;
-
-			pg_atomic_fetch_or_u32(&dirty[bit / 32], (uint32) 1 << (bit % 32));
-		}
-	}
-	pg_atomic_write_u32(&slot->any_dirty, 1);
-}
-
-/* A transaction of one row fits into the ring, if there is room. */
-static bool
-put_into_ring(DatabaseSlot *slot, bool wait)
-{
-	RingEntry	entry = {0};
-	bool		done;
-
-	if (written->next != NULL || written->nrows != 1)
-		return false;
-
-	entry.nkeys = (uint32) written->nkeys;
-	entry.xid = U64FromFullTransactionId(written->xid);
-	entry.committed_at = GetCurrentTimestamp();
-	entry.waiter = wait ? MyProcNumber : -1;
-	entry.table = written->table;
-	entry.tid = written->tid;
-	entry.file = written->file;
-
-	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	/* A slot that was given to another database meanwhile is not ours. */
-	done = pg_atomic_read_u32(&slot->dboid) != MyDatabaseId ||
-		ring_put(&slot->ring, &entry, written->items, written->items_len);
-	LWLockRelease(slot->lock);
-
-	if (!done)
-		pg_atomic_fetch_add_u64(&slot->stats.ring_overflows, 1);
-	return done;
-}
-
-/*
- * Tell the worker.  Returns whether there is one that will answer.  A worker that
- * is not connected reads the whole outbox when it is, so it need not be told.
- */
-static bool
-hand_over(bool wait)
-{
-	DatabaseSlot *slot = shmem_my_slot();
-
-	if (slot == NULL)
-	{
-		shmem_request_launch(MyDatabaseId);
-		return false;
-	}
-	for (OutboxWritten *w = written; w; w = w->next)
-	{
-		if (w->noted)
-			pg_atomic_write_u32(&slot->note_dirty, 1);
-	}
-	if (pg_atomic_read_u32(&slot->serving) == 0)
-		return false;
-
-	if (!put_into_ring(slot, wait))
-		mark_dirty(slot);
-	wake_worker(slot, wait);
-	return true;
-}
 
 static void
 committed(void)
@@ -276,7 +160,7 @@ committed(void)
 	if (mine != NULL)
 	{
 		wait = waiters_state(mine) != WAIT_NONE;
-		must_wait = hand_over(wait) && wait;
+		must_wait = handover(written, wait) && wait;
 		pg_write_barrier();
 		pg_atomic_write_u32(&mine->handing_over, 0);
 		if (!must_wait)
@@ -319,184 +203,6 @@ aborted(void)
 		pg_atomic_write_u32(&mine->handing_over, 0);
 	}
 	written = NULL;
-}
-
-/*
- * --------------------------------------------------------------------------
- * The wait
- * --------------------------------------------------------------------------
- */
-
-typedef enum WaitOutcome
-{
-	OUTCOME_DELIVERED,
-	OUTCOME_TIMED_OUT,
-	OUTCOME_GIVEN_UP,			/* the worker says that it won't be soon */
-	OUTCOME_LET_GO,				/* likewise, and it knew that before */
-	OUTCOME_CANCELED,
-	OUTCOME_TERMINATED,
-} WaitOutcome;
-
-/*
- * Interrupts are held at this place, but barriers must be taken part in: others
- * wait for everybody, DROP DATABASE for one.
- */
-static void
-absorb_barrier(void)
-{
-	MemoryContext context = CurrentMemoryContext;
-	uint32		holdoffs = InterruptHoldoffCount;
-	uint32		cancel_holdoffs = QueryCancelHoldoffCount;
-
-	if (!ProcSignalBarrierPending)
-		return;
-	PG_TRY();
-	{
-		ProcessProcSignalBarrier();
-	}
-	PG_CATCH();
-	{
-		/* It stays pending, and is absorbed at the next usual place. */
-		MemoryContextSwitchTo(context);
-		FlushErrorState();
-		/* An error sets them to 0, for those who unwind to the main loop. */
-		InterruptHoldoffCount = holdoffs;
-		QueryCancelHoldoffCount = cancel_holdoffs;
-	}
-	PG_END_TRY();
-}
-
-/* Milliseconds, by a clock that nobody sets. */
-static long
-time_since(instr_time begin)
-{
-	instr_time	now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_SUBTRACT(now, begin);
-	return (long) INSTR_TIME_GET_MILLISEC(now);
-}
-
-static WaitOutcome
-wait_for_answer(WaitSlot *mine)
-{
-	instr_time	begin;
-
-	INSTR_TIME_SET_CURRENT(begin);
-	for (;;)
-	{
-		WaitState	state;
-		long		left;
-		int			events;
-
-		ResetLatch(MyLatch);
-		state = waiters_state(mine);
-		if (state == WAIT_ANSWERED)
-			return OUTCOME_DELIVERED;
-		if (state == WAIT_GIVEN_UP)
-			return OUTCOME_GIVEN_UP;
-		if (state == WAIT_NONE)
-			return OUTCOME_LET_GO;
-		if (ProcDiePending)
-			return OUTCOME_TERMINATED;
-		if (QueryCancelPending)
-			return OUTCOME_CANCELED;
-		absorb_barrier();
-
-		left = setting_wait_timeout - time_since(begin);
-		if (left <= 0)
-			return OUTCOME_TIMED_OUT;
-		events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_POSTMASTER_DEATH,
-						   left, wait_event);
-		if (events & WL_POSTMASTER_DEATH)
-			return OUTCOME_TERMINATED;
-	}
-}
-
-/*
- * Until Redis answers again nobody shall wait in vain.  The worker closes the
- * breaker when an answer comes back in half the time that was too short, or when
- * it knows which of several nodes is to blame.
- */
-static void
-open_breaker(DatabaseSlot *slot)
-{
-	uint32		breaker = pg_atomic_read_u32(&slot->breaker);
-
-	/* Who is ready to wait for longer than that still does. */
-	while (breaker < setting_wait_timeout &&
-		   !pg_atomic_compare_exchange_u32(&slot->breaker, &breaker, setting_wait_timeout))
-		 /* try again */ ;
-	pg_atomic_fetch_add_u64(&slot->stats.wait_timeouts, 1);
-	/* It may have to find out which node is late. */
-	shmem_wake_worker(slot);
-}
-
-#define COMMITTED_DETAIL \
-	errdetail("The transaction has committed. Its keys will be deleted as soon as Redis can be reached.")
-
-/*
- * A wait in vain is news to its client; the server log hears of Redis from the
- * worker, and not from each of a thousand sessions.
- */
-static void
-report_outcome(WaitOutcome outcome)
-{
-	switch (outcome)
-	{
-		case OUTCOME_DELIVERED:
-		case OUTCOME_LET_GO:
-			break;
-		case OUTCOME_TIMED_OUT:
-			ereport(WARNING_CLIENT_ONLY,
-					(errmsg("Redis has not confirmed the deletion of keys within %d ms",
-							setting_wait_timeout),
-					 COMMITTED_DETAIL));
-			break;
-		case OUTCOME_GIVEN_UP:
-			ereport(WARNING_CLIENT_ONLY,
-					(errmsg("Redis has not confirmed the deletion of keys"),
-					 COMMITTED_DETAIL));
-			break;
-		case OUTCOME_CANCELED:
-			QueryCancelPending = false;
-			ereport(WARNING,
-					(errmsg("canceling the wait for Redis due to user request"),
-					 COMMITTED_DETAIL));
-			break;
-		case OUTCOME_TERMINATED:
-			/* The process ends at the next usual place; it can't say more than this. */
-			ereport(WARNING,
-					(errcode(ERRCODE_ADMIN_SHUTDOWN),
-					 errmsg("canceling the wait for Redis and terminating connection due to administrator command"),
-					 COMMITTED_DETAIL));
-			break;
-	}
-}
-
-static void
-wait_for_delivery(void)
-{
-	WaitSlot   *mine = shmem_my_wait_slot();
-	DatabaseSlot *slot = shmem_my_slot();
-	WaitOutcome outcome;
-
-	FAULT_POINT("waiting");
-	outcome = wait_for_answer(mine);
-
-	/* An answer that came this moment is as good as one that came in time. */
-	if (waiters_leave(mine) == WAIT_ANSWERED &&
-		outcome != OUTCOME_CANCELED && outcome != OUTCOME_TERMINATED)
-		outcome = OUTCOME_DELIVERED;
-
-	if (slot != NULL)
-	{
-		pg_atomic_fetch_add_u64(outcome == OUTCOME_LET_GO ? &slot->stats.waits_skipped :
-								&slot->stats.waits, 1);
-		if (outcome == OUTCOME_TIMED_OUT)
-			open_breaker(slot);
-	}
-	report_outcome(outcome);
 }
 
 /*
@@ -571,7 +277,7 @@ release_callback(ResourceReleasePhase release_phase, bool is_commit, bool is_top
 		return;
 
 	must_wait = false;
-	wait_for_delivery();
+	commitwait();
 }
 
 void

@@ -108,14 +108,14 @@ layer_pgtap()
 		pg_prove --verbose -d pgtap "${files[@]}"
 }
 
-# run_tap FILE...: two at a time, since most of their time they wait.
+# run_tap FILE...: some at a time, since most of their time they wait.
 run_tap()
 {
 	[ $# -gt 0 ] || return 1
 	mkdir -p tmp_check
 	TESTDIR=$PWD TESTDATADIR=$PWD/tmp_check TESTLOGDIR=$PWD/tmp_check/log PG_REGRESS=$pgxs/src/test/regress/pg_regress \
 		PERL5LIB=$pgxs/src/test/perl:$PWD/test/lib \
-		prove --verbose --timer --jobs 2 "$@"
+		prove --verbose --timer --jobs "${JOBS:-2}" "$@"
 }
 
 layer_tap()

@@ -1,6 +1,6 @@
 # RedisCluster.pm: masters and replicas of a Redis Cluster for the TAP tests.
 #
-# All listen on ports of 127.0.0.1.  A master that does not answer for two seconds
+# All listen on ports of 127.0.0.1, unless told.  A master that does not answer for two seconds
 # is replaced by its replica (with less, a loaded machine would see failovers that
 # no test has asked for).  Servers are named by their ports.
 
@@ -14,6 +14,7 @@ use Socket qw(SOCK_STREAM);
 use Time::HiRes qw(sleep time);
 
 use PostgreSQL::Test::Cluster;
+use ClusterBus;
 use RedisServer;
 
 # Seconds until a test gives up waiting.
@@ -23,7 +24,10 @@ my $slots = 16384;
 
 # new(OPTION => VALUE...): started and complete, the slots divided equally.
 # masters: how many, 3 unless told; replicas: how many of each, 1 unless told;
-# options: of all redis-servers, a reference to a list; password: of all of them.
+# options: of all redis-servers, a reference to a list; password: of all of them;
+# cables: true if nodes are going to be cut off (no node can be added then); host:
+# another address of this machine; tls: the options of redis-server for TLS, which is
+# then the only way to them, and tls_cli those of redis-cli, both references to lists.
 sub new
 {
 	my ($class, %options) = @_;
@@ -32,8 +36,12 @@ sub new
 		frozen => {},
 		options => $options{options} // [],
 		password => $options{password},
+		host => $options{host} // '127.0.0.1',
+		tls => $options{tls},
+		tls_cli => $options{tls_cli} // [],
 	}, $class;
 	my $count = $options{masters} // 3;
+	$self->_lay_cables($count * (1 + ($options{replicas} // 1))) if $options{cables};
 	my @masters = map { $self->_start_server } 1 .. $count;
 	my @replicas = map { $self->_start_server } 1 .. $count * ($options{replicas} // 1);
 
@@ -66,6 +74,26 @@ sub _wait
 	return;
 }
 
+sub _lay_cables
+{
+	my ($self, $count) = @_;
+
+	$self->{bus_ports} = [ map { PostgreSQL::Test::Cluster::get_free_port() } 1 .. $count ];
+	$self->{cables} = ClusterBus->new(@{ $self->{bus_ports} });
+	return;
+}
+
+# The bus port of the next server, what others are told of it, and options for that.
+sub _next_bus
+{
+	my ($self) = @_;
+	my $cables = $self->{cables} or return (PostgreSQL::Test::Cluster::get_free_port()) x 2;
+	my $number = keys %{ $self->{servers} };
+
+	return ($self->{bus_ports}[$number], $cables->port($number), '--cluster-announce-bus-port', $cables->port($number),
+		'--cluster-announce-ip', '127.0.0.1', '--bind-source-addr', $cables->source($number), '--protected-mode', 'no');
+}
+
 # A free port may not be free any more when it is used.
 sub _start_server
 {
@@ -83,18 +111,25 @@ sub _try_to_start_server
 {
 	my ($self) = @_;
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
-	my $bus = PostgreSQL::Test::Cluster::get_free_port();
+	my ($bus, $announced, @cables) = $self->_next_bus;
 	my @password = defined $self->{password} ?
 	  ('--requirepass', $self->{password}, '--masterauth', $self->{password}) : ();
-	my $server = RedisServer->new('--port', $port, '--bind', '127.0.0.1',
+	my @ports = $self->{tls} ?
+	  ('--port', 0, '--tls-port', $port, '--tls-cluster', 'yes', '--tls-replication', 'yes', @{ $self->{tls} }) :
+	  ('--port', $port);
+	my $server = RedisServer->new(@ports, '--bind', $self->{host},
 		'--cluster-enabled', 'yes', '--cluster-port', $bus, '--cluster-node-timeout', 2000,
 		'--cluster-replica-validity-factor', 0, '--repl-diskless-sync-delay', 0,
-		'--repl-ping-replica-period', 1, @password, @{ $self->{options} });
+		'--repl-ping-replica-period', 1, @password, @cables, @{ $self->{options} });
 
-	$server->cli_options('--no-auth-warning', '-a', $self->{password}) if defined $self->{password};
+	$server->cli_options(@{ $self->{tls_cli} },
+		defined $self->{password} ? ('--no-auth-warning', '-a', $self->{password}) : ());
+	# Through the socket they tell each other's ports without TLS, which are none.
+	$server->cli_way('-h', $self->{host}, '-p', $port) if $self->{tls};
 	$server->start;
 	$self->{servers}{$port} = $server;
-	$self->{bus}{$port} = $bus;
+	$self->{number}{$port} = keys %{ $self->{servers} };
+	$self->{bus}{$port} = $announced;
 	# Epochs that differ from the start need not be made so by the nodes.
 	$self->_order($port, 'cluster', 'set-config-epoch', scalar keys %{ $self->{servers} });
 	return $port;
@@ -114,7 +149,7 @@ sub _meet
 {
 	my ($self, $at, $port) = @_;
 
-	$self->_order($at, 'cluster', 'meet', '127.0.0.1', $port, $self->{bus}{$port});
+	$self->_order($at, 'cluster', 'meet', $self->{host}, $port, $self->{bus}{$port});
 	return;
 }
 
@@ -236,8 +271,9 @@ sub url
 	my ($self, @seeds) = @_;
 
 	@seeds = $self->ports unless @seeds;
-	return 'redis+cluster://' . (defined $self->{password} ? ":$self->{password}\@" : '')
-	  . join ',', map { "127.0.0.1:$_" } @seeds;
+	return ($self->{tls} ? 'rediss' : 'redis') . '+cluster://'
+	  . (defined $self->{password} ? ":$self->{password}\@" : '')
+	  . join ',', map { ($self->{host} =~ /:/ ? "[$self->{host}]" : $self->{host}) . ":$_" } @seeds;
 }
 
 # ------------------------------------------------------------------------
@@ -343,6 +379,28 @@ sub start { my ($self, $port) = @_; $self->server($port)->start; return }
 sub freeze { my ($self, $port) = @_; $self->server($port)->freeze; $self->{frozen}{$port} = 1; return }
 sub thaw { my ($self, $port) = @_; $self->server($port)->thaw; delete $self->{frozen}{$port}; return }
 
+# cut_off(PORT): from the other nodes, and from its replicas, but from nobody else;
+# heal() ends that.
+sub cut_off
+{
+	my ($self, $port) = @_;
+
+	$self->{cut} = $port;
+	$self->{cables}->cut($self->{number}{$port} - 1);
+	$self->server($port)->cli(qw(acl setuser default -psync -sync));
+	$self->server($port)->cli(qw(client kill type replica));
+	return;
+}
+
+sub heal
+{
+	my ($self) = @_;
+
+	$self->server(delete $self->{cut})->cli(qw(acl setuser default +psync +sync));
+	$self->{cables}->cut;
+	return;
+}
+
 # From now on it has its keys again when it is killed and started.
 sub keep_keys
 {
@@ -408,7 +466,7 @@ sub move_keys
 	{
 		@keys = split /\n/, $self->server($from)->cli('cluster', 'getkeysinslot', $slot, 1000) if $all;
 		return unless @keys;
-		my $answer = $self->server($from)->cli('migrate', '127.0.0.1', $to, '', 0, 5000, @password, 'keys', @keys);
+		my $answer = $self->server($from)->cli('migrate', $self->{host}, $to, '', 0, 5000, @password, 'keys', @keys);
 		die "MIGRATE: $answer" unless $answer =~ /^(OK|NOKEY)/;
 		return unless $all;
 	}
@@ -466,7 +524,7 @@ sub cli
 	my ($self, @words) = @_;
 	my ($alive) = $self->_alive;
 
-	return $self->server($alive)->cli_by([ '-c', '-p', $alive ], @words);
+	return $self->server($alive)->cli_by([ '-c', '-h', $self->{host}, '-p', $alive ], @words);
 }
 
 # The answers of all masters that are alive.

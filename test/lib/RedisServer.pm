@@ -122,13 +122,24 @@ sub cli_options
 	return;
 }
 
+# cli_way(OPTION...): how redis-cli gets there, in place of the socket.
+sub cli_way
+{
+	my ($self, @options) = @_;
+
+	$self->{way} = \@options;
+	return;
+}
+
 # cli(WORD...): run one command, return what redis-cli prints without the last
 # newline; '' where it could not be reached.
 sub cli
 {
 	my ($self, @words) = @_;
 
-	return $self->cli_by([ defined $self->{port} ? ('-p', $self->{port}) : ('-s', $self->{socket}) ], @words);
+	my @way = defined $self->{port} ? ('-p', $self->{port}) : ('-s', $self->{socket});
+
+	return $self->cli_by($self->{way} // \@way, @words);
 }
 
 # cli_by(OPTIONS, WORD...): the same, with another way to the server.

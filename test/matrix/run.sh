@@ -5,9 +5,10 @@
 #
 #	MAJORS="17 18"			only these; all of them otherwise
 #	SERVERS=redis			only this kind; redis and valkey otherwise
-#	LAYERS, TESTS			as for make test
+#	LAYERS, TESTS			as for make test; the layer "builds" is what it has besides
+#	JOBS=3					so many files of TAP at a time; 2 otherwise
 #	SYSTEMS=/folder			where the systems are kept
-#	run.sh prepare			make the systems, and see whether they can be entered
+#	run.sh prepare			make the systems, and see whether they can be entered and work
 #	run.sh clean			remove them
 #
 # The major that this machine has is tested on the machine itself, the others in
@@ -132,6 +133,17 @@ hiredis_version()
 	fi
 }
 
+# The last commit that changed what is built and installed; with a + where there
+# is more than that.  Tests may be newer.
+code_version()
+{
+	local what=(src Makefile sql/pg_uncache--1.0.sql) version
+
+	version=$(git -C "$SOURCE" log -1 --format='%as %h' -- "${what[@]}" 2>/dev/null)
+	[ -z "$version" ] || [ -z "$(git -C "$SOURCE" status --porcelain -- "${what[@]}")" ] || version+=+
+	echo "${version:-unknown}"
+}
+
 postgres_version()
 {
 	within "$1" "/usr/lib/postgresql/$1/bin/postgres" --version | sed 's/[^0-9]*\([^ ]*\).*/\1/'
@@ -164,17 +176,21 @@ test_major()
 		place="Debian $(suite_of "$major")"
 		tests=/mnt
 	fi
-	count "PostgreSQL $major: builds" within "$major" bash "$tests/test/matrix/builds.sh"
-	builds=$result
+	builds="not run"
+	if [[ " ${LAYERS:-builds} " == *" builds "* ]]; then
+		count "PostgreSQL $major: builds" within "$major" bash "$tests/test/matrix/builds.sh"
+		builds=$result
+	fi
+	[ "${LAYERS:-}" != builds ] || return
 	for server in ${SERVERS:-$all_servers}; do
 		if ! program=$(server_program "$major" "$server"); then
 			echo "== PostgreSQL $major, $server: LEFT OUT, there is no $server for $place"
 			continue
 		fi
 		cells="| $(postgres_version "$major") | $place | $(hiredis_version "$major")"
-		cells+=" | ${server^} $(server_version "$major" "$program") | $builds |"
+		cells+=" | ${server^} $(server_version "$major" "$program") | $(code_version) | $builds |"
 		count "PostgreSQL $major, $server" within "$major" \
-			env REDIS_SERVER="$program" LAYERS="${LAYERS:-}" TESTS="${TESTS:-}" make -s -C "$tests" test
+			env REDIS_SERVER="$program" LAYERS="${LAYERS:-}" TESTS="${TESTS:-}" JOBS="${JOBS:-}" make -s -C "$tests" test
 		rows+=("$cells$by_layer")
 		[ -n "${TESTS:-}" ] || write_page
 	done
@@ -182,8 +198,8 @@ test_major()
 
 table()
 {
-	echo "| PostgreSQL | system | hiredis | server | builds |$(printf ' %s |' $all_layers)"
-	echo "|---|---|---|---|---|$(printf -- '---|%.0s' $all_layers)"
+	echo "| PostgreSQL | system | hiredis | server | code | builds |$(printf ' %s |' $all_layers)"
+	echo "|---|---|---|---|---|---|$(printf -- '---|%.0s' $all_layers)"
 	printf '%s\n' "$@"
 }
 
@@ -197,17 +213,23 @@ page_rows()						# page_rows [-v] MAJOR SERVER
 }
 
 # merge OLD NEW: what the new row did not run, from the old one, if that was about
-# the same versions.
+# the same versions.  A row then names the code of both.
 merge()
 {
-	local old new i
+	local old new i kept=
 
 	IFS='|' read -r -a old <<<"$1"
 	IFS='|' read -r -a new <<<"$2"
 	if [ "${old[*]:1:4}" = "${new[*]:1:4}" ]; then
-		for ((i = 5; i < ${#new[@]}; i++)); do
-			[ "${new[i]}" != " not run " ] || new[i]=${old[i]:- not run }
+		for ((i = 6; i < ${#new[@]}; i++)); do
+			if [ "${new[i]}" = " not run " ] && [ "${old[i]:- not run }" != " not run " ]; then
+				new[i]=${old[i]}
+				kept=yes
+			fi
 		done
+		if [ -n "$kept" ]; then
+			[[ "${old[5]% }," == *"${new[5]% },"* ]] && new[5]=${old[5]} || new[5]="${old[5]% },${new[5]}"
+		fi
 	fi
 	(IFS='|'; echo "${new[*]}|")
 }
@@ -227,11 +249,37 @@ write_page()
 		echo "Written by \`make test-matrix\`: how many tests of each layer passed when it was last run whole with these versions"
 		echo "([test/README.md](../test/README.md) says what the layers are). \"builds\" are those with gcc, with clang, with fault"
 		echo "points, and without TLS where there is TLS; a warning fails them. The tests of TLS need a hiredis with TLS."
+		echo "\"code\" is the day and the name of the last commit to what is built; several, where layers were run one at a time."
+		echo "CI runs everything on the machine's own major, and a part on the others (\`.ci/run\`)."
 		echo
 		table "${all[@]}"
 	)
 	echo "$text" >"$page"
 }
+
+#
+# Whether what Debian has there fits together: the compilers, PostgreSQL and its
+# headers, hiredis, the servers.  Nothing of ours is in it, so that what fails
+# afterwards is our own.
+#
+works='
+set -e
+cd "$(mktemp -d)"
+echo "#include <postgres.h>
+#include <hiredis/hiredis.h>
+int main(void) { return redisReaderCreate() == NULL; }" >works.c
+for compiler in gcc clang; do
+	$compiler -w -I "$("$PG_CONFIG" --includedir-server)" works.c -o works -lhiredis
+	./works
+done
+"$("$PG_CONFIG" --bindir)/postgres" --version
+"$("$PG_CONFIG" --bindir)/psql" --version
+for server in redis valkey; do
+	program=$(command -v $server-server || command -v $server-check-rdb) || continue
+	(exec -a redis-server "$program" --version)
+done
+perl -MIPC::Run -MTAP::Parser::SourceHandler::pgTAP -e 1
+'
 
 if [ "${1:-}" = clean ]; then
 	systems_clean
@@ -241,7 +289,7 @@ fi
 
 if [ "${1:-}" = prepare ]; then
 	for major in ${MAJORS:-$all_majors}; do
-		find_place "$major" && (within "$major" true) || exit 1
+		find_place "$major" && (within "$major" bash -c "$works") || exit 1
 	done
 	exit
 fi

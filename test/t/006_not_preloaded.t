@@ -64,6 +64,11 @@ is($node->safe_psql('postgres', q{
 		UPDATE item SET n = 3 WHERE id = 3;
 		SELECT uncache.discard_backlog() > 0;
 		SELECT count(*) FROM uncache.backlog}), "t\n0", 'then it works without a worker');
+is($node->safe_psql('postgres', q{
+		UPDATE item SET n = 4 WHERE id = 3;
+		SELECT uncache.invalidate_keys(VARIADIC array_agg('a long key of many:' || i)) FROM generate_series(1, 5000) i;
+		SELECT count(*) > 10 FROM uncache.outbox_0;
+		SELECT uncache.discard_backlog()}), "5000\nt\n2", 'and counts transactions, not rows');
 
 $node->stop;
 done_testing();

@@ -145,6 +145,25 @@ ok(wait_for_worker($node, 'cycle'), 'there is a worker after DROP and CREATE in 
 	$session->quit;
 }
 
+# Who waits for a worker that goes away with the extension is told, and not left waiting.
+{
+	my $session = $node->background_psql('cycle');
+
+	sql('ALTER DATABASE cycle SET uncache.delivery = off');
+	ok($node->poll_query_until('cycle', q{SELECT state = 'paused' FROM uncache.stat}), 'a worker that delivers nothing');
+	$node->safe_psql('cycle', q{SELECT uncache.invalidate_keys('kept')});
+	$session->query_until(qr/asking/, "\\echo asking\nSELECT 'answer ' || uncache.wait(NULL);\n");
+	ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity
+		WHERE datname = 'cycle' AND state = 'active' AND query LIKE '%wait(NULL)%' AND wait_event_type = 'Extension'}),
+		'a session waits');
+	$node->safe_psql('cycle', 'DROP EXTENSION pg_uncache');
+	like($session->query_until(qr/answer/, "\n"), qr/answer false/, 'until the extension is gone');
+	$session->quit;
+	sql('ALTER DATABASE cycle RESET uncache.delivery');
+	$node->safe_psql('cycle', 'CREATE EXTENSION pg_uncache');
+	ok(wait_for_worker($node, 'cycle'), 'the next one has a worker again');
+}
+
 # A prepared CREATE EXTENSION.
 $node->safe_psql('cycle', 'DROP EXTENSION pg_uncache');
 ok(wait_for_no_worker($node, 'cycle'), 'no worker before CREATE EXTENSION is prepared');

@@ -91,17 +91,37 @@ foreach (
 # The password file: read at each connect.
 sub rotate
 {
-	my ($password) = @_;
+	my ($password, $mode) = (@_, 0600);
 
 	PostgreSQL::Test::Utils::append_to_file("$password_file.new", $password);
+	chmod $mode, "$password_file.new" or die $!;
 	rename "$password_file.new", $password_file or die $!;
 	return;
+}
+
+sub times_logged
+{
+	my ($text) = @_;
+	my $found = () = slurp_file($node->logfile) =~ /\Q$text\E/g;
+
+	return $found;
 }
 
 rotate("firstsecret\n");
 reload_with(redis_url => "redis://rotating:wrongsecret\@127.0.0.1:$port", redis_password_file => $password_file);
 ok(poll_until(sub { client_user() eq 'rotating' }), 'the password file comes before the address');
 delivers('password file', 0);
+is(times_logged("file \"$password_file\" holds a secret"), 0, 'of mode 0600: nothing to say');
+
+rotate("firstsecret\n", 0644);
+for (1 .. 2)
+{
+	my $id = $redis->cli(qw(client id));
+
+	$redis->cli(qw(client kill user rotating));
+	ok(poll_until(sub { $redis->cli(qw(client list)) =~ /id=(\d+) .*user=rotating/ && $1 > $id }), 'connects anew');
+}
+is(times_logged("file \"$password_file\" holds a secret"), 1, 'of mode 0644: the log says so, once');
 
 $redis->cli(qw(acl setuser rotating resetpass >secondsecret));
 $redis->cli(qw(client kill user rotating));

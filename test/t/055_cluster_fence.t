@@ -158,6 +158,73 @@ foreach my $id (@rows)
 	$redis->server($_)->cli(qw(config set cluster-node-timeout 2000)) foreach $redis->ports;
 }
 
+# A fence that is not on keeps those from committing who have keys there, and nobody
+# else: one master that may not be given the functions.
+{
+	my ($lost, $here) = @rows;
+	my $without = $redis->server($redis->master_of("item:$lost"));
+	my $strict = 'SET uncache.consistency = strict;';
+	my $before = value_of($lost);
+
+	$without->cli(qw(acl setuser default -function|load));
+	$without->cli(qw(function flush));
+	$without->cli(qw(client kill type normal));
+	ok($node->poll_query_until('postgres', q{SELECT fence = 'not possible' AND state = 'connected' FROM uncache.stat}), 'a master without the functions');
+	my ($status, undef, $err) = $node->psql('postgres', "$strict UPDATE item SET v = v + 1 WHERE id IN ($lost, $here)");
+	isnt($status, 0, 'a strict transaction with a key there fails');
+	like($err, qr/ERROR:.*could not be fenced.*\n.*has no fence that is on/, 'and is told why');
+	is(value_of($lost), $before, 'nothing is committed');
+	($status, undef, $err) = $node->psql('postgres', "$strict UPDATE item SET v = v + 1 WHERE id = $here");
+	is("$status$err", '0', 'one without a key there commits');
+	is(cached($redis, "item:$here"), '', 'and its key is gone');
+	$without->cli(qw(acl setuser default +function|load));
+	$without->cli(qw(client kill type normal));
+	ok(becomes_cacheable($redis, $node, $_), 'all become cacheable again') foreach $lost, $here;
+}
+
+# --- a master hangs while a beat is announced: the others are delivered to ---
+
+{
+	my ($lost, $here) = @rows;
+	my $away = $redis->master_of("item:$lost");
+	my $worker = q{FROM pg_stat_activity WHERE backend_type = 'pg_uncache worker'};
+	my $holds = "SELECT count(backend_xid) = 1 $worker";
+
+	$redis->server($_)->cli(qw(config set cluster-node-timeout 60000)) foreach $redis->ports;
+	set_conf($node, 'uncache.command_timeout', '60s');
+	set_conf($node, 'uncache.wait_timeout', '30s');
+	$node->reload;
+	$redis->server($redis->master_of("item:$here"))->cli('set', "{item:$here}:$_", 1) foreach 1, 1000, 'prepared';
+	ok(becomes_cacheable($redis, $node, $here), 'the fence is on');
+	$redis->freeze($away);
+
+	# A fill that asks for a beat: it has not seen one since the record was born.
+	my $old = $node->background_psql('postgres');
+	ok(poll_until(sub {
+		$redis->cli('del', "item:$here", "uncache:{item:$here}");
+		$old->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ');
+		read_item($redis, $old, $here);
+		$old->query_safe('COMMIT');
+		return sql($holds) eq 't';
+	}), 'one hangs: a beat is announced, and its transaction is open');
+	$old->quit;
+	my (undef, undef, $err) = $node->psql('postgres',
+		"SELECT uncache.invalidate_keys(VARIADIC array_agg('{item:$here}:' || i)) FROM generate_series(1, 2000) i");
+	is($err, '', 'a transaction that is too large for the ring is answered');
+	sql("BEGIN; SELECT uncache.invalidate_keys('{item:$here}:prepared'); PREPARE TRANSACTION 'p'; COMMIT PREPARED 'p'");
+	ok(poll_until(sub { $redis->server($redis->master_of("item:$here"))->keys("{item:$here}:*") == 0 }),
+		'and so is one that was prepared');
+	is(sql($holds), 't', 'while the beat still waits');
+	$redis->thaw($away);
+	ok(poll_until(sub { sql($holds) eq 'f' }), 'it hangs no more, and the beat is over');
+	ok(delivered($node), 'all is delivered');
+	set_conf($node, 'uncache.command_timeout', '1s');
+	set_conf($node, 'uncache.wait_timeout', '5s');
+	$node->reload;
+	ok(becomes_cacheable($redis, $node, $_), 'all become cacheable again') foreach $lost, $here;
+	$redis->server($_)->cli(qw(config set cluster-node-timeout 2000)) foreach $redis->ports;
+}
+
 # --- a slot moves, and its records with it: another master, another epoch ---
 
 {

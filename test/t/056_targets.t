@@ -106,7 +106,8 @@ sql("SELECT pg_terminate_backend($worker)");
 ok($node->poll_query_until('postgres', "SELECT worker_pid <> $worker FROM uncache.stat"), 'the worker is restarted');
 sql('SET uncache.wait_timeout = 0;' . invalidate('key:3'));
 ok(gone($near, 'key:3'), 'the other is served');
-$node->restart('immediate');
+$node->stop('immediate');
+$node->start;
 fill_all('key:4');
 sql('SET uncache.wait_timeout = 0;' . invalidate('key:4'));
 ok(gone($near, 'key:4'), 'and so it is after a crash of the server');
@@ -129,6 +130,36 @@ ok($node->poll_query_until('postgres', q{SELECT state = 'connected' FROM uncache
 fill_all('key:6');
 my (undef, undef, $err) = $node->psql('postgres', 'SET uncache.wait_timeout = 60000;' . invalidate('key:6'));
 is(present('key:6', $near, $far) . $err, '0 0', 'COMMIT waits for both again');
+
+# --- what one has got is not sent to it again when the other is back ---
+
+# Nothing has been sent again for a while, as it is after a start.
+sub is_calm
+{
+	my ($retries, $pings) = (stat_of('retries'), $near->pings);
+
+	return poll_until(sub { $near->pings >= $pings + 3 }) && stat_of('retries') == $retries;
+}
+
+foreach my $how ('hangs', 'is killed')
+{
+	my @keys = map { "kept:$_" } 1 .. 20;
+
+	fill_all(@keys, qw(window pattern:1));
+	sql(invalidate('window'));
+	ok(poll_until(sub { is_calm() }), 'all is quiet');
+	$how eq 'hangs' ? $far->freeze : $far->kill9;
+	$node->psql('postgres', invalidate($keys[0]));
+	ok(wait_for_state($node, 'down'), "one $how, and is given up");
+	sql(q{SET uncache.wait_timeout = 0; SELECT uncache.invalidate_pattern('pattern:*');} . join '', map { invalidate($_) } @keys);
+	ok(poll_until(sub { !$near->keys('kept:*') && !$near->keys('pattern:*') }), 'the other is served');
+	# As readers do; they have read what was committed.
+	$near->fill(@keys, 'window');
+	$how eq 'hangs' ? $far->thaw : $far->start;
+	ok(delivered($node), 'it is back: all is delivered');
+	is(join(' ', map { $far->keys("$_*") } qw(kept: pattern: window)), '', 'and gone from it');
+	is(join(' ', $near->keys('kept:*'), $near->keys('window')), join(' ', sort(@keys), 'window'), 'what readers have stored in the other stays');
+}
 
 # Both down, and back one by one.
 fill_all('key:7');

@@ -53,6 +53,8 @@ sub stop
 			+ pg_relation_size('uncache.outbox_2') + pg_relation_size('uncache.outbox_3') = 0}),
 		'the outbox is empty');
 	$incarnation = incarnation();
+	# The worker's commit of it does not wait for the disk, but this one does.
+	$node->safe_psql('postgres', q{SELECT pg_logical_emit_message(true, 'test', '')});
 	$redis->fill('item:1', 'other:1');
 	$node->stop($mode);
 	return;

@@ -49,15 +49,50 @@ sub _read_logs
 	return @latencies;
 }
 
+sub _open_pgbench
+{
+	my ($lane, @command) = @_;
+
+	local $ENV{PGOPTIONS} = $lane->{settings} ? "-c $lane->{settings}" : '';
+	open my $in, '-|', 'pgbench', @command or die "pgbench: $!";
+	return $in;
+}
+
+sub _arguments
+{
+	my ($workload, $clients, $seconds) = @_;
+	my @script = $workload eq 'tpcb' ? ('-b', 'tpcb-like') : ('-f', "$ENV{PRIVATE}/$workload.sql");
+
+	return ('-n', '-c', $clients, '-j', $clients < 2 ? 1 : 2, '-T', $seconds, @script, 'bench');
+}
+
+sub _tps { my ($text) = @_; return $text =~ /tps = ([\d.]+) \(without/ ? $1 : die $text }
+
+# A load that goes on beside what the caller does: start it, and have the TPS in the end.
+sub start
+{
+	my ($lane, $workload, $clients, $seconds) = @_;
+
+	return _open_pgbench($lane, _arguments($workload, $clients, $seconds));
+}
+
+sub finish
+{
+	my ($load) = @_;
+	my $text = join '', <$load>;
+
+	close $load or die "pgbench failed:\n$text";
+	return _tps($text);
+}
+
 # Its output, with the transactions that it has made.
 sub _run_pgbench
 {
 	my ($lane, @command) = @_;
 
-	local $ENV{PGOPTIONS} = $lane->{settings} ? "-c $lane->{settings}" : '';
 	foreach (1 .. 5)
 	{
-		open my $in, '-|', 'pgbench', @command or die "pgbench: $!";
+		my $in = _open_pgbench($lane, @command);
 		my $text = join '', <$in>;
 		my $count = $text =~ /transactions actually processed: (\d+)/ ? $1 : 0;
 
@@ -72,13 +107,11 @@ sub _pgbench
 {
 	my ($lane, $workload, $clients, $seconds) = @_;
 	my $log = "$ENV{PRIVATE}/tmp/pgbench";
-	my @script = $workload eq 'tpcb' ? ('-b', 'tpcb-like') : ('-f', "$ENV{PRIVATE}/$workload.sql");
-	my ($text, $count) = _run_pgbench($lane, '-n', '-c', $clients, '-j', $clients < 2 ? 1 : 2, '-T', $seconds,
-		'-l', "--log-prefix=$log", '--sampling-rate=0.25', @script, 'bench');
-	my ($tps) = $text =~ /tps = ([\d.]+) \(without/ or die $text;
+	my ($text, $count) = _run_pgbench($lane, '-l', "--log-prefix=$log", '--sampling-rate=0.25',
+		_arguments($workload, $clients, $seconds));
 	my @latencies = _read_logs($log);
 
-	return ($count, $tps, quantile(0.5, @latencies), quantile(0.99, @latencies));
+	return ($count, _tps($text), quantile(0.5, @latencies), quantile(0.99, @latencies));
 }
 
 sub _app

@@ -1,0 +1,236 @@
+/*
+ * commitwait.c
+ *	  The wait of a COMMIT for the answer of Redis.
+ *
+ * It takes place when the transaction is over for everybody else: its changes are
+ * visible and its locks are gone, so nobody waits behind who waits here.  The
+ * transaction cannot fail any more, so whatever ends the wait is a WARNING at the
+ * most.  Interrupts are held; a request to cancel or to terminate is looked for by
+ * hand, and statement_timeout does not count.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/procsignal.h"
+#include "tcop/tcopprot.h"
+
+#include "commitwait.h"
+#include "compat.h"
+#include "faultpoint.h"
+#include "pending.h"
+#include "settings.h"
+#include "waiters.h"
+
+static uint32 wait_event = 0;
+
+/*
+ * --------------------------------------------------------------------------
+ * Before the commit
+ * --------------------------------------------------------------------------
+ */
+
+void
+commitwait_prepare(void)
+{
+	if (wait_event == 0)
+		wait_event = WaitEventExtensionNew("UncacheDelivery");
+}
+
+bool
+commitwait_wanted(DatabaseSlot *slot)
+{
+	if (setting_consistency == CONSISTENCY_EVENTUAL || setting_wait_timeout == 0 ||
+		MyBackendType != B_BACKEND)
+		return false;
+
+	if (setting_delivery &&
+		pg_atomic_read_u32(&slot->serving) != 0 &&
+		pg_atomic_read_u32(&slot->breaker) < setting_wait_timeout &&
+		!pending_has_patterns() &&
+		pending_keys() <= (uint64) setting_wait_max_keys)
+		return true;
+
+	pg_atomic_fetch_add_u64(&slot->stats.waits_skipped, 1);
+	return false;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * After it: nothing below may raise or allocate
+ * --------------------------------------------------------------------------
+ */
+
+typedef enum WaitOutcome
+{
+	OUTCOME_DELIVERED,
+	OUTCOME_TIMED_OUT,
+	OUTCOME_GIVEN_UP,			/* the worker says that it won't be soon */
+	OUTCOME_LET_GO,				/* likewise, and it knew that before */
+	OUTCOME_CANCELED,
+	OUTCOME_TERMINATED,
+} WaitOutcome;
+
+/*
+ * Interrupts are held at this place, but barriers must be taken part in: others
+ * wait for everybody, DROP DATABASE for one.
+ */
+static void
+absorb_barrier(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	uint32		holdoffs = InterruptHoldoffCount;
+	uint32		cancel_holdoffs = QueryCancelHoldoffCount;
+
+	if (!ProcSignalBarrierPending)
+		return;
+	PG_TRY();
+	{
+		ProcessProcSignalBarrier();
+	}
+	PG_CATCH();
+	{
+		/* It stays pending, and is absorbed at the next usual place. */
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		/* An error sets them to 0, for those who unwind to the main loop. */
+		InterruptHoldoffCount = holdoffs;
+		QueryCancelHoldoffCount = cancel_holdoffs;
+	}
+	PG_END_TRY();
+}
+
+/* Milliseconds, by a clock that nobody sets. */
+static long
+time_since(instr_time begin)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, begin);
+	return (long) INSTR_TIME_GET_MILLISEC(now);
+}
+
+static WaitOutcome
+wait_for_answer(WaitSlot *mine)
+{
+	instr_time	begin;
+
+	INSTR_TIME_SET_CURRENT(begin);
+	for (;;)
+	{
+		WaitState	state;
+		long		left;
+		int			events;
+
+		ResetLatch(MyLatch);
+		state = waiters_state(mine);
+		if (state == WAIT_ANSWERED)
+			return OUTCOME_DELIVERED;
+		if (state == WAIT_GIVEN_UP)
+			return OUTCOME_GIVEN_UP;
+		if (state == WAIT_NONE)
+			return OUTCOME_LET_GO;
+		if (ProcDiePending)
+			return OUTCOME_TERMINATED;
+		if (QueryCancelPending)
+			return OUTCOME_CANCELED;
+		absorb_barrier();
+
+		left = setting_wait_timeout - time_since(begin);
+		if (left <= 0)
+			return OUTCOME_TIMED_OUT;
+		events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_POSTMASTER_DEATH,
+						   left, wait_event);
+		if (events & WL_POSTMASTER_DEATH)
+			return OUTCOME_TERMINATED;
+	}
+}
+
+/*
+ * Until Redis answers again nobody shall wait in vain.  The worker closes the
+ * breaker when an answer comes back in half the time that was too short, or when
+ * it knows which of several nodes is to blame.
+ */
+static void
+open_breaker(DatabaseSlot *slot)
+{
+	uint32		breaker = pg_atomic_read_u32(&slot->breaker);
+
+	/* Who is ready to wait for longer than that still does. */
+	while (breaker < setting_wait_timeout &&
+		   !pg_atomic_compare_exchange_u32(&slot->breaker, &breaker, setting_wait_timeout))
+		 /* try again */ ;
+	pg_atomic_fetch_add_u64(&slot->stats.wait_timeouts, 1);
+	/* It may have to find out which node is late. */
+	shmem_wake_worker(slot);
+}
+
+#define COMMITTED_DETAIL \
+	errdetail("The transaction has committed. Its keys will be deleted as soon as Redis can be reached.")
+
+/*
+ * A wait in vain is news to its client; the server log hears of Redis from the
+ * worker, and not from each of a thousand sessions.
+ */
+static void
+report_outcome(WaitOutcome outcome)
+{
+	switch (outcome)
+	{
+		case OUTCOME_DELIVERED:
+		case OUTCOME_LET_GO:
+			break;
+		case OUTCOME_TIMED_OUT:
+			ereport(WARNING_CLIENT_ONLY,
+					(errmsg("Redis has not confirmed the deletion of keys within %d ms",
+							setting_wait_timeout),
+					 COMMITTED_DETAIL));
+			break;
+		case OUTCOME_GIVEN_UP:
+			ereport(WARNING_CLIENT_ONLY,
+					(errmsg("Redis has not confirmed the deletion of keys"),
+					 COMMITTED_DETAIL));
+			break;
+		case OUTCOME_CANCELED:
+			QueryCancelPending = false;
+			ereport(WARNING,
+					(errmsg("canceling the wait for Redis due to user request"),
+					 COMMITTED_DETAIL));
+			break;
+		case OUTCOME_TERMINATED:
+			/* The process ends at the next usual place; it can't say more than this. */
+			ereport(WARNING,
+					(errcode(ERRCODE_ADMIN_SHUTDOWN),
+					 errmsg("canceling the wait for Redis and terminating connection due to administrator command"),
+					 COMMITTED_DETAIL));
+			break;
+	}
+}
+
+void
+commitwait(void)
+{
+	WaitSlot   *mine = shmem_my_wait_slot();
+	DatabaseSlot *slot = shmem_my_slot();
+	WaitOutcome outcome;
+
+	FAULT_POINT("waiting");
+	outcome = wait_for_answer(mine);
+
+	/* An answer that came this moment is as good as one that came in time. */
+	if (waiters_leave(mine) == WAIT_ANSWERED &&
+		outcome != OUTCOME_CANCELED && outcome != OUTCOME_TERMINATED)
+		outcome = OUTCOME_DELIVERED;
+
+	if (slot != NULL)
+	{
+		pg_atomic_fetch_add_u64(outcome == OUTCOME_LET_GO ? &slot->stats.waits_skipped :
+								&slot->stats.waits, 1);
+		if (outcome == OUTCOME_TIMED_OUT)
+			open_breaker(slot);
+	}
+	report_outcome(outcome);
+}

@@ -1,0 +1,101 @@
+/*
+ * handover.c
+ *	  Telling the worker what a transaction has left in the outbox.
+ *
+ * Runs in COMMIT, with row locks held, so that the ring has the changes of one row
+ * in the order of their commits: nothing here allocates, raises or waits, but for
+ * the lock of the ring.  It is a hint: what is lost with it the worker finds in the
+ * outbox when it starts or connects.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "handover.h"
+#include "shmem.h"
+
+/* Make sure that the worker will look; it may be awake, or about to look anyway. */
+static void
+wake_worker(DatabaseSlot *slot, bool urgent)
+{
+	uint32		sleep;
+
+	pg_memory_barrier();
+	sleep = pg_atomic_read_u32(&slot->sleep);
+	if (sleep == WORKER_SLEEPS || (urgent && sleep == WORKER_GATHERS))
+		shmem_wake_worker(slot);
+}
+
+/* Mark the blocks that the worker has to read. */
+static void
+mark_dirty(DatabaseSlot *slot, const OutboxWritten *written)
+{
+	for (const OutboxWritten *w = written; w; w = w->next)
+	{
+		pg_atomic_uint32 *dirty = slot->dirty[w->table];
+
+		for (uint32 i = 0; i < w->nblocks; i++)
+		{
+			uint32		bit = w->blocks[i] % DIRTY_BITS;
+
+			pg_atomic_fetch_or_u32(&dirty[bit / 32], (uint32) 1 << (bit % 32));
+		}
+	}
+	pg_atomic_write_u32(&slot->any_dirty, 1);
+}
+
+/* A transaction of one row fits into the ring, if there is room. */
+static bool
+put_into_ring(DatabaseSlot *slot, const OutboxWritten *written, bool wait)
+{
+	RingEntry	entry = {0};
+	bool		done;
+
+	if (written->next != NULL || written->nrows != 1)
+		return false;
+
+	entry.nkeys = (uint32) written->nkeys;
+	entry.xid = U64FromFullTransactionId(written->xid);
+	entry.committed_at = GetCurrentTimestamp();
+	entry.waiter = wait ? MyProcNumber : -1;
+	entry.table = written->table;
+	entry.tid = written->tid;
+	entry.file = written->file;
+
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	/* A slot that was given to another database meanwhile is not ours. */
+	done = pg_atomic_read_u32(&slot->dboid) != MyDatabaseId ||
+		ring_put(&slot->ring, &entry, written->items, written->items_len);
+	LWLockRelease(slot->lock);
+
+	if (!done)
+		pg_atomic_fetch_add_u64(&slot->stats.ring_overflows, 1);
+	return done;
+}
+
+/* A worker that is not connected reads the whole outbox when it is, so it need not be told. */
+bool
+handover(const OutboxWritten *written, bool wait)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+
+	if (slot == NULL)
+	{
+		shmem_request_launch(MyDatabaseId);
+		return false;
+	}
+	for (const OutboxWritten *w = written; w; w = w->next)
+	{
+		if (w->noted)
+			pg_atomic_write_u32(&slot->note_dirty, 1);
+	}
+	if (pg_atomic_read_u32(&slot->serving) == 0)
+		return false;
+
+	if (!put_into_ring(slot, written, wait))
+		mark_dirty(slot, written);
+	wake_worker(slot, wait);
+	return true;
+}

@@ -1,0 +1,322 @@
+/*
+ * requests.c
+ *	  What SQL can ask of the worker: wait(), discard_backlog().
+ *
+ * A request is a ticket: the session draws a number in the database's slot, wakes
+ * the worker, and sleeps until the worker has counted up to it.  A worker that ends
+ * loses nothing: the next one finds the numbers.  A slot that was given to another
+ * database meanwhile, because the extension is gone, answers nobody.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/relation.h"
+#include "access/transam.h"
+#include "access/xlog.h"
+#include "catalog/heap.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/condition_variable.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "storage/procarray.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "backlog.h"
+#include "compat.h"
+#include "outbox.h"
+#include "shmem.h"
+
+SQL_FUNCTION(uncache_wait);
+SQL_FUNCTION(uncache_discard_backlog);
+SQL_FUNCTION(uncache_require_preload);
+
+/*
+ * --------------------------------------------------------------------------
+ * wait()
+ * --------------------------------------------------------------------------
+ */
+
+static void
+require_preload(const char *what)
+{
+	if (Shared_state == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s needs pg_uncache in shared_preload_libraries", what),
+				 errhint("Append pg_uncache to shared_preload_libraries in postgresql.conf and restart the server.")));
+}
+
+/* One of the first statements of the install script. */
+Datum
+uncache_require_preload(PG_FUNCTION_ARGS)
+{
+	require_preload(PG_NARGS() > 0 && !PG_ARGISNULL(0) ?
+					text_to_cstring(PG_GETARG_TEXT_PP(0)) : "this");
+	PG_RETURN_VOID();
+}
+
+/*
+ * Wait until no transaction is committed for others to see, but not yet handed to
+ * the worker.  That takes a committer a few microseconds.
+ */
+static void
+wait_for_handovers(void)
+{
+	for (int proc = 0; proc < Shared_state->nwaitslots; proc++)
+	{
+		WaitSlot   *wait = &Shared_state->wait_slots[proc];
+		uint64		xid = pg_atomic_read_u64(&wait->xid);
+
+		while (pg_atomic_read_u32(&wait->handing_over) != 0 &&
+			   pg_atomic_read_u32(&wait->dboid) == MyDatabaseId &&
+			   pg_atomic_read_u64(&wait->xid) == xid &&
+			   !TransactionIdIsInProgress(XidFromFullTransactionId(FullTransactionIdFromU64(xid))))
+		{
+			CHECK_FOR_INTERRUPTS();
+			pg_usleep(100);
+		}
+	}
+}
+
+typedef struct Ticket
+{
+	DatabaseSlot *slot;
+	pg_atomic_uint64 *done;
+	uint64		number;
+	uint32		assignment;		/* of the slot, when it was drawn */
+} Ticket;
+
+/* False where the slot serves another database by now. */
+static bool
+draw_ticket(Ticket *ticket, DatabaseSlot *slot, pg_atomic_uint64 *drawn, pg_atomic_uint64 *done)
+{
+	bool		is_ours;
+
+	ticket->slot = slot;
+	ticket->done = done;
+	LWLockAcquire(slot->lock, LW_SHARED);
+	is_ours = pg_atomic_read_u32(&slot->dboid) == MyDatabaseId;
+	ticket->assignment = pg_atomic_read_u32(&slot->assignment);
+	if (is_ours)
+		ticket->number = pg_atomic_add_fetch_u64(drawn, 1);
+	LWLockRelease(slot->lock);
+	if (is_ours)
+		shmem_wake_worker(slot);
+	return is_ours;
+}
+
+static bool
+ticket_is_void(const Ticket *ticket)
+{
+	return pg_atomic_read_u32(&ticket->slot->assignment) != ticket->assignment;
+}
+
+/*
+ * Sleep until the worker has counted up to the ticket; false: the time is over, or
+ * the database has lost its slot.
+ */
+static bool
+wait_for_ticket(const Ticket *ticket, TimestampTz deadline)
+{
+	DatabaseSlot *slot = ticket->slot;
+	bool		reached;
+	uint32		wait_event = WaitEventExtensionNew("UncacheWait");
+
+	ConditionVariablePrepareToSleep(&slot->barrier_cv);
+	while (!(reached = pg_atomic_read_u64(ticket->done) >= ticket->number))
+	{
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+
+		if (left <= 0 || ticket_is_void(ticket))
+			break;
+		ConditionVariableTimedSleep(&slot->barrier_cv, Min(left, 1000), wait_event);
+	}
+	ConditionVariableCancelSleep();
+	/* The slot second: whoever got it after us may have counted. */
+	pg_read_barrier();
+	return reached && !ticket_is_void(ticket);
+}
+
+/* The slot of this database; it may take the launcher a moment to assign one. */
+static DatabaseSlot *
+wait_for_slot(TimestampTz deadline)
+{
+	DatabaseSlot *slot;
+
+	while ((slot = shmem_my_slot()) == NULL)
+	{
+		shmem_request_launch(MyDatabaseId);
+		CHECK_FOR_INTERRUPTS();
+		if (GetCurrentTimestamp() >= deadline)
+			return NULL;
+		pg_usleep(10 * 1000);
+	}
+	return slot;
+}
+
+Datum
+uncache_wait(PG_FUNCTION_ARGS)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz deadline;
+	DatabaseSlot *slot;
+	Ticket		ticket;
+
+	require_preload("uncache.wait()");
+	PreventCommandDuringRecovery("uncache.wait()");
+	if (PG_ARGISNULL(0))
+		deadline = DT_NOEND;
+	else
+		deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+														   TimestampTzGetDatum(now),
+														   PG_GETARG_DATUM(0)));
+	slot = wait_for_slot(deadline);
+	if (slot == NULL)
+		PG_RETURN_BOOL(false);
+
+	wait_for_handovers();
+	PG_RETURN_BOOL(draw_ticket(&ticket, slot, &slot->barrier_drawn, &slot->barrier_done) &&
+				   wait_for_ticket(&ticket, deadline));
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * discard_backlog()
+ * --------------------------------------------------------------------------
+ */
+
+/* A prepared transaction holds its lock on this table, so its rows go one by one. */
+static void
+delete_side_rows(void)
+{
+	Oid			oid = outbox_table_oid(OUTBOX_SIDE);
+	Relation	rel = OidIsValid(oid) ? try_relation_open(oid, RowExclusiveLock) : NULL;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	if (rel == NULL)
+		return;
+	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL, SO_NONE);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+		simple_heap_delete(rel, &tuple->t_self);
+	table_endscan(scan);
+	relation_close(rel, NoLock);
+}
+
+/* Commits hold their lock on an outbox table for much less than this. */
+#define LOCK_MS			200
+
+/*
+ * Lock a table for being emptied.  Never by queueing: whoever commits would queue
+ * behind, for as long as some transaction has looked at the table.
+ */
+static void
+lock_or_give_up(Oid table, TimestampTz deadline)
+{
+	while (!ConditionalLockRelationOid(table, AccessExclusiveLock))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (GetCurrentTimestamp() >= deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("could not lock the outbox to discard the backlog"),
+					 errdetail("A transaction that has read its tables is still open."),
+					 errhint("Try again when that transaction has ended.")));
+		pg_usleep(1000);
+	}
+}
+
+/* Without a worker nobody else looks at the rows: empty the tables here. */
+static void
+empty_tables(void)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_MS);
+
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		if (OidIsValid(outbox_table_oid(t)))
+			lock_or_give_up(outbox_table_oid(t), deadline);
+	}
+	delete_side_rows();
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		Oid			oid = outbox_table_oid(t);
+		Relation	rel = OidIsValid(oid) ? try_relation_open(oid, NoLock) : NULL;
+
+		if (rel == NULL)
+			continue;
+		heap_truncate_one_rel(rel);
+		relation_close(rel, NoLock);
+	}
+}
+
+/* Of several rows of a transaction one counts. */
+static void
+count_transaction(const BacklogRow *row, void *arg)
+{
+	if (row->is_first)
+		(*(uint64 *) arg)++;
+}
+
+#define DISCARD_MS		(60 * 1000)
+
+static void
+wait_no_more(int code, Datum arg)
+{
+	DatabaseSlot *slot = (DatabaseSlot *) DatumGetPointer(arg);
+
+	pg_atomic_fetch_sub_u32(&slot->discard_callers, 1);
+}
+
+/*
+ * Who gives up, or is made to, must not have later transactions forgotten when the
+ * worker comes to it.
+ */
+static bool
+ask_to_discard(DatabaseSlot *slot)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DISCARD_MS);
+	Ticket		ticket;
+	volatile bool done = false;
+
+	pg_atomic_fetch_add_u32(&slot->discard_callers, 1);
+	PG_ENSURE_ERROR_CLEANUP(wait_no_more, PointerGetDatum(slot));
+	{
+		done = draw_ticket(&ticket, slot, &slot->discard_drawn, &slot->discard_done) &&
+			wait_for_ticket(&ticket, deadline);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(wait_no_more, PointerGetDatum(slot));
+	wait_no_more(0, PointerGetDatum(slot));
+	return done;
+}
+
+Datum
+uncache_discard_backlog(PG_FUNCTION_ARGS)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+	uint64		before;
+
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be superuser to discard the backlog")));
+	PreventCommandDuringRecovery("uncache.discard_backlog()");
+
+	if (slot == NULL || slot->worker_pid == 0)
+	{
+		before = 0;
+		backlog_visit(count_transaction, &before);
+		empty_tables();
+		PG_RETURN_INT64(before);
+	}
+
+	before = pg_atomic_read_u64(&slot->discarded);
+	if (!ask_to_discard(slot))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the worker has not discarded the backlog in time")));
+	PG_RETURN_INT64(pg_atomic_read_u64(&slot->discarded) - before);
+}
