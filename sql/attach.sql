@@ -40,6 +40,7 @@ SELECT trigger, templates FROM uncache.rules WHERE relation = 'users'::regclass 
 -- A keyword as a column, and names that triggers have elsewhere
 ALTER TABLE users ADD COLUMN "order" int;
 SELECT uncache.attach('users', 'user:{order}');
+SELECT uncache.attach('users', 'user:{ Order }');
 SELECT uncache.attach('users', 'user:{NEW.id}');
 ALTER TABLE users DROP COLUMN "order";
 

@@ -176,6 +176,12 @@ COMMENT ON FUNCTION uncache.list_rules() IS
 CREATE VIEW uncache.rules AS SELECT * FROM uncache.list_rules();
 COMMENT ON VIEW uncache.rules IS
 'the rules of this database: one row for each trigger that calls uncache.invalidate() or uncache.invalidate_columns(), without its clones on partitions';
+COMMENT ON COLUMN uncache.rules.relation IS
+'the table; of a partitioned one, the rule covers all partitions';
+COMMENT ON COLUMN uncache.rules.trigger IS
+'name of the trigger that is the rule; uncache_row and uncache_truncate are made by attach';
+COMMENT ON COLUMN uncache.rules.templates IS
+'its templates, without uncache.key_prefix';
 COMMENT ON COLUMN uncache.rules.events IS
 'for which the trigger fires: INSERT, UPDATE, DELETE, TRUNCATE';
 COMMENT ON COLUMN uncache.rules.columns IS
@@ -236,6 +242,12 @@ CREATE EVENT TRIGGER uncache_ddl_rewrite ON table_rewrite
 ALTER EVENT TRIGGER uncache_ddl_end ENABLE ALWAYS;
 ALTER EVENT TRIGGER uncache_ddl_drop ENABLE ALWAYS;
 ALTER EVENT TRIGGER uncache_ddl_rewrite ENABLE ALWAYS;
+COMMENT ON EVENT TRIGGER uncache_ddl_end IS
+'keeps rules whole: see uncache.ddl_end(). While it is disabled a change can break a rule, and the next write to its table fails';
+COMMENT ON EVENT TRIGGER uncache_ddl_drop IS
+'keeps rules whole: see uncache.ddl_drop(). While it is disabled a DROP can break a rule, and the next write to its table fails';
+COMMENT ON EVENT TRIGGER uncache_ddl_rewrite IS
+'see uncache.ddl_rewrite(). While it is disabled keys of rewritten rows stay';
 
 -- ---------------------------------------------------------------------------
 -- Fenced fills
@@ -462,6 +474,8 @@ WHERE t.tgparentid = 0
 					 'uncache.invalidate_columns()'::pg_catalog.regprocedure);
 COMMENT ON VIEW uncache.stat_rules IS
 'what each rule of this database has sent to Redis since uncache.stat_reset() or the start of the server (pg_monitor; others need SELECT and EXECUTE on uncache.stat_rules_get())';
+COMMENT ON COLUMN uncache.stat_rules.relation IS
+'the table';
 COMMENT ON COLUMN uncache.stat_rules.trigger IS
 'name of the trigger that is the rule; a partitioned table has one for itself and its partitions';
 COMMENT ON COLUMN uncache.stat_rules.keys_sent IS

@@ -108,6 +108,7 @@ SELECT keys('i:{id FROM item}');
 SELECT keys('i:{*}');
 SELECT keys('i:{item.*}');
 SELECT keys('i:{user}');
+SELECT keys('i:{ USER }');
 SELECT keys('i:{$1}');
 SELECT keys('i:{(SELECT 1)}');
 SELECT keys('i:{CASE WHEN EXISTS (SELECT 1 FROM nowhere) THEN 1 END}');

@@ -10,7 +10,7 @@
  *		trigger ----------> rule ---------> template_{parse,compile,expr,literal,
  *		   |				 |					 |				depends,render,pattern}
  *		   |				 |					 |
- *		   |			rule_catalog		 fixed_settings, column, keypattern, glob
+ *		   |			rule_catalog		 fixed_settings, column, keypattern, keypattern_match, glob
  *		   |
  *		   |	as SQL sees them: attach, attach_notice, invalidate, render, row_change,
  *		   |		rule_check, rule_problems, rule_view

@@ -193,8 +193,11 @@ find_clone_problems(const RuleInfo *info, StringInfo problems)
 static void
 find_owner_problems(const RuleInfo *info, StringInfo problems)
 {
-	Relation	rel = relation_open(info->relation, NoLock);
+	Relation	rel = try_relation_open(info->relation, NoLock);
 
+	/* Dropped before it could be locked. */
+	if (rel == NULL)
+		return;
 	if (TRIGGER_FOR_ROW(info->type) && !rule_owner_can_add_partitions(rel, info->function))
 		add_problem(problems,
 					psprintf("the table's owner cannot add partitions: \"%s\" lacks EXECUTE on function uncache.%s()",

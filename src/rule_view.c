@@ -92,15 +92,20 @@ static Datum
 columns_of(const RuleInfo *info, bool *isnull)
 {
 	Datum	   *names = palloc(sizeof(Datum) * Max(info->nattrs, 1));
+	int			count = 0;
 
 	if (info->by_columns && info->nargs > 0)
 		return columns_in_argument(info, isnull);
 	*isnull = info->nattrs == 0;
 	for (int i = 0; i < info->nattrs; i++)
-		names[i] = DirectFunctionCall1(namein,
-									   CStringGetDatum(get_attname(info->relation,
-																   info->attrs[i], false)));
-	return PointerGetDatum(construct_array(names, info->nattrs, NAMEOID, NAMEDATALEN,
+	{
+		char	   *name = get_attname(info->relation, info->attrs[i], true);
+
+		/* The table may have been dropped a moment ago. */
+		if (name != NULL)
+			names[count++] = DirectFunctionCall1(namein, CStringGetDatum(name));
+	}
+	return PointerGetDatum(construct_array(names, count, NAMEOID, NAMEDATALEN,
 										   false, TYPALIGN_CHAR));
 }
 

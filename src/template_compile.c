@@ -25,7 +25,6 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
-#include "column.h"
 #include "fixed_settings.h"
 #include "template_int.h"
 
@@ -35,26 +34,19 @@
  * --------------------------------------------------------------------------
  */
 
-/* {order} fails as SQL, although the table has such a column: a keyword needs quotes. */
-static bool
-is_column_without_quotes(const Compiler *compiler)
-{
-	return compiler->segment != NULL &&
-		column_exists(compiler->rel, compiler->segment->text);
-}
-
 /* What helps who wrote the expression; PostgreSQL's own hint knows nothing of templates. */
 static char *
 hint_at_expression(const ErrorData *edata, const Compiler *compiler)
 {
+	const char *column = compiler->segment == NULL ? NULL :
+		template_unquoted_column(compiler->rel, compiler->segment);
 	const char *schemas = _("The search_path of a template is pg_catalog: write what is elsewhere with its schema.");
 
 	if (edata->sqlerrcode == ERRCODE_UNDEFINED_FUNCTION ||
 		edata->sqlerrcode == ERRCODE_UNDEFINED_OBJECT)
 		return edata->hint == NULL ? pstrdup(schemas) : psprintf("%s %s", edata->hint, schemas);
-	if (edata->sqlerrcode == ERRCODE_SYNTAX_ERROR && is_column_without_quotes(compiler))
-		return psprintf(_("Put the column's name in double quotes: {\"%s\"}."),
-						compiler->segment->text);
+	if (edata->sqlerrcode == ERRCODE_SYNTAX_ERROR && column != NULL)
+		return psprintf(_("Put the column's name in double quotes: {\"%s\"}."), column);
 	if (edata->sqlerrcode == ERRCODE_UNDEFINED_TABLE && edata->cursorpos > 0)
 		return pstrdup(_("A template names columns of its own table only, without NEW, OLD or an alias: {id}."));
 	if (edata->hint == NULL && edata->sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE)

@@ -18,6 +18,7 @@
 #include "parser/parse_node.h"
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
+#include "parser/scansup.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
@@ -183,6 +184,18 @@ parse_expression(Compiler *compiler, const Segment *segment)
 	return target->val;
 }
 
+const char *
+template_unquoted_column(Relation rel, const Segment *segment)
+{
+	const char *blanks = " \t\r\n\f\v";
+	const char *begin = segment->text + strspn(segment->text, blanks);
+	char	   *name = downcase_identifier(begin, strcspn(begin, blanks), false, false);
+
+	if (begin[strlen(name) + strspn(begin + strlen(name), blanks)] != '\0')
+		return NULL;
+	return column_exists(rel, name) ? name : NULL;
+}
+
 /*
  * {user} is CURRENT_USER to SQL: no use in a key, and where the table has such a
  * column surely not meant.
@@ -190,9 +203,9 @@ parse_expression(Compiler *compiler, const Segment *segment)
 static void
 check_keyword(Compiler *compiler, const Segment *segment, Node *raw)
 {
-	const char *name = segment->text;
+	const char *name = template_unquoted_column(compiler->rel, segment);
 
-	if (IsA(raw, SQLValueFunction) && column_exists(compiler->rel, name))
+	if (IsA(raw, SQLValueFunction) && name != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_RESERVED_NAME),
 				 errmsg("\"%s\" is an SQL keyword and does not stand for the column here", name),

@@ -77,6 +77,12 @@ extern void template_check_columns(Compiler *compiler, Bitmapset *columns);
 extern void template_check_volatile(Node *expr);
 
 /*
+ * The column that stands alone and unquoted in a segment, or NULL: where the parser
+ * finds something else in it, its name is a keyword.
+ */
+extern const char *template_unquoted_column(Relation rel, const Segment *segment);
+
+/*
  * For a template that is only looked at.  Keep the parser from running what reads
  * the literals in a raw expression; fill in defaults of arguments, as planning
  * would.

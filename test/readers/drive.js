@@ -55,18 +55,21 @@ async function main () {
   await writer.query("INSERT INTO users VALUES (99, 'new')")
   ok((await user(99)).name === 'new', 'until there is one')
 
-  await redis.del('user:1')
-  await redis.function('flush')
-  ok((await user(1)).name === 'fourth', 'without the functions it serves')
-  await rename('fifth')
-  const deadline = Date.now() + 10000
-  let stored = false
-  while (!stored && Date.now() < deadline) {
-    await user(1)
-    stored = (await cached(1))?.name === 'fifth'
-    await new Promise(resolve => setTimeout(resolve, 50))
+  // A plain reader has none of this, and the next driver wants the functions.
+  if (kind === 'fenced') {
+    await redis.del('user:1')
+    await redis.function('flush')
+    ok((await user(1)).name === 'fourth', 'without the functions it serves')
+    await rename('fifth')
+    const deadline = Date.now() + 10000
+    let stored = false
+    while (!stored && Date.now() < deadline) {
+      await user(1)
+      stored = (await cached(1))?.name === 'fifth'
+      await new Promise(resolve => setTimeout(resolve, 50))
+    }
+    ok(stored, 'and fills again soon')
   }
-  ok(stored, 'and fills again soon')
   await Promise.all([close(), writer.end(), redis.disconnect()])
 }
 

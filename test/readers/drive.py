@@ -73,14 +73,16 @@ ok(user(99) is None and cached(99) is None, "that there is no row is cached, too
 writer.execute("INSERT INTO users VALUES (99, 'new')")
 ok(user(99)["name"] == "new", "until there is one")
 
-cache.delete("user:1")
-cache.execute_command("FUNCTION", "FLUSH")
-ok(user(1)["name"] == "fourth", "without the functions it serves")
-rename("fifth")
-deadline = time.time() + 10
-stored = False
-while not stored and time.time() < deadline:
-    user(1)
-    stored = cached(1) != "nothing" and cached(1)["name"] == "fifth"
-    time.sleep(0.05)
-ok(stored, "and fills again soon")
+# A plain reader has none of this, and the next driver wants the functions.
+if kind == "fenced":
+    cache.delete("user:1")
+    cache.execute_command("FUNCTION", "FLUSH")
+    ok(user(1)["name"] == "fourth", "without the functions it serves")
+    rename("fifth")
+    deadline = time.time() + 10
+    stored = False
+    while not stored and time.time() < deadline:
+        user(1)
+        stored = cached(1) != "nothing" and cached(1)["name"] == "fifth"
+        time.sleep(0.05)
+    ok(stored, "and fills again soon")

@@ -163,6 +163,26 @@ $near->start;
 ok(delivered($node), 'then the other');
 is(present('key:7', $near, $far), '0 0', 'all gone');
 
+# One refuses a key while the other is away: with the other back it is not done.
+$near->cli('acl', 'setuser', 'worker', 'on', '>secret', '~key:*', '+@all');
+set_targets('unix://worker:secret@' . $near->socket, $far);
+ok(poll_until(sub { $near->cli('client', 'list') =~ /user=worker/ }), 'one may not delete every key');
+ok(wait_for_state($node, 'connected'), 'connected');
+fill_all('forbidden', 'key:7');
+$far->kill9;
+ok(wait_for_state($node, 'down'), 'the other is away');
+sql('SET uncache.wait_timeout = 0;' . invalidate('forbidden', 'key:7'));
+ok(gone($near, 'key:7'), 'what may be deleted is');
+$far->start;
+ok(gone($far, 'forbidden') && gone($far, 'key:7'), 'the other is back: its keys are gone');
+ok($node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM uncache.backlog WHERE attempts > 0'), 'the refused one is in the backlog');
+is(present('forbidden', $near), '1', 'and there');
+$near->cli('acl', 'setuser', 'worker', '~forbidden');
+ok(gone($near, 'forbidden'), 'when it may be deleted, it is');
+set_targets($near, $far);
+ok(poll_until(sub { $near->cli('client', 'list') !~ /user=worker/ }), 'the user of before');
+ok(wait_for_state($node, 'connected'), 'is connected');
+
 # --- the list is changed ---
 
 $far->kill9;
