@@ -74,14 +74,9 @@ note_endpoint(void)
 }
 
 static bool
-some_node_was_made(void)
+was_made(const RedisNode *node)
 {
-	for (int i = 0; i < node_count(); i++)
-	{
-		if (node_at(i)->event == NODE_MADE)
-			return true;
-	}
-	return false;
+	return node->event == NODE_MADE;
 }
 
 static SlotState
@@ -122,14 +117,16 @@ set_state(SlotState state, bool serving)
 		pg_memory_barrier();
 }
 
+static bool
+is_linked(const RedisNode *node)
+{
+	return node->link != NULL;
+}
+
 static void
 note_state(void)
 {
-	bool		serving = false;
-
-	for (int i = 0; i < node_count(); i++)
-		serving |= node_at(i)->link != NULL;
-	set_state(state_of_targets(), serving);
+	set_state(state_of_targets(), node_some(is_linked));
 }
 
 /*
@@ -226,7 +223,7 @@ connection_turn(void)
 	now = GetCurrentTimestamp();
 	for (int i = 0; i < target_count(); i++)
 		changed |= target_turn(target_at(i), now);
-	if (changed || some_node_was_made())
+	if (changed || node_some(was_made))
 		note_endpoint();
 	note_state();
 	if (!has_one_node)

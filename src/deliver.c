@@ -28,6 +28,7 @@
 #include "faultpoint.h"
 #include "item.h"
 #include "deliver.h"
+#include "lacking.h"
 #include "outbox.h"
 #include "outboxside.h"
 #include "patternscan.h"
@@ -270,9 +271,34 @@ finish_delivered(Delivery *delivery)
 		seconddelete_add(&delivery->row);
 }
 
+/*
+ * A row that was lost in part waits, so what was refused of it does not go to the
+ * side table: it is to be sent again, too, and refused again.
+ */
+static void
+note_refused_as_lacking(const Delivery *delivery)
+{
+	ItemReader	reader;
+	PackedItem	item;
+
+	if (delivery->is_fragment)
+	{
+		lacking_note_all();		/* the refused item is empty */
+		return;
+	}
+	item_reader_init(&reader, delivery->refused->data, delivery->refused->len);
+	while (item_read(&reader, &item) > 0)
+	{
+		for (int i = 0; i < target_count() && item.kind == ITEM_KEY; i++)
+			lacking_note_key(target_at(i), item.bytes, item.len);
+	}
+}
+
 static void
 finish(Delivery *delivery)
 {
+	if (delivery->lost && delivery->refused)
+		note_refused_as_lacking(delivery);
 	if (delivery->lost)
 		finish_lost(delivery);
 	else if (delivery->refused && delivery->row.table != OUTBOX_NOWHERE)

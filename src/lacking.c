@@ -60,15 +60,16 @@ lacking_scan_begins(void)
 	}
 }
 
+static bool
+is_being_sent(const RedisNode *node)
+{
+	return node->being_sent;
+}
+
 bool
 lacking_is_being_sent(void)
 {
-	for (int i = 0; i < node_count(); i++)
-	{
-		if (node_at(i)->being_sent)
-			return true;
-	}
-	return false;
+	return node_some(is_being_sent);
 }
 
 void

@@ -10,10 +10,7 @@
  * link counts for the log, and for the pauses, once it has proven itself: by
  * a command that was carried out, or by having lasted for a second.
  *
- * A ping about once a second (with its answer that makes less than two wake-ups a
- * second) finds out that Redis hangs while nothing is to be delivered;
- * while nobody waits for a node since it was late, ten a second find out that it
- * answers in time again.
+ * Pings (nodeping.c) find out that a server hangs while nothing is to be delivered.
  *
  * An answer must not close the link that it came by.  So it notes the trouble, and
  * the next turn acts on it.
@@ -25,64 +22,22 @@
 #include "utils/timestamp.h"
 
 #include "linksettings.h"
-#include "node.h"
+#include "node_int.h"
 #include "settings.h"
 #include "trouble.h"
 
 #define RETRY_FIRST_MS		50
 #define RETRY_LAST_MS		1000
 #define SUMMARY_MS			(60 * 1000)
-#define PING_MS				1200
-#define PING_LATE_MS		100
-
-/* A shorter wait than twice this says nothing about Redis. */
-#define LATE_LEAST_MS		10
 
 /* Redis 6.2: what this program was tested with at the least. */
 #define OLDEST_VERSION		60200
-
-typedef struct NodePrivate
-{
-	WaitedLink	waited;			/* its link, ready or not */
-	NodeEvent	event;			/* for the next turn to tell */
-	char		trouble[256];	/* why the link should be given up, or empty */
-	bool		of_cluster;		/* it is the trouble of its cluster, not its own */
-
-	/* Of the link. */
-	bool		was_ready;
-	bool		proven;
-	bool		of_use;			/* a command was carried out */
-	TimestampTz ready_at;
-	bool		flaps;			/* the last one was lost unproven */
-	uint64		links;			/* ever opened */
-
-	TimestampTz retry_at;
-	int			retry_ms;
-
-	/* While is_down. */
-	TimestampTz down_since;
-	TimestampTz summary_at;
-	uint64		attempts;
-
-	/* Of the server of the last link. */
-	char		run_id[64];
-	char		history[64];
-
-	TimestampTz ping_at;
-	TimestampTz ping_sent_at;
-	bool		ping_under_way;
-	const char **ping_argv;
-	int			ping_argc;
-	RedisAnswer ping_answer;
-} NodePrivate;
 
 static DatabaseSlot *slot;
 static RedisNode *nodes[NODES_MAX];
 static int	nnodes = 0;
 static bool is_alone = true;
 static RedisNode *answering = NULL;
-
-static const char *plain_ping[] = {"PING"};
 
 /*
  * --------------------------------------------------------------------------
@@ -94,6 +49,7 @@ void
 node_init(DatabaseSlot *my_slot)
 {
 	slot = my_slot;
+	nodeping_init(slot);
 }
 
 int
@@ -146,6 +102,23 @@ void
 node_be_alone(bool alone)
 {
 	is_alone = alone;
+}
+
+bool
+node_is_alone(void)
+{
+	return is_alone;
+}
+
+bool
+node_some(bool (*is) (const RedisNode *node))
+{
+	for (int i = 0; i < nnodes; i++)
+	{
+		if (is(nodes[i]))
+			return true;
+	}
+	return false;
 }
 
 RedisNode *
@@ -219,81 +192,6 @@ node_note_error(const RedisNode *node, const char *format,...)
 		ereport(LOG, (errmsg("%s", error)));
 	else
 		ereport(LOG, (errmsg("%s: %s", node->name, error)));
-}
-
-/*
- * --------------------------------------------------------------------------
- * Pings
- * --------------------------------------------------------------------------
- */
-
-static uint32
-lateness(const RedisNode *node)
-{
-	return is_alone ? pg_atomic_read_u32(&slot->breaker) : node->late;
-}
-
-static void
-set_lateness(RedisNode *node, uint32 ms)
-{
-	if (is_alone)
-		pg_atomic_write_u32(&slot->breaker, ms);
-	else
-		node->late = ms;
-}
-
-void
-node_set_ping(RedisNode *node, const char **argv, int argc, RedisAnswer answer)
-{
-	NodePrivate *own = node->own;
-
-	own->ping_argv = argv ? argv : plain_ping;
-	own->ping_argc = argv ? argc : 1;
-	own->ping_answer = argv ? answer : NULL;
-}
-
-/* How long the last one took decides whether the node is late. */
-static void
-ping_answered(void *arg, const RedisReply *reply)
-{
-	RedisNode  *node = arg;
-	NodePrivate *own = node->own;
-	uint32		late = lateness(node);
-
-	own->ping_under_way = false;
-	if (own->ping_answer)
-		own->ping_answer(NULL, reply);
-	if (reply == NULL)
-		return;
-	if (redis_reply_type(reply) == REDIS_ERROR)
-	{
-		/* To be refused PING is an answer, too, for a user with few rights. */
-		if (own->ping_answer == NULL && !redis_reply_is_error(reply, "NOPERM"))
-			node_note_trouble(node, reply);
-	}
-	else if (late != 0 &&
-			 !TimestampDifferenceExceeds(own->ping_sent_at, GetCurrentTimestamp(),
-										 Max(late / 2, LATE_LEAST_MS)))
-		set_lateness(node, 0);
-}
-
-static void
-ping_if_due(RedisNode *node, TimestampTz now)
-{
-	NodePrivate *own = node->own;
-	size_t		lens[8];
-	bool		is_late = lateness(node) != 0;
-
-	if (is_late)
-		own->ping_at = Min(own->ping_at, TimestampTzPlusMilliseconds(now, PING_LATE_MS));
-	if (own->ping_under_way || now < own->ping_at)
-		return;
-	own->ping_sent_at = now;
-	own->ping_at = TimestampTzPlusMilliseconds(now, is_late ? PING_LATE_MS : PING_MS);
-	for (int i = 0; i < own->ping_argc; i++)
-		lens[i] = strlen(own->ping_argv[i]);
-	if (redis_send(node->link, own->ping_argc, own->ping_argv, lens, ping_answered, node))
-		own->ping_under_way = true;
 }
 
 /*
@@ -428,10 +326,9 @@ note_ready(RedisNode *node, TimestampTz now)
 	own->proven = false;
 	own->of_use = false;
 	own->ready_at = now;
-	own->ping_under_way = false;
-	own->ping_at = TimestampTzPlusMilliseconds(now, PING_MS);
+	nodeping_begin(node, now);
 	/* Nobody shall wait for one that is likely to be lost at once. */
-	set_lateness(node, own->flaps ? Max(setting_wait_timeout, 1) : 0);
+	nodeping_set_lateness(node, own->flaps ? Max(setting_wait_timeout, 1) : 0);
 }
 
 /* Look whether the link has proven itself. */
@@ -448,7 +345,7 @@ prove_link(RedisNode *node, TimestampTz now)
 				(errmsg("connected to Redis at %s again after %ld s",
 						node->name, (long) ((now - own->down_since) / USECS_PER_SEC))));
 	if (own->flaps)
-		set_lateness(node, 0);
+		nodeping_set_lateness(node, 0);
 	own->proven = true;
 	own->flaps = false;
 	node->is_down = false;
@@ -484,7 +381,7 @@ turn_link(RedisNode *node)
 	{
 		if (!own->proven)
 			prove_link(node, now);
-		ping_if_due(node, now);
+		nodeping_if_due(node, now);
 	}
 }
 

@@ -78,6 +78,9 @@ extern void node_init(DatabaseSlot *slot);
 extern int	node_count(void);
 extern RedisNode *node_at(int i);
 
+/* Whether there is one of this kind. */
+extern bool node_some(bool (*is) (const RedisNode *node));
+
 /* NULL where there are NODES_MAX already. */
 extern RedisNode *node_make(bool in_cluster);
 extern void node_free(RedisNode *node);

@@ -26,9 +26,10 @@
  *	 delivery: from there to Redis, in the worker
  *		worker --+--> outboxscan, outboxside, outboxnote	reads the outbox
  *				 +--> deliver --> command, patternscan		sends
- *				 |		 |			 +--> replicas, slotstate
+ *				 |		 |			 +--> replicas, slotstate, lacking
  *				 |		 +--> seconddelete, doubt
- *				 +--> fence, beat, incarnation --> lineage	keeps fills out
+ *				 +--> fence --> fencelook					keeps fills out
+ *				 +--> beat, incarnation --> lineage			likewise
  *				 +--> rotation --> emptying --> delivered	empties the outbox
  *				 +--> barrier								answers wait()
  *				 +--> comeback								nodes come and go
@@ -36,7 +37,7 @@
  *				 +--> connection --> target --+--> node		which servers there are
  *											  +--> sentinel
  *											  +--> clusternodes --> slotwatch, cluster
- *									 node --> linksettings, redis --> redisturn, redisreply,
+ *									 node --> nodeping, linksettings, redis --> redisturn, redisreply,
  *												redishello, redisnet, redistls, redisurl
  *
  *	 processes

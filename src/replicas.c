@@ -45,12 +45,7 @@ replicas_are_short(const RedisNode *node)
 bool
 replicas_are_short_anywhere(void)
 {
-	for (int i = 0; i < node_count(); i++)
-	{
-		if (replicas_are_short(node_at(i)))
-			return true;
-	}
-	return false;
+	return node_some(replicas_are_short);
 }
 
 bool

@@ -27,7 +27,9 @@
 #include "nodes/makefuncs.h"
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 
 #include "compat.h"
 #include "rule_catalog.h"
@@ -240,6 +242,34 @@ lock_if_free(Oid relid)
 	return true;
 }
 
+/*
+ * In a subtransaction: a partition that can't have its rule, since it has a trigger
+ * of that name for instance, must not keep the worker from starting.
+ */
+static void
+cover_or_report(Oid relid)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		rule_cover_partitions(relid, false);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		EmitErrorReport();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+}
+
 void
 rule_cover_database(void)
 {
@@ -254,7 +284,7 @@ rule_cover_database(void)
 			!OidIsValid(rule_uncovered_partition(info->relation, info->trigger)))
 			continue;
 		if (lock_if_free(info->relation))
-			rule_cover_partitions(info->relation, false);
+			cover_or_report(info->relation);
 		else
 			ereport(LOG,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),

@@ -346,14 +346,9 @@ take_ring(void)
  */
 
 static bool
-some_node_is_open(void)
+is_open(const RedisNode *node)
 {
-	for (int i = 0; i < node_count(); i++)
-	{
-		if (node_at(i)->open)
-			return true;
-	}
-	return false;
+	return node->open;
 }
 
 /* With a connection: take, send, answer.  Returns how many entries the ring had. */
@@ -370,7 +365,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	*wake = Min(*wake, beat_turn(now));
 	*wake = Min(*wake, replicas_turn(now));
 	node_flush_all();
-	if (!some_node_is_open())
+	if (!node_some(is_open))
 		return 0;
 
 	*wake = Min(*wake, comeback_turn(now));

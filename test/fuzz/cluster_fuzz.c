@@ -193,6 +193,7 @@ LLVMFuzzerTestOneInput(const uint8 *data, size_t size)
 		check_map(map);
 	cluster_map_free(map);
 	check_redirect(reply);
+	cluster_epoch_read(reply);
 	check_slot(data, size);
 	freeReplyObject(tree);
 	return 0;

@@ -11,7 +11,7 @@ use Time::HiRes qw(sleep time);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils qw(slurp_file);
 
-our @EXPORT = qw(new_node poll_until gone wait_for_state comes_true delivered outbox_is_empty);
+our @EXPORT = qw(new_node poll_until gone wait_for_state comes_true delivered is_quiet outbox_is_empty);
 
 # Seconds until a test gives up waiting; far more than anything should need.
 our $patience = $ENV{UNCACHE_TEST_PATIENCE} // 60;
@@ -99,6 +99,20 @@ sub delivered
 
 	return $node->safe_psql($database // 'postgres',
 		"SELECT uncache.wait('$patience s')") eq 't';
+}
+
+# Whether the worker comes to rest: for the time of some pings to this Redis nothing
+# is sent again, as it is for a while after a start, and after a node has come back.
+sub is_quiet
+{
+	my ($node, $redis) = @_;
+	my $retries = sub { $node->safe_psql('postgres', 'SELECT retries FROM uncache.stat') };
+
+	return poll_until(sub {
+		my ($before, $pings) = ($retries->(), $redis->pings);
+
+		return poll_until(sub { $redis->pings >= $pings + 3 }) && $retries->() == $before;
+	});
 }
 
 sub outbox_is_empty

@@ -198,6 +198,25 @@ $node->restart;
 ok(wait_for_worker($node, $_), "$_ has a worker after a restart") foreach 'postgres', 'cycle';
 unlike(slurp_file($node->logfile, $offset), qr/no pg_uncache worker is left/,
 	'databases without the extension take no slot at start');
+
+# A partition that came without our event trigger, and can't have its TRUNCATE rule
+# since it has a trigger of that name: the worker starts all the same.
+sql(q{
+	CREATE TABLE parted (id int) PARTITION BY LIST (id);
+	SELECT uncache.attach('parted', 'parted:{id}');
+	ALTER EVENT TRIGGER uncache_ddl_end DISABLE;
+	CREATE TABLE part PARTITION OF parted DEFAULT;
+	CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+	CREATE TRIGGER uncache_truncate AFTER TRUNCATE ON part EXECUTE FUNCTION nothing();
+	ALTER EVENT TRIGGER uncache_ddl_end ENABLE ALWAYS});
+$offset = -s $node->logfile;
+$node->restart;
+ok(wait_for_log($node, qr/trigger "uncache_truncate" for relation "part" already exists/, $offset),
+	'a rule that can not be made for a partition is named in the log');
+$redis->fill('parted:1');
+sql('INSERT INTO parted VALUES (1)');
+ok(gone($redis, 'parted:1'), 'and the worker delivers');
+sql('DROP TABLE parted; DROP FUNCTION nothing');
 $node->stop;
 
 # No process to be had: says which setting, and goes on when there is one.

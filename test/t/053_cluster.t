@@ -8,7 +8,11 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use IO::Socket::IP;
+
+use Fence;
 use RedisCluster;
+use RedisServer;
 use Uncache;
 
 my $rows = 3000;
@@ -151,12 +155,38 @@ works('after lost connections');
 
 # --- a user with the smallest rights, and a password ---
 
-my ($rights) = slurp_file("$ENV{TESTDIR}/docs/redis.md") =~ /^ACL SETUSER pg_uncache (.*\+cluster\|slots.*)$/m;
-ok($rights, 'the documentation has a line for clusters');
-foreach my $port ($redis->ports)
+my ($rights, $fenced) = slurp_file("$ENV{TESTDIR}/docs/redis.md") =~ /^ACL SETUSER pg_uncache (.*\+cluster\|slots.*)$/mg;
+ok($fenced, 'the documentation has two lines for clusters');
+
+# A user with these rights and no others, on every node.
+sub set_rights
 {
-	is($redis->server($port)->cli('acl', 'setuser', 'pg_uncache', split / /, $rights), 'OK', 'a user');
+	my ($line) = @_;
+	my @answers = map { $redis->server($_)->cli('acl', 'setuser', 'pg_uncache', 'reset', split / /, $line) } $redis->ports;
+
+	is("@answers", join(' ', ('OK') x @answers), 'a user on every node');
+	return;
 }
+
+set_rights($fenced);
+sql(q{ALTER SYSTEM SET uncache.fence_ttl = '5min'});
+connect_to($redis->url =~ s{//}{//pg_uncache:secret\@}r);
+ok(fence_is_on($node), 'the fence is on');
+sql('SELECT uncache.stat_reset()');
+foreach my $key (map { $redis->keys_at($_, 'fenced:', 1) } @masters)
+{
+	my $snapshot = sql(q{SELECT uncache.snapshot('} . miss($redis, $key) . q{')});
+
+	is(fill($redis, $key, $snapshot, 'value'), '1', 'a fill is let through');
+	sql("SELECT uncache.invalidate_keys('$key')");
+	ok(gone($redis, $key), 'and its key is deleted');
+}
+works('the smallest rights for the fence');
+is(stat_of('last_error'), '', 'no error');
+sql('ALTER SYSTEM RESET uncache.fence_ttl');
+$_->cli(qw(function flush)) foreach map { $redis->server($_) } @masters;
+
+set_rights($rights);
 connect_to($redis->url =~ s{//}{//pg_uncache:wrong\@}r);
 ok($node->poll_query_until('postgres', q{SELECT state = 'down' AND last_error ~ 'WRONGPASS|password' AND last_error ~ '127.0.0.1:\d+' FROM uncache.stat}),
 	'a wrong password: the error says so, and at which node') or diag stat_of('last_error');
@@ -177,6 +207,56 @@ sql("SELECT uncache.invalidate_keys('$moving')");
 ok(delivered($node), 'a key of a slot on the move is delivered');
 ok(!grep({ $_ eq $moving } $redis->keys('moving:*')), 'and gone');
 $redis->end_move($redis->slot($moving));
+
+# A token in place of a password: it is replaced while nobody connects, and read when
+# somebody does.
+{
+	my $file = $node->basedir . '/token';
+	my $rotate = sub {
+		my ($token) = @_;
+
+		append_to_file("$file.new", "$token\n");
+		chmod 0600, "$file.new";
+		rename "$file.new", $file or die $!;
+		$redis->server($_)->cli(qw(acl setuser pg_uncache resetpass), ">$token") foreach $redis->ports;
+	};
+
+	$rotate->('first');
+	sql("ALTER SYSTEM SET uncache.redis_password_file = '$file'");
+	connect_to($redis->url =~ s{//}{//pg_uncache\@}r);
+	works('a token');
+	$rotate->('second');
+	$redis->server($_)->cli(qw(client kill user pg_uncache)) foreach $redis->ports;
+	works('the next token, after it has cut all connections');
+	sql('ALTER SYSTEM RESET uncache.redis_password_file');
+}
+
+# --- addresses of IPv6 ---
+
+SKIP:
+{
+	my $probe = IO::Socket::IP->new(LocalHost => '::1', Listen => 1);
+
+	skip 'this machine has no ::1', 8 unless $probe;
+	close $probe;
+	$redis = RedisCluster->new(host => '::1', replicas => 0);
+	@masters = $redis->masters;
+	connect_to($redis->url($masters[0]));
+	works('IPv6');
+	is(stat_of('redis'), "redis+cluster://[::1]:$masters[0]/0 (3 nodes)", 'uncache.stat shows it');
+	my ($moved) = $redis->keys_at($masters[0], 'moved:', 1);
+	$redis->fill($moved);
+	$redis->begin_move($redis->slot($moved), $masters[1]);
+	$redis->move_keys($redis->slot($moved));
+	sql("SELECT uncache.invalidate_keys('$moved')");
+	ok(delivered($node), 'ASK names an address of IPv6: delivered');
+	is(join(' ', $redis->keys('moved:*')), '', 'and followed');
+	$redis->end_move($redis->slot($moved));
+	$redis->fill($moved);
+	sql("SELECT uncache.invalidate_keys('$moved')");
+	ok(delivered($node), 'MOVED, too');
+	is(join(' ', $redis->keys('moved:*')), '', 'likewise');
+}
 
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP/, 'no PANIC');
 $node->stop;

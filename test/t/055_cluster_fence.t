@@ -195,7 +195,10 @@ foreach my $id (@rows)
 	set_conf($node, 'uncache.wait_timeout', '30s');
 	$node->reload;
 	$redis->server($redis->master_of("item:$here"))->cli('set', "{item:$here}:$_", 1) foreach 1, 1000, 'prepared';
-	ok(becomes_cacheable($redis, $node, $here), 'the fence is on');
+	# A new worker has these settings for sure.
+	my $pid = sql('SELECT worker_pid FROM uncache.stat');
+	sql("SELECT pg_terminate_backend($pid)");
+	ok($node->poll_query_until('postgres', "SELECT fence = 'on' AND worker_pid <> $pid FROM uncache.stat"), 'the fence is on everywhere');
 	$redis->freeze($away);
 
 	# A fill that asks for a beat: it has not seen one since the record was born.
@@ -212,7 +215,7 @@ foreach my $id (@rows)
 		"SELECT uncache.invalidate_keys(VARIADIC array_agg('{item:$here}:' || i)) FROM generate_series(1, 2000) i");
 	is($err, '', 'a transaction that is too large for the ring is answered');
 	sql("BEGIN; SELECT uncache.invalidate_keys('{item:$here}:prepared'); PREPARE TRANSACTION 'p'; COMMIT PREPARED 'p'");
-	ok(poll_until(sub { $redis->server($redis->master_of("item:$here"))->keys("{item:$here}:*") == 0 }),
+	ok(poll_until(sub { !(my @left = $redis->server($redis->master_of("item:$here"))->keys("{item:$here}:*")) }),
 		'and so is one that was prepared');
 	is(sql($holds), 't', 'while the beat still waits');
 	$redis->thaw($away);

@@ -133,26 +133,18 @@ is(present('key:6', $near, $far) . $err, '0 0', 'COMMIT waits for both again');
 
 # --- what one has got is not sent to it again when the other is back ---
 
-# Nothing has been sent again for a while, as it is after a start.
-sub is_calm
-{
-	my ($retries, $pings) = (stat_of('retries'), $near->pings);
-
-	return poll_until(sub { $near->pings >= $pings + 3 }) && stat_of('retries') == $retries;
-}
-
 foreach my $how ('hangs', 'is killed')
 {
 	my @keys = map { "kept:$_" } 1 .. 20;
 
 	fill_all(@keys, qw(window pattern:1));
 	sql(invalidate('window'));
-	ok(poll_until(sub { is_calm() }), 'all is quiet');
+	ok(is_quiet($node, $near), 'all is quiet');
 	$how eq 'hangs' ? $far->freeze : $far->kill9;
 	$node->psql('postgres', invalidate($keys[0]));
 	ok(wait_for_state($node, 'down'), "one $how, and is given up");
 	sql(q{SET uncache.wait_timeout = 0; SELECT uncache.invalidate_pattern('pattern:*');} . join '', map { invalidate($_) } @keys);
-	ok(poll_until(sub { !$near->keys('kept:*') && !$near->keys('pattern:*') }), 'the other is served');
+	ok(poll_until(sub { !(map { $near->keys($_) } 'kept:*', 'pattern:*') }), 'the other is served');
 	# As readers do; they have read what was committed.
 	$near->fill(@keys, 'window');
 	$how eq 'hangs' ? $far->thaw : $far->start;
@@ -170,6 +162,26 @@ ok(gone($far, 'key:7'), 'both down: the one that is back first is served first')
 $near->start;
 ok(delivered($node), 'then the other');
 is(present('key:7', $near, $far), '0 0', 'all gone');
+
+# One refuses a key while the other is away: with the other back it is not done.
+$near->cli('acl', 'setuser', 'worker', 'on', '>secret', '~key:*', '+@all');
+set_targets('unix://worker:secret@' . $near->socket, $far);
+ok(poll_until(sub { $near->cli('client', 'list') =~ /user=worker/ }), 'one may not delete every key');
+ok(wait_for_state($node, 'connected'), 'connected');
+fill_all('forbidden', 'key:7');
+$far->kill9;
+ok(wait_for_state($node, 'down'), 'the other is away');
+sql('SET uncache.wait_timeout = 0;' . invalidate('forbidden', 'key:7'));
+ok(gone($near, 'key:7'), 'what may be deleted is');
+$far->start;
+ok(gone($far, 'forbidden') && gone($far, 'key:7'), 'the other is back: its keys are gone');
+ok($node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM uncache.backlog WHERE attempts > 0'), 'the refused one is in the backlog');
+is(present('forbidden', $near), '1', 'and there');
+$near->cli('acl', 'setuser', 'worker', '~forbidden');
+ok(gone($near, 'forbidden'), 'when it may be deleted, it is');
+set_targets($near, $far);
+ok(poll_until(sub { $near->cli('client', 'list') !~ /user=worker/ }), 'the user of before');
+ok(wait_for_state($node, 'connected'), 'is connected');
 
 # --- the list is changed ---
 

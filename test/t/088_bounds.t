@@ -42,7 +42,7 @@ sub start_load
 		'-f', $script, $node->connstr('postgres'));
 }
 
-my $looker = $node->background_psql('postgres', timeout => 600);
+my $looker = $node->background_psql('postgres', timeout => 600 + 20 * $length);
 
 # Sizes of the tables that take turns, in kB.
 sub sizes
@@ -116,7 +116,7 @@ sub run_load
 
 run_load('alone', $length);
 
-my $held = $node->background_psql('postgres', timeout => 600);
+my $held = $node->background_psql('postgres', timeout => 600 + 20 * $length);
 $held->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
 run_load('with a snapshot held', $length);
 $held->query_safe('COMMIT');

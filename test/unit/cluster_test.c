@@ -378,10 +378,42 @@ check_small_rooms(void)
 	freeReplyObject(reply);
 }
 
+static void
+check_epochs(void)
+{
+	static const struct
+	{
+		const char *bytes;
+		uint64		epoch;
+	}			cases[] = {
+		{"$44\r\ncluster_state:ok\r\ncluster_current_epoch:42\r\n\r\n", 42},
+		{"$23\r\ncluster_current_epoch:7\r\n", 7},
+		{"$41\r\ncluster_current_epoch:9223372036854775807\r\n", UINT64CONST(9223372036854775807)},
+		{"$22\r\ncluster_current_epoch:\r\n", 0},
+		{"$21\r\ncluster_current_epoch\r\n", 0},
+		{"$26\r\nmy_cluster_current_epoch:5\r\n", 0},
+		{"$23\r\ncluster_current_epoch:x\r\n", 0},
+		{"$16\r\ncluster_state:ok\r\n", 0},
+		{"$0\r\n\r\n", 0},
+		{"$-1\r\n", 0},
+		{"-NOPERM cluster_current_epoch:5\r\n", 0},
+		{"*1\r\n:1\r\n", 0},
+	};
+
+	for (int i = 0; i < lengthof(cases); i++)
+	{
+		RedisReply *reply = parse(cases[i].bytes);
+
+		ok(cluster_epoch_read(reply) == cases[i].epoch, "epoch %d is " UINT64_FORMAT, i, cases[i].epoch);
+		freeReplyObject(reply);
+	}
+}
+
 int
 main(void)
 {
 	check_slots();
+	check_epochs();
 	check_map();
 	check_refused();
 	check_limits();

@@ -1,0 +1,64 @@
+/*
+ * node_int.h
+ *	  What node.c and nodeping.c share, and nobody else sees.
+ */
+#ifndef UNCACHE_NODE_INT_H
+#define UNCACHE_NODE_INT_H
+
+#include "postgres.h"
+#include "datatype/timestamp.h"
+
+#include "linkset.h"
+#include "node.h"
+
+#define PING_MS				1200
+
+typedef struct NodePrivate
+{
+	WaitedLink	waited;			/* its link, ready or not */
+	NodeEvent	event;			/* for the next turn to tell */
+	char		trouble[256];	/* why the link should be given up, or empty */
+	bool		of_cluster;		/* it is the trouble of its cluster, not its own */
+
+	/* Of the link. */
+	bool		was_ready;
+	bool		proven;
+	bool		of_use;			/* a command was carried out */
+	TimestampTz ready_at;
+	bool		flaps;			/* the last one was lost unproven */
+	uint64		links;			/* ever opened */
+
+	TimestampTz retry_at;
+	int			retry_ms;
+
+	/* While is_down. */
+	TimestampTz down_since;
+	TimestampTz summary_at;
+	uint64		attempts;
+
+	/* Of the server of the last link. */
+	char		run_id[64];
+	char		history[64];
+
+	TimestampTz ping_at;
+	TimestampTz ping_sent_at;
+	bool		ping_under_way;
+	const char **ping_argv;
+	int			ping_argc;
+	RedisAnswer ping_answer;
+} NodePrivate;
+
+/* Whether this is the only node; see node_be_alone(). */
+extern bool node_is_alone(void);
+
+extern void nodeping_init(DatabaseSlot *slot);
+
+/* There is a link, and it has not been pinged yet. */
+extern void nodeping_begin(RedisNode *node, TimestampTz now);
+extern void nodeping_if_due(RedisNode *node, TimestampTz now);
+
+/* The wait in ms that was in vain, or 0; of the node, or where it is alone of the database. */
+extern uint32 nodeping_lateness(const RedisNode *node);
+extern void nodeping_set_lateness(RedisNode *node, uint32 ms);
+
+#endif							/* UNCACHE_NODE_INT_H */

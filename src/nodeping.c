@@ -1,0 +1,107 @@
+/*
+ * nodeping.c
+ *	  Pings: whether a node is there, and whether it answers in time.
+ *
+ * A ping about once a second (with its answer that makes less than two wake-ups a
+ * second) finds out that Redis hangs while nothing is to be delivered;
+ * while nobody waits for a node since it was late, ten a second find out that it
+ * answers in time again.
+ *
+ * What is sent as a ping is chosen by fence.c, which has something to ask anyway.
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "node_int.h"
+
+#define PING_LATE_MS		100
+
+/* A shorter wait than twice this says nothing about Redis. */
+#define LATE_LEAST_MS		10
+
+static DatabaseSlot *slot;
+
+static const char *plain_ping[] = {"PING"};
+
+void
+nodeping_init(DatabaseSlot *my_slot)
+{
+	slot = my_slot;
+}
+
+uint32
+nodeping_lateness(const RedisNode *node)
+{
+	return node_is_alone() ? pg_atomic_read_u32(&slot->breaker) : node->late;
+}
+
+void
+nodeping_set_lateness(RedisNode *node, uint32 ms)
+{
+	if (node_is_alone())
+		pg_atomic_write_u32(&slot->breaker, ms);
+	else
+		node->late = ms;
+}
+
+void
+node_set_ping(RedisNode *node, const char **argv, int argc, RedisAnswer answer)
+{
+	NodePrivate *own = node->own;
+
+	own->ping_argv = argv ? argv : plain_ping;
+	own->ping_argc = argv ? argc : 1;
+	own->ping_answer = argv ? answer : NULL;
+}
+
+/* How long the last one took decides whether the node is late. */
+static void
+ping_answered(void *arg, const RedisReply *reply)
+{
+	RedisNode  *node = arg;
+	NodePrivate *own = node->own;
+	uint32		late = nodeping_lateness(node);
+
+	own->ping_under_way = false;
+	if (own->ping_answer)
+		own->ping_answer(NULL, reply);
+	if (reply == NULL)
+		return;
+	if (redis_reply_type(reply) == REDIS_ERROR)
+	{
+		/* To be refused PING is an answer, too, for a user with few rights. */
+		if (own->ping_answer == NULL && !redis_reply_is_error(reply, "NOPERM"))
+			node_note_trouble(node, reply);
+	}
+	else if (late != 0 &&
+			 !TimestampDifferenceExceeds(own->ping_sent_at, GetCurrentTimestamp(),
+										 Max(late / 2, LATE_LEAST_MS)))
+		nodeping_set_lateness(node, 0);
+}
+
+void
+nodeping_if_due(RedisNode *node, TimestampTz now)
+{
+	NodePrivate *own = node->own;
+	size_t		lens[8];
+	bool		is_late = nodeping_lateness(node) != 0;
+
+	if (is_late)
+		own->ping_at = Min(own->ping_at, TimestampTzPlusMilliseconds(now, PING_LATE_MS));
+	if (own->ping_under_way || now < own->ping_at)
+		return;
+	own->ping_sent_at = now;
+	own->ping_at = TimestampTzPlusMilliseconds(now, is_late ? PING_LATE_MS : PING_MS);
+	for (int i = 0; i < own->ping_argc; i++)
+		lens[i] = strlen(own->ping_argv[i]);
+	if (redis_send(node->link, own->ping_argc, own->ping_argv, lens, ping_answered, node))
+		own->ping_under_way = true;
+}
+
+void
+nodeping_begin(RedisNode *node, TimestampTz now)
+{
+	node->own->ping_under_way = false;
+	node->own->ping_at = TimestampTzPlusMilliseconds(now, PING_MS);
+}
