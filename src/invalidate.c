@@ -88,17 +88,27 @@ invalidate_rules_of_table(Oid relid, bool descend, int elevel)
 	return nrules;
 }
 
+/* Does nothing for a table that was dropped a moment ago. */
 static void
-invalidate_one_table(void *relid)
+invalidate_one_rule(void *arg)
 {
-	(void) invalidate_rules_of_relation(*(Oid *) relid, false, LOG);
+	const RuleInfo *info = arg;
+	Relation	rel = try_relation_open(info->relation, AccessShareLock);
+	Rule	   *rule;
+
+	if (rel == NULL)
+		return;
+	rule = rule_inspect(rel, info);
+	invalidate_rule(rule, LOG);
+	rule_discard(rule);
+	relation_close(rel, NoLock);
 }
 
 /* One rule that is broken leaves the others alone. */
 static void
-invalidate_or_report(Oid relid)
+invalidate_or_report(RuleInfo *info)
 {
-	ErrorData  *edata = attempt(invalidate_one_table, &relid);
+	ErrorData  *edata = attempt(invalidate_one_rule, info);
 
 	if (edata == NULL)
 		return;
@@ -110,7 +120,6 @@ invalidate_or_report(Oid relid)
 void
 invalidate_all_rules(bool only_unlogged)
 {
-	List	   *relations = NIL;
 	ListCell   *cell;
 
 	foreach(cell, rules_of_database())
@@ -119,10 +128,8 @@ invalidate_all_rules(bool only_unlogged)
 
 		if (!OidIsValid(info->parent) &&
 			(!only_unlogged || get_rel_persistence(info->relation) == RELPERSISTENCE_UNLOGGED))
-			relations = list_append_unique_oid(relations, info->relation);
+			invalidate_or_report(info);
 	}
-	foreach(cell, relations)
-		invalidate_or_report(lfirst_oid(cell));
 }
 
 /* invalidate_table(rel regclass) returns void */

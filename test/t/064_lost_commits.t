@@ -102,10 +102,19 @@ $node->restart;
 ok(wait_for_state($node, 'connected'), 'after a clean shutdown');
 ok(delivered($node), 'nothing is left to deliver');
 ok($redis->has('item:2'), 'nothing is deleted, but what is sent again anyway');
-$redis->fill('passing:1');
+$redis->fill('passing:1', 'worn:1');
+# A rule that does not work, before another one of the same table.
+sql(q{
+	CREATE TABLE worn (id int);
+	SELECT uncache.attach('worn', 'worn:{id}');
+	ALTER EVENT TRIGGER uncache_ddl_end DISABLE;
+	CREATE TRIGGER a_broken AFTER INSERT ON worn FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('torn:{nosuch}');
+	ALTER EVENT TRIGGER uncache_ddl_end ENABLE ALWAYS});
 crash();
 ok(gone($redis, 'item:2'), 'flush: after a crash all keys of the rules are deleted');
 ok(gone($redis, 'passing:1'), 'of all of them');
+ok(gone($redis, 'worn:1'), 'of those that work, also where another of the table does not');
+like(slurp_file($node->logfile), qr/column "nosuch" of table "worn" does not exist/, 'the log says which does not');
 ok($redis->has('other:1'), 'but no other');
 
 # --- the second delete ---
