@@ -34,7 +34,7 @@ SELECT * FROM uncache.backlog WHERE xid NOT IN (SELECT xid FROM before);
 -- Columns are part of the surface.
 SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod)
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-WHERE a.attnum > 0 AND c.oid IN ('uncache.stat'::regclass, 'uncache.stat_rules'::regclass, 'uncache.backlog'::regclass)
+WHERE a.attnum > 0 AND c.oid IN ('uncache.stat'::regclass, 'uncache.stat_rules'::regclass, 'uncache.backlog'::regclass, 'uncache.rules'::regclass)
 ORDER BY c.relname, a.attnum;
 
 -- One row, whatever there is.
@@ -103,10 +103,10 @@ CREATE TRIGGER not_ours BEFORE UPDATE ON views_plain
 SELECT * FROM uncache.stat_rules WHERE relation::text LIKE 'views%' ORDER BY relation::text, trigger;
 DROP TABLE views_plain, views_parent;
 
--- Everything that is not obvious is described.
+-- Every column is described.
 SELECT c.relname, a.attname
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-WHERE a.attnum > 0 AND c.oid IN ('uncache.stat'::regclass, 'uncache.stat_rules'::regclass, 'uncache.backlog'::regclass)
+WHERE a.attnum > 0 AND c.oid IN ('uncache.stat'::regclass, 'uncache.stat_rules'::regclass, 'uncache.backlog'::regclass, 'uncache.rules'::regclass)
 	AND col_description(c.oid, a.attnum) IS NULL;
 
 -- Rights: pg_monitor looks, others when they are granted both, nobody resets.

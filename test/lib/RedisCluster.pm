@@ -566,12 +566,13 @@ sub fill_range
 	return;
 }
 
-# All keys, sorted; or those that match a glob.
+# All keys, sorted; or those that match a glob; or how many.
 sub keys
 {
 	my ($self, $glob) = @_;
+	my @keys = sort map { split /\n/ } $self->cli_at_masters('keys', $glob // '*');
 
-	return sort map { split /\n/ } $self->cli_at_masters('keys', $glob // '*');
+	return @keys;
 }
 
 sub has { my ($self, $key) = @_; return $self->cli('exists', $key) eq '1' }

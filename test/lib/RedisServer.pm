@@ -184,12 +184,13 @@ sub fill_range
 	return;
 }
 
-# All keys, sorted; or those that match a glob.  Not for large ones.
+# All keys, sorted; or those that match a glob; or how many.  Not for large ones.
 sub keys
 {
 	my ($self, $glob) = @_;
+	my @keys = sort split /\n/, $self->cli('keys', $glob // '*');
 
-	return sort split /\n/, $self->cli('keys', $glob // '*');
+	return @keys;
 }
 
 sub has
