@@ -128,8 +128,8 @@ sub synchronous
 	{
 		my $replica = $self->server($port);
 		my $master = $self->server($replica->info('replication', 'master_port') || return 0);
-
 		my $offset = $master->info('replication', 'master_repl_offset');
+
 		return 0 if $replica->info('replication', 'master_link_status') ne 'up';
 		return 0 if $replica->info('replication', 'slave_repl_offset') < $offset;
 	}
