@@ -109,6 +109,7 @@ after_node_event(RedisNode *node)
 			break;
 		case NODE_LOST:
 			fence_forget(node);
+			patternscan_leave_out(node);
 			break;
 	}
 }

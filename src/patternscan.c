@@ -373,12 +373,17 @@ begin_pass(void)
 }
 
 /*
- * What is lost waits for a node to come back, unless all are here: one came back
- * while the pass went on.
+ * What is lost waits for a node to come back, unless one came back while the pass
+ * went on, or all are here.
  */
 static PartOutcome
 outcome_of_loss(void)
 {
+	for (int i = 0; i < node_count(); i++)
+	{
+		if (node_at(i)->open && !takes_part(node_at(i)))
+			return PART_AGAIN;
+	}
 	for (int i = 0; i < target_count(); i++)
 	{
 		if (!target_is_whole(target_at(i)))
@@ -674,6 +679,13 @@ void
 patternscan_note_moves(void)
 {
 	pass_moves = true;
+}
+
+void
+patternscan_leave_out(RedisNode *node)
+{
+	if (node->scan != NULL)
+		node->scan->pass = 0;
 }
 
 void
