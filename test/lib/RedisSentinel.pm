@@ -118,7 +118,8 @@ sub master_port
 	return !defined $other && $one =~ /\n(\d+)$/ ? $1 : '';
 }
 
-# Have all these replicas received all that their master has?
+# Have all these replicas received all that their master had when it was asked?  It
+# is asked first: under load it always has something newer a moment later.
 sub synchronous
 {
 	my ($self, @replicas) = @_;
@@ -127,10 +128,10 @@ sub synchronous
 	{
 		my $replica = $self->server($port);
 		my $master = $self->server($replica->info('replication', 'master_port') || return 0);
+		my $offset = $master->info('replication', 'master_repl_offset');
 
 		return 0 if $replica->info('replication', 'master_link_status') ne 'up';
-		return 0 if $replica->info('replication', 'slave_repl_offset') <
-		  $master->info('replication', 'master_repl_offset');
+		return 0 if $replica->info('replication', 'slave_repl_offset') < $offset;
 	}
 	return 1;
 }
