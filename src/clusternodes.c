@@ -84,8 +84,8 @@ free_member(ClusterNodes *cluster, Member *member)
 void
 clusternodes_free(ClusterNodes *cluster)
 {
-	for (int m = 0; m < cluster->nmembers; m++)
-		free_member(cluster, cluster->members[m]);
+	while (cluster->nmembers > 0)
+		free_member(cluster, cluster->members[--cluster->nmembers]);
 	slotwatch_free(cluster->watch);
 	pfree(cluster);
 }

@@ -109,6 +109,7 @@ after_node_event(RedisNode *node)
 			break;
 		case NODE_LOST:
 			fence_forget(node);
+			patternscan_leave_out(node);
 			break;
 	}
 }
@@ -183,7 +184,8 @@ comeback_catch_up(void)
 		return;
 	if (catch_up_until == 0 && outboxscan_is_done() && deliver_release_at() == DT_NOEND)
 		catch_up_until = deliver_next_number();
-	if (catch_up_until != 0 && deliver_oldest_number() >= catch_up_until)
+	if (catch_up_until != 0 && deliver_oldest_number() >= catch_up_until &&
+		outboxside_unwritten() == 0)
 	{
 		catch_up_until = 0;
 		if (deliver_release_at() == DT_NOEND)

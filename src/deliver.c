@@ -186,7 +186,7 @@ deliver_take(DeliveryClass class, const DeliveryRow *row)
 	count_of_table[row->table]++;
 	taken_of_table[row->table]++;
 	if (row->table < OUTBOX_TABLES)
-		delivered_set(row->table, &row->tid, ROW_SENT);
+		delivered_set(row->table, &row->tid, delivered_when_sent(row->answered));
 }
 
 /*
@@ -294,19 +294,29 @@ note_refused_as_lacking(const Delivery *delivery)
 	}
 }
 
+/* A second delete is not kept; and what is there already is sent again as a whole. */
+static bool
+moves_to_side_table(const Delivery *delivery)
+{
+	return delivery->row.table != OUTBOX_NOWHERE &&
+		!(delivery->row.table == OUTBOX_SIDE && delivery->to_repeat);
+}
+
 static void
 finish(Delivery *delivery)
 {
 	if (delivery->lost && delivery->refused)
 		note_refused_as_lacking(delivery);
+	if (delivery->lost && delivery->to_repeat)
+		lacking_note_again();
 	if (delivery->lost)
 		finish_lost(delivery);
-	else if (delivery->refused && delivery->row.table != OUTBOX_NOWHERE)
+	else if (delivery->refused && moves_to_side_table(delivery))
 	{
 		const char *items = delivery->is_fragment ? delivery->row.items : delivery->refused->data;
 		uint32		len = delivery->is_fragment ? delivery->row.len : delivery->refused->len;
 
-		outboxside_refused(&delivery->row, items, len);
+		outboxside_refused(&delivery->row, items, len, delivery->to_repeat);
 		waiters_refused(delivery->row.xid);
 	}
 	else
@@ -441,7 +451,8 @@ deliver_release_waiting(void)
 		Delivery   *delivery = dlist_container(Delivery, all_node, iter.cur);
 
 		if (delivery->row.table < OUTBOX_TABLES)
-			delivered_set(delivery->row.table, &delivery->row.tid, ROW_SENT);
+			delivered_set(delivery->row.table, &delivery->row.tid,
+						  delivered_when_sent(delivery->row.answered));
 	}
 	outboxside_keep_refused();
 }
@@ -453,6 +464,7 @@ deliver_repeat_under_way(void)
 
 	dlist_foreach(iter, &all_deliveries)
 		dlist_container(Delivery, all_node, iter.cur)->to_repeat = true;
+	outboxside_repeat_unwritten();
 }
 
 /*

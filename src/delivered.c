@@ -190,6 +190,8 @@ void
 delivered_resume_sent(void)
 {
 	change_all(ROW_SENT, ROW_TO_RESUME);
+	/* Who waited for it is not to be answered once more. */
+	change_all(ROW_SENT_AGAIN, ROW_TO_REPEAT);
 }
 
 DeliveredView *

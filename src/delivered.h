@@ -22,19 +22,27 @@ typedef enum RowState
 	ROW_DELIVERED = 2,
 	ROW_TO_REPEAT = 3,			/* was delivered; a node may have forgotten it */
 	ROW_TO_RESUME = 4,			/* was sent; some of its nodes have not got it */
+	ROW_SENT_AGAIN = 5,			/* as ROW_SENT; it was ROW_TO_REPEAT */
 } RowState;
 
 /* Whether a scan is to take the row; and whether only nodes that lack it need it. */
 static inline bool
 delivered_is_due(RowState state)
 {
-	return state != ROW_SENT && state != ROW_DELIVERED;
+	return state != ROW_SENT && state != ROW_SENT_AGAIN && state != ROW_DELIVERED;
 }
 
 static inline bool
 delivered_was_sent(RowState state)
 {
 	return state == ROW_TO_REPEAT || state == ROW_TO_RESUME;
+}
+
+/* The state while it is under way; "answered": its waiter was told that it is delivered. */
+static inline RowState
+delivered_when_sent(bool answered)
+{
+	return answered ? ROW_SENT_AGAIN : ROW_SENT;
 }
 
 /* For the worker of the slot, once, outside of a transaction. */

@@ -42,6 +42,13 @@ lacking_note_all(void)
 		node_at(i)->lacks = true;
 }
 
+void
+lacking_note_again(void)
+{
+	for (int i = 0; i < node_count(); i++)
+		node_at(i)->lacks |= node_at(i)->being_sent;
+}
+
 bool
 lacking_is(const RedisNode *node)
 {

@@ -14,6 +14,9 @@
 extern void lacking_note_key(const Target *target, const char *key, size_t len);
 extern void lacking_note_all(void);
 
+/* What was under way while nodes have forgotten it was lost: they still lack it. */
+extern void lacking_note_again(void);
+
 /* Whether what was sent before has to be sent to this node again. */
 extern bool lacking_is(const RedisNode *node);
 

@@ -60,6 +60,7 @@ typedef struct SideRow
 typedef struct RefusedRow
 {
 	dlist_node	node;
+	bool		to_repeat;		/* to be sent again from where it came from */
 	DeliveryRow row;			/* row.items is a copy behind the struct */
 } RefusedRow;
 
@@ -113,10 +114,11 @@ outboxside_is_done(void)
 }
 
 void
-outboxside_refused(const DeliveryRow *row, const char *items, uint32 len)
+outboxside_refused(const DeliveryRow *row, const char *items, uint32 len, bool to_repeat)
 {
 	RefusedRow *copy = MemoryContextAlloc(context, sizeof(RefusedRow) + len);
 
+	copy->to_repeat = to_repeat;
 	copy->row = *row;
 	copy->row.attempts++;
 	copy->row.items = (char *) (copy + 1);
@@ -124,6 +126,15 @@ outboxside_refused(const DeliveryRow *row, const char *items, uint32 len)
 	memcpy(copy + 1, items, len);
 	dlist_push_tail(&refused, &copy->node);
 	nrefused++;
+}
+
+void
+outboxside_repeat_unwritten(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &refused)
+		dlist_container(RefusedRow, node, iter.cur)->to_repeat = true;
 }
 
 void
@@ -155,7 +166,8 @@ outboxside_keep_refused(void)
 		RefusedRow *from = dlist_container(RefusedRow, node, iter.cur);
 
 		if (from->row.table < OUTBOX_TABLES)
-			delivered_set(from->row.table, &from->row.tid, ROW_SENT);
+			delivered_set(from->row.table, &from->row.tid,
+						  delivered_when_sent(from->row.answered));
 	}
 }
 
@@ -237,6 +249,11 @@ forget_written(void)
 
 		if (from->row.table == OUTBOX_SIDE)
 			hash_search(rows, &from->row.tid, HASH_REMOVE, NULL);
+		else if (from->to_repeat)
+		{
+			delivered_set(from->row.table, &from->row.tid, ROW_TO_REPEAT);
+			deliver_release_soon();
+		}
 		else
 			delivered_set(from->row.table, &from->row.tid, ROW_DELIVERED);
 		pfree(from);

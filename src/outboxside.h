@@ -13,8 +13,15 @@
 
 extern void outboxside_init(void);
 
-/* Redis has refused these items of a row: keep them, and try again later. */
-extern void outboxside_refused(const DeliveryRow *row, const char *items, uint32 len);
+/*
+ * Redis has refused these items of a row: keep them, and try again later.
+ * "to_repeat": a node may have forgotten the others, so the row is sent again, too.
+ */
+extern void outboxside_refused(const DeliveryRow *row, const char *items, uint32 len,
+							   bool to_repeat);
+
+/* That has become so of all that is not written yet. */
+extern void outboxside_repeat_unwritten(void);
 
 /* Those that came from other tables are not to be sent from there meanwhile. */
 extern void outboxside_keep_refused(void);

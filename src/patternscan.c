@@ -32,15 +32,14 @@
 #include "postgres.h"
 
 #include "lib/ilist.h"
-#include "lib/stringinfo.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "fence.h"
-#include "keypattern.h"
 #include "node.h"
 #include "outboxside.h"
 #include "patternscan.h"
+#include "patternset.h"
 #include "replicas.h"
 #include "slotstate.h"
 #include "target.h"
@@ -62,17 +61,9 @@ typedef struct Job
 	dlist_node	node;
 	Delivery   *delivery;
 	PackedItem	item;			/* bytes belong to the delivery */
-	struct PassPattern *pattern;	/* of the running pass */
+	PassPattern *pattern;		/* of the running pass */
 	bool		had_pass;		/* this is not the first one */
 } Job;
-
-typedef struct PassPattern
-{
-	struct PassPattern *next;
-	PackedItem	item;			/* of the first job that asked for it */
-	KeyPattern *matcher;		/* malloc'd */
-	bool		refused;
-} PassPattern;
 
 static DatabaseSlot *slot;
 static MemoryContext context;	/* jobs */
@@ -94,7 +85,7 @@ typedef struct NodeScan
 static bool running = false;
 static uint64 pass_number = 0;	/* also while none is running: of the last one */
 static dlist_head served = DLIST_STATIC_INIT(served);
-static PassPattern *patterns;
+static PatternSet patterns;
 static char *match;				/* argument of SCAN MATCH */
 static int	under_way;			/* commands, or epochs, without an answer */
 static bool pass_lost;
@@ -142,89 +133,6 @@ finish_job(Job *job, PartOutcome outcome)
 	pg_atomic_fetch_sub_u32(&slot->stats.patterns_running, 1);
 	deliver_part_done(job->delivery, outcome, &job->item);
 	pfree(job);
-}
-
-/*
- * --------------------------------------------------------------------------
- * Beginning and end of a pass
- * --------------------------------------------------------------------------
- */
-
-static PassPattern *
-find_pattern(const PackedItem *item)
-{
-	for (PassPattern *p = patterns; p; p = p->next)
-	{
-		if (p->item.kind == item->kind && p->item.len == item->len &&
-			memcmp(p->item.bytes, item->bytes, item->len) == 0)
-			return p;
-	}
-	return NULL;
-}
-
-/* The pattern of a job, made when it is new; NULL where it can't be read. */
-static PassPattern *
-pattern_of(const PackedItem *item)
-{
-	PassPattern *pattern = find_pattern(item);
-	KeyPattern *matcher;
-
-	if (pattern)
-		return pattern;
-
-	matcher = item->kind == ITEM_GLOB ?
-		keypattern_from_glob(item->bytes, item->len) :
-		keypattern_parse(item->bytes, item->len);
-	if (matcher == NULL)
-		return NULL;
-
-	pattern = MemoryContextAllocZero(pass_context, sizeof(PassPattern));
-	pattern->item = *item;
-	pattern->matcher = matcher;
-	pattern->next = patterns;
-	patterns = pattern;
-	return pattern;
-}
-
-/* A glob for every key that begins with this text. */
-static char *
-glob_for_head(const char *head, size_t len)
-{
-	StringInfoData glob;
-
-	initStringInfo(&glob);
-	for (size_t i = 0; i < len; i++)
-	{
-		if (strchr("*?[]\\^-", head[i]) != NULL && head[i] != '\0')
-			appendStringInfoChar(&glob, '\\');
-		appendStringInfoChar(&glob, head[i]);
-	}
-	appendStringInfoChar(&glob, '*');
-	return glob.data;
-}
-
-/* What to ask SCAN for: the pattern itself, or what all of them begin with. */
-static char *
-choose_match(void)
-{
-	const char *head;
-	size_t		len;
-
-	if (patterns->next == NULL)
-		return pstrdup(keypattern_glob(patterns->matcher));
-
-	head = keypattern_literal_head(patterns->matcher, &len);
-	for (PassPattern *p = patterns->next; p; p = p->next)
-	{
-		size_t		other_len;
-		const char *other = keypattern_literal_head(p->matcher, &other_len);
-		size_t		same = 0;
-
-		while (same < len && same < other_len && head[same] == other[same])
-			same++;
-		len = same;
-	}
-	return glob_for_head(head, len);
 }
 
 /*
@@ -342,7 +250,7 @@ begin_pass(void)
 	{
 		Job		   *job = dlist_container(Job, node, iter.cur);
 
-		job->pattern = pattern_of(&job->item);
+		job->pattern = patternset_add(&patterns, &job->item);
 		if (job->pattern == NULL)
 		{
 			ereport(LOG,
@@ -360,7 +268,7 @@ begin_pass(void)
 	if (patterns != NULL)
 	{
 		running = true;
-		match = choose_match();
+		match = patternset_glob(patterns);
 		pass_lost = false;
 		pass_confirmed = !replicas_are_wanted();
 		pass_compared = false;
@@ -373,12 +281,17 @@ begin_pass(void)
 }
 
 /*
- * What is lost waits for a node to come back, unless all are here: one came back
- * while the pass went on.
+ * What is lost waits for a node to come back, unless one came back while the pass
+ * went on, or all are here.
  */
 static PartOutcome
 outcome_of_loss(void)
 {
+	for (int i = 0; i < node_count(); i++)
+	{
+		if (node_at(i)->open && !takes_part(node_at(i)))
+			return PART_AGAIN;
+	}
 	for (int i = 0; i < target_count(); i++)
 	{
 		if (!target_is_whole(target_at(i)))
@@ -419,9 +332,7 @@ end_pass(void)
 
 	dlist_foreach_modify(iter, &served)
 		leave_pass(dlist_container(Job, node, iter.cur));
-	for (PassPattern *p = patterns; p; p = p->next)
-		keypattern_free(p->matcher);
-	patterns = NULL;
+	patternset_free(&patterns);
 	running = false;
 	MemoryContextReset(pass_context);
 
@@ -674,6 +585,13 @@ void
 patternscan_note_moves(void)
 {
 	pass_moves = true;
+}
+
+void
+patternscan_leave_out(RedisNode *node)
+{
+	if (node->scan != NULL)
+		node->scan->pass = 0;
 }
 
 void

@@ -9,6 +9,7 @@
 
 #include "deliver.h"
 #include "item.h"
+#include "node.h"
 
 extern void patternscan_init(DatabaseSlot *slot);
 
@@ -20,6 +21,9 @@ extern TimestampTz patternscan_turn(void);
 
 /* Nodes have got other keys than before. */
 extern void patternscan_note_moves(void);
+
+/* A node's link is gone: with the next one it takes part in the next pass. */
+extern void patternscan_leave_out(RedisNode *node);
 
 /* All links are gone: every pattern is lost, and will come again. */
 extern void patternscan_forget(void);

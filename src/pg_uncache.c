@@ -26,7 +26,7 @@
  *	 delivery: from there to Redis, in the worker
  *		worker --+--> outboxscan, outboxside, outboxnote	reads the outbox
  *				 +--> deliver --> command, patternscan		sends
- *				 |		 |			 +--> replicas, slotstate, lacking
+ *				 |		 |			 +--> replicas, slotstate, lacking, patternset
  *				 |		 +--> seconddelete, doubt
  *				 +--> fence --> fencelook					keeps fills out
  *				 +--> beat, incarnation --> lineage			likewise

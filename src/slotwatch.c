@@ -97,7 +97,8 @@ slotwatch_error(const SlotWatch *watch)
 void
 slotwatch_ask(SlotWatch *watch, bool elsewhere)
 {
-	if (elsewhere)
+	/* One that was not asked yet stays: else a slow connect would never be of use. */
+	if (elsewhere && watch->answered)
 		watch->move_on_at = 0;
 	watch->ask_at = Min(watch->ask_at,
 						TimestampTzPlusMilliseconds(watch->asked_at, SOON_MS));

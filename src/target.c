@@ -68,9 +68,10 @@ target_add(RedisTarget *url)
 void
 target_forget_all(void)
 {
-	for (int i = 0; i < ntargets; i++)
+	/* What is lost with a link is looked up at the targets that are left. */
+	while (ntargets > 0)
 	{
-		Target	   *target = targets[i];
+		Target	   *target = targets[--ntargets];
 
 		if (target->only)
 			node_free(target->only);
@@ -81,7 +82,6 @@ target_forget_all(void)
 		redisurl_free(target->url);
 		pfree(target);
 	}
-	ntargets = 0;
 }
 
 /*
