@@ -28,6 +28,7 @@
 #include "outboxside.h"
 #include "patternscan.h"
 #include "replicas.h"
+#include "seconddelete.h"
 #include "waiters.h"
 
 static DatabaseSlot *slot;
@@ -74,6 +75,7 @@ scan_again(void)
 	lacking_scan_begins();
 	deliver_release_waiting();
 	outboxscan_start_over(first_scan);
+	seconddelete_try_lost();
 	first_scan = false;
 	catch_up_until = 0;
 	outboxside_look();

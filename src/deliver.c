@@ -200,9 +200,7 @@ set_row_state(Delivery *delivery, RowState state)
 {
 	if (delivery->row.table == OUTBOX_SIDE)
 		outboxside_finished(&delivery->row.tid, state == ROW_DELIVERED);
-	else if (delivery->row.table == OUTBOX_NOWHERE)
-		seconddelete_finished(&delivery->row, state == ROW_DELIVERED);
-	else
+	else if (delivery->row.table < OUTBOX_TABLES)
 		delivered_set(delivery->row.table, &delivery->row.tid, state);
 }
 
@@ -239,12 +237,16 @@ deliver_release_soon(void)
 static void
 finish_lost(Delivery *delivery)
 {
+	/* Its node is back already, perhaps. */
+	bool		soon = delivery->lost_for_now || delivery->lost_before != releases;
+
 	has_waiting = true;
 	pg_atomic_fetch_add_u64(&slot->stats.retries, 1);
-	if (delivery->row.table >= OUTBOX_TABLES)
-		set_row_state(delivery, ROW_UNSENT);	/* they have pauses of their own */
-	/* Its node is back already, perhaps. */
-	else if (delivery->lost_for_now || delivery->lost_before != releases)
+	if (delivery->row.table == OUTBOX_NOWHERE)
+		seconddelete_lost(&delivery->row, soon);
+	else if (delivery->row.table == OUTBOX_SIDE)
+		set_row_state(delivery, ROW_UNSENT);	/* it has pauses of its own */
+	else if (soon)
 		deliver_release_soon();
 
 	/* Who waits for what is sent again soon goes on waiting. */

@@ -9,6 +9,10 @@
  * they were delivered.  A worker that ends forgets them, but its successor sends
  * again what the outbox still holds.  When too much waits, the oldest are deleted
  * early, which is said in the log.
+ *
+ * Those that were lost with a node wait until one comes back, apart from the others:
+ * the nodes that are there have got them, and shall not lose their keys again and
+ * again.  There are as many as fit into the same memory; the oldest are forgotten.
  */
 #include "postgres.h"
 
@@ -23,7 +27,7 @@
 /* Memory for rows that wait: some 200,000 transactions of one key. */
 #define MAX_BYTES		(32 * 1024 * 1024)
 
-/* Before one that was lost is tried again. */
+/* Before one is tried again that was lost although no node is away. */
 #define RETRY_MS		1000
 
 /* The log hears of early ones once in this time. */
@@ -38,7 +42,9 @@ typedef struct Waiting
 
 static MemoryContext context;
 static dlist_head queue = DLIST_STATIC_INIT(queue); /* by due, mostly */
+static dlist_head lost = DLIST_STATIC_INIT(lost);	/* wait for a node */
 static size_t bytes = 0;
+static size_t lost_bytes = 0;
 static TimestampTz tell_again_at = 0;
 
 void
@@ -48,8 +54,8 @@ seconddelete_init(void)
 									ALLOCSET_DEFAULT_SIZES);
 }
 
-static void
-remember(const DeliveryRow *row, TimestampTz due)
+static Waiting *
+copy_row(const DeliveryRow *row, TimestampTz due)
 {
 	Waiting    *waiting = MemoryContextAlloc(context, sizeof(Waiting) + row->len);
 
@@ -62,8 +68,22 @@ remember(const DeliveryRow *row, TimestampTz due)
 	waiting->row.answered = true;
 	waiting->row.items = (char *) (waiting + 1);
 	memcpy(waiting + 1, row->items, row->len);
+	return waiting;
+}
+
+static size_t
+size_of(const Waiting *waiting)
+{
+	return sizeof(Waiting) + waiting->row.len;
+}
+
+static void
+remember(const DeliveryRow *row, TimestampTz due)
+{
+	Waiting    *waiting = copy_row(row, due);
+
 	dlist_push_tail(&queue, &waiting->node);
-	bytes += sizeof(Waiting) + row->len;
+	bytes += size_of(waiting);
 }
 
 void
@@ -75,11 +95,50 @@ seconddelete_add(const DeliveryRow *row)
 											  setting_second_delete_delay));
 }
 
-void
-seconddelete_finished(const DeliveryRow *row, bool delivered)
+static Waiting *
+pop_lost(void)
 {
-	if (!delivered)
-		remember(row, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETRY_MS));
+	Waiting    *oldest = dlist_container(Waiting, node, dlist_pop_head_node(&lost));
+
+	lost_bytes -= size_of(oldest);
+	return oldest;
+}
+
+void
+seconddelete_lost(const DeliveryRow *row, bool soon)
+{
+	TimestampTz due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETRY_MS);
+	Waiting    *waiting;
+
+	if (soon)
+	{
+		remember(row, due);
+		return;
+	}
+	waiting = copy_row(row, due);
+	dlist_push_tail(&lost, &waiting->node);
+	lost_bytes += size_of(waiting);
+	while (lost_bytes > MAX_BYTES)
+		pfree(pop_lost());
+}
+
+/* They are the oldest of all, so they come before those that wait for their time. */
+void
+seconddelete_try_lost(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	dlist_head	again = DLIST_STATIC_INIT(again);
+
+	while (!dlist_is_empty(&lost))
+	{
+		Waiting    *waiting = pop_lost();
+
+		waiting->due = now;
+		bytes += size_of(waiting);
+		dlist_push_head(&again, &waiting->node);
+	}
+	while (!dlist_is_empty(&again))
+		dlist_push_head(&queue, dlist_pop_head_node(&again));
 }
 
 static void
@@ -108,7 +167,7 @@ seconddelete_turn(TimestampTz now)
 			tell_early(now);
 		}
 		dlist_delete(&first->node);
-		bytes -= sizeof(Waiting) + first->row.len;
+		bytes -= size_of(first);
 		deliver_take(CLASS_BULK, &first->row);
 		pfree(first);
 	}

@@ -14,8 +14,12 @@ extern void seconddelete_init(void);
 /* A row was delivered: remember it, if the setting says so. */
 extern void seconddelete_add(const DeliveryRow *row);
 
-/* A second delivery has ended; one that was lost is tried again. */
-extern void seconddelete_finished(const DeliveryRow *row, bool delivered);
+/*
+ * A second delivery was lost: it is tried again soon, or else when a node that was
+ * away comes back.
+ */
+extern void seconddelete_lost(const DeliveryRow *row, bool soon);
+extern void seconddelete_try_lost(void);
 
 /* Deliver what is due; returns when to come again, DT_NOEND when there is nothing. */
 extern TimestampTz seconddelete_turn(TimestampTz now);

@@ -268,7 +268,17 @@ sql(q{ALTER SYSTEM SET uncache.wait_timeout = '1s'});
 $node->reload;
 $redis->keep_keys($new);
 my ($there) = $redis->keys_at($new, 'both:', 1);
+my ($twice) = $redis->keys_at($a, 'twice:', 1);
 $redis->fill($lost, $held, @more);
+sql(q{ALTER SYSTEM SET uncache.second_delete_delay = '3s'});
+$node->reload;
+ok(poll_until(sub {
+	sql(invalidate($twice));
+	$redis->server($a)->cli('set', $twice, 1);
+	return poll_until(sub { !present($twice) }, 10);
+}), 'keys are deleted a second time');
+sql('BEGIN; ' . invalidate($twice, $there) . 'COMMIT');
+$redis->server($a)->cli('set', $twice, 1);
 $redis->kill9($new);
 ok(poll_until(sub { stat_of('last_error') =~ /127\.0\.0\.1:$new/ }), 'a master is killed: the error names it');
 is_undisturbed('it is away');
@@ -282,6 +292,12 @@ cmp_ok(sql('SELECT count(*) FROM uncache.backlog'), '>=', 2, 'two transactions a
 	my ($elsewhere) = $redis->keys_at($a, 'both:', 1);
 
 	ok(is_quiet($node, $redis->server($a)), 'all is quiet');
+	my $twice_is_gone = sub { $redis->server($a)->cli('exists', $twice) eq '0' };
+	ok(poll_until($twice_is_gone), 'a second delete for it, too, is made elsewhere');
+	$redis->server($a)->cli('set', $twice, 1);
+	ok(!poll_until($twice_is_gone, 4), 'but not again and again');
+	sql(q{ALTER SYSTEM RESET uncache.second_delete_delay});
+	$node->reload;
 	$redis->server($a)->cli('set', $elsewhere, 1);
 	sql('SET uncache.wait_timeout = 0; ' . invalidate($there, $elsewhere));
 	ok(gone($redis->server($a), $elsewhere), 'a transaction with keys there and elsewhere: elsewhere they are deleted');
