@@ -95,13 +95,11 @@ seconddelete_add(const DeliveryRow *row)
 											  setting_second_delete_delay));
 }
 
-static Waiting *
-pop_lost(void)
+static void
+leave_lost(Waiting *waiting)
 {
-	Waiting    *oldest = dlist_container(Waiting, node, dlist_pop_head_node(&lost));
-
-	lost_bytes -= size_of(oldest);
-	return oldest;
+	dlist_delete(&waiting->node);
+	lost_bytes -= size_of(waiting);
 }
 
 void
@@ -119,7 +117,11 @@ seconddelete_lost(const DeliveryRow *row, bool soon)
 	dlist_push_tail(&lost, &waiting->node);
 	lost_bytes += size_of(waiting);
 	while (lost_bytes > MAX_BYTES)
-		pfree(pop_lost());
+	{
+		waiting = dlist_head_element(Waiting, node, &lost);
+		leave_lost(waiting);
+		pfree(waiting);
+	}
 }
 
 /* They are the oldest of all, so they come before those that wait for their time. */
@@ -127,18 +129,16 @@ void
 seconddelete_try_lost(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	dlist_head	again = DLIST_STATIC_INIT(again);
 
 	while (!dlist_is_empty(&lost))
 	{
-		Waiting    *waiting = pop_lost();
+		Waiting    *newest = dlist_tail_element(Waiting, node, &lost);
 
-		waiting->due = now;
-		bytes += size_of(waiting);
-		dlist_push_head(&again, &waiting->node);
+		leave_lost(newest);
+		newest->due = now;
+		dlist_push_head(&queue, &newest->node);
+		bytes += size_of(newest);
 	}
-	while (!dlist_is_empty(&again))
-		dlist_push_head(&queue, dlist_pop_head_node(&again));
 }
 
 static void
