@@ -25,13 +25,12 @@ done
 
 # The kernel's profiler wants root's rights, which the benches do not have: it is
 # run here, for as many seconds as they ask for.
-profiler()
+profiler()						# profiler FILE: for the samples
 {
-	local samples seconds
+	local samples=$1 seconds
 
 	[ "$(id -u)" -eq 0 ] && command -v perf >/dev/null || return
 	as_owner mkfifo profile.ask profile.answer
-	samples=$(mktemp) || return
 	while read -r seconds; do
 		[[ $seconds =~ ^[0-9]+$ ]] &&
 			perf record -q -a -g -F 1999 -e cpu-clock -o "$samples" -- sleep "$seconds" >/dev/null 2>&1
@@ -49,12 +48,14 @@ private_build build
 as_owner mkdir "$PRIVATE/results"
 as_owner bash "$PRIVATE/src/bench/peers.sh" "$PRIVATE/pg"
 as_owner ln -s "$(command -v redis-benchmark)" "$PRIVATE/bin/redis-benchmark"
-profiler &
+samples=$(mktemp) || exit 1
+profiler "$samples" &
 profiler=$!
 as_owner bash "$PRIVATE/src/bench/servers.sh" "${options[@]}" &
 wait $!
 status=$?
 kill $profiler 2>/dev/null
+rm -f "$samples" "$samples.old"		# perf keeps the last one
 cp "$PRIVATE"/results/* "$results"/ 2>/dev/null && echo "raw data and picture: $results"
 [ -n "$publish" ] && { perl "$SOURCE/bench/publish.pl" "$results" "$SOURCE" || status=1; }
 exit $status
