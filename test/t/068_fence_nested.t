@@ -115,31 +115,5 @@ check_late('a function in a parallel worker', 'PgSleep', q{
 	SET enable_bitmapscan = off;
 	SELECT v, in_worker('TOKEN') FROM item WHERE id = 1}, sub { append_to_file($node->data_dir . '/go', 'go') });
 
-# --- a copy of the server that does not know that it is one ---
-
-$node->backup('copy');
-
-sub copy_of
-{
-	my ($name, @conf) = @_;
-	my $copy = PostgreSQL::Test::Cluster->new($name);
-
-	$copy->init_from_backup($node, 'copy');
-	$copy->append_conf('postgresql.conf', join "\n", @conf, '');
-	$copy->start;
-	return $copy;
-}
-foreach my $conf ("shared_preload_libraries = ''", 'uncache.delivery = off')
-{
-	my $copy = copy_of($conf =~ /preload/ ? 'bare' : 'unserved', $conf);
-
-	sql('UPDATE item SET v = v + 1 WHERE id = 2');
-	delivered($node) or die 'not delivered';
-	$redis->cli('del', 'uncache:{item:2}');	# so that no xid is in the way
-	my ($value, $snapshot) = look($copy, miss($redis, 'item:2'), 2);
-	isnt($value, sql('SELECT v FROM item WHERE id = 2'), "a copy ($conf) has the old row");
-	isnt(fill($redis, 'item:2', $snapshot // '', $value), '1', 'which is not stored');
-	$copy->stop;
-}
 $node->stop;
 done_testing();
