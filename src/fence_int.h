@@ -18,7 +18,7 @@ typedef struct Fence
 	bool		wants_resending;	/* comeback.c has not been told yet */
 	TimestampTz epoch_at;		/* in FENCE_NO_EPOCH: none before this time */
 
-	/* With the own fence off: another worker may load the functions at any time. */
+	/* With the own fence off, or not possible: another worker may load them at any time. */
 	bool		looks_for_functions;
 
 	/* Since its functions were loaded, from its last status. */

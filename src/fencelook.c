@@ -56,6 +56,8 @@ library_answered(void *arg, const RedisReply *reply)
 		node_note_error(node, "Redis does not load the functions of pg_uncache: %s",
 							  trouble_text(reply));
 		fence_set_state(node, FENCE_IMPOSSIBLE);
+		/* Somebody else may: from then on a bare UNLINK would go unnoticed. */
+		node->fence->looks_for_functions = true;
 		return;
 	}
 	fence_set_state(node, FENCE_UNKNOWN);
@@ -182,13 +184,21 @@ send_status(RedisNode *node)
 /* The ping while there are none: an FCALL would be counted as an error by Redis. */
 static const char *list_argv[] = {"FUNCTION", "LIST", "LIBRARYNAME", "uncache"};
 
+static bool
+looks_for_functions(const RedisNode *node)
+{
+	FenceState	state = fence_state_of(node);
+
+	return (state == FENCE_NONE || state == FENCE_IMPOSSIBLE) && node->fence->looks_for_functions;
+}
+
 static void
 list_answered(void *arg, const RedisReply *reply)
 {
 	RedisNode  *node = node_answering();
 	const char *why;
 
-	if (reply == NULL || fence_state_of(node) != FENCE_NONE)
+	if (reply == NULL || !looks_for_functions(node))
 		return;
 	if (redis_reply_type(reply) == REDIS_ARRAY)
 	{
@@ -273,7 +283,7 @@ fence_turn(TimestampTz now)
 			continue;
 		if (fence_is_used(node))
 			node_set_ping(node, status_argv, lengthof(status_argv), status_answered);
-		else if (fence_state_of(node) == FENCE_NONE && node->fence->looks_for_functions)
+		else if (looks_for_functions(node))
 			node_set_ping(node, list_argv, lengthof(list_argv), list_answered);
 		else
 			node_set_ping(node, NULL, 0, NULL);

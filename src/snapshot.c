@@ -26,18 +26,24 @@
  *
  * A function that is called by a statement and is not declared STABLE runs with
  * a later snapshot than the statement.  What the statement has read is older, so
- * its snapshot is the one to tell.
+ * its snapshot is the one to tell.  Only of a SELECT of the client is it known.  In
+ * whatever else (loops and cursors of functions, CALL, a CTE or INSERT that may
+ * write, EXECUTE, FETCH, a parallel worker) what is told is what every snapshot sees
+ * that this backend holds: all that is below the xmin which it has advertised.
+ *
+ * A primary tells nothing before its worker has made the server's own incarnation
+ * known, so a copy of the data without the library can't pass for its original.
  */
 #include "postgres.h"
 
 #include "access/transam.h"
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "executor/execdesc.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "nodes/params.h"
+#include "storage/proc.h"
 #include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
@@ -112,21 +118,23 @@ is_fresh(const char *token)
 {
 	Portal		portal = ActivePortal;
 
-	if (RecoveryInProgress() || IsolationUsesXactSnapshot() || !is_of_client(portal))
+	/* What began on a standby may have read there, though that is a primary by now. */
+	if (TransactionStartedDuringRecovery() || IsolationUsesXactSnapshot() ||
+		!is_of_client(portal))
 		return false;
 	return is_in_text(portal->sourceText, token) ||
 		is_in_parameters(portal->portalParams, token);
 }
 
-/* The oldest with which the running statement may have read. */
+/* The one snapshot with which all of the running statement has read; NULL: not known. */
 static Snapshot
 snapshot_of_statement(void)
 {
 	Portal		portal = ActivePortal;
 
-	if (portal != NULL && portal->strategy == PORTAL_ONE_SELECT && portal->queryDesc != NULL)
+	if (is_of_client(portal) && portal->strategy == PORTAL_ONE_SELECT && portal->queryDesc != NULL)
 		return portal->queryDesc->snapshot;
-	return GetActiveSnapshot();
+	return NULL;
 }
 
 /* The 64-bit form of a transaction id that is not above the next one. */
@@ -153,18 +161,30 @@ static void
 append_snapshot(StringInfo to, Snapshot snapshot)
 {
 	FullTransactionId next = ReadNextFullTransactionId();
-	bool		complete = !snapshot->takenDuringRecovery || !snapshot->suboverflowed;
+	TransactionId xmin = snapshot ? snapshot->xmin : MyProc->xmin;
+	bool		complete = snapshot &&
+		(!snapshot->takenDuringRecovery || !snapshot->suboverflowed);
 
 	/* Where the list of the running ones is incomplete, all from xmin on may run. */
 	appendStringInfo(to, UINT64_FORMAT ":" UINT64_FORMAT ":",
-					 widen(snapshot->xmin, next),
-					 widen(complete ? snapshot->xmax : snapshot->xmin, next));
+					 widen(xmin, next), widen(complete ? snapshot->xmax : xmin, next));
 	if (!complete)
 		return;
 	if (snapshot->takenDuringRecovery)
 		append_xids(to, snapshot->subxip, snapshot->subxcnt, next);
 	else
 		append_xids(to, snapshot->xip, snapshot->xcnt, next);
+}
+
+/* Of the server that the snapshot was taken on; NULL where that can't be told. */
+static char *
+incarnation_of(Snapshot snapshot)
+{
+	char	   *id = IsMVCCSnapshot(snapshot) ? incarnation_seen_by(snapshot) : NULL;
+
+	if (id == NULL || TransactionStartedDuringRecovery())
+		return id;
+	return Shared_state != NULL && strcmp(id, Shared_state->incarnation) == 0 ? id : NULL;
 }
 
 Datum
@@ -182,8 +202,7 @@ uncache_snapshot(PG_FUNCTION_ARGS)
 
 	token = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	snapshot = snapshot_of_statement();
-	incarnation = is_token(token) && IsMVCCSnapshot(snapshot) ?
-		incarnation_seen_by(snapshot) : NULL;
+	incarnation = is_token(token) ? incarnation_of(snapshot ? snapshot : GetActiveSnapshot()) : NULL;
 	if (incarnation == NULL)
 		PG_RETURN_NULL();
 
