@@ -3,20 +3,21 @@
  *	  The application of the benches, where pgbench can't play it: one that talks
  *	  to PostgreSQL and to Redis.
  *
- *		client load CLIENTS SECONDS ROWS [SOCKET]
- *			Each thread updates random rows for so long; given Redis's socket it
- *			also deletes the row's key itself, after the COMMIT.  Prints
+ *		client load CLIENTS SECONDS ROWS [REDIS]
+ *			Each thread updates random rows for so long; given an address of
+ *			Redis it also deletes the row's key itself, after the COMMIT.  Prints
  *			"transactions SECONDS p50 p99", the latter two in microseconds.
  *
- *		client latency TIMES ROWS SOCKET LINK [delete]
+ *		client latency TIMES ROWS REDIS LINK [delete]
  *			One row after the other: puts its key into Redis, updates it (and
  *			deletes the key itself), and takes the time from the commit being
- *			visible to Redis telling a subscriber at SOCKET that the key is gone.
- *			LINK is the socket for all but the subscriber.  Prints three numbers
+ *			visible to Redis telling a subscriber at REDIS that the key is gone.
+ *			LINK is the address for all but the subscriber.  Prints three numbers
  *			of microseconds for each: that time, and the round trips of a PING
  *			straight after another command and of one after a pause as long as the
  *			transaction before.
  *
+ * An address is a port of the loopback, or the path of a Unix socket.
  * PostgreSQL is found by libpq's environment.  Any failure ends the program.
  */
 #include <errno.h>
@@ -33,7 +34,7 @@
 #include <libpq-fe.h>
 
 static int	rows;
-static const char *socket_path;
+static const char *redis_address;
 
 static void
 fail(const char *format,...)
@@ -78,9 +79,9 @@ query(PGconn *conn, const char *sql)
 }
 
 static redisContext *
-connect_redis(const char *path)
+connect_redis(const char *address)
 {
-	redisContext *link = redisConnectUnix(path);
+	redisContext *link = *address == '/' ? redisConnectUnix(address) : redisConnect("127.0.0.1", atoi(address));
 
 	if (link == NULL || link->err)
 		fail("Redis: %s", link ? link->errstr : "out of memory");
@@ -132,7 +133,7 @@ run_thread(void *arg)
 {
 	Thread	   *self = arg;
 	PGconn	   *conn = connect_postgres();
-	redisContext *link = socket_path ? connect_redis(socket_path) : NULL;
+	redisContext *link = redis_address ? connect_redis(redis_address) : NULL;
 	int64_t		before = now_ns();
 
 	while (before < self->end)
@@ -242,11 +243,11 @@ rest(int64_t ns)
 }
 
 static void
-latency(int times, const char *link_path, bool delete)
+latency(int times, const char *link_address, bool delete)
 {
 	PGconn	   *conn = connect_postgres();
-	redisContext *link = connect_redis(link_path);
-	redisContext *events = connect_redis(socket_path);
+	redisContext *link = connect_redis(link_address);
+	redisContext *events = connect_redis(redis_address);
 	struct timeval deadline = {.tv_sec = 10};
 	int64_t		pause = 0;
 
@@ -291,16 +292,16 @@ main(int argc, char **argv)
 	if (argc >= 5 && strcmp(argv[1], "load") == 0)
 	{
 		rows = atoi(argv[4]);
-		socket_path = argc > 5 ? argv[5] : NULL;
+		redis_address = argc > 5 ? argv[5] : NULL;
 		load(atoi(argv[2]), atof(argv[3]));
 	}
 	else if (argc >= 6 && strcmp(argv[1], "latency") == 0)
 	{
 		rows = atoi(argv[3]);
-		socket_path = argv[4];
+		redis_address = argv[4];
 		latency(atoi(argv[2]), argv[5], argc > 6);
 	}
 	else
-		fail("usage: client load CLIENTS SECONDS ROWS [SOCKET] | latency TIMES ROWS SOCKET LINK [delete]");
+		fail("usage: client load CLIENTS SECONDS ROWS [REDIS] | latency TIMES ROWS REDIS LINK [delete]");
 	return 0;
 }

@@ -20,6 +20,7 @@
 #include "commitwait.h"
 #include "compat.h"
 #include "faultpoint.h"
+#include "handover.h"
 #include "pending.h"
 #include "settings.h"
 #include "waiters.h"
@@ -217,6 +218,8 @@ commitwait(void)
 	DatabaseSlot *slot = shmem_my_slot();
 	WaitOutcome outcome;
 
+	if (slot != NULL)
+		handover_wake(slot);
 	FAULT_POINT("waiting");
 	outcome = wait_for_answer(mine);
 

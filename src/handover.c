@@ -96,6 +96,13 @@ handover(const OutboxWritten *written, bool wait)
 
 	if (!put_into_ring(slot, written, wait))
 		mark_dirty(slot, written);
-	wake_worker(slot, wait);
+	if (!wait)
+		wake_worker(slot, false);
 	return true;
+}
+
+void
+handover_wake(DatabaseSlot *slot)
+{
+	wake_worker(slot, true);
 }

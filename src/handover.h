@@ -10,8 +10,15 @@
 /*
  * Hand over these rows, which are committed: into the ring, or as marks on their
  * blocks.  "wait": this session would like an answer.  Returns whether there is a
- * worker that will give one.  Never raises.
+ * worker; who waits has to wake it yet.  Never raises.
  */
 extern bool handover(const OutboxWritten *written, bool wait);
+
+/*
+ * Wake the worker for what was handed over with "wait", when the locks of the
+ * transaction are gone and its session is about to sleep: the signal takes some
+ * microseconds, in which others commit that share the command then.  Never raises.
+ */
+extern void handover_wake(DatabaseSlot *slot);
 
 #endif							/* UNCACHE_HANDOVER_H */

@@ -8,8 +8,8 @@
  *						handed to the worker: a copy into the ring, or marks on
  *						their blocks.  Nothing here allocates or raises: an ERROR
  *						would be a PANIC of the server.
- *		AFTER_LOCKS		who asked for it waits for the worker's answer.  Row
- *						locks are gone, so nobody waits behind the waiting one.
+ *		AFTER_LOCKS		who asked for it wakes the worker and waits for its answer.
+ *						Row locks are gone, so nobody waits behind the waiting one.
  *
  * A crash before the commit record leaves nothing; after it, the rows are in the
  * outbox and the worker finds them when it starts.

@@ -58,7 +58,7 @@ noop(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-/* direct_unlink(socket, key prefix) returns trigger: the first column is the id */
+/* direct_unlink(port of Redis on the loopback, key prefix) returns trigger: the first column is the id */
 Datum
 direct_unlink(PG_FUNCTION_ARGS)
 {
@@ -69,7 +69,7 @@ direct_unlink(PG_FUNCTION_ARGS)
 	redisReply *reply;
 
 	if (redis == NULL)
-		redis = redisConnectUnix(args[0]);
+		redis = redisConnect("127.0.0.1", atoi(args[0]));
 	if (redis == NULL || redis->err)
 		elog(ERROR, "could not connect to Redis");
 	reply = redisCommand(redis, "UNLINK %s%d", args[1], id);

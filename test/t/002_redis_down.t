@@ -37,6 +37,18 @@ sub commits
 	return ($taken, $count, $warnings);
 }
 
+# All is well: each wakes the worker and gets its answer, long before the worker
+# looks by itself, which it does once a second.
+{
+	local $ENV{PGOPTIONS} = '-c uncache.wait_timeout=30s';
+	my $waits = $node->safe_psql('postgres', 'SELECT waits FROM uncache.stat');
+	my ($taken, $warnings) = commits(1);
+
+	is($warnings, 0, 'Redis is there: 50 commits wait in vain for nothing');
+	cmp_ok($taken, '<', 20, 'nor for the worker to look by itself');
+	is($node->safe_psql('postgres', 'SELECT waits FROM uncache.stat') - $waits, 50, 'each has waited');
+}
+
 # Killed: the worker sees its connection end, so that hardly anybody waits.
 $redis->fill(map { "item:$_" } 1 .. 1000);
 my $log_from = -s $node->logfile;

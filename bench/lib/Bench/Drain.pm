@@ -37,7 +37,7 @@ sub _fill_redis
 sub _redis_benchmark
 {
 	my ($keys) = @_;
-	my $text = qx{redis-benchmark -s $ENV{REDIS_SOCKET} -P 64 -c 1 -n $keys -r $keys --csv UNLINK key:__rand_int__};
+	my $text = qx{redis-benchmark -p $ENV{REDIS_PORT} -P 64 -c 1 -n $keys -r $keys --csv UNLINK key:__rand_int__};
 	my ($rate) = $text =~ /^"UNLINK[^"]*","([\d.]+)"/m or die "redis-benchmark: $text";
 
 	return $rate;

@@ -35,7 +35,7 @@ my @lanes = (
 		settings => 'uncache.consistency=read_your_writes' },
 	{ id => 'strict', label => 'pg_uncache strict', trigger => $uncache, fenced => 1,
 		settings => 'uncache.consistency=strict', needs => 'strict' },
-	{ id => 'direct', label => 'UNLINK in a C trigger (before the commit)', trigger => _calls(q{bench.direct_unlink('REDIS', 'item:')}) },
+	{ id => 'direct', label => 'UNLINK in a C trigger (before the commit)', trigger => _calls(q{bench.direct_unlink('REDIS_PORT', 'item:')}) },
 	{ id => 'app', label => 'an application of its own, no delete', client => 'app' },
 	{ id => 'app_unlink', label => 'the same application deletes after COMMIT', client => 'app_unlink', base => 'app' },
 	{ id => 'app_ryw', label => 'the same application, pg_uncache read_your_writes', trigger => $uncache, client => 'app',
@@ -77,7 +77,7 @@ my %extras = (
 	plpython3u => q{CREATE FUNCTION bench.plpython_delete_COLUMN() RETURNS trigger LANGUAGE plpython3u AS $$
 if 'r' not in GD:
     import redis
-    GD['r'] = redis.Redis(unix_socket_path='REDIS')
+    GD['r'] = redis.Redis(host='127.0.0.1', port=REDIS_PORT)
 GD['r'].unlink('item:%d' % TD['new']['COLUMN'])
 $$},
 	pgmemcache => q{CREATE FUNCTION bench.memcache_delete_COLUMN() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -97,7 +97,7 @@ sub _for_each_column
 {
 	my ($session, $sql) = @_;
 
-	$sql =~ s/REDIS/$ENV{REDIS_SOCKET}/g;
+	$sql =~ s/REDIS_PORT/$ENV{REDIS_PORT}/g;
 	$session->query($sql =~ s/COLUMN/$_/gr) foreach $sql =~ /COLUMN/ ? @columns : 'none';
 	return;
 }
@@ -160,7 +160,7 @@ sub enter
 	{
 		$sql =~ s/TABLE/$table/;
 		$sql =~ s/COLUMN/$column/g;
-		$sql =~ s/REDIS/$ENV{REDIS_SOCKET}/;
+		$sql =~ s/REDIS_PORT/$ENV{REDIS_PORT}/;
 		$session->query($sql);
 	}
 	set_fence($session, $lane->{fenced});

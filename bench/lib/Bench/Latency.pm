@@ -27,7 +27,7 @@ my %label = (
 sub _measure
 {
 	my ($lane, $times, $link) = @_;
-	my @command = ('./client', 'latency', $times, $Bench::Load::ROWS, $ENV{REDIS_SOCKET}, $link);
+	my @command = ('./client', 'latency', $times, $Bench::Load::ROWS, $ENV{REDIS_PORT}, $link);
 	my @lists = ([], [], []);
 
 	push @command, 'delete' if $lane->{client};
@@ -57,7 +57,7 @@ sub _measure_under_load
 		exec 'pgbench', '-n', '-c', 8, '-j', 2, '-T', 60, '-f', "$ENV{PRIVATE}/update.sql", 'bench';
 	}
 	sleep 1;
-	my @lists = _measure($lane, $times, $ENV{REDIS_SOCKET});
+	my @lists = _measure($lane, $times, $ENV{REDIS_PORT});
 	kill 'TERM', $pid;
 	waitpid $pid, 0;
 	return @lists;
@@ -122,13 +122,13 @@ my @head = ('microseconds, median of the rounds', 'p50', 'p99', 'p99.9', 'PING',
 my $note = 'PING: a round trip on the same socket, straight after another one; "after a pause": after one as long as '
   . "the transaction before, in which everybody has gone to sleep, as before a delete.";
 
-# The worker goes through the socket from now on.
-sub _use_socket
+# The worker goes there from now on.
+sub _use_url
 {
-	my ($session, $socket) = @_;
+	my ($session, $url) = @_;
 
-	$session->set_for_all('uncache.redis_url', "unix://$socket");
-	$session->await("SELECT redis = 'unix://$socket' AND state = 'connected' FROM uncache.stat", 't');
+	$session->set_for_all('uncache.redis_url', $url);
+	$session->await("SELECT redis = '$url' AND state = 'connected' FROM uncache.stat", 't');
 	return;
 }
 
@@ -140,9 +140,9 @@ sub _delayed
 
 	readline $out;
 	my $done = eval {
-		_use_socket($bench->{session}, $socket);
+		_use_url($bench->{session}, "unix://$socket");
 		_rounds($bench, 'delayed', $socket, @lanes);
-		_use_socket($bench->{session}, $ENV{REDIS_SOCKET});
+		_use_url($bench->{session}, "redis://127.0.0.1:$ENV{REDIS_PORT}/0");
 		1;
 	};
 	my $error = $@;
@@ -161,7 +161,7 @@ sub run
 	my $report = $bench->{report};
 	my @lanes = _lanes(qw(eventual ryw fenced app_unlink));
 	my @unfenced = _lanes(qw(eventual ryw app_unlink));
-	my $link = $ENV{REDIS_SOCKET};
+	my $link = $ENV{REDIS_PORT};
 
 	_rounds($bench, 'alone', $link, @lanes);
 	_rounds($bench, 'loaded', $link, @lanes);
@@ -197,7 +197,7 @@ sub run_decoding
 	$session = $bench->{session} = Bench::Session->new('bench');
 	$session->await('SELECT state FROM uncache.stat', 'connected');
 	$session->query("SELECT pg_create_logical_replication_slot('bench', 'wal2json')");
-	_rounds($bench, 'decoding', $ENV{REDIS_SOCKET}, @lanes);
+	_rounds($bench, 'decoding', $ENV{REDIS_PORT}, @lanes);
 	_await_free_slots($session);
 	$session->query("SELECT pg_drop_replication_slot('bench')");
 	$bench->{report}->table("Commit to deleted, beside change data capture\n$note", [@head],

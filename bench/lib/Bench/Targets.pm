@@ -116,7 +116,7 @@ sub report
 	my $case = "update-$clients";
 	my @rows = (_writes($report, $case), _cpu($report, $case), _latency($report), _drain($report), _bulk($report, $rows), _held($report));
 
-	$report->table("Targets\n$clients clients, single-row UPDATE, Redis on a Unix socket of the same machine.",
+	$report->table("Targets\n$clients clients, single-row UPDATE, Redis on the loopback.",
 		[ 'figure', 'target', 'measured', 'met' ], @rows) if @rows;
 	return;
 }
