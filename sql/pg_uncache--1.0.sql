@@ -302,7 +302,7 @@ CREATE FUNCTION uncache.wait(timeout interval DEFAULT '10 s') RETURNS boolean
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_wait';
 COMMENT ON FUNCTION uncache.wait(interval) IS
-'waits until everything that was committed in this database before the call is delivered to Redis, patterns too. Returns true then, false when the timeout is over, which one of 0 can be before the worker has had time to answer; NULL waits for ever. Error: pg_uncache is not in shared_preload_libraries';
+'waits until everything that was committed in this database before the call is delivered to Redis, patterns too. Returns true then, false when the timeout is over; 0 only asks, which takes up to 50 ms; NULL waits for ever. Error: pg_uncache is not in shared_preload_libraries';
 
 CREATE FUNCTION uncache.discard_backlog() RETURNS bigint
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -519,6 +519,9 @@ COMMENT ON COLUMN uncache.backlog.attempts IS
 GRANT SELECT ON uncache.stat, uncache.stat_rules, uncache.backlog TO pg_monitor;
 GRANT EXECUTE ON FUNCTION uncache.stat_get(), uncache.stat_rules_get(),
 	uncache.backlog_get() TO pg_monitor;
+-- Who may read all tables has SELECT on the views already, and may see keys.
+GRANT EXECUTE ON FUNCTION uncache.stat_get(), uncache.stat_rules_get(),
+	uncache.backlog_get(), uncache.list_rules(), uncache.transaction_keys() TO pg_read_all_data;
 
 
 -- ---------------------------------------------------------------------------

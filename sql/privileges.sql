@@ -9,12 +9,14 @@ RESET client_min_messages;
 CREATE SCHEMA privileges_test;
 SET search_path = privileges_test, public;
 SET client_min_messages = warning;
-DROP ROLE IF EXISTS regress_uncache_migrator, regress_uncache_app, regress_uncache_monitor, regress_uncache_owner;
+DROP ROLE IF EXISTS regress_uncache_migrator, regress_uncache_app, regress_uncache_monitor, regress_uncache_owner,
+	regress_uncache_reader;
 RESET client_min_messages;
 CREATE ROLE regress_uncache_migrator;
 CREATE ROLE regress_uncache_app;
 CREATE ROLE regress_uncache_owner;
 CREATE ROLE regress_uncache_monitor IN ROLE pg_monitor;
+CREATE ROLE regress_uncache_reader IN ROLE pg_read_all_data;
 GRANT ALL ON SCHEMA privileges_test TO PUBLIC;
 
 -- Nothing that reaches keys is PUBLIC's; render is
@@ -120,10 +122,25 @@ RESET ROLE;
 SET ROLE regress_uncache_monitor;
 SELECT relation, trigger, enabled, problem FROM uncache.rules
 	WHERE relation = 'privileges_test.theirs'::regclass ORDER BY 2;
+SELECT * FROM uncache.transaction_keys();
 RESET ROLE;
+
+-- Who may read all tables may look at everything, at keys too
+GRANT UPDATE ON theirs TO regress_uncache_reader;
+SELECT uncache.attach('theirs', 'their:{id}');
+BEGIN;
+SET LOCAL ROLE regress_uncache_reader;
+UPDATE theirs SET secret = 'new' WHERE id = 1;
+SELECT * FROM uncache.transaction_keys();
+SELECT trigger FROM uncache.rules WHERE relation = 'privileges_test.theirs'::regclass ORDER BY 1;
+SELECT count(*) FROM uncache.stat;
+SELECT count(*) >= 0 AS allowed FROM uncache.stat_rules;
+SELECT count(*) >= 0 AS allowed FROM uncache.backlog;
+SELECT uncache.invalidate_keys('k');
+ROLLBACK;
 
 \set VERBOSITY terse
 SET client_min_messages = warning;
 DROP SCHEMA privileges_test CASCADE;
-DROP OWNED BY regress_uncache_migrator, regress_uncache_app, regress_uncache_owner, regress_uncache_monitor;
-DROP ROLE regress_uncache_migrator, regress_uncache_app, regress_uncache_owner, regress_uncache_monitor;
+DROP OWNED BY regress_uncache_migrator, regress_uncache_app, regress_uncache_owner, regress_uncache_monitor, regress_uncache_reader;
+DROP ROLE regress_uncache_migrator, regress_uncache_app, regress_uncache_owner, regress_uncache_monitor, regress_uncache_reader;

@@ -93,6 +93,7 @@ SELECT keys('i:{idd}');
 SELECT keys('i:{"ODD ""name}"}');
 SELECT keys('i:{x.id}');
 SELECT keys('i:{completely_different}');
+SELECT uncache.render('i:{z}', ROW(1, 'x')::pair);
 SELECT keys('i:{id');
 SELECT keys('i:id}');
 SELECT keys('ä:{id}}');

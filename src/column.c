@@ -25,19 +25,20 @@ similar_column(Relation rel, const char *name)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
 		int			distance;
+		int			att_len;
 
 		if (att->attisdropped)
 			continue;
 		if (pg_strcasecmp(NameStr(att->attname), name) == 0)
 			return NameStr(att->attname);
+		att_len = strlen(NameStr(att->attname));
 		distance = varstr_levenshtein_less_equal(name, len,
-												 NameStr(att->attname),
-												 strlen(NameStr(att->attname)),
+												 NameStr(att->attname), att_len,
 												 1, 1, 1,
 												 best_distance, true);
 
 		/* Where more than half would have to change, nothing is alike. */
-		if (distance < best_distance && distance <= Max(len / 2, 1))
+		if (distance < best_distance && distance <= Max(len, att_len) / 2)
 		{
 			best_distance = distance;
 			best = NameStr(att->attname);

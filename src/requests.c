@@ -140,6 +140,9 @@ wait_for_ticket(const Ticket *ticket, TimestampTz deadline)
 	return reached && !ticket_is_void(ticket);
 }
 
+/* What the worker needs to answer, so that a timeout of 0 can ask without waiting. */
+#define ANSWER_MS		50
+
 /* The slot of this database; it may take the launcher a moment to assign one. */
 static DatabaseSlot *
 wait_for_slot(TimestampTz deadline)
@@ -173,6 +176,7 @@ uncache_wait(PG_FUNCTION_ARGS)
 		deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 														   TimestampTzGetDatum(now),
 														   PG_GETARG_DATUM(0)));
+	deadline = Max(deadline, TimestampTzPlusMilliseconds(now, ANSWER_MS));
 	slot = wait_for_slot(deadline);
 	if (slot == NULL)
 		PG_RETURN_BOOL(false);

@@ -25,7 +25,7 @@ CREATE FUNCTION cached() RETURNS text LANGUAGE sql VOLATILE AS $$
 	SELECT coalesce(string_agg(key, ' ' ORDER BY key COLLATE "C"), '') FROM redis_keys
 $$;
 
-SELECT plan(23);
+SELECT plan(24);
 
 CREATE TABLE users (id int PRIMARY KEY, org_id int, email text, tags text[]);
 CREATE TABLE posts (id int PRIMARY KEY, author int REFERENCES users ON DELETE CASCADE);
@@ -34,6 +34,19 @@ INSERT INTO posts VALUES (100, 1), (101, 1), (102, 2);
 SELECT uncache.attach('users', 'tap:user:{id}', 'tap:mail:{lower(email)}', 'tap:tag:{tags}:{org_id}');
 SELECT uncache.attach('posts', 'tap:post:{id}');
 SELECT ok(uncache.wait('60 s'), 'what was written before is delivered');
+
+CREATE FUNCTION asks_in_time() RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	FOR attempt IN 1 .. 100 LOOP
+		IF (SELECT bool_and(uncache.wait('0')) FROM generate_series(1, 2000)) THEN
+			RETURN true;
+		END IF;
+		PERFORM pg_sleep(0.3);
+	END LOOP;
+	RETURN false;
+END
+$$;
+SELECT ok(asks_in_time(), 'a timeout of 0 leaves the worker time to say so');
 
 SELECT fill('tap:user:1', 'tap:user:2', 'tap:mail:ann@example.com', 'tap:tag:a:10', 'tap:tag:b:10', 'tap:tag:c:10');
 UPDATE users SET email = email WHERE id IN (1, 2);
