@@ -185,5 +185,12 @@ SELECT count(*) FROM uncache.rules;
 ROLLBACK;
 SELECT count(*) FROM uncache.rules WHERE relation = 'last'::regclass;
 
+-- While the extension is there nothing commits without its keys
+BEGIN;
+ALTER TABLE uncache.outbox_2 RENAME TO elsewhere;
+INSERT INTO last VALUES (1);
+COMMIT;
+SELECT count(*) FROM last;
+
 \set VERBOSITY terse
 DROP SCHEMA ddl_test CASCADE;

@@ -75,25 +75,25 @@ typedef enum WaitOutcome
 } WaitOutcome;
 
 /*
- * Interrupts are held at this place, but barriers must be taken part in: others
- * wait for everybody, DROP DATABASE for one.
+ * Do what may raise, and let no ERROR out, which would be a PANIC of the server here.
+ * Nor are those heard who would add their CONTEXT: what they say can be a statement
+ * that the encoding of the client has no characters for.
  */
 static void
-absorb_barrier(void)
+do_guarded(void (*function) (const void *arg), const void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
+	ErrorContextCallback *callbacks = error_context_stack;
 	uint32		holdoffs = InterruptHoldoffCount;
 	uint32		cancel_holdoffs = QueryCancelHoldoffCount;
 
-	if (!ProcSignalBarrierPending)
-		return;
+	error_context_stack = NULL;
 	PG_TRY();
 	{
-		ProcessProcSignalBarrier();
+		function(arg);
 	}
 	PG_CATCH();
 	{
-		/* It stays pending, and is absorbed at the next usual place. */
 		MemoryContextSwitchTo(context);
 		FlushErrorState();
 		/* An error sets them to 0, for those who unwind to the main loop. */
@@ -101,6 +101,25 @@ absorb_barrier(void)
 		QueryCancelHoldoffCount = cancel_holdoffs;
 	}
 	PG_END_TRY();
+	error_context_stack = callbacks;
+}
+
+static void
+process_barrier(const void *arg)
+{
+	ProcessProcSignalBarrier();
+}
+
+/*
+ * Interrupts are held at this place, but barriers must be taken part in: others
+ * wait for everybody, DROP DATABASE for one.  One that fails stays pending, and is
+ * absorbed at the next usual place.
+ */
+static void
+absorb_barrier(void)
+{
+	if (ProcSignalBarrierPending)
+		do_guarded(process_barrier, NULL);
 }
 
 /* Milliseconds, by a clock that nobody sets. */
@@ -177,9 +196,9 @@ open_breaker(DatabaseSlot *slot)
  * worker, and not from each of a thousand sessions.
  */
 static void
-report_outcome(WaitOutcome outcome)
+report_outcome(const void *arg)
 {
-	switch (outcome)
+	switch (*(const WaitOutcome *) arg)
 	{
 		case OUTCOME_DELIVERED:
 		case OUTCOME_LET_GO:
@@ -235,5 +254,5 @@ commitwait(void)
 		if (outcome == OUTCOME_TIMED_OUT)
 			open_breaker(slot);
 	}
-	report_outcome(outcome);
+	do_guarded(report_outcome, &outcome);
 }

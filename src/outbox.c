@@ -21,6 +21,7 @@
 #include "access/heapam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "commands/extension.h"
 #include "commands/trigger.h"
 #include "pgstat.h"
 #include "storage/lmgr.h"
@@ -340,6 +341,26 @@ write_items(RowWriter *writer, bool may_note)
 	pending_read_end(reader);
 }
 
+/*
+ * Who has dropped the extension wants to do without; but as long as it is there no
+ * transaction commits without its keys.
+ */
+static void
+report_no_outbox(void)
+{
+	if (OidIsValid(get_extension_oid("pg_uncache", true)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the outbox of pg_uncache cannot be found"),
+				 errdetail("The schema \"%s\" or one of its tables \"%s\" to \"%s\" and \"%s\" has another name.",
+						   OUTBOX_SCHEMA, table_names[0], table_names[OUTBOX_TABLES - 1],
+						   table_names[OUTBOX_SIDE]),
+				 errhint("Give it its name back, or drop the extension.")));
+	ereport(WARNING,
+			(errmsg("the keys of this transaction will not be deleted from Redis"),
+			 errdetail("The extension pg_uncache does not exist any more, and its outbox with it.")));
+}
+
 OutboxWritten *
 outbox_write(OutboxMode mode, OutboxWritten *earlier)
 {
@@ -351,9 +372,7 @@ outbox_write(OutboxMode mode, OutboxWritten *earlier)
 	if (writer.rel == NULL)
 	{
 		MemoryContextSwitchTo(old_context);
-		ereport(WARNING,
-				(errmsg("the keys of this transaction will not be deleted from Redis"),
-				 errdetail("The extension pg_uncache does not exist any more, and its outbox with it.")));
+		report_no_outbox();
 		return earlier;
 	}
 	written->file = RelationGetFileNumber(writer.rel);

@@ -182,6 +182,27 @@ is($node->safe_psql('postgres', 'SELECT n FROM item'), '4', 'both had committed'
 $proxy->behave;
 ok(delivered($node), 'and their keys are delivered');
 
+# --- a client whose encoding has no characters for where the commit was ---
+
+$node->safe_psql('postgres', q{CREATE DATABASE letters ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0});
+$node->safe_psql('letters', qq{
+	CREATE EXTENSION pg_uncache;
+	CREATE PROCEDURE inner_one(text) LANGUAGE plpgsql AS
+		'BEGIN PERFORM uncache.invalidate_keys(''letters''); COMMIT; END';
+	CREATE PROCEDURE outer_one() LANGUAGE plpgsql AS
+		\$\$ BEGIN CALL inner_one('\xe6\x97\xa5'); END \$\$});
+ok(wait_for_state($node, 'connected', 'letters'), 'a worker for a database with UTF8');
+$proxy->hold_unlinks;
+my (undef, $out, $err) = $node->psql('letters', q{
+	SET client_encoding = 'LATIN1'; SET uncache.wait_timeout = '100ms';
+	CALL outer_one();
+	SELECT 'still here'});
+like($out, qr/still here/, 'a client that could not be told the CONTEXT of the warning: the server goes on');
+like($err, qr/WARNING:.*within 100 ms\nDETAIL:.*has committed/, 'and the warning comes without it');
+$proxy->behave;
+ok(delivered($node, 'letters'), 'and the key is delivered');
+$node->safe_psql('postgres', 'DROP DATABASE letters');
+
 # --- no answer for another commit ---
 
 SKIP:
