@@ -26,7 +26,8 @@
  *	 delivery: from there to Redis, in the worker
  *		worker --+--> outboxscan, outboxside, outboxnote	reads the outbox
  *				 +--> deliver --> command, patternscan		sends
- *				 |		 |			 +--> replicas, slotstate, lacking, patternset
+ *				 |		 |			 |			  +--> patternpass --> patternsweep, patternset
+ *				 |		 |			 +--> replicas, slotstate, lacking
  *				 |		 +--> seconddelete, doubt
  *				 +--> fence --> fencelook					keeps fills out
  *				 +--> beat, incarnation --> lineage			likewise
