@@ -27,6 +27,7 @@
  *		worker --+--> outboxscan, outboxside, outboxnote	reads the outbox
  *				 +--> deliver --> command, patternscan		sends
  *				 |		 |			 |			  +--> patternpass --> patternsweep, patternset
+ *				 |		 |			 +--> commandsend --> commandend
  *				 |		 |			 +--> replicas, slotstate, lacking
  *				 |		 +--> seconddelete, doubt
  *				 +--> fence --> fencelook					keeps fills out
