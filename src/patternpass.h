@@ -8,7 +8,7 @@
 #include "postgres.h"
 #include "datatype/timestamp.h"
 
-#include "deliver.h"
+#include "delivery.h"
 #include "node.h"
 #include "patternset.h"
 

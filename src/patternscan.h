@@ -7,7 +7,7 @@
 
 #include "postgres.h"
 
-#include "deliver.h"
+#include "delivery.h"
 #include "item.h"
 
 extern void patternscan_init(DatabaseSlot *slot);

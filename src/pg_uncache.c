@@ -29,6 +29,8 @@
  *				 |		 |			 |			  +--> patternpass --> patternsweep, patternset
  *				 |		 |			 +--> commandsend --> commandend
  *				 |		 |			 +--> replicas, slotstate, lacking
+ *				 |		 +--> deliverpieces
+ *				 |		 +--> delivery --> deliveragain		what becomes of a row
  *				 |		 +--> seconddelete, doubt
  *				 +--> fence --> fencelook					keeps fills out
  *				 +--> beat, incarnation --> lineage			likewise
