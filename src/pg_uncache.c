@@ -20,8 +20,9 @@
  *	 transactions: from there into the outbox, in the backend
  *		pending --> xact --+--> outbox --> outboxnote		before commit: the truth
  *		   |			   +--> strict						before commit, if asked
- *		 item			   +--> handover --> ring			after commit: the hint
- *						   +--> commitwait --> waiters		the wait
+ *	  pendinglog		   +--> handover --> ring			after commit: the hint
+ *		   |			   +--> commitwait --> waiters		the wait
+ *		 item
  *
  *	 delivery: from there to Redis, in the worker
  *		worker --+--> outboxscan, outboxside, outboxnote	reads the outbox
