@@ -26,7 +26,7 @@
 #include "outboxnote.h"
 #include "outboxscan.h"
 #include "outboxside.h"
-#include "patternscan.h"
+#include "patternpass.h"
 #include "replicas.h"
 #include "seconddelete.h"
 #include "waiters.h"
@@ -111,7 +111,7 @@ after_node_event(RedisNode *node)
 			break;
 		case NODE_LOST:
 			fence_forget(node);
-			patternscan_leave_out(node);
+			patternpass_leave_out(node);
 			break;
 	}
 }
@@ -152,7 +152,7 @@ comeback_connect(void)
 	if (served && !connection_is_serving())
 		comeback_lose_all();
 	if (keys_moved)
-		patternscan_note_moves();
+		patternpass_note_moves();
 	if (some_node_has_opened() || keys_moved)
 		scan_again();
 }

@@ -6,6 +6,7 @@
 #define UNCACHE_PENDING_H
 
 #include "item.h"
+#include "pendinglog.h"
 
 /*
  * Add an invalidation to the running transaction.  "rule" is the OID of the
@@ -23,15 +24,6 @@ extern void (*pending_grown_hook) (void);
 extern uint64 pending_keys(void);
 extern bool pending_has_patterns(void);
 extern bool pending_is_empty(void);
-
-/*
- * Read the set in the order in which it was made.  The set must not change
- * while it is read; an item's bytes are valid until the next call.
- */
-typedef struct PendingReader PendingReader;
-extern PendingReader *pending_read_begin(void);
-extern bool pending_read_next(PendingReader *reader, PackedItem *item);
-extern void pending_read_end(PendingReader *reader);
 
 /* Empty the set, while errors are still allowed: it closes the temporary file. */
 extern void pending_clear(void);

@@ -20,13 +20,18 @@
  *	 transactions: from there into the outbox, in the backend
  *		pending --> xact --+--> outbox --> outboxnote		before commit: the truth
  *		   |			   +--> strict						before commit, if asked
- *		 item			   +--> handover --> ring			after commit: the hint
- *						   +--> commitwait --> waiters		the wait
+ *	  pendinglog		   +--> handover --> ring			after commit: the hint
+ *		   |			   +--> commitwait --> waiters		the wait
+ *		 item
  *
  *	 delivery: from there to Redis, in the worker
  *		worker --+--> outboxscan, outboxside, outboxnote	reads the outbox
  *				 +--> deliver --> command, patternscan		sends
- *				 |		 |			 +--> replicas, slotstate, lacking, patternset
+ *				 |		 |			 |			  +--> patternpass --> patternsweep, patternset
+ *				 |		 |			 +--> commandsend --> commandend
+ *				 |		 |			 +--> replicas, slotstate, lacking
+ *				 |		 +--> deliverpieces
+ *				 |		 +--> delivery --> deliveragain		what becomes of a row
  *				 |		 +--> seconddelete, doubt
  *				 +--> fence --> fencelook					keeps fills out
  *				 +--> beat, incarnation --> lineage			likewise

@@ -1,0 +1,138 @@
+/*
+ * deliverpieces.c
+ *	  Keys that are too long for a row: put together from the pieces of several.
+ *
+ * Each piece is the only item of its row.  It says where it belongs, and from its chunk
+ * follows which chunk of the transaction is the key's first: so pieces can come in
+ * any order, and between those of others.  When the last is here the key is sent as one,
+ * and its deliveries, chained by Delivery.joined, finish together.
+ *
+ * A piece that does not fit is damaged, and left out; then the key is never complete,
+ * and the deliveries of the others stay until the links are gone.  What is here is forgotten
+ * then, and after a crash: the rows are in the outbox, and come again.  A key takes
+ * ITEM_MAX_BYTES at the most.
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+
+#include "command.h"
+#include "deliverpieces.h"
+#include "delivery_int.h"
+#include "target.h"
+
+/* A key in pieces, of which some have not come yet. */
+typedef struct Assembly
+{
+	dlist_node	node;
+	uint64		xid;
+	int32		first_chunk;
+	Oid			rule;
+	FragmentHead head;			/* of any piece; offset means nothing */
+	uint32		received;
+	Delivery   *pieces;			/* chain by joined */
+	char	   *bytes;
+} Assembly;
+
+static MemoryContext context;
+static dlist_head assemblies = DLIST_STATIC_INIT(assemblies);
+
+void
+deliverpieces_init(void)
+{
+	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache pieces",
+									ALLOCSET_DEFAULT_SIZES);
+}
+
+static Assembly *
+find_assembly(uint64 xid, int32 first_chunk)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &assemblies)
+	{
+		Assembly   *assembly = dlist_container(Assembly, node, iter.cur);
+
+		if (assembly->xid == xid && assembly->first_chunk == first_chunk)
+			return assembly;
+	}
+	return NULL;
+}
+
+static Assembly *
+new_assembly(uint64 xid, int32 first_chunk, Oid rule, const FragmentHead *head)
+{
+	Assembly   *assembly = MemoryContextAllocZero(context, sizeof(Assembly));
+
+	assembly->xid = xid;
+	assembly->first_chunk = first_chunk;
+	assembly->rule = rule;
+	assembly->head = *head;
+	assembly->bytes = MemoryContextAlloc(context, head->total);
+	dlist_push_tail(&assemblies, &assembly->node);
+	return assembly;
+}
+
+bool
+deliverpieces_add(Delivery *delivery, const PackedItem *item)
+{
+	FragmentHead head;
+	uint32		len = item->len - sizeof(head);
+	int32		first_chunk;
+	Assembly   *assembly;
+
+	if (item->len <= sizeof(head))
+		return false;
+	memcpy(&head, item->bytes, sizeof(head));
+	if (head.total > ITEM_MAX_BYTES || head.offset > head.total ||
+		len > head.total - head.offset || head.kind != ITEM_KEY)
+		return false;
+
+	first_chunk = delivery->row.chunk - head.offset / FRAGMENT_BYTES;
+	assembly = find_assembly(delivery->row.xid, first_chunk);
+	if (assembly == NULL)
+		assembly = new_assembly(delivery->row.xid, first_chunk, item->rule, &head);
+	if (assembly->head.total != head.total)
+		return false;
+
+	delivery->is_fragment = true;
+	delivery->parts_left++;
+	delivery->joined = assembly->pieces;
+	assembly->pieces = delivery;
+	memcpy(assembly->bytes + head.offset, item->bytes + sizeof(head), len);
+	assembly->received += len;
+	if (assembly->received >= head.total)
+	{
+		char	   *bytes = assembly->bytes;
+		Oid			rule = assembly->rule;
+		bool		only_lacking = true;
+
+		dlist_delete(&assembly->node);
+		pfree(assembly);
+		delivery->assembled = bytes;
+		for (Delivery *piece = delivery; piece; piece = piece->joined)
+		{
+			piece->parts_left += target_count() - 1;
+			only_lacking &= piece->row.only_lacking;
+		}
+		command_add_key(delivery, delivery->class, rule, ITEM_FRAGMENT, bytes, head.total,
+						only_lacking);
+	}
+	return true;
+}
+
+void
+deliverpieces_forget(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &assemblies)
+	{
+		Assembly   *assembly = dlist_container(Assembly, node, iter.cur);
+
+		dlist_delete(&assembly->node);
+		deliver_part_done(assembly->pieces, PART_LOST, NULL);
+		pfree(assembly->bytes);
+		pfree(assembly);
+	}
+}
