@@ -62,7 +62,8 @@ typedef struct RowWriter
 	uint32		used;
 	uint32		blocks_size;
 	bool		keep_items;
-	List	   *noted;			/* rules whose keys a note covers */
+	List	   *noted;			/* rules that have a note ... */
+	List	   *notes;			/* ... and what it says, in the same order */
 	List	   *not_noted;
 } RowWriter;
 
@@ -301,22 +302,41 @@ add_in_fragments(RowWriter *writer, const PackedItem *item)
 	}
 }
 
-/* Whether a note covers this rule's keys. */
-static bool
-is_noted(RowWriter *writer, Oid rule)
+/* The note of a rule, which is made where there is none; NULL where none can be. */
+static bytea *
+note_of_rule(RowWriter *writer, Oid rule)
 {
-	if (list_member_oid(writer->noted, rule))
-		return true;
+	bytea	   *note;
+
 	if (list_member_oid(writer->not_noted, rule))
-		return false;
-	if (outboxnote_cover(rule))
+		return NULL;
+	for (int i = 0; i < list_length(writer->noted); i++)
+	{
+		if (list_nth_oid(writer->noted, i) == rule)
+			return list_nth(writer->notes, i);
+	}
+	note = outboxnote_make(rule);
+	if (note == NULL)
+		writer->not_noted = lappend_oid(writer->not_noted, rule);
+	else
 	{
 		writer->noted = lappend_oid(writer->noted, rule);
+		writer->notes = lappend(writer->notes, note);
 		writer->written->noted = true;
-		return true;
 	}
-	writer->not_noted = lappend_oid(writer->not_noted, rule);
-	return false;
+	return note;
+}
+
+/*
+ * The note says what the rule is like now.  If this transaction has changed the rule
+ * or its table, what it did before that can have left other keys.
+ */
+static bool
+is_noted(RowWriter *writer, const PackedItem *item)
+{
+	bytea	   *note = note_of_rule(writer, item->rule);
+
+	return note != NULL && outboxnote_covers(note, item->bytes, item->len);
 }
 
 static void
@@ -328,7 +348,7 @@ write_items(RowWriter *writer, bool may_note)
 
 	while (pending_read_next(reader, &item))
 	{
-		if (notes && item.kind == ITEM_KEY && is_noted(writer, item.rule))
+		if (notes && item.kind == ITEM_KEY && is_noted(writer, &item))
 			continue;
 		if (writer->used + ITEM_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
 			write_row(writer);

@@ -31,6 +31,7 @@
 #include "utils/timestamp.h"
 
 #include "item.h"
+#include "keypattern.h"
 #include "outbox.h"
 #include "outboxnote.h"
 #include "outboxscan.h"
@@ -167,22 +168,41 @@ insert_note(Relation rel, bytea *items)
 				GetCurrentCommandId(true), HEAP_INSERT_NO_LOGICAL, NULL);
 }
 
-bool
-outboxnote_cover(Oid rule)
+bytea *
+outboxnote_make(Oid rule)
 {
 	bytea	   *items = OidIsValid(rule) ? patterns_of_rule(rule) : NULL;
 	Oid			oid = note_table();
 	Relation	rel;
 
 	if (items == NULL || !OidIsValid(oid))
-		return false;
+		return NULL;
 	rel = try_relation_open(oid, RowExclusiveLock);
 	if (rel == NULL)
-		return false;
+		return NULL;
 	if (!has_note(rel, items))
 		insert_note(rel, items);
 	relation_close(rel, NoLock);	/* the lock stays until the end */
-	return true;
+	return items;
+}
+
+bool
+outboxnote_covers(const bytea *note, const char *key, size_t len)
+{
+	ItemReader	reader;
+	PackedItem	item;
+	bool		covers = false;
+
+	item_reader_init(&reader, VARDATA_ANY(note), VARSIZE_ANY_EXHDR(note));
+	while (!covers && item_read(&reader, &item) > 0)
+	{
+		KeyPattern *pattern = keypattern_parse(item.bytes, item.len);
+
+		covers = pattern != NULL && keypattern_matches(pattern, key, len);
+		if (pattern != NULL)
+			keypattern_free(pattern);
+	}
+	return covers;
 }
 
 /*

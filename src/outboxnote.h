@@ -17,10 +17,14 @@
 extern bool outboxnote_is_time(void);
 
 /*
- * Make sure that a note covers the keys of a rule, in the committing transaction.
- * Returns false where no note can: its keys have to be stored.
+ * Make sure that there is a note with the key patterns of a rule, in the committing
+ * transaction.  Returns these, packed; NULL where no note can be: the keys of the
+ * rule have to be stored.
  */
-extern bool outboxnote_cover(Oid rule);
+extern bytea *outboxnote_make(Oid rule);
+
+/* Whether a note covers this key.  Never raises. */
+extern bool outboxnote_covers(const bytea *note, const char *key, size_t len);
 
 /* For the worker. */
 extern void outboxnote_init(DatabaseSlot *slot);

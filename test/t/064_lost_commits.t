@@ -145,10 +145,13 @@ $node->poll_query_until('postgres', q{SELECT setting = '2' FROM pg_settings WHER
 sql(q{
 	CREATE TABLE big (id int PRIMARY KEY, v int);
 	SELECT uncache.attach('big', 'big:{id}');
-	INSERT INTO big SELECT i, 0 FROM generate_series(1, 20000) i});
+	INSERT INTO big SELECT i, 0 FROM generate_series(1, 20000) i;
+	CREATE TABLE changed (id text PRIMARY KEY, v int);
+	INSERT INTO changed VALUES ('one', 0);
+	CREATE TRIGGER rule AFTER UPDATE ON changed FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('was:{id}')});
 ok(delivered($node), 'all is delivered');
 $redis->fill_range('big:', 1, 20000);
-$redis->fill('literal:1', 'literal:2', 'other:1');
+$redis->fill('literal:1', 'literal:2', 'other:1', 'was:one', 'is:one');
 $redis->kill9;
 ok(wait_for_state($node, 'down'), 'Redis is away');
 
@@ -168,10 +171,17 @@ sql(q{SELECT uncache.invalidate_keys('literal:2')});
 cmp_ok(outbox_bytes() - $full, '<', 64 * 1024, 'and does not grow by what rules produce');
 $node->psql('postgres', 'BEGIN; UPDATE big SET v = v + 1; ROLLBACK');
 ok(poll_until(sub { slurp_file($node->logfile, $offset) =~ /reached 100 percent of uncache.outbox_max_size/ }, 5), 'the log says so');
+sql(q{
+	BEGIN;
+	UPDATE changed SET v = 1;
+	CREATE OR REPLACE TRIGGER rule AFTER UPDATE ON changed FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('is:{id}');
+	UPDATE changed SET v = 2;
+	COMMIT});
 $redis->start;
 ok(wait_for_state($node, 'connected'), 'Redis is back, with all that it had');
 ok(poll_until(sub { $redis->cli('eval', q{return #redis.call('keys', 'big:*')}, 0) eq '0' }, 20), 'no key of the rule is left');
 ok(gone($redis, 'literal:1') && gone($redis, 'literal:2'), 'keys of invalidate_keys() are deleted');
+ok(gone($redis, 'was:one') && gone($redis, 'is:one'), 'so are keys of a rule that the same transaction has changed');
 ok($redis->has('other:1'), 'others are not');
 like(slurp_file($node->logfile, $offset), qr/LOG: .*the outbox was over its limit/, 'the log says what was done');
 ok(delivered($node), 'all is delivered');
