@@ -377,7 +377,7 @@ SELECT
 	s.last_error, s.last_error_at, s.stats_reset
 FROM uncache.stat_get() s;
 COMMENT ON VIEW uncache.stat IS
-'one row: how delivery to Redis goes in this database (pg_monitor; others need SELECT and EXECUTE on uncache.stat_get())';
+'one row: how delivery to Redis goes in this database (pg_monitor and pg_read_all_data; others need SELECT and EXECUTE on uncache.stat_get())';
 COMMENT ON COLUMN uncache.stat.state IS
 'connected; connecting (first attempt, or Redis was just lost); down (Redis cannot be reached, the worker keeps trying); paused (uncache.delivery = off); no worker (last_error says why)';
 COMMENT ON COLUMN uncache.stat.worker_pid IS
@@ -473,7 +473,7 @@ WHERE t.tgparentid = 0
 	AND t.tgfoid IN ('uncache.invalidate()'::pg_catalog.regprocedure,
 					 'uncache.invalidate_columns()'::pg_catalog.regprocedure);
 COMMENT ON VIEW uncache.stat_rules IS
-'what each rule of this database has sent to Redis since uncache.stat_reset() or the start of the server (pg_monitor; others need SELECT and EXECUTE on uncache.stat_rules_get())';
+'what each rule of this database has sent to Redis since uncache.stat_reset() or the start of the server (pg_monitor and pg_read_all_data; others need SELECT and EXECUTE on uncache.stat_rules_get())';
 COMMENT ON COLUMN uncache.stat_rules.relation IS
 'the table';
 COMMENT ON COLUMN uncache.stat_rules.trigger IS
@@ -506,7 +506,7 @@ SELECT
 FROM uncache.backlog_get() b
 GROUP BY b.xid;
 COMMENT ON VIEW uncache.backlog IS
-'transactions that are committed and not delivered yet; after a restart and on a standby also some that are, until they are sent again (pg_monitor; others need SELECT and EXECUTE on uncache.backlog_get())';
+'transactions that are committed and not delivered yet; after a restart and on a standby also some that are, until they are sent again (pg_monitor and pg_read_all_data; others need SELECT and EXECUTE on uncache.backlog_get())';
 COMMENT ON COLUMN uncache.backlog.xid IS
 'top-level transaction id, as pg_current_xact_id() had it';
 COMMENT ON COLUMN uncache.backlog.age IS
