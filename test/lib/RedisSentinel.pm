@@ -136,6 +136,26 @@ sub synchronous
 	return 1;
 }
 
+# Have this Sentinel make another server the master, and wait until it names that one.
+# It refuses while it takes no replica for a good one, and gives up a failover that
+# takes too long: then it is asked again.
+sub fail_over
+{
+	my ($self, $sentinel) = @_;
+	my $named = sub { return $sentinel->cli('sentinel', 'get-master-addr-by-name', $self->{name}) };
+	my $before = $named->();
+	my $asked = 0;
+
+	$self->_wait('a failover', sub {
+		return 1 if $named->() ne $before;
+		return 0 if time < $asked + 5;
+		$sentinel->cli('sentinel', 'failover', $self->{name});
+		$asked = time;
+		return 0;
+	});
+	return;
+}
+
 # Wait until another server than this one is master, and says so; returns its port.
 sub wait_for_other_master
 {

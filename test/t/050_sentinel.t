@@ -59,7 +59,7 @@ cmp_ok(cpu() - $before, '<', 60, 'without a busy loop');
 my ($sentinel) = $redis->sentinels;
 
 # A failover in good order: the old master lives on as a replica.
-$sentinel->cli('sentinel', 'failover', $redis->name);
+$redis->fail_over($sentinel);
 my $old = $master;
 $master = $redis->wait_for_other_master($old);
 ok(is_at($master), 'a failover is followed');
@@ -95,7 +95,7 @@ ok(is_at($master), 'the worker stays where it is');
 
 	$behind->kill9;
 	my $old = $master;
-	$others[0]->cli('sentinel', 'failover', $redis->name);
+	$redis->fail_over($others[0]);
 	foreach my $sentinel (@others)
 	{
 		ok(poll_until(sub {

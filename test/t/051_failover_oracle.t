@@ -40,7 +40,7 @@ foreach my $round (1, 2)
 {
 	my $old = $master;
 
-	($redis->sentinels)[0]->cli('sentinel', 'failover', $redis->name);
+	$redis->fail_over(($redis->sentinels)[0]);
 	$load->go_on("failover $round");
 	$master = $redis->wait_for_other_master($old);
 	ok(is_at($master), "failover $round: followed");
