@@ -157,6 +157,20 @@ DROP TABLE several;
 CREATE TABLE nameless (id int);
 SELECT uncache.attach('nameless', '{id}', 'x:{id}');
 DROP TABLE nameless;
+-- One NOTICE, whatever the number of rules, also where a rule was dropped, or replaced, before
+CREATE TABLE hand_made (id int, name text);
+CREATE TRIGGER a AFTER INSERT OR DELETE ON hand_made
+	FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('one:{id}');
+CREATE TRIGGER b AFTER UPDATE ON hand_made
+	FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('one:{id}', 'two:{name}');
+CREATE TRIGGER c AFTER UPDATE ON hand_made
+	FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('{id}');
+BEGIN;
+SAVEPOINT s;
+DROP TRIGGER b ON hand_made;
+ROLLBACK TO s;
+DROP TABLE hand_made;
+COMMIT;
 
 -- CREATE SCHEMA with a rule in it
 CREATE SCHEMA with_rule

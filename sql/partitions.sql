@@ -135,6 +135,9 @@ SELECT trigger, problem FROM uncache.rules ORDER BY 1;
 -- DROP TABLE says how to delete the keys
 DROP TABLE ev_new;
 DROP FOREIGN TABLE ev_far;
+SET search_path = public;
+DROP TABLE more.ev_af;
+SET search_path = partitions_test, public;
 DROP TABLE ev;
 \set VERBOSITY terse
 SET client_min_messages = warning;

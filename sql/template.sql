@@ -135,12 +135,13 @@ CREATE TABLE texts AS SELECT t, keys(t) AS k FROM unnest(ARRAY[
 	'k:{at}', 'k:{day}', 'k:{span}', 'k:{ratio}', 'k:{raw}', 'k:{price}', 'k:{at::date}',
 	'k:{at::text}', 'k:{to_char(at, ''TMMon HH24 TZ'')}', 'k:{tableoid::regclass}',
 	'k:{quote_ident(short)}', 'k:{''\''}', 'k:{both_}', 'k:{ARRAY[at]}', 'k:{(0.1::float8 + 0.2)::text}',
-	'k:{1.0 / 3 + ratio}', 'k:{coalesce(NULL, id) = NULL}']) t;
+	'k:{1.0 / 3 + ratio}', 'k:{coalesce(NULL, id) = NULL}', 'k:{to_tsvector(''Running'')}']) t;
 SELECT * FROM texts;
 SET TimeZone = 'Asia/Kolkata'; SET DateStyle = 'SQL, DMY'; SET IntervalStyle = 'iso_8601';
 SET extra_float_digits = -5; SET bytea_output = 'escape'; SET lc_monetary = 'C';
 SET search_path = template_test, pg_temp; SET client_encoding = 'LATIN1';
 SET quote_all_identifiers = on; SET transform_null_equals = on;
+SET default_text_search_config = 'pg_catalog.english';
 -- No longer to be had since 19
 DO $$ BEGIN SET standard_conforming_strings = off; EXCEPTION WHEN OTHERS THEN NULL; END $$;
 SELECT t, k, keys(t) AS otherwise FROM texts WHERE keys(t) IS DISTINCT FROM k;

@@ -4,12 +4,13 @@
  *
  * It deletes none, but gives a NOTICE with the command that does.  When the event
  * trigger for the command runs, the table's rules are gone; so a hook remembers
- * each rule in the moment in which it is dropped.
+ * each rule in the moment in which it is dropped, and one NOTICE is given a table.
  */
 #include "postgres.h"
 
 #include <ctype.h>
 
+#include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
@@ -77,32 +78,14 @@ suggest_glob(const char *template)
 	return letters >= 2 ? glob.data : NULL;
 }
 
-/* The command that deletes the keys of a rule; NULL where none of them can be found. */
-static char *
-suggest_command(const RuleInfo *info)
-{
-	StringInfoData command;
-
-	initStringInfo(&command);
-	for (int i = 0; i < rule_ntemplates(info); i++)
-	{
-		char	   *glob = suggest_glob(rule_templates(info)[i]);
-
-		if (glob != NULL)
-			appendStringInfo(&command, "%s uncache.invalidate_pattern(%s)",
-							 command.len == 0 ? "SELECT" : ",", quote_literal_cstr(glob));
-	}
-	return command.len == 0 ? NULL : command.data;
-}
-
-/* A rule that is gone, and may have gone with its table. */
-typedef struct DroppedRule
+/* A table whose rules are gone, and which may be gone itself. */
+typedef struct DroppedTable
 {
 	Oid			relation;
-	Oid			parent_relation;	/* of a clone */
-	char	   *table;
-	char	   *command;		/* that deletes its keys, or NULL */
-} DroppedRule;
+	Oid			parent_relation;	/* where the rules were clones, or InvalidOid */
+	char	   *name;
+	List	   *globs;			/* of char *, for its keys; none twice */
+} DroppedTable;
 
 /* Of this transaction, since the last look; in TopTransactionContext. */
 static List *dropped = NIL;
@@ -113,12 +96,18 @@ forget(void *arg)
 	dropped = NIL;
 }
 
-static void
-remember(const RuleInfo *info)
+static DroppedTable *
+remember_table(Oid relation, Oid parent_relation)
 {
-	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-	DroppedRule *rule = palloc0(sizeof(DroppedRule));
+	DroppedTable *table;
+	ListCell   *cell;
 
+	foreach(cell, dropped)
+	{
+		table = lfirst(cell);
+		if (table->relation == relation && table->parent_relation == parent_relation)
+			return table;
+	}
 	if (dropped == NIL)
 	{
 		MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
@@ -126,12 +115,44 @@ remember(const RuleInfo *info)
 		callback->func = forget;
 		MemoryContextRegisterResetCallback(TopTransactionContext, callback);
 	}
-	rule->relation = info->relation;
+	table = palloc0(sizeof(DroppedTable));
+	table->relation = relation;
+	table->parent_relation = parent_relation;
+	table->name = get_rel_name(relation);
+	dropped = lappend(dropped, table);
+	return table;
+}
+
+static void
+remember_glob(DroppedTable *table, char *glob)
+{
+	ListCell   *cell;
+
+	foreach(cell, table->globs)
+	{
+		if (strcmp(lfirst(cell), glob) == 0)
+			return;
+	}
+	table->globs = lappend(table->globs, glob);
+}
+
+static void
+remember(const RuleInfo *info)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	Oid			parent_relation = InvalidOid;
+	DroppedTable *table;
+
 	if (OidIsValid(info->parent))
-		(void) rule_topmost(info->parent, &rule->parent_relation);
-	rule->table = get_rel_name(info->relation);
-	rule->command = suggest_command(info);
-	dropped = lappend(dropped, rule);
+		(void) rule_topmost(info->parent, &parent_relation);
+	table = remember_table(info->relation, parent_relation);
+	for (int i = 0; i < rule_ntemplates(info); i++)
+	{
+		char	   *glob = suggest_glob(rule_templates(info)[i]);
+
+		if (glob != NULL)
+			remember_glob(table, glob);
+	}
 	MemoryContextSwitchTo(old);
 }
 
@@ -158,20 +179,48 @@ table_exists(Oid relid)
 	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid));
 }
 
-static void
-notice_dropped(const DroppedRule *rule)
+/* The command that deletes a table's keys; NULL where none of them can be found. */
+static char *
+suggest_command(const DroppedTable *table)
 {
-	if (OidIsValid(rule->parent_relation))
+	StringInfoData command;
+	ListCell   *cell;
+
+	if (table->globs == NIL)
+		return NULL;
+	initStringInfo(&command);
+	foreach(cell, table->globs)
+		appendStringInfo(&command, "%s uncache.invalidate_pattern(%s)",
+						 command.len == 0 ? "SELECT" : ",", quote_literal_cstr(lfirst(cell)));
+	return command.data;
+}
+
+/* As SQL has to name it under the session's search_path. */
+static char *
+relation_in_sql(Oid relid)
+{
+	char	   *schema = RelationIsVisible(relid) ? NULL :
+		get_namespace_name(get_rel_namespace(relid));
+
+	return quote_qualified_identifier(schema, get_rel_name(relid));
+}
+
+static void
+notice_dropped(const DroppedTable *table)
+{
+	char	   *command = suggest_command(table);
+
+	if (OidIsValid(table->parent_relation))
 		ereport(NOTICE,
-				(errmsg("the keys of partition \"%s\" stay in Redis", rule->table),
+				(errmsg("the keys of partition \"%s\" stay in Redis", table->name),
 				 errdetail("DROP TABLE deletes no keys."),
 				 errhint("Delete them with SELECT uncache.invalidate_table(%s).",
-						 quote_literal_cstr(quote_identifier(get_rel_name(rule->parent_relation))))));
+						 quote_literal_cstr(relation_in_sql(table->parent_relation)))));
 	else
 		ereport(NOTICE,
-				(errmsg("the keys of table \"%s\" stay in Redis", rule->table),
+				(errmsg("the keys of table \"%s\" stay in Redis", table->name),
 				 errdetail("DROP TABLE deletes no keys."),
-				 rule->command != NULL ? errhint("Delete them with %s.", rule->command) :
+				 command != NULL ? errhint("Delete them with %s.", command) :
 				 errhint("Delete them with uncache.invalidate_keys(): no template began with literal text by which they could be found.")));
 }
 
@@ -182,13 +231,13 @@ drop_notice_emit(void)
 
 	foreach(cell, dropped)
 	{
-		DroppedRule *rule = lfirst(cell);
+		DroppedTable *table = lfirst(cell);
 
 		/* Of a partitioned table that goes as a whole one NOTICE is enough. */
-		if (table_exists(rule->relation) ||
-			(OidIsValid(rule->parent_relation) && !table_exists(rule->parent_relation)))
+		if (table_exists(table->relation) ||
+			(OidIsValid(table->parent_relation) && !table_exists(table->parent_relation)))
 			continue;
-		notice_dropped(rule);
+		notice_dropped(table);
 	}
 	dropped = NIL;
 }

@@ -38,6 +38,7 @@ static const struct
 	{SETTINGS_OTHER, "xmlbinary", "base64"},
 	{SETTINGS_OTHER, "xmloption", "content"},
 	{SETTINGS_OTHER, "array_nulls", "on"},
+	{SETTINGS_OTHER, "default_text_search_config", "pg_catalog.simple"},
 
 	/* How an expression is read; template_parse.c relies on the first. */
 	{SETTINGS_OTHER, "standard_conforming_strings", "on"},

@@ -14,10 +14,12 @@
 
 #include "access/htup_details.h"
 #include "access/xlog.h"
+#include "catalog/pg_database.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 #include "utils/xid8.h"
@@ -129,6 +131,20 @@ state_name(SlotState state)
 	elog(ERROR, "unexpected state of a worker: %d", (int) state);
 }
 
+/* The launcher passes over template databases, which a worker would keep from use. */
+static bool
+database_is_template(void)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(MyDatabaseId));
+	bool		result;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	result = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 /* Why this database has no worker, in words for uncache.stat. */
 static const char *
 no_worker_reason(DatabaseSlot *slot)
@@ -137,6 +153,8 @@ no_worker_reason(DatabaseSlot *slot)
 		return "library pg_uncache is not in shared_preload_libraries";
 	if (RecoveryInProgress())
 		return "this server is a standby; its worker starts at promotion";
+	if (database_is_template())
+		return "this is a template database, which has no worker; the outbox keeps what is committed";
 	if (slot != NULL)
 		return "the worker has ended or has not started yet; the server log may say why";
 

@@ -146,6 +146,8 @@ ok(reached("state = 'connected' AND outbox_rows = 0"), 'on again: delivered');
 $node->safe_psql('postgres', 'CREATE DATABASE other');
 $node->psql('other', 'CREATE EXTENSION pg_uncache');
 is(stat_of("state, worker_pid IS NULL, last_error LIKE '%max_database_workers%'", 'other'), 'no worker|t|t', 'one database too many');
+$node->safe_psql('postgres', 'ALTER DATABASE other IS_TEMPLATE true');
+is(stat_of("state, last_error LIKE '%template database%'", 'other'), 'no worker|t', 'a template database');
 
 $node->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
