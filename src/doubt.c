@@ -150,7 +150,7 @@ release_answered(void *arg, const RedisReply *reply)
 	answered(arg, reply);
 }
 
-/* FCALL function n key..., then what "finish" adds. */
+/* FCALL function n key..., then what send_call() adds. */
 typedef struct Call
 {
 	int			n;

@@ -68,8 +68,8 @@ typedef struct ItemReader
 
 /*
  * Write an item at "to", which has room for ITEM_MAX_HEAD + item->len bytes.
- * "rule" is in and out: the rule of the item before, or NULL for the first.
- * Returns the number of bytes written.
+ * "previous_rule" is the rule of the item before it, NULL for the first of a
+ * string.  Returns the number of bytes written.
  */
 extern size_t item_write(char *to, const PackedItem *item, const Oid *previous_rule);
 

@@ -41,7 +41,7 @@ typedef struct RedisNode
 	 * node.c takes it back with the link.
 	 */
 	bool		open;
-	bool		was_open;		/* worker.c: at its last look */
+	bool		was_open;		/* comeback.c: at its last look */
 
 	/*
 	 * Meaningful where there are several nodes: 0, or the wait in ms that was in
@@ -60,7 +60,7 @@ typedef struct RedisNode
 	const char *cluster;		/* clusternodes.c: the cluster's address, or NULL */
 	bool		in_cluster;		/* a command's keys must be of one slot */
 	bool		is_down;		/* has failed, and is not back yet */
-	char		name[128];		/* its address without secrets; target.c */
+	char		name[128];		/* target.c, clusternodes.c: its address without secrets */
 
 	/* What other files remember of the node, made in its context, or NULL. */
 	MemoryContext context;

@@ -287,7 +287,7 @@ add_in_fragments(RowWriter *writer, const PackedItem *item)
 	{
 		FragmentHead head = {.total = item->len, .offset = offset, .kind = item->kind};
 		uint32		len = Min(item->len - offset, FRAGMENT_BYTES);
-		PackedItem		fragment = {
+		PackedItem	fragment = {
 			.kind = ITEM_FRAGMENT,
 			.rule = item->rule,
 			.bytes = bytes,
@@ -344,7 +344,7 @@ write_items(RowWriter *writer, bool may_note)
 {
 	PendingReader *reader = pending_read_begin();
 	bool		notes = may_note && outboxnote_is_time();
-	PackedItem		item;
+	PackedItem	item;
 
 	while (pending_read_next(reader, &item))
 	{

@@ -116,8 +116,7 @@ typedef struct DatabaseSlot
 	/*
 	 * 0, or the longest wait in ms that was in vain: nobody waits that is not
 	 * ready to wait for longer, until an answer of Redis has come back in half
-	 * that time.  Set by who waited in vain,
-	 * cleared by the worker.
+	 * that time.  Set by who waited in vain, cleared by the worker.
 	 */
 	pg_atomic_uint32 breaker;
 

@@ -79,9 +79,8 @@ trouble_text(const RedisReply *reply)
 void
 trouble_note_refusal(const RedisReply *reply)
 {
-	char		message[256];
-
 	static TimestampTz logged_at = 0;
+	char		message[256];
 	TimestampTz now = GetCurrentTimestamp();
 
 	snprintf(message, sizeof(message), "Redis has refused an invalidation and is asked again: %.180s",
