@@ -49,6 +49,8 @@ static Oid	table_oids[OUTBOX_TABLES + 1];
 static bool table_oids_valid = false;
 
 StaticAssertDecl(OUTBOX_ROW_ITEMS <= BLCKSZ - 256, "a row of the outbox must fit into a page");
+StaticAssertDecl(FRAGMENT_BYTES + sizeof(FragmentHead) + ITEM_MAX_HEAD <= OUTBOX_ROW_ITEMS,
+				 "a piece of a key must fit into a row of the outbox");
 
 /* A row under construction. */
 typedef struct RowWriter

@@ -191,6 +191,7 @@ shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
 {
 	Oid			before = pg_atomic_read_u32(&slot->dboid);
 
+	Assert(LWLockHeldByMeInMode(Shared_state->lock, LW_EXCLUSIVE));
 	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 	ring_init(&slot->ring, slot->ring.data, slot->ring.size);
 	slot->endpoint[0] = '\0';
