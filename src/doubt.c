@@ -31,7 +31,10 @@
 #include "trouble.h"
 #include "waiters.h"
 
+/* How often it is looked whether the transaction has ended. */
 #define LOOK_MS			1000
+
+/* Keys in one command: as many as in one that delivers (command_int.h). */
 #define COMMAND_KEYS	128
 
 typedef enum DoubtState

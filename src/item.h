@@ -57,6 +57,7 @@ typedef struct FragmentHead
 	uint32		kind;			/* ItemKind of the whole */
 } FragmentHead;
 
+/* With its two heads a piece fits into a row (OUTBOX_ROW_ITEMS); pieces on disk have this size. */
 #define FRAGMENT_BYTES	7800
 
 typedef struct ItemReader

@@ -15,7 +15,7 @@
 #include "redis.h"
 #include "shmem.h"
 
-/* Of all targets together. */
+/* Of all targets together: more masters than a usual cluster has.  Some loops walk over all. */
 #define NODES_MAX	256
 
 typedef enum NodeEvent

@@ -11,6 +11,7 @@
 #include "linkset.h"
 #include "node.h"
 
+/* Often enough to notice a hang, and still less than two wake-ups a second (nodeping.c). */
 #define PING_MS				1200
 
 typedef struct NodePrivate

@@ -15,6 +15,7 @@
 
 #include "node_int.h"
 
+/* Between pings to a node that is late, since commits could wait for it again. */
 #define PING_LATE_MS		100
 
 /* A shorter wait than twice this says nothing about Redis. */
@@ -91,6 +92,7 @@ nodeping_if_due(RedisNode *node, TimestampTz now)
 		own->ping_at = Min(own->ping_at, TimestampTzPlusMilliseconds(now, PING_LATE_MS));
 	if (own->ping_under_way || now < own->ping_at)
 		return;
+	Assert(own->ping_argc <= lengthof(lens));
 	own->ping_sent_at = now;
 	own->ping_at = TimestampTzPlusMilliseconds(now, is_late ? PING_LATE_MS : PING_MS);
 	for (int i = 0; i < own->ping_argc; i++)

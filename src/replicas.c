@@ -20,6 +20,7 @@
 #include "settings.h"
 #include "trouble.h"
 
+/* Between probes of a node that is short of replicas: each may hold up its link. */
 #define PROBE_MS		1000
 
 /* Of a node, in RedisNode.replicas. */

@@ -265,6 +265,7 @@ count_transaction(const BacklogRow *row, void *arg)
 		(*(uint64 *) arg)++;
 }
 
+/* The worker reads the whole outbox before it answers. */
 #define DISCARD_MS		(60 * 1000)
 
 static void

@@ -32,10 +32,12 @@
 #include "linksettings.h"
 #include "sentinel.h"
 
+/* Between rounds while there is a master; and of one Sentinel, before another's turn. */
 #define WATCH_MS		1000
 #define WATCH_LAST_MS	(60 * 1000) /* after rounds that failed */
 #define MOVE_ON_MS		(10 * 1000)
 
+/* The longest name that DNS allows. */
 #define MAX_HOST_BYTES	253
 
 /* What the Sentinel asked has said so far. */

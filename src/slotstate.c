@@ -28,6 +28,7 @@
 #define BEFORE_FLAGS	2
 #define BEFORE_EPOCH	6
 
+/* The name of a node: so many hexadecimal digits. */
 #define NODE_ID_BYTES	40
 
 /* The word so many words further on, or NULL; a line has no two blanks in a row. */

@@ -24,6 +24,7 @@
 #include "redis.h"
 #include "slotwatch.h"
 
+/* Between questions that nobody has asked for; and for how long of the same node. */
 #define WATCH_MS		5000
 #define MOVE_ON_MS		(20 * 1000)
 
