@@ -168,12 +168,7 @@ fence_beat_begun(void)
 bool
 fence_send(RedisNode *node, int argc, const char **argv, RedisAnswer answer, void *arg)
 {
-	size_t		lens[8];
-
-	Assert(argc <= lengthof(lens));
-	for (int i = 0; i < argc; i++)
-		lens[i] = strlen(argv[i]);
-	return redis_send(node->link, argc, argv, lens, answer, arg);
+	return redis_send_texts(node->link, argc, argv, answer, arg);
 }
 
 /*

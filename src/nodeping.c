@@ -85,19 +85,15 @@ void
 nodeping_if_due(RedisNode *node, TimestampTz now)
 {
 	NodePrivate *own = node->own;
-	size_t		lens[8];
 	bool		is_late = nodeping_lateness(node) != 0;
 
 	if (is_late)
 		own->ping_at = Min(own->ping_at, TimestampTzPlusMilliseconds(now, PING_LATE_MS));
 	if (own->ping_under_way || now < own->ping_at)
 		return;
-	Assert(own->ping_argc <= lengthof(lens));
 	own->ping_sent_at = now;
 	own->ping_at = TimestampTzPlusMilliseconds(now, is_late ? PING_LATE_MS : PING_MS);
-	for (int i = 0; i < own->ping_argc; i++)
-		lens[i] = strlen(own->ping_argv[i]);
-	if (redis_send(node->link, own->ping_argc, own->ping_argv, lens, ping_answered, node))
+	if (redis_send_texts(node->link, own->ping_argc, own->ping_argv, ping_answered, node))
 		own->ping_under_way = true;
 }
 

@@ -107,6 +107,11 @@ extern const char *redis_error(const RedisLink *link);
  */
 extern bool redis_send(RedisLink *link, int argc, const char **argv, const size_t *argvlen,
 					   RedisAnswer answer, void *arg);
+
+/* The same for a command of at most REDIS_MAX_TEXTS null-terminated texts. */
+#define REDIS_MAX_TEXTS	8
+extern bool redis_send_texts(RedisLink *link, int argc, const char **argv,
+							 RedisAnswer answer, void *arg);
 extern void redis_flush(RedisLink *link);
 
 /* Commands sent and not answered yet; and for how long (ms) the oldest has waited for a byte. */

@@ -233,9 +233,8 @@ static void
 send_question(Sentinel *sentinel, const char *subcommand, RedisAnswer answered)
 {
 	const char *argv[] = {"SENTINEL", subcommand, sentinel->target->service};
-	const size_t lens[] = {8, strlen(subcommand), strlen(sentinel->target->service)};
 
-	redis_send(sentinel->waited.link, 3, argv, lens, answered, sentinel);
+	redis_send_texts(sentinel->waited.link, lengthof(argv), argv, answered, sentinel);
 }
 
 /* ------------------------------------------------------------------------

@@ -126,7 +126,6 @@ bool
 slotstate_ask(RedisNode *node, RedisAnswer answer)
 {
 	const char *argv[] = {"CLUSTER", "NODES"};
-	const size_t lens[] = {7, 5};
 
-	return redis_send(node->link, 2, argv, lens, answer, NULL);
+	return redis_send_texts(node->link, lengthof(argv), argv, answer, NULL);
 }
