@@ -235,6 +235,9 @@ extern Shared *Shared_state;
 /* Called in _PG_init while preloading. */
 extern void shmem_install_hooks(void);
 
+/* Raise an ERROR for a function, "what", that is of no use without preloading. */
+extern void shmem_require_preload(const char *what);
+
 /*
  * The slot that serves a database, or NULL.  Takes no lock: may be used where
  * nothing may fail.  Who needs to be sure looks at dboid again under slot->lock.
@@ -248,6 +251,9 @@ extern void shmem_slot_assign(DatabaseSlot *slot, Oid dboid);
 
 /* For a worker: what uncache.stat is to show as the last error, as of now. */
 extern void shmem_note_error(DatabaseSlot *slot, const char *error);
+
+/* Process id of the slot's worker; 0: none. */
+extern pid_t shmem_worker_pid(DatabaseSlot *slot);
 
 extern WaitSlot *shmem_my_wait_slot(void);
 
