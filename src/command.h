@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "delivery.h"
+#include "shmem.h"
 
 extern void command_init(DatabaseSlot *slot);
 

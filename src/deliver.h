@@ -11,6 +11,7 @@
 
 #include "deliveragain.h"
 #include "delivery.h"
+#include "shmem.h"
 
 extern void deliver_init(DatabaseSlot *slot);
 

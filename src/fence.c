@@ -28,7 +28,6 @@
 
 #include "fence_int.h"
 #include "settings.h"
-#include "trouble.h"
 
 /* For records of keys while the own fence is off. */
 #define DEFAULT_TTL			"300000"

@@ -34,7 +34,6 @@
 #include "keypattern.h"
 #include "outbox.h"
 #include "outboxnote.h"
-#include "outboxscan.h"
 #include "pending.h"
 #include "rule.h"
 #include "settings.h"

@@ -30,6 +30,7 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "deliver.h"
 #include "delivered.h"
 #include "faultpoint.h"
 #include "outbox.h"

@@ -9,7 +9,7 @@
 #include "postgres.h"
 #include "datatype/timestamp.h"
 
-#include "deliver.h"
+#include "delivery.h"
 
 extern void outboxside_init(void);
 

@@ -7,7 +7,7 @@
 
 #include "postgres.h"
 
-#include "deliver.h"
+#include "delivery.h"
 
 extern void seconddelete_init(void);
 
