@@ -209,7 +209,7 @@ compile_all(Attachment *attachment, ArrayType *texts)
 		if (nulls[i])
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("template %d for table \"%s\" is NULL", i + 1,
+					 errmsg("template %d for table \"%s\" must not be null", i + 1,
 							RelationGetRelationName(attachment->rel))));
 		attachment->templates =
 			lappend(attachment->templates,

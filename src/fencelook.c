@@ -227,7 +227,7 @@ begin(RedisNode *node)
 	{
 		fence_set_state(node, setting_fence_ttl > 0 ? FENCE_IMPOSSIBLE : FENCE_NONE);
 		if (setting_fence_ttl > 0)
-			node_note_error(node, "Fenced fills are not possible: Redis is older than version 7%s", "");
+			node_note_error(node, "fenced fills are not possible: %s", "Redis is older than version 7");
 		return;
 	}
 	fence_set_state(node, FENCE_UNKNOWN);
