@@ -55,7 +55,7 @@ library_answered(void *arg, const RedisReply *reply)
 	if (redis_reply_type(reply) == REDIS_ERROR)
 	{
 		node_note_error(node, "Redis does not load the functions of pg_uncache: %s",
-						trouble_text(reply));
+							  trouble_text(reply));
 		fence_set_state(node, FENCE_IMPOSSIBLE);
 		/* Somebody else may: from then on a bare UNLINK would go unnoticed. */
 		node->fence->looks_for_functions = true;

@@ -79,8 +79,9 @@ trouble_text(const RedisReply *reply)
 void
 trouble_note_refusal(const RedisReply *reply)
 {
-	static TimestampTz logged_at = 0;
 	char		message[256];
+
+	static TimestampTz logged_at = 0;
 	TimestampTz now = GetCurrentTimestamp();
 
 	snprintf(message, sizeof(message), "Redis has refused an invalidation and is asked again: %.180s",
