@@ -91,7 +91,10 @@ extern void node_free(RedisNode *node);
  */
 extern void node_be_alone(bool alone);
 
-/* Whether there is a link, ready or not; else whether it is time to connect; and doing it, to target->hosts[host]. */
+/*
+ * Whether there is a link, ready or not; else whether it is time to connect; and
+ * doing it, to target->hosts[host].
+ */
 extern bool node_has_link(const RedisNode *node);
 extern bool node_wants_link(const RedisNode *node, TimestampTz now);
 extern void node_connect(RedisNode *node, const RedisTarget *target, int host);
