@@ -31,8 +31,8 @@ nodeping_init(DatabaseSlot *my_slot)
 	slot = my_slot;
 }
 
-uint32
-nodeping_lateness(const RedisNode *node)
+static uint32
+lateness(const RedisNode *node)
 {
 	return node_is_alone() ? pg_atomic_read_u32(&slot->breaker) : node->late;
 }
@@ -62,7 +62,7 @@ ping_answered(void *arg, const RedisReply *reply)
 {
 	RedisNode  *node = arg;
 	NodePrivate *own = node->own;
-	uint32		late = nodeping_lateness(node);
+	uint32		late = lateness(node);
 
 	own->ping_under_way = false;
 	if (own->ping_answer)
@@ -85,7 +85,7 @@ void
 nodeping_if_due(RedisNode *node, TimestampTz now)
 {
 	NodePrivate *own = node->own;
-	bool		is_late = nodeping_lateness(node) != 0;
+	bool		is_late = lateness(node) != 0;
 
 	if (is_late)
 		own->ping_at = Min(own->ping_at, TimestampTzPlusMilliseconds(now, PING_LATE_MS));

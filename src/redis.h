@@ -121,7 +121,7 @@ extern int	redis_silent_ms(const RedisLink *link);
 /* What the server said of itself in the handshake; "" or 0 when unknown. */
 extern const char *redis_run_id(const RedisLink *link);	/* new at each restart */
 extern const char *redis_history(const RedisLink *link);	/* new at each promotion */
-extern const char *redis_role(const RedisLink *link);	/* "master", "slave" */
+extern const char *redis_role(const RedisLink *link);	/* "master", "slave"; for tests */
 extern int	redis_version(const RedisLink *link);	/* 70015 for 7.0.15; of Valkey
 													 * the Redis it is like */
 
