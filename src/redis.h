@@ -112,6 +112,8 @@ extern bool redis_send(RedisLink *link, int argc, const char **argv, const size_
 #define REDIS_MAX_TEXTS	8
 extern bool redis_send_texts(RedisLink *link, int argc, const char **argv,
 							 RedisAnswer answer, void *arg);
+
+/* Write what was sent, as far as the socket takes it now. */
 extern void redis_flush(RedisLink *link);
 
 /* Commands sent and not answered yet; and for how long (ms) the oldest has waited for a byte. */

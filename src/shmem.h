@@ -255,6 +255,7 @@ extern void shmem_note_error(DatabaseSlot *slot, const char *error);
 /* Process id of the slot's worker; 0: none. */
 extern pid_t shmem_worker_pid(DatabaseSlot *slot);
 
+/* NULL where the library is not preloaded, and in auxiliary processes. */
 extern WaitSlot *shmem_my_wait_slot(void);
 
 /* Ask the launcher to look into a database.  May be used where nothing may fail. */
