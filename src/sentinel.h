@@ -46,7 +46,7 @@ extern SentinelState sentinel_state(const Sentinel *sentinel);
 /* The master, as a target of its own, valid until the next turn; NULL unless known. */
 extern const RedisTarget *sentinel_master(const Sentinel *sentinel);
 
-/* Why the last Sentinel that was asked could not tell; empty: none has failed. */
+/* Why the last Sentinel that could not tell who is the master could not. */
 extern const char *sentinel_error(const Sentinel *sentinel);
 
 /* When to come again; DT_NOEND for "when something happens". */
