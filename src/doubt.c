@@ -259,7 +259,7 @@ send_fence(Doubt *doubt, TimestampTz now)
 {
 	doubt->state = DOUBT_SENT;
 	doubt->look_at = TimestampTzPlusMilliseconds(now, LOOK_MS);
-	doubt->renew_at = TimestampTzPlusMilliseconds(now, atoi(fence_ttl_text()) / 3);
+	doubt->renew_at = TimestampTzPlusMilliseconds(now, fence_ttl_ms() / 3);
 	send_keys(doubt, false);
 	if (doubt->under_way == 0)
 		fence_is_sent(doubt);	/* patterns only, or nowhere to send it to */
