@@ -30,7 +30,6 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
-#include "deliver.h"
 #include "delivered.h"
 #include "faultpoint.h"
 #include "outbox.h"

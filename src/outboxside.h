@@ -9,7 +9,7 @@
 #include "postgres.h"
 #include "datatype/timestamp.h"
 
-#include "delivery.h"
+#include "deliver.h"
 
 extern void outboxside_init(void);
 

@@ -15,7 +15,7 @@
 
 #include "utils/timestamp.h"
 
-#include "deliveragain.h"
+#include "deliver.h"
 #include "replicas.h"
 #include "settings.h"
 #include "trouble.h"

@@ -20,7 +20,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "deliver.h"
 #include "outbox.h"
 #include "seconddelete.h"
 #include "settings.h"

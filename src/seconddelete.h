@@ -7,7 +7,7 @@
 
 #include "postgres.h"
 
-#include "delivery.h"
+#include "deliver.h"
 
 extern void seconddelete_init(void);
 
