@@ -11,6 +11,7 @@
 #	make bench	what a write costs, beside other ways; BENCH=--help shows options
 #	make test-asserts, test-sanitizers, test-valgrind	some of the tests on a server
 #						that looks closer, built from source
+#	make test-readers	the examples of docs/readers.md; needs npm
 #	make chaos SECONDS=60 SEED=n	writers against an oracle while faults strike
 #	make -C test/unit check	tests of single files that need no server; in make test
 

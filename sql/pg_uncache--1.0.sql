@@ -145,13 +145,13 @@ CREATE FUNCTION uncache.detach(rel regclass) RETURNS void
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_detach';
 COMMENT ON FUNCTION uncache.detach(regclass) IS
-'drops the triggers that uncache.attach() made; keys in Redis stay as they are. For the owner of the table. Errors: the table has none; it is a partition and they belong to the partitioned table';
+'drops the triggers that uncache.attach() made; keys in Redis stay as they are. For the owner of the table. Errors: the table has none; it is a partition and they belong to the partitioned table; a NULL, a read-only transaction';
 
 CREATE FUNCTION uncache.invalidate_table(rel regclass) RETURNS void
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_invalidate_table';
 COMMENT ON FUNCTION uncache.invalidate_table(regclass) IS
-'deletes every key that the rules of a table, and of the tables below it, can give, after the transaction commits; also while uncache.enabled is off. A template that does not begin with literal text of two letters or digits is passed over with a WARNING. Errors: no rule';
+'deletes every key that the rules of a table, and of the tables below it, can give, after the transaction commits; also while uncache.enabled is off. A template that does not begin with literal text of two letters or digits is passed over with a WARNING. Errors: no rule, a NULL, a standby';
 
 CREATE FUNCTION uncache.render(template text, "row" anyelement) RETURNS text[]
 	LANGUAGE C STRICT STABLE PARALLEL RESTRICTED
@@ -283,13 +283,13 @@ CREATE FUNCTION uncache.invalidate_keys(VARIADIC keys text[]) RETURNS bigint
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_invalidate_keys';
 COMMENT ON FUNCTION uncache.invalidate_keys(text[]) IS
-'deletes these keys from Redis after the transaction commits; uncache.key_prefix goes before each. NULL keys are left out. Also while uncache.enabled is off. Returns how many were new in this transaction. Errors: an empty key, a key over 64 KiB';
+'deletes these keys from Redis after the transaction commits; uncache.key_prefix goes before each. NULL keys are left out. Also while uncache.enabled is off. Returns how many were new in this transaction. Errors: an empty key, a key over 64 KiB, a standby';
 
 CREATE FUNCTION uncache.invalidate_pattern(pattern text) RETURNS void
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_invalidate_pattern';
 COMMENT ON FUNCTION uncache.invalidate_pattern(text) IS
-'deletes every key that matches this Redis glob (* ? [a-z] and backslash) after the transaction commits, with SCAN and UNLINK by the worker; uncache.key_prefix goes before it. NULL does nothing. Also while uncache.enabled is off. Errors: an empty pattern, one over 4 kB';
+'deletes every key that matches this Redis glob (* ? [a-z] and backslash) after the transaction commits, with SCAN and UNLINK by the worker; uncache.key_prefix goes before it. NULL does nothing. Also while uncache.enabled is off. Errors: an empty pattern, one over 4 kB, a standby';
 
 CREATE FUNCTION uncache.transaction_keys(OUT relation regclass, OUT trigger name, OUT key text)
 	RETURNS SETOF record
@@ -302,7 +302,7 @@ CREATE FUNCTION uncache.wait(timeout interval DEFAULT '10 s') RETURNS boolean
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_wait';
 COMMENT ON FUNCTION uncache.wait(interval) IS
-'waits until everything that was committed in this database before the call is delivered to Redis, patterns too. Returns true then, false when the timeout is over; 0 only asks, which takes up to 50 ms; NULL waits for ever. Error: pg_uncache is not in shared_preload_libraries';
+'waits until everything that was committed in this database before the call is delivered to Redis, patterns too. Returns true then, false when the timeout is over; 0 only asks, which takes up to 50 ms; NULL waits for ever. Errors: pg_uncache is not in shared_preload_libraries; a standby';
 
 CREATE FUNCTION uncache.discard_backlog() RETURNS bigint
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -359,7 +359,7 @@ RETURNS record
 LANGUAGE C VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'uncache_stat_get';
 COMMENT ON FUNCTION uncache.stat_get() IS
-'behind the view uncache.stat';
+'behind the view uncache.stat: its row, with the time at which the oldest undelivered outbox row was written in place of its age';
 REVOKE ALL ON FUNCTION uncache.stat_get() FROM PUBLIC;
 
 CREATE VIEW uncache.stat AS
@@ -445,7 +445,7 @@ CREATE FUNCTION uncache.stat_reset() RETURNS void
 LANGUAGE C VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'uncache_stat_reset';
 COMMENT ON FUNCTION uncache.stat_reset() IS
-'start the counters of uncache.stat and uncache.stat_rules of this database at zero, and forget last_error unless the trouble lasts';
+'starts the counters of uncache.stat and uncache.stat_rules of this database at zero, and forgets last_error unless the trouble lasts; the levels stay';
 REVOKE ALL ON FUNCTION uncache.stat_reset() FROM PUBLIC;
 
 CREATE FUNCTION uncache.stat_rules_get(
@@ -457,7 +457,7 @@ RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'uncache_stat_rules_get';
 COMMENT ON FUNCTION uncache.stat_rules_get() IS
-'behind the view uncache.stat_rules: the rules that have sent keys';
+'behind the view uncache.stat_rules: the rules that have sent keys, by the OID of their trigger';
 REVOKE ALL ON FUNCTION uncache.stat_rules_get() FROM PUBLIC;
 
 CREATE VIEW uncache.stat_rules AS
@@ -522,7 +522,6 @@ GRANT EXECUTE ON FUNCTION uncache.stat_get(), uncache.stat_rules_get(),
 -- Who may read all tables has SELECT on the views already, and may see keys.
 GRANT EXECUTE ON FUNCTION uncache.stat_get(), uncache.stat_rules_get(),
 	uncache.backlog_get(), uncache.list_rules(), uncache.transaction_keys() TO pg_read_all_data;
-
 
 -- ---------------------------------------------------------------------------
 -- Rights

@@ -12,7 +12,7 @@ $$;
 SET client_min_messages = warning;
 CREATE FUNCTION pg_temp.await(condition text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-	deadline timestamptz := clock_timestamp() + interval '20 s';
+	deadline timestamptz := clock_timestamp() + interval '60 s';
 	done boolean;
 BEGIN
 	LOOP

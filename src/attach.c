@@ -209,7 +209,7 @@ compile_all(Attachment *attachment, ArrayType *texts)
 		if (nulls[i])
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("template %d for table \"%s\" is NULL", i + 1,
+					 errmsg("template %d for table \"%s\" must not be null", i + 1,
 							RelationGetRelationName(attachment->rel))));
 		attachment->templates =
 			lappend(attachment->templates,
@@ -224,12 +224,7 @@ attach(const char *function, Oid relid, char *columns, ArrayType *templates)
 	RuleInfo   *before;
 	int			ncolumns;
 
-	if (Shared_state == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("%s needs pg_uncache in shared_preload_libraries", function),
-				 errhint("Append pg_uncache to shared_preload_libraries in postgresql.conf and restart the server.")));
-
+	shmem_require_preload(function);
 	attachment.rel = open_table(relid);
 	rule_check_table(attachment.rel);
 	attachment.columns = columns;

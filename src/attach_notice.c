@@ -176,7 +176,7 @@ warn_owner(const Attachment *attachment)
 						GetUserNameFromId(owner, false),
 						RelationGetRelationName(attachment->rel)),
 				 errdetail("PostgreSQL clones the trigger to a new partition, which needs EXECUTE on its function."),
-				 errhint("GRANT EXECUTE ON FUNCTION uncache.%s() TO %s.",
+				 errhint("Use GRANT EXECUTE ON FUNCTION uncache.%s() TO %s.",
 						 get_func_name(function),
 						 quote_identifier(GetUserNameFromId(owner, false)))));
 }

@@ -36,3 +36,15 @@ attempt(void (*work) (void *arg), void *arg)
 	CurrentResourceOwner = owner;
 	return edata;
 }
+
+void
+attempt_or_report(void (*work) (void *arg), void *arg)
+{
+	ErrorData  *edata = attempt(work, arg);
+
+	if (edata == NULL)
+		return;
+	edata->elevel = LOG;
+	ThrowErrorData(edata);
+	FreeErrorData(edata);
+}

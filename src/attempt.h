@@ -15,4 +15,7 @@
  */
 extern ErrorData *attempt(void (*work) (void *arg), void *arg);
 
+/* The same for the worker: what was raised goes to the log, as a LOG. */
+extern void attempt_or_report(void (*work) (void *arg), void *arg);
+
 #endif							/* UNCACHE_ATTEMPT_H */

@@ -12,7 +12,7 @@
  * looked and went idle must not hold up the emptying of the outbox, which needs
  * an AccessExclusiveLock.  While the lock is held the table cannot shrink.
  *
- * What is delivered is known to the worker alone, and told in one bit a row
+ * What is delivered is known to the worker alone, and told in shared memory
  * (delivered.h).  Without a worker, after a crash or on a standby every row of
  * the outbox counts as undelivered, just as a new worker would see it.  A row
  * of the side table is undelivered for as long as it exists.

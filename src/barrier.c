@@ -11,9 +11,9 @@
  *					be delivered are the deliveries with a number below the next
  *		answered	the oldest unfinished delivery is not one of these
  *
- * A row that waits for a node holds the barrier up.  When a link breaks, deliveries are forgotten and will be taken anew, with
- * higher numbers: the barrier goes back to collecting.  A worker that ends leaves
- * the tickets to its successor.
+ * A row that waits for a node holds the barrier up.  When a link breaks, deliveries
+ * are forgotten and will be taken anew, with higher numbers: the barrier goes back to
+ * collecting.  A worker that ends leaves the tickets to its successor.
  */
 #include "postgres.h"
 
@@ -26,7 +26,7 @@
 static DatabaseSlot *slot;
 
 static uint64 ticket = 0;		/* being served; 0: none, the rest means nothing */
-static uint64 ring_until;			/* the ring must be taken up to here */
+static uint64 ring_until;		/* the ring must be taken up to here */
 static uint64 number;			/* deliveries below must be finished; 0: collecting */
 static bool just_begun;			/* no turn has passed since */
 

@@ -65,13 +65,10 @@ send_beat(RedisNode *node, const char *step, RedisAnswer answer)
 	const char *argv[] = {
 		"FCALL", "uncache_beat", "0", step, Shared_state->incarnation, text
 	};
-	size_t		lens[lengthof(argv)];
 
 	snprintf(text, sizeof(text), UINT64_FORMAT, xid);
-	for (int i = 0; i < lengthof(argv); i++)
-		lens[i] = strlen(argv[i]);
-	return redis_send(node->link, lengthof(argv), argv, lens, answer,
-					  (void *) (uintptr_t) (xid % UINTPTR_MAX));
+	return redis_send_texts(node->link, lengthof(argv), argv, answer,
+							(void *) (uintptr_t) (xid % UINTPTR_MAX));
 }
 
 static void

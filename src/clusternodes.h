@@ -23,6 +23,7 @@ extern void clusternodes_free(ClusterNodes *cluster);
 extern bool clusternodes_turn(ClusterNodes *cluster, TimestampTz now);
 extern TimestampTz clusternodes_deadline(const ClusterNodes *cluster);
 
+/* The node of a key; whether all are connected, some has failed; how many there are. */
 extern RedisNode *clusternodes_node(const ClusterNodes *cluster, const char *key, size_t len,
 									uint16 *slot);
 extern bool clusternodes_are_whole(const ClusterNodes *cluster);

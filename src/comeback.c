@@ -3,9 +3,9 @@
  *	  What the worker does when nodes come and go.
  *
  * A node that goes takes its part of what is under way with it; those rows wait in the
- * outbox.  One that comes makes the outbox be read all over: what
- * waited, what was committed while no node was there, and, if the node may have
- * forgotten, what had been delivered.  What was sent before goes to the nodes that
+ * outbox.  One that comes makes the outbox be read all over: what waited, what was
+ * committed while no node was there, and, if the node may have forgotten, what had
+ * been delivered.  What was sent before goes to the nodes that
  * lack something (lacking.c), which is all that is remembered of a node that is away.
  *
  * A node whose fence has no epoch gets one when all that the outbox held at some

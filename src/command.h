@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "delivery.h"
+#include "shmem.h"
 
 extern void command_init(DatabaseSlot *slot);
 
@@ -28,11 +29,11 @@ extern void command_send_open(void);
 extern void command_ask_replicas(void);
 
 /*
- * Whether more commands should be sent now.  Nodes that are silent do not count:
- * see which are before each time that it is going to be asked.
+ * Whether more commands should be sent now.  Commands at silent nodes do not count;
+ * which nodes are silent is looked for first, by the other function.
  */
-extern void command_look_for_silent(void);
 extern bool command_has_room(DeliveryClass class);
+extern void command_look_for_silent(void);
 
 /* Whether an answer is due that somebody waits for, or may. */
 extern bool command_is_awaited(void);

@@ -85,11 +85,10 @@ static void
 send_again(RedisNode *node, Command *command, bool asking)
 {
 	const char *argv[] = {"ASKING"};
-	const size_t lens[] = {6};
 
 	if (node == NULL || !node->open || ++command->hops > MAX_HOPS)
 		command_finish(command, node != NULL && node->is_down ? PART_AWAY : PART_AGAIN);
-	else if (asking && !redis_send(node->link, 1, argv, lens, asking_answered, NULL))
+	else if (asking && !redis_send_texts(node->link, 1, argv, asking_answered, NULL))
 		command_finish(command, PART_LOST);
 	else
 		command_send(node, command);

@@ -52,7 +52,6 @@
 #define MyProcNumber	(MyProc->pgprocno)
 #define INVALID_PROC_NUMBER (-1)
 typedef int ProcNumber;
-#define GetNumberFromPGProc(proc) ((proc)->pgprocno)
 #define GetPGProcByNumber(n) (&ProcGlobal->allProcs[(n)])
 
 #include "storage/latch.h"

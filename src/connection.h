@@ -15,7 +15,7 @@ extern void connection_init(DatabaseSlot *slot);
 
 /*
  * Connect, read and write as far as it is possible without waiting.  What has
- * happened to a node is in Node.event afterwards.  Returns true when nodes have
+ * happened to a node is in RedisNode.event afterwards.  Returns true when nodes have
  * got other keys than before.
  */
 extern bool connection_turn(void);

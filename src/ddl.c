@@ -170,10 +170,10 @@ names_in_extension(Oid extension)
 	ListCell   *cell;
 
 	foreach(cell, ddl_read_objects(psprintf("SELECT classid, objid, objsubid FROM pg_catalog.pg_depend"
-										" WHERE refclassid OPERATOR(pg_catalog.=) '%u'::pg_catalog.oid"
-										" AND refobjid OPERATOR(pg_catalog.=) '%u'::pg_catalog.oid"
-										" AND deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog.\"char\"",
-										ExtensionRelationId, extension)))
+											" WHERE refclassid OPERATOR(pg_catalog.=) '%u'::pg_catalog.oid"
+											" AND refobjid OPERATOR(pg_catalog.=) '%u'::pg_catalog.oid"
+											" AND deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog.\"char\"",
+											ExtensionRelationId, extension)))
 		names = ddl_add_name(names, NULL, name_of_object(&((ChangedObject *) lfirst(cell))->address));
 	return names;
 }
@@ -287,7 +287,7 @@ uncache_ddl_end(PG_FUNCTION_ARGS)
 	if (is_harmless(event) || !rules_exist())
 		PG_RETURN_NULL();
 	foreach(cell, ddl_read_objects("SELECT classid, objid, objsubid"
-							   " FROM pg_catalog.pg_event_trigger_ddl_commands()"))
+								   " FROM pg_catalog.pg_event_trigger_ddl_commands()"))
 		after_object(&((ChangedObject *) lfirst(cell))->address, event);
 	PG_RETURN_NULL();
 }

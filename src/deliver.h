@@ -11,6 +11,7 @@
 
 #include "deliveragain.h"
 #include "delivery.h"
+#include "shmem.h"
 
 extern void deliver_init(DatabaseSlot *slot);
 
@@ -20,8 +21,10 @@ extern bool deliver_has_room(DeliveryClass class);
 /* Take a row.  The items are copied; of a row of an outbox table the state is set. */
 extern void deliver_take(DeliveryClass class, const DeliveryRow *row);
 
-/* Send what may be sent now; whether something is left that may not. */
+/* Send what may be sent now. */
 extern void deliver_send(void);
+
+/* Whether rows were taken of which something has not been sent yet. */
 extern bool deliver_has_unsent(void);
 
 /*

@@ -91,6 +91,7 @@ find_bits(dsa_area *in, Root *from, int table, const ItemPointerData *tid,
 	Directory  *directory;
 	uint8	   *segment;
 
+	Assert(table >= 0 && table < OUTBOX_TABLES);
 	if (row >= ROWS_PER_PAGE || directory_number >= DIRECTORIES)
 		return NULL;
 	directory = follow(in, &from->directories[table][directory_number],

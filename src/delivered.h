@@ -48,6 +48,10 @@ delivered_when_sent(bool answered)
 /* For the worker of the slot, once, outside of a transaction. */
 extern void delivered_create(DatabaseSlot *slot);
 
+/*
+ * What is known of a row of a table that takes its turn.  Where memory runs out a row
+ * stays ROW_UNSENT, whatever is set: it is sent again by the next scan.
+ */
 extern RowState delivered_get(int table, const ItemPointerData *tid);
 extern void delivered_set(int table, const ItemPointerData *tid, RowState state);
 

@@ -73,6 +73,22 @@ new_assembly(uint64 xid, int32 first_chunk, Oid rule, const FragmentHead *head)
 	return assembly;
 }
 
+/* All pieces are here, the last one with this delivery: send what they make together. */
+static void
+send_whole(Delivery *last, Assembly *assembly)
+{
+	bool		only_lacking = true;
+
+	last->assembled = assembly->bytes;
+	for (Delivery *piece = last; piece; piece = piece->joined)
+	{
+		piece->parts_left += target_count() - 1;
+		only_lacking &= piece->row.only_lacking;
+	}
+	command_add_key(last, last->class, assembly->rule, ITEM_FRAGMENT, assembly->bytes,
+					assembly->head.total, only_lacking);
+}
+
 bool
 deliverpieces_add(Delivery *delivery, const PackedItem *item)
 {
@@ -103,20 +119,9 @@ deliverpieces_add(Delivery *delivery, const PackedItem *item)
 	assembly->received += len;
 	if (assembly->received >= head.total)
 	{
-		char	   *bytes = assembly->bytes;
-		Oid			rule = assembly->rule;
-		bool		only_lacking = true;
-
 		dlist_delete(&assembly->node);
+		send_whole(delivery, assembly);
 		pfree(assembly);
-		delivery->assembled = bytes;
-		for (Delivery *piece = delivery; piece; piece = piece->joined)
-		{
-			piece->parts_left += target_count() - 1;
-			only_lacking &= piece->row.only_lacking;
-		}
-		command_add_key(delivery, delivery->class, rule, ITEM_FRAGMENT, bytes, head.total,
-						only_lacking);
 	}
 	return true;
 }

@@ -12,7 +12,6 @@
 #include "storage/itemptr.h"
 
 #include "item.h"
-#include "shmem.h"
 
 /* Small transactions overtake what is large or late. */
 typedef enum DeliveryClass

@@ -10,6 +10,7 @@
 #include "lib/stringinfo.h"
 
 #include "delivery.h"
+#include "shmem.h"
 
 struct Delivery
 {

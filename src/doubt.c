@@ -31,7 +31,10 @@
 #include "trouble.h"
 #include "waiters.h"
 
+/* How often it is looked whether the transaction has ended. */
 #define LOOK_MS			1000
+
+/* Keys in one command: as many as in one that delivers (command_int.h). */
 #define COMMAND_KEYS	128
 
 typedef enum DoubtState
@@ -150,7 +153,7 @@ release_answered(void *arg, const RedisReply *reply)
 	answered(arg, reply);
 }
 
-/* FCALL function n key..., then what "finish" adds. */
+/* FCALL function n key..., then what send_call() adds. */
 typedef struct Call
 {
 	int			n;
@@ -256,7 +259,7 @@ send_fence(Doubt *doubt, TimestampTz now)
 {
 	doubt->state = DOUBT_SENT;
 	doubt->look_at = TimestampTzPlusMilliseconds(now, LOOK_MS);
-	doubt->renew_at = TimestampTzPlusMilliseconds(now, atoi(fence_ttl_text()) / 3);
+	doubt->renew_at = TimestampTzPlusMilliseconds(now, fence_ttl_ms() / 3);
 	send_keys(doubt, false);
 	if (doubt->under_way == 0)
 		fence_is_sent(doubt);	/* patterns only, or nowhere to send it to */

@@ -22,6 +22,7 @@
 #include "utils/syscache.h"
 
 #include "drop_notice.h"
+#include "keypattern.h"
 #include "rule_catalog.h"
 
 static object_access_hook_type next_object_access = NULL;
@@ -69,7 +70,7 @@ suggest_glob(const char *template)
 			p++;
 		if (at_head && (IS_HIGHBIT_SET(*p) || isalnum((unsigned char) *p)))
 			letters++;
-		if (strchr("*?[\\", *p) != NULL)
+		if (glob_is_special(*p))
 			appendStringInfoChar(&glob, '\\');
 		len = pg_mblen(p);
 		appendBinaryStringInfo(&glob, p, len);

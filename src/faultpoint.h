@@ -13,6 +13,7 @@
 /* Do what uncache.fault_point asks for at the place of this name. */
 extern void faultpoint_reached(const char *name);
 
+/* Define uncache.fault_point; in _PG_init. */
 extern void faultpoint_define_setting(void);
 
 #define FAULT_POINT(name)	faultpoint_reached(name)

@@ -28,10 +28,9 @@
 
 #include "fence_int.h"
 #include "settings.h"
-#include "trouble.h"
 
-/* For records of keys while the own fence is off. */
-#define DEFAULT_TTL			"300000"
+/* For records of keys while the own fence is off: the five minutes that are recommended. */
+#define DEFAULT_TTL_MS		(300 * 1000)
 
 static DatabaseSlot *slot;
 
@@ -110,12 +109,16 @@ fence_is_on(const RedisNode *node)
 	return fence_state_of(node) == FENCE_ON;
 }
 
+int
+fence_ttl_ms(void)
+{
+	return setting_fence_ttl > 0 ? setting_fence_ttl : DEFAULT_TTL_MS;
+}
+
 const char *
 fence_ttl_text(void)
 {
-	if (setting_fence_ttl == 0)
-		return DEFAULT_TTL;
-	snprintf(ttl_text, sizeof(ttl_text), "%d", setting_fence_ttl);
+	snprintf(ttl_text, sizeof(ttl_text), "%d", fence_ttl_ms());
 	return ttl_text;
 }
 
@@ -168,12 +171,7 @@ fence_beat_begun(void)
 bool
 fence_send(RedisNode *node, int argc, const char **argv, RedisAnswer answer, void *arg)
 {
-	size_t		lens[8];
-
-	Assert(argc <= lengthof(lens));
-	for (int i = 0; i < argc; i++)
-		lens[i] = strlen(argv[i]);
-	return redis_send(node->link, argc, argv, lens, answer, arg);
+	return redis_send_texts(node->link, argc, argv, answer, arg);
 }
 
 /*

@@ -52,7 +52,8 @@ extern bool fence_new_epoch(RedisNode *node, FenceDone done);
 extern bool fence_wants_beat(void);
 extern void fence_beat_begun(void);
 
-/* Arguments of uncache_invalidate that are the same for all keys. */
+/* The argument fence_ttl of the functions; and as text, until the next call. */
+extern int	fence_ttl_ms(void);
 extern const char *fence_ttl_text(void);
 
 #endif							/* UNCACHE_FENCE_H */

@@ -36,7 +36,7 @@ extern void fence_set_state(RedisNode *node, FenceState state);
 /* Tell uncache.stat of what has changed in some Fence. */
 extern void fence_publish(void);
 
-/* Send a command of texts, 8 at the most. */
+/* Send a command of texts. */
 extern bool fence_send(RedisNode *node, int argc, const char **argv, RedisAnswer answer, void *arg);
 
 extern void fencelook_init(void);

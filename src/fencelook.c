@@ -22,6 +22,7 @@
 /* Of lua/uncache.lua; a node with older functions gets these. */
 #define LIBRARY_VERSION		1
 
+/* Redis 7.0 brought FUNCTION and FCALL. */
 #define FIRST_VERSION_WITH_FUNCTIONS	70000
 
 /*
@@ -226,7 +227,7 @@ begin(RedisNode *node)
 	{
 		fence_set_state(node, setting_fence_ttl > 0 ? FENCE_IMPOSSIBLE : FENCE_NONE);
 		if (setting_fence_ttl > 0)
-			node_note_error(node, "Fenced fills are not possible: Redis is older than version 7%s", "");
+			node_note_error(node, "fenced fills are not possible: %s", "Redis is older than version 7");
 		return;
 	}
 	fence_set_state(node, FENCE_UNKNOWN);

@@ -50,7 +50,7 @@ with_prefix(const char *prefix, const char *what, text *value, bool escape_prefi
 	initStringInfo(&key);
 	for (const char *c = prefix; *c; c++)
 	{
-		if (escape_prefix && strchr("*?[]\\^-", *c) != NULL)
+		if (escape_prefix && glob_is_special(*c))
 			appendStringInfoChar(&key, '\\');
 		appendStringInfoChar(&key, *c);
 	}

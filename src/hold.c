@@ -74,17 +74,6 @@ take_hold(Oid dboid)
 	return slot;
 }
 
-static pid_t
-worker_pid(DatabaseSlot *slot)
-{
-	pid_t		pid;
-
-	LWLockAcquire(slot->lock, LW_SHARED);
-	pid = slot->worker_pid;
-	LWLockRelease(slot->lock);
-	return pid;
-}
-
 /*
  * A worker gives up its slot before it leaves the array of processes, which is
  * where the commands look.
@@ -93,7 +82,7 @@ static void
 wait_until_gone(DatabaseSlot *slot)
 {
 	TimestampTz began = GetCurrentTimestamp();
-	pid_t		pid = worker_pid(slot);
+	pid_t		pid = shmem_worker_pid(slot);
 	bool		insisted = false;
 	TimestampTz now = began;
 	uint32		wait_event = WaitEventExtensionNew("UncacheWorkerEnd");

@@ -104,19 +104,6 @@ invalidate_one_rule(void *arg)
 	relation_close(rel, NoLock);
 }
 
-/* One rule that is broken leaves the others alone. */
-static void
-invalidate_or_report(RuleInfo *info)
-{
-	ErrorData  *edata = attempt(invalidate_one_rule, info);
-
-	if (edata == NULL)
-		return;
-	edata->elevel = LOG;
-	ThrowErrorData(edata);
-	FreeErrorData(edata);
-}
-
 void
 invalidate_all_rules(bool only_unlogged)
 {
@@ -126,9 +113,10 @@ invalidate_all_rules(bool only_unlogged)
 	{
 		RuleInfo   *info = lfirst(cell);
 
+		/* One rule that is broken leaves the others alone. */
 		if (!OidIsValid(info->parent) &&
 			(!only_unlogged || get_rel_persistence(info->relation) == RELPERSISTENCE_UNLOGGED))
-			invalidate_or_report(info);
+			attempt_or_report(invalidate_one_rule, info);
 	}
 }
 

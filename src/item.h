@@ -57,6 +57,7 @@ typedef struct FragmentHead
 	uint32		kind;			/* ItemKind of the whole */
 } FragmentHead;
 
+/* With its two heads a piece fits into a row (OUTBOX_ROW_ITEMS); pieces on disk have this size. */
 #define FRAGMENT_BYTES	7800
 
 typedef struct ItemReader
@@ -68,8 +69,8 @@ typedef struct ItemReader
 
 /*
  * Write an item at "to", which has room for ITEM_MAX_HEAD + item->len bytes.
- * "rule" is in and out: the rule of the item before, or NULL for the first.
- * Returns the number of bytes written.
+ * "previous_rule" is the rule of the item before it, NULL for the first of a
+ * string.  Returns the number of bytes written.
  */
 extern size_t item_write(char *to, const PackedItem *item, const Oid *previous_rule);
 

@@ -89,7 +89,7 @@ add_literal(KeyPattern *pattern, char **to, char c)
 	part->len++;
 	*(*to)++ = c;
 
-	if (strchr("*?[]\\", c) != NULL)
+	if (glob_is_special(c))
 		pattern->glob[pattern->globlen++] = '\\';
 	pattern->glob[pattern->globlen++] = c;
 }

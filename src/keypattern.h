@@ -50,6 +50,13 @@ extern const char *keypattern_literal_head(const KeyPattern *pattern, size_t *le
  */
 extern bool keypattern_matches(const KeyPattern *pattern, const char *key, size_t len);
 
+/* Whether a glob must have a backslash before this character for it to stand for itself. */
+static inline bool
+glob_is_special(char c)
+{
+	return c != '\0' && strchr("*?[]\\", c) != NULL;
+}
+
 /* Redis's own glob rules: * ? [a-z] [^a] and backslash. */
 extern bool glob_matches(const char *glob, size_t globlen, const char *key, size_t len);
 

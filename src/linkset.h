@@ -25,7 +25,7 @@ typedef struct WaitedLink
 /* Have a link waited for; it may be NULL. */
 extern void linkset_add(WaitedLink *waited, RedisLink *link);
 
-/* No more; returns the link, for the owner to close, or NULL. */
+/* Have it waited for no more; returns the link, for the owner to close, or NULL. */
 extern RedisLink *linkset_remove(WaitedLink *waited);
 
 /* redis_turn() with the events that have come.  There must be a link. */

@@ -26,8 +26,14 @@
 #include "settings.h"
 #include "trouble.h"
 
+/*
+ * Between attempts, doubling: at first short, since a restart of Redis takes little
+ * time; one that was away for hours is found within a second when it is back.
+ */
 #define RETRY_FIRST_MS		50
 #define RETRY_LAST_MS		1000
+
+/* The log hears again of a server that is away. */
 #define SUMMARY_MS			(60 * 1000)
 
 /* Redis 6.2: what this program was tested with at the least. */

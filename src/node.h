@@ -15,7 +15,7 @@
 #include "redis.h"
 #include "shmem.h"
 
-/* Of all targets together. */
+/* Of all targets together: more masters than a usual cluster has.  Some loops walk over all. */
 #define NODES_MAX	256
 
 typedef enum NodeEvent
@@ -41,7 +41,7 @@ typedef struct RedisNode
 	 * node.c takes it back with the link.
 	 */
 	bool		open;
-	bool		was_open;		/* worker.c: at its last look */
+	bool		was_open;		/* comeback.c: at its last look */
 
 	/*
 	 * Meaningful where there are several nodes: 0, or the wait in ms that was in
@@ -60,7 +60,7 @@ typedef struct RedisNode
 	const char *cluster;		/* clusternodes.c: the cluster's address, or NULL */
 	bool		in_cluster;		/* a command's keys must be of one slot */
 	bool		is_down;		/* has failed, and is not back yet */
-	char		name[128];		/* its address without secrets; target.c */
+	char		name[128];		/* target.c, clusternodes.c: its address without secrets */
 
 	/* What other files remember of the node, made in its context, or NULL. */
 	MemoryContext context;
@@ -91,7 +91,10 @@ extern void node_free(RedisNode *node);
  */
 extern void node_be_alone(bool alone);
 
-/* Whether there is a link, ready or not; else whether it is time to connect; and doing it, to target->hosts[host]. */
+/*
+ * Whether there is a link, ready or not; else whether it is time to connect; and
+ * doing it, to target->hosts[host].
+ */
 extern bool node_has_link(const RedisNode *node);
 extern bool node_wants_link(const RedisNode *node, TimestampTz now);
 extern void node_connect(RedisNode *node, const RedisTarget *target, int host);

@@ -11,6 +11,7 @@
 #include "linkset.h"
 #include "node.h"
 
+/* Often enough to notice a hang, and still less than two wake-ups a second (nodeping.c). */
 #define PING_MS				1200
 
 typedef struct NodePrivate
@@ -57,8 +58,10 @@ extern void nodeping_init(DatabaseSlot *slot);
 extern void nodeping_begin(RedisNode *node, TimestampTz now);
 extern void nodeping_if_due(RedisNode *node, TimestampTz now);
 
-/* The wait in ms that was in vain, or 0; of the node, or where it is alone of the database. */
-extern uint32 nodeping_lateness(const RedisNode *node);
+/*
+ * Set how late the node is: the wait in ms that was in vain, 0 for not late.  Where
+ * it is the only one that is said of the database (DatabaseSlot.breaker).
+ */
 extern void nodeping_set_lateness(RedisNode *node, uint32 ms);
 
 #endif							/* UNCACHE_NODE_INT_H */

@@ -15,6 +15,7 @@
 
 #include "node_int.h"
 
+/* Between pings to a node that is late, since commits could wait for it again. */
 #define PING_LATE_MS		100
 
 /* A shorter wait than twice this says nothing about Redis. */
@@ -30,8 +31,8 @@ nodeping_init(DatabaseSlot *my_slot)
 	slot = my_slot;
 }
 
-uint32
-nodeping_lateness(const RedisNode *node)
+static uint32
+lateness(const RedisNode *node)
 {
 	return node_is_alone() ? pg_atomic_read_u32(&slot->breaker) : node->late;
 }
@@ -61,7 +62,7 @@ ping_answered(void *arg, const RedisReply *reply)
 {
 	RedisNode  *node = arg;
 	NodePrivate *own = node->own;
-	uint32		late = nodeping_lateness(node);
+	uint32		late = lateness(node);
 
 	own->ping_under_way = false;
 	if (own->ping_answer)
@@ -84,8 +85,7 @@ void
 nodeping_if_due(RedisNode *node, TimestampTz now)
 {
 	NodePrivate *own = node->own;
-	size_t		lens[8];
-	bool		is_late = nodeping_lateness(node) != 0;
+	bool		is_late = lateness(node) != 0;
 
 	if (is_late)
 		own->ping_at = Min(own->ping_at, TimestampTzPlusMilliseconds(now, PING_LATE_MS));
@@ -93,9 +93,7 @@ nodeping_if_due(RedisNode *node, TimestampTz now)
 		return;
 	own->ping_sent_at = now;
 	own->ping_at = TimestampTzPlusMilliseconds(now, is_late ? PING_LATE_MS : PING_MS);
-	for (int i = 0; i < own->ping_argc; i++)
-		lens[i] = strlen(own->ping_argv[i]);
-	if (redis_send(node->link, own->ping_argc, own->ping_argv, lens, ping_answered, node))
+	if (redis_send_texts(node->link, own->ping_argc, own->ping_argv, ping_answered, node))
 		own->ping_under_way = true;
 }
 

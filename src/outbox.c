@@ -49,6 +49,8 @@ static Oid	table_oids[OUTBOX_TABLES + 1];
 static bool table_oids_valid = false;
 
 StaticAssertDecl(OUTBOX_ROW_ITEMS <= BLCKSZ - 256, "a row of the outbox must fit into a page");
+StaticAssertDecl(FRAGMENT_BYTES + sizeof(FragmentHead) + ITEM_MAX_HEAD <= OUTBOX_ROW_ITEMS,
+				 "a piece of a key must fit into a row of the outbox");
 
 /* A row under construction. */
 typedef struct RowWriter
@@ -287,7 +289,7 @@ add_in_fragments(RowWriter *writer, const PackedItem *item)
 	{
 		FragmentHead head = {.total = item->len, .offset = offset, .kind = item->kind};
 		uint32		len = Min(item->len - offset, FRAGMENT_BYTES);
-		PackedItem		fragment = {
+		PackedItem	fragment = {
 			.kind = ITEM_FRAGMENT,
 			.rule = item->rule,
 			.bytes = bytes,
@@ -344,7 +346,7 @@ write_items(RowWriter *writer, bool may_note)
 {
 	PendingReader *reader = pending_read_begin();
 	bool		notes = may_note && outboxnote_is_time();
-	PackedItem		item;
+	PackedItem	item;
 
 	while (pending_read_next(reader, &item))
 	{

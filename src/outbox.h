@@ -12,8 +12,6 @@
 #include "storage/itemptr.h"
 
 #include "compat.h"
-#include "utils/rel.h"
-
 #include "shmem.h"
 
 /* Columns of every outbox table. */
@@ -66,18 +64,20 @@ typedef struct OutboxWritten
 	BlockNumber few_blocks[4];	/* where "blocks" begins */
 } OutboxWritten;
 
-/*
- * Write the pending set to the current table, or as "mode" says, behind what this transaction has written before ("earlier", or
- * NULL).  Returns what was written, in TopTransactionContext, linked to
- * "earlier"; or just "earlier", having warned, where the extension is being
- * dropped and there is no outbox.  May raise; nothing has happened then.
- */
+/* Where the pending set goes, and what of it stays in memory. */
 typedef enum OutboxMode
 {
-	OUTBOX_COMMIT,
-	OUTBOX_COMMIT_KEEP_ITEMS,	/* and keep all items in memory, for doubts */
+	OUTBOX_COMMIT,				/* to the current table */
+	OUTBOX_COMMIT_KEEP_ITEMS,	/* likewise, and keep all items in memory, for doubts */
 	OUTBOX_PREPARE,				/* to the side table */
 } OutboxMode;
+
+/*
+ * Write the pending set, behind what this transaction has written before
+ * ("earlier", or NULL).  Returns what was written, in TopTransactionContext,
+ * linked to "earlier"; or just "earlier", having warned, where the extension is
+ * being dropped and there is no outbox.  May raise; nothing has happened then.
+ */
 extern OutboxWritten *outbox_write(OutboxMode mode, OutboxWritten *earlier);
 
 /* OID of outbox table i (OUTBOX_SIDE too); InvalidOid without the extension. */

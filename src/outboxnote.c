@@ -34,7 +34,6 @@
 #include "keypattern.h"
 #include "outbox.h"
 #include "outboxnote.h"
-#include "outboxscan.h"
 #include "pending.h"
 #include "rule.h"
 #include "settings.h"
@@ -47,7 +46,10 @@ enum
 };
 #define NOTE_NCOLUMNS		2
 
+/* Before the notes are tried to be locked again: a committer holds them for less. */
 #define RETRY_MS			100
+
+/* How often the size of the outbox is looked at, for the log. */
 #define WATCH_MS			1000
 
 static Oid

@@ -34,6 +34,7 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "deliver.h"
 #include "delivered.h"
 #include "faultpoint.h"
 #include "outbox.h"
@@ -50,7 +51,7 @@ static int	full_table;
 static BlockNumber full_block;
 static bool full_again;
 
-/* Marked blocks to read; a superset of nothing else. */
+/* Marked blocks that were taken over from the slot and are to be read. */
 static uint32 marked[OUTBOX_TABLES][DIRTY_WORDS];
 static int	nmarked = 0;
 

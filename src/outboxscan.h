@@ -9,7 +9,7 @@
 #include "access/heapam.h"
 
 #include "compat.h"
-#include "deliver.h"
+#include "delivery.h"
 #include "shmem.h"
 
 extern void outboxscan_init(DatabaseSlot *slot);

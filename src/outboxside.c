@@ -36,7 +36,10 @@
 #include "outboxscan.h"
 #include "outboxside.h"
 
+/* How often prepared transactions are looked for that ended without telling us. */
 #define POLL_MS				1000
+
+/* Before what was refused is tried again; doubles. */
 #define RETRY_FIRST_MS		1000
 #define RETRY_LAST_MS		(60 * 1000)
 

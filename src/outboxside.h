@@ -20,10 +20,10 @@ extern void outboxside_init(void);
 extern void outboxside_refused(const DeliveryRow *row, const char *items, uint32 len,
 							   bool to_repeat);
 
-/* That has become so of all that is not written yet. */
+/* The same is to be done with all rows whose refused items are not in the table yet. */
 extern void outboxside_repeat_unwritten(void);
 
-/* Those that came from other tables are not to be sent from there meanwhile. */
+/* As long as they are not, a scan is not to send these rows from where they are. */
 extern void outboxside_keep_refused(void);
 
 /* A row of the side table is finished: delivered, or lost. */
@@ -44,7 +44,7 @@ extern bool outboxside_is_done(void);
 /* Whether memory holds work that must be written before a table is emptied. */
 extern int	outboxside_unwritten(void);
 
-/* Forget all rows; for uncache.discard_backlog().  Returns their number. */
+/* Forget all rows; for uncache.discard_backlog().  Returns the number of transactions. */
 extern uint64 outboxside_discard(void);
 
 #endif							/* UNCACHE_OUTBOXSIDE_H */

@@ -127,7 +127,7 @@ slots_told(void *arg, const RedisReply *reply)
 	come_nearer();
 }
 
-/* No token of before the pass is good any more at this node; at all, it may begin. */
+/* This node's tokens are void, or it failed.  Once all nodes have said so the scans begin. */
 static void
 tokens_are_void(bool ok, const RedisReply *reply)
 {

@@ -9,6 +9,7 @@
 
 #include "delivery.h"
 #include "item.h"
+#include "shmem.h"
 
 extern void patternscan_init(DatabaseSlot *slot);
 

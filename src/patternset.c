@@ -56,7 +56,7 @@ glob_for_head(const char *head, size_t len)
 	initStringInfo(&glob);
 	for (size_t i = 0; i < len; i++)
 	{
-		if (strchr("*?[]\\^-", head[i]) != NULL && head[i] != '\0')
+		if (glob_is_special(head[i]))
 			appendStringInfoChar(&glob, '\\');
 		appendStringInfoChar(&glob, head[i]);
 	}

@@ -134,10 +134,9 @@ static void
 send_unlink(RedisNode *node, PassPattern *pattern, int nkeys, const char **argv, size_t *lens)
 {
 	const char *word[] = {"ASKING"};
-	const size_t wordlen[] = {6};
 
 	if (node->in_cluster && asking)
-		redis_send(node->link, 1, word, wordlen, asking_answered, NULL);
+		redis_send_texts(node->link, 1, word, asking_answered, NULL);
 	if (redis_send(node->link, 1 + nkeys, argv, lens, unlink_answered, pattern))
 		sweep.under_way++;
 	else
@@ -199,11 +198,8 @@ static void
 send_scan(RedisNode *node, const char *cursor)
 {
 	const char *argv[] = {"SCAN", cursor, "MATCH", match, "COUNT", SCAN_COUNT};
-	size_t		lens[lengthof(argv)];
 
-	for (int i = 0; i < lengthof(argv); i++)
-		lens[i] = strlen(argv[i]);
-	if (redis_send(node->link, lengthof(argv), argv, lens, scan_answered, NULL))
+	if (redis_send_texts(node->link, lengthof(argv), argv, scan_answered, NULL))
 		sweep.under_way++;
 	else
 		sweep.lost = true;

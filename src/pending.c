@@ -121,6 +121,7 @@ pending_subcommit(int nest_level)
 		return;
 
 	top = &set.marks[set.nmarks - 1];
+	Assert(top->level == nest_level);	/* deeper ones have ended before */
 	top->level = nest_level - 1;
 	if (top->level <= 1 ||
 		(set.nmarks > 1 && top[-1].level == top->level))

@@ -3,8 +3,14 @@
  *	  Module entry.  Keeps a Redis cache consistent with the database.
  *
  * The map.  A call goes from left to right and downwards; a file includes only
- * headers of the files it stands on.  Only a latch, an answer and counters flow
- * back, through shared memory.
+ * headers of the files it stands on.  A header *_int.h is for files of that name
+ * alone.  What goes the other way:
+ *
+ *		a latch, an answer and counters, through shared memory
+ *		the end of a part, told by whoever was given it (delivery.h)
+ *		rows that are to be sent again, from delivery to outboxside and seconddelete
+ *		a look at all rules, by the worker that starts and by outboxnote
+ *		the incarnation and the lineage, drawn when shmem is made
  *
  *	 rules: what a row's change means
  *		trigger ----------> rule ---------> template_{parse,compile,expr,literal,
@@ -46,7 +52,7 @@
  *												redishello, redisnet, redistls, redisurl
  *
  *	 processes
- *		launcher --> place, probe, databases; lifecycle --> hold
+ *		launcher --> place, probe, databases, pause.h; lifecycle --> hold
  *
  *	 what can be asked
  *		views, backlog, stats; functions, requests; snapshot; install (once, by the script)

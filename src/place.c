@@ -45,24 +45,13 @@ static MemoryContext places_context;
 /* One WARNING until a worker could be started again. */
 static bool warned_of_processes = false;
 
-static pid_t
-shown_pid(DatabaseSlot *slot)
-{
-	pid_t		pid;
-
-	LWLockAcquire(slot->lock, LW_SHARED);
-	pid = slot->worker_pid;
-	LWLockRelease(slot->lock);
-	return pid;
-}
-
 static bool
 worker_has_ended(const Place *place, DatabaseSlot *slot)
 {
 	pid_t		pid;
 
 	if (place->handle == NULL)
-		return shown_pid(slot) == 0;
+		return shmem_worker_pid(slot) == 0;
 	return GetBackgroundWorkerPid(place->handle, &pid) == BGWH_STOPPED;
 }
 
@@ -78,7 +67,7 @@ end_unknown_workers(int code, Datum arg)
 	for (int i = 0; i < Shared_state->nslots; i++)
 	{
 		if (places[i].running && places[i].handle != NULL &&
-			shown_pid(shmem_slot(i)) == 0)
+			shmem_worker_pid(shmem_slot(i)) == 0)
 			TerminateBackgroundWorker(places[i].handle);
 	}
 }
@@ -93,7 +82,7 @@ places_init(void)
 		Place	   *place = &places[i];
 
 		place->dboid = pg_atomic_read_u32(&shmem_slot(i)->dboid);
-		place->running = OidIsValid(place->dboid) && shown_pid(shmem_slot(i)) != 0;
+		place->running = OidIsValid(place->dboid) && shmem_worker_pid(shmem_slot(i)) != 0;
 		place->started_at = GetCurrentTimestamp();
 	}
 	before_shmem_exit(end_unknown_workers, 0);

@@ -221,6 +221,17 @@ redis_send(RedisLink *link, int argc, const char **argv, const size_t *argvlen,
 		redislink_send(link, argc, argv, argvlen, answer, arg);
 }
 
+bool
+redis_send_texts(RedisLink *link, int argc, const char **argv, RedisAnswer answer, void *arg)
+{
+	size_t		lens[REDIS_MAX_TEXTS];
+
+	Assert(argc <= REDIS_MAX_TEXTS);
+	for (int i = 0; i < argc; i++)
+		lens[i] = strlen(argv[i]);
+	return redis_send(link, argc, argv, lens, answer, arg);
+}
+
 /* ------------------------------------------------------------------------
  * Asking
  * ------------------------------------------------------------------------

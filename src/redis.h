@@ -107,6 +107,13 @@ extern const char *redis_error(const RedisLink *link);
  */
 extern bool redis_send(RedisLink *link, int argc, const char **argv, const size_t *argvlen,
 					   RedisAnswer answer, void *arg);
+
+/* The same for a command of at most REDIS_MAX_TEXTS null-terminated texts. */
+#define REDIS_MAX_TEXTS	8
+extern bool redis_send_texts(RedisLink *link, int argc, const char **argv,
+							 RedisAnswer answer, void *arg);
+
+/* Write what was sent, as far as the socket takes it now. */
 extern void redis_flush(RedisLink *link);
 
 /* Commands sent and not answered yet; and for how long (ms) the oldest has waited for a byte. */
@@ -116,7 +123,7 @@ extern int	redis_silent_ms(const RedisLink *link);
 /* What the server said of itself in the handshake; "" or 0 when unknown. */
 extern const char *redis_run_id(const RedisLink *link);	/* new at each restart */
 extern const char *redis_history(const RedisLink *link);	/* new at each promotion */
-extern const char *redis_role(const RedisLink *link);	/* "master", "slave" */
+extern const char *redis_role(const RedisLink *link);	/* "master", "slave"; for tests */
 extern int	redis_version(const RedisLink *link);	/* 70015 for 7.0.15; of Valkey
 													 * the Redis it is like */
 

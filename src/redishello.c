@@ -357,6 +357,11 @@ read_password_file(RedisLink *link, const char *path, char *password, size_t siz
 		redislink_fail(link, "the Redis password file \"%s\" does not hold a password", path);
 		return false;
 	}
+	if (memchr(password, '\n', len) != NULL)
+	{
+		redislink_fail(link, "the Redis password file \"%s\" has more than one line", path);
+		return false;
+	}
 	password[len] = '\0';
 	return true;
 }

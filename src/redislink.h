@@ -19,6 +19,7 @@ typedef struct RedisServer
 	int			version;
 } RedisServer;
 
+/* For the handshake to fill; part of the link. */
 extern RedisServer *redislink_server(RedisLink *link);
 
 /* The server's address, for messages. */

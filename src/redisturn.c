@@ -103,7 +103,6 @@ redis_flush(RedisLink *link)
 		write_commands(link);
 }
 
-
 /* Call the answers that have arrived whole. */
 static void
 take_answers(RedisLink *link)

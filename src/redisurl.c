@@ -136,7 +136,7 @@ take_db(Parser *parser, const char *from)
 {
 	if (take_number(from, from + strlen(from), 0, MAX_DB, &parser->target->db))
 		return true;
-	return refuse(parser, "The database must be a number from 0 to 16383.");
+	return refuse(parser, "The database must be a number from 0 to " CppAsString2(MAX_DB) ".");
 }
 
 /* [user][:password]; what is empty counts as not given. */
@@ -225,7 +225,7 @@ take_host(Parser *parser, const char *from, const char *end)
 	RedisHost  *host = &target->hosts[target->nhosts];
 
 	if (target->nhosts == REDIS_MAX_HOSTS)
-		return refuse(parser, "There can be 16 hosts at most.");
+		return refuse(parser, "There can be " CppAsString2(REDIS_MAX_HOSTS) " hosts at most.");
 
 	from = take_host_name(parser, from, end, &host->name);
 	if (from == NULL)

@@ -7,7 +7,10 @@
 
 #include "postgres.h"
 
+/* Hosts of an address, and addresses in the setting: more than anybody needs. */
 #define REDIS_MAX_HOSTS		16
+#define TARGETS_MAX			8
+
 #define REDIS_DEFAULT_PORT	6379
 
 /* What may stand between several URLs, and never within one. */

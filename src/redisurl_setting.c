@@ -12,7 +12,6 @@
 #include "redis.h"
 #include "redisurl.h"
 #include "redisurl_setting.h"
-#include "target.h"
 
 /* What an address asks for and this version cannot give, or NULL. */
 static const char *
@@ -84,7 +83,8 @@ find_problem(const char *setting, GucSource source)
 		found.hint = "Give the address of one Redis server, as redis:// or unix://, of its Sentinels, as redis+sentinel://, or of a Redis Cluster, as redis+cluster://.";
 	}
 	else if (found.detail == NULL && (count == 0 || count > TARGETS_MAX))
-		found.detail = count == 0 ? "The address is missing." : "There can be 8 addresses at most.";
+		found.detail = count == 0 ? "The address is missing." :
+			psprintf("There can be %d addresses at most.", TARGETS_MAX);
 	return found;
 }
 

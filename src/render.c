@@ -93,7 +93,7 @@ static RenderState *
 make_state(FunctionCallInfo fcinfo, const char *text, Oid type, uint64 identifier)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
-												  "uncache render", ALLOCSET_SMALL_SIZES);
+												  "pg_uncache render", ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	RenderState *state = palloc0(sizeof(RenderState));
 	Relation	rel;

@@ -20,6 +20,7 @@
 #include "settings.h"
 #include "trouble.h"
 
+/* Between probes of a node that is short of replicas: each may hold up its link. */
 #define PROBE_MS		1000
 
 /* Of a node, in RedisNode.replicas. */
@@ -54,15 +55,12 @@ replicas_ask(RedisNode *node, RedisAnswer answer)
 	char		number[12];
 	char		timeout[12];
 	const char *argv[] = {"WAIT", number, timeout};
-	size_t		lens[lengthof(argv)];
 
 	/* The link would be given up if it were silent for command_timeout. */
 	snprintf(number, sizeof(number), "%d", setting_wait_replicas);
 	snprintf(timeout, sizeof(timeout), "%d",
 			 Max(1, Min(setting_wait_replicas_timeout, setting_command_timeout / 4 * 3)));
-	for (int i = 0; i < lengthof(argv); i++)
-		lens[i] = strlen(argv[i]);
-	return redis_send(node->link, lengthof(argv), argv, lens, answer, NULL);
+	return redis_send_texts(node->link, lengthof(argv), argv, answer, NULL);
 }
 
 static void

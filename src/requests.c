@@ -39,22 +39,12 @@ SQL_FUNCTION(uncache_require_preload);
  * --------------------------------------------------------------------------
  */
 
-static void
-require_preload(const char *what)
-{
-	if (Shared_state == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("%s needs pg_uncache in shared_preload_libraries", what),
-				 errhint("Append pg_uncache to shared_preload_libraries in postgresql.conf and restart the server.")));
-}
-
 /* One of the first statements of the install script. */
 Datum
 uncache_require_preload(PG_FUNCTION_ARGS)
 {
-	require_preload(PG_NARGS() > 0 && !PG_ARGISNULL(0) ?
-					text_to_cstring(PG_GETARG_TEXT_PP(0)) : "this");
+	shmem_require_preload(PG_NARGS() > 0 && !PG_ARGISNULL(0) ?
+						  text_to_cstring(PG_GETARG_TEXT_PP(0)) : "this");
 	PG_RETURN_VOID();
 }
 
@@ -168,7 +158,7 @@ uncache_wait(PG_FUNCTION_ARGS)
 	DatabaseSlot *slot;
 	Ticket		ticket;
 
-	require_preload("uncache.wait()");
+	shmem_require_preload("uncache.wait()");
 	PreventCommandDuringRecovery("uncache.wait()");
 	if (PG_ARGISNULL(0))
 		deadline = DT_NOEND;
@@ -265,6 +255,7 @@ count_transaction(const BacklogRow *row, void *arg)
 		(*(uint64 *) arg)++;
 }
 
+/* The worker reads the whole outbox before it answers. */
 #define DISCARD_MS		(60 * 1000)
 
 static void
@@ -309,7 +300,7 @@ uncache_discard_backlog(PG_FUNCTION_ARGS)
 				 errmsg("must be superuser to discard the backlog")));
 	PreventCommandDuringRecovery("uncache.discard_backlog()");
 
-	if (slot == NULL || slot->worker_pid == 0)
+	if (slot == NULL || shmem_worker_pid(slot) == 0)
 	{
 		before = 0;
 		backlog_visit(count_transaction, &before);
@@ -321,6 +312,7 @@ uncache_discard_backlog(PG_FUNCTION_ARGS)
 	if (!ask_to_discard(slot))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the worker has not discarded the backlog in time")));
+				 errmsg("the worker has not discarded the backlog in time"),
+				 errhint("Try again; the server log, and last_error in uncache.stat, may say what keeps the worker.")));
 	PG_RETURN_INT64(pg_atomic_read_u64(&slot->discarded) - before);
 }

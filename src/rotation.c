@@ -190,7 +190,7 @@ empty_retired(int *table, TimestampTz now)
 	return false;
 }
 
-/* An idle server is not to be woken more often than its window is long. */
+/* An idle server is not woken every second: twelve turns in a window are enough. */
 static int
 time_to_next_turn(void)
 {

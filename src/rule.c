@@ -97,12 +97,12 @@ make_cache(void)
 {
 	HASHCTL		control = {0};
 
-	cache_context = AllocSetContextCreate(TopMemoryContext, "uncache rules",
+	cache_context = AllocSetContextCreate(TopMemoryContext, "pg_uncache rules",
 										  ALLOCSET_SMALL_SIZES);
 	control.keysize = sizeof(Oid);
 	control.entrysize = sizeof(RuleEntry);
 	control.hcxt = cache_context;
-	cache = hash_create("uncache rules", 32, &control,
+	cache = hash_create("pg_uncache rules", 32, &control,
 						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
@@ -221,7 +221,7 @@ static Rule *
 new_rule(Relation rel, Oid trigger)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
-												  "uncache rule",
+												  "pg_uncache rule",
 												  ALLOCSET_SMALL_SIZES);
 	Rule	   *rule = MemoryContextAllocZero(context, sizeof(Rule));
 

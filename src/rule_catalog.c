@@ -82,7 +82,6 @@ read_rule(HeapTuple tuple, Relation catalog)
 	info->name = pstrdup(NameStr(form->tgname));
 	info->type = form->tgtype;
 	info->enabled = form->tgenabled;
-	info->deferrable = form->tgdeferrable;
 	info->by_columns = form->tgfoid == by_columns;
 	info->nargs = form->tgnargs;
 	read_arguments(info, tuple, catalog);

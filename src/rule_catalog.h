@@ -21,7 +21,6 @@ typedef struct RuleInfo
 	char	   *name;
 	int16		type;			/* TRIGGER_TYPE_* bits */
 	char		enabled;		/* TRIGGER_FIRES_* */
-	bool		deferrable;
 	bool		by_columns;		/* calls invalidate_columns() */
 	int			nargs;
 	char	  **args;

@@ -27,10 +27,9 @@
 #include "nodes/makefuncs.h"
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 
+#include "attempt.h"
 #include "compat.h"
 #include "rule_catalog.h"
 #include "rule_partition.h"
@@ -242,32 +241,10 @@ lock_if_free(Oid relid)
 	return true;
 }
 
-/*
- * In a subtransaction: a partition that can't have its rule, since it has a trigger
- * of that name for instance, must not keep the worker from starting.
- */
 static void
-cover_or_report(Oid relid)
+cover_table_of_rule(void *arg)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		rule_cover_partitions(relid, false);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		EmitErrorReport();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
+	rule_cover_partitions(((RuleInfo *) arg)->relation, false);
 }
 
 void
@@ -283,8 +260,13 @@ rule_cover_database(void)
 			get_rel_relkind(info->relation) != RELKIND_PARTITIONED_TABLE ||
 			!OidIsValid(rule_uncovered_partition(info->relation, info->trigger)))
 			continue;
+
+		/*
+		 * A partition that can't have its rule, since it has a trigger of that name for
+		 * instance, must not keep the worker from starting.
+		 */
 		if (lock_if_free(info->relation))
-			cover_or_report(info->relation);
+			attempt_or_report(cover_table_of_rule, info);
 		else
 			ereport(LOG,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),

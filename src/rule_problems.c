@@ -239,15 +239,15 @@ rule_problems(const RuleInfo *info)
 	const char *hint;
 	const char *type = rule_type_problem(info, &hint);
 	bool		locked = ConditionalLockRelationOid(info->relation, AccessShareLock);
-	char	   *compile = locked ? find_compile_problem(info) :
+	char	   *broken = locked ? find_compile_problem(info) :
 		pstrdup("not checked: the table is locked");
 
 	initStringInfo(&problems);
 	if (type != NULL)
 		add_problem(&problems, type);
 	find_enabled_problems(info, &problems);
-	if (compile != NULL)
-		add_problem(&problems, compile);
+	if (broken != NULL)
+		add_problem(&problems, broken);
 	if (locked)
 		find_owner_problems(info, &problems);
 	find_table_problems(info, &problems);

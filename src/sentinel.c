@@ -32,10 +32,12 @@
 #include "linksettings.h"
 #include "sentinel.h"
 
+/* Between rounds while there is a master; and of one Sentinel, before another's turn. */
 #define WATCH_MS		1000
 #define WATCH_LAST_MS	(60 * 1000) /* after rounds that failed */
 #define MOVE_ON_MS		(10 * 1000)
 
+/* The longest name that DNS allows. */
 #define MAX_HOST_BYTES	253
 
 /* What the Sentinel asked has said so far. */
@@ -231,9 +233,8 @@ static void
 send_question(Sentinel *sentinel, const char *subcommand, RedisAnswer answered)
 {
 	const char *argv[] = {"SENTINEL", subcommand, sentinel->target->service};
-	const size_t lens[] = {8, strlen(subcommand), strlen(sentinel->target->service)};
 
-	redis_send(sentinel->waited.link, 3, argv, lens, answered, sentinel);
+	redis_send_texts(sentinel->waited.link, lengthof(argv), argv, answered, sentinel);
 }
 
 /* ------------------------------------------------------------------------

@@ -40,11 +40,13 @@ extern void sentinel_forget(Sentinel *sentinel);
  */
 extern SentinelState sentinel_turn(Sentinel *sentinel, bool *moved);
 
+/* As the last turn has left it. */
 extern SentinelState sentinel_state(const Sentinel *sentinel);
 
 /* The master, as a target of its own, valid until the next turn; NULL unless known. */
 extern const RedisTarget *sentinel_master(const Sentinel *sentinel);
 
+/* Why the last Sentinel that could not tell who is the master could not. */
 extern const char *sentinel_error(const Sentinel *sentinel);
 
 /* When to come again; DT_NOEND for "when something happens". */

@@ -57,13 +57,15 @@ static const struct config_enum_entry on_truncate_options[] = {
 	{NULL, 0, false}
 };
 
-/* Long prefixes would eat the room that a key has. */
+/* A longer one would eat the room that a key has (ITEM_MAX_BYTES), or a pattern. */
+#define MAX_KEY_PREFIX	1024
+
 static bool
 check_key_prefix(char **newval, void **extra, GucSource source)
 {
-	if (strlen(*newval) > 1024)
+	if (strlen(*newval) > MAX_KEY_PREFIX)
 	{
-		GUC_check_errdetail("A key prefix can be 1024 bytes long at most.");
+		GUC_check_errdetail("A key prefix can be %d bytes long at most.", MAX_KEY_PREFIX);
 		return false;
 	}
 	return true;

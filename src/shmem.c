@@ -181,6 +181,16 @@ shmem_install_hooks(void)
 	shmem_startup_hook = startup_shmem;
 }
 
+void
+shmem_require_preload(const char *what)
+{
+	if (Shared_state == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s needs pg_uncache in shared_preload_libraries", what),
+				 errhint("Append pg_uncache to shared_preload_libraries in postgresql.conf and restart the server.")));
+}
+
 /*
  * Make a slot serve a database, or nobody (InvalidOid).  For the launcher, and
  * for a worker that finds its database without the extension; the caller holds
@@ -191,6 +201,7 @@ shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
 {
 	Oid			before = pg_atomic_read_u32(&slot->dboid);
 
+	Assert(LWLockHeldByMeInMode(Shared_state->lock, LW_EXCLUSIVE));
 	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 	ring_init(&slot->ring, slot->ring.data, slot->ring.size);
 	slot->endpoint[0] = '\0';
@@ -249,6 +260,17 @@ shmem_note_error(DatabaseSlot *slot, const char *error)
 	copy_as_text(slot->last_error, sizeof(slot->last_error), error);
 	slot->last_error_at = GetCurrentTimestamp();
 	LWLockRelease(slot->lock);
+}
+
+pid_t
+shmem_worker_pid(DatabaseSlot *slot)
+{
+	pid_t		pid;
+
+	LWLockAcquire(slot->lock, LW_SHARED);
+	pid = slot->worker_pid;
+	LWLockRelease(slot->lock);
+	return pid;
 }
 
 DatabaseSlot *

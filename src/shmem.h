@@ -116,8 +116,7 @@ typedef struct DatabaseSlot
 	/*
 	 * 0, or the longest wait in ms that was in vain: nobody waits that is not
 	 * ready to wait for longer, until an answer of Redis has come back in half
-	 * that time.  Set by who waited in vain,
-	 * cleared by the worker.
+	 * that time.  Set by who waited in vain, cleared by the worker.
 	 */
 	pg_atomic_uint32 breaker;
 
@@ -153,14 +152,15 @@ typedef struct DatabaseSlot
 	ConditionVariable barrier_cv;
 
 	/*
-	 * uncache.discard_backlog(): number of requests made and seen to, and how many
-	 * callers still wait for that; without one nothing is discarded.  No request
-	 * outlives the assignment of the slot to its database.
+	 * uncache.discard_backlog(): tickets drawn by callers and answered by the worker,
+	 * as above, and how many callers still wait (on barrier_cv, too); without one
+	 * nothing is discarded.  No ticket outlives the assignment of the slot to its
+	 * database.
 	 */
 	pg_atomic_uint64 discard_drawn;
 	pg_atomic_uint64 discard_done;
 	pg_atomic_uint32 discard_callers;
-	pg_atomic_uint64 discarded; /* transactions, ever */
+	pg_atomic_uint64 discarded; /* transactions, ever; worker writes */
 
 	/*
 	 * Which outbox rows are delivered (delivered.h): the worker's dynamic shared
@@ -205,12 +205,20 @@ typedef struct WaitSlot
 typedef struct Shared
 {
 	LWLock	   *lock;
-	pg_atomic_uint32 launcher_proc; /* ProcNumber + 1; 0: no launcher */
-	/* Databases that the launcher should look into; 0 is an empty place. */
+	/* ProcNumber + 1; 0: no launcher, which writes it */
+	pg_atomic_uint32 launcher_proc;
+
+	/*
+	 * Databases that the launcher should look into; 0 is an empty place.  Sessions fill
+	 * places, the launcher empties them.  Few ask at the same time; when all places are
+	 * taken the launcher is told to look everywhere instead.
+	 */
 	pg_atomic_uint32 requests[32];
-	pg_atomic_uint32 look_everywhere;	/* requests[] ran over */
+	pg_atomic_uint32 look_everywhere;
 	/* Answer of the last probe (probe.c), which writes it: dboid * 2 + found. */
 	pg_atomic_uint64 probed;
+
+	/* From here on: written once, while shared memory is made. */
 	char		incarnation[17];	/* hexadecimal; see incarnation.h */
 	char		lineage[17];	/* likewise; see lineage.h */
 	int			dsa_tranche;	/* of the workers' delivered maps */
@@ -227,6 +235,9 @@ extern Shared *Shared_state;
 /* Called in _PG_init while preloading. */
 extern void shmem_install_hooks(void);
 
+/* Raise an ERROR for a function, "what", that is of no use without preloading. */
+extern void shmem_require_preload(const char *what);
+
 /*
  * The slot that serves a database, or NULL.  Takes no lock: may be used where
  * nothing may fail.  Who needs to be sure looks at dboid again under slot->lock.
@@ -241,6 +252,10 @@ extern void shmem_slot_assign(DatabaseSlot *slot, Oid dboid);
 /* For a worker: what uncache.stat is to show as the last error, as of now. */
 extern void shmem_note_error(DatabaseSlot *slot, const char *error);
 
+/* Process id of the slot's worker; 0: none. */
+extern pid_t shmem_worker_pid(DatabaseSlot *slot);
+
+/* NULL where the library is not preloaded, and in auxiliary processes. */
 extern WaitSlot *shmem_my_wait_slot(void);
 
 /* Ask the launcher to look into a database.  May be used where nothing may fail. */

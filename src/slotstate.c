@@ -28,6 +28,7 @@
 #define BEFORE_FLAGS	2
 #define BEFORE_EPOCH	6
 
+/* The name of a node: so many hexadecimal digits. */
 #define NODE_ID_BYTES	40
 
 /* The word so many words further on, or NULL; a line has no two blanks in a row. */
@@ -125,7 +126,6 @@ bool
 slotstate_ask(RedisNode *node, RedisAnswer answer)
 {
 	const char *argv[] = {"CLUSTER", "NODES"};
-	const size_t lens[] = {7, 5};
 
-	return redis_send(node->link, 2, argv, lens, answer, NULL);
+	return redis_send_texts(node->link, lengthof(argv), argv, answer, NULL);
 }

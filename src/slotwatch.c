@@ -24,6 +24,7 @@
 #include "redis.h"
 #include "slotwatch.h"
 
+/* Between questions that nobody has asked for; and for how long of the same node. */
 #define WATCH_MS		5000
 #define MOVE_ON_MS		(20 * 1000)
 
@@ -170,13 +171,11 @@ send_question(SlotWatch *watch, TimestampTz now)
 {
 	const char *info[] = {"CLUSTER", "INFO"};
 	const char *slots[] = {"CLUSTER", "SLOTS"};
-	const size_t info_lens[] = {7, 4};
-	const size_t slots_lens[] = {7, 5};
 
 	watch->asked_at = now;
 	watch->ask_at = DT_NOEND;
-	watch->asking = redis_send(watch->waited.link, 2, info, info_lens, info_answered, watch) &&
-		redis_send(watch->waited.link, 2, slots, slots_lens, slots_answered, watch);
+	watch->asking = redis_send_texts(watch->waited.link, 2, info, info_answered, watch) &&
+		redis_send_texts(watch->waited.link, 2, slots, slots_answered, watch);
 	redis_flush(watch->waited.link);
 }
 

@@ -2,7 +2,7 @@
  * stats.h
  *	  Counters that the views show.
  *
- * The worker counts (but for what a waiting backend alone knows); anybody
+ * The worker counts, but for what only the committing session knows; anybody
  * reads.  All are atomic and reset by uncache.stat_reset().
  */
 #ifndef UNCACHE_STATS_H
@@ -27,7 +27,7 @@ typedef struct SlotStats
 	pg_atomic_uint64 batches;	/* commands that delivered */
 	pg_atomic_uint64 retries;	/* rows sent again, or perhaps again */
 	pg_atomic_uint64 reconnects;
-	pg_atomic_uint64 waits;		/* backends count the next three */
+	pg_atomic_uint64 waits;		/* sessions count this and the next three */
 	pg_atomic_uint64 wait_timeouts;
 	pg_atomic_uint64 waits_skipped;
 	pg_atomic_uint64 ring_overflows;

@@ -14,8 +14,6 @@
 #include "node.h"
 #include "redisurl.h"
 
-#define TARGETS_MAX	8
-
 typedef struct Target Target;
 
 /* All targets, in the order of the setting. */

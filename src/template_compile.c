@@ -217,7 +217,7 @@ compile_segments(Compiler *compiler)
 {
 	Template   *template = compiler->template;
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
-												  "uncache template being compiled",
+												  "pg_uncache template being compiled",
 												  ALLOCSET_DEFAULT_SIZES);
 	int			nest_level;
 

@@ -4,7 +4,6 @@
  */
 #include "postgres.h"
 
-
 #include "item.h"
 #include "keytext.h"
 #include "settings.h"

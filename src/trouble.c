@@ -92,5 +92,5 @@ trouble_note_refusal(const RedisReply *reply)
 	logged_at = now;
 	ereport(LOG,
 			(errmsg("%s", message),
-			 errdetail("uncache.backlog shows how often what was refused has been tried. This message comes at most once a minute.")));
+			 errdetail("The view uncache.backlog shows how often what was refused has been tried. This message comes at most once a minute.")));
 }

@@ -244,10 +244,6 @@ put_latencies(Row *row, SlotStats *stats)
 	put_latency(row, p50 < 0 ? -1 : (double) pg_atomic_read_u64(&stats->latency_max));
 }
 
-/*
- * uncache.stat_get() returns record: the one row of uncache.stat, with the time
- * of the oldest undelivered row in place of its age.
- */
 static const char *
 fence_name(FenceState state)
 {
@@ -270,7 +266,7 @@ fence_name(FenceState state)
 }
 
 static void
-put_fence(Row *row, DatabaseSlot *slot, Worker *worker)
+put_fence(Row *row, DatabaseSlot *slot)
 {
 	if (slot == NULL || pg_atomic_read_u32(&slot->serving) == 0)
 	{
@@ -284,6 +280,10 @@ put_fence(Row *row, DatabaseSlot *slot, Worker *worker)
 	put_count(row, &slot->fence.beats);
 }
 
+/*
+ * uncache.stat_get() returns record: the one row of uncache.stat, with the time
+ * of the oldest undelivered row in place of its age.
+ */
 Datum
 uncache_stat_get(PG_FUNCTION_ARGS)
 {
@@ -306,7 +306,7 @@ uncache_stat_get(PG_FUNCTION_ARGS)
 	put_delivery(&row, stats, &worker);
 	put_outbox(&row);
 	put_latencies(&row, stats);
-	put_fence(&row, slot, &worker);
+	put_fence(&row, slot);
 	put_text(&row, worker.last_error);
 	put_time(&row, worker.last_error_at);
 	put_time(&row, slot == NULL ? 0 : (TimestampTz) pg_atomic_read_u64(&stats->reset_at));

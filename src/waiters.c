@@ -18,6 +18,7 @@
 #include "shmem.h"
 #include "waiters.h"
 
+/* Transactions for which the wait slots are walked at once. */
 #define GATHER_MAX	256
 
 static uint64 gathered[GATHER_MAX];
@@ -106,6 +107,7 @@ row_delivered_to(int proc, uint64 xid)
 	{
 		uint32		left = WORD_ROWS(word) - 1;
 
+		Assert(WORD_ROWS(word) > 0);
 		FAULT_POINT("waiter-found");
 		if (!change(wait, &word, left, left > 0 ? WAIT_PENDING : WAIT_ANSWERED))
 			continue;

@@ -17,6 +17,7 @@
  */
 extern void waiters_announce(WaitSlot *mine, uint64 xid, uint32 rows, bool wait);
 
+/* The state now; the worker may change it from WAIT_PENDING at any moment. */
 extern WaitState waiters_state(WaitSlot *mine);
 
 /* Wait no more; returns the state in which the wait was. */

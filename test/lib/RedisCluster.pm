@@ -16,9 +16,7 @@ use Time::HiRes qw(sleep time);
 use PostgreSQL::Test::Cluster;
 use ClusterBus;
 use RedisServer;
-
-# Seconds until a test gives up waiting.
-my $patience = 60;
+use Uncache ();
 
 my $slots = 16384;
 
@@ -64,7 +62,7 @@ sub new
 sub _wait
 {
 	my ($self, $what, $done) = @_;
-	my $deadline = time + $patience;
+	my $deadline = time + $Uncache::patience;
 
 	until ($done->())
 	{

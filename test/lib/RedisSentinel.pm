@@ -12,9 +12,7 @@ use Time::HiRes qw(sleep time);
 
 use PostgreSQL::Test::Cluster;
 use RedisServer;
-
-# Seconds until a test gives up waiting.
-my $patience = 60;
+use Uncache ();
 
 # new(OPTION => VALUE...): started and complete.  replicas: how many; options:
 # of all redis-servers, a reference to a list.
@@ -39,7 +37,7 @@ sub new
 sub _wait
 {
 	my ($self, $what, $done) = @_;
-	my $deadline = time + $patience;
+	my $deadline = time + $Uncache::patience;
 
 	until ($done->())
 	{

@@ -8,6 +8,8 @@ use warnings;
 use Exporter 'import';
 use Time::HiRes qw(sleep time);
 
+use Uncache ();
+
 our @EXPORT = qw(worker_of launcher_of workers wait_for_worker wait_for_no_worker
   wait_for_new_worker wait_for_log quickly);
 
@@ -40,11 +42,11 @@ sub workers
 		WHERE backend_type = 'pg_uncache worker'});
 }
 
-# Poll until CODE returns true; its value, or undef after a minute.
+# Poll until CODE returns true; its value, or undef when the patience is over.
 sub poll
 {
 	my ($code) = @_;
-	my $deadline = time + 60;
+	my $deadline = time + $Uncache::patience;
 	my $value;
 
 	until ($value = $code->())
@@ -80,7 +82,7 @@ sub wait_for_no_worker
 	return poll(sub { worker_of($node, $database) eq '' });
 }
 
-# Poll until the server log has a match behind OFFSET; false after a minute.
+# Poll until the server log has a match behind OFFSET; false when the patience is over.
 sub wait_for_log
 {
 	my ($node, $pattern, $offset) = @_;

@@ -84,7 +84,8 @@ foreach my $with_record (1, 0)
 	my $writer = strict_at('outbox-written:stop', 1);
 	my $pid = stopped();
 
-	sleep 2.5;					# renewals come every second
+	my $renewed = sub { my $before = record(1); return poll_until(sub { record(1) ne $before }) };
+	ok($renewed->() && $renewed->(), 'the doubt is renewed, and again');
 	$redis->freeze;
 	kill 'CONT', $pid;
 	is($writer->finish, 0, 'Redis hangs after the fence: it commits');

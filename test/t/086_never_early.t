@@ -74,7 +74,7 @@ ok($node->poll_query_until('postgres',
 	'a commit waits for a standby that does not exist');
 $node->safe_psql('postgres', q{SET synchronous_commit = local; UPDATE item SET n = 5 WHERE id = 8});
 ok(gone($redis, 'item:8'), 'another one does not, and is delivered');
-is($node->safe_psql('postgres', q{SELECT uncache.wait('10 s')}), 't', 'all that is visible is delivered');
+is($node->safe_psql('postgres', q{SELECT uncache.wait('60 s')}), 't', 'all that is visible is delivered');
 ok($redis->has('item:7'), 'the key of the one that waits is there');
 is(join(' ', grep { $_ eq 'item:7' } $proxy->keys_seen), '', 'nobody has tried to delete it');
 $node->safe_psql('postgres', q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'held'});

@@ -367,6 +367,12 @@ test_password_file(void)
 	ok(strstr(fake.in, "*2\r\n$4\r\nAUTH\r\n$6\r\nto ken\r\n") != NULL,
 	   "the file's password is sent, without its end of line, in the place of the URL's");
 	part(link, &fake);
+
+	ok(write(fd, "more\n", 5) == 5, "(a second line is written)");
+	fake_start(&fake);
+	link = open_url(fake.url, &with_file);
+	failed_with(link, "has more than one line", "... and reported, not sent as a part of the password");
+	part(link, &fake);
 	close(fd);
 	unlink(path);
 

@@ -5,7 +5,8 @@ package Bench::Bulk;
 use strict;
 use warnings;
 
-use Time::HiRes qw(sleep time);
+use POSIX ();
+use Time::HiRes qw(time);
 
 use Bench::Lanes;
 use Bench::Report;
@@ -15,7 +16,6 @@ use Bench::Stats;
 # "none" and the no-op triggers of Lanes.pm, and two of our own.
 sub _lanes
 {
-	my ($bench) = @_;
 	my %wanted = map { $_ => 1 } qw(none c_noop plpgsql_noop);
 	my @lanes = grep { $wanted{ $_->{id} } } Bench::Lanes::all();
 	my $rule = q{CREATE TRIGGER lane AFTER UPDATE ON TABLE FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('%s')};
@@ -85,7 +85,7 @@ sub run
 {
 	my ($bench) = @_;
 	my ($session, $report, $rows, $rounds) = @{$bench}{qw(session report rows few)};
-	my @lanes = _lanes($bench);
+	my @lanes = _lanes();
 	my @rows = [ '', 'seconds', 'us a row more than no trigger', 'more than no-op in C', 'MB of memory' ];
 
 	$session->query("CREATE TABLE bench.bulk (id int PRIMARY KEY, n int NOT NULL, payload text) WITH (fillfactor = 45);
