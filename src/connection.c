@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "connection.h"
 #include "linksettings.h"
 #include "redisurl.h"
@@ -220,7 +221,7 @@ connection_turn(void)
 	if (!addresses_taken)
 		take_addresses();
 
-	now = GetCurrentTimestamp();
+	now = clock_now();
 	for (int i = 0; i < target_count(); i++)
 		changed |= target_turn(target_at(i), now);
 	if (changed || node_some(was_made))

@@ -13,6 +13,7 @@
 
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "node_int.h"
 
 #define PING_LATE_MS		100
@@ -75,7 +76,7 @@ ping_answered(void *arg, const RedisReply *reply)
 			node_note_trouble(node, reply);
 	}
 	else if (late != 0 &&
-			 !TimestampDifferenceExceeds(own->ping_sent_at, GetCurrentTimestamp(),
+			 !TimestampDifferenceExceeds(own->ping_sent_at, clock_now(),
 										 Max(late / 2, LATE_LEAST_MS)))
 		nodeping_set_lateness(node, 0);
 }

@@ -30,6 +30,7 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "clock.h"
 #include "delivered.h"
 #include "faultpoint.h"
 #include "outbox.h"
@@ -152,7 +153,7 @@ outboxside_finished(const ItemPointerData *tid, bool delivered)
 	else
 	{
 		row->state = SIDE_LOST;
-		row->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETRY_FIRST_MS);
+		row->retry_at = TimestampTzPlusMilliseconds(clock_now(), RETRY_FIRST_MS);
 	}
 }
 
