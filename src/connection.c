@@ -30,6 +30,7 @@
 static DatabaseSlot *slot;
 static bool addresses_taken = false;
 static bool has_one_node = true;
+static bool left_one_down = false;	/* the log has heard that it cannot be used */
 static char endpoint[sizeof(((DatabaseSlot *) NULL)->endpoint)];
 
 void
@@ -124,10 +125,24 @@ is_linked(const RedisNode *node)
 	return node->link != NULL;
 }
 
+static bool
+is_down(const RedisNode *node)
+{
+	return node->is_down;
+}
+
+/* A node tells when it is back; where the setting was changed it is another one. */
 static void
 note_state(void)
 {
-	set_state(state_of_targets(), node_some(is_linked));
+	SlotState	state = state_of_targets();
+
+	set_state(state, node_some(is_linked));
+	if (state == SLOT_CONNECTED && left_one_down)
+	{
+		ereport(LOG, (errmsg("connected to Redis at %s", endpoint)));
+		left_one_down = false;
+	}
 }
 
 /*
@@ -202,6 +217,7 @@ take_addresses(void)
 static void
 forget_addresses(void)
 {
+	left_one_down |= node_some(is_down);
 	target_forget_all();
 	addresses_taken = false;
 }
