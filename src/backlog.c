@@ -23,11 +23,15 @@
 #include "access/table.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "storage/smgr.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "backlog.h"
+#include "clock.h"
 #include "delivered.h"
 #include "item.h"
 #include "outbox.h"
@@ -110,13 +114,39 @@ read_block(Reading *reading, BlockNumber block, TupleVisit visit, void *arg)
 	ReleaseBuffer(buffer);
 }
 
+/* Emptying a table takes less.  Who has it for longer may have it for hours. */
+#define LOCK_MS			200
+
+/* Looking at the outbox must help whoever asks why nothing moves, so it never queues. */
+static bool
+lock_in_time(Oid table)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), LOCK_MS);
+
+	while (!ConditionalLockRelationOid(table, AccessShareLock))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (clock_now() >= deadline)
+		{
+			ereport(WARNING,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("table %s of the outbox is locked by another session, and not counted",
+							get_rel_name(table)),
+					 errhint("See pg_locks, and pg_prepared_xacts for prepared transactions.")));
+			return false;
+		}
+		pg_usleep(1000);
+	}
+	return true;
+}
+
 /* Lock outbox table i; false without it. */
 static bool
 begin_reading(Reading *reading, int i, DeliveredView *delivered)
 {
 	Oid			oid = outbox_table_oid(i);
 
-	reading->rel = OidIsValid(oid) ? try_table_open(oid, AccessShareLock) : NULL;
+	reading->rel = OidIsValid(oid) && lock_in_time(oid) ? try_table_open(oid, NoLock) : NULL;
 	if (reading->rel == NULL)
 		return false;
 	reading->table = i;

@@ -18,6 +18,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "cluster.h"
 #include "clusternodes.h"
 #include "slotwatch.h"
@@ -373,7 +374,7 @@ clusternodes_take_in(ClusterNodes *cluster, const char *host, int port)
 
 	if (member == NULL)
 		return NULL;
-	member->wanted_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), REDIRECTED_MS);
+	member->wanted_until = TimestampTzPlusMilliseconds(clock_now(), REDIRECTED_MS);
 	return member->node;
 }
 

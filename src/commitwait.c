@@ -11,12 +11,13 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "portability/instr_time.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/procsignal.h"
 #include "tcop/tcopprot.h"
+#include "utils/timestamp.h"
 
+#include "clock.h"
 #include "commitwait.h"
 #include "compat.h"
 #include "faultpoint.h"
@@ -122,23 +123,11 @@ absorb_barrier(void)
 		do_guarded(process_barrier, NULL);
 }
 
-/* Milliseconds, by a clock that nobody sets. */
-static long
-time_since(instr_time begin)
-{
-	instr_time	now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_SUBTRACT(now, begin);
-	return (long) INSTR_TIME_GET_MILLISEC(now);
-}
-
 static WaitOutcome
 wait_for_answer(WaitSlot *mine)
 {
-	instr_time	begin;
+	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), setting_wait_timeout);
 
-	INSTR_TIME_SET_CURRENT(begin);
 	for (;;)
 	{
 		WaitState	state;
@@ -159,7 +148,7 @@ wait_for_answer(WaitSlot *mine)
 			return OUTCOME_CANCELED;
 		absorb_barrier();
 
-		left = setting_wait_timeout - time_since(begin);
+		left = TimestampDifferenceMilliseconds(clock_now(), deadline);
 		if (left <= 0)
 			return OUTCOME_TIMED_OUT;
 		events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_POSTMASTER_DEATH,

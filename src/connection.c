@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "connection.h"
 #include "linksettings.h"
 #include "redisurl.h"
@@ -29,6 +30,7 @@
 static DatabaseSlot *slot;
 static bool addresses_taken = false;
 static bool has_one_node = true;
+static bool left_one_down = false;	/* the log has heard that it cannot be used */
 static char endpoint[sizeof(((DatabaseSlot *) NULL)->endpoint)];
 
 void
@@ -123,10 +125,24 @@ is_linked(const RedisNode *node)
 	return node->link != NULL;
 }
 
+static bool
+is_down(const RedisNode *node)
+{
+	return node->is_down;
+}
+
+/* A node tells when it is back; where the setting was changed it is another one. */
 static void
 note_state(void)
 {
-	set_state(state_of_targets(), node_some(is_linked));
+	SlotState	state = state_of_targets();
+
+	set_state(state, node_some(is_linked));
+	if (state == SLOT_CONNECTED && left_one_down)
+	{
+		ereport(LOG, (errmsg("connected to Redis at %s", endpoint)));
+		left_one_down = false;
+	}
 }
 
 /*
@@ -201,6 +217,7 @@ take_addresses(void)
 static void
 forget_addresses(void)
 {
+	left_one_down |= node_some(is_down);
 	target_forget_all();
 	addresses_taken = false;
 }
@@ -220,7 +237,7 @@ connection_turn(void)
 	if (!addresses_taken)
 		take_addresses();
 
-	now = GetCurrentTimestamp();
+	now = clock_now();
 	for (int i = 0; i < target_count(); i++)
 		changed |= target_turn(target_at(i), now);
 	if (changed || node_some(was_made))

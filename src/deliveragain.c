@@ -15,6 +15,7 @@
 
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "deliveragain.h"
 
 /* Before what could not be sent for the moment is sent again; doubles. */
@@ -43,7 +44,7 @@ deliver_release_at(void)
 void
 deliver_release_soon(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = clock_now();
 
 	if (release_at != DT_NOEND)
 		return;
@@ -72,7 +73,7 @@ deliveragain_release(void)
 	releases++;
 	again_ms = release_at == DT_NOEND ? AGAIN_FIRST_MS : Min(again_ms * 2, AGAIN_LAST_MS);
 	release_at = DT_NOEND;
-	released_at = GetCurrentTimestamp();
+	released_at = clock_now();
 	has_waiting = false;
 	return had_waiting;
 }

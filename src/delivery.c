@@ -22,6 +22,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "deliveragain.h"
 #include "delivered.h"
 #include "delivery_int.h"
@@ -134,9 +135,7 @@ set_row_state(Delivery *delivery, RowState state)
 static void
 count_delivered(Delivery *delivery)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
-	last_of_table[delivery->row.table] = now;
+	last_of_table[delivery->row.table] = clock_now();
 	if (delivery->row.again)
 	{
 		/* How long it took when it was delivered first is not known. */
@@ -145,7 +144,7 @@ count_delivered(Delivery *delivery)
 	}
 	if (delivery->row.chunk == 0)
 		pg_atomic_fetch_add_u64(&slot->stats.transactions, 1);
-	stats_latency(&slot->stats, now - delivery->row.at);
+	stats_latency(&slot->stats, GetCurrentTimestamp() - delivery->row.at);
 }
 
 static void

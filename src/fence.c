@@ -26,6 +26,7 @@
  */
 #include "postgres.h"
 
+#include "clock.h"
 #include "fence_int.h"
 #include "settings.h"
 
@@ -136,7 +137,7 @@ static bool
 waits_for_catching_up(const RedisNode *node)
 {
 	return node->link != NULL && fence_state_of(node) == FENCE_NO_EPOCH && setting_fence_ttl > 0 &&
-		GetCurrentTimestamp() >= node->fence->epoch_at;
+		clock_now() >= node->fence->epoch_at;
 }
 
 bool

@@ -14,6 +14,7 @@
 #include "access/xlog.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "fence_int.h"
 #include "settings.h"
 #include "trouble.h"
@@ -150,7 +151,7 @@ note_status(RedisNode *node, const RedisReply *reply)
 	{
 		bool		first = redis_reply_integer(redis_reply_element(reply, 6)) == 0;
 
-		fence->epoch_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+		fence->epoch_at = TimestampTzPlusMilliseconds(clock_now(),
 													  first ? FIRST_EPOCH_MS : 0);
 		fence->may_have_forgotten = false;	/* it has no tokens to be voided */
 		fence_set_state(node, FENCE_NO_EPOCH);

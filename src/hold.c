@@ -30,6 +30,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "hold.h"
 #include "shmem.h"
 
@@ -81,7 +82,7 @@ take_hold(Oid dboid)
 static void
 wait_until_gone(DatabaseSlot *slot)
 {
-	TimestampTz began = GetCurrentTimestamp();
+	TimestampTz began = clock_now();
 	pid_t		pid = shmem_worker_pid(slot);
 	bool		insisted = false;
 	TimestampTz now = began;
@@ -100,7 +101,7 @@ wait_until_gone(DatabaseSlot *slot)
 						 POLL_MS, wait_event);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
-		now = GetCurrentTimestamp();
+		now = clock_now();
 	}
 }
 

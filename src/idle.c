@@ -19,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #include "barrier.h"
+#include "clock.h"
 #include "command.h"
 #include "connection.h"
 #include "deliver.h"
@@ -157,9 +158,9 @@ is_busy(int taken)
 
 	if (taken == 0 && !busy)
 		return false;
-	now = GetCurrentTimestamp();
+	now = clock_now();
 	count += taken;
-	if (now >= since + COUNT_MS * 1000 || now < since)
+	if (now >= since + COUNT_MS * 1000)
 	{
 		busy = count >= (busy ? GATHER_GO_ON : GATHER_BEGIN);
 		count = 0;
@@ -206,7 +207,7 @@ idle_wait(TimestampTz wake, int taken)
 	long		timeout = -1;
 
 	if (wake != DT_NOEND)
-		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wake);
+		timeout = TimestampDifferenceMilliseconds(clock_now(), wake);
 	if (gathers)
 		timeout = timeout < 0 ? GATHER_MS : Min(timeout, GATHER_MS);
 

@@ -45,6 +45,7 @@
 #include "utils/memutils.h"
 
 #include "backlog.h"
+#include "drop_guard.h"
 #include "hold.h"
 #include "lifecycle.h"
 #include "outbox.h"
@@ -412,6 +413,7 @@ on_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	bool		watched = is_watched(stmt);
 	bool		prepared = Shared_state != NULL && finishes_prepared(stmt);
 
+	drop_guard_before(stmt);
 	if (watched)
 		before_command(stmt);
 	if (next_utility)

@@ -21,6 +21,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "linksettings.h"
 #include "node_int.h"
 #include "settings.h"
@@ -258,7 +259,7 @@ void
 node_fail(RedisNode *node, const char *error)
 {
 	NodePrivate *own = node->own;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = clock_now();
 	char		copy[256];
 
 	strlcpy(copy, error, sizeof(copy));
@@ -375,7 +376,7 @@ turn_link(RedisNode *node)
 	state = linkset_turn(&own->waited);
 	answering = NULL;
 
-	now = GetCurrentTimestamp();
+	now = clock_now();
 	if (state == REDIS_FAILED || own->trouble[0] != '\0')
 		node_fail(node, own->trouble[0] ? own->trouble : redis_error(own->waited.link));
 	else if (state == REDIS_READY && !own->was_ready)

@@ -13,6 +13,7 @@
 
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "node_int.h"
 
 /* Between pings to a node that is late, since commits could wait for it again. */
@@ -76,7 +77,7 @@ ping_answered(void *arg, const RedisReply *reply)
 			node_note_trouble(node, reply);
 	}
 	else if (late != 0 &&
-			 !TimestampDifferenceExceeds(own->ping_sent_at, GetCurrentTimestamp(),
+			 !TimestampDifferenceExceeds(own->ping_sent_at, clock_now(),
 										 Max(late / 2, LATE_LEAST_MS)))
 		nodeping_set_lateness(node, 0);
 }

@@ -24,12 +24,14 @@
 #include "access/xact.h"
 #include "lib/ilist.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "clock.h"
 #include "delivered.h"
 #include "faultpoint.h"
 #include "outbox.h"
@@ -76,6 +78,7 @@ static int	ndelivered = 0;		/* rows in SIDE_DELIVERED */
 static bool look = true;		/* the table may have news */
 static bool in_progress = false;	/* it has rows of running transactions */
 static TimestampTz poll_at = 0;
+static TimestampTz locked_until = 0;	/* not to be tried before */
 
 static HTAB *
 make_rows(void)
@@ -155,7 +158,7 @@ outboxside_finished(const ItemPointerData *tid, bool delivered)
 	else
 	{
 		row->state = SIDE_LOST;
-		row->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETRY_FIRST_MS);
+		row->retry_at = TimestampTzPlusMilliseconds(clock_now(), RETRY_FIRST_MS);
 	}
 }
 
@@ -272,25 +275,49 @@ forget_written(void)
 	ndelivered = 0;
 }
 
+/*
+ * A prepared transaction keeps its lock on this table for as long as it likes.  Who
+ * wants it alone (VACUUM FULL) waits for that, and must not have the worker wait
+ * behind: it comes again in a second.  NULL where the table is gone, or locked.
+ */
+static Relation
+open_if_free(LOCKMODE mode, TimestampTz now)
+{
+	Oid			oid = outbox_table_oid(OUTBOX_SIDE);
+	Relation	rel;
+
+	if (!OidIsValid(oid))
+		return NULL;
+	if (!ConditionalLockRelationOid(oid, mode))
+	{
+		locked_until = TimestampTzPlusMilliseconds(now, POLL_MS);
+		shmem_note_error(shmem_my_slot(),
+						 "table uncache.outbox_side is locked, or waited for, by another session; keys of prepared transactions and refused ones have to wait");
+		return NULL;
+	}
+	rel = try_relation_open(oid, NoLock);
+	if (rel != NULL)
+		outboxscan_check_file(OUTBOX_SIDE, RelationGetFileNumber(rel));
+	return rel;
+}
+
 static void
 write_turn(TimestampTz now)
 {
-	Oid			oid;
 	Relation	rel;
 
 	outboxscan_begin();
-	oid = outbox_table_oid(OUTBOX_SIDE);
-	rel = OidIsValid(oid) ? try_relation_open(oid, RowExclusiveLock) : NULL;
+	rel = open_if_free(RowExclusiveLock, now);
 	if (rel != NULL)
 	{
-		outboxscan_check_file(OUTBOX_SIDE, RelationGetFileNumber(rel));
 		write_changes(rel, now);
 		relation_close(rel, NoLock);
 		FAULT_POINT("side-inserted");
 	}
 	outboxscan_end();
 	FAULT_POINT("side-written");
-	forget_written();
+	if (now >= locked_until)
+		forget_written();
 }
 
 /*
@@ -336,10 +363,10 @@ read_turn(TimestampTz now)
 	Relation	rel;
 	bool		joined;
 
-	look = false;
 	in_progress = false;
 	joined = outboxscan_begin_reading();
-	rel = outboxscan_open(OUTBOX_SIDE);
+	rel = open_if_free(AccessShareLock, now);
+	look = now < locked_until;
 	if (rel != NULL)
 	{
 		/* Looked at first: what commits in between is seen by the next poll. */
@@ -375,6 +402,9 @@ outboxside_turn(TimestampTz now, bool connected)
 {
 	TimestampTz due;
 
+	if (now < locked_until)
+		return locked_until;
+
 	/* What is written has to be committed: not with a beat. */
 	if ((nrefused > 0 || ndelivered > 0) && !IsTransactionState())
 		write_turn(now);
@@ -387,6 +417,8 @@ outboxside_turn(TimestampTz now, bool connected)
 	if (look || due <= now)
 	{
 		read_turn(now);
+		if (now < locked_until)
+			return locked_until;
 		due = next_retry();
 		if (in_progress)
 			due = Min(due, poll_at);

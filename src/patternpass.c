@@ -30,6 +30,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "fence.h"
 #include "node.h"
 #include "patternpass.h"
@@ -185,7 +186,7 @@ patternpass_begin(PatternSet set)
 	pass_compared = false;
 	pass_moves = false;
 	pass_again = false;
-	pass_began = GetCurrentTimestamp();
+	pass_began = clock_now();
 	begin_at_nodes();
 }
 

@@ -22,6 +22,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "patternpass.h"
 #include "patternscan.h"
 #include "patternset.h"
@@ -142,7 +143,7 @@ leave_pass(Job *job, const PatternPassEnd *end)
 static void
 pass_ended(const PatternPassEnd *end)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = clock_now();
 	dlist_mutable_iter iter;
 
 	dlist_foreach_modify(iter, &served)
@@ -162,7 +163,7 @@ patternscan_turn(void)
 	patternpass_turn();
 	if (patternpass_is_running() || nwaiting == 0)
 		return DT_NOEND;
-	if (GetCurrentTimestamp() < next_pass_at)
+	if (clock_now() < next_pass_at)
 		return next_pass_at;
 	begin_pass();
 	patternpass_turn();

@@ -76,12 +76,20 @@ is_moving(const RedisReply *reply)
 		redis_reply_is_error(reply, "TRYAGAIN");
 }
 
+/* A Redis whose user may not SCAN, or a proxy that has none, deletes single keys all the same. */
+static bool
+cannot_scan(const RedisReply *reply)
+{
+	return redis_reply_is_error(reply, "NOPERM") ||
+		(redis_reply_is_error(reply, "ERR") &&
+		 strstr(redis_reply_text(reply, NULL), "unknown command") != NULL);
+}
+
 /* Redis says no to this step; its patterns will be tried again later. */
 static void
 note_error(const RedisReply *reply, PassPattern *pattern)
 {
 	const char *why;
-	bool		no_right = redis_reply_is_error(reply, "NOPERM");
 
 	if (node_answering()->in_cluster && is_moving(reply))
 	{
@@ -89,7 +97,7 @@ note_error(const RedisReply *reply, PassPattern *pattern)
 		return;
 	}
 
-	if (!no_right && (redis_reply_type(reply) != REDIS_ERROR || trouble_is(reply, &why)))
+	if (!cannot_scan(reply) && (redis_reply_type(reply) != REDIS_ERROR || trouble_is(reply, &why)))
 	{
 		node_note_trouble(node_answering(), reply);
 		sweep.lost = true;

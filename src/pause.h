@@ -2,14 +2,15 @@
  * pause.h
  *	  How long to wait before something that failed is tried again.
  *
- * The pause doubles with every failure in a row.  Clocks step: one that would put
- * the next attempt further away than the longest pause counts as over.
+ * The pause doubles with every failure in a row.
  */
 #ifndef UNCACHE_PAUSE_H
 #define UNCACHE_PAUSE_H
 
 #include "postgres.h"
 #include "utils/timestamp.h"
+
+#include "clock.h"
 
 /*
  * Long enough that a worker which fails at every start does not fill the log, and
@@ -31,7 +32,7 @@ pause_more(Pause *pause)
 	int			ms = PAUSE_FIRST_MS << Min(pause->failures, 8);
 
 	pause->failures++;
-	pause->until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	pause->until = TimestampTzPlusMilliseconds(clock_now(),
 											   Min(ms, PAUSE_LONGEST_MS));
 }
 
@@ -46,9 +47,7 @@ pause_reset(Pause *pause)
 static inline long
 pause_left(const Pause *pause)
 {
-	long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), pause->until);
-
-	return ms > PAUSE_LONGEST_MS ? 0 : ms;
+	return TimestampDifferenceMilliseconds(clock_now(), pause->until);
 }
 
 #endif							/* UNCACHE_PAUSE_H */

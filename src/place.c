@@ -21,6 +21,7 @@
 #include "storage/ipc.h"
 #include "utils/memutils.h"
 
+#include "clock.h"
 #include "databases.h"
 #include "pause.h"
 #include "place.h"
@@ -83,7 +84,7 @@ places_init(void)
 
 		place->dboid = pg_atomic_read_u32(&shmem_slot(i)->dboid);
 		place->running = OidIsValid(place->dboid) && shmem_worker_pid(shmem_slot(i)) != 0;
-		place->started_at = GetCurrentTimestamp();
+		place->started_at = clock_now();
 	}
 	before_shmem_exit(end_unknown_workers, 0);
 }
@@ -148,7 +149,7 @@ worker_ended(Place *place)
 		pfree(place->handle);
 	place->handle = NULL;
 
-	if (TimestampDifferenceExceeds(place->started_at, GetCurrentTimestamp(), LIVED_MS))
+	if (TimestampDifferenceExceeds(place->started_at, clock_now(), LIVED_MS))
 		pause_reset(&place->pause);
 	pause_more(&place->pause);
 }
@@ -267,7 +268,7 @@ start_worker(Place *place)
 	}
 	warned_of_processes = false;
 	place->running = true;
-	place->started_at = GetCurrentTimestamp();
+	place->started_at = clock_now();
 }
 
 void

@@ -28,6 +28,7 @@
 #include "storage/fd.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "redislink_int.h"
 #include "redisnet.h"
 
@@ -138,7 +139,7 @@ redis_open(const RedisTarget *target, int host, const RedisOptions *options)
 		redishello_send(link, target, options);
 
 	/* The name is resolved by now: that time is not the server's. */
-	link->last_moved = link->last_look = GetCurrentTimestamp();
+	link->last_moved = link->last_look = clock_now();
 	return link;
 }
 
@@ -205,7 +206,7 @@ redislink_send(RedisLink *link, int argc, const char **argv, const size_t *argvl
 	link->appended += sdslen(link->context->obuf) - unsent;
 
 	if (link->count == 0 && link->connected)
-		link->last_moved = link->last_look = GetCurrentTimestamp();
+		link->last_moved = link->last_look = clock_now();
 	due = &link->due[(link->first + link->count++) & (link->room - 1)];
 	due->answer = answer;
 	due->arg = arg;
@@ -265,7 +266,7 @@ redis_silent_ms(const RedisLink *link)
 {
 	if (redis_unanswered(link) == 0)
 		return 0;
-	return (int) Min((GetCurrentTimestamp() - link->last_moved) / 1000, INT_MAX);
+	return (int) Min((clock_now() - link->last_moved) / 1000, INT_MAX);
 }
 
 const char *

@@ -14,6 +14,7 @@
 #include "storage/latch.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "redislink_int.h"
 #include "redisnet.h"
 
@@ -314,7 +315,7 @@ is_secured(RedisLink *link)
 RedisLinkState
 redis_turn(RedisLink *link, uint32 events)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = clock_now();
 
 	Assert(!link->in_turn);
 	link->in_turn = true;

@@ -15,6 +15,7 @@
 
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "deliver.h"
 #include "replicas.h"
 #include "settings.h"
@@ -69,7 +70,7 @@ note_short(RedisNode *node, const RedisReply *reply)
 	if (node->replicas->is_short)
 		return;
 	node->replicas->is_short = true;
-	node->replicas->probe_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PROBE_MS);
+	node->replicas->probe_at = TimestampTzPlusMilliseconds(clock_now(), PROBE_MS);
 	if (redis_reply_type(reply) == REDIS_ERROR)
 		node_note_error(node, "Redis cannot be asked whether replicas have the deletes: %s",
 						trouble_text(reply));
@@ -108,7 +109,7 @@ probe_answered(void *arg, const RedisReply *reply)
 	RedisNode  *node = node_answering();
 
 	node->replicas->probing = false;
-	node->replicas->probe_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PROBE_MS);
+	node->replicas->probe_at = TimestampTzPlusMilliseconds(clock_now(), PROBE_MS);
 	replicas_note(node, reply);
 }
 

@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 
 #include "backlog.h"
+#include "clock.h"
 #include "compat.h"
 #include "outbox.h"
 #include "shmem.h"
@@ -118,7 +119,7 @@ wait_for_ticket(const Ticket *ticket, TimestampTz deadline)
 	ConditionVariablePrepareToSleep(&slot->barrier_cv);
 	while (!(reached = pg_atomic_read_u64(ticket->done) >= ticket->number))
 	{
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		long		left = TimestampDifferenceMilliseconds(clock_now(), deadline);
 
 		if (left <= 0 || ticket_is_void(ticket))
 			break;
@@ -133,6 +134,20 @@ wait_for_ticket(const Ticket *ticket, TimestampTz deadline)
 /* What the worker needs to answer, so that a timeout of 0 can ask without waiting. */
 #define ANSWER_MS		50
 
+/* More than a lifetime is for ever; as a date it need not exist. */
+#define FOR_EVER_US		(100.0 * 365 * USECS_PER_DAY)
+
+static TimestampTz
+end_of_patience(const Interval *timeout)
+{
+	double		us = ((double) timeout->month * DAYS_PER_MONTH + timeout->day) * USECS_PER_DAY +
+		timeout->time;
+
+	if (us > FOR_EVER_US)
+		return DT_NOEND;
+	return clock_now() + (int64) Max(us, ANSWER_MS * 1000.0);
+}
+
 /* The slot of this database; it may take the launcher a moment to assign one. */
 static DatabaseSlot *
 wait_for_slot(TimestampTz deadline)
@@ -143,7 +158,7 @@ wait_for_slot(TimestampTz deadline)
 	{
 		shmem_request_launch(MyDatabaseId);
 		CHECK_FOR_INTERRUPTS();
-		if (GetCurrentTimestamp() >= deadline)
+		if (clock_now() >= deadline)
 			return NULL;
 		pg_usleep(10 * 1000);
 	}
@@ -153,20 +168,13 @@ wait_for_slot(TimestampTz deadline)
 Datum
 uncache_wait(PG_FUNCTION_ARGS)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz deadline;
 	DatabaseSlot *slot;
 	Ticket		ticket;
 
 	shmem_require_preload("uncache.wait()");
 	PreventCommandDuringRecovery("uncache.wait()");
-	if (PG_ARGISNULL(0))
-		deadline = DT_NOEND;
-	else
-		deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-														   TimestampTzGetDatum(now),
-														   PG_GETARG_DATUM(0)));
-	deadline = Max(deadline, TimestampTzPlusMilliseconds(now, ANSWER_MS));
+	deadline = PG_ARGISNULL(0) ? DT_NOEND : end_of_patience(PG_GETARG_INTERVAL_P(0));
 	slot = wait_for_slot(deadline);
 	if (slot == NULL)
 		PG_RETURN_BOOL(false);
@@ -213,7 +221,7 @@ lock_or_give_up(Oid table, TimestampTz deadline)
 	while (!ConditionalLockRelationOid(table, AccessExclusiveLock))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (GetCurrentTimestamp() >= deadline)
+		if (clock_now() >= deadline)
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("could not lock the outbox to discard the backlog"),
@@ -227,7 +235,7 @@ lock_or_give_up(Oid table, TimestampTz deadline)
 static void
 empty_tables(void)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_MS);
+	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), LOCK_MS);
 
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
@@ -273,7 +281,7 @@ wait_no_more(int code, Datum arg)
 static bool
 ask_to_discard(DatabaseSlot *slot)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DISCARD_MS);
+	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), DISCARD_MS);
 	Ticket		ticket;
 	volatile bool done = false;
 

@@ -18,6 +18,7 @@
 #include "storage/bufmgr.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "deliver.h"
 #include "emptying.h"
 #include "outboxscan.h"
@@ -46,7 +47,7 @@ static TimestampTz next_turn = 0;
 void
 rotation_init(DatabaseSlot *my_slot)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = clock_now();
 
 	slot = my_slot;
 	emptying_init(slot);

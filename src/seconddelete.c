@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "outbox.h"
 #include "seconddelete.h"
 #include "settings.h"
@@ -91,7 +92,7 @@ seconddelete_add(const DeliveryRow *row)
 {
 	if (setting_second_delete_delay == 0)
 		return;
-	remember(row, TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	remember(row, TimestampTzPlusMilliseconds(clock_now(),
 											  setting_second_delete_delay));
 }
 
@@ -105,7 +106,7 @@ leave_lost(Waiting *waiting)
 void
 seconddelete_lost(const DeliveryRow *row, bool soon)
 {
-	TimestampTz due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETRY_MS);
+	TimestampTz due = TimestampTzPlusMilliseconds(clock_now(), RETRY_MS);
 	Waiting    *waiting;
 
 	if (soon)
@@ -128,7 +129,7 @@ seconddelete_lost(const DeliveryRow *row, bool soon)
 void
 seconddelete_try_lost(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = clock_now();
 
 	while (!dlist_is_empty(&lost))
 	{

@@ -29,6 +29,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "linksettings.h"
 #include "sentinel.h"
 
@@ -270,7 +271,7 @@ fail_round(Sentinel *sentinel)
 	else
 	{
 		sentinel->watch_ms = Min(sentinel->watch_ms * 2, WATCH_LAST_MS);
-		sentinel->ask_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), sentinel->watch_ms);
+		sentinel->ask_at = TimestampTzPlusMilliseconds(clock_now(), sentinel->watch_ms);
 	}
 }
 
@@ -354,7 +355,7 @@ turn_link(Sentinel *sentinel)
 SentinelState
 sentinel_turn(Sentinel *sentinel, bool *moved)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = clock_now();
 
 	*moved = false;
 	if (sentinel->state == SENTINEL_KNOWN && !sentinel->asking && now >= sentinel->ask_at)

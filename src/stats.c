@@ -19,6 +19,7 @@
 #include "utils/fmgroids.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "shmem.h"
 #include "stats.h"
 
@@ -251,7 +252,7 @@ bool
 stats_has_new_rules(void)
 {
 	return has_new_rules &&
-		TimestampDifferenceExceeds(swept_at, GetCurrentTimestamp(), SWEEP_MS);
+		TimestampDifferenceExceeds(swept_at, clock_now(), SWEEP_MS);
 }
 
 void
@@ -260,7 +261,7 @@ stats_forget_dropped_rules(void)
 	Relation	triggers = table_open(TriggerRelationId, AccessShareLock);
 
 	has_new_rules = false;
-	swept_at = GetCurrentTimestamp();
+	swept_at = clock_now();
 	for (int i = 0; i < RULE_STATS_PLACES; i++)
 	{
 		RuleStats  *place = &Shared_state->rule_stats[i];

@@ -22,6 +22,7 @@
 #include "storage/latch.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "faultpoint.h"
 #include "item.h"
@@ -115,7 +116,7 @@ put_doubts(DatabaseSlot *slot, TimestampTz deadline)
 		while (!try_to_put(slot, RING_DOUBT, items))
 		{
 			shmem_wake_worker(slot);
-			if (GetCurrentTimestamp() >= deadline)
+			if (clock_now() >= deadline)
 				raise_not_fenced("The ring (uncache.ring_size) has no room for its keys.");
 			sleep_before_commit(FULL_RING_MS);
 		}
@@ -129,7 +130,7 @@ wait_for_fences(WaitSlot *mine, TimestampTz deadline)
 	for (;;)
 	{
 		WaitState	state = waiters_state(mine);
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		long		left = TimestampDifferenceMilliseconds(clock_now(), deadline);
 
 		if (state == WAIT_ANSWERED)
 			return;
@@ -147,7 +148,7 @@ strict_fence(OutboxWritten *written)
 	DatabaseSlot *slot = shmem_my_slot();
 	WaitSlot   *mine = shmem_my_wait_slot();
 	int			timeout = setting_wait_timeout > 0 ? setting_wait_timeout : setting_command_timeout;
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
+	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), timeout);
 	uint32		count = 0;
 
 	check_possible(slot, written->all_items);

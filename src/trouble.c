@@ -14,6 +14,7 @@
 
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "shmem.h"
 #include "trouble.h"
 
@@ -82,7 +83,7 @@ trouble_note_refusal(const RedisReply *reply)
 	char		message[256];
 
 	static TimestampTz logged_at = 0;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = clock_now();
 
 	snprintf(message, sizeof(message), "Redis has refused an invalidation and is asked again: %.180s",
 			 trouble_text(reply));

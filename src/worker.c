@@ -35,6 +35,7 @@
 
 #include "barrier.h"
 #include "beat.h"
+#include "clock.h"
 #include "comeback.h"
 #include "connection.h"
 #include "deliver.h"
@@ -411,7 +412,7 @@ main_loop(void)
 		handle_requests();
 		comeback_connect();
 
-		now = GetCurrentTimestamp();
+		now = clock_now();
 		if (connection_is_serving())
 			taken = deliver_turn(now, &wake);
 		else

@@ -153,6 +153,14 @@ ok(delivered($node), 'the reload takes effect at once');
 is($second->cli('dbsize'), '0', 'and all of them go to the new address');
 $redis->thaw;
 
+# Away from an address that cannot be used: the log hears how it ended.
+reload_with(redis_url => $second->url =~ s{//}{//:wrong@}r);
+ok(poll_until(sub { sql('SELECT state FROM uncache.stat') eq 'down' }), 'an address that cannot be used');
+my $told = -s $node->logfile;
+reload_with(redis_url => $second->url =~ s{//}{//:pendingsecret@}r);
+ok(poll_until(sub { slurp_file($node->logfile, $told) =~ /LOG:  connected to Redis at \Q@{[$second->url]}\E$/m }),
+	'the log tells when the corrected one is connected');
+
 # What is refused.
 sub refused
 {

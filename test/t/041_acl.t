@@ -129,5 +129,20 @@ ok($node->poll_query_until('postgres', q{SELECT reconnects > 0 AND state = 'conn
 ok(delivered($node), 'up to date');
 is($redis->calls('unlink'), $sent, 'to the same Redis nothing is sent twice');
 
+# A Redis, or a proxy before it, that has no SCAN at all.
+my $scanless = RedisServer->new('--rename-command', 'SCAN', '');
+$scanless->start;
+$scanless->fill('pattern:1', 'key:1', 'key:2');
+sql(q{ALTER SYSTEM SET uncache.redis_url = '} . $scanless->url . q{'});
+$node->reload;
+ok($node->poll_query_until('postgres', q{SELECT redis LIKE '%} . $scanless->url . q{%' AND state = 'connected' FROM uncache.stat}), 'a Redis without SCAN');
+my $reconnects = sql('SELECT reconnects FROM uncache.stat');
+sql(q{SELECT uncache.invalidate_pattern('pattern:*')});
+ok($node->poll_query_until('postgres', q{SELECT max(attempts) > 1 FROM uncache.backlog}), 'the pattern is tried again and again');
+like(last_error(), qr/unknown command/, 'the error says why');
+sql(q{SELECT uncache.invalidate_keys('key:1')});
+ok(gone($scanless, 'key:1'), 'keys are deleted');
+is(sql('SELECT reconnects, state FROM uncache.stat'), "$reconnects|connected", 'and the connection stays');
+
 $node->stop;
 done_testing();

@@ -80,5 +80,32 @@ ok($node->poll_query_until('postgres', "SELECT ($bytes) = 0"), 'and are emptied 
 ok(wait_for_state($node, 'connected'), 'the worker is well');
 ok($redis->has('orphan:1'), 'its key is there');
 
+# Who wants the tables alone waits for the orphan, and nobody waits behind.
+sub waits_for_lock
+{
+	my ($command) = @_;
+
+	return $node->poll_query_until('postgres',
+		"SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE '$command%' AND wait_event_type = 'Lock'");
+}
+
+my $vacuum = start_psql($node, 'VACUUM FULL uncache.outbox_side');
+ok(waits_for_lock('VACUUM'), 'VACUUM FULL waits for the orphan');
+$node->safe_psql('postgres', q{SELECT uncache.wait('0')});	# has the worker look at that table
+$redis->fill('h');
+$node->safe_psql('postgres', q{SELECT uncache.invalidate_keys('h')});
+ok(gone($redis, 'h'), 'the worker does not wait behind it');
+like($node->safe_psql('postgres', 'SELECT last_error FROM uncache.stat'), qr/outbox_side is locked/, 'and says what keeps it from some keys');
+$node->safe_psql('postgres', q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'VACUUM%'});
+$vacuum->finish;
+
+my ($status, undef, $err) = $node->psql('postgres', q{SET statement_timeout = '60s'; DROP EXTENSION pg_uncache CASCADE});
+like($err, qr/cannot drop extension "pg_uncache" because another transaction uses its outbox/, 'nor do commits wait behind DROP EXTENSION: it is refused');
+like($err, qr/pg_prepared_xacts/, 'and says what to look at');
+$node->safe_psql('postgres', q{COMMIT PREPARED 'orphan'});
+ok(gone($redis, 'orphan:1'), 'the orphan is finished, and delivered');
+$node->safe_psql('postgres', 'DROP EXTENSION pg_uncache');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_extension WHERE extname = 'pg_uncache'}), '0', 'and DROP EXTENSION goes through');
+
 $node->stop;
 done_testing();
