@@ -308,7 +308,7 @@ doubt_turn(TimestampTz now)
 			dlist_delete(&doubt->node);
 			pfree(doubt);
 		}
-		else
+		else if (doubt->state != DOUBT_ENDED)
 			wake = Min(wake, doubt->look_at);
 	}
 	return wake;

@@ -21,6 +21,10 @@ typedef struct Fence
 	/* With the own fence off, or not possible: another worker may load them at any time. */
 	bool		looks_for_functions;
 
+	/* In FENCE_IMPOSSIBLE, because it has refused them: when they are offered again; 0: not. */
+	TimestampTz load_at;
+	int			load_ms;		/* the pause before that */
+
 	/* Since its functions were loaded, from its last status. */
 	uint64		stored;
 	uint64		refused;

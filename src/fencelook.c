@@ -3,7 +3,8 @@
  *	  Finding out what a node knows of fenced fills, and teaching it.
  *
  * A node with a link is asked for its status, a call of the functions.  Where it has
- * none, or older ones, it is given them; where that fails, or is not wanted, a look
+ * none, or older ones, it is given them; where that fails they are offered again after
+ * pauses that double up to a minute.  Until then, or where they are not wanted, a look
  * once in a while finds out whether another worker has brought them.  From then on
  * the status is what pings ask for, so that an epoch that was lost is found out.
  *
@@ -33,6 +34,10 @@
  */
 #define FIRST_EPOCH_MS		2400
 
+/* Before functions that were refused are offered again; doubles. */
+#define LOAD_FIRST_MS		1000
+#define LOAD_LAST_MS		(60 * 1000)
+
 static char server_id[24];
 static char timeline[12];
 
@@ -46,33 +51,55 @@ fencelook_init(void)
 	snprintf(timeline, sizeof(timeline), "%u", GetWALInsertionTimeLine());
 }
 
+/* It may be out of memory, or lack replicas; keys are deleted without them meanwhile. */
+static void
+library_refused(RedisNode *node, const RedisReply *reply)
+{
+	Fence	   *fence = fence_of(node);
+
+	node_note_error(node, "Redis does not load the functions of pg_uncache: %s",
+					trouble_text(reply));
+	fence_set_state(node, FENCE_IMPOSSIBLE);
+	/* Somebody else may: from then on a bare UNLINK would go unnoticed. */
+	fence->looks_for_functions = true;
+	fence->load_ms = Min(Max(fence->load_ms * 2, LOAD_FIRST_MS), LOAD_LAST_MS);
+	fence->load_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), fence->load_ms);
+}
+
 static void
 library_answered(void *arg, const RedisReply *reply)
 {
 	RedisNode  *node = node_answering();
+	FenceState	state = fence_state_of(node);
 
-	if (reply == NULL)
+	/* Offered again while somebody else has brought them: then the status is asked for. */
+	if (reply == NULL || (state != FENCE_LOADING && state != FENCE_IMPOSSIBLE))
 		return;
 	if (redis_reply_type(reply) == REDIS_ERROR)
 	{
-		node_note_error(node, "Redis does not load the functions of pg_uncache: %s",
-							  trouble_text(reply));
-		fence_set_state(node, FENCE_IMPOSSIBLE);
-		/* Somebody else may: from then on a bare UNLINK would go unnoticed. */
-		node->fence->looks_for_functions = true;
+		library_refused(node, reply);
 		return;
 	}
-	fence_set_state(node, FENCE_UNKNOWN);
-	send_status(node);
+	/* What was deleted without them is deleted again, by them. */
+	node->fence->wants_resending |= state == FENCE_IMPOSSIBLE;
+	node->fence->load_ms = 0;
+	begin(node);
+}
+
+static void
+offer_library(RedisNode *node)
+{
+	const char *argv[] = {"FUNCTION", "LOAD", "REPLACE", uncache_lua};
+
+	fence_of(node)->load_at = 0;
+	fence_send(node, lengthof(argv), argv, library_answered, NULL);
 }
 
 static void
 load_library(RedisNode *node)
 {
-	const char *argv[] = {"FUNCTION", "LOAD", "REPLACE", uncache_lua};
-
 	fence_set_state(node, FENCE_LOADING);
-	fence_send(node, lengthof(argv), argv, library_answered, NULL);
+	offer_library(node);
 }
 
 /* The node has no functions, or they can't be called. */
@@ -84,17 +111,13 @@ no_functions(RedisNode *node, const RedisReply *reply)
 
 	if (strstr(text, "unction not found") != NULL && setting_fence_ttl > 0)
 		load_library(node);
-	else if (setting_fence_ttl > 0 && !trouble_is(reply, &why))
-	{
-		node_note_error(node, "fenced fills are not possible: %s", trouble_text(reply));
-		fence_set_state(node, FENCE_IMPOSSIBLE);
-	}
-	else if (redis_reply_is_error(reply, "NOPERM") || redis_reply_is_error(reply, "ERR"))
+	else if (redis_reply_is_error(reply, "NOPERM") || redis_reply_is_error(reply, "ERR") ||
+			 !trouble_is(reply, &why))
 	{
 		if (setting_fence_ttl > 0)
 			node_note_error(node, "fenced fills are not possible: %s", trouble_text(reply));
 		fence_set_state(node, setting_fence_ttl > 0 ? FENCE_IMPOSSIBLE : FENCE_NONE);
-		node->fence->looks_for_functions = redis_reply_is_error(reply, "ERR");
+		node->fence->looks_for_functions = !redis_reply_is_error(reply, "NOPERM");
 	}
 	else
 		node_note_trouble(node, reply);
@@ -209,7 +232,9 @@ list_answered(void *arg, const RedisReply *reply)
 		if (redis_reply_count(reply) > 0)
 			begin(node);
 	}
-	else if (redis_reply_is_error(reply, "NOPERM") || !trouble_is(reply, &why))
+	/* A server that does not know the command has no functions, and is well. */
+	else if (redis_reply_is_error(reply, "NOPERM") || redis_reply_is_error(reply, "ERR") ||
+			 !trouble_is(reply, &why))
 		node->fence->looks_for_functions = false;
 	else
 		node_note_trouble(node, reply);
@@ -222,6 +247,7 @@ begin(RedisNode *node)
 	int			version = redis_version(node->link);
 
 	fence->looks_for_functions = false;
+	fence->load_at = 0;
 	status_argv[5] = Shared_state->incarnation;
 	node_set_ping(node, NULL, 0, NULL);
 	if (version != 0 && version < FIRST_VERSION_WITH_FUNCTIONS)
@@ -272,6 +298,18 @@ fence_change_all(void)
 	}
 }
 
+/* Functions that were refused are offered again; returns when to come again. */
+static TimestampTz
+load_if_due(RedisNode *node, TimestampTz now)
+{
+	if (fence_state_of(node) != FENCE_IMPOSSIBLE || node->fence->load_at == 0)
+		return DT_NOEND;
+	if (now < node->fence->load_at)
+		return node->fence->load_at;
+	offer_library(node);
+	return DT_NOEND;
+}
+
 TimestampTz
 fence_turn(TimestampTz now)
 {
@@ -291,6 +329,7 @@ fence_turn(TimestampTz now)
 			node_set_ping(node, NULL, 0, NULL);
 		if (fence_state_of(node) == FENCE_NO_EPOCH && now < node->fence->epoch_at)
 			wake = Min(wake, node->fence->epoch_at);
+		wake = Min(wake, load_if_due(node, now));
 	}
 	return wake;
 }

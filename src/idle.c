@@ -25,6 +25,7 @@
 #include "deliver.h"
 #include "idle.h"
 #include "linkset.h"
+#include "node.h"
 #include "outboxscan.h"
 
 /*
@@ -188,7 +189,8 @@ has_news(bool gathers)
 	if (pg_atomic_read_u64(&slot->discard_drawn) != pg_atomic_read_u64(&slot->discard_done) ||
 		pg_atomic_read_u32(&slot->restart_requested) != 0)
 		return true;
-	if (!connection_is_serving())
+	/* What comes is not taken before keys may be sent. */
+	if (!node_some_open())
 		return false;
 	LWLockAcquire(slot->lock, LW_SHARED);
 	ring = !ring_is_empty(&slot->ring) && deliver_has_room(CLASS_SMALL) &&

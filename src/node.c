@@ -128,6 +128,18 @@ node_some(bool (*is) (const RedisNode *node))
 	return false;
 }
 
+static bool
+is_open(const RedisNode *node)
+{
+	return node->open;
+}
+
+bool
+node_some_open(void)
+{
+	return node_some(is_open);
+}
+
 RedisNode *
 node_answering(void)
 {

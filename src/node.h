@@ -80,6 +80,7 @@ extern RedisNode *node_at(int i);
 
 /* Whether there is one of this kind. */
 extern bool node_some(bool (*is) (const RedisNode *node));
+extern bool node_some_open(void);
 
 /* NULL where there are NODES_MAX already. */
 extern RedisNode *node_make(bool in_cluster);

@@ -44,9 +44,11 @@ typedef struct NodePrivate
 	TimestampTz ping_at;
 	TimestampTz ping_sent_at;
 	bool		ping_under_way;
+	bool		tells_role;		/* asked with each ping whether it is still a master */
 	const char **ping_argv;
 	int			ping_argc;
 	RedisAnswer ping_answer;
+	RedisAnswer due_answer;		/* of the ping under way; another may be chosen meanwhile */
 } NodePrivate;
 
 /* Whether this is the only node; see node_be_alone(). */

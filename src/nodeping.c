@@ -7,7 +7,8 @@
  * while nobody waits for a node since it was late, ten a second find out that it
  * answers in time again.
  *
- * What is sent as a ping is chosen by fence.c, which has something to ask anyway.
+ * What is sent as a ping is chosen by fence.c, which has something to ask anyway.  With
+ * it the server is asked for its role.
  */
 #include "postgres.h"
 
@@ -66,20 +67,54 @@ ping_answered(void *arg, const RedisReply *reply)
 	uint32		late = lateness(node);
 
 	own->ping_under_way = false;
-	if (own->ping_answer)
-		own->ping_answer(NULL, reply);
+	if (own->due_answer)
+		own->due_answer(NULL, reply);
 	if (reply == NULL)
 		return;
 	if (redis_reply_type(reply) == REDIS_ERROR)
 	{
 		/* To be refused PING is an answer, too, for a user with few rights. */
-		if (own->ping_answer == NULL && !redis_reply_is_error(reply, "NOPERM"))
+		if (own->due_answer == NULL && !redis_reply_is_error(reply, "NOPERM"))
 			node_note_trouble(node, reply);
 	}
 	else if (late != 0 &&
 			 !TimestampDifferenceExceeds(own->ping_sent_at, clock_now(),
 										 Max(late / 2, LATE_LEAST_MS)))
 		nodeping_set_lateness(node, 0);
+}
+
+/*
+ * A master that becomes a replica does not close its links.  One that is not read-only goes
+ * on taking deletes, and loses them with its data; one that is master again before it has
+ * refused anything has the data of another.
+ */
+static void
+role_answered(void *arg, const RedisReply *reply)
+{
+	RedisNode  *node = arg;
+	NodePrivate *own = node->own;
+	const char *role;
+
+	if (reply == NULL)
+		return;
+	if (redis_reply_count(reply) == 0)
+	{
+		own->tells_role = false;	/* it is not permitted */
+		return;
+	}
+	role = redis_reply_text(redis_reply_element(reply, 0), NULL);
+	if (strcmp(role, "master") != 0 && own->trouble[0] == '\0')
+		strlcpy(own->trouble, "Redis has become a replica", sizeof(own->trouble));
+}
+
+static void
+ask_role(RedisNode *node)
+{
+	const char *argv[] = {"ROLE"};
+	const size_t lens[] = {4};
+
+	if (node->own->tells_role)
+		redis_send(node->link, 1, argv, lens, role_answered, node);
 }
 
 void
@@ -93,14 +128,18 @@ nodeping_if_due(RedisNode *node, TimestampTz now)
 	if (own->ping_under_way || now < own->ping_at)
 		return;
 	own->ping_sent_at = now;
+	own->due_answer = own->ping_answer;
 	own->ping_at = TimestampTzPlusMilliseconds(now, is_late ? PING_LATE_MS : PING_MS);
 	if (redis_send_texts(node->link, own->ping_argc, own->ping_argv, ping_answered, node))
 		own->ping_under_way = true;
+	if (!is_late)
+		ask_role(node);
 }
 
 void
 nodeping_begin(RedisNode *node, TimestampTz now)
 {
 	node->own->ping_under_way = false;
+	node->own->tells_role = redis_role(node->link)[0] != '\0';
 	node->own->ping_at = TimestampTzPlusMilliseconds(now, PING_MS);
 }

@@ -346,12 +346,6 @@ take_ring(void)
  * --------------------------------------------------------------------------
  */
 
-static bool
-is_open(const RedisNode *node)
-{
-	return node->open;
-}
-
 /* With a connection: take, send, answer.  Returns how many entries the ring had. */
 static int
 deliver_turn(TimestampTz now, TimestampTz *wake)
@@ -366,7 +360,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	*wake = Min(*wake, beat_turn(now));
 	*wake = Min(*wake, replicas_turn(now));
 	node_flush_all();
-	if (!node_some(is_open))
+	if (!node_some_open())
 		return 0;
 
 	*wake = Min(*wake, comeback_turn(now));

@@ -58,5 +58,16 @@ $redis->cli(qw(replicaof no one));
 ok(gone($redis, 'late'), 'what it refused is delivered when it is master');
 ok(gone($redis, 'key'), 'and what it has forgotten');
 
+# One that takes writes as a replica, too, and is not sent any.
+ok(delivered($node), 'nothing is left');
+$redis->cli(qw(config set replica-read-only no));
+$redis->cli('replicaof', '127.0.0.1', $port);
+ok(poll_until(sub { $redis->info('replication', 'master_link_status') eq 'up' && $redis->has('key') }),
+	'the server has become a replica that can be written to');
+ok(poll_until(sub { sql(q{SELECT state = 'down' AND last_error ~ 'replica' FROM uncache.stat}) eq 't' }),
+	'its role ends the connection');
+$redis->cli(qw(replicaof no one));
+ok(gone($redis, 'key'), 'what it has forgotten is deleted when it is master');
+
 $node->stop;
 done_testing();

@@ -1,5 +1,5 @@
-# A worker that could not load the functions, because Redis was out of memory or its user may
-# not, finds those that another worker loads: its deletes must not go unnoticed by them.
+# A worker that could not load the functions, because its user may not, finds those that another
+# worker loads: its deletes must not go unnoticed by them.
 
 use strict;
 use warnings;
@@ -14,9 +14,9 @@ use Uncache;
 
 my $redis = RedisServer->new;
 $redis->start;
-$redis->cli(qw(config set maxmemory-policy noeviction));
-$redis->cli(qw(config set maxmemory 1));
-my $node = new_node('main', $redis, "uncache.fence_ttl = '5min'", "uncache.wait_timeout = '10s'");
+$redis->cli(qw(acl setuser poor on >secret ~* +@all -function|load));
+my $node = new_node('main', undef, q{uncache.redis_url = 'unix://poor:secret@} . $redis->socket . q{'},
+	"uncache.fence_ttl = '5min'", "uncache.wait_timeout = '10s'");
 
 sub fence_of
 {
@@ -25,10 +25,10 @@ sub fence_of
 }
 
 make_item($node);
-ok(fence_of('postgres', 'not possible'), 'out of memory: no functions');
-like(fence_stat($node, 'last_error'), qr/OOM/, 'the error says why');
-$redis->cli(qw(config set maxmemory 0));
+ok(fence_of('postgres', 'not possible'), 'no right to load them: no functions');
+like(fence_stat($node, 'last_error'), qr/NOPERM/, 'the error says why');
 $node->safe_psql('postgres', 'CREATE DATABASE other');
+$node->safe_psql('postgres', q{ALTER DATABASE other SET uncache.redis_url = '} . $redis->url . q{'});
 $node->safe_psql('other', 'CREATE EXTENSION pg_uncache');
 ok(fence_of('other', 'on'), 'another worker loads them');
 ok(fence_of('postgres', 'on'), 'and the first finds them');
