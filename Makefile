@@ -98,7 +98,7 @@ endif
 include $(PGXS)
 
 # The Redis functions, as a C string.
-src/fence.o: src/uncache_lua.h
+src/fencelook.o src/fencelook.bc: src/uncache_lua.h
 src/uncache_lua.h: $(TOP)src/lua/uncache.lua | folder
 	(echo 'static const char uncache_lua[] ='; \
 	 sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/?/\\?/g' -e 's/^/"/' -e 's/$$/\\n"/' $<; echo ';') > $@
