@@ -72,7 +72,7 @@ SELECT count(*) FROM uncache.rules WHERE relation = 'users'::regclass;
 SELECT mode FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'users'::regclass;
 COMMIT;
 
--- A rewrite changes rows that no trigger sees
+-- A rewrite changes rows that no trigger sees, and older snapshots see none at all
 SELECT keys_of($$ALTER TABLE users ALTER remark TYPE text USING upper(remark)$$) AS rewritten,
 	keys_of($$ALTER TABLE users ALTER extra TYPE text$$) AS rewritten_too,
 	keys_of($$ALTER TABLE users ADD COLUMN stamp timestamptz DEFAULT clock_timestamp()$$) AS filled,

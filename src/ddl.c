@@ -299,21 +299,19 @@ uncache_ddl_end(PG_FUNCTION_ARGS)
  */
 
 /*
- * Rows get new values without a trigger that sees them.  A rule that does not
- * compile on the table as it will be is ddl_command_end's affair.
+ * Rows get new values without a trigger that sees them.  Even where they stay the
+ * same (SET UNLOGGED, say), to snapshots older than the rewrite the table is empty:
+ * what they fill must be refused.  A rule that does not compile on the table as it
+ * will be is ddl_command_end's affair.
  */
 Datum
 uncache_ddl_rewrite(PG_FUNCTION_ARGS)
 {
 	Oid			relid;
-	int			reason;
 	ListCell   *cell;
 
 	(void) ddl_event(fcinfo);
 	relid = DatumGetObjectId(pg_event_trigger_table_rewrite_oid(fcinfo));
-	reason = DatumGetInt32(pg_event_trigger_table_rewrite_reason(fcinfo));
-	if ((reason & (AT_REWRITE_DEFAULT_VAL | AT_REWRITE_COLUMN_REWRITE)) == 0)
-		PG_RETURN_NULL();
 	foreach(cell, rules_of_table(relid))
 	{
 		if (rule_compile_problem(lfirst(cell), NULL) != NULL)

@@ -27,9 +27,12 @@
  * A function that is called by a statement and is not declared STABLE runs with
  * a later snapshot than the statement.  What the statement has read is older, so
  * its snapshot is the one to tell.  Only of a SELECT of the client is it known.  In
- * whatever else (loops and cursors of functions, CALL, a CTE or INSERT that may
- * write, EXECUTE, FETCH, a parallel worker) what is told is what every snapshot sees
+ * whatever else (loops and cursors of functions, CALL, EXECUTE, FETCH, a parallel
+ * worker) what is told is what every snapshot sees
  * that this backend holds: all that is below the xmin which it has advertised.
+ *
+ * A statement that writes may be asked before it has an xid, and then show what it has
+ * written.  So nothing is told in a portal of one, nor once a command id has been used.
  *
  * A primary tells nothing before its worker has made the server's own incarnation
  * known, so a copy of the data without the library can't pass for its original.
@@ -137,6 +140,30 @@ snapshot_of_statement(void)
 	return NULL;
 }
 
+/*
+ * The xmin that holds for all snapshots of the statement.  A parallel worker knows only
+ * some of them; its leader, which waits for it, has advertised for all.
+ */
+static TransactionId
+xmin_of_backend(void)
+{
+	PGPROC	   *leader = MyProc->lockGroupLeader;
+
+	return leader ? leader->xmin : MyProc->xmin;
+}
+
+/* Whether this transaction has written, or its statement is one that writes. */
+static bool
+writes(void)
+{
+	Portal		portal = ActivePortal;
+
+	return TransactionIdIsValid(GetTopTransactionIdIfAny()) ||
+		GetCurrentCommandId(false) != FirstCommandId ||
+		(portal != NULL && (portal->strategy == PORTAL_ONE_RETURNING ||
+							portal->strategy == PORTAL_ONE_MOD_WITH));
+}
+
 /* The 64-bit form of a transaction id that is not above the next one. */
 static uint64
 widen(TransactionId xid, FullTransactionId next)
@@ -161,7 +188,7 @@ static void
 append_snapshot(StringInfo to, Snapshot snapshot)
 {
 	FullTransactionId next = ReadNextFullTransactionId();
-	TransactionId xmin = snapshot ? snapshot->xmin : MyProc->xmin;
+	TransactionId xmin = snapshot ? snapshot->xmin : xmin_of_backend();
 	bool		complete = snapshot &&
 		(!snapshot->takenDuringRecovery || !snapshot->suboverflowed);
 
@@ -196,8 +223,7 @@ uncache_snapshot(PG_FUNCTION_ARGS)
 	StringInfoData result;
 
 	/* Who has written sees what is not committed: that must not be cached. */
-	if (PG_ARGISNULL(0) || setting_fence_ttl == 0 ||
-		TransactionIdIsValid(GetTopTransactionIdIfAny()))
+	if (PG_ARGISNULL(0) || setting_fence_ttl == 0 || writes())
 		PG_RETURN_NULL();
 
 	token = text_to_cstring(PG_GETARG_TEXT_PP(0));

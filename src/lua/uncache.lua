@@ -103,8 +103,12 @@ local function load_record(key)
 	return r.epoch and r, name
 end
 
--- ttl nil: the record expires as before.
+-- ttl nil: the record expires as before.  Not before its doubts: others may have a
+-- shorter fence_ttl than who renews them.
 local function save_record(name, r, ttl)
+	for deadline in (ttl and r.doubts or ''):gmatch('@(%d+)') do
+		ttl = math.max(ttl, deadline - now())
+	end
 	local text = table.concat({r.epoch, r.counter, r.beats, r.incarnation, r.xids, r.doubts}, ':')
 	redis.call('SET', name, text, unpack(ttl and {'PX', ttl} or {'KEEPTTL'}))
 end

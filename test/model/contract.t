@@ -150,6 +150,13 @@ is(fill('unread', 402), 0, 'a doubt makes a record');
 fcall('invalidate', ['unread'], 100, 'i1', '?403');
 fcall('invalidate', ['unread'], $TTL, 'i1', '402');
 ok(wait_for(sub { fill('unread', 403) == 1 }), 'a doubt that nobody renews expires, however long its record lives');
+fcall('invalidate', ['slow'], $TTL, 'i1', '?404');
+fcall('invalidate', ['slow'], 100, 'i1', '405');
+ok($redis->call('PTTL', 'uncache:{slow}') > 290000, 'an invalidation with a short fence_ttl leaves the doubts their time');
+worker_comes(100);
+token('slow');
+ok($redis->call('PTTL', 'uncache:{slow}') > 290000, '... as does a new epoch with one');
+worker_comes();
 
 # ---- two servers: a beat is asked of the one whose snapshot was refused
 sub wanted { my ($server, $incarnation) = @_; return fcall('status', [], $server, 1, $incarnation)->[2] }

@@ -105,6 +105,30 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 	$old->quit;
 }
 
+# A table that was rewritten is empty to snapshots older than that.
+foreach my $rewrite ('SET UNLOGGED', 'SET LOGGED', 'ADD COLUMN at timestamptz DEFAULT clock_timestamp()')
+{
+	my $old = session();
+
+	$redis->cli('del', 'uncache:{item:6}');
+	ok(poll_until(sub {
+		$old->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ');
+		my $answer = read_item($redis, $old, 6);
+		$old->query_safe('COMMIT');
+		return $answer;
+	}), 'there was a beat');
+	$redis->cli('del', 'item:6');
+	$old->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
+	$token = miss($redis, 'item:6');
+	sql("ALTER TABLE item $rewrite");
+	die 'not delivered' unless delivered($node);
+	($value, $snapshot) = split /\|/, $old->query_safe("SELECT (SELECT v FROM item WHERE id = 6), uncache.snapshot('$token')"), 2;
+	is($value, '', "$rewrite: an older snapshot sees no row");
+	is(fill($redis, 'item:6', $snapshot, 'null'), '0', 'which is not stored');
+	$old->query_safe('COMMIT');
+	$old->quit;
+}
+
 my $exporter = session();
 $exporter->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ');
 my $exported = $exporter->query_safe('SELECT pg_export_snapshot()');

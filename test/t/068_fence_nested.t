@@ -1,5 +1,5 @@
-# uncache.snapshot() inside functions, cursors, parallel workers and statements that
-# only look like reads: its snapshot must not be newer than what the statement has read.
+# uncache.snapshot() inside functions, cursors and parallel workers: its snapshot must not be
+# newer than what the statement has read.  In statements that write there is none.
 
 use strict;
 use warnings;
@@ -59,15 +59,16 @@ sql(q{
 	BEGIN
 		SELECT item.v, plain(t) INTO v, s FROM item WHERE id = 1;
 	END $$;
-	CREATE TABLE seen (v int, s text)});
+	CREATE FUNCTION behind_a_worker(t text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+	BEGIN
+		PERFORM wait_a_while();
+		RETURN QUERY SELECT in_worker(t) FROM item WHERE id = 1;
+	END $$});
 
 my %ways = (
 	'a function' => q{SELECT v, plain('TOKEN') FROM item WHERE id = 1},
 	'a loop in a function' => q{SELECT v, in_loop('TOKEN') FROM item WHERE id = 1},
 	'a cursor in a function' => q{SELECT v, by_cursor('TOKEN') FROM item WHERE id = 1},
-	'a function beside a CTE that writes nothing' => q{WITH w AS (UPDATE item SET v = 0 WHERE id = 99 RETURNING v)
-		SELECT v, plain('TOKEN') FROM item WHERE id = 1},
-	'a function in INSERT .. RETURNING' => q{INSERT INTO seen SELECT v, plain('TOKEN') FROM item WHERE id = 1 RETURNING v, s},
 	'a function in a procedure' => q{CALL looking('TOKEN', NULL, NULL)},
 	'a function in EXECUTE' => q{PREPARE p AS SELECT v, plain('TOKEN') FROM item WHERE id = 1; EXECUTE p},
 	'a loop in EXECUTE' => q{PREPARE p AS SELECT v, in_loop('TOKEN') FROM item WHERE id = 1; EXECUTE p},
@@ -106,14 +107,42 @@ foreach my $way (sort keys %ways)
 	check_late($way, 'advisory', $ways{$way}, sub { $holder->query_safe('SELECT pg_advisory_unlock(1)') });
 	$holder->quit;
 }
-check_late('a function in a parallel worker', 'PgSleep', q{
+my $parallel = q{
 	SET parallel_setup_cost = 0;
 	SET parallel_tuple_cost = 0;
 	SET min_parallel_table_scan_size = 0;
 	SET parallel_leader_participation = off;
 	SET enable_indexscan = off;
 	SET enable_bitmapscan = off;
-	SELECT v, in_worker('TOKEN') FROM item WHERE id = 1}, sub { append_to_file($node->data_dir . '/go', 'go') });
+};
+check_late('a function in a parallel worker', 'PgSleep', "$parallel SELECT v, in_worker('TOKEN') FROM item WHERE id = 1",
+	sub { append_to_file($node->data_dir . '/go', 'go') });
+# The worker of a query within a function has the snapshot of that query alone.
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('SELECT pg_advisory_lock(1)');
+check_late('a parallel worker behind a function', 'advisory',
+	"$parallel SELECT (SELECT v FROM item WHERE id = 1), behind_a_worker('TOKEN')",
+	sub { $holder->query_safe('SELECT pg_advisory_unlock(1)') });
+$holder->quit;
+
+# --- statements that write, asked before they have written ---
+
+my %writing = (
+	'a CTE that writes' => q{WITH w AS (UPDATE item SET v = 500 WHERE id = 2 RETURNING v)
+		SELECT uncache.snapshot('TOKEN') || '|' || (SELECT v FROM w)},
+	'a cursor in a function beside a CTE that writes' => q{WITH w AS (UPDATE item SET v = 500 WHERE id = 2 RETURNING v)
+		SELECT in_loop('TOKEN') || '|' || (SELECT v FROM w)},
+	'UPDATE .. RETURNING' => q{UPDATE item SET v = 500 FROM (SELECT uncache.snapshot('TOKEN') AS s OFFSET 0) q
+		WHERE id = 2 RETURNING q.s || '|' || v},
+	'EXECUTE of UPDATE .. RETURNING' => q{PREPARE w AS UPDATE item SET v = 500
+		FROM (SELECT uncache.snapshot('TOKEN') AS s OFFSET 0) q WHERE id = 2 RETURNING q.s || '|' || v; EXECUTE w},
+);
+foreach my $way (sort keys %writing)
+{
+	my $token = miss($redis, 'item:2');
+
+	is($node->safe_psql('postgres', 'BEGIN; ' . $writing{$way} =~ s/TOKEN/$token/r . '; ROLLBACK'), '', "$way: no snapshot");
+}
 
 $node->stop;
 done_testing();
