@@ -49,6 +49,7 @@ typedef struct Command
 	bool		awaited;		/* somebody waits for the answer, or may */
 	bool		late;			/* of a node that nobody waits for */
 	bool		to_confirm;		/* a WAIT follows */
+	bool		records_gone;	/* from the node that its slot moves away from */
 	uint8		hops;
 	KeyRef		keys[FLEXIBLE_ARRAY_MEMBER];
 } Command;

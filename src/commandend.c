@@ -56,6 +56,7 @@ command_new(const Target *target, DeliveryClass class, Oid rule, uint16 key_slot
 	command->awaited = false;
 	command->late = false;
 	command->to_confirm = false;
+	command->records_gone = false;
 	command->hops = 0;
 	return command;
 }

@@ -18,6 +18,7 @@
  */
 #include "postgres.h"
 
+#include "cluster.h"
 #include "command_int.h"
 #include "faultpoint.h"
 #include "fence.h"
@@ -52,6 +53,7 @@ split_command(RedisNode *node, Command *command)
 
 		single->awaited = command->awaited;
 		single->late = command->late;
+		single->records_gone = command->records_gone;
 		single->hops = command->hops;
 		single->keys[single->nkeys++] = command->keys[i];
 		command_send(node, single);
@@ -80,18 +82,96 @@ asking_answered(void *arg, const RedisReply *reply)
 	/* What comes after it tells. */
 }
 
+static void command_refused(RedisNode *node, Command *command, const RedisReply *reply);
+
 /* Send a command once more, perhaps to another node; NULL: there is none. */
 static void
 send_again(RedisNode *node, Command *command, bool asking)
 {
 	const char *argv[] = {"ASKING"};
 
+	command->records_gone = false;
 	if (node == NULL || !node->open || ++command->hops > MAX_HOPS)
 		command_finish(command, node != NULL && node->is_down ? PART_AWAY : PART_AGAIN);
 	else if (asking && !redis_send_texts(node->link, 1, argv, asking_answered, NULL))
 		command_finish(command, PART_LOST);
 	else
 		command_send(node, command);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Records that a slot on the move leaves behind
+ * --------------------------------------------------------------------------
+ *
+ * A key that has moved, or never was, is dealt with by the new node, while its record
+ * may still be at the old one.  Should the slot stay there after all, or come back, the
+ * record would not know of this invalidation.  So it goes first.
+ */
+
+static void
+records_answered(void *arg, const RedisReply *reply)
+{
+	Command    *command = arg;
+	RedisNode  *node = node_answering();
+
+	/* With ASK the record is at the new node, too, or nowhere; else it is gone. */
+	if (reply == NULL)
+		command_finish(command, PART_LOST);
+	else if (redis_reply_type(reply) == REDIS_INTEGER || redis_reply_is_error(reply, "ASK") ||
+			 redis_reply_is_error(reply, "MOVED"))
+	{
+		command->records_gone = true;
+		command_send(node, command);
+	}
+	else
+		command_refused(node, command, reply);
+}
+
+/* The name of a key's record, as in lua/uncache.lua; NULL for one that can't have any. */
+static char *
+record_name(const KeyRef *key, uint16 key_slot, size_t *len)
+{
+	bool		tagged = memchr(key->bytes, '}', key->len) != NULL;
+	StringInfoData name;
+
+	initStringInfo(&name);
+	appendStringInfoString(&name, tagged ? "uncache::" : "uncache:{");
+	appendBinaryStringInfo(&name, key->bytes, key->len);
+	if (!tagged)
+		appendStringInfoChar(&name, '}');
+	*len = name.len;
+	if (cluster_slot(name.data, name.len) == key_slot)
+		return name.data;
+	pfree(name.data);
+	return NULL;
+}
+
+/* Unlink the records of all keys, then send the command once more. */
+static void
+unlink_records(RedisNode *node, Command *command)
+{
+	const char *argv[1 + COMMAND_KEYS_OF_SLOT] = {"UNLINK"};
+	size_t		lens[1 + COMMAND_KEYS_OF_SLOT] = {strlen("UNLINK")};
+	char	   *names[COMMAND_KEYS_OF_SLOT];
+	int			n = 0;
+
+	Assert(command->nkeys <= COMMAND_KEYS_OF_SLOT);
+	for (uint32 i = 0; i < command->nkeys; i++)
+	{
+		names[n] = record_name(&command->keys[i], command->slot, &lens[n + 1]);
+		if (names[n] == NULL)
+			continue;
+		argv[n + 1] = names[n];
+		n++;
+	}
+	command->records_gone = n == 0;
+	if (n == 0)
+		command_send(node, command);
+	else if (!redis_send(node->link, 1 + n, argv, lens, records_answered, command))
+		command_finish(command, PART_LOST);
+	while (n > 0)
+		pfree(names[--n]);
 }
 
 /*
@@ -126,6 +206,11 @@ follow_cluster(RedisNode *node, Command *command, const RedisReply *reply)
 	}
 	if (!redis_reply_is_error(reply, "MOVED") && !redis_reply_is_error(reply, "ASK"))
 		return false;
+	if (redis_reply_is_error(reply, "ASK") && fence_is_used(node) && !command->records_gone)
+	{
+		unlink_records(node, command);
+		return true;
+	}
 	other = target_redirect(node->target, reply, &asking);
 	send_again(other, command, other != NULL && asking);
 	return true;

@@ -13,7 +13,6 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
-#include "utils/timestamp.h"
 
 #include "clock.h"
 #include "fence_int.h"
@@ -63,7 +62,7 @@ library_refused(RedisNode *node, const RedisReply *reply)
 	/* Somebody else may: from then on a bare UNLINK would go unnoticed. */
 	fence->looks_for_functions = true;
 	fence->load_ms = Min(Max(fence->load_ms * 2, LOAD_FIRST_MS), LOAD_LAST_MS);
-	fence->load_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), fence->load_ms);
+	fence->load_at = TimestampTzPlusMilliseconds(clock_now(), fence->load_ms);
 }
 
 static void

@@ -482,6 +482,24 @@ sub end_move
 	return;
 }
 
+# The slot stays where it was; what has moved comes back.
+sub cancel_move
+{
+	my ($self, $slot) = @_;
+	my ($from, $to) = @{ delete $self->{moving}{$slot} };
+
+	my @keys = split /\n/, $self->server($to)->cli('cluster', 'getkeysinslot', $slot, 1000);
+	if (@keys)
+	{
+		my @password = defined $self->{password} ? ('auth', $self->{password}) : ();
+		my $answer = $self->server($to)->cli('migrate', $self->{host}, $from, '', 0, 5000, @password, 'keys', @keys);
+
+		die "MIGRATE: $answer" unless $answer =~ /^(OK|NOKEY)/;
+	}
+	$self->_order($_, 'cluster', 'setslot', $slot, 'stable') foreach $to, $from;
+	return;
+}
+
 # Move whole slots with all their keys.
 sub move_slots
 {

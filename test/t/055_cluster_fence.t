@@ -267,6 +267,28 @@ foreach my $moved ([], ['value'], ['record'], ['value', 'record'])
 	$redis->wait_until_ok;
 }
 
+# --- a slot that was to move and stays: its records know what was delivered meanwhile ---
+
+foreach my $moved ('nothing', 'value')
+{
+	my $id = $rows[1];
+	my $key = "item:$id";
+	my $slot = $redis->slot($key);
+	my ($to) = grep { $_ ne $redis->master_of_slot($slot) } $redis->masters;
+
+	sql("UPDATE item SET v = v + 1 WHERE id = $id");
+	my $token = miss($redis, $key);
+	my ($value, $snapshot) = look($reader, $token, $id);
+	$redis->cli('set', $key, 'old', 'ex', 300) if $moved eq 'value';
+	$redis->begin_move($slot, $to);
+	$redis->move_keys($slot, $key) if $moved eq 'value';
+	sql("UPDATE item SET v = v + 1 WHERE id = $id");
+	ok(delivered($node), "delivered, when $moved had moved");
+	$redis->cancel_move($slot);
+	is(fill($redis, $key, $snapshot, $value), '0', 'the slot stays: the late fill is refused');
+	ok(becomes_cacheable($redis, $node, $id, 20), 'and the key is cacheable');
+}
+
 # --- a promoted replica ---
 
 foreach my $how ('in good order', 'after a kill')
