@@ -205,7 +205,9 @@ comeback_turn(TimestampTz now)
 	if (deliver_has_waiting() && pg_atomic_read_u32(&slot->state) == SLOT_CONNECTED &&
 		!replicas_are_short_anywhere())
 		deliver_release_soon();
-	if (now >= deliver_release_at())
+	if (outboxscan_is_done())
+		deliver_note_read(now);
+	if (now >= deliver_release_due_at())
 		scan_again();
-	return deliver_release_at();
+	return deliver_release_due_at();
 }

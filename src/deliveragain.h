@@ -18,8 +18,14 @@ extern bool deliver_has_waiting(void);
 /* They are to be released without a node's coming back, after a pause. */
 extern void deliver_release_soon(void);
 
-/* When that is due; DT_NOEND: only when a node comes back. */
+/* When they may be, at the earliest; DT_NOEND: only when a node comes back. */
 extern TimestampTz deliver_release_at(void);
+
+/* Likewise, but not while the scan that the release before has begun goes on, for a while. */
+extern TimestampTz deliver_release_due_at(void);
+
+/* That scan has read all.  May be called again. */
+extern void deliver_note_read(TimestampTz now);
 
 /* For delivery.c: a row begins to wait. */
 extern void deliveragain_wait(void);

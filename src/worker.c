@@ -363,12 +363,12 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	if (!node_some_open())
 		return 0;
 
-	*wake = Min(*wake, comeback_turn(now));
 	taken = take_ring();
 	*wake = Min(*wake, doubt_turn(now));
 	deliver_send();
 	*wake = Min(*wake, seconddelete_turn(now));
 	outboxscan_turn();
+	*wake = Min(*wake, comeback_turn(now));
 	if (!beat_holds_transaction())
 		*wake = Min(*wake, outboxnote_turn(now));
 	*wake = Min(*wake, outboxside_turn(now, true));

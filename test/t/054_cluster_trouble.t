@@ -156,6 +156,17 @@ $redis->move_slots($new, do { my %slots = map { $redis->slot($_) => 1 } @keys[ 0
 is(present(@keys) . $err, '', 'MOVED: the keys are deleted where they are now');
 $redis->wait_until_ok;
 
+# Two masters, each of which takes the other one for the owner of a slot: it can't be
+# sent, but is tried again about once a second, however long that lasts.
+my ($between) = $redis->keys_at($a, 'between', 1);
+$redis->server($a)->cli('cluster', 'setslot', $redis->slot($between), 'node', $redis->server($b)->cli('cluster', 'myid'));
+sql("SET uncache.wait_timeout = 0; " . invalidate($between));
+my $retries = sql('SELECT retries FROM uncache.stat');
+ok(poll_until(sub { sql('SELECT retries FROM uncache.stat') > $retries + 20 }), 'what nobody takes is sent again and again');
+$redis->server($a)->cli('cluster', 'setslot', $redis->slot($between), 'node', $redis->server($a)->cli('cluster', 'myid'));
+ok(delivered($node), 'and is delivered when somebody takes it');
+$redis->wait_until_ok;
+
 # A key moves from a master that is not scanned yet to one that is: the master is
 # busy while SCAN and MIGRATE come, and carries out MIGRATE first.  The third one
 # is busy for longer, so that the pass is not over when the map changes.
