@@ -11,22 +11,26 @@
  * Both are TimestampTz, so that deadlines can be reckoned with alike: never compare
  * one with the other.  Times of this clock are the same in all processes, count from
  * some moment before their start, and mean nothing after the next start of the machine.
+ *
+ * Not instr_time.h: from PostgreSQL 19 on its clock is changed by a setting.
  */
 #ifndef UNCACHE_CLOCK_H
 #define UNCACHE_CLOCK_H
 
 #include "postgres.h"
+
+#include <time.h>
+
 #include "datatype/timestamp.h"
-#include "portability/instr_time.h"
 
 /* In microseconds. */
 static inline TimestampTz
 clock_now(void)
 {
-	instr_time	now;
+	struct timespec now;
 
-	INSTR_TIME_SET_CURRENT(now);
-	return (TimestampTz) INSTR_TIME_GET_MICROSEC(now);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (TimestampTz) now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
 }
 
 #endif							/* UNCACHE_CLOCK_H */
