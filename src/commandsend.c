@@ -3,7 +3,8 @@
  *	  A command under way: its words, its answer, and what follows from that.
  *
  * Where the functions of the fence are in use the command is a call of
- * uncache_invalidate, else an UNLINK.  It ends (commandend.c) with its answer, unless
+ * uncache_invalidate, else an UNLINK; and one of the keys' records before that, where the
+ * functions are in use and only this worker may not call them.  It ends (commandend.c) with its answer, unless
  *
  *		it is refused		then it is sent again key by key, to find the key that is
  *							to blame
@@ -18,6 +19,8 @@
  */
 #include "postgres.h"
 
+#include "utils/memutils.h"
+
 #include "cluster.h"
 #include "command_int.h"
 #include "faultpoint.h"
@@ -29,12 +32,15 @@
 #define MAX_HOPS			5
 
 static DatabaseSlot *slot;
+static MemoryContext names_context; /* of records, until they are sent */
 static int	under_way[DELIVERY_CLASSES];	/* at all nodes */
 
 void
 commandsend_init(DatabaseSlot *my_slot)
 {
 	slot = my_slot;
+	names_context = AllocSetContextCreate(TopMemoryContext, "pg_uncache record names",
+										  ALLOCSET_SMALL_SIZES);
 }
 
 int
@@ -61,6 +67,29 @@ split_command(RedisNode *node, Command *command)
 	command_free(command);
 }
 
+/* Arguments of a command under construction. */
+static struct
+{
+	int			n;
+	const char *argv[5 + 2 * COMMAND_KEYS];
+	size_t		lens[5 + 2 * COMMAND_KEYS];
+	char		xids[COMMAND_KEYS][24];
+	char		nkeys[12];
+}			arguments;
+
+static void
+add_argument(const char *bytes, size_t len)
+{
+	arguments.argv[arguments.n] = bytes;
+	arguments.lens[arguments.n++] = len;
+}
+
+static void
+add_text(const char *text)
+{
+	add_argument(text, strlen(text));
+}
+
 /*
  * --------------------------------------------------------------------------
  * Answers
@@ -77,7 +106,7 @@ count_command(Command *command, int64 existed)
 }
 
 static void
-asking_answered(void *arg, const RedisReply *reply)
+foregoing_answered(void *arg, const RedisReply *reply)
 {
 	/* What comes after it tells. */
 }
@@ -93,7 +122,7 @@ send_again(RedisNode *node, Command *command, bool asking)
 	command->records_gone = false;
 	if (node == NULL || !node->open || ++command->hops > MAX_HOPS)
 		command_finish(command, node != NULL && node->is_down ? PART_AWAY : PART_AGAIN);
-	else if (asking && !redis_send_texts(node->link, 1, argv, asking_answered, NULL))
+	else if (asking && !redis_send_texts(node->link, 1, argv, foregoing_answered, NULL))
 		command_finish(command, PART_LOST);
 	else
 		command_send(node, command);
@@ -130,7 +159,7 @@ records_answered(void *arg, const RedisReply *reply)
 
 /* The name of a key's record, as in lua/uncache.lua; NULL for one that can't have any. */
 static char *
-record_name(const KeyRef *key, uint16 key_slot, size_t *len)
+record_name(const KeyRef *key, size_t *len)
 {
 	bool		tagged = memchr(key->bytes, '}', key->len) != NULL;
 	StringInfoData name;
@@ -141,37 +170,31 @@ record_name(const KeyRef *key, uint16 key_slot, size_t *len)
 	if (!tagged)
 		appendStringInfoChar(&name, '}');
 	*len = name.len;
-	if (cluster_slot(name.data, name.len) == key_slot)
-		return name.data;
-	pfree(name.data);
-	return NULL;
+	return cluster_slot(name.data, name.len) == cluster_slot(key->bytes, key->len) ? name.data : NULL;
 }
 
-/* Unlink the records of all keys, then send the command once more. */
-static void
-unlink_records(RedisNode *node, Command *command)
+/* UNLINK the records of all keys.  False where that can't be sent, or there can't be any. */
+static bool
+unlink_records(RedisNode *node, const Command *command, RedisAnswer answer, void *arg)
 {
-	const char *argv[1 + COMMAND_KEYS_OF_SLOT] = {"UNLINK"};
-	size_t		lens[1 + COMMAND_KEYS_OF_SLOT] = {strlen("UNLINK")};
-	char	   *names[COMMAND_KEYS_OF_SLOT];
-	int			n = 0;
+	MemoryContext old = MemoryContextSwitchTo(names_context);
+	bool		sent;
 
-	Assert(command->nkeys <= COMMAND_KEYS_OF_SLOT);
+	arguments.n = 0;
+	add_text("UNLINK");
 	for (uint32 i = 0; i < command->nkeys; i++)
 	{
-		names[n] = record_name(&command->keys[i], command->slot, &lens[n + 1]);
-		if (names[n] == NULL)
-			continue;
-		argv[n + 1] = names[n];
-		n++;
+		size_t		len;
+		char	   *name = record_name(&command->keys[i], &len);
+
+		if (name != NULL)
+			add_argument(name, len);
 	}
-	command->records_gone = n == 0;
-	if (n == 0)
-		command_send(node, command);
-	else if (!redis_send(node->link, 1 + n, argv, lens, records_answered, command))
-		command_finish(command, PART_LOST);
-	while (n > 0)
-		pfree(names[--n]);
+	sent = arguments.n > 1 &&
+		redis_send(node->link, arguments.n, arguments.argv, arguments.lens, answer, arg);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(names_context);
+	return sent;
 }
 
 /*
@@ -206,11 +229,9 @@ follow_cluster(RedisNode *node, Command *command, const RedisReply *reply)
 	}
 	if (!redis_reply_is_error(reply, "MOVED") && !redis_reply_is_error(reply, "ASK"))
 		return false;
-	if (redis_reply_is_error(reply, "ASK") && fence_is_used(node) && !command->records_gone)
-	{
-		unlink_records(node, command);
+	if (redis_reply_is_error(reply, "ASK") && fence_is_used(node) && !command->records_gone &&
+		unlink_records(node, command, records_answered, command))
 		return true;
-	}
 	other = target_redirect(node->target, reply, &asking);
 	send_again(other, command, other != NULL && asking);
 	return true;
@@ -271,29 +292,6 @@ command_answered(void *arg, const RedisReply *reply)
  * --------------------------------------------------------------------------
  */
 
-/* Arguments of a command under construction. */
-static struct
-{
-	int			n;
-	const char *argv[5 + 2 * COMMAND_KEYS];
-	size_t		lens[5 + 2 * COMMAND_KEYS];
-	char		xids[COMMAND_KEYS][24];
-	char		nkeys[12];
-}			arguments;
-
-static void
-add_argument(const char *bytes, size_t len)
-{
-	arguments.argv[arguments.n] = bytes;
-	arguments.lens[arguments.n++] = len;
-}
-
-static void
-add_text(const char *text)
-{
-	add_argument(text, strlen(text));
-}
-
 /* UNLINK key..., or FCALL uncache_invalidate n key... ttl incarnation xid... */
 static void
 make_arguments(const RedisNode *node, Command *command)
@@ -328,6 +326,8 @@ command_send(RedisNode *node, Command *command)
 {
 	CommandQueue *queue = command_queue_of(node);
 
+	if (fence_is_shut_out(node))
+		(void) unlink_records(node, command, foregoing_answered, NULL);
 	make_arguments(node, command);
 	command_see_to_confirm(node, command);
 	if (redis_send(node->link, arguments.n, arguments.argv, arguments.lens,

@@ -110,6 +110,12 @@ fence_is_on(const RedisNode *node)
 	return fence_state_of(node) == FENCE_ON;
 }
 
+bool
+fence_is_shut_out(const RedisNode *node)
+{
+	return fence_state_of(node) == FENCE_IMPOSSIBLE && node->fence->shut_out;
+}
+
 int
 fence_ttl_ms(void)
 {

@@ -34,6 +34,12 @@ extern bool fence_is_used(const RedisNode *node);
 extern bool fence_is_on(const RedisNode *node);
 
 /*
+ * Whether fills may be let through there, although this worker may not call the functions.
+ * A key without a record is not filled; so the records are deleted, too.
+ */
+extern bool fence_is_shut_out(const RedisNode *node);
+
+/*
  * True once after the node was found without an epoch: all that the outbox still
  * holds must be sent to it again, and fence_caught_up() be called when that is done.
  */

@@ -21,6 +21,9 @@ typedef struct Fence
 	/* With the own fence off, or not possible: another worker may load them at any time. */
 	bool		looks_for_functions;
 
+	/* In FENCE_IMPOSSIBLE: others may call the functions that the node perhaps has. */
+	bool		shut_out;
+
 	/* In FENCE_IMPOSSIBLE, because it has refused them: when they are offered again; 0: not. */
 	TimestampTz load_at;
 	int			load_ms;		/* the pause before that */

@@ -116,7 +116,8 @@ no_functions(RedisNode *node, const RedisReply *reply)
 		if (setting_fence_ttl > 0)
 			node_note_error(node, "fenced fills are not possible: %s", trouble_text(reply));
 		fence_set_state(node, setting_fence_ttl > 0 ? FENCE_IMPOSSIBLE : FENCE_NONE);
-		node->fence->looks_for_functions = !redis_reply_is_error(reply, "NOPERM");
+		node->fence->shut_out = redis_reply_is_error(reply, "NOPERM");
+		node->fence->looks_for_functions = !node->fence->shut_out;
 	}
 	else
 		node_note_trouble(node, reply);
@@ -246,6 +247,7 @@ begin(RedisNode *node)
 	int			version = redis_version(node->link);
 
 	fence->looks_for_functions = false;
+	fence->shut_out = false;
 	fence->load_at = 0;
 	status_argv[5] = Shared_state->incarnation;
 	node_set_ping(node, NULL, 0, NULL);

@@ -116,6 +116,21 @@ foreach my $right ('function|load', 'fcall')
 	ok(gone($redis, 'key:1'), 'and keys are deleted all the same');
 }
 
+# The right to call them is taken away while readers go on using the fence.
+connect_with($fenced, '5min');
+ok($node->poll_query_until('postgres', q{SELECT fence = 'on' FROM uncache.stat}), 'the fence is on');
+my %late;
+foreach my $key ('late', '{late}:2')
+{
+	my $miss = (split /\n/, $redis->cli('fcall', 'uncache_get', 1, $key))[-1];
+	$late{$key} = sql("SELECT uncache.snapshot('$miss')");
+}
+$redis->cli(qw(acl setuser pg_uncache -fcall));
+ok($node->poll_query_until('postgres', q{SELECT fence = 'not possible' FROM uncache.stat}), 'it is noticed');
+sql(q{SELECT uncache.invalidate_keys('late', '{late}:2', 'key:1')});
+ok(delivered($node), 'keys are delivered');
+is($redis->cli('fcall', 'uncache_set', 1, $_, $late{$_}, 60000, 'value'), '0', "and the late fill of $_ is refused") foreach sort keys %late;
+
 # More rights, and the worker knows its Redis again.
 my $more = "$plain +info +role +client|setname +select";
 connect_with($more, 0);
