@@ -158,13 +158,15 @@ $redis->wait_until_ok;
 
 # Two masters, each of which takes the other one for the owner of a slot: it can't be
 # sent, but is tried again about once a second, however long that lasts.
-my ($between) = $redis->keys_at($a, 'between', 1);
-$redis->server($a)->cli('cluster', 'setslot', $redis->slot($between), 'node', $redis->server($b)->cli('cluster', 'myid'));
+my ($between) = grep { $redis->server($a)->cli('cluster', 'countkeysinslot', $redis->slot($_)) eq '0' } $redis->keys_at($a, 'between', 20);
+sub take_for_owner { return $redis->server($a)->cli('cluster', 'setslot', $redis->slot($between), 'node', $redis->server($_[0])->cli('cluster', 'myid')) }
+is(take_for_owner($b), 'OK', 'a master takes another one for the owner of a slot');
 sql("SET uncache.wait_timeout = 0; " . invalidate($between));
 my $retries = sql('SELECT retries FROM uncache.stat');
-ok(poll_until(sub { sql('SELECT retries FROM uncache.stat') > $retries + 20 }), 'what nobody takes is sent again and again');
-$redis->server($a)->cli('cluster', 'setslot', $redis->slot($between), 'node', $redis->server($a)->cli('cluster', 'myid'));
-ok(delivered($node), 'and is delivered when somebody takes it');
+ok(poll_until(sub { sql('SELECT retries FROM uncache.stat') > $retries + 20 }), 'what nobody takes is sent again and again')
+  or diag join "\n", map { $redis->server($_)->cli('cluster', 'nodes') } $a, $b;
+is(take_for_owner($a), 'OK', 'the owner takes it back');
+ok(delivered($node), 'and what has waited is delivered');
 $redis->wait_until_ok;
 
 # A key moves from a master that is not scanned yet to one that is: the master is
