@@ -27,6 +27,7 @@ typedef struct Assembly
 	dlist_node	node;
 	uint64		xid;
 	int32		first_chunk;
+	int			table;			/* a second delete has pieces of its own */
 	Oid			rule;
 	FragmentHead head;			/* of any piece; offset means nothing */
 	uint32		received;
@@ -45,7 +46,7 @@ deliverpieces_init(void)
 }
 
 static Assembly *
-find_assembly(uint64 xid, int32 first_chunk)
+find_assembly(const DeliveryRow *row, int32 first_chunk)
 {
 	dlist_iter	iter;
 
@@ -53,19 +54,21 @@ find_assembly(uint64 xid, int32 first_chunk)
 	{
 		Assembly   *assembly = dlist_container(Assembly, node, iter.cur);
 
-		if (assembly->xid == xid && assembly->first_chunk == first_chunk)
+		if (assembly->xid == row->xid && assembly->first_chunk == first_chunk &&
+			assembly->table == row->table)
 			return assembly;
 	}
 	return NULL;
 }
 
 static Assembly *
-new_assembly(uint64 xid, int32 first_chunk, Oid rule, const FragmentHead *head)
+new_assembly(const DeliveryRow *row, int32 first_chunk, Oid rule, const FragmentHead *head)
 {
 	Assembly   *assembly = MemoryContextAllocZero(context, sizeof(Assembly));
 
-	assembly->xid = xid;
+	assembly->xid = row->xid;
 	assembly->first_chunk = first_chunk;
+	assembly->table = row->table;
 	assembly->rule = rule;
 	assembly->head = *head;
 	assembly->bytes = MemoryContextAlloc(context, head->total);
@@ -73,18 +76,26 @@ new_assembly(uint64 xid, int32 first_chunk, Oid rule, const FragmentHead *head)
 	return assembly;
 }
 
-/* All pieces are here, the last one with this delivery: send what they make together. */
+/*
+ * All pieces are here, the last one with this delivery: send what they make together.  A
+ * node may have forgotten before the last came: then all are to be repeated, since some
+ * would never make a key.
+ */
 static void
 send_whole(Delivery *last, Assembly *assembly)
 {
 	bool		only_lacking = true;
+	bool		to_repeat = false;
 
 	last->assembled = assembly->bytes;
 	for (Delivery *piece = last; piece; piece = piece->joined)
 	{
 		piece->parts_left += target_count() - 1;
 		only_lacking &= piece->row.only_lacking;
+		to_repeat |= piece->to_repeat;
 	}
+	for (Delivery *piece = last; piece; piece = piece->joined)
+		piece->to_repeat = to_repeat;
 	command_add_key(last, last->class, assembly->rule, ITEM_FRAGMENT, assembly->bytes,
 					assembly->head.total, only_lacking);
 }
@@ -105,9 +116,9 @@ deliverpieces_add(Delivery *delivery, const PackedItem *item)
 		return false;
 
 	first_chunk = delivery->row.chunk - head.offset / FRAGMENT_BYTES;
-	assembly = find_assembly(delivery->row.xid, first_chunk);
+	assembly = find_assembly(&delivery->row, first_chunk);
 	if (assembly == NULL)
-		assembly = new_assembly(delivery->row.xid, first_chunk, item->rule, &head);
+		assembly = new_assembly(&delivery->row, first_chunk, item->rule, &head);
 	if (assembly->head.total != head.total)
 		return false;
 

@@ -103,6 +103,24 @@ leave_lost(Waiting *waiting)
 	lost_bytes -= size_of(waiting);
 }
 
+/* All of a transaction: of a key in pieces some are of no use, and would be waited for. */
+static void
+forget_oldest_lost(void)
+{
+	uint64		xid = dlist_head_element(Waiting, node, &lost)->row.xid;
+
+	while (!dlist_is_empty(&lost))
+	{
+		Waiting    *oldest = dlist_head_element(Waiting, node, &lost);
+
+		if (oldest->row.xid != xid && lost_bytes <= MAX_BYTES)
+			return;
+		xid = oldest->row.xid;
+		leave_lost(oldest);
+		pfree(oldest);
+	}
+}
+
 void
 seconddelete_lost(const DeliveryRow *row, bool soon)
 {
@@ -117,12 +135,8 @@ seconddelete_lost(const DeliveryRow *row, bool soon)
 	waiting = copy_row(row, due);
 	dlist_push_tail(&lost, &waiting->node);
 	lost_bytes += size_of(waiting);
-	while (lost_bytes > MAX_BYTES)
-	{
-		waiting = dlist_head_element(Waiting, node, &lost);
-		leave_lost(waiting);
-		pfree(waiting);
-	}
+	if (lost_bytes > MAX_BYTES)
+		forget_oldest_lost();
 }
 
 /* They are the oldest of all, so they come before those that wait for their time. */

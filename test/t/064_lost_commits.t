@@ -135,6 +135,15 @@ cmp_ok(time - $began, '>=', 0.95, 'not before the delay is over');
 put($redis, 3, 'new');
 sleep 1.5;
 ok($redis->has('item:3'), 'there is no third');
+
+# Of keys too long for a row of the outbox, too: of one transaction, and of several at a time.
+my @long = map { "long:$_:" . 'x' x 20000 } 1 .. 4;
+$redis->fill(@long);
+sql('SELECT uncache.invalidate_keys(' . join(', ', map { "'$_'" } @$_) . ')') foreach [ @long[ 0, 1 ] ], [ $long[2] ], [ $long[3] ];
+is(join(' ', $redis->keys('long:*')), '', 'long keys are deleted');
+$redis->fill(@long);
+ok(poll_until(sub { !$redis->keys('long:*') }), 'and a second time');
+ok(delivered($node), 'and nothing of them is left under way');
 set_conf($node, 'uncache.second_delete_delay', '0');
 
 # --- an outbox with a limit ---
