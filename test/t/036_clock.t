@@ -28,7 +28,7 @@ sub set_clock
 	return;
 }
 
-my $redis = RedisServer->new;
+my $redis = RedisServer->new_durable;
 $redis->start;
 set_clock(0);
 my $node;
@@ -49,6 +49,7 @@ sub commit
 
 # --- back ---
 
+$redis->fill('a', 'b');
 $redis->stop;
 commit('a');
 ok(wait_for_state($node, 'down'), 'Redis is away');
@@ -57,9 +58,9 @@ set_clock(-3600);
 is($node->safe_psql('postgres', "SELECT clock_timestamp() < '$before'"), 't', 'the clock is set back by an hour');
 commit('b');
 $redis->start;
-$redis->fill('a', 'b');
 ok(gone($redis, 'a') && gone($redis, 'b'), 'Redis is back: it is found, and everything is delivered');
 ok(delivered($node), 'uncache.wait() sees it');
+is($node->safe_psql('postgres', 'SELECT keys_existed FROM uncache.stat'), '2', 'both were there to be deleted');
 
 is($node->safe_psql('postgres', "SELECT uncache.wait('300000 years')"), 't', 'also for who waits beyond the end of time');
 
