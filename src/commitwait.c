@@ -178,7 +178,7 @@ open_breaker(DatabaseSlot *slot)
 }
 
 #define COMMITTED_DETAIL \
-	errdetail("The transaction has committed. Its keys will be deleted as soon as Redis can be reached.")
+	errdetail("The transaction has committed. The outbox keeps its keys until Redis has deleted them.")
 
 /*
  * A wait in vain is news to its client; the server log hears of Redis from the

@@ -19,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #include "barrier.h"
+#include "beat.h"
 #include "clock.h"
 #include "command.h"
 #include "connection.h"
@@ -186,7 +187,8 @@ has_news(bool gathers)
 {
 	bool		ring;
 
-	if (pg_atomic_read_u64(&slot->discard_drawn) != pg_atomic_read_u64(&slot->discard_done) ||
+	if ((pg_atomic_read_u64(&slot->discard_drawn) != pg_atomic_read_u64(&slot->discard_done) &&
+		 !beat_holds_transaction()) ||
 		pg_atomic_read_u32(&slot->restart_requested) != 0)
 		return true;
 	/* What comes is not taken before keys may be sent. */
