@@ -6,8 +6,8 @@
  * finished, which may be never.  DROP EXTENSION would lock the other tables and then
  * wait for that one, and every commit that has keys would wait behind it.  So the
  * side table is locked here before the others, and whoever cannot have it is told
- * why.  Where the extension goes by another way (DROP SCHEMA, DROP OWNED) nobody
- * looks.
+ * why.  DROP SCHEMA uncache CASCADE takes the extension with it.  Where it goes by
+ * another way (DROP OWNED) nobody looks.
  */
 #include "postgres.h"
 
@@ -45,19 +45,28 @@ lock_side_table(void)
 	}
 }
 
+static bool
+drops_extension(const DropStmt *drop)
+{
+	const char *name = drop->removeType == OBJECT_EXTENSION ? "pg_uncache" :
+		drop->removeType == OBJECT_SCHEMA && drop->behavior == DROP_CASCADE ? "uncache" : NULL;
+	ListCell   *lc;
+
+	if (name == NULL)
+		return false;
+	foreach(lc, drop->objects)
+	{
+		if (strcmp(strVal(lfirst(lc)), name) == 0)
+			return true;
+	}
+	return false;
+}
+
 void
 drop_guard_before(Node *stmt)
 {
-	DropStmt   *drop = (DropStmt *) stmt;
-	ListCell   *lc;
-
-	/* Others are refused by DROP EXTENSION itself. */
-	if (!IsA(stmt, DropStmt) || drop->removeType != OBJECT_EXTENSION ||
-		!superuser() || RecoveryInProgress())
-		return;
-	foreach(lc, drop->objects)
-	{
-		if (strcmp(strVal(lfirst(lc)), "pg_uncache") == 0)
-			lock_side_table();
-	}
+	/* Others are refused by the command itself. */
+	if (IsA(stmt, DropStmt) && drops_extension((DropStmt *) stmt) &&
+		superuser() && !RecoveryInProgress())
+		lock_side_table();
 }

@@ -99,9 +99,13 @@ like($node->safe_psql('postgres', 'SELECT last_error FROM uncache.stat'), qr/out
 $node->safe_psql('postgres', q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'VACUUM%'});
 $vacuum->finish;
 
-my ($status, undef, $err) = $node->psql('postgres', q{SET statement_timeout = '60s'; DROP EXTENSION pg_uncache CASCADE});
-like($err, qr/cannot drop extension "pg_uncache" because another transaction uses its outbox/, 'nor do commits wait behind DROP EXTENSION: it is refused');
-like($err, qr/pg_prepared_xacts/, 'and says what to look at');
+foreach my $command ('DROP EXTENSION pg_uncache CASCADE', 'DROP SCHEMA uncache CASCADE')
+{
+	my (undef, undef, $err) = $node->psql('postgres', "SET statement_timeout = '60s'; $command");
+
+	like($err, qr/cannot drop extension "pg_uncache" because another transaction uses its outbox/, "nor do commits wait behind $command: it is refused");
+	like($err, qr/pg_prepared_xacts/, 'and says what to look at');
+}
 $node->safe_psql('postgres', q{COMMIT PREPARED 'orphan'});
 ok(gone($redis, 'orphan:1'), 'the orphan is finished, and delivered');
 $node->safe_psql('postgres', 'DROP EXTENSION pg_uncache');
