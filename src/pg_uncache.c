@@ -52,14 +52,14 @@
  *												redishello, redisnet, redistls, redisurl
  *
  *	 processes
- *		launcher --> place, probe, databases, pause.h; lifecycle --> hold
+ *		launcher --> place, probe, databases, pause.h; lifecycle --> hold, drop_guard
  *
  *	 what can be asked
  *		views, backlog, stats; functions, requests; snapshot; install (once, by the script)
  *
  *	 under all of them
- *		shmem, settings, redisurl_setting, secrets, trouble, attempt, keytext.h, compat.h;
- *		faultpoint in test builds
+ *		shmem, settings, redisurl_setting, secrets, trouble, attempt, keytext.h, clock.h,
+ *		compat.h; faultpoint in test builds
  */
 #include "postgres.h"
 
