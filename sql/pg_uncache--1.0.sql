@@ -354,7 +354,8 @@ CREATE FUNCTION uncache.stat_get(
 	OUT beats bigint,
 	OUT last_error text,
 	OUT last_error_at timestamptz,
-	OUT stats_reset timestamptz)
+	OUT stats_reset timestamptz,
+	OUT version text)
 RETURNS record
 LANGUAGE C VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'uncache_stat_get';
@@ -374,7 +375,7 @@ SELECT
 	clock_timestamp() - s.outbox_oldest_at AS outbox_oldest_age,
 	s.latency_p50_ms, s.latency_p99_ms, s.latency_max_ms,
 	s.fence, s.fills_stored, s.fills_refused, s.beats,
-	s.last_error, s.last_error_at, s.stats_reset
+	s.last_error, s.last_error_at, s.stats_reset, s.version
 FROM uncache.stat_get() s;
 COMMENT ON VIEW uncache.stat IS
 'one row: how delivery to Redis goes in this database (pg_monitor and pg_read_all_data; others need SELECT and EXECUTE on uncache.stat_get())';
@@ -440,6 +441,15 @@ COMMENT ON COLUMN uncache.stat.last_error_at IS
 'when last_error happened; null when last_error is a condition that lasts';
 COMMENT ON COLUMN uncache.stat.stats_reset IS
 'when the counters started at zero';
+COMMENT ON COLUMN uncache.stat.version IS
+'version of the library that is loaded, as uncache.version() returns it';
+
+CREATE FUNCTION uncache.version() RETURNS text
+LANGUAGE C STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'uncache_version';
+COMMENT ON FUNCTION uncache.version() IS
+'version of the library that is loaded; where it differs from the extension''s (extversion in pg_extension), ALTER EXTENSION pg_uncache UPDATE or a restart of the server is due';
+REVOKE ALL ON FUNCTION uncache.version() FROM PUBLIC;
 
 CREATE FUNCTION uncache.stat_reset() RETURNS void
 LANGUAGE C VOLATILE PARALLEL RESTRICTED
@@ -518,10 +528,11 @@ COMMENT ON COLUMN uncache.backlog.attempts IS
 
 GRANT SELECT ON uncache.stat, uncache.stat_rules, uncache.backlog TO pg_monitor;
 GRANT EXECUTE ON FUNCTION uncache.stat_get(), uncache.stat_rules_get(),
-	uncache.backlog_get() TO pg_monitor;
+	uncache.backlog_get(), uncache.version() TO pg_monitor;
 -- Who may read all tables has SELECT on the views already, and may see keys.
 GRANT EXECUTE ON FUNCTION uncache.stat_get(), uncache.stat_rules_get(),
-	uncache.backlog_get(), uncache.list_rules(), uncache.transaction_keys() TO pg_read_all_data;
+	uncache.backlog_get(), uncache.version(), uncache.list_rules(), uncache.transaction_keys()
+	TO pg_read_all_data;
 
 -- ---------------------------------------------------------------------------
 -- Rights

@@ -39,6 +39,9 @@ ORDER BY c.relname, a.attnum;
 
 -- One row, whatever there is.
 SELECT count(*), count(state), count(outbox_rows), count(ring_size) FROM uncache.stat;
+-- The library and the extension are of one version.
+SELECT count(*) FROM uncache.stat, pg_extension
+WHERE extname = 'pg_uncache' AND version = extversion AND uncache.version() = extversion;
 -- Without a worker there is a reason.
 SELECT count(*) FROM uncache.stat WHERE state = 'no worker' AND last_error IS NULL;
 

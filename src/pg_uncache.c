@@ -58,7 +58,7 @@
  *		views, backlog, stats; functions, requests; snapshot; install (once, by the script)
  *
  *	 under all of them
- *		shmem, settings, redisurl_setting, secrets, trouble, attempt, keytext.h, clock.h,
+ *		shmem, settings, redisurl_setting, secrets, trouble, attempt, keytext.h, clock.h, version.h,
  *		compat.h; faultpoint in test builds
  */
 #include "postgres.h"

@@ -28,15 +28,17 @@
 #include "settings.h"
 #include "shmem.h"
 #include "stats.h"
+#include "version.h"
 #include "waiters.h"
 
 SQL_FUNCTION(uncache_stat_get);
 SQL_FUNCTION(uncache_stat_rules_get);
 SQL_FUNCTION(uncache_stat_reset);
 SQL_FUNCTION(uncache_backlog_get);
+SQL_FUNCTION(uncache_version);
 
 /* Columns of stat_get(), stat_rules_get() and backlog_get(). */
-#define STAT_COLUMNS	31
+#define STAT_COLUMNS	32
 #define RULE_COLUMNS	4
 #define BACKLOG_COLUMNS	4
 
@@ -310,9 +312,17 @@ uncache_stat_get(PG_FUNCTION_ARGS)
 	put_text(&row, worker.last_error);
 	put_time(&row, worker.last_error_at);
 	put_time(&row, slot == NULL ? 0 : (TimestampTz) pg_atomic_read_u64(&stats->reset_at));
+	put_text(&row, UNCACHE_VERSION);
 	Assert(row.n == STAT_COLUMNS);
 
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), row.values, row.nulls)));
+}
+
+/* uncache.version() returns text: of the loaded library. */
+Datum
+uncache_version(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(UNCACHE_VERSION));
 }
 
 /* ---------- uncache.stat_reset() ---------- */
