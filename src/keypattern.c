@@ -33,14 +33,8 @@ make_pattern(size_t len, bool is_glob)
 	pattern->text = malloc(len + 1);
 	pattern->glob = malloc(2 * len + 1);
 	if (!is_glob)
-	{
 		pattern->parts = malloc((len + 1) * sizeof(Part));
-		pattern->places[0] = malloc(PLACE_BYTES);
-		pattern->places[1] = malloc(PLACE_BYTES);
-	}
-	if (pattern->text == NULL || pattern->glob == NULL ||
-		(!is_glob && (pattern->parts == NULL || pattern->places[0] == NULL ||
-					  pattern->places[1] == NULL)))
+	if (pattern->text == NULL || pattern->glob == NULL || (!is_glob && pattern->parts == NULL))
 	{
 		keypattern_free(pattern);
 		return NULL;
@@ -56,8 +50,6 @@ keypattern_free(KeyPattern *pattern)
 	free(pattern->text);
 	free(pattern->glob);
 	free(pattern->parts);
-	free(pattern->places[0]);
-	free(pattern->places[1]);
 	free(pattern);
 }
 

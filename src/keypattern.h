@@ -45,8 +45,7 @@ extern const char *keypattern_literal_head(const KeyPattern *pattern, size_t *le
 
 /*
  * Whether the pattern covers this key.  Time grows with the product of the
- * lengths of key and pattern, never worse.  A pattern may be asked by one
- * caller at a time: it holds the room that the answer needs.
+ * lengths of key and pattern, never worse.
  */
 extern bool keypattern_matches(const KeyPattern *pattern, const char *key, size_t len);
 

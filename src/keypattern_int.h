@@ -34,9 +34,6 @@ typedef struct Part
 	size_t		len;
 } Part;
 
-/* One bit for each place in a key, the place behind its end included. */
-#define PLACE_BYTES		(ITEM_MAX_BYTES / 8 + 1)
-
 struct KeyPattern
 {
 	char	   *text;			/* all literals, unescaped, one after the other */
@@ -46,7 +43,6 @@ struct KeyPattern
 	int			nparts;
 	bool		is_glob;		/* matched by the glob alone */
 	size_t		head;			/* length of text's literal beginning */
-	uint8	   *places[2];		/* PLACE_BYTES each; unused where is_glob */
 };
 
 #endif							/* UNCACHE_KEYPATTERN_INT_H */

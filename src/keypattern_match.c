@@ -10,6 +10,13 @@
 
 #include "keypattern_int.h"
 
+/*
+ * The places before a part and behind it, one bit for each place in a key, the place behind
+ * its end included.  All patterns share them, since a worker may hold tens of thousands.
+ */
+#define PLACE_BYTES		(ITEM_MAX_BYTES / 8 + 1)
+static uint8 room[2][PLACE_BYTES];
+
 static inline bool
 has_place(const uint8 *places, size_t at)
 {
@@ -20,6 +27,18 @@ static inline void
 add_place(uint8 *places, size_t at)
 {
 	places[at / 8] |= 1 << (at % 8);
+}
+
+/* Whether any place is set.  Of a pattern with many parts most keys fail early. */
+static bool
+has_any(const uint8 *places, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i++)
+	{
+		if (places[i] != 0)
+			return true;
+	}
+	return false;
 }
 
 static bool
@@ -169,8 +188,8 @@ keypattern_matches(const KeyPattern *pattern, const char *key, size_t len)
 		memcmp(key, pattern->text, pattern->head) != 0)
 		return false;
 
-	from = pattern->places[0];
-	to = pattern->places[1];
+	from = room[0];
+	to = room[1];
 	memset(from, 0, bytes);
 	add_place(from, 0);
 	for (int i = 0; i < pattern->nparts; i++)
@@ -179,6 +198,8 @@ keypattern_matches(const KeyPattern *pattern, const char *key, size_t len)
 
 		memset(to, 0, bytes);
 		step_part(&pattern->parts[i], key, len, from, to);
+		if (!has_any(to, bytes))
+			return false;
 		from = to;
 		to = swap;
 	}

@@ -206,7 +206,10 @@ redislink_send(RedisLink *link, int argc, const char **argv, const size_t *argvl
 	link->appended += sdslen(link->context->obuf) - unsent;
 
 	if (link->count == 0 && link->connected)
+	{
 		link->last_moved = link->last_look = clock_now();
+		link->clock_waits = link->state == REDIS_READY;
+	}
 	due = &link->due[(link->first + link->count++) & (link->room - 1)];
 	due->answer = answer;
 	due->arg = arg;
@@ -264,7 +267,7 @@ redis_unanswered(const RedisLink *link)
 int
 redis_silent_ms(const RedisLink *link)
 {
-	if (redis_unanswered(link) == 0)
+	if (redis_unanswered(link) == 0 || link->clock_waits)
 		return 0;
 	return (int) Min((clock_now() - link->last_moved) / 1000, INT_MAX);
 }

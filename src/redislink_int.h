@@ -53,6 +53,7 @@ struct RedisLink
 	uint64		taken;			/* taken by the server's kernel, at last_look */
 	TimestampTz last_look;
 	TimestampTz last_moved;		/* while connecting: when that began */
+	bool		clock_waits;	/* commands are due, and none was written yet */
 
 	/* The answer that is being read. */
 	redisReplyObjectFunctions functions;

@@ -7,7 +7,9 @@
  * Time-out: the time counts from the last byte that arrived, or that the
  * server's kernel took of the command whose answer is due next.  Bytes of later
  * commands do not count: a stopped server's kernel takes small commands for a
- * long time.  See look_for_progress().
+ * long time.  See look_for_progress().  While no answer is due the time stands still; it
+ * begins with the first write of the next command, not when that is queued, since the
+ * worker may have other work to do in between.
  */
 #include "postgres.h"
 
@@ -83,6 +85,11 @@ write_commands(RedisLink *link)
 {
 	size_t		unsent = sdslen(link->context->obuf);
 
+	if (link->clock_waits)
+	{
+		link->last_moved = link->last_look = clock_now();
+		link->clock_waits = false;
+	}
 	redistls_clear_error();
 	for (int i = 0; i < WRITES_PER_TURN && unsent > 0 && !link->write_failed; i++)
 	{
@@ -227,7 +234,7 @@ redis_deadline(const RedisLink *link)
 
 	if (link->state == REDIS_CONNECTING)
 		return TimestampTzPlusMilliseconds(link->last_moved, link->connect_timeout);
-	if (link->state == REDIS_FAILED || link->count == 0)
+	if (link->state == REDIS_FAILED || link->count == 0 || link->clock_waits)
 		return DT_NOEND;
 
 	deadline = TimestampTzPlusMilliseconds(link->last_moved, link->command_timeout);
@@ -321,8 +328,12 @@ redis_turn(RedisLink *link, uint32 events)
 	link->in_turn = true;
 	if (link->state != REDIS_FAILED && is_connected(link) && is_secured(link))
 	{
-		/* TLS may read because the socket can be written to. */
-		if (events & (link->tls ? WL_SOCKET_MASK : WL_SOCKET_READABLE))
+		/*
+		 * TLS may read because the socket can be written to.  At the deadline the answer
+		 * may be there, and only this process have been busy with something else.
+		 */
+		if ((events & (link->tls ? WL_SOCKET_MASK : WL_SOCKET_READABLE)) != 0 ||
+			now >= redis_deadline(link))
 			read_answers(link, now);
 		if (link->state != REDIS_FAILED)
 			write_commands(link);

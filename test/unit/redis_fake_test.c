@@ -740,6 +740,44 @@ test_hangs(void)
 	options.command_timeout = 5000;
 }
 
+/* The time of this process, between queueing a command and writing it, is not the server's. */
+static void
+test_queued_for_long(void)
+{
+	Record		record = {""};
+	Fake		fake;
+	RedisLink  *link;
+	TimestampTz start;
+
+	options.command_timeout = 200;
+	link = meet_ready(&fake);
+	send_words(link, "GET key", record_answer, &record);
+	usleep(400 * 1000);
+	ok(redis_deadline(link) == DT_NOEND, "a command that was not written yet has no deadline");
+	ok(redis_silent_ms(link) == 0, "... nor is the server silent");
+	redis_flush(link);
+	ok(turn(link, 1) == REDIS_READY, "a command that was queued for longer than command_timeout is given time");
+	fake_step(&fake, 1000);
+	fake_say(&fake, "+OK\r\n");
+	UNTIL(record.count == 1, link, &fake);
+	is(record.text, "+OK ", "... and is answered");
+
+	send_words(link, "GET key", record_answer, &record);
+	redis_flush(link);
+	fake_say(&fake, "+OK\r\n");
+	usleep(400 * 1000);
+	ok(redis_turn(link, 0) == REDIS_READY, "an answer that came while this process was busy counts");
+	is(record.text, "+OK +OK ", "... and is called");
+
+	start = GetCurrentTimestamp();
+	send_words(link, "GET key", record_answer, &record);
+	UNTIL(redis_state(link) == REDIS_FAILED, link, &fake);
+	failed_with(link, "no answer within 200 ms", "a server that hangs after that is given up");
+	check_duration(start, 0.2, 2);
+	part(link, &fake);
+	options.command_timeout = 5000;
+}
+
 /* A stopped server's kernel goes on taking small commands. */
 static void
 test_hang_with_trickle(void)
@@ -901,6 +939,7 @@ main(void)
 	test_floods();
 	test_unasked();
 	test_hangs();
+	test_queued_for_long();
 	test_hang_with_trickle();
 	test_slow_line();
 	test_unreachable();
