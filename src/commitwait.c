@@ -7,14 +7,21 @@
  * transaction cannot fail any more, so whatever ends the wait is a WARNING at the
  * most.  Interrupts are held; a request to cancel or to terminate is looked for by
  * hand, and statement_timeout does not count.
+ *
+ * The process unlinks the files of relations that the transaction has dropped only after
+ * this wait, and a crash before that leaves them on the disk for ever.  So a transaction with
+ * such files does not wait.
  */
 #include "postgres.h"
 
+#include "catalog/storage.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/procsignal.h"
+#include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "clock.h"
@@ -41,6 +48,21 @@ commitwait_prepare(void)
 		wait_event = WaitEventExtensionNew("UncacheDelivery");
 }
 
+/*
+ * Whether the commit unlinks files: DROP, and whatever gives a relation a new file.  Those
+ * of temporary tables do not count, since the next start of the server removes them.
+ */
+static bool
+unlinks_files(void)
+{
+	RelFileLocator *files;
+	int			nfiles = smgrGetPendingDeletes(true, &files);
+
+	if (nfiles > 0)
+		pfree(files);
+	return nfiles > 0;
+}
+
 bool
 commitwait_wanted(DatabaseSlot *slot)
 {
@@ -52,7 +74,8 @@ commitwait_wanted(DatabaseSlot *slot)
 		pg_atomic_read_u32(&slot->serving) != 0 &&
 		pg_atomic_read_u32(&slot->breaker) < setting_wait_timeout &&
 		!pending_has_patterns() &&
-		pending_keys() <= (uint64) setting_wait_max_keys)
+		pending_keys() <= (uint64) setting_wait_max_keys &&
+		!unlinks_files())
 		return true;
 
 	pg_atomic_fetch_add_u64(&slot->stats.waits_skipped, 1);
@@ -204,9 +227,10 @@ report_outcome(const void *arg)
 					 COMMITTED_DETAIL));
 			break;
 		case OUTCOME_CANCELED:
-			QueryCancelPending = false;
 			ereport(WARNING,
-					(errmsg("canceling the wait for Redis due to user request"),
+					(get_timeout_indicator(STATEMENT_TIMEOUT, false) ?
+					 errmsg("canceling the wait for Redis due to statement timeout") :
+					 errmsg("canceling the wait for Redis due to user request"),
 					 COMMITTED_DETAIL));
 			break;
 		case OUTCOME_TERMINATED:
@@ -217,6 +241,20 @@ report_outcome(const void *arg)
 					 COMMITTED_DETAIL));
 			break;
 	}
+}
+
+/*
+ * A COMMIT that is a statement of its own is all that there was to cancel.  In a procedure
+ * (a portal is running) the statement goes on after the commit: the request stays, and
+ * cancels it at the next usual place.
+ */
+static void
+take_cancel(void)
+{
+	if (ActivePortal != NULL)
+		return;
+	QueryCancelPending = false;
+	(void) get_timeout_indicator(STATEMENT_TIMEOUT, true);
 }
 
 void
@@ -244,4 +282,6 @@ commitwait(void)
 			open_breaker(slot);
 	}
 	do_guarded(report_outcome, &outcome);
+	if (outcome == OUTCOME_CANCELED)
+		take_cancel();
 }

@@ -70,12 +70,14 @@ WaitEventExtensionNew(const char *name)
 #define RelationGetFileNumber(rel)	((rel)->rd_locator.relNumber)
 #else
 typedef Oid RelFileNumber;
+#define RelFileLocator	RelFileNode
 #define RelationGetFileNumber(rel)	((rel)->rd_node.relNode)
 #endif
 
 #if PG_VERSION_NUM < 160000
 #include "catalog/pg_database.h"
 #include "storage/buffile.h"
+#include "storage/relfilenode.h"
 #include "utils/acl.h"
 
 /* Before 16 every kind of object has a function of its own: only these two here. */
