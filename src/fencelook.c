@@ -21,7 +21,7 @@
 #include "uncache_lua.h"
 
 /* Of lua/uncache.lua; a node with older functions gets these. */
-#define LIBRARY_VERSION		1
+#define LIBRARY_VERSION		2
 
 /* Redis 7.0 brought FUNCTION and FCALL. */
 #define FIRST_VERSION_WITH_FUNCTIONS	70000

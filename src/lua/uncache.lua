@@ -26,17 +26,34 @@
 -- incarnation/xid@deadline.  All plain xids are of one incarnation: one life of
 -- one PostgreSQL server.  xids stay text, a Lua number is exact to 53 bits only.
 
-local VERSION = 1
+-- A library serves the workers of all earlier versions: what it is given or answers may
+-- grow at the end, and what is missing there means what it meant before.  So a worker
+-- replaces an older library, and never a newer one.
+--
+-- A life is a server from one start to the next, named by its incarnation.  Of the lives
+-- with one system identifier, at one database of Redis, one may fill: the one with the
+-- highest claim (its administrator has said that the others are copies), of these the one
+-- on the newest timeline (it was promoted), of these the one that came last (it has been
+-- started again).  The others are superseded.  Is the one that came last known to its
+-- predecessor, which goes on calling, then both live, and neither may fill.  Servers with
+-- different identifiers all fill, unless one has laid claim to the place, which is a
+-- database of Redis with a prefix of keys.
+
+local VERSION = 2
 local MAX_XIDS = 16      -- in a record; writers of one key between two fills
 local MAX_BEATS = 600    -- ten minutes of them: standbys may lag that far
+local MAX_LIVES = 64     -- a Redis serves some servers; each start of one is a life
+local MAX_PLACES = 256   -- of a life: it has at most 128 workers, with some targets each
+local BEAT_LAG = 10000   -- xids that are given away while an announcement is on its way
 
 local memory = {
 	epoch = nil,         -- text; nil: every fill is refused
 	epochs = 0,          -- set so far; part of each epoch, so none comes twice
 	counter = 0,         -- records born so far; their names within the epoch
 	fence_ttl = nil,     -- ms, of records born on a miss
-	servers = {},        -- id -> {timeline =, incarnation = the live one}
-	incarnations = {},   -- id -> {live =, wanted = a beat, its newest beat's xid =, number =}
+	incarnations = {},   -- id -> life, see new_life()
+	lives = 0,           -- so far; part of each life, so that it is known which came last
+	forgotten = nil,     -- true: lives have been forgotten, and with them what they stored
 	announced = 0,       -- beats so far, of all incarnations
 	beats = {},          -- number -> {incarnation =, xid =, confirmed =}
 }
@@ -161,14 +178,25 @@ local function saw_invalidations(snapshot, record)
 	return true
 end
 
+-- Whether readers of the incarnation may fill the key, as far as other servers go.
+local function is_live(incarnation, key)
+	local life = memory.incarnations[incarnation]
+	if not life or life.by then return false end
+	for _, place in pairs(life.places) do
+		if place.by and key:sub(1, #place.prefix) == place.prefix then return false end
+	end
+	return true
+end
+
+-- Returns the life whose reader it is, or nothing.
 local function may_fill(key, text)
 	local s, record = {}, load_record(key)
 	s.epoch, s.counter, s.incarnation, s.fresh, s.xmin, s.xmax, s.xip =
 		text:match('^([^:]+):(%d+):([^:]+):([01]):(%d+):(%d+):([%d,]*)$')
-	local server = memory.incarnations[s.incarnation or '']
-	return s.epoch == memory.epoch and server and server.live
+	return s.epoch == memory.epoch and is_live(s.incarnation or '', key)
 		and record and record.epoch == s.epoch and record.counter == s.counter
 		and saw_invalidations(s, record) and saw_birth(s, record)
+		and memory.incarnations[s.incarnation]
 end
 
 -- FCALL uncache_set 1 key snapshot ttl_ms value
@@ -176,12 +204,14 @@ end
 -- Returns 1 stored, 0 refused.  Errors: ttl_ms not positive; those of SET.
 local function uncache_set(keys, args)
 	check(#keys == 1 and #args == 3 and args[2]:find('^[1-9]%d*$'))
-	if not may_fill(keys[1], args[1]) then
+	local life = may_fill(keys[1], args[1])
+	if not life then
 		counts.refused = counts.refused + 1
 		return 0
 	end
 	redis.call('SET', keys[1], args[3], 'PX', args[2])
 	counts.stored = counts.stored + 1
+	life.stored = life.stored + 1
 	return 1
 end
 
@@ -210,22 +240,25 @@ end
 -- Deletes the keys' values and adds one entry to each key's record, if there
 -- is one.  entry: the xid of a committed transaction, or ?xid for one about to
 -- commit (strict): that makes a record where there is none, and is renewed by
--- sending it again.  fence_ttl: ms, > 0.  A key may occur more than once.
+-- sending it again.  fence_ttl: ms, > 0.  A key may occur more than once.  Of a superseded
+-- incarnation nothing is added: who may fill has not got its transactions.
 -- Returns how many values there were.  Errors: UNREGISTERED where
 -- uncache_status was not called since the library's memory began (nothing is
 -- done); those of UNLINK, GET and SET (some is done; do it again).
 local function uncache_invalidate(keys, args)
 	local ttl, incarnation = args[1], args[2]
 	check(#args == #keys + 2)
-	if not memory.incarnations[incarnation] then
+	local life = memory.incarnations[incarnation]
+	if not life then
 		return redis.error_reply('UNREGISTERED incarnation, call uncache_status first')
 	end
 	local existed = redis.call('UNLINK', unpack(keys))
 	for i = 1, #keys do
 		local entry, record, name = args[i + 2], load_record(keys[i])
-		if record or (name and entry:find('?', 1, true)) then
+		if (record or (name and entry:find('?', 1, true))) and is_live(incarnation, keys[i]) then
 			save_record(name, deliver(record, incarnation, entry, ttl), ttl)
 		end
+		if entry:find('^%d+$') and before(life.highest, entry) then life.highest = entry end
 	end
 	return existed
 end
@@ -245,38 +278,206 @@ local function uncache_release(keys, args)
 	return #keys
 end
 
--- FCALL uncache_status 0 server timeline incarnation
--- The first call of every worker on a connection, before it delivers, and its
--- ping once a second.  server: the system identifier; of one server only the
--- incarnation of the highest timeline, and there the last to call, may fill:
--- a primary that was replaced and lives on must not.  One that was not live
--- before ends the epoch.
--- Returns [version, epoch, wanted, stored, refused, beats, epochs]:
--- epoch nil where there is none or the caller is not live; wanted 1 where
--- refused fills ask the caller for a beat; the rest counted since the library's
--- memory began.  Errors: READONLY of a replica.
-local function uncache_status(keys, args)
-	local id, timeline, incarnation = args[1], tonumber(args[2]), args[3]
-	check(#args == 3 and timeline)
-	local server = memory.servers[id]
-	local known = memory.incarnations[incarnation] or {xid = '0', live = false}
-	memory.incarnations[incarnation] = known
-	if not known.live and (not server or timeline >= server.timeline) then
-		if server then memory.incarnations[server.incarnation].live = false end
-		memory.servers[id] = {timeline = timeline, incarnation = incarnation}
-		known.live, memory.epoch = true, nil
-	end
-	return {VERSION, known.live and memory.epoch or false, known.wanted and 1 or 0, counts.stored,
-		counts.refused, memory.announced, memory.epochs}
+-- ---- lives
+
+local function new_life(server, timeline)
+	memory.lives = memory.lives + 1
+	return {
+		server = server, timeline = timeline,  -- its system identifier; a number
+		claim = 0,           -- how often it, or who it comes from, has been reclaimed
+		number = memory.lives,
+		places = {},         -- name -> {database =, prefix =, claim =, by =}
+		by = nil,            -- superseded by {incarnation =, timeline =, claim =}
+		seen = 0,            -- when it called last, ms
+		stored = 0,          -- fills since it became live, of its readers
+		clean = nil,         -- true: those before it had stored nothing when it became live
+		wanted = nil,        -- true: refused fills ask for a beat
+		xid = '0', beat = nil,  -- its newest beat; the number of that
+		highest = '0',       -- of the xids that it has delivered
+		next = '0', floor = '0',  -- its next xid, by its last call; by the one before
+	}
 end
 
--- FCALL uncache_epoch 0 random fence_ttl
+-- The life that can be spared: superseded if there is one, and unheard of for longest.
+local function forget_one()
+	local spare
+	for name, life in pairs(memory.incarnations) do
+		local other = spare and memory.incarnations[spare]
+		local older = other and (life.seen < other.seen
+			or (life.seen == other.seen and life.number < other.number))
+		if not other or (life.by and not other.by) or (not life.by == not other.by and older) then
+			spare = name
+		end
+	end
+	memory.incarnations[spare] = nil
+	memory.forgotten = true
+end
+
+local function count(list)
+	local n = 0
+	for _ in pairs(list) do n = n + 1 end
+	return n
+end
+
+-- A worker of version 1 does not tell its database: it may be any.
+local function same_database(a, b)
+	return a.database == b.database or a.database == '' or b.database == ''
+end
+
+local function are_rivals(life, other)
+	if life.server ~= other.server then return false end
+	for _, a in pairs(life.places) do
+		for _, b in pairs(other.places) do
+			if same_database(a, b) then return true end
+		end
+	end
+	return false
+end
+
+local function outranks(a, b)
+	return a.claim > b.claim or (a.claim == b.claim and a.timeline > b.timeline)
+end
+
+local function supersede(life, incarnation, by)
+	life.by = {incarnation = incarnation, timeline = by.timeline, claim = by.claim}
+end
+
+-- Two lives of equal rank: the newer replaces the older.  When the older has been told of
+-- that and calls again, both live, and nobody knows which is the copy.  The order of calls
+-- decides, not a clock, and what a server that has died left under way does not count.
+local function meet_equal(name, life, other_name, other, told)
+	if other.number < life.number then
+		if not other.by then supersede(other, name, life) end
+	elseif told == other_name then
+		if not other.by then supersede(other, name, life) end
+		supersede(life, other_name, other)
+	elseif not life.by then
+		supersede(life, other_name, other)
+	end
+end
+
+-- Who may fill, now that this life has called?
+local function meet_rivals(name, life, told)
+	if life.by and outranks(life, life.by) then life.by = nil end
+	for other_name, other in pairs(memory.incarnations) do
+		if other_name ~= name and are_rivals(life, other) then
+			if outranks(life, other) then
+				supersede(other, name, life)
+			elseif not outranks(other, life) then
+				meet_equal(name, life, other_name, other, told)
+			elseif not life.by or outranks(other, life.by) then
+				supersede(life, other_name, other)
+			end
+		end
+	end
+end
+
+-- Servers with other identifiers, which serve the same keys.
+local function meet_strangers(name, life, place)
+	if place.by and place.claim > place.by.claim then place.by = nil end
+	for other_name, other in pairs(memory.incarnations) do
+		for _, there in pairs(other.server ~= life.server and other.places or {}) do
+			if there.prefix == place.prefix and same_database(place, there) then
+				if there.claim < place.claim then
+					there.by = {incarnation = name, claim = place.claim}
+				elseif there.claim > place.claim then
+					place.by = {incarnation = other_name, claim = there.claim}
+				end
+			end
+		end
+	end
+end
+
+-- It may fill, and did not before: have its rivals, which are known, stored nothing
+-- since the last change?
+local function become_live(name, life)
+	local rivals, stored = 0, 0
+	memory.epoch = nil
+	for other_name, other in pairs(memory.incarnations) do
+		if other_name ~= name and are_rivals(life, other) then
+			rivals, stored, other.stored = rivals + 1, stored + other.stored, 0
+		end
+	end
+	life.stored = 0
+	life.clean = rivals > 0 and stored == 0 and not memory.forgotten or nil
+end
+
+local function place_of(life, database, prefix)
+	local name = database .. '/' .. prefix
+	if not life.places[name] then
+		if count(life.places) >= MAX_PLACES then life.places = {} end
+		life.places[name] = {database = database, prefix = prefix, claim = 0}
+	end
+	return life.places[name]
+end
+
+-- What a server remembers of itself, by its worker: in Redis that may be forgotten.
+local function note_own_words(life, place, claim, place_claim, superseded)
+	if superseded == 'server' and claim >= life.claim and not life.by then
+		life.by = {incarnation = '', timeline = life.timeline, claim = claim}
+	elseif superseded == 'place' and place_claim >= place.claim and not place.by then
+		place.by = {incarnation = '', claim = place_claim}
+	end
+	life.claim = math.max(life.claim, claim)
+	place.claim = math.max(place.claim, place_claim)
+end
+
+-- FCALL uncache_status 0 server timeline incarnation
+--     [database prefix claim place_claim superseded told next_xid]
+-- The first call of every worker on a connection, before it delivers, and its ping once a
+-- second.  server: the system identifier; database: its number in Redis; prefix: of its
+-- keys; claim, place_claim: how often the server, the place, has been reclaimed, as far as
+-- the worker remembers; superseded: server or place if it remembers that it is, else empty;
+-- told: the incarnation by which it was, as the last answer to this worker had it, or
+-- empty; next_xid: the next transaction id of its server.  A life that becomes live ends
+-- the epoch.
+-- Returns [version, epoch, wanted, stored, refused, beats, epochs, superseded, claim,
+-- place_claim, clean, by incarnation, by timeline, by claim, by unheard of for ms or -1, by
+-- server]: epoch nil where there is none or the caller is superseded; wanted 1 where
+-- refused fills ask the caller for a beat; stored to epochs counted since the library's
+-- memory began; superseded server, place, or empty, and by whom; clean 1 where those who
+-- were superseded by the caller have stored nothing.  Errors: READONLY of a replica.
+local function uncache_status(keys, args)
+	local id, timeline, incarnation = args[1], tonumber(args[2]), args[3]
+	local database, prefix = args[4] or '', args[5] or ''
+	local claim, place_claim = tonumber(args[6] or 0), tonumber(args[7] or 0)
+	check((#args == 3 or #args >= 10) and timeline and claim and place_claim)
+	local life = memory.incarnations[incarnation]
+	local was_live, was_shut = life and not life.by, false
+	if not life then
+		if count(memory.incarnations) >= MAX_LIVES then forget_one() end
+		life = new_life(id, timeline)
+		memory.incarnations[incarnation] = life
+	end
+	local place = place_of(life, database, prefix)
+	was_shut, life.seen = place.by, now()
+	life.floor, life.next = life.next, args[10] or '0'
+	note_own_words(life, place, claim, place_claim, args[8] or '')
+	meet_rivals(incarnation, life, args[9] or (life.by and life.by.incarnation))
+	meet_strangers(incarnation, life, place)
+	if not life.by and not was_live then become_live(incarnation, life) end
+	if was_shut and not place.by then memory.epoch = nil end
+
+	local by = life.by or place.by
+	local other = by and memory.incarnations[by.incarnation]
+	return {VERSION, not by and memory.epoch or false, life.wanted and 1 or 0, counts.stored,
+		counts.refused, memory.announced, memory.epochs,
+		life.by and 'server' or place.by and 'place' or '', life.claim, place.claim,
+		life.clean and 1 or 0, by and by.incarnation or '',
+		other and other.timeline or by and by.timeline or 0, by and by.claim or 0,
+		other and now() - other.seen or -1, other and other.server or ''}
+end
+
+-- FCALL uncache_epoch 0 random fence_ttl [incarnation]
 -- Sets a new epoch: all tokens handed out before are void.  random: letters and
 -- digits, never used before, a different one for every node (records move
 -- between the nodes of a Cluster).  Empty: no epoch, every fill is refused.
--- fence_ttl: ms, > 0.  Returns the epoch, or nil.
+-- fence_ttl: ms, > 0.  incarnation: of the caller; where that is superseded, or not known,
+-- nothing is done.  Returns the epoch, or nil.
 local function uncache_epoch(keys, args)
-	check(#args == 2 and args[1]:find('^%w*$') and args[2]:find('^[1-9]%d*$'))
+	check(#args >= 2 and args[1]:find('^%w*$') and args[2]:find('^[1-9]%d*$'))
+	local life = memory.incarnations[args[3] or '']
+	if args[3] and (not life or life.by) then return false end
 	memory.epoch, memory.fence_ttl = nil, args[2]
 	if args[1] ~= '' then
 		memory.epochs = memory.epochs + 1
@@ -285,23 +486,30 @@ local function uncache_epoch(keys, args)
 	return memory.epoch or false
 end
 
+-- A worker takes its xid, and announces it at once.  So it is not below what was next two
+-- calls of uncache_status ago, and not far below what has been delivered.  A prepared
+-- transaction may deliver much older ones.
+local function is_too_old(life, xid)
+	return before(xid, life.floor) or tonumber(life.highest) - tonumber(xid) > BEAT_LAG
+end
+
 -- FCALL uncache_beat 0 announce|confirm incarnation xid
 -- announce: the transaction xid is in progress; it commits only after every
 -- master has answered 1.  confirm: it has committed.  A beat that met any
 -- trouble is given up, never sent again.  Returns 1 done; 0 not newer than the
--- incarnation's last one, or, to confirm, not that one.
+-- incarnation's last one, too old to be in progress, or, to confirm, not that one.
 local function uncache_beat(keys, args)
 	local step, incarnation, xid = args[1], args[2], args[3]
 	check(#args == 3 and xid:find('^%d+$'))
-	local server = memory.incarnations[incarnation]
-	if step == 'announce' and server and before(server.xid, xid) then
+	local life = memory.incarnations[incarnation]
+	if step == 'announce' and life and before(life.xid, xid) and not is_too_old(life, xid) then
 		memory.announced = memory.announced + 1
-		server.xid, server.number, server.wanted = xid, memory.announced, nil
-		memory.beats[server.number] = {incarnation = incarnation, xid = xid}
-		memory.beats[server.number - MAX_BEATS] = nil
+		life.xid, life.beat, life.wanted = xid, memory.announced, nil
+		memory.beats[life.beat] = {incarnation = incarnation, xid = xid}
+		memory.beats[life.beat - MAX_BEATS] = nil
 		return 1
 	end
-	local beat = step == 'confirm' and server and server.xid == xid and memory.beats[server.number]
+	local beat = step == 'confirm' and life and life.xid == xid and memory.beats[life.beat]
 	if beat then beat.confirmed = true end
 	return beat and 1 or 0
 end

@@ -60,7 +60,7 @@ is_deeply(fcall('get', ['k']), [ undef, undef ], 'no epoch: a miss without token
 is($redis->call('EXISTS', 'uncache:{k}'), 0, '... and without a record');
 is(fcall('set', ['k'], 'e.1:1:i1:1:9:9:', 1000, 'x'), 0, '... and the fill is refused');
 like(fcall('invalidate', ['k'], $TTL, 'i1', 7), qr/^UNREGISTERED /, 'who delivers must have said who it is');
-is_deeply([ @{ fcall('status', [], 'sys', 1, 'i1') }[ 0 .. 2 ] ], [ 1, undef, 0 ], 'status: version, no epoch, no beat wanted');
+is_deeply([ @{ fcall('status', [], 'sys', 1, 'i1') }[ 0 .. 2 ] ], [ 2, undef, 0 ], 'status: version, no epoch, no beat wanted');
 is(fcall('epoch', [], 'abc', $TTL), 'abc.1', 'an epoch is set');
 is(fcall('status', [], 'sys', 1, 'i1')->[1], 'abc.1', '... and seen');
 is(fcall('status', [], 'sys', 0, 'i0')->[1], undef, 'an incarnation of a lower timeline sees none');
@@ -160,6 +160,8 @@ worker_comes();
 
 # ---- two servers: a beat is asked of the one whose snapshot was refused
 sub wanted { my ($server, $incarnation) = @_; return fcall('status', [], $server, 1, $incarnation)->[2] }
+load_library();
+worker_comes();
 fcall('status', [], 'other', 1, 'j1');
 worker_comes();
 $token = token('two');
@@ -175,6 +177,137 @@ is(fcall('beat', [], 'confirm', 'j1', 850), 1, '... the last one is');
 is(fcall('beat', [], 'announce', 'j1', 850), 0, '... and not announced again');
 is(fcall('set', ['two'], "$token:j1:0:850:850:", 60000, 'x'), 0, 'who has not seen it is refused');
 is(fcall('set', ['two'], "$token:j1:0:900:900:", 60000, 'x'), 1, '... who has may fill');
+
+# ---- a beat is of a transaction in progress
+sub beat { return fcall('beat', [], 'announce', @_) }
+fcall('status', [], 'busy', 1, 'b1', 0, '', 0, 0, '', '', '1000000');
+is(beat('b1', 999), 1, 'a beat, as long as nothing is known of the xids of a server');
+fcall('status', [], 'busy', 1, 'b1', 0, '', 0, 0, '', '', '1000100');
+is(beat('b1', 999_999), 0, 'below what was next a call ago: refused');
+is(beat('b1', 1_000_000), 1, '... what was given away since may be announced');
+fcall('invalidate', ['x'], $TTL, 'b1', '9007199254750993');
+is(beat('b1', '9007199254740900'), 0, 'far below what was delivered: refused');
+is(beat('b1', '9007199254741000'), 1, '... but for what can have come in between');
+is(fcall('invalidate', ['x'], $TTL, 'b1', 5), '0', 'a prepared transaction may be as old as it likes');
+
+# ---- servers
+# What a worker of version 2 says, and what it is told: superseded, or the epoch.
+sub says
+{
+	my ($server, $timeline, $incarnation, %own) = @_;
+	my $answer = fcall('status', [], $server, $timeline, $incarnation, $own{database} // 0, $own{prefix} // '',
+		$own{claim} // 0, $own{place} // 0, $own{superseded} // '', $own{told} // '', 1000);
+
+	return { version => $answer->[0], epoch => $answer->[1], superseded => $answer->[7], claim => $answer->[8], place => $answer->[9], clean => $answer->[10],
+		by => $answer->[11], timeline => $answer->[12], by_claim => $answer->[13], unheard => $answer->[14], server => $answer->[15] };
+}
+
+sub is_superseded { my ($said, $by, $what) = @_; is("$said->{superseded} by $said->{by}", "server by $by", $what); return }
+sub is_live { my ($said, $what) = @_; is($said->{superseded}, '', $what); return }
+sub epoch_by { return fcall('epoch', [], 'e' . ++$epochs, $TTL, @_) }
+sub fills
+{
+	my ($incarnation, $key) = @_;
+	my $text = token($key // "key of $incarnation") // '';
+	return fcall('set', [ $key // "key of $incarnation" ], "$text:$incarnation:1:9:9:", 60000, 'x');
+}
+
+# A standby is promoted, and the old primary lives on.
+load_library();
+is_live(says('sys', 1, 'old'), 'a primary');
+is(fcall('status', [], 'sys', 2, 'new')->[1], undef, 'one of a higher timeline, by a worker of version 1');
+my $said = says('sys', 1, 'old');
+is_superseded($said, 'new', 'the first is superseded');
+is("$said->{timeline} $said->{server}", '2 sys', '... it is told by whom');
+cmp_ok($said->{unheard}, '<', 10000, '... and when that was heard of');
+is(epoch_by('old'), undef, '... sets no epoch');
+ok(epoch_by('new'), 'the second does');
+is(fills('old'), '0', 'no fill by the first');
+is(fills('new', 'both'), '1', 'but by the second');
+$token = token('poisoned');
+fcall('invalidate', [ 'both', 'poisoned' ], $TTL, 'old', 7, 7);
+is($redis->call('EXISTS', 'both'), 0, 'the first goes on deleting');
+is(fcall('set', ['poisoned'], "$token:new:1:9:9:", 60000, 'x'), '1', '... and is in no reader\'s way');
+is_superseded(says('sys', 1, 'old'), 'new', 'nothing changes that');
+like(says('sys', 2, 'new')->{epoch}, qr/^e$epochs\./, '... and the epoch stays');
+
+# The first reclaims: the second is a copy.
+$said = says('sys', 1, 'old', claim => 1, superseded => '');
+is_live($said, 'reclaimed');
+is($said->{clean} . ($said->{epoch} // ''), 0, '... there is no epoch, and the other has stored something');
+ok(epoch_by('old'), '... sets one');
+is(fills('old') . fills('new'), '10', '... and fills, alone');
+is_superseded(says('sys', 2, 'new'), 'old', 'the copy is superseded, on a higher timeline');
+is_live(says('sys', 1, 'old again', claim => 1), 'a restart of the first');
+is_superseded(says('sys', 2, 'new again', superseded => 'server'), 'old again', '... and one of the copy');
+is_live(says('sys', 2, 'new again', claim => 2), 'the copy reclaims');
+is(says('sys', 2, 'new again', claim => 2)->{clean}, 1, '... the other has stored nothing since its restart');
+
+# Redis forgets.
+load_library();
+is_superseded(says('sys', 1, 'old', superseded => 'server'), '', 'who knows that it is superseded stays so');
+is(epoch_by('old'), undef, '... though nobody else has come');
+is_live(says('sys', 2, 'new'), '... the other fills');
+is_superseded(says('sys', 1, 'old'), 'new', '... alone');
+is_live(says('sys', 1, 'old', claim => 1), 'one that reclaims');
+is(says('sys', 1, 'old', claim => 1)->{clean}, 1, '... the other has stored nothing');
+
+# Equal timelines.
+load_library();
+is_live(says('sys', 1, 'a'), 'a server');
+ok(epoch_by('a'), '...');
+is_live(says('sys', 1, 'b'), 'another of the same timeline replaces it: it has been started again');
+is_superseded(says('sys', 1, 'a'), 'b', '... what was under way of the first changes nothing');
+is_live(says('sys', 1, 'b'), '...');
+is_superseded(says('sys', 1, 'a', told => 'b'), 'b', 'the first calls again, and knows of the second');
+is_superseded(says('sys', 1, 'b'), 'a', '... now neither fills');
+is_superseded(says('sys', 1, 'b', told => 'a'), 'a', '...');
+ok(!epoch_by('a') && !epoch_by('b'), '... neither sets an epoch');
+is_live(says('sys', 1, 'b', claim => 1), 'one is reclaimed');
+is_superseded(says('sys', 1, 'a', told => 'b'), 'b', '... the other is not');
+load_library();
+fcall('status', [], 'sys', 1, $_) foreach qw(a b a);
+is(join('', map { fcall('status', [], 'sys', 1, $_)->[7] } qw(a b)), 'serverserver', 'with workers of version 1, too, neither fills');
+
+# Databases of Redis, and other servers.
+load_library();
+is_live(says('sys', 1, 'here'), 'a server');
+ok(epoch_by('here'), '...');
+is_live(says('sys', 2, 'there', database => 5), 'a copy with another database of the same Redis');
+is_live(says('sys', 1, 'here'), '... supersedes nobody');
+ok(!defined says('sys', 1, 'here')->{epoch}, '... and the epoch is of both');
+ok(epoch_by('there'), '...');
+is(fills('here') . fills('there'), '11', '... both fill');
+is_live(says('new sys', 1, 'stranger', prefix => 'app:'), 'a server of another identifier');
+is_live(says('sys', 1, 'here', prefix => 'app:'), '... fills like the first');
+is_live(says('new sys', 1, 'stranger', prefix => 'app:', place => 1), 'it lays claim to a prefix');
+epoch_by('stranger');
+is(join(' ', @{ says('sys', 1, 'here', prefix => 'app:') }{qw(superseded by server)}), 'place stranger new sys', '... there the first is superseded');
+is_live(says('sys', 1, 'here'), '... but not elsewhere');
+is(fills('here', 'app:1') . fills('here', 'other:1') . fills('stranger', 'app:1'), '011', '... as its readers find');
+load_library();
+is(says('sys', 1, 'here', prefix => 'app:', superseded => 'place')->{superseded}, 'place', '... also when Redis has forgotten');
+is_live(says('sys', 1, 'here', prefix => 'app:', place => 2), '... until it lays claim itself');
+
+# ---- what is not needed is forgotten
+load_library();
+is_live(says('sys', 2, 'kept'), 'a server');
+sub vm { return $redis->call('INFO', 'memory') =~ /used_memory_vm_total:(\d+)/ ? $1 : die }
+my $before = vm();
+my @calls = map { [ 'FCALL', 'uncache_status', 0, 'sys', 1, "copy $_" ] } 1 .. 20000;
+while (my @some = splice @calls, 0, 500) { $redis->pipeline(@some) }
+cmp_ok(vm() - $before, '<', 4 * 1024 * 1024, '20,000 servers come and go: little is remembered of them');
+is_live(says('sys', 2, 'kept'), '... and the one that may fill is not forgotten');
+@calls = map { [ 'FCALL', 'uncache_status', 0, 'sys', 2, 'kept', 0, "prefix $_", 0, 0, '', '', 1 ] } 1 .. 5000;
+while (my @some = splice @calls, 0, 500) { $redis->pipeline(@some) }
+cmp_ok(vm() - $before, '<', 4 * 1024 * 1024, '... nor of many prefixes');
+@calls = map { [ 'FCALL', 'uncache_status', 0, "sys $_", 1, "life $_" ] } 1 .. 200;
+$redis->pipeline(@calls);
+like(fcall('invalidate', ['k'], $TTL, 'kept', 7), qr/^UNREGISTERED/, 'too many at a time: one that has not called is asked to say who it is');
+is_live(says('sys', 2, 'kept'), '... and is back');
+ok(!defined says('sys', 2, 'kept')->{epoch}, '... without an epoch');
+load_library();
+worker_comes();
 
 # ---- names in a Cluster
 for my $key ('k', 'user:42', '{a}b', 'a{b}c', 'a{b', 'a{b{c', '{{a}', '{a}{b}', 'a{b}}', "\xc3\xa9", '{ }')
