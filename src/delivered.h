@@ -2,9 +2,9 @@
  * delivered.h
  *	  What the worker knows of each outbox row: sent, or delivered.
  *
- * Four bits for a row, found by table and place, in dynamic shared memory that
- * belongs to the worker: 64 bytes for an outbox page.  When the worker ends
- * the memory is gone, and its successor sends again what the outbox still holds;
+ * Found by table and place, in dynamic shared memory that belongs to the worker: eight
+ * bytes for an outbox page whose rows are all in one state, 168 for another.  When the
+ * worker ends the memory is gone, and its successor sends again what the outbox still holds;
  * that is harmless, and bounded by the emptying of the outbox.
  */
 #ifndef UNCACHE_DELIVERED_H
@@ -24,6 +24,7 @@ typedef enum RowState
 	ROW_TO_RESUME = 4,			/* was sent; some of its nodes have not got it */
 	ROW_SENT_AGAIN = 5,			/* as ROW_SENT; it was ROW_TO_REPEAT */
 } RowState;
+#define ROW_STATES		6
 
 /* Whether a scan is to take the row; and whether only nodes that lack it need it. */
 static inline bool
@@ -45,13 +46,10 @@ delivered_when_sent(bool answered)
 	return answered ? ROW_SENT_AGAIN : ROW_SENT;
 }
 
-/* For the worker of the slot, once, outside of a transaction. */
+/* For the worker of the slot, once. */
 extern void delivered_create(DatabaseSlot *slot);
 
-/*
- * What is known of a row of a table that takes its turn.  Where memory runs out a row
- * stays ROW_UNSENT, whatever is set: it is sent again by the next scan.
- */
+/* What is known of a row of a table that takes its turn. */
 extern RowState delivered_get(int table, const ItemPointerData *tid);
 extern void delivered_set(int table, const ItemPointerData *tid, RowState state);
 
@@ -66,7 +64,7 @@ extern void delivered_resume_sent(void);
 
 /*
  * For the views.  NULL: nothing is known to be delivered.  The view may lag behind
- * the worker by an instant.
+ * the worker by an instant, and does not have rows for which shared memory was short.
  */
 typedef struct DeliveredView DeliveredView;
 extern DeliveredView *delivered_view_open(DatabaseSlot *slot);

@@ -10,9 +10,10 @@
  *		sleep_MS	it sleeps for so many milliseconds
  *		slow_MS		the same, each time
  *		error		an ERROR
+ *		errors		the same, each time
  *		log			nothing; it leaves the file, see below
  *
- * A point strikes once ("slow" always).  It leaves the file pg_uncache.fault.NAME in the data
+ * A point strikes once ("slow" and "errors" always).  It leaves the file pg_uncache.fault.NAME in the data
  * directory: that tells the test that the place was reached, and keeps the point
  * from striking again, also after a restart.  To arm it again remove the file.
  *
@@ -35,6 +36,7 @@
  *		side-inserted		worker: refused rows moved, not committed
  *		side-written		worker: the same, committed, not remembered
  *		scan-step			worker: a step of the outbox has been read
+ *		shared-memory		worker: about to ask for shared memory, for delivered.c
  */
 #include "postgres.h"
 
@@ -101,6 +103,8 @@ faultpoint_reached(const char *name)
 		act(name, setting_fault_point + len + 1);
 	if (strncmp(setting_fault_point + len + 1, "slow_", 5) == 0)
 		sleep_ms(atoi(setting_fault_point + len + 6));
+	if (strcmp(setting_fault_point + len + 1, "errors") == 0)
+		elog(ERROR, "fault point \"%s\"", name);
 }
 
 void
