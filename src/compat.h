@@ -37,6 +37,34 @@
 #endif
 
 /*
+ * How many background workers are registered with the postmaster, of a library or of
+ * all others; for the postmaster, before it has started any.
+ */
+#include "postmaster/bgworker_internals.h"
+static inline int
+bgworkers_registered(const char *library, bool of_library)
+{
+	int			count = 0;
+#if PG_VERSION_NUM >= 180000
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &BackgroundWorkerList)
+	{
+		RegisteredBgWorker *rw = dlist_container(RegisteredBgWorker, rw_lnode, iter.cur);
+#else
+	slist_iter	iter;
+
+	slist_foreach(iter, &BackgroundWorkerList)
+	{
+		RegisteredBgWorker *rw = slist_container(RegisteredBgWorker, rw_lnode, iter.cur);
+#endif
+		if ((strcmp(rw->rw_worker.bgw_library_name, library) == 0) == of_library)
+			count++;
+	}
+	return count;
+}
+
+/*
  * Declare a C function of the SQL surface.  Before 16 PG_FUNCTION_INFO_V1 alone
  * leaves it hidden.
  */

@@ -19,6 +19,7 @@
 #include "utils/snapmgr.h"
 
 #include "databases.h"
+#include "settings.h"
 
 static MemoryContext context;
 static List *databases = NIL;
@@ -28,12 +29,26 @@ static void
 add_database(Form_pg_database form)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
-	Database   *database = palloc(sizeof(Database));
+	int			rank = setting_database_rank(NameStr(form->datname));
+	Database   *database;
 
+	if (rank < 0)
+	{
+		MemoryContextSwitchTo(old);
+		return;
+	}
+	database = palloc(sizeof(Database));
 	database->dboid = form->oid;
 	database->name = form->datname;
+	database->rank = rank;
 	databases = lappend(databases, database);
 	MemoryContextSwitchTo(old);
+}
+
+static int
+compare_ranks(const ListCell *a, const ListCell *b)
+{
+	return ((Database *) lfirst(a))->rank - ((Database *) lfirst(b))->rank;
 }
 
 static void
@@ -59,6 +74,7 @@ read_databases(void)
 	table_close(rel, AccessShareLock);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(old);
+	list_sort(databases, compare_ranks);
 	known = true;
 }
 

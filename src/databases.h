@@ -8,11 +8,15 @@
 #include "postgres.h"
 #include "nodes/pg_list.h"
 
-/* A database that is no template, is open to connections, and is not being dropped. */
+/*
+ * A database that is no template, is open to connections, is not being dropped, and may
+ * have a worker (uncache.databases).
+ */
 typedef struct Database
 {
 	Oid			dboid;
 	NameData	name;
+	int			rank;			/* in uncache.databases; 0 where that is empty */
 } Database;
 
 /*
@@ -21,7 +25,7 @@ typedef struct Database
  */
 extern void databases_begin_turn(void);
 
-/* All of them, as Database. */
+/* All of them, as Database, in the order of uncache.databases. */
 extern List *databases_list(void);
 
 /* NULL when the database is gone, or must not be connected to. */

@@ -313,3 +313,9 @@ doubt_turn(TimestampTz now)
 	}
 	return wake;
 }
+
+bool
+doubt_has_any(void)
+{
+	return !dlist_is_empty(&doubts);
+}

@@ -15,6 +15,9 @@ extern void doubt_init(void);
 /* An entry of the ring: RING_DOUBT or RING_RELEASE. */
 extern void doubt_take(const RingEntry *entry);
 
+/* Whether a transaction is in doubt that has not been seen to end. */
+extern bool doubt_has_any(void);
+
 /* Send, renew and release; returns when to come again, DT_NOEND without doubts. */
 extern TimestampTz doubt_turn(TimestampTz now);
 

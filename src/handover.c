@@ -28,8 +28,11 @@ wake_worker(DatabaseSlot *slot, bool urgent)
 		shmem_wake_worker(slot);
 }
 
-/* Mark the blocks that the worker has to read. */
-static void
+/*
+ * Mark the blocks that the worker has to read.  Returns false where the slot is not of
+ * this database any more: then the marks mean nothing.
+ */
+static bool
 mark_dirty(DatabaseSlot *slot, const OutboxWritten *written)
 {
 	for (const OutboxWritten *w = written; w; w = w->next)
@@ -44,13 +47,21 @@ mark_dirty(DatabaseSlot *slot, const OutboxWritten *written)
 		}
 	}
 	pg_atomic_write_u32(&slot->any_dirty, 1);
+
+	/* A worker that gives up the slot looks at the marks after it has done so. */
+	pg_memory_barrier();
+	return pg_atomic_read_u32(&slot->dboid) == MyDatabaseId;
 }
 
-/* A transaction of one row fits into the ring, if there is room. */
+/*
+ * A transaction of one row fits into the ring, if there is room.  False where it did
+ * not, or the slot was given to another database meanwhile.
+ */
 static bool
 put_into_ring(DatabaseSlot *slot, const OutboxWritten *written, bool wait)
 {
 	RingEntry	entry = {0};
+	bool		ours;
 	bool		done;
 
 	if (written->next != NULL || written->nrows != 1)
@@ -65,37 +76,56 @@ put_into_ring(DatabaseSlot *slot, const OutboxWritten *written, bool wait)
 	entry.file = written->file;
 
 	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	/* A slot that was given to another database meanwhile is not ours. */
-	done = pg_atomic_read_u32(&slot->dboid) != MyDatabaseId ||
-		ring_put(&slot->ring, &entry, written->items, written->items_len);
+	ours = pg_atomic_read_u32(&slot->dboid) == MyDatabaseId;
+	done = ours && ring_put(&slot->ring, &entry, written->items, written->items_len);
 	LWLockRelease(slot->lock);
 
-	if (!done)
+	if (!done && ours)
 		pg_atomic_fetch_add_u64(&slot->stats.ring_overflows, 1);
 	return done;
 }
 
-/* A worker that is not connected reads the whole outbox when it is, so it need not be told. */
-bool
-handover(const OutboxWritten *written, bool wait)
+/* Under its lock, so that a slot which is just being given up counts as such. */
+static bool
+is_ours(DatabaseSlot *slot)
 {
-	DatabaseSlot *slot = shmem_my_slot();
+	bool		result;
 
-	if (slot == NULL)
-	{
-		shmem_request_launch(MyDatabaseId);
-		return false;
-	}
+	LWLockAcquire(slot->lock, LW_SHARED);
+	result = pg_atomic_read_u32(&slot->dboid) == MyDatabaseId;
+	LWLockRelease(slot->lock);
+	return result;
+}
+
+/*
+ * Returns false where the slot is another database's.  A worker that is not connected
+ * reads the whole outbox when it is, so it need not be told.
+ */
+static bool
+tell_worker(DatabaseSlot *slot, const OutboxWritten *written, bool wait)
+{
 	for (const OutboxWritten *w = written; w; w = w->next)
 	{
 		if (w->noted)
 			pg_atomic_write_u32(&slot->note_dirty, 1);
 	}
 	if (pg_atomic_read_u32(&slot->serving) == 0)
-		return false;
+		return is_ours(slot);
+	return put_into_ring(slot, written, wait) || mark_dirty(slot, written);
+}
 
-	if (!put_into_ring(slot, written, wait))
-		mark_dirty(slot, written);
+bool
+handover(const OutboxWritten *written, bool wait)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+
+	if (slot == NULL || !tell_worker(slot, written, wait))
+	{
+		shmem_request_launch(MyDatabaseId, true);
+		return false;
+	}
+	if (pg_atomic_read_u32(&slot->serving) == 0)
+		return false;
 	if (!wait)
 		wake_worker(slot, false);
 	return true;
@@ -105,4 +135,21 @@ void
 handover_wake(DatabaseSlot *slot)
 {
 	wake_worker(slot, true);
+}
+
+void
+handover_side(void)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+
+	if (slot != NULL)
+	{
+		pg_atomic_write_u32(&slot->side_dirty, 1);
+		if (is_ours(slot))
+		{
+			shmem_wake_worker(slot);
+			return;
+		}
+	}
+	shmem_request_launch(MyDatabaseId, true);
 }

@@ -21,4 +21,10 @@ extern bool handover(const OutboxWritten *written, bool wait);
  */
 extern void handover_wake(DatabaseSlot *slot);
 
+/*
+ * Have the worker look into the side table, or ask for a worker: a transaction was
+ * prepared, or a prepared one has ended.  Never raises.
+ */
+extern void handover_side(void);
+
 #endif							/* UNCACHE_HANDOVER_H */

@@ -189,7 +189,8 @@ has_news(bool gathers)
 
 	if ((pg_atomic_read_u64(&slot->discard_drawn) != pg_atomic_read_u64(&slot->discard_done) &&
 		 !beat_holds_transaction()) ||
-		pg_atomic_read_u32(&slot->restart_requested) != 0)
+		pg_atomic_read_u32(&slot->restart_requested) != 0 ||
+		pg_atomic_read_u32(&slot->yield_requested) != 0)
 		return true;
 	/* What comes is not taken before keys may be sent. */
 	if (!node_some_open())

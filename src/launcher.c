@@ -11,6 +11,13 @@
  * One without the extension is forgotten until it asks.  One that finds all slots
  * taken waits for its turn.
  *
+ * Looking into a database takes a process and some 50 ms, so the order matters where
+ * there are many: a database that is written comes first, then those that had a worker
+ * before the restart (served.c), then all others.  Where uncache.databases gives an
+ * order, that takes the place of the last two.  In this order slots are given, too, and
+ * where none is left for a database that is written, one that is idle is asked for its
+ * slot (yield.c).
+ *
  * The launcher sleeps unless its latch is set: by who asks, by the postmaster when a
  * process that it started has ended, by who gives up a hold.  It keeps nothing that
  * can't be found out again, so it may end at any time; the postmaster starts
@@ -33,10 +40,15 @@
 #include "pause.h"
 #include "place.h"
 #include "probe.h"
+#include "served.h"
+#include "settings.h"
 #include "shmem.h"
 
-/* Everything sets the latch.  This is for what nobody has thought of. */
+/* Safety net: every request sets the latch; this finds one that did not. */
 #define IDLE_MS			60000
+
+/* How often an idle worker is looked for while a database that is written waits. */
+#define YIELD_LOOK_MS	1000
 
 /* Until the postmaster starts a launcher that has failed again. */
 #define RESTART_S		1
@@ -53,6 +65,7 @@ typedef struct Candidate
 	Oid			dboid;
 	Stage		stage;
 	bool		asked;			/* since the probe was started */
+	bool		written;		/* has invalidations that nobody delivers */
 	bool		warned;			/* that no slot is left */
 	Pause		pause;			/* after a probe that failed */
 } Candidate;
@@ -89,7 +102,7 @@ find_candidate(Oid dboid)
  * A database asks to be looked into.  An answer that is on its way already may be
  * out of date, so it is kept in mind to look again.
  */
-static void
+static Candidate *
 add_candidate(Oid dboid)
 {
 	Candidate  *candidate = find_candidate(dboid);
@@ -98,26 +111,39 @@ add_candidate(Oid dboid)
 	if (candidate != NULL)
 	{
 		candidate->asked = true;
-		return;
+		return candidate;
 	}
 	old = MemoryContextSwitchTo(launcher_context);
 	candidate = palloc0(sizeof(Candidate));
 	candidate->dboid = dboid;
 	candidates = lappend(candidates, candidate);
 	MemoryContextSwitchTo(old);
+	return candidate;
 }
 
+/* A database has lost its place, and may need one again. */
+static void
+add_again(Oid dboid, bool written, bool told)
+{
+	Candidate  *candidate = add_candidate(dboid);
+
+	candidate->written |= written;
+	candidate->warned |= told;
+}
+
+/* Those first that had a worker before, unless the order is set. */
 static void
 add_all_databases(void)
 {
+	List	   *dboids = setting_database_names() == NIL ? served_read() : NIL;
 	ListCell   *lc;
 
 	foreach(lc, databases_list())
+		dboids = list_append_unique_oid(dboids, ((const Database *) lfirst(lc))->dboid);
+	foreach(lc, dboids)
 	{
-		const Database *database = lfirst(lc);
-
-		if (!places_have(database->dboid, false))
-			add_candidate(database->dboid);
+		if (databases_find(lfirst_oid(lc)) != NULL && !places_have(lfirst_oid(lc)))
+			add_candidate(lfirst_oid(lc));
 	}
 }
 
@@ -126,10 +152,13 @@ take_requests(void)
 {
 	for (int i = 0; i < lengthof(Shared_state->requests); i++)
 	{
-		Oid			dboid = pg_atomic_exchange_u32(&Shared_state->requests[i], InvalidOid);
+		uint64		request = pg_atomic_exchange_u64(&Shared_state->requests[i], 0);
+		Oid			dboid = launch_request_dboid(request);
 
-		if (OidIsValid(dboid) && !places_have(dboid, true))
-			add_candidate(dboid);
+		bool		written = (request & LAUNCH_WRITTEN) != 0;
+
+		if (OidIsValid(dboid) && !places_note_request(dboid, written))
+			add_candidate(dboid)->written |= written;
 	}
 	if (pg_atomic_exchange_u32(&Shared_state->look_everywhere, 0) != 0)
 		add_all_databases();
@@ -169,9 +198,9 @@ probe(Candidate *candidate)
 	probed = candidate;
 }
 
-/* Look into the next database whose turn it is, unless a probe is out. */
+/* Look into the next database whose turn it is, of those that are written or not. */
 static void
-probe_next(void)
+probe_next(bool written)
 {
 	ListCell   *lc;
 
@@ -181,7 +210,8 @@ probe_next(void)
 
 		if (probed != NULL)
 			return;
-		if (candidate->stage != STAGE_UNKNOWN || pause_left(&candidate->pause) > 0)
+		if (candidate->stage != STAGE_UNKNOWN || candidate->written != written ||
+			pause_left(&candidate->pause) > 0)
 			continue;
 		if (databases_find(candidate->dboid) != NULL)
 			probe(candidate);
@@ -211,7 +241,7 @@ warn_of_slots(Candidate *candidate)
 }
 
 static void
-give_slots(void)
+give_slots(bool written)
 {
 	ListCell   *lc;
 
@@ -219,7 +249,7 @@ give_slots(void)
 	{
 		Candidate  *candidate = lfirst(lc);
 
-		if (candidate->stage != STAGE_WANTS_SLOT)
+		if (candidate->stage != STAGE_WANTS_SLOT || candidate->written != written)
 			continue;
 		if (!places_have_room())
 		{
@@ -235,6 +265,47 @@ give_slots(void)
 	}
 }
 
+/* Whether a database that is written waits for a slot. */
+static bool
+written_waits(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, candidates)
+	{
+		const Candidate *candidate = lfirst(lc);
+
+		if (candidate->stage == STAGE_WANTS_SLOT && candidate->written)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Leave to the next launcher which databases matter: those that wait have something
+ * to deliver.  While the first look at all is not over, what the one before has left is
+ * worth more.
+ */
+static void
+remember_served(void)
+{
+	static bool looked_at_all = false;
+	List	   *dboids = NIL;
+	ListCell   *lc;
+
+	foreach(lc, candidates)
+	{
+		const Candidate *candidate = lfirst(lc);
+
+		if (candidate->stage == STAGE_WANTS_SLOT && candidate->written)
+			dboids = lappend_oid(dboids, candidate->dboid);
+		if (candidate->stage != STAGE_WANTS_SLOT && !looked_at_all)
+			return;
+	}
+	looked_at_all = true;
+	served_write(places_add_databases(dboids));
+}
+
 /*
  * --------------------------------------------------------------------------
  * The process
@@ -242,17 +313,46 @@ give_slots(void)
  */
 
 static void
+warn_of_names(void)
+{
+	ListCell   *name;
+
+	foreach(name, setting_database_names())
+	{
+		bool		found = false;
+		ListCell   *lc;
+
+		foreach(lc, databases_list())
+			found |= strcmp(NameStr(((const Database *) lfirst(lc))->name), lfirst(name)) == 0;
+		if (!found)
+			ereport(WARNING,
+					(errcode(ERRCODE_UNDEFINED_DATABASE),
+					 errmsg("database \"%s\" in uncache.databases does not exist, or does not accept connections",
+							(char *) lfirst(name))));
+	}
+}
+
+static void
 take_a_turn(void)
 {
+	static bool first = true;
 	MemoryContext old = MemoryContextSwitchTo(turn_context);
 
 	databases_begin_turn();
+	if (first)
+		warn_of_names();
+	first = false;
 	take_requests();
 	take_probe_result();
-	places_look_after(add_candidate);
-	give_slots();
+	places_look_after(add_again);
+	give_slots(true);
+	give_slots(false);
+	if (written_waits())
+		places_ask_to_yield();
 	places_start_workers();
-	probe_next();
+	probe_next(true);
+	probe_next(false);
+	remember_served();
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(turn_context);
 }
@@ -261,7 +361,7 @@ take_a_turn(void)
 static long
 time_to_sleep(void)
 {
-	long		ms = places_due_in(IDLE_MS);
+	long		ms = places_due_in(written_waits() ? YIELD_LOOK_MS : IDLE_MS);
 	ListCell   *lc;
 
 	foreach(lc, candidates)
@@ -313,7 +413,10 @@ uncache_launcher_main(Datum arg)
 	for (;;)
 	{
 		if (ProcDiePending)
+		{
+			remember_served();
 			proc_exit(1);		/* without a FATAL in the log of every shutdown */
+		}
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 		{

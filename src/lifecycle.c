@@ -46,6 +46,7 @@
 
 #include "backlog.h"
 #include "drop_guard.h"
+#include "handover.h"
 #include "hold.h"
 #include "lifecycle.h"
 #include "outbox.h"
@@ -106,7 +107,7 @@ carry_out(void)
 	for (int i = 0; due.restart_all && i < Shared_state->nslots; i++)
 		request_restart(shmem_slot(i));
 	foreach(lc, due.look)
-		shmem_request_launch(lfirst_oid(lc));
+		shmem_request_launch(lfirst_oid(lc), false);
 	/* A worker that has ended by an error need not wait any longer. */
 	if (due.restart != NIL || due.restart_all)
 		shmem_wake_launcher();
@@ -366,15 +367,8 @@ after_command(Node *stmt)
 static void
 prepared_finished(void)
 {
-	DatabaseSlot *slot = shmem_my_slot();
-
-	if (slot != NULL)
-	{
-		pg_atomic_write_u32(&slot->side_dirty, 1);
-		shmem_wake_worker(slot);
-	}
-	else if (OidIsValid(get_extension_oid(EXTENSION_NAME, true)))
-		shmem_request_launch(MyDatabaseId);
+	if (shmem_my_slot() != NULL || OidIsValid(get_extension_oid(EXTENSION_NAME, true)))
+		handover_side();
 }
 
 static bool

@@ -119,6 +119,12 @@ outboxside_is_done(void)
 	return !look && nrefused == 0 && hash_get_num_entries(rows) == ndelivered;
 }
 
+bool
+outboxside_has_prepared(void)
+{
+	return in_progress;
+}
+
 void
 outboxside_refused(const DeliveryRow *row, const char *items, uint32 len, bool to_repeat)
 {

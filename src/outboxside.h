@@ -41,6 +41,9 @@ extern TimestampTz outboxside_turn(TimestampTz now, bool connected);
 /* Whether all that is visible in the table is delivered. */
 extern bool outboxside_is_done(void);
 
+/* Whether rows of running transactions were seen, most likely prepared ones. */
+extern bool outboxside_has_prepared(void);
+
 /* Whether memory holds work that must be written before a table is emptied. */
 extern int	outboxside_unwritten(void);
 

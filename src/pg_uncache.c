@@ -44,6 +44,7 @@
  *				 +--> rotation --> emptying --> delivered	empties the outbox
  *				 +--> barrier								answers wait()
  *				 +--> comeback								nodes come and go
+ *				 +--> yield									makes room for another database
  *				 +--> idle --> linkset						waits for the next turn
  *				 +--> connection --> target --+--> node		which servers there are
  *											  +--> sentinel
@@ -52,7 +53,7 @@
  *												redishello, redisnet, redistls, redisurl
  *
  *	 processes
- *		launcher --> place, probe, databases, pause.h; lifecycle --> hold, drop_guard
+ *		launcher --> place, probe, databases, served, pause.h; lifecycle --> hold, drop_guard
  *
  *	 what can be asked
  *		views, backlog, stats; functions, requests; snapshot; install (once, by the script)

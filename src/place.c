@@ -26,6 +26,7 @@
 #include "pause.h"
 #include "place.h"
 #include "shmem.h"
+#include "yield.h"
 
 /* A worker that lived this long has not failed to start. */
 #define LIVED_MS		30000
@@ -37,6 +38,8 @@ typedef struct Place
 	BackgroundWorkerHandle *handle; /* NULL: not running, or of a predecessor */
 	TimestampTz started_at;
 	bool		asked;			/* since its worker was started */
+	bool		written;		/* likewise, by a commit with invalidations */
+	bool		to_yield;		/* its worker was asked to give up the slot */
 	Pause		pause;
 } Place;
 
@@ -91,24 +94,39 @@ places_init(void)
 
 /* --------------- giving and taking --------------- */
 
-bool
-places_have(Oid dboid, bool asks)
+static Place *
+find_place(Oid dboid)
 {
 	for (int i = 0; i < Shared_state->nslots; i++)
 	{
 		if (places[i].dboid == dboid)
-		{
-			places[i].asked |= asks;
-			return true;
-		}
+			return &places[i];
 	}
-	return false;
+	return NULL;
+}
+
+bool
+places_have(Oid dboid)
+{
+	return find_place(dboid) != NULL;
+}
+
+bool
+places_note_request(Oid dboid, bool written)
+{
+	Place	   *place = find_place(dboid);
+
+	if (place == NULL)
+		return false;
+	place->asked = true;
+	place->written |= written;
+	return true;
 }
 
 bool
 places_have_room(void)
 {
-	return places_have(InvalidOid, false);
+	return places_have(InvalidOid);
 }
 
 /* False when the slot is not free, or somebody still has a hold on it. */
@@ -170,8 +188,20 @@ free_slot(DatabaseSlot *slot, Oid dboid)
 	LWLockRelease(Shared_state->lock);
 }
 
+static void
+tell_of_yield(Oid dboid)
+{
+	const Database *database = databases_find(dboid);
+
+	if (database != NULL)
+		ereport(LOG,
+				(errmsg("database \"%s\", which was idle, has given its pg_uncache worker to one that is written",
+						NameStr(database->name)),
+				 errhint("Increase uncache.max_database_workers and restart the server, so that each has its own.")));
+}
+
 void
-places_look_after(void (*ask) (Oid dboid))
+places_look_after(void (*ask) (Oid dboid, bool written, bool told))
 {
 	for (int i = 0; i < Shared_state->nslots; i++)
 	{
@@ -181,6 +211,10 @@ places_look_after(void (*ask) (Oid dboid))
 
 		if (!OidIsValid(dboid))
 			continue;
+		/* A worker that refuses clears the request; one that does not, the slot first. */
+		if (place->to_yield && pg_atomic_read_u32(&slot->yield_requested) == 0 &&
+			pg_atomic_read_u32(&slot->dboid) == dboid)
+			place->to_yield = false;
 		if (place->running && worker_has_ended(place, slot))
 			worker_ended(place);
 		if (place->running)
@@ -194,10 +228,84 @@ places_look_after(void (*ask) (Oid dboid))
 		if (pg_atomic_read_u32(&slot->dboid) != dboid)
 		{
 			place->dboid = InvalidOid;
-			if (place->asked)
-				ask(dboid);
+			if (place->to_yield)
+				tell_of_yield(dboid);
+			if (place->asked || place->to_yield)
+				ask(dboid, place->written, place->to_yield);
 		}
 	}
+}
+
+/* --------------- making room --------------- */
+
+/* Since when a place is idle; 0: it is not, or may not be asked. */
+static TimestampTz
+idle_since(int i)
+{
+	DatabaseSlot *slot = shmem_slot(i);
+
+	if (!OidIsValid(places[i].dboid) || !places[i].running ||
+		pg_atomic_read_u32(&slot->dboid) != places[i].dboid)
+		return 0;
+	return (TimestampTz) pg_atomic_read_u64(&slot->idle_since);
+}
+
+void
+places_ask_to_yield(void)
+{
+	TimestampTz now = clock_now();
+	TimestampTz longest = 0;
+	int			idlest = -1;
+
+	for (int i = 0; i < Shared_state->nslots; i++)
+	{
+		TimestampTz since = idle_since(i);
+
+		/* One that is about to be free is enough. */
+		if (OidIsValid(places[i].dboid) &&
+			pg_atomic_read_u32(&shmem_slot(i)->dboid) != places[i].dboid)
+			return;
+		if (since == 0 || !TimestampDifferenceExceeds(since, now, YIELD_IDLE_MS) ||
+			(idlest >= 0 && since >= longest))
+			continue;
+		longest = since;
+		idlest = i;
+	}
+	if (idlest < 0)
+		return;
+	places[idlest].to_yield = true;
+	pg_atomic_write_u32(&shmem_slot(idlest)->yield_requested, 1);
+	shmem_wake_worker(shmem_slot(idlest));
+}
+
+/* --------------- remembering --------------- */
+
+static int
+compare_idle_times(const void *a, const void *b)
+{
+	TimestampTz left = idle_since(*(const int *) a);
+	TimestampTz right = idle_since(*(const int *) b);
+
+	/* 0, which is busy, comes first. */
+	if (left == 0 || right == 0)
+		return (left != 0) - (right != 0);
+	return left > right ? -1 : left < right;
+}
+
+List *
+places_add_databases(List *dboids)
+{
+	int		   *order = palloc(Shared_state->nslots * sizeof(int));
+
+	for (int i = 0; i < Shared_state->nslots; i++)
+		order[i] = i;
+	qsort(order, Shared_state->nslots, sizeof(int), compare_idle_times);
+	for (int i = 0; i < Shared_state->nslots; i++)
+	{
+		if (OidIsValid(places[order[i]].dboid))
+			dboids = list_append_unique_oid(dboids, places[order[i]].dboid);
+	}
+	return dboids;
 }
 
 /* --------------- workers --------------- */
@@ -260,6 +368,8 @@ static void
 start_worker(Place *place)
 {
 	place->asked = false;
+	place->written = false;
+	place->to_yield = false;
 	if (!register_worker(place))
 	{
 		places_warn_of_processes();

@@ -156,7 +156,7 @@ wait_for_slot(TimestampTz deadline)
 
 	while ((slot = shmem_my_slot()) == NULL)
 	{
-		shmem_request_launch(MyDatabaseId);
+		shmem_request_launch(MyDatabaseId, false);
 		CHECK_FOR_INTERRUPTS();
 		if (clock_now() >= deadline)
 			return NULL;

@@ -188,3 +188,9 @@ seconddelete_turn(TimestampTz now)
 	}
 	return DT_NOEND;
 }
+
+bool
+seconddelete_has_any(void)
+{
+	return !dlist_is_empty(&queue) || !dlist_is_empty(&lost);
+}

@@ -21,6 +21,9 @@ extern void seconddelete_add(const DeliveryRow *row);
 extern void seconddelete_lost(const DeliveryRow *row, bool soon);
 extern void seconddelete_try_lost(void);
 
+/* Whether any are due, now or later. */
+extern bool seconddelete_has_any(void);
+
 /* Deliver what is due; returns when to come again, DT_NOEND when there is nothing. */
 extern TimestampTz seconddelete_turn(TimestampTz now);
 

@@ -6,7 +6,9 @@
 
 #include <limits.h>
 
+#include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/varlena.h"
 
 #include "faultpoint.h"
 #include "redisurl_setting.h"
@@ -36,6 +38,7 @@ int			setting_command_timeout = 1000;
 bool		setting_enabled = true;
 int			setting_ring_size = 8192;
 int			setting_max_database_workers = 4;
+char	   *setting_databases = "";
 
 static const struct config_enum_entry consistency_options[] = {
 	{"eventual", CONSISTENCY_EVENTUAL, false},
@@ -69,6 +72,69 @@ check_key_prefix(char **newval, void **extra, GucSource source)
 		return false;
 	}
 	return true;
+}
+
+static bool
+is_list_of_names(const char *value)
+{
+	char	   *names = pstrdup(value);
+	List	   *list;
+	bool		valid = SplitIdentifierString(names, ',', &list);
+
+	list_free(list);
+	pfree(names);
+	return valid;
+}
+
+#define DATABASES_DETAIL \
+	"Names of databases are separated by commas; those with capital letters are in double quotes."
+
+static bool
+check_databases(char **newval, void **extra, GucSource source)
+{
+	if (is_list_of_names(*newval))
+		return true;
+	GUC_check_errdetail("%s", DATABASES_DETAIL);
+	return false;
+}
+
+/* A library's setting that is refused at start would be empty, and so name all databases. */
+static void
+refuse_databases(void)
+{
+	const char *value = GetConfigOption("uncache.databases", true, false);
+
+	if (value != NULL && !is_list_of_names(value))
+		ereport(FATAL,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for parameter \"%s\": \"%s\"", "uncache.databases", value),
+				 errdetail(DATABASES_DETAIL)));
+}
+
+List *
+setting_database_names(void)
+{
+	List	   *names = NIL;
+
+	/* The setting was checked. */
+	(void) SplitIdentifierString(pstrdup(setting_databases), ',', &names);
+	return names;
+}
+
+int
+setting_database_rank(const char *name)
+{
+	List	   *names = setting_database_names();
+	ListCell   *lc;
+
+	if (names == NIL)
+		return 0;
+	foreach(lc, names)
+	{
+		if (strcmp(lfirst(lc), name) == 0)
+			return foreach_current_index(lc);
+	}
+	return -1;
 }
 
 static void
@@ -273,13 +339,23 @@ define_preload_settings(void)
 							4, 1, 128,
 							PGC_POSTMASTER, 0,
 							NULL, NULL, NULL);
+	DefineCustomStringVariable("uncache.databases",
+							   "Names of the databases that may have a worker, in this order.",
+							   "Empty means all.",
+							   &setting_databases,
+							   "",
+							   PGC_POSTMASTER, GUC_LIST_INPUT,
+							   check_databases, NULL, NULL);
 }
 
 void
 settings_define(bool preloaded)
 {
 	if (preloaded)
+	{
 		redisurl_setting_refuse();
+		refuse_databases();
+	}
 	define_connection_settings();
 	define_tls_settings();
 	define_rule_settings();

@@ -82,6 +82,8 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	pg_atomic_init_u32(&slot->dboid, InvalidOid);
 	pg_atomic_init_u32(&slot->assignment, 0);
 	pg_atomic_init_u32(&slot->restart_requested, 0);
+	pg_atomic_init_u32(&slot->yield_requested, 0);
+	pg_atomic_init_u64(&slot->idle_since, 0);
 	slot->lock = lock;
 	slot->worker_proc = INVALID_PROC_NUMBER;
 	slot->delivered_area = DSM_HANDLE_INVALID;
@@ -135,7 +137,7 @@ init_shared(Shared *shared)
 	shared->lock = &locks[0].lock;
 	pg_atomic_init_u32(&shared->launcher_proc, 0);
 	for (int i = 0; i < lengthof(shared->requests); i++)
-		pg_atomic_init_u32(&shared->requests[i], InvalidOid);
+		pg_atomic_init_u64(&shared->requests[i], 0);
 	pg_atomic_init_u32(&shared->look_everywhere, 0);
 	pg_atomic_init_u64(&shared->probed, 0);
 	incarnation_draw(shared);
@@ -157,6 +159,30 @@ init_shared(Shared *shared)
 				  ring + i * ring_bytes(), ring_bytes());
 }
 
+/*
+ * The launcher is registered by now, or there was no room for it and PostgreSQL has
+ * said so without our name.  Besides it there is a worker for each database that is
+ * served, and now and then a process that looks into a database.
+ */
+static void
+warn_of_processes(void)
+{
+	int			needed = 1 + setting_max_database_workers + 1;
+	int			others = bgworkers_registered("pg_uncache", false);
+	bool		launcher = bgworkers_registered("pg_uncache", true) > 0;
+
+	if (launcher && others + needed <= max_worker_processes)
+		return;
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg(launcher ? "max_worker_processes (%d) may be too small for pg_uncache" :
+					"max_worker_processes (%d) is too small for pg_uncache", max_worker_processes),
+			 errdetail("pg_uncache needs up to %d background workers beside the %d of others; those that it does not get deliver nothing.",
+					   needed, others),
+			 errhint("Increase max_worker_processes, or lower uncache.max_database_workers (%d).",
+					 setting_max_database_workers)));
+}
+
 static void
 startup_shmem(void)
 {
@@ -170,6 +196,8 @@ startup_shmem(void)
 	if (!found)
 		init_shared(Shared_state);
 	LWLockRelease(AddinShmemInitLock);
+	if (!found && !IsBinaryUpgrade)
+		warn_of_processes();
 }
 
 void
@@ -213,6 +241,8 @@ shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
 	pg_atomic_write_u32(&slot->breaker, 0);
 	pg_atomic_write_u32(&slot->current_table, 0);
 	pg_atomic_write_u32(&slot->restart_requested, 0);
+	pg_atomic_write_u32(&slot->yield_requested, 0);
+	pg_atomic_write_u64(&slot->idle_since, 0);
 	/* What was asked of one database must not be done to the next. */
 	pg_atomic_write_u64(&slot->discard_done, pg_atomic_read_u64(&slot->discard_drawn));
 	pg_atomic_fetch_add_u32(&slot->assignment, 1);
@@ -308,23 +338,24 @@ shmem_my_wait_slot(void)
 }
 
 void
-shmem_request_launch(Oid dboid)
+shmem_request_launch(Oid dboid, bool written)
 {
+	uint64		request = launch_request(dboid, written);
+
 	if (Shared_state == NULL)
 		return;
-
 	for (int i = 0; i < lengthof(Shared_state->requests); i++)
 	{
-		uint32		empty = InvalidOid;
+		uint64		empty = 0;
 
-		if (pg_atomic_read_u32(&Shared_state->requests[i]) == dboid)
+		if (pg_atomic_read_u64(&Shared_state->requests[i]) == request)
 			return;				/* asked for already */
-		if (pg_atomic_compare_exchange_u32(&Shared_state->requests[i], &empty, dboid))
+		if (pg_atomic_compare_exchange_u64(&Shared_state->requests[i], &empty, request))
 		{
 			shmem_wake_launcher();
 			return;
 		}
-		if (empty == dboid)
+		if (empty == request)
 			return;
 	}
 	pg_atomic_write_u32(&Shared_state->look_everywhere, 1);

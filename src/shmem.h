@@ -99,6 +99,14 @@ typedef struct DatabaseSlot
 	/* Ask the worker to end, to be started again with fresh settings. */
 	pg_atomic_uint32 restart_requested;
 
+	/*
+	 * The launcher asks the worker to give up the slot if it is idle (yield.c); the
+	 * worker clears it.  Since when the worker has had nothing to deliver, by the clock
+	 * of clock.h, or 0 while it has: worker writes.
+	 */
+	pg_atomic_uint32 yield_requested;
+	pg_atomic_uint64 idle_since;
+
 	LWLock	   *lock;			/* covers the group below */
 	ProcNumber	worker_proc;	/* INVALID_PROC_NUMBER: none; worker writes */
 	pid_t		worker_pid;		/* 0: none; worker writes */
@@ -209,11 +217,12 @@ typedef struct Shared
 	pg_atomic_uint32 launcher_proc;
 
 	/*
-	 * Databases that the launcher should look into; 0 is an empty place.  Sessions fill
-	 * places, the launcher empties them.  Few ask at the same time; when all places are
-	 * taken the launcher is told to look everywhere instead.
+	 * Databases that the launcher should look into, as launch_request() packs them; 0 is
+	 * an empty place.  Sessions fill places, the launcher empties them.  Few ask at the
+	 * same time; when all places are taken the launcher is told to look everywhere
+	 * instead.
 	 */
-	pg_atomic_uint32 requests[32];
+	pg_atomic_uint64 requests[32];
 	pg_atomic_uint32 look_everywhere;
 	/* Answer of the last probe (probe.c), which writes it: dboid * 2 + found. */
 	pg_atomic_uint64 probed;
@@ -258,8 +267,17 @@ extern pid_t shmem_worker_pid(DatabaseSlot *slot);
 /* NULL where the library is not preloaded, and in auxiliary processes. */
 extern WaitSlot *shmem_my_wait_slot(void);
 
-/* Ask the launcher to look into a database.  May be used where nothing may fail. */
-extern void shmem_request_launch(Oid dboid);
+/*
+ * Ask the launcher to look into a database; "written": it has invalidations that nobody
+ * delivers, so it goes before databases that have none.  May be used where nothing may
+ * fail.
+ */
+extern void shmem_request_launch(Oid dboid, bool written);
+
+/* A request as Shared->requests has it: the database's OID, and whether it is written. */
+#define LAUNCH_WRITTEN		((uint64) 1 << 32)
+#define launch_request(dboid, written)	((uint64) (dboid) | ((written) ? LAUNCH_WRITTEN : 0))
+#define launch_request_dboid(request)	((Oid) ((request) & PG_UINT32_MAX))
 
 /* Set the latch of a slot's worker, of the launcher; no-op without one. */
 extern void shmem_wake_worker(DatabaseSlot *slot);

@@ -15,6 +15,7 @@
 #include "access/htup_details.h"
 #include "access/xlog.h"
 #include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -157,6 +158,8 @@ no_worker_reason(DatabaseSlot *slot)
 		return "this server is a standby; its worker starts at promotion";
 	if (database_is_template())
 		return "this is a template database, which has no worker; the outbox keeps what is committed";
+	if (setting_database_rank(get_database_name(MyDatabaseId)) < 0)
+		return "uncache.databases does not name this database; the outbox keeps what is committed";
 	if (slot != NULL)
 		return "the worker has ended or has not started yet; the server log may say why";
 

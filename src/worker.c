@@ -60,6 +60,7 @@
 #include "shmem.h"
 #include "waiters.h"
 #include "worker.h"
+#include "yield.h"
 
 static DatabaseSlot *slot;
 static MemoryContext turn_context;
@@ -212,6 +213,7 @@ start_up(Datum arg)
 	barrier_init(slot);
 	comeback_init(slot);
 	doubt_init();
+	yield_init(slot);
 	make_incarnation_known();
 }
 
@@ -421,6 +423,7 @@ main_loop(void)
 		}
 		wake = Min(wake, connection_deadline());
 		forget_dropped_rules();
+		yield_turn(now);
 
 		idle_wait(wake, taken);
 	}

@@ -177,14 +177,9 @@ committed(void)
 static void
 prepared(void)
 {
-	DatabaseSlot *slot = shmem_my_slot();
-
 	phase = RUNNING;
-	if (written != NULL && slot != NULL)
-	{
-		pg_atomic_write_u32(&slot->side_dirty, 1);
-		shmem_wake_worker(slot);
-	}
+	if (written != NULL)
+		handover_side();
 	written = NULL;
 }
 
