@@ -57,6 +57,13 @@ PG_CPPFLAGS += -DHAVE_HIREDIS_SSL
 SHLIB_LINK += -lhiredis_ssl -lssl -lcrypto
 endif
 
+# c-ares resolves host names without waiting.  make CARES=no builds without it.
+CARES ?= $(shell pkg-config --exists libcares 2>/dev/null && echo yes)
+ifeq ($(CARES),yes)
+PG_CPPFLAGS += -DHAVE_CARES $(shell pkg-config --cflags libcares 2>/dev/null)
+SHLIB_LINK += $(shell pkg-config --libs libcares 2>/dev/null)
+endif
+
 # Made from the Redis functions, see below.
 EXTRA_CLEAN += src/uncache_lua.h
 
@@ -102,6 +109,18 @@ src/fencelook.o src/fencelook.bc: src/uncache_lua.h
 src/uncache_lua.h: $(TOP)src/lua/uncache.lua | folder
 	(echo 'static const char uncache_lua[] ='; \
 	 sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/?/\\?/g' -e 's/^/"/' -e 's/$$/\\n"/' $<; echo ';') > $@
+
+# What this build cannot do, as the last words of make.
+all: tell_limits
+.PHONY: tell_limits
+tell_limits: $(shlib)
+ifneq ($(HIREDIS_SSL),yes)
+	@echo "pg_uncache: built without TLS (hiredis_ssl, OpenSSL): rediss:// is refused."
+endif
+ifneq ($(CARES),yes)
+	@echo "pg_uncache: built without c-ares (libc-ares-dev): while the name of a Redis host is resolved a worker does"
+	@echo "nothing else, and a silent name server holds up delivery, DROP DATABASE and shutdown. Use IP addresses."
+endif
 
 # Debian's PostgreSQL is built without dependency tracking.
 $(OBJS): $(wildcard $(TOP)src/*.h) | folder

@@ -49,6 +49,7 @@ static uint32 wait_gather;
 static WaitEventSet *wait_set = NULL;
 static uint64 wait_set_generation;
 static WaitEvent *events = NULL;	/* room for all of the set */
+static int	max_events;
 
 void
 idle_init(DatabaseSlot *my_slot)
@@ -58,10 +59,44 @@ idle_init(DatabaseSlot *my_slot)
 	wait_gather = WaitEventExtensionNew("UncacheWorkerGather");
 }
 
+/* The link's socket, or those that its name is being resolved with. */
+static void
+add_sockets(WaitedLink *waited)
+{
+	RedisSocket sockets[REDIS_MAX_SOCKETS];
+	int			n = redis_resolver_sockets(waited->link, sockets);
+
+	for (int i = 0; i < n; i++)
+		AddWaitEventToSet(wait_set, sockets[i].events, sockets[i].socket, NULL, waited);
+
+	waited->position = -1;
+	if (redis_socket(waited->link) == PGINVALID_SOCKET)
+		return;
+	waited->wanted = redis_wanted_events(waited->link);
+	waited->position = AddWaitEventToSet(wait_set, waited->wanted,
+										 redis_socket(waited->link), NULL, waited);
+}
+
+/* The latch, the postmaster, and all sockets. */
+static int
+count_events(void)
+{
+	RedisSocket sockets[REDIS_MAX_SOCKETS];
+	int			count = 2;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, linkset_all())
+	{
+		WaitedLink *waited = dlist_container(WaitedLink, node, iter.cur);
+
+		count += 1 + redis_resolver_sockets(waited->link, sockets);
+	}
+	return count;
+}
+
 static void
 build_wait_set(void)
 {
-	int			size = 2 + linkset_count();
 	dlist_iter	iter;
 
 	if (wait_set)
@@ -69,21 +104,13 @@ build_wait_set(void)
 		FreeWaitEventSet(wait_set);
 		pfree(events);
 	}
-	wait_set = CreateWaitEventSet(NULL, size);
-	events = MemoryContextAlloc(TopMemoryContext, size * sizeof(WaitEvent));
+	max_events = count_events();
+	wait_set = CreateWaitEventSet(NULL, max_events);
+	events = MemoryContextAlloc(TopMemoryContext, max_events * sizeof(WaitEvent));
 	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 	dlist_foreach(iter, linkset_all())
-	{
-		WaitedLink *waited = dlist_container(WaitedLink, node, iter.cur);
-
-		waited->position = -1;
-		if (redis_socket(waited->link) == PGINVALID_SOCKET)
-			continue;
-		waited->wanted = redis_wanted_events(waited->link);
-		waited->position = AddWaitEventToSet(wait_set, waited->wanted,
-											 redis_socket(waited->link), NULL, waited);
-	}
+		add_sockets(dlist_container(WaitedLink, node, iter.cur));
 	wait_set_generation = linkset_generation();
 }
 
@@ -115,7 +142,7 @@ wait_for_events(long timeout)
 	else
 		update_wait_set();
 
-	n = WaitEventSetWait(wait_set, timeout, events, 2 + linkset_count(), wait_main);
+	n = WaitEventSetWait(wait_set, timeout, events, max_events, wait_main);
 	for (int i = 0; i < n; i++)
 	{
 		WaitedLink *waited = events[i].user_data;
@@ -123,7 +150,7 @@ wait_for_events(long timeout)
 		if (events[i].events & WL_LATCH_SET)
 			ResetLatch(MyLatch);
 		else if (waited != NULL)
-			waited->events = events[i].events;
+			waited->events |= events[i].events;
 	}
 }
 

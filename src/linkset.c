@@ -7,7 +7,6 @@
 #include "linkset.h"
 
 static dlist_head all = DLIST_STATIC_INIT(all);
-static int	count = 0;
 static uint64 generation = 0;
 
 void
@@ -20,7 +19,6 @@ linkset_add(WaitedLink *waited, RedisLink *link)
 	waited->events = 0;
 	waited->position = -1;
 	dlist_push_tail(&all, &waited->node);
-	count++;
 	generation++;
 }
 
@@ -33,7 +31,6 @@ linkset_remove(WaitedLink *waited)
 		return NULL;
 	waited->link = NULL;
 	dlist_delete(&waited->node);
-	count--;
 	generation++;
 	return link;
 }
@@ -53,14 +50,8 @@ linkset_all(void)
 	return &all;
 }
 
-int
-linkset_count(void)
-{
-	return count;
-}
-
 uint64
 linkset_generation(void)
 {
-	return generation;
+	return generation + redis_generation();
 }

@@ -31,9 +31,8 @@ extern RedisLink *linkset_remove(WaitedLink *waited);
 /* redis_turn() with the events that have come.  There must be a link. */
 extern RedisLinkState linkset_turn(WaitedLink *waited);
 
-/* All of them, as WaitedLinks; their number; and what changes with the set. */
+/* All of them, as WaitedLinks; and what changes with the set or its sockets. */
 extern dlist_head *linkset_all(void);
-extern int	linkset_count(void);
 extern uint64 linkset_generation(void);
 
 #endif							/* UNCACHE_LINKSET_H */

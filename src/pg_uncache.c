@@ -50,7 +50,7 @@
  *											  +--> sentinel
  *											  +--> clusternodes --> slotwatch, cluster
  *									 node --> nodeping, linksettings, redis --> redisturn, redisreply,
- *												redishello, redisnet, redistls, redisurl
+ *												redishello, redisnet, redisresolve, redistls, redisurl
  *
  *	 processes
  *		launcher --> place, probe, databases, served, pause.h; lifecycle --> hold, drop_guard

@@ -4,7 +4,8 @@
  *
  * Model: a link is a hiredis context in non-blocking mode and a queue of the
  * commands whose answers are due.  Answers come in the order of the commands,
- * so the first in the queue is always the next to be called.  The handshake's
+ * so the first in the queue is always the next to be called.  The context has no
+ * socket until the host's name is resolved (redisresolve.c).  The handshake's
  * commands (redishello.c) are queued as the link is opened and travel as soon
  * as the socket is connected; the link is ready when the last of them is
  * answered.  What happens in between is redisturn.c's.
@@ -35,6 +36,9 @@
 /* Commands that nobody reads are not piled up for ever; hiredis counts in int. */
 #define MAX_UNSENT_BYTES	(512 * 1024 * 1024)
 
+/* Changes when a link has got its socket. */
+static uint64 generation = 0;
+
 void
 redislink_fail(RedisLink *link, const char *format,...)
 {
@@ -63,38 +67,64 @@ describe_host(RedisLink *link, const RedisHost *host)
 		snprintf(link->where, sizeof(link->where), "%s:%d", host->name, host->port);
 }
 
-/* Give the link a socket on its way to the host, and a context around it. */
+/* Make the context, still without a socket, and begin to look for an address. */
 static bool
-open_socket(RedisLink *link, const RedisHost *host)
+open_context(RedisLink *link, const RedisHost *host)
 {
-	char		reason[256];
-	pgsocket	sock;
-
 	if (!AcquireExternalFD())
 	{
 		redislink_fail(link, "could not connect to Redis at %s: %s", link->where, strerror(errno));
 		return false;
 	}
-
-	sock = redisnet_connect(host, reason, sizeof(reason));
-	if (sock == PGINVALID_SOCKET)
-	{
+	link->context = redisConnectFd(PGINVALID_SOCKET);
+	if (link->context != NULL)
+		link->resolve = redisresolve_begin(host);
+	else
 		ReleaseExternalFD();
-		redislink_fail(link, "could not connect to Redis at %s: %s", link->where, reason);
-		return false;
-	}
-
-	link->context = redisConnectFd(sock);
-	if (link->context == NULL)
+	if (link->resolve == NULL)
 	{
-		close(sock);
-		ReleaseExternalFD();
 		redislink_fail(link, "out of memory while connecting to Redis at %s", link->where);
 		return false;
 	}
 	link->context->flags &= ~REDIS_BLOCK;
 	redislink_limit_replies(link);
 	return true;
+}
+
+static void
+forget_resolve(RedisLink *link)
+{
+	if (link->resolve != NULL)
+		redisresolve_free(link->resolve);
+	link->resolve = NULL;
+}
+
+void
+redislink_look_for_address(RedisLink *link)
+{
+	const RedisAddress *addresses;
+	int			count;
+
+	switch (redisresolve_turn(link->resolve))
+	{
+		case RESOLVE_PENDING:
+			return;
+		case RESOLVE_FAILED:
+			redislink_fail(link, "could not connect to Redis at %s: %s",
+						   link->where, redisresolve_error(link->resolve));
+			break;
+		case RESOLVE_DONE:
+			addresses = redisresolve_addresses(link->resolve, &count);
+			link->context->fd = redisnet_connect(addresses, count);
+			if (link->context->fd == PGINVALID_SOCKET)
+				redislink_fail(link, "could not connect to Redis at %s: %s",
+							   link->where, strerror(errno));
+			generation++;
+			break;
+	}
+	forget_resolve(link);
+	/* The name server's time is not that of Redis. */
+	link->last_moved = link->last_look = clock_now();
 }
 
 bool
@@ -135,11 +165,14 @@ redis_open(const RedisTarget *target, int host, const RedisOptions *options)
 	link->command_timeout = options->command_timeout;
 	describe_host(link, &target->hosts[host]);
 
-	if (open_tls(link, target, host, options) && open_socket(link, &target->hosts[host]))
-		redishello_send(link, target, options);
-
-	/* The name is resolved by now: that time is not the server's. */
 	link->last_moved = link->last_look = clock_now();
+
+	if (open_tls(link, target, host, options) && open_context(link, &target->hosts[host]))
+	{
+		redislink_look_for_address(link);
+		if (link->state != REDIS_FAILED)
+			redishello_send(link, target, options);
+	}
 	return link;
 }
 
@@ -149,6 +182,7 @@ redis_close(RedisLink *link)
 	Assert(!link->in_turn);
 	redislink_fail(link, "connection to Redis at %s was closed", link->where);
 	redislink_abandon_answers(link);
+	forget_resolve(link);
 	if (link->context != NULL)
 	{
 		redisFree(link->context);
@@ -244,6 +278,18 @@ pgsocket
 redis_socket(const RedisLink *link)
 {
 	return link->context != NULL ? link->context->fd : PGINVALID_SOCKET;
+}
+
+int
+redis_resolver_sockets(const RedisLink *link, RedisSocket *sockets)
+{
+	return link->resolve != NULL ? redisresolve_sockets(link->resolve, sockets) : 0;
+}
+
+uint64
+redis_generation(void)
+{
+	return generation + redisresolve_generation();
 }
 
 RedisLinkState

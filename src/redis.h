@@ -6,8 +6,8 @@
  * turned: every turn does the reading and writing that is possible at once and
  * calls the answers that have arrived.  Commands may be sent as soon as the
  * link is ready and are answered in the order in which they were sent.  No
- * function of this file raises an error or waits (but for name resolution, see
- * redis_open).
+ * function of this file raises an error or waits (but for the name of a host in a
+ * build without c-ares, see redis_open).
  */
 #ifndef UNCACHE_REDIS_H
 #define UNCACHE_REDIS_H
@@ -21,7 +21,7 @@ typedef struct RedisLink RedisLink;
 
 typedef enum RedisLinkState
 {
-	REDIS_CONNECTING,			/* socket or handshake under way */
+	REDIS_CONNECTING,			/* address, socket or handshake under way */
 	REDIS_READY,				/* commands are accepted */
 	REDIS_FAILED,				/* see redis_error(); only redis_close() is left to do */
 } RedisLinkState;
@@ -70,11 +70,11 @@ typedef struct RedisOptions
 } RedisOptions;
 
 /*
- * Begin to connect to target->hosts[host].  Resolves the name, which can take
- * as long as the resolver's own time-out.  Always returns a link (in the
+ * Begin to connect to target->hosts[host].  Always returns a link (in the
  * REDIS_FAILED state where even that much failed), or NULL out of memory.  The
- * link keeps nothing of what it is given.  Its socket stays the same for its
- * whole life.
+ * link keeps nothing of what it is given.  Once it has a socket that stays the
+ * same for its whole life.  Without c-ares this resolves the host's name, which
+ * can take as long as the system's resolver takes.
  */
 extern RedisLink *redis_open(const RedisTarget *target, int host, const RedisOptions *options);
 
@@ -84,7 +84,22 @@ extern bool redis_has_tls(void);
 /* Close; commands without an answer get NULL. */
 extern void redis_close(RedisLink *link);
 
-/* What to wait for: the socket, the WL_SOCKET_* events, and a deadline. */
+/*
+ * What to wait for: the socket, the WL_SOCKET_* events, and a deadline.  While the
+ * host's name is being resolved there is no socket (PGINVALID_SOCKET), but up to
+ * REDIS_MAX_SOCKETS of name servers: redis_resolver_sockets() returns how many.
+ * redis_generation() is greater than before when these are others, of any link.
+ */
+typedef struct RedisSocket
+{
+	pgsocket	socket;
+	uint32		events;
+} RedisSocket;
+
+#define REDIS_MAX_SOCKETS	16	/* no resolv.conf names more servers */
+
+extern int	redis_resolver_sockets(const RedisLink *link, RedisSocket *sockets);
+extern uint64 redis_generation(void);
 extern pgsocket redis_socket(const RedisLink *link);
 extern uint32 redis_wanted_events(const RedisLink *link);
 extern TimestampTz redis_deadline(const RedisLink *link);	/* DT_NOEND: none */

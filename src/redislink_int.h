@@ -11,6 +11,7 @@
 #include <hiredis/hiredis.h>
 
 #include "redislink.h"
+#include "redisresolve.h"
 #include "redistls.h"
 
 /* hiredis reads at most this much at a time. */
@@ -35,7 +36,8 @@ struct RedisLink
 	bool		connected;		/* the socket is; false: handshake not sent yet */
 	bool		write_failed;	/* to be reported when the answers are read */
 	bool		in_turn;		/* callbacks run only then */
-	redisContext *context;		/* NULL: there was never a socket */
+	redisContext *context;		/* NULL: it failed before it had one */
+	RedisResolve *resolve;		/* until the host's addresses are known; then NULL */
 	RedisTls   *tls;			/* NULL: none */
 	bool		secured;		/* TLS is up, or there is none */
 	bool		write_wants_read;	/* TLS must read before it can write on */
@@ -52,7 +54,7 @@ struct RedisLink
 	uint64		appended;		/* given to hiredis */
 	uint64		taken;			/* taken by the server's kernel, at last_look */
 	TimestampTz last_look;
-	TimestampTz last_moved;		/* while connecting: when that began */
+	TimestampTz last_moved;		/* while resolving or connecting: when that began */
 	bool		clock_waits;	/* commands are due, and none was written yet */
 
 	/* The answer that is being read. */
@@ -66,6 +68,9 @@ struct RedisLink
 	char		where[300];
 	char		error[600];
 };
+
+/* redis.c: connect, once the addresses are known; fails the link where it can't. */
+extern void redislink_look_for_address(RedisLink *link);
 
 /* redisreply.c: hold the server's answers to limits, and whether what has arrived does. */
 extern void redislink_limit_replies(RedisLink *link);

@@ -10,20 +10,17 @@
  * address after it, so that a name with one dead address is reached at the
  * second attempt; the socket of an attempt never changes under its caller.
  *
- * Resolving is the one thing in the Redis code that can block, for as long as
- * the resolver's own time-out.  It is done once per connection, so that a name
+ * A name is resolved once per connection (redisresolve.c), so that one that was
  * moved to another address is followed.
  */
 #include "postgres.h"
 
 #include <fcntl.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <linux/sockios.h>
@@ -94,70 +91,19 @@ start_connecting(const struct sockaddr *address, socklen_t len)
 	return PGINVALID_SOCKET;
 }
 
-static pgsocket
-connect_unix(const char *path, char *error, size_t size)
-{
-	struct sockaddr_un address = {0};
-	pgsocket	sock;
-
-	Assert(strlen(path) < sizeof(address.sun_path));
-	address.sun_family = AF_UNIX;
-	strlcpy(address.sun_path, path, sizeof(address.sun_path));
-	sock = start_connecting((struct sockaddr *) &address, sizeof(address));
-	if (sock == PGINVALID_SOCKET)
-		snprintf(error, size, "%s", strerror(errno));
-	return sock;
-}
-
 /* Try the addresses in turn; returns the first socket that did not fail at once. */
-static pgsocket
-connect_one_of(const struct addrinfo *addresses)
+pgsocket
+redisnet_connect(const RedisAddress *addresses, int count)
 {
-	unsigned int count = 0;
-
-	for (const struct addrinfo *a = addresses; a != NULL; a = a->ai_next)
-		count++;
-
-	for (unsigned int i = 0; i < count; i++)
+	for (int i = 0; i < count; i++)
 	{
-		const struct addrinfo *a = addresses;
-		pgsocket	sock;
+		const RedisAddress *a = &addresses[(first_address + i) % count];
+		pgsocket	sock = start_connecting((const struct sockaddr *) &a->address, a->len);
 
-		for (unsigned int skip = (first_address + i) % count; skip > 0; skip--)
-			a = a->ai_next;
-		sock = start_connecting(a->ai_addr, a->ai_addrlen);
 		if (sock != PGINVALID_SOCKET)
 			return sock;
 	}
 	return PGINVALID_SOCKET;
-}
-
-pgsocket
-redisnet_connect(const RedisHost *host, char *error, size_t size)
-{
-	struct addrinfo hints = {0};
-	struct addrinfo *addresses;
-	char		port[16];
-	pgsocket	sock;
-	int			rc;
-
-	if (host->port == 0)
-		return connect_unix(host->name, error, size);
-
-	hints.ai_family = AF_UNSPEC;
-	hints.ai_socktype = SOCK_STREAM;
-	snprintf(port, sizeof(port), "%d", host->port);
-	rc = getaddrinfo(host->name, port, &hints, &addresses);
-	if (rc != 0)
-	{
-		snprintf(error, size, "the host name could not be resolved: %s", gai_strerror(rc));
-		return PGINVALID_SOCKET;
-	}
-	sock = connect_one_of(addresses);
-	if (sock == PGINVALID_SOCKET)
-		snprintf(error, size, "%s", strerror(errno));
-	freeaddrinfo(addresses);
-	return sock;
 }
 
 int

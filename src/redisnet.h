@@ -7,13 +7,13 @@
 
 #include "postgres.h"
 
-#include "redisurl.h"
+#include "redisresolve.h"
 
 /*
- * Resolve the host's name and begin to connect.  Returns a non-blocking socket,
- * or PGINVALID_SOCKET and the reason in "error" ("size" bytes at most).
+ * Begin to connect to one of the addresses.  Returns a non-blocking socket, or
+ * PGINVALID_SOCKET with errno set where all of them failed at once.
  */
-extern pgsocket redisnet_connect(const RedisHost *host, char *error, size_t size);
+extern pgsocket redisnet_connect(const RedisAddress *addresses, int count);
 
 /*
  * What has become of the socket: 1 when it is connected, 0 when that is not

@@ -26,6 +26,12 @@
 /* Through TLS one write takes a record of 16 kB; a turn writes so many at most. */
 #define WRITES_PER_TURN		64
 
+/*
+ * A name with search domains is asked for several times over, and a name server may
+ * ask others: what glibc gives one server in its two tries.
+ */
+#define RESOLVE_MS			(10 * 1000)
+
 /* Looks for progress in one command_timeout, while a command is on its way. */
 #define LOOKS_PER_TIMEOUT	4
 
@@ -232,6 +238,9 @@ redis_deadline(const RedisLink *link)
 {
 	TimestampTz deadline;
 
+	if (link->state == REDIS_CONNECTING && link->resolve != NULL)
+		return Min(TimestampTzPlusMilliseconds(link->last_moved, RESOLVE_MS),
+				   redisresolve_deadline(link->resolve));
 	if (link->state == REDIS_CONNECTING)
 		return TimestampTzPlusMilliseconds(link->last_moved, link->connect_timeout);
 	if (link->state == REDIS_FAILED || link->count == 0 || link->clock_waits)
@@ -255,6 +264,14 @@ check_time(RedisLink *link, TimestampTz now)
 	if (link->state == REDIS_FAILED || now < redis_deadline(link))
 		return;
 
+	if (link->resolve != NULL)
+	{
+		if (now >= TimestampTzPlusMilliseconds(link->last_moved, RESOLVE_MS))
+			redislink_fail(link, "could not connect to Redis at %s: "
+						   "the host name could not be resolved within %d ms",
+						   link->where, RESOLVE_MS);
+		return;
+	}
 	if (!link->connected)
 	{
 		redisnet_try_another();
@@ -293,6 +310,8 @@ is_connected(RedisLink *link)
 
 	if (link->connected)
 		return true;
+	if (link->resolve != NULL)
+		return false;
 	status = redisnet_status(redis_socket(link));
 	if (status < 0)
 	{
@@ -326,6 +345,8 @@ redis_turn(RedisLink *link, uint32 events)
 
 	Assert(!link->in_turn);
 	link->in_turn = true;
+	if (link->state != REDIS_FAILED && link->resolve != NULL)
+		redislink_look_for_address(link);
 	if (link->state != REDIS_FAILED && is_connected(link) && is_secured(link))
 	{
 		/*
@@ -351,6 +372,8 @@ uint32
 redis_wanted_events(const RedisLink *link)
 {
 	if (link->state == REDIS_FAILED)
+		return 0;
+	if (link->resolve != NULL)
 		return 0;
 	if (!link->connected)
 		return WL_SOCKET_CONNECTED;

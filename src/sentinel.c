@@ -18,9 +18,6 @@
  * the next one.  A round of watching that fails changes nothing; it is repeated
  * ever less often.  Whether a master is one is asked of itself (redishello.c).
  *
- * Limits: a host name is resolved each time its Sentinel is connected to, which
- * blocks for as long as the resolver does.
- *
  * SUBSCRIBE +switch-master would tell a little earlier, but of one Sentinel only,
  * on a link that can't be asked anything.
  */

@@ -2,8 +2,7 @@
  * sentinel.h
  *	  Asks Redis Sentinel which server is the master, and whether it still is.
  *
- * Used by target.c alone.  Never waits (but for name resolution, as
- * redis_open() does).
+ * Used by target.c alone.  Never waits (but where redis_open() does).
  */
 #ifndef UNCACHE_SENTINEL_H
 #define UNCACHE_SENTINEL_H

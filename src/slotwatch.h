@@ -2,8 +2,7 @@
  * slotwatch.h
  *	  Asks the nodes of a Redis Cluster which master serves which slot.
  *
- * Used by clusternodes.c alone.  Never waits (but for name resolution, as
- * redis_open() does).
+ * Used by clusternodes.c alone.  Never waits (but where redis_open() does).
  */
 #ifndef UNCACHE_SLOTWATCH_H
 #define UNCACHE_SLOTWATCH_H

@@ -71,6 +71,8 @@ need_for_build()
 	command -v pkg-config >/dev/null || need "pkg-config" pkg-config
 	[ -e /usr/include/hiredis/hiredis.h ] || [ -e /usr/local/include/hiredis/hiredis.h ] ||
 		need "hiredis with its headers" libhiredis-dev
+	pkg-config --exists libcares 2>/dev/null || [ -e /usr/include/ares.h ] ||
+		need "c-ares with its headers" libc-ares-dev
 	[ ! -e /usr/include/hiredis/hiredis_ssl.h ] || [ -e /usr/include/openssl/ssl.h ] ||
 		need "OpenSSL's headers, for TLS" libssl-dev
 	[ -n "$(find_redis_program)" ] && [ -n "$(find_redis_cli)" ] ||

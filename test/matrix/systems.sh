@@ -49,7 +49,7 @@ sources_of()
 
 packages_of()
 {
-	echo "postgresql-$1 libpq-dev gcc libc6-dev clang make pkg-config libhiredis-dev libssl-dev" \
+	echo "postgresql-$1 libpq-dev gcc libc6-dev clang make pkg-config libhiredis-dev libc-ares-dev libssl-dev" \
 		"redis-tools valkey-tools openssl procps iproute2 nftables ca-certificates" \
 		"perl libipc-run-perl libtap-parser-sourcehandler-pgtap-perl"
 }

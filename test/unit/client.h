@@ -69,6 +69,24 @@ record_answer(void *arg, const RedisReply *reply)
 	}
 }
 
+/* While the name of the host is being resolved: wait as turn() does. */
+static RedisLinkState
+turn_resolving(RedisLink *link, int ms)
+{
+	RedisSocket sockets[REDIS_MAX_SOCKETS];
+	struct pollfd pollfds[REDIS_MAX_SOCKETS];
+	int			n = redis_resolver_sockets(link, sockets);
+
+	for (int i = 0; i < n; i++)
+	{
+		pollfds[i].fd = sockets[i].socket;
+		pollfds[i].events = (sockets[i].events & WL_SOCKET_READABLE ? POLLIN : 0) |
+			(sockets[i].events & WL_SOCKET_WRITEABLE ? POLLOUT : 0);
+	}
+	poll(pollfds, n, ms);
+	return redis_turn(link, 0);
+}
+
 /* Wait for the socket or the deadline, but no longer than "ms", and turn once. */
 static RedisLinkState
 turn(RedisLink *link, int ms)
@@ -80,6 +98,8 @@ turn(RedisLink *link, int ms)
 
 	if (redis_deadline(link) != DT_NOEND && left < ms * INT64CONST(1000))
 		ms = left > 0 ? left / 1000 + 1 : 0;
+	if (redis_socket(link) == PGINVALID_SOCKET && redis_state(link) == REDIS_CONNECTING)
+		return turn_resolving(link, ms);
 	if (wanted & WL_SOCKET_READABLE)
 		pollfd.events |= POLLIN;
 	if (wanted & WL_SOCKET_WRITEABLE)

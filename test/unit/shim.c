@@ -42,6 +42,12 @@ AcquireExternalFD(void)
 }
 
 void
+ReserveExternalFD(void)
+{
+	shim_external_fds++;
+}
+
+void
 ReleaseExternalFD(void)
 {
 	shim_external_fds--;
