@@ -51,6 +51,7 @@ typedef struct Doubt
 	uint64		xid;
 	int			waiter;			/* ProcNumber; -1 when answered */
 	DoubtState	state;
+	bool		promised;		/* the session was told so, and may have committed */
 	bool		failed;			/* an answer since it was sent was no good */
 	int			under_way;		/* commands without an answer */
 	TimestampTz look_at;
@@ -107,6 +108,17 @@ doubt_take(const RingEntry *entry)
  * --------------------------------------------------------------------------
  */
 
+/* The session's ERROR, in the log, sends its reader to last_error. */
+static void
+note_refusal(const RedisReply *reply)
+{
+	char		message[256];
+
+	snprintf(message, sizeof(message), "Redis has not fenced a key of a strict transaction: %.180s",
+			 trouble_text(reply));
+	shmem_note_error(shmem_my_slot(), message);
+}
+
 static void
 answered(Doubt *doubt, const RedisReply *reply)
 {
@@ -116,8 +128,12 @@ answered(Doubt *doubt, const RedisReply *reply)
 	if (reply != NULL && redis_reply_type(reply) != REDIS_ERROR)
 		return;
 	doubt->failed = true;
-	if (reply != NULL && trouble_is(reply, &why))
+	if (reply == NULL)
+		return;
+	if (trouble_is(reply, &why))
 		node_note_trouble(node_answering(), reply);
+	else
+		note_refusal(reply);
 }
 
 /* All answers are there, or none was to be expected: tell the session. */
@@ -133,7 +149,10 @@ fence_is_sent(Doubt *doubt)
 	if (doubt->failed)
 		waiters_refused(doubt->xid);
 	else
+	{
+		doubt->promised = true;
 		waiters_row_delivered(doubt->xid, doubt->waiter);
+	}
 	doubt->waiter = -1;
 }
 
@@ -174,9 +193,11 @@ send_call(RedisNode *node, Doubt *doubt, Call *call, bool release)
 {
 	char		nkeys[12];
 	char		entry[26];
+	/* The functions may refuse a new doubt, and must not refuse one that was promised. */
+	const char *mark = release ? "" : doubt->promised ? "!" : "?";
 
 	snprintf(nkeys, sizeof(nkeys), "%d", call->nkeys);
-	snprintf(entry, sizeof(entry), "%s" UINT64_FORMAT, release ? "" : "?", doubt->xid);
+	snprintf(entry, sizeof(entry), "%s" UINT64_FORMAT, mark, doubt->xid);
 	call->argv[2] = nkeys;
 	call->lens[2] = strlen(nkeys);
 	if (!release)

@@ -135,7 +135,7 @@ wait_for_fences(WaitSlot *mine, TimestampTz deadline)
 		if (state == WAIT_ANSWERED)
 			return;
 		if (state == WAIT_GIVEN_UP)
-			raise_not_fenced("The Redis that one of its keys belongs to is away, has refused it, or has no fence that is on; see uncache.stat.");
+			raise_not_fenced("The Redis that one of its keys belongs to is away, has refused it, or has no fence that is on; see last_error in uncache.stat.");
 		if (left <= 0)
 			raise_not_fenced("Redis has not answered in time.");
 		sleep_before_commit(left);

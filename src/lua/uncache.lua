@@ -25,6 +25,13 @@
 -- Text: epoch:counter:beats:incarnation:xid,xid,..:doubts, a doubt being
 -- incarnation/xid@deadline.  All plain xids are of one incarnation: one life of
 -- one PostgreSQL server.  xids stay text, a Lua number is exact to 53 bits only.
+--
+-- A record never has more than MAX_RECORD bytes, so the work of a call is linear
+-- in its arguments.  A doubt that finds no room is refused, and its transaction
+-- fails before it commits.  Where a record must take what it has no room for it
+-- is closed instead: its text is then closed@deadline, no fill is stored and no
+-- token given until it expires, which is not before the last of its doubts.
+-- What is longer, whoever wrote it, counts as closed, too.
 
 -- A library serves the workers of all earlier versions: what it is given or answers may
 -- grow at the end, and what is missing there means what it meant before.  So a worker
@@ -45,6 +52,10 @@ local MAX_BEATS = 600    -- ten minutes of them: standbys may lag that far
 local MAX_LIVES = 64     -- a Redis serves some servers; each start of one is a life
 local MAX_PLACES = 256   -- of a life: it has at most 128 workers, with some targets each
 local BEAT_LAG = 10000   -- xids that are given away while an announcement is on its way
+local MAX_RECORD = 4096  -- bytes, some 75 doubts: strict writers of one key at once
+local MAX_KEYS = 5000    -- of a call; unpack() takes no more than some 8,000
+local MAX_SHOWN = 40     -- bytes of a wrong argument that its error repeats
+local CLOSED = 'closed@'
 
 local memory = {
 	epoch = nil,         -- text; nil: every fill is refused
@@ -59,14 +70,34 @@ local memory = {
 }
 local counts = {stored = 0, refused = 0}
 
-local function check(ok)
-	if not ok then error({err = 'ERR wrong arguments, see uncache.lua'}) end
+-- What a caller has got wrong, in words: the argument, the rule, what it was.
+local function wrong(name, rule, got)
+	local shown = got:sub(1, MAX_SHOWN):gsub('[^ -~]', '?')
+	return redis.error_reply(("ERR %s: %s, got '%s%s'"):format(
+		name, rule, shown, #got > MAX_SHOWN and '...' or ''))
+end
+
+local function wrong_count(name, takes, keys, args)
+	return redis.error_reply(('ERR %s: takes %s, got %d key%s and %d argument%s'):format(name, takes,
+		#keys, #keys == 1 and '' or 's', #args, #args == 1 and '' or 's'))
+end
+
+-- nil where it is right, else the error; more digits than 15 are no 64-bit time.
+local function wrong_ms(name, argument, text)
+	if text:find('^[1-9]%d*$') and #text <= 15 then return nil end
+	return wrong(name, argument .. ' must be a positive whole number of milliseconds'
+		.. (#text > 15 and ' of at most 15 digits' or ''), text)
+end
+
+local function is_xid(text)
+	return #text <= 20 and text:find('^[1-9]%d*$')
 end
 
 local function record_name(key)
 	if key ~= '' and not key:find('}', 1, true) then return 'uncache:{' .. key .. '}' end
-	local tag = key:match('{(.-)}')
-	if tag and tag ~= '' then return 'uncache::' .. key end
+	local open = key:find('{', 1, true)
+	local close = open and key:find('}', open, true)
+	if close and close > open + 1 then return 'uncache::' .. key end
 end
 
 local function has(list, item)
@@ -82,11 +113,21 @@ local function before(a, b)
 	return #a < #b or (#a == #b and a < b)
 end
 
+-- Is the transaction one of those that run in the eyes of the snapshot?  Its list
+-- may be long, and is asked for many: it becomes a set when it is asked first.
+local function runs(snapshot, xid)
+	if not snapshot.running then
+		snapshot.running = {}
+		for running in snapshot.xip:gmatch('%d+') do snapshot.running[running] = true end
+	end
+	return snapshot.running[xid]
+end
+
 -- Has the transaction ended, in the eyes of the snapshot?
 local function visible(snapshot, incarnation, xid)
 	return incarnation == snapshot.incarnation
 		and (before(xid, snapshot.xmin)
-			or (before(xid, snapshot.xmax) and not has(snapshot.xip, xid)))
+			or (before(xid, snapshot.xmax) and not runs(snapshot, xid)))
 end
 
 local function now()
@@ -97,36 +138,54 @@ end
 -- The list of doubts without the one named (or nil), and without those that
 -- nobody renewed: the transaction's server is gone, or has forgotten it.
 local function doubts_without(doubts, name)
-	local kept, time = '', doubts ~= '' and now()
-	for doubt, deadline in doubts:gmatch('([^,@]+)@(%d+)') do
-		if doubt ~= name and tonumber(deadline) > time then
-			kept = with(kept, doubt .. '@' .. deadline)
-		end
+	local kept, time = {}, doubts ~= '' and now()
+	for doubt in doubts:gmatch('[^,]+') do
+		local of, deadline = doubt:match('^([^@]+)@(%d+)$')
+		if of and of ~= name and tonumber(deadline) > time then kept[#kept + 1] = doubt end
 	end
-	return kept
+	return table.concat(kept, ',')
+end
+
+local function last_deadline(text)
+	local last = 0
+	for deadline in text:gmatch('@(%d+)') do last = math.max(last, tonumber(deadline)) end
+	return last
 end
 
 -- Returns the key's record, or nil, and the record's name, nil where it can't
--- have one: the key's fault, or something else has that name.
+-- have one: the key's fault, or something else has that name.  A closed record
+-- is neither: the third result is its name, the fourth its text.
 local function load_record(key)
 	local name = record_name(key)
 	local text = name and redis.pcall('GET', name)
 	if not text then return nil, name end
 	if text.err and text.err:find('^WRONGTYPE') then return nil end
 	if text.err then error(text) end
+	if #text > MAX_RECORD or text:find(CLOSED, 1, true) == 1 then
+		return nil, nil, name, text
+	end
 	local r = {}
-	r.epoch, r.counter, r.beats, r.incarnation, r.xids, r.doubts = tostring(text):match(
+	r.epoch, r.counter, r.beats, r.incarnation, r.xids, r.doubts = text:match(
 		'^([^:]*):(%d+):(%d+):([^:]*):([%d,]*):([^:]*)$')
 	return r.epoch and r, name
+end
+
+-- text: the record as it was
+local function close_record(name, text, ttl)
+	local deadline = math.max(last_deadline(text), now() + ttl)
+	redis.call('SET', name, ('%s%d'):format(CLOSED, deadline), 'PX', deadline - now())
+end
+
+local function text_of(r)
+	return table.concat({r.epoch, r.counter, r.beats, r.incarnation, r.xids, r.doubts}, ':')
 end
 
 -- ttl nil: the record expires as before.  Not before its doubts: others may have a
 -- shorter fence_ttl than who renews them.
 local function save_record(name, r, ttl)
-	for deadline in (ttl and r.doubts or ''):gmatch('@(%d+)') do
-		ttl = math.max(ttl, deadline - now())
-	end
-	local text = table.concat({r.epoch, r.counter, r.beats, r.incarnation, r.xids, r.doubts}, ':')
+	local text = text_of(r)
+	if ttl and #text > MAX_RECORD then return close_record(name, text, ttl) end
+	if ttl and r.doubts ~= '' then ttl = math.max(ttl, last_deadline(r.doubts) - now()) end
 	redis.call('SET', name, text, unpack(ttl and {'PX', ttl} or {'KEEPTTL'}))
 end
 
@@ -137,21 +196,40 @@ local function new_record(doubts)
 		beats = memory.announced, incarnation = '', xids = '', doubts = doubts}
 end
 
--- FCALL uncache_get 1 key
--- Returns [value], or on a miss [nil, token]; [nil, nil] where a fill is not
--- possible now.  Errors: those of GET.
-local function uncache_get(keys, args)
-	check(#keys == 1 and #args == 0)
-	local value = redis.call('GET', keys[1])
-	if value then return {value} end
-
-	local record, name = load_record(keys[1])
-	if not (memory.epoch and name) then return {false, false} end
+-- The token of the key's record, which is made where there is none of this epoch;
+-- false where a fill is not possible now.
+local function token_of(key)
+	local record, name = load_record(key)
+	if not (memory.epoch and name) then return false end
 	if not (record and record.epoch == memory.epoch) then
 		record = new_record(record and doubts_without(record.doubts) or '')
 		save_record(name, record, memory.fence_ttl)
 	end
-	return {false, record.epoch .. ':' .. record.counter}
+	return record.epoch .. ':' .. record.counter
+end
+
+-- FCALL uncache_get 1 key
+-- Returns [value], or on a miss [nil, token]; [nil, nil] where a fill is not
+-- possible now.  Errors: those of GET.
+local function uncache_get(keys, args)
+	if #keys ~= 1 or #args ~= 0 then
+		return wrong_count('uncache_get', '1 key and no arguments', keys, args)
+	end
+	local value = redis.call('GET', keys[1])
+	if value then return {value} end
+	return {false, token_of(keys[1])}
+end
+
+-- FCALL uncache_token 1 key
+-- For a fill although there is a value, or may be: to refresh it before it
+-- expires, or in place of one that can't be decoded.
+-- Returns a token as uncache_get does on a miss; nil where a fill is not possible
+-- now.  Errors: those of GET.
+local function uncache_token(keys, args)
+	if #keys ~= 1 or #args ~= 0 then
+		return wrong_count('uncache_token', '1 key and no arguments', keys, args)
+	end
+	return token_of(keys[1])
 end
 
 -- Has the snapshot seen all that was delivered before the record's birth?
@@ -203,7 +281,11 @@ end
 -- snapshot: what uncache.snapshot(token) gave, empty for NULL; ttl_ms: > 0.
 -- Returns 1 stored, 0 refused.  Errors: ttl_ms not positive; those of SET.
 local function uncache_set(keys, args)
-	check(#keys == 1 and #args == 3 and args[2]:find('^[1-9]%d*$'))
+	if #keys ~= 1 or #args ~= 3 then
+		return wrong_count('uncache_set', '1 key, snapshot, ttl_ms and value', keys, args)
+	end
+	local wrong_ttl = wrong_ms('uncache_set', 'ttl_ms', args[2])
+	if wrong_ttl then return wrong_ttl end
 	local life = may_fill(keys[1], args[1])
 	if not life then
 		counts.refused = counts.refused + 1
@@ -215,59 +297,86 @@ local function uncache_set(keys, args)
 	return 1
 end
 
--- The record after the delivery of an entry, [?]xid.
-local function deliver(record, incarnation, entry, ttl)
-	local doubt, xid = entry:match('^(%??)(%d+)$')
-	check(xid)
-	local name = incarnation .. '/' .. xid
+-- Note an entry in the key's record; mark: '' delivered, '?' in doubt, '!' in doubt
+-- still.  False: the record has no room for one more doubt.
+local function note(key, incarnation, mark, xid, ttl)
+	local record, name, closed, text = load_record(key)
+	if closed and mark == '!' then close_record(closed, text, ttl) end
+	if closed then return mark ~= '?' end
+	if not (record or (name and mark ~= '')) then return true end
+
 	record = record or new_record('')
-	record.doubts = doubts_without(record.doubts, name)
-	if record.incarnation == incarnation and has(record.xids, xid) then
-		return record
-	elseif doubt == '?' then
-		record.doubts = with(record.doubts, ('%s@%d'):format(name, now() + ttl))
-		return record
+	local doubt = incarnation .. '/' .. xid
+	record.doubts = doubts_without(record.doubts, doubt)
+	local known = record.incarnation == incarnation and has(record.xids, xid)
+	if mark ~= '' and not known then
+		record.doubts = with(record.doubts, ('%s@%d'):format(doubt, now() + ttl))
+	elseif not known then
+		local _, commas = record.xids:gsub(',', '')
+		if record.xids ~= '' and (record.incarnation ~= incarnation or commas + 1 >= MAX_XIDS) then
+			record = new_record(record.doubts)
+		end
+		record.incarnation, record.xids = incarnation, with(record.xids, xid)
 	end
-	local _, commas = record.xids:gsub(',', '')
-	if record.xids ~= '' and (record.incarnation ~= incarnation or commas + 1 >= MAX_XIDS) then
-		record = new_record(record.doubts)
+	if mark == '?' and #text_of(record) > MAX_RECORD then return false end
+	save_record(name, record, ttl)
+	return true
+end
+
+-- What is wrong with a call of uncache_invalidate, or nil.
+local function wrong_entries(keys, args)
+	local name = 'uncache_invalidate'
+	if #keys == 0 or #keys > MAX_KEYS or #args ~= #keys + 2 then
+		return wrong_count(name,
+			'1 to ' .. MAX_KEYS .. ' keys, fence_ttl, incarnation and one entry for each key', keys, args)
 	end
-	record.incarnation, record.xids = incarnation, with(record.xids, xid)
-	return record
+	for i = 3, #args do
+		if not is_xid(args[i]:match('^[?!]?(.*)$')) then
+			return wrong(name, 'an entry must be a transaction id, after ? or ! if it is in doubt', args[i])
+		end
+	end
+	return wrong_ms(name, 'fence_ttl', args[1])
 end
 
 -- FCALL uncache_invalidate n key.. fence_ttl incarnation entry..
 -- Deletes the keys' values and adds one entry to each key's record, if there
--- is one.  entry: the xid of a committed transaction, or ?xid for one about to
--- commit (strict): that makes a record where there is none, and is renewed by
--- sending it again.  fence_ttl: ms, > 0.  A key may occur more than once.  Of a superseded
--- incarnation nothing is added: who may fill has not got its transactions.
+-- is one.  entry: the xid of a committed transaction; ?xid for one about to
+-- commit (strict): that makes a record where there is none; !xid to renew that,
+-- as long as the transaction may commit or is not delivered.  fence_ttl: ms, > 0.
+-- A key may occur more than once.  Of a superseded incarnation nothing is added: who may
+-- fill has not got its transactions.
 -- Returns how many values there were.  Errors: UNREGISTERED where
 -- uncache_status was not called since the library's memory began (nothing is
--- done); those of UNLINK, GET and SET (some is done; do it again).
+-- done); FULL where a record has no room for a ?xid (all else is done; the
+-- transaction must not commit); those of UNLINK, GET and SET (some is done; do
+-- it again).
 local function uncache_invalidate(keys, args)
+	local refused = wrong_entries(keys, args)
+	if refused then return refused end
 	local ttl, incarnation = args[1], args[2]
-	check(#args == #keys + 2)
 	local life = memory.incarnations[incarnation]
 	if not life then
 		return redis.error_reply('UNREGISTERED incarnation, call uncache_status first')
 	end
-	local existed = redis.call('UNLINK', unpack(keys))
+	local existed, room = redis.call('UNLINK', unpack(keys)), true
 	for i = 1, #keys do
-		local entry, record, name = args[i + 2], load_record(keys[i])
-		if (record or (name and entry:find('?', 1, true))) and is_live(incarnation, keys[i]) then
-			save_record(name, deliver(record, incarnation, entry, ttl), ttl)
+		local mark, xid = args[i + 2]:match('^([?!]?)(%d+)$')
+		if is_live(incarnation, keys[i]) then
+			room = note(keys[i], incarnation, mark, xid, ttl) and room
 		end
-		if entry:find('^%d+$') and before(life.highest, entry) then life.highest = entry end
+		if mark == '' and before(life.highest, xid) then life.highest = xid end
 	end
-	return existed
+	return room and existed or redis.error_reply(
+		'FULL too many strict transactions are about to commit changes of one key')
 end
 
 -- FCALL uncache_release n key.. incarnation xid..
 -- Takes out the doubts of transactions that were rolled back, one a key, where
 -- they are.  Returns the number of keys.  Errors: those of GET and SET.
 local function uncache_release(keys, args)
-	check(#args == #keys + 1)
+	if #args ~= #keys + 1 then
+		return wrong_count('uncache_release', 'keys, incarnation and one xid for each key', keys, args)
+	end
 	for i = 1, #keys do
 		local record, name = load_record(keys[i])
 		if record then
@@ -422,6 +531,20 @@ local function note_own_words(life, place, claim, place_claim, superseded)
 	place.claim = math.max(place.claim, place_claim)
 end
 
+-- What is wrong with a call of uncache_status, or nil.
+local function wrong_status(keys, args)
+	local name, numbers = 'uncache_status', {timeline = 2, claim = 6, place_claim = 7}
+	if #keys ~= 0 or #args < 3 or (#args > 3 and #args < 10) then
+		return wrong_count(name, 'no keys, server, timeline and incarnation, or these with database, '
+			.. 'prefix, claim, place_claim, superseded, told and next_xid', keys, args)
+	end
+	for argument, i in pairs(numbers) do
+		if args[i] and not (args[i]:find('^%d+$') and #args[i] <= 10) then
+			return wrong(name, argument .. ' must be a whole number of at most 10 digits', args[i])
+		end
+	end
+end
+
 -- FCALL uncache_status 0 server timeline incarnation
 --     [database prefix claim place_claim superseded told next_xid]
 -- The first call of every worker on a connection, before it delivers, and its ping once a
@@ -438,10 +561,11 @@ end
 -- memory began; superseded server, place, or empty, and by whom; clean 1 where those who
 -- were superseded by the caller have stored nothing.  Errors: READONLY of a replica.
 local function uncache_status(keys, args)
+	local refused = wrong_status(keys, args)
+	if refused then return refused end
 	local id, timeline, incarnation = args[1], tonumber(args[2]), args[3]
 	local database, prefix = args[4] or '', args[5] or ''
 	local claim, place_claim = tonumber(args[6] or 0), tonumber(args[7] or 0)
-	check((#args == 3 or #args >= 10) and timeline and claim and place_claim)
 	local life = memory.incarnations[incarnation]
 	local was_live, was_shut = life and not life.by, false
 	if not life then
@@ -475,7 +599,14 @@ end
 -- fence_ttl: ms, > 0.  incarnation: of the caller; where that is superseded, or not known,
 -- nothing is done.  Returns the epoch, or nil.
 local function uncache_epoch(keys, args)
-	check(#args >= 2 and args[1]:find('^%w*$') and args[2]:find('^[1-9]%d*$'))
+	if #keys ~= 0 or #args < 2 then
+		return wrong_count('uncache_epoch', 'no keys, random, fence_ttl and incarnation', keys, args)
+	end
+	if not args[1]:find('^%w*$') then
+		return wrong('uncache_epoch', 'random must be letters and digits', args[1])
+	end
+	local wrong_ttl = wrong_ms('uncache_epoch', 'fence_ttl', args[2])
+	if wrong_ttl then return wrong_ttl end
 	local life = memory.incarnations[args[3] or '']
 	if args[3] and (not life or life.by) then return false end
 	memory.epoch, memory.fence_ttl = nil, args[2]
@@ -500,7 +631,13 @@ end
 -- incarnation's last one, too old to be in progress, or, to confirm, not that one.
 local function uncache_beat(keys, args)
 	local step, incarnation, xid = args[1], args[2], args[3]
-	check(#args == 3 and xid:find('^%d+$'))
+	if #keys ~= 0 or #args ~= 3 then
+		return wrong_count('uncache_beat', 'no keys, step, incarnation and xid', keys, args)
+	end
+	if step ~= 'announce' and step ~= 'confirm' then
+		return wrong('uncache_beat', 'step must be announce or confirm', step)
+	end
+	if not is_xid(xid) then return wrong('uncache_beat', 'xid must be a transaction id', xid) end
 	local life = memory.incarnations[incarnation]
 	if step == 'announce' and life and before(life.xid, xid) and not is_too_old(life, xid) then
 		memory.announced = memory.announced + 1
@@ -520,6 +657,7 @@ local function register(name, callback, flag)
 	redis.register_function{function_name = name, callback = callback, flags = {flag}}
 end
 register('uncache_get', uncache_get, 'allow-oom')
+register('uncache_token', uncache_token, 'allow-oom')
 register('uncache_set', uncache_set)
 register('uncache_invalidate', uncache_invalidate, 'allow-oom')
 register('uncache_release', uncache_release, 'allow-oom')

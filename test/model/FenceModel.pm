@@ -13,7 +13,8 @@ package FenceModel;
 # What a case may contain (all optional, counts):
 #   writers   list of plain, strict, pattern; "plain\@B": on the next incarnation
 #   readers   list of fresh, late (reads after its snapshot), old (snapshot, then
-#             miss), standby, replaced (on the primary that was replaced); ":2" tries
+#             miss), standby, replaced (on the primary that was replaced), refresh
+#             (fills whatever is there); ":2" tries
 #   beats; lostbeats (given up, announced late); dupbeats
 #   dups, latedoubts, lateepoch (calls that arrive again, later)
 #   epochs (of other workers); evict, lose (value, record); moved (the slot went
@@ -154,11 +155,17 @@ sub writer_moves
 	my ($w, $xid, $phase) = ("w$i", xid($case, "w$i"), $s->{"w$i"});
 	my @moves;
 	my $to = sub { my ($phase) = @_; return sub { $_[0]{$w} = $phase if $_[1] !~ /^UNREG/ } };
+	my $fenced = sub {
+		my ($n, $answer) = @_;
+		return $to->('doubt')->(@_) if $answer !~ /^FULL/;
+		add_history($n, "-$w");
+		$n->{$w} = 'aborted';
+	};
 
 	return if ($where || 'A') ne $s->{t} && $phase eq 'run';
 	if ($phase eq 'run' && $kind eq 'strict')
 	{
-		push @moves, [ "$w is fenced before its commit", change($s), invalidate($s, "?$xid"), $to->('doubt') ];
+		push @moves, [ "$w is fenced before its commit", change($s), invalidate($s, "?$xid"), $fenced ];
 	}
 	elsif ($phase eq 'run' || $phase eq 'doubt')
 	{
@@ -200,7 +207,9 @@ sub writer_moves
 	}
 	if ($kind eq 'strict' && $phase ne 'run' && $s->{"l$i"} < ($case->{latedoubts} || 0))
 	{
-		push @moves, [ "$w fenced again", change($s, "l$i" => $s->{"l$i"} + 1), invalidate($s, "?$xid"), sub { } ];
+		# deletes the value, too: whatever was lost before, it is strict again
+		push @moves, [ "$w fenced again", change($s, "l$i" => $s->{"l$i"} + 1), invalidate($s, "!$xid"),
+			sub { $_[0]{"g$i"} = 0 if $_[1] !~ /^UNREG/ } ];
 	}
 	@moves = () if $kind eq 'pattern' && $phase eq 'done' && $s->{"o$i"};
 	return @moves;
@@ -230,9 +239,10 @@ sub reader_moves
 	{
 		return if $kind eq 'old' && $case->{crash} && $s->{"s$i"} !~ /^$s->{t}:/;
 		return if $kind eq 'replaced' && $s->{t} eq 'A';
-		return [ "$name looks in the cache", change($s), ['uncache_get'], sub {
+		my $function = $kind eq 'refresh' ? 'uncache_token' : 'uncache_get';
+		return [ "$name looks in the cache", change($s), [$function], sub {
 			my ($n, $answer) = @_;
-			my $token = $answer =~ /^~,([^~]+)/ ? $1 : '';
+			my $token = $answer =~ /^(?:~,)?([\w.]+:\d+)$/ ? $1 : '';
 			$n->{"p$i"} = $token eq '' ? 9 : $kind eq 'old' ? 4 : 2;
 			$n->{"k$i"} = $token;
 		} ];

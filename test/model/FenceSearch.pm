@@ -172,7 +172,7 @@ sub real_move
 		my @keys = $name =~ /status|epoch|beat/ ? () : ($FenceModel::KEY);
 		my $reply = $redis->call('FCALL', $name, scalar(@keys), @keys, @args);
 		my $answer = ref $reply ? join ',', map { $_ // '~' } @$reply : $reply // '~';
-		die "$name: $answer" if $answer =~ /^(?!UNREGISTERED)[A-Z]+ /;
+		die "$name: $answer" if $answer =~ /^(?!UNREGISTERED|FULL)[A-Z]+ /;
 		$n->{m} = '"epoch":' if $name eq 'uncache_epoch';
 		$n->{m} = '' if $name eq 'uncache_status' && $answer =~ /^\d+,~/ && $args[2] eq $n->{t};
 		$then->($n, $answer);

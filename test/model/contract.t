@@ -70,17 +70,62 @@ is_deeply(fcall('get', ['k']), [ undef, undef ], '... and no token is given');
 
 # ---- arguments
 worker_comes();
-for my $bad (
-	[ 'get', [] ], [ 'get', ['k'], 'x' ], [ 'get', [ 'k', 'l' ] ],
-	[ 'set', ['k'], '', 1000 ], [ 'set', ['k'], '', 0, 'x' ], [ 'set', ['k'], '', -1, 'x' ],
-	[ 'set', ['k'], '', '', 'x' ], [ 'set', ['k'], '', '1.5', 'x' ],
-	[ 'invalidate', ['k'], $TTL, 'i1' ], [ 'invalidate', ['k'], $TTL, 'i1', '?x5' ],
-	[ 'release', ['k'], 'i1' ], [ 'status', [], 'sys' ], [ 'epoch', [], 'a b', $TTL ], [ 'epoch', [], 'ab', 0 ],
-	[ 'beat', [], 'announce', 'i1', 'x' ])
+my $ms = 'must be a positive whole number of milliseconds';
+my $of_invalidate = 'takes 1 to 5000 keys, fence_ttl, incarnation and one entry for each key';
+my $of_entry = 'an entry must be a transaction id, after ? or ! if it is in doubt';
+my $number = 'must be a whole number of at most 10 digits';
+my $of_status = 'takes no keys, server, timeline and incarnation, or these with database, '
+  . 'prefix, claim, place_claim, superseded, told and next_xid';
+my %wrong = (
+	get => [
+		[ 'takes 1 key and no arguments, got 0 keys and 0 arguments', [] ],
+		[ 'takes 1 key and no arguments, got 1 key and 1 argument', ['k'], 'x' ],
+		[ 'takes 1 key and no arguments, got 2 keys and 0 arguments', [ 'k', 'l' ] ] ],
+	token => [
+		[ 'takes 1 key and no arguments, got 0 keys and 0 arguments', [] ],
+		[ 'takes 1 key and no arguments, got 1 key and 2 arguments', ['k'], 'x', 'y' ] ],
+	set => [
+		[ 'takes 1 key, snapshot, ttl_ms and value, got 1 key and 2 arguments', ['k'], '', 1000 ],
+		[ 'takes 1 key, snapshot, ttl_ms and value, got 0 keys and 3 arguments', [], '', 1000, 'x' ],
+		(map { [ "ttl_ms $ms, got '$_'", ['k'], '', $_, 'x' ] } '60s', 0, -1, '', '1.5', ' 5', '0x10', '1e3', '05'),
+		[ "ttl_ms $ms of at most 15 digits, got '1000000000000000'", ['k'], '', '1000000000000000', 'x' ],
+		[ "ttl_ms $ms of at most 15 digits, got '" . 'x' x 40 . "...'", ['k'], '', 'x' x 41, 'x' ],
+		[ "ttl_ms $ms, got 'a??b??'", ['k'], '', "a\r\nb\xc3\xa9", 'x' ] ],
+	invalidate => [
+		[ "$of_invalidate, got 1 key and 2 arguments", ['k'], $TTL, 'i1' ],
+		[ "$of_invalidate, got 0 keys and 2 arguments", [], $TTL, 'i1' ],
+		[ "$of_invalidate, got 5001 keys and 5003 arguments", [ ('k') x 5001 ], $TTL, 'i1', (5) x 5001 ],
+		(map { [ "$of_entry, got '$_'", ['k'], $TTL, 'i1', $_ ] } '?x5', '', '?', '??5', '0', '5 '),
+		(map { [ "fence_ttl $ms, got '$_'", ['k'], $_, 'i1', '?5' ] } 0, -1, 'x', '') ],
+	release => [
+		[ 'takes keys, incarnation and one xid for each key, got 1 key and 1 argument', ['k'], 'i1' ] ],
+	status => [
+		[ "$of_status, got 0 keys and 1 argument", [], 'sys' ],
+		[ "$of_status, got 0 keys and 4 arguments", [], 'sys', 1, 'i1', 0 ],
+		[ "timeline $number, got 'first'", [], 'sys', 'first', 'i1' ],
+		[ "claim $number, got ''", [], 'sys', 1, 'i1', 0, '', '', 0, '', '', 1 ],
+		[ "place_claim $number, got '0x1'", [], 'sys', 1, 'i1', 0, '', 0, '0x1', '', '', 1 ] ],
+	epoch => [
+		[ 'takes no keys, random, fence_ttl and incarnation, got 0 keys and 1 argument', [], 'ab' ],
+		[ "random must be letters and digits, got 'a b'", [], 'a b', $TTL ],
+		[ "fence_ttl $ms, got '0'", [], 'ab', 0 ] ],
+	beat => [
+		[ 'takes no keys, step, incarnation and xid, got 0 keys and 2 arguments', [], 'announce', 'i1' ],
+		[ "step must be announce or confirm, got 'start'", [], 'start', 'i1', 5 ],
+		[ "xid must be a transaction id, got 'x'", [], 'announce', 'i1', 'x' ] ],
+);
+$redis->call('SET', 'k', 'kept');
+for my $name (sort keys %wrong)
 {
-	like(fcall(@$bad), qr/^ERR wrong arguments/, "wrong arguments: $bad->[0] (@{$bad}[2 .. $#$bad])");
+	for my $case (@{ $wrong{$name} })
+	{
+		my ($words, @call) = @$case;
+		is(fcall($name, @call), "ERR uncache_$name: $words", "wrong arguments: $words" =~ s/[^ -~]/?/gr);
+	}
 }
-like(fcall('invalidate', ['k'], $_, 'i1', '?5'), qr/^ERR /, "no time to live: '$_'") for 0, -1, 'x', '';
+is($redis->call('GET', 'k'), 'kept', 'after an error of arguments nothing is done');
+$redis->call('DEL', 'k');
+is(fcall('set', ['k'], '', '999999999999999', 'x'), 0, 'the longest time to live is no error');
 for my $bad ('', 'nonsense', 'abc.1:1', 'abc.1:1:i1:2:9:9:', 'abc.1:x:i1:1:9:9:')
 {
 	is(fcall('set', ['k'], $bad, 1000, 'x'), 0, "no such snapshot, refused without an error: '$bad'");
@@ -98,6 +143,24 @@ is(fcall('invalidate', [ 'k', 'none', 'list', 'k' ], $TTL, 'i1', 11, 11, 11, 12)
 is($redis->call('EXISTS', 'k', 'list'), 0, '... and gone');
 like($redis->call('GET', 'uncache:{k}'), qr/:i1:11,12:$/, 'a key twice in one call adds both xids');
 is($redis->call('EXISTS', 'uncache:{none}'), 0, 'an invalidation makes no record');
+
+# ---- a token although there is a value
+worker_comes();
+my $refresh = fcall('token', ['fresh']);
+like($refresh, qr/^\w+\.\d+:\d+$/, 'a token without a value, in a string');
+is(token('fresh'), $refresh, '... is that of a miss');
+is(fill('fresh', 20, 'old', $refresh), 1, '... and good for a fill');
+is(fcall('token', ['fresh']), $refresh, 'a token with a value');
+is(fill('fresh', 20, 'new', $refresh), 1, '... is good for another one');
+is_deeply(fcall('get', ['fresh']), ['new'], '... which takes its place');
+fcall('invalidate', ['fresh'], $TTL, 'i1', 20);
+is(fill('fresh', 20, 'late', $refresh), 0, '... and for none that has not seen what was delivered since');
+is(fcall('token', ['a}b']), undef, 'no token where no record can be');
+$redis->call('SET', 'without', 'x');
+like(fcall('token', ['without']), qr/^\w+\.\d+:\d+$/, 'a value without a record gets one');
+fcall('epoch', [], '', $TTL);
+is(fcall('token', ['fresh']), undef, 'no token without an epoch');
+worker_comes();
 
 # ---- beyond 53 bits
 my $token = token('big');
@@ -157,6 +220,78 @@ worker_comes(100);
 token('slow');
 ok($redis->call('PTTL', 'uncache:{slow}') > 290000, '... as does a new epoch with one');
 worker_comes();
+
+# ---- a record is bounded, whatever is in doubt
+my $big = 'uncache:{many}';
+my ($asked, $answer) = (0, 0);
+while ($asked < 200 && $answer !~ /^FULL/)
+{
+	$answer = fcall('invalidate', ['many'], $TTL, 'i1', '?' . (5000000000 + ++$asked));
+}
+is($answer, 'FULL too many strict transactions are about to commit changes of one key',
+	"doubt $asked of one key is refused");
+cmp_ok($asked, '>', 64, '... but not before there are many');
+cmp_ok($redis->call('STRLEN', $big), '<=', 4096, '... while the record has at most 4 kB');
+is(fcall('invalidate', [ 'many', 'few' ], $TTL, 'i1', '?5000000999', '?5000000999'), $answer, 'beside another key, too');
+like($redis->call('GET', 'uncache:{few}'), qr{:i1/5000000999\@\d+$}, '... which has its doubt');
+unlike($redis->call('GET', $big), qr/5000000999/, '... the full one not');
+like(token('many'), qr/:/, 'a full record still has a token');
+fcall('release', ['many'], 'i1', 5000000001);
+is(fcall('invalidate', ['many'], $TTL, 'i1', '?5000000999'), '0', 'who rolls back makes room');
+is(fill('many', 5000000002), 0, '... all others count');
+
+# What must be remembered, and finds no room, closes the record: until it expires.
+$token = token('many');
+is(fcall('invalidate', ['many'], $TTL, 'i1', '!5000001000'), '0', 'a doubt that is renewed is never refused');
+like($redis->call('GET', $big), qr/^closed\@\d+$/, '... the record is closed instead');
+is_deeply(fcall('get', ['many']), [ undef, undef ], '... gives no token');
+is(fcall('token', ['many']), undef, '... neither to refresh');
+is(fcall('set', ['many'], "$token:i1:1:6000000000:6000000000:", 1000, 'x'), 0, '... refuses every fill');
+is(fcall('invalidate', ['many'], $TTL, 'i1', '?5000001001'), $answer, '... and every new doubt');
+is(fcall('invalidate', ['many'], $TTL, 'i1', '5000001000'), '0', 'deliveries go on');
+fcall('release', ['many'], 'i1', 5000001000);
+fcall('epoch', [], 'later', $TTL);
+is_deeply(fcall('get', ['many']), [ undef, undef ], 'a new epoch does not open it');
+fcall('invalidate', ['many'], 100, 'i1', '!5000001002');
+ok($redis->call('PTTL', $big) > 290000, 'it lives as long as the last of its doubts');
+fcall('invalidate', ['many'], 2 * $TTL, 'i1', '!5000001003');
+ok($redis->call('PTTL', $big) > 2 * $TTL - 10000, '... also of one that came later');
+$redis->call('PEXPIRE', $big, 1);
+ok(wait_for(sub { fill('many', 6000000000) == 1 }), 'after it has expired the key is cacheable again');
+
+# One that is longer, whoever wrote it.
+$redis->call('SET', 'uncache:{long}', 'e.1:1:0:::' . join(',', map { "i1/$_\@9999999999999" } 1 .. 5000), 'PX', 60000);
+is_deeply(fcall('get', ['long']), [ undef, undef ], 'a record over 4 kB gives no token');
+is(fcall('invalidate', ['long'], $TTL, 'i1', '?6'), $answer, '... takes no new doubt');
+is(fcall('invalidate', ['long'], $TTL, 'i1', '7'), '0', '... holds up no delivery');
+ok($redis->call('PTTL', 'uncache:{long}') <= 60000, '... and expires when it would have');
+$redis->call('SET', 'uncache:{odd}', 'x' x 5000);
+is_deeply(fcall('get', ['odd']), [ undef, undef ], 'whatever it is');
+
+# ---- the work of a call is linear in what it is given
+# Each of these was quadratic, or multiplied two inputs: minutes where it takes milliseconds.
+my $much = 2_000_000;
+sub quick
+{
+	my ($what, $call) = @_;
+	$redis->call('CONFIG', 'RESETSTAT');
+	$call->();
+	my ($usec) = $redis->call('INFO', 'commandstats') =~ /cmdstat_fcall:.*?usec=(\d+)/;
+	cmp_ok($usec, '<', 10_000_000, "$what: " . int($usec / 1000) . ' ms');
+	return;
+}
+$redis->call('SET', 'uncache:{k}', 'e.1:1:0:::' . join(',', map { "i1/$_\@9999999999999" } 1 .. $much / 20));
+quick('a record of megabytes', sub { fcall('invalidate', [ ('k') x 128 ], $TTL, 'i1', ('?5') x 128) });
+$redis->call('DEL', 'uncache:{k}');
+quick('a key of braces', sub { fcall('get', [ '}' . '{' x $much ]) });
+quick('a time to live of megabytes', sub { fcall('set', ['k'], '', '9' x $much, 'x') });
+quick('a snapshot of colons', sub { fcall('set', ['k'], ':' x $much, 1000, 'x') });
+$token = token('k');
+fcall('invalidate', ['k'], $TTL, 'i1', '?' . (7000000000 + $_)) for 1 .. 60;
+quick('a snapshot with many that run', sub {
+	fcall('set', ['k'], "$token:i1:1:1:9000000000:" . join(',', 1 .. $much / 8), 1000, 'x') });
+is($redis->call('GET', 'k'), 'x', '... which is stored, as all doubts have ended in it');
+$redis->call('DEL', 'k');
 
 # ---- two servers: a beat is asked of the one whose snapshot was refused
 sub wanted { my ($server, $incarnation) = @_; return fcall('status', [], $server, 1, $incarnation)->[2] }

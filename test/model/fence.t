@@ -55,6 +55,7 @@ my $library = edited(slurp('../../src/lua/uncache.lua'),
 	"	local time = redis.call('TIME')\n	return time[1] * 1000 + math.floor(time[2] / 1000)",
 	'	return 0');
 my @small_set = ('local MAX_XIDS = 16', 'local MAX_XIDS = 1');
+my @small_record = (@small_set, 'local MAX_RECORD = 4096', 'local MAX_RECORD = 60');	# one doubt
 
 my %case = (
 	'late fills' => {
@@ -82,6 +83,11 @@ my %case = (
 	'strict' => {
 		edits => \@small_set,
 		writers => [qw(strict plain)], readers => ['fresh:2'], epochs => 1, latedoubts => 1 },
+	'a record without room' => {
+		edits => \@small_record,
+		writers => [qw(strict strict)], readers => ['fresh'], lose => 1, latedoubts => 1 },
+	'refreshing' => {
+		writers => [qw(plain strict)], readers => [qw(fresh refresh)], lose => 1 },
 	'a standby is promoted' => {
 		writers => [ 'plain', 'plain@B' ], readers => [qw(fresh replaced)],
 		promote => 1, oldworker => 1 },
@@ -112,8 +118,8 @@ my @mutations = (
 	[ 'delete the value', 'late fills', "redis.call('UNLINK', unpack(keys))", '0' ],
 	[ 'add the xid to the record', 'late fills', 'record.incarnation, record.xids = incarnation, with(record.xids, xid)', '' ],
 	[ 'every xid must be visible', 'late fills', 'if not visible(snapshot, record.incarnation, xid) then return false end', '' ],
-	[ 'xids at or above xmax are not visible', 'late fills', '(before(xid, snapshot.xmax) and not has(snapshot.xip, xid))', 'not has(snapshot.xip, xid)' ],
-	[ 'xids in progress are not visible', 'late fills', ' and not has(snapshot.xip, xid)', '' ],
+	[ 'xids at or above xmax are not visible', 'late fills', '(before(xid, snapshot.xmax) and not runs(snapshot, xid))', 'not runs(snapshot, xid)' ],
+	[ 'xids in progress are not visible', 'late fills', ' and not runs(snapshot, xid)', '' ],
 	[ 'xids compare by length first', 'three writers, a full set', '#a < #b or (#a == #b and a < b)', 'a < b' ],
 	[ 'the generation must be the record\'s', 'late fills', 'record.counter == s.counter', 'true' ],
 	[ 'no generation is used twice', 'late fills', 'memory.counter = memory.counter + 1', '' ],
@@ -131,9 +137,12 @@ my @mutations = (
 	[ 'no epoch comes twice', 'a pattern', "args[1] .. '.' .. memory.epochs", 'args[1]' ],
 	[ 'the epoch is not in the data', 'Redis that forgets', { locals_in_image => 1 } ],
 	[ 'doubts must be visible', 'strict', "if not visible(snapshot, incarnation, xid) then return false end\n\tend\n\treturn true", "end return true" ],
-	[ 'a doubt makes a record', 'strict', "record or (name and entry:find('?', 1, true))", 'record' ],
+	[ 'a doubt makes a record', 'strict', "record or (name and mark ~= '')", 'record' ],
 	[ 'values go before a strict commit', 'strict', "redis.call('UNLINK', unpack(keys))",
 		"args[3]:find('?', 1, true) and 0 or redis.call('UNLINK', unpack(keys))" ],
+	[ 'a doubt without room is refused', 'a record without room', 'MAX_RECORD then return false end', 'MAX_RECORD then return true end' ],
+	[ 'a doubt renewed without room closes the record', 'a record without room', 'if ttl and #text > MAX_RECORD then return close_record(name, text, ttl) end', 'if ttl and #text > MAX_RECORD then return end' ],
+	[ 'a closed record is not born again', 'a record without room', "#text > MAX_RECORD or text:find(CLOSED, 1, true) == 1", 'false' ],
 	[ 'a full set keeps the doubts', 'strict, a full set', 'new_record(record.doubts)', "new_record('')" ],
 	[ 'a new epoch keeps the doubts', 'strict', "new_record(record and doubts_without(record.doubts) or '')", "new_record('')" ],
 	[ 'xids are of the snapshot\'s incarnation', 'a commit lost in a crash', "incarnation == snapshot.incarnation\n\t\tand ", '', "s.epoch == memory.epoch and is_live(s.incarnation or '', key)", 'memory.incarnations[s.incarnation]', 'record.epoch == s.epoch', 'true' ],
@@ -175,6 +184,11 @@ sub stuck
 
 	return 'there is no epoch' if !FenceModel::has_epoch($s);
 	my ($stored) = fill_by($case, $s, $step, 1);
+	if ($s->{r} =~ /^closed@/)
+	{
+		$s->{r} = '';	# it has expired, in the end
+		($stored) = fill_by($case, $s, $step, 1);
+	}
 	return 'a fresh reader is refused' if !$stored;
 
 	# an older snapshot may be refused once, if that brings a beat
@@ -245,7 +259,7 @@ for my $mutation (grep { index($_->[0], $only) >= 0 } @liveness_mutations)
 # The shipped text, unedited, through plain FCALLs alone.
 my $seed = srand($ENV{UNCACHE_MODEL_SEED} || time);
 my %wide = (
-	writers => [qw(plain strict pattern plain)], readers => [qw(fresh:3 late:2 old:2 standby:3)], beats => 2,
+	writers => [qw(plain strict pattern plain)], readers => [qw(fresh:3 late:2 old:2 standby:3 refresh:2)], beats => 2,
 	dups => 1, latedoubts => 1, evict => 1, lose => 1, restart => 1, reload => 1, epochs => 1, lateepoch => 1);
 my $walks = $only ne '' ? 0 : $long ? 5000 : 150;
 my (@bad, $steps);

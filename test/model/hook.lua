@@ -2,7 +2,7 @@
 -- Appended to the library by the model check, never shipped: one call sets the
 -- state of the world (value, record, locals), makes one call of the library and
 -- says what the state is then, and whether the call asked for a beat.
-local calls = {uncache_get = uncache_get, uncache_set = uncache_set,
+local calls = {uncache_get = uncache_get, uncache_token = uncache_token, uncache_set = uncache_set,
 	uncache_invalidate = uncache_invalidate, uncache_release = uncache_release,
 	uncache_status = uncache_status, uncache_epoch = uncache_epoch, uncache_beat = uncache_beat}
 
