@@ -43,6 +43,9 @@ static const struct
 	/* How an expression is read; template_parse.c relies on the first. */
 	{SETTINGS_OTHER, "standard_conforming_strings", "on"},
 	{SETTINGS_OTHER, "transform_null_equals", "off"},
+
+	/* The text is in the server's encoding, whatever the client's makes of a backslash. */
+	{SETTINGS_OTHER, "backslash_quote", "on"},
 };
 
 int

@@ -103,7 +103,8 @@ template_output_settings(Oid type)
 
 /*
  * The settings that a function depends on.  Immutable by declaration is not
- * enough: users err, and so does quote_ident().
+ * enough: users err, and so do age(), which takes months and days in the session's time
+ * zone, and quote_ident().
  */
 static int
 function_settings(Oid function)
@@ -116,6 +117,7 @@ function_settings(Oid function)
 		case F_DATE_TRUNC_TEXT_TIMESTAMPTZ:
 		case F_DATE_PART_TEXT_TIMESTAMPTZ:
 		case F_EXTRACT_TEXT_TIMESTAMPTZ:
+		case F_AGE_TIMESTAMPTZ_TIMESTAMPTZ:
 			return SETTINGS_TIME;
 		case F_QUOTE_IDENT:
 			return SETTINGS_ALL;
