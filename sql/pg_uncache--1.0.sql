@@ -191,6 +191,17 @@ COMMENT ON COLUMN uncache.rules.enabled IS
 COMMENT ON COLUMN uncache.rules.problem IS
 'why the rule will not do what it should; NULL: nothing is known to be wrong';
 
+CREATE FUNCTION uncache.rules_of_key(
+	key text,
+	OUT relation regclass,
+	OUT trigger name,
+	OUT template text
+) RETURNS SETOF record
+	LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'uncache_rules_of_key';
+COMMENT ON FUNCTION uncache.rules_of_key(text) IS
+'the rules whose templates can produce this key, as it is in Redis (with uncache.key_prefix): one row for each template, disabled rules included; no row where a change of the database never deletes the key. Goes by the types of the expressions, not by the rows that exist; NULL gives no row. A rule that does not work any more gets a WARNING. Granted to pg_monitor and pg_read_all_data';
+
 REVOKE ALL ON FUNCTION
 	uncache.invalidate(),
 	uncache.invalidate_columns(),
@@ -198,9 +209,10 @@ REVOKE ALL ON FUNCTION
 	uncache.attach_columns(regclass, name[], text[]),
 	uncache.detach(regclass),
 	uncache.invalidate_table(regclass),
-	uncache.list_rules()
+	uncache.list_rules(),
+	uncache.rules_of_key(text)
 FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION uncache.list_rules() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION uncache.list_rules(), uncache.rules_of_key(text) TO pg_monitor;
 GRANT SELECT ON uncache.rules TO pg_monitor;
 
 -- Keep rules whole while tables, types and functions change.
@@ -531,8 +543,8 @@ GRANT EXECUTE ON FUNCTION uncache.stat_get(), uncache.stat_rules_get(),
 	uncache.backlog_get(), uncache.version() TO pg_monitor;
 -- Who may read all tables has SELECT on the views already, and may see keys.
 GRANT EXECUTE ON FUNCTION uncache.stat_get(), uncache.stat_rules_get(),
-	uncache.backlog_get(), uncache.version(), uncache.list_rules(), uncache.transaction_keys()
-	TO pg_read_all_data;
+	uncache.backlog_get(), uncache.version(), uncache.list_rules(), uncache.rules_of_key(text),
+	uncache.transaction_keys() TO pg_read_all_data;
 
 -- ---------------------------------------------------------------------------
 -- Rights

@@ -135,13 +135,14 @@ CREATE TABLE texts AS SELECT t, keys(t) AS k FROM unnest(ARRAY[
 	'k:{at}', 'k:{day}', 'k:{span}', 'k:{ratio}', 'k:{raw}', 'k:{price}', 'k:{at::date}',
 	'k:{at::text}', 'k:{to_char(at, ''TMMon HH24 TZ'')}', 'k:{tableoid::regclass}',
 	'k:{quote_ident(short)}', 'k:{''\''}', 'k:{both_}', 'k:{ARRAY[at]}', 'k:{(0.1::float8 + 0.2)::text}',
-	'k:{1.0 / 3 + ratio}', 'k:{coalesce(NULL, id) = NULL}', 'k:{to_tsvector(''Running'')}']) t;
+	'k:{1.0 / 3 + ratio}', 'k:{coalesce(NULL, id) = NULL}', 'k:{to_tsvector(''Running'')}',
+	'k:{extract(month from age(at, timestamptz ''2020-02-29 20:00+00''))}', 'k:{E''it\''s''}']) t;
 SELECT * FROM texts;
 SET TimeZone = 'Asia/Kolkata'; SET DateStyle = 'SQL, DMY'; SET IntervalStyle = 'iso_8601';
 SET extra_float_digits = -5; SET bytea_output = 'escape'; SET lc_monetary = 'C';
 SET search_path = template_test, pg_temp; SET client_encoding = 'LATIN1';
 SET quote_all_identifiers = on; SET transform_null_equals = on;
-SET default_text_search_config = 'pg_catalog.english';
+SET default_text_search_config = 'pg_catalog.english'; SET backslash_quote = off;
 -- No longer to be had since 19
 DO $$ BEGIN SET standard_conforming_strings = off; EXCEPTION WHEN OTHERS THEN NULL; END $$;
 SELECT t, k, keys(t) AS otherwise FROM texts WHERE keys(t) IS DISTINCT FROM k;
@@ -150,6 +151,20 @@ SELECT current_setting('TimeZone'), current_setting('DateStyle'), current_settin
 SELECT keys('k:{at}:{1 / (id + 42)}');
 SELECT current_setting('TimeZone'), current_setting('search_path');
 RESET ALL;
+SET client_encoding = 'UTF8'; SET search_path = template_test, public;
+
+-- Long ones: what they are made of costs time in proportion, up to a limit
+SELECT length(k[1]) FROM keys(repeat('x', 8000) || ':{id}') k;
+SELECT length(k[1]) FROM keys(repeat('{{a}}', 13000)) k;
+SELECT length(k[1]) FROM keys(repeat('a{id}', 13000)) k;
+SELECT keys(repeat('a{id}', 13000) || '{nosuch}');
+SELECT keys(repeat('é', 32000) || '{');
+SELECT keys(repeat('é', 160000));
+SELECT uncache.attach('item', repeat('x', 160000));
+-- and they can be interrupted
+SET statement_timeout = '1ms';
+SELECT keys(repeat('a{id+id}', 8000));
+RESET statement_timeout;
 
 \set VERBOSITY terse
 DROP SCHEMA template_test CASCADE;

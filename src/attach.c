@@ -141,7 +141,7 @@ make_truncate_trigger(Attachment *attachment)
 		else
 			ereport(NOTICE,
 					(errmsg("TRUNCATE of table \"%s\" will not delete the keys of template \"%s\"",
-							template->relation, template->text),
+							template->relation, template_shown(template->text)),
 					 errdetail("It does not begin with literal text that holds two letters or digits, by which its keys could be found.")));
 	}
 	if (args == NIL)

@@ -40,7 +40,7 @@ invalidate_rule(Rule *rule, int elevel)
 			ereport(elevel,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("keys of template \"%s\" of table \"%s\" are not deleted",
-							template->text, template->relation),
+							template_shown(template->text), template->relation),
 					 errdetail("It does not begin with literal text that holds two letters or digits, by which its keys could be found."),
 					 errhint("Delete them with uncache.invalidate_keys() or uncache.invalidate_pattern().")));
 	}

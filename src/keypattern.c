@@ -9,21 +9,20 @@
 
 #include "keypattern_int.h"
 
-static const KeyClass key_classes[] = {
-	{"any", {NULL}},
-	{"integer", {"-?#+", NULL}},
-	{"uuid", {"%%%%%%%%-%%%%-%%%%-%%%%-%%%%%%%%%%%%", NULL}},
-	{"boolean", {"t", "f", NULL}},
-	{"number", {"-?#+", "-?#+.#+", "-?#+e~?#+", "-?#+.#+e~?#+", "-?Infinity", "NaN", NULL}},
-	{"time", {"@+", "@+ BC", "-?infinity", NULL}},
-};
+/* The most parts that a text can have: each class has braces, and a literal before it. */
+static size_t
+count_parts(const char *text, size_t len)
+{
+	size_t		count = 1;
 
-/*
- * A pattern with room for what a text of "len" bytes can need: a glob in which
- * every byte is escaped, and a part for every byte.
- */
+	for (size_t i = 0; i < len; i++)
+		count += text[i] == '{' ? 2 : 0;
+	return count;
+}
+
+/* A pattern with room for what such a text can need: in a glob every byte may be escaped. */
 static KeyPattern *
-make_pattern(size_t len, bool is_glob)
+make_pattern(const char *text, size_t len, bool is_glob)
 {
 	KeyPattern *pattern = calloc(1, sizeof(KeyPattern));
 
@@ -33,8 +32,12 @@ make_pattern(size_t len, bool is_glob)
 	pattern->text = malloc(len + 1);
 	pattern->glob = malloc(2 * len + 1);
 	if (!is_glob)
-		pattern->parts = malloc((len + 1) * sizeof(Part));
-	if (pattern->text == NULL || pattern->glob == NULL || (!is_glob && pattern->parts == NULL))
+	{
+		pattern->parts = malloc(count_parts(text, len) * sizeof(Part));
+		pattern->lists = malloc(len + 1);
+	}
+	if (pattern->text == NULL || pattern->glob == NULL ||
+		(!is_glob && (pattern->parts == NULL || pattern->lists == NULL)))
 	{
 		keypattern_free(pattern);
 		return NULL;
@@ -50,17 +53,22 @@ keypattern_free(KeyPattern *pattern)
 	free(pattern->text);
 	free(pattern->glob);
 	free(pattern->parts);
+	free(pattern->lists);
 	free(pattern);
 }
 
-static const KeyClass *
-find_class(const char *name, size_t len)
+/* The brace that closes a class; in a list one may stand behind a backslash. */
+static const char *
+end_of_class(const char *text, const char *end)
 {
-	for (int i = 0; i < lengthof(key_classes); i++)
+	if (text < end && *text != '=')
+		return memchr(text, '}', end - text);
+	for (; text < end; text++)
 	{
-		if (strlen(key_classes[i].name) == len &&
-			memcmp(key_classes[i].name, name, len) == 0)
-			return &key_classes[i];
+		if (*text == '}')
+			return text;
+		if (*text == '\\')
+			text++;
 	}
 	return NULL;
 }
@@ -70,10 +78,10 @@ add_literal(KeyPattern *pattern, char **to, char c)
 {
 	Part	   *part;
 
-	if (pattern->nparts == 0 || pattern->parts[pattern->nparts - 1].class != NULL)
+	if (pattern->nparts == 0 || pattern->parts[pattern->nparts - 1].is_class)
 	{
 		part = &pattern->parts[pattern->nparts++];
-		part->class = NULL;
+		part->is_class = false;
 		part->literal = *to;
 		part->len = 0;
 	}
@@ -86,16 +94,21 @@ add_literal(KeyPattern *pattern, char **to, char c)
 	pattern->glob[pattern->globlen++] = c;
 }
 
-static void
-add_class(KeyPattern *pattern, const KeyClass *class)
+/* Add what stands in braces; false where it is no class. */
+static bool
+add_class(KeyPattern *pattern, const char *text, size_t len, char **lists)
 {
 	Part	   *part = &pattern->parts[pattern->nparts++];
 
-	part->class = class;
-	part->literal = NULL;
-	part->len = 0;
-	if (pattern->globlen == 0 || pattern->parts[pattern->nparts - 2].class == NULL)
+	memset(part, 0, sizeof(*part));
+	part->is_class = true;
+	if (!keyclass_parse(&part->class, text, len, *lists))
+		return false;
+	if (part->class.list != NULL)
+		*lists += part->class.list_end - part->class.list;
+	if (pattern->nparts == 1 || !part[-1].is_class)
 		pattern->glob[pattern->globlen++] = '*';
+	return true;
 }
 
 /* Fill the parts; false where the text is malformed. */
@@ -103,14 +116,14 @@ static bool
 parse_parts(KeyPattern *pattern, const char *text, size_t len)
 {
 	char	   *to = pattern->text;
+	char	   *lists = pattern->lists;
 
+	if (memchr(text, '\0', len) != NULL)
+		return false;
 	for (size_t i = 0; i < len; i++)
 	{
 		const char *end;
-		const KeyClass *class;
 
-		if (text[i] == '\0')
-			return false;
 		if (text[i] != '{' && text[i] != '}')
 		{
 			add_literal(pattern, &to, text[i]);
@@ -122,21 +135,21 @@ parse_parts(KeyPattern *pattern, const char *text, size_t len)
 			continue;
 		}
 		if (text[i] == '}' ||
-			(end = memchr(text + i, '}', len - i)) == NULL ||
-			(class = find_class(text + i + 1, end - (text + i + 1))) == NULL)
+			(end = end_of_class(text + i + 1, text + len)) == NULL ||
+			!add_class(pattern, text + i + 1, end - (text + i + 1), &lists))
 			return false;
-		add_class(pattern, class);
 		i = end - text;
 	}
 	pattern->glob[pattern->globlen] = '\0';
-	pattern->head = pattern->nparts > 0 ? pattern->parts[0].len : 0;
+	pattern->head = pattern->nparts > 0 && !pattern->parts[0].is_class ?
+		pattern->parts[0].len : 0;
 	return true;
 }
 
 KeyPattern *
 keypattern_parse(const char *text, size_t len)
 {
-	KeyPattern *pattern = make_pattern(len, false);
+	KeyPattern *pattern = make_pattern(text, len, false);
 
 	if (pattern != NULL && !parse_parts(pattern, text, len))
 	{
@@ -153,7 +166,7 @@ keypattern_from_glob(const char *glob, size_t len)
 	size_t		at = 0;
 
 	if (memchr(glob, '\0', len) != NULL ||
-		(pattern = make_pattern(len, true)) == NULL)
+		(pattern = make_pattern(glob, len, true)) == NULL)
 		return NULL;
 	memcpy(pattern->glob, glob, len);
 	pattern->glob[len] = '\0';

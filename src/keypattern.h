@@ -6,14 +6,21 @@
  * A key pattern is text: literal parts, in which "{" and "}" are doubled, and
  * between them a class in braces that says what may stand there:
  *
- *		{integer}	an optional minus sign and digits
- *		{number}	what numeric, real and double precision are written as
- *		{uuid}		a uuid in its usual lower-case form
- *		{boolean}	"t" or "f"
- *		{time}		dates and times, in the ISO style
- *		{any}		anything, the empty text included
+ *		{any}					anything, the empty text included
+ *		{integer LOW HIGH}		a whole number in this range, without leading zeros;
+ *								{integer} has the range of int8
+ *		{decimal DIGITS SCALE}	a numeric with at most so many digits before the point,
+ *								and exactly so many behind it
+ *		{numeric}, {float}, {money}, {boolean}, {uuid}, {bytea}, {bits}, {inet}, {cidr},
+ *		{macaddr}, {macaddr8}, {date}, {time}, {timetz}, {timestamp}, {timestamptz},
+ *		{json}, {range}, {multirange}, {row}
+ *								what values of the type, or of types of that sort, are
+ *								written as ({json}: jsonb)
+ *		{md5}					32 hexadecimal digits
+ *		{=one|other}			one of these texts; a backslash stands before each "|", "\"
+ *								and "}" that is part of a text
  *
- * so the template user:{id} with an integer column yields user:{integer}.
+ * so the template user:{id} with a column of type bigint yields user:{integer}.
  * These functions need nothing of a running server, so that they can be fuzzed.
  */
 #ifndef UNCACHE_KEYPATTERN_H
@@ -45,7 +52,7 @@ extern const char *keypattern_literal_head(const KeyPattern *pattern, size_t *le
 
 /*
  * Whether the pattern covers this key.  Time grows with the product of the
- * lengths of key and pattern, never worse.
+ * lengths of key and pattern, never worse.  For one caller at a time.
  */
 extern bool keypattern_matches(const KeyPattern *pattern, const char *key, size_t len);
 

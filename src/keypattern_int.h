@@ -2,34 +2,19 @@
  * keypattern_int.h
  *	  What the files keypattern*.c share.
  *
- * A pattern is a row of parts, literals and classes.  A class is described by
- * shapes, any of which may fit.  A shape is a row of elements, each a character or a
- * set of them, with "?" behind it where it may be missing and "+" where it may be
- * repeated:
- *
- *		#	a digit			%	a lower-case hexadecimal digit
- *		@	what ISO dates and times are made of
- *		~	a sign			any other character: itself
+ * A pattern is a row of parts, literals and classes.
  */
 #ifndef UNCACHE_KEYPATTERN_INT_H
 #define UNCACHE_KEYPATTERN_INT_H
 
 #include "item.h"
+#include "keyclass.h"
 #include "keypattern.h"
-
-/* Most shapes of a class, most elements of a shape (a uuid has 36). */
-#define KEYCLASS_MAX_SHAPES		6
-#define KEYCLASS_MAX_ELEMENTS	40
-
-typedef struct KeyClass
-{
-	const char *name;
-	const char *shapes[KEYCLASS_MAX_SHAPES + 1]; /* none: anything fits */
-} KeyClass;
 
 typedef struct Part
 {
-	const KeyClass *class;		/* NULL: literal */
+	bool		is_class;
+	KeyClass	class;
 	const char *literal;		/* into the pattern's text */
 	size_t		len;
 } Part;
@@ -37,6 +22,7 @@ typedef struct Part
 struct KeyPattern
 {
 	char	   *text;			/* all literals, unescaped, one after the other */
+	char	   *lists;			/* the texts of lists */
 	char	   *glob;
 	size_t		globlen;
 	Part	   *parts;

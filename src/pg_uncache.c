@@ -14,12 +14,12 @@
  *
  *	 rules: what a row's change means
  *		trigger ----------> rule ---------> template_{parse,compile,expr,literal,
- *		   |				 |					 |				depends,render,pattern}
+ *		   |				 |					 |				depends,class,render,pattern}
  *		   |				 |					 |
- *		   |			rule_catalog		 fixed_settings, column, keypattern, keypattern_match, glob
+ *		   |			rule_catalog		 fixed_settings, column, keypattern, keypattern_match, keyclass, glob
  *		   |
  *		   |	as SQL sees them: attach, attach_notice, invalidate, render, row_change,
- *		   |		rule_check, rule_problems, rule_view
+ *		   |		rule_check, rule_key, rule_problems, rule_view
  *		   |	as DDL meets them: ddl, ddl_drop, ddl_objects, drop_notice, rule_guard,
  *		   |		rule_partition
  *		   |

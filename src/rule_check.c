@@ -111,7 +111,7 @@ rule_notice_constant(const Template *template)
 	if (template->constant)
 		ereport(NOTICE,
 				(errmsg("template \"%s\" of table \"%s\" names no column, so all rows give the same key",
-						template->text, template->relation),
+						template_shown(template->text), template->relation),
 				 strstr(template->text, "{{") != NULL ?
 				 errhint("{{ and }} stand for literal braces; a column is written with single ones, such as {id}.") :
 				 errhint("A column is written in braces, such as {id}.")));
@@ -124,7 +124,7 @@ check_for_truncate(const RuleInfo *info, const Template *template)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("template \"%s\" of table \"%s\" cannot be used for TRUNCATE",
-						template->text, template->relation),
+						template_shown(template->text), template->relation),
 				 errdetail("It does not begin with literal text that holds two letters or digits, by which its keys could be found."),
 				 errhint("Put such text in front, or leave the template out of the TRUNCATE trigger.")));
 }

@@ -18,6 +18,12 @@
 /* More keys than this from one row is an ERROR: some array is not what it seems. */
 #define TEMPLATE_MAX_KEYS	10000
 
+/*
+ * A longer template is an ERROR.  As long as a key may be: what gives no more text than
+ * it has itself could never be used if it were longer.
+ */
+#define TEMPLATE_MAX_BYTES	(64 * 1024)
+
 struct Segment;
 
 /* A template bound to a table.  Others read it, template_compile() writes it. */
@@ -38,6 +44,7 @@ typedef struct Template
 	/* The rest belongs to template_*.c. */
 	bool		simple;			/* every value can go straight into the key */
 	int			nsegments;
+	int			segments_room;
 	struct Segment *segments;
 } Template;
 
@@ -80,5 +87,11 @@ extern void template_render(Template *template, TupleTableSlot *slot, KeySink *s
  * same for all rules, and the setting may change.)
  */
 extern char *template_keypattern(const Template *template);
+
+/* The same, also where the keys could not be found by it: to check a key at hand. */
+extern char *template_full_keypattern(const Template *template);
+
+/* The text of a template as a message shows it: its beginning, where it is long. */
+extern const char *template_shown(const char *text);
 
 #endif							/* UNCACHE_TEMPLATE_H */

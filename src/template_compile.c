@@ -19,6 +19,8 @@
 #include "access/sysattr.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -33,6 +35,19 @@
  * Errors
  * --------------------------------------------------------------------------
  */
+
+/* So much of a template is enough to know it by. */
+#define SHOWN_BYTES		300
+
+const char *
+template_shown(const char *text)
+{
+	int			len = strlen(text);
+
+	if (len <= SHOWN_BYTES)
+		return text;
+	return psprintf("%.*s...", pg_mbcliplen(text, len, SHOWN_BYTES), text);
+}
 
 /* What helps who wrote the expression; PostgreSQL's own hint knows nothing of templates. */
 static char *
@@ -75,7 +90,8 @@ complete_error(ErrorData *edata, Compiler *compiler)
 	if (compiler->segment != NULL && edata->cursorpos > 0)
 		position += edata->cursorpos - 1;
 	where = psprintf(_("Template \"%s\" of table \"%s\", position %d."),
-					 compiler->template->text, compiler->template->relation, position);
+					 template_shown(compiler->template->text), compiler->template->relation,
+					 position);
 	edata->detail = edata->detail == NULL ? where :
 		psprintf("%s\n%s", where, edata->detail);
 	edata->hint = hint_at_expression(edata, compiler);
@@ -88,44 +104,30 @@ complete_error(ErrorData *edata, Compiler *compiler)
  * --------------------------------------------------------------------------
  */
 
-/* The class of a type's text, and how to write it. */
-static void
-choose_form(Template *template, Segment *segment, Oid type)
+/* How values of a type are written. */
+static ValueForm
+form_of_type(Oid type)
 {
-	static const struct
+	switch (type)
 	{
-		Oid			type;
-		ValueForm	form;
-		const char *key_class;
-	}			forms[] = {
-		{TEXTOID, FORM_TEXT, "any"},
-		{VARCHAROID, FORM_TEXT, "any"},
-		{BPCHAROID, FORM_TEXT, "any"},
-		{INT2OID, FORM_INT2, "integer"},
-		{INT4OID, FORM_INT4, "integer"},
-		{INT8OID, FORM_INT8, "integer"},
-		{OIDOID, FORM_OID, "integer"},
-		{BOOLOID, FORM_BOOL, "boolean"},
-		{UUIDOID, FORM_UUID, "uuid"},
-		{NUMERICOID, FORM_OUTPUT, "number"},
-		{FLOAT4OID, FORM_OUTPUT, "number"},
-		{FLOAT8OID, FORM_OUTPUT, "number"},
-		{DATEOID, FORM_OUTPUT, "time"},
-		{TIMEOID, FORM_OUTPUT, "time"},
-		{TIMETZOID, FORM_OUTPUT, "time"},
-		{TIMESTAMPOID, FORM_OUTPUT, "time"},
-		{TIMESTAMPTZOID, FORM_OUTPUT, "time"},
-	};
-
-	segment->form = FORM_OUTPUT;
-	segment->key_class = "any";
-	for (int i = 0; i < lengthof(forms); i++)
-	{
-		if (forms[i].type == type)
-		{
-			segment->form = forms[i].form;
-			segment->key_class = forms[i].key_class;
-		}
+		case TEXTOID:
+		case VARCHAROID:
+		case BPCHAROID:
+			return FORM_TEXT;
+		case INT2OID:
+			return FORM_INT2;
+		case INT4OID:
+			return FORM_INT4;
+		case INT8OID:
+			return FORM_INT8;
+		case OIDOID:
+			return FORM_OID;
+		case BOOLOID:
+			return FORM_BOOL;
+		case UUIDOID:
+			return FORM_UUID;
+		default:
+			return FORM_OUTPUT;
 	}
 }
 
@@ -145,9 +147,7 @@ compile_output(Template *template, Segment *segment, Oid type)
 							 &segment->element_byval, &segment->element_align);
 		base = getBaseType(element);
 	}
-	choose_form(template, segment, base);
-	if (OidIsValid(element))
-		segment->form = FORM_ARRAY;
+	segment->form = OidIsValid(element) ? FORM_ARRAY : form_of_type(base);
 
 	getTypeOutputInfo(base, &output, &is_varlena);
 	fmgr_info(output, &segment->output);
@@ -195,6 +195,7 @@ compile_segment(Compiler *compiler, Segment *segment, MemoryContext scratch)
 	MemoryContextSwitchTo(lasting);
 	compiler->columns = bms_add_members(compiler->columns, columns);
 	compile_output(compiler->template, segment, exprType((Node *) planned));
+	template_choose_class(segment, expr);
 	if (!compiler->inspect)
 		compile_planned(compiler->template, segment, planned);
 }
@@ -225,8 +226,11 @@ compile_segments(Compiler *compiler)
 	nest_level = fixed_settings_begin(SETTINGS_ALL);
 	for (int i = 0; i < template->nsegments; i++)
 	{
-		if (template->segments[i].is_expr)
-			compile_segment(compiler, &template->segments[i], scratch);
+		if (!template->segments[i].is_expr)
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		compile_segment(compiler, &template->segments[i], scratch);
+		MemoryContextReset(scratch);
 	}
 	fixed_settings_end(nest_level);
 

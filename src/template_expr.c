@@ -180,7 +180,8 @@ parse_expression(Compiler *compiler, const Segment *segment)
 		 IsA(llast(((ColumnRef *) target->val)->fields), A_Star)))
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("\"%s\" is not a single expression", segment->text)));
+				 errmsg("\"%s\" is not a single expression",
+						template_shown(segment->text))));
 	return target->val;
 }
 

@@ -41,7 +41,9 @@ typedef struct Segment
 	ExprState  *expr;
 	MemoryContext expr_context; /* lives as long as expr */
 	ValueForm	form;
-	const char *key_class;		/* see keypattern.h */
+	char	   *key_class;		/* see keypattern.h */
+	Oid			key_enum;		/* instead of it: one of the labels of this enum */
+	char	   *constant;		/* instead of both: the text of all values */
 	FmgrInfo	output;			/* FORM_OUTPUT, FORM_ARRAY */
 	Oid			element;		/* FORM_ARRAY, this and the next three */
 	int16		element_len;
@@ -89,6 +91,12 @@ extern const char *template_unquoted_column(Relation rel, const Segment *segment
  */
 extern void template_hide_literals(Compiler *compiler, ParseState *pstate, Node *raw);
 extern Node *template_add_defaults(Node *expr);
+
+/*
+ * Set of the three "key_class", "key_enum" and "constant" of a segment the one that
+ * says most of the values of its expression.
+ */
+extern void template_choose_class(Segment *segment, Node *expr);
 
 /* A volatile function in an expression, or InvalidOid. */
 extern Oid	template_volatile_function(Node *expr);

@@ -7,6 +7,10 @@
  * PostgreSQL's scanner does (with standard_conforming_strings on).  Bytes can be
  * looked at one by one: in no server encoding is an ASCII byte a part of a longer
  * character.
+ *
+ * Each byte is looked at a fixed number of times, so the time grows with the length of
+ * the template, which is limited; template_compile.c, where each expression costs far
+ * more, looks for interrupts between them.
  */
 #include "postgres.h"
 
@@ -19,18 +23,24 @@ typedef struct Scanner
 	const char *text;
 	int			len;
 	int			at;
+	int			counted;		/* bytes whose characters are counted already ... */
+	int			characters;		/* ... and how many these are */
 	int		   *position;		/* for the error message */
 } Scanner;
 
-/* Where a byte is, as a human counts. */
+/* Where a byte is, as a human counts.  Asked in rising order, but for an error. */
 static int
-position_of(const Scanner *scan, int at)
+position_of(Scanner *scan, int at)
 {
-	return pg_mbstrlen_with_len(scan->text, at) + 1;
+	if (at < scan->counted)
+		return pg_mbstrlen_with_len(scan->text, at) + 1;
+	scan->characters += pg_mbstrlen_with_len(scan->text + scan->counted, at - scan->counted);
+	scan->counted = at;
+	return scan->characters + 1;
 }
 
 static void
-raise_at(const Scanner *scan, int at, const char *message, const char *hint)
+raise_at(Scanner *scan, int at, const char *message, const char *hint)
 {
 	*scan->position = position_of(scan, at);
 	ereport(ERROR,
@@ -177,28 +187,52 @@ scan_expression(Scanner *scan)
 static Segment *
 add_segment(Template *template, bool is_expr, int position)
 {
-	Segment    *segment = &template->segments[template->nsegments++];
+	Segment    *segment;
 
+	if (template->nsegments == template->segments_room)
+	{
+		template->segments_room *= 2;
+		template->segments = repalloc(template->segments,
+									  template->segments_room * sizeof(Segment));
+	}
+	segment = &template->segments[template->nsegments++];
 	memset(segment, 0, sizeof(*segment));
 	segment->is_expr = is_expr;
 	segment->position = position;
 	return segment;
 }
 
-static void
-add_literal(Template *template, const Scanner *scan, char c)
+/* Whether literal text goes on here; moves behind the first one of two braces. */
+static bool
+at_literal(Scanner *scan)
 {
-	Segment    *segment;
-
-	if (template->nsegments == 0 ||
-		template->segments[template->nsegments - 1].is_expr)
+	if (scan->at >= scan->len)
+		return false;
+	if (looking_at(scan, "{{") || looking_at(scan, "}}"))
 	{
-		segment = add_segment(template, false, position_of(scan, scan->at));
-		segment->text = palloc(scan->len - scan->at + 1);
+		scan->at++;
+		return true;
 	}
-	segment = &template->segments[template->nsegments - 1];
-	segment->text[segment->len++] = c;
-	segment->text[segment->len] = '\0';
+	if (scan->text[scan->at] == '}')
+		raise_at(scan, scan->at, "unbalanced brace in a template",
+				 "Write }} for a literal brace.");
+	return scan->text[scan->at] != '{';
+}
+
+/* Stands where literal text begins; moves behind it. */
+static void
+add_literal(Template *template, Scanner *scan)
+{
+	int			start = scan->at;
+	int			len = 0;
+	Segment    *segment = add_segment(template, false, position_of(scan, start));
+
+	for (; at_literal(scan); scan->at++)
+		len++;
+	segment->text = palloc(len + 1);
+	for (scan->at = start; at_literal(scan); scan->at++)
+		segment->text[segment->len++] = scan->text[scan->at];
+	segment->text[len] = '\0';
 }
 
 /* Stands on the opening brace; moves behind the closing one. */
@@ -206,6 +240,7 @@ static void
 add_expression(Template *template, Scanner *scan)
 {
 	int			start = ++scan->at;
+	int			position = position_of(scan, start);
 	Segment    *segment;
 	int			blanks;
 
@@ -215,7 +250,7 @@ add_expression(Template *template, Scanner *scan)
 		raise_at(scan, start - 1, "empty expression in a template",
 				 "Put the name of a column between the braces, or write {{ and }} for literal braces.");
 
-	segment = add_segment(template, true, position_of(scan, start));
+	segment = add_segment(template, true, position);
 	segment->len = scan->at - start;
 	segment->text = pnstrdup(scan->text + start, segment->len);
 	scan->at++;
@@ -224,36 +259,26 @@ add_expression(Template *template, Scanner *scan)
 void
 template_parse(Template *template, int *position)
 {
-	Scanner		scan = {template->text, strlen(template->text), 0, position};
-	int			most = 1;
+	Scanner		scan = {.text = template->text, .len = strlen(template->text),
+	.position = position};
 
 	if (scan.len == 0)
 		raise_at(&scan, 0, "a template cannot be empty",
 				 "Write literal text and columns in braces, such as user:{id}.");
+	if (scan.len > TEMPLATE_MAX_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a template cannot be longer than %d bytes", TEMPLATE_MAX_BYTES),
+				 errhint("Put what makes it so long into a function, and call that in the template.")));
 
-	/* Each brace can begin a segment, and end it. */
-	for (int i = 0; i < scan.len; i++)
-		most += scan.text[i] == '{' ? 2 : 0;
-	template->segments = palloc(most * sizeof(Segment));
-
+	/* Literal, column, literal, column: most templates have no more. */
+	template->segments_room = 4;
+	template->segments = palloc(template->segments_room * sizeof(Segment));
 	while (scan.at < scan.len)
 	{
-		char		c = scan.text[scan.at];
-
-		if (looking_at(&scan, "{{") || looking_at(&scan, "}}"))
-		{
-			add_literal(template, &scan, c);
-			scan.at += 2;
-		}
-		else if (c == '{')
+		if (scan.text[scan.at] == '{' && !looking_at(&scan, "{{"))
 			add_expression(template, &scan);
-		else if (c == '}')
-			raise_at(&scan, scan.at, "unbalanced brace in a template",
-					 "Write }} for a literal brace.");
 		else
-		{
-			add_literal(template, &scan, c);
-			scan.at++;
-		}
+			add_literal(template, &scan);
 	}
 }

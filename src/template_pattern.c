@@ -4,25 +4,49 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_enum.h"
+#include "lib/stringinfo.h"
+#include "utils/fmgroids.h"
+
 #include "item.h"
 #include "keytext.h"
 #include "settings.h"
 #include "template_int.h"
 
+/*
+ * The labels of an enum go into a pattern as long as it is no longer than this: it should
+ * fit into one outbox row, and each key that may be meant is compared with all of them.
+ */
+#define MAX_WITH_LABELS		4096
+
+/* The text that stands there in all keys, or NULL. */
+static const char *
+fixed_text(const Segment *segment)
+{
+	return segment->is_expr ? segment->constant : segment->text;
+}
+
 static bool
 head_is_usable(const Template *template)
 {
-	const Segment *head = &template->segments[0];
 	int			found = 0;
 
-	if (head->is_expr)
-		return false;
-	for (int i = 0; i < head->len;)
+	for (int i = 0; i < template->nsegments && found < 2; i++)
 	{
-		/* A character beyond ASCII counts as a letter. */
-		if (IS_HIGHBIT_SET(head->text[i]) || isalnum((unsigned char) head->text[i]))
-			found++;
-		i += pg_mblen(head->text + i);
+		const char *text = fixed_text(&template->segments[i]);
+
+		if (text == NULL)
+			return false;
+		for (; *text; text += pg_mblen(text))
+		{
+			/* A character beyond ASCII counts as a letter. */
+			if (IS_HIGHBIT_SET(*text) || isalnum((unsigned char) *text))
+				found++;
+		}
 	}
 	return found >= 2;
 }
@@ -39,30 +63,76 @@ append_literal(StringInfo to, const char *text)
 	}
 }
 
+static void
+append_label(StringInfo to, const char *label)
+{
+	for (; *label; label++)
+	{
+		if (*label == '|' || *label == '\\' || *label == '}')
+			appendStringInfoChar(to, '\\');
+		appendStringInfoChar(to, *label);
+	}
+}
+
+/* The labels that an enum has at this moment; "any" where they are too long. */
+static void
+append_enum(StringInfo to, Oid type)
+{
+	Relation	catalog = table_open(EnumRelationId, AccessShareLock);
+	int			start = to->len;
+	int			count = 0;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_enum_enumtypid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(type));
+	scan = systable_beginscan(catalog, EnumTypIdLabelIndexId, true, NULL, 1, &key);
+	while (to->len <= MAX_WITH_LABELS && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		appendStringInfoString(to, count++ == 0 ? "{=" : "|");
+		append_label(to, NameStr(((Form_pg_enum) GETSTRUCT(tuple))->enumlabel));
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	appendStringInfoChar(to, '}');
+	if (count > 0 && to->len <= MAX_WITH_LABELS)
+		return;
+	to->len = start;
+	appendStringInfoString(to, "{any}");
+}
+
+static void
+append_segment(StringInfo to, const Segment *segment)
+{
+	if (fixed_text(segment) != NULL)
+		append_literal(to, fixed_text(segment));
+	else if (OidIsValid(segment->key_enum))
+		append_enum(to, segment->key_enum);
+	else
+		appendStringInfo(to, "{%s}", segment->key_class);
+}
+
 char *
-template_keypattern(const Template *template)
+template_full_keypattern(const Template *template)
 {
 	StringInfoData text;
-
-	if (!head_is_usable(template))
-		return NULL;
 
 	initStringInfo(&text);
 	append_literal(&text, setting_key_prefix ? setting_key_prefix : "");
 	for (int i = 0; i < template->nsegments; i++)
-	{
-		const Segment *segment = &template->segments[i];
-
-		if (segment->is_expr)
-			appendStringInfo(&text, "{%s}", segment->key_class);
-		else
-			append_literal(&text, segment->text);
-	}
+		append_segment(&text, &template->segments[i]);
 	if (text.len > ITEM_MAX_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("template is too long"),
-				 errdetail("Template \"%.100s...\" of table \"%s\".",
-						   template->text, template->relation)));
+				 errdetail("Template \"%s\" of table \"%s\".",
+						   template_shown(template->text), template->relation)));
 	return key_to_utf8(text.data, text.len);
+}
+
+char *
+template_keypattern(const Template *template)
+{
+	return head_is_usable(template) ? template_full_keypattern(template) : NULL;
 }

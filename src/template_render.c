@@ -13,6 +13,7 @@
 #include "access/htup_details.h"
 #include "access/sysattr.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -51,7 +52,7 @@ raise_key_too_long(const Template *template)
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 			 errmsg("key is longer than %d bytes", ITEM_MAX_BYTES),
 			 errdetail("Template \"%s\" of table \"%s\".",
-					   template->text, template->relation),
+					   template_shown(template->text), template->relation),
 			 errhint("Put a hash of the long value into the template, such as {md5(column)}.")));
 }
 
@@ -99,7 +100,7 @@ buffer_emit(const Template *template, KeySink *sink)
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("a row gives more than %d keys", TEMPLATE_MAX_KEYS),
 				 errdetail("Template \"%s\" of table \"%s\".",
-						   template->text, template->relation),
+						   template_shown(template->text), template->relation),
 				 errhint("Use shorter arrays, or fewer of them in one template.")));
 
 	key = key_to_utf8(buffer, buffer_used);
@@ -304,6 +305,7 @@ emit_combinations(const Template *template, const Texts *texts, KeySink *sink)
 
 	do
 	{
+		CHECK_FOR_INTERRUPTS();
 		buffer_begin(template);
 		for (i = 0; i < template->nsegments; i++)
 			buffer_append(template, texts[i].text[at[i]], strlen(texts[i].text[at[i]]));
@@ -323,7 +325,8 @@ name_template(void *arg)
 {
 	const Template *template = arg;
 
-	errcontext("template \"%s\" of table \"%s\"", template->text, template->relation);
+	errcontext("template \"%s\" of table \"%s\"",
+			   template_shown(template->text), template->relation);
 }
 
 void

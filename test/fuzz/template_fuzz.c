@@ -33,6 +33,17 @@ palloc(Size size)
 	return chunks[nchunks++] = malloc(size);
 }
 
+void *
+repalloc(void *chunk, Size size)
+{
+	for (int i = 0; i < nchunks; i++)
+	{
+		if (chunks[i] == chunk)
+			return chunks[i] = realloc(chunk, size);
+	}
+	abort();
+}
+
 char *
 pnstrdup(const char *in, Size len)
 {

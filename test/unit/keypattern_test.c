@@ -47,26 +47,156 @@ static const Match matches[] = {
 	{"f:{boolean}", "f:t", true},
 	{"f:{boolean}", "f:f", true},
 	{"f:{boolean}", "f:true", false},
-	{"n:{number}", "n:-12.50", true},
-	{"n:{number}", "n:1e+20", true},
-	{"n:{number}", "n:1.5e-07", true},
-	{"n:{number}", "n:-Infinity", true},
-	{"n:{number}", "n:NaN", true},
-	{"n:{number}", "n:.5", false},
-	{"n:{number}", "n:1.", false},
-	{"n:{number}", "n:1e", false},
-	{"d:{time}", "d:2024-02-29", true},
-	{"d:{time}", "d:2024-03-31 00:30:00.25+00", true},
-	{"d:{time}", "d:0044-03-15 BC", true},
-	{"d:{time}", "d:-infinity", true},
-	{"d:{time}", "d:", false},
-	{"d:{time}", "d:today", false},
+	{"u:{integer}", "u:0", true},
+	{"u:{integer}", "u:-0", false},
+	{"u:{integer}", "u:007", false},
+	{"u:{integer}", "u:9223372036854775807", true},
+	{"u:{integer}", "u:9223372036854775808", false},
+	{"u:{integer}", "u:-9223372036854775808", true},
+	{"u:{integer}", "u:-9223372036854775809", false},
+	{"u:{integer}", "u:99999999999999999999", false},
+	{"u:{integer -32768 32767}", "u:32767", true},
+	{"u:{integer -32768 32767}", "u:32768", false},
+	{"u:{integer -32768 32767}", "u:-32768", true},
+	{"u:{integer -32768 32767}", "u:-32769", false},
+	{"u:{integer 0 4294967295}", "u:4294967295", true},
+	{"u:{integer 0 4294967295}", "u:4294967296", false},
+	{"u:{integer 0 4294967295}", "u:-1", false},
+	{"u:{integer -9 9}", "u:42", false},
+	{"u:{integer -9 9}", "u:-9", true},
+	{"u:{integer -9 9}{any}", "u:42", true},
+	{"u:{integer 5 20}", "u:4", false},
+	{"u:{integer 5 20}", "u:17", true},
+	{"u:{integer -20 -5}", "u:-4", false},
+	{"u:{integer -20 -5}", "u:-17", true},
+	{"u:{integer -20 -5}", "u:7", false},
+	{"n:{numeric}", "n:-12.50", true},
+	{"n:{numeric}", "n:0.001", true},
+	{"n:{numeric}", "n:0", true},
+	{"n:{numeric}", "n:00", false},
+	{"n:{numeric}", "n:01.5", false},
+	{"n:{numeric}", "n:1e+20", false},
+	{"n:{float}", "n:1e+20", true},
+	{"n:{float}", "n:1.5e-07", true},
+	{"n:{float}", "n:5e-324", true},
+	{"n:{float}", "n:-0", true},
+	{"n:{float}", "n:1e5", false},
+	{"n:{numeric}", "n:-Infinity", true},
+	{"n:{numeric}", "n:NaN", true},
+	{"n:{numeric}", "n:.5", false},
+	{"n:{numeric}", "n:1.", false},
+	{"n:{float}", "n:1e", false},
+	{"n:{decimal 8 2}", "n:10.50", true},
+	{"n:{decimal 8 2}", "n:-0.50", true},
+	{"n:{decimal 8 2}", "n:NaN", true},
+	{"n:{decimal 8 2}", "n:10.5", false},
+	{"n:{decimal 8 2}", "n:10.505", false},
+	{"n:{decimal 8 2}", "n:10", false},
+	{"n:{decimal 8 2}", "n:010.50", false},
+	{"n:{decimal 3 2}", "n:1000.00", false},
+	{"n:{decimal 3 0}", "n:999", true},
+	{"n:{decimal 3 0}", "n:999.", false},
+	{"n:{decimal 3 0}", "n:1000", false},
+	{"m:{money}", "m:$1,234.56", true},
+	{"m:{money}", "m:-$0.05", true},
+	{"m:{money}", "m:1234.56", false},
+	{"d:{date}", "d:2024-02-29", true},
+	{"d:{date}", "d:2024-02-30", false},
+	{"d:{date}", "d:2024-04-31", false},
+	{"d:{date}", "d:2024-00-01", false},
+	{"d:{date}", "d:2024-13-01", false},
+	{"d:{date}", "d:0044-03-15 BC", true},
+	{"d:{date}", "d:5874897-12-31", true},
+	{"d:{date}", "d:02024-12-31", false},
+	{"d:{date}", "d:12345678-12-31", false},
+	{"d:{date}", "d:-infinity", true},
+	{"d:{date}", "d:infinity", true},
+	{"d:{date}", "d:", false},
+	{"d:{date}", "d:today", false},
+	{"d:{date}", "d:2024-02-29 00:00:00", false},
+	{"d:{date}", "d:1", false},
+	{"d:{date}:x", "d:2024-02-29:x", true},
+	{"t:{time}", "t:23:59:59.000001", true},
+	{"t:{time}", "t:24:00:00", true},
+	{"t:{time}", "t:24:00:01", false},
+	{"t:{time}", "t:12:60:00", false},
+	{"t:{time}", "t:12:30", false},
+	{"t:{time}", "t:12:30:00.50", false},
+	{"t:{time}", "t:12:30:00.1234567", false},
+	{"t:{timetz}", "t:12:30:00.5-11:30", true},
+	{"t:{timetz}", "t:12:30:00+02", true},
+	{"t:{timetz}", "t:12:30:00", false},
+	{"t:{timetz}", "t:12:30:00-00:00:07", true},
+	{"t:{timestamp}", "t:2024-03-31 00:30:00.25", true},
+	{"t:{timestamp}", "t:2024-03-31 00:30:00.25 BC", true},
+	{"t:{timestamp}", "t:2024-03-31 00:30:00+00", false},
+	{"t:{timestamp}", "t:infinity", true},
+	{"t:{timestamp}", "t:settings", false},
+	{"t:{timestamptz}", "t:2024-03-31 00:30:00.25+00", true},
+	{"t:{timestamptz}", "t:2024-03-31 00:30:00+00 BC", true},
+	{"t:{timestamptz}", "t:2024-03-31 00:30:00+02", false},
+	{"t:{timestamptz}", "t:2024-03-31T00:30:00Z", false},
+	{"i:{inet}", "i:10.0.0.1", true},
+	{"i:{inet}", "i:10.0.0.1/24", true},
+	{"i:{inet}", "i:10.0.0.1/32", false},
+	{"i:{inet}", "i:10.0.0.256", false},
+	{"i:{inet}", "i:::1", true},
+	{"i:{inet}", "i:2001:db8::ff00:42:8329/64", true},
+	{"i:{inet}", "i:2001:DB8::1", false},
+	{"i:{inet}", "i:settings", false},
+	{"i:{inet}", "i:dead", false},
+	{"i:{inet}:x", "i:::ffff:1.2.3.4:x", true},
+	{"i:{cidr}", "i:10.0.0.0/8", true},
+	{"i:{cidr}", "i:10.0.0.1/32", true},
+	{"i:{cidr}", "i:10.0.0.0", false},
+	{"i:{cidr}", "i:10.0.0.0/33", false},
+	{"i:{cidr}", "i:2001:db8::/32", true},
+	{"i:{macaddr}", "i:08:00:2b:01:02:03", true},
+	{"i:{macaddr}", "i:08-00-2b-01-02-03", false},
+	{"i:{macaddr8}", "i:08:00:2b:01:02:03:04:05", true},
+	{"b:{bytea}", "b:\\xdead", true},
+	{"b:{bytea}", "b:\\x", true},
+	{"b:{bytea}", "b:dead", false},
+	{"b:{bits}", "b:0101", true},
+	{"b:{bits}", "b:2", false},
+	{"h:{md5}", "h:d41d8cd98f00b204e9800998ecf8427e", true},
+	{"h:{md5}", "h:settings", false},
+	{"j:{json}", "j:{}", true},
+	{"j:{json}", "j:\"settings\"", true},
+	{"j:{json}", "j:[1, 2]", true},
+	{"j:{json}", "j:null", true},
+	{"j:{json}", "j:settings", false},
+	{"r:{range}", "r:[1,10)", true},
+	{"r:{range}", "r:empty", true},
+	{"r:{range}", "r:(,)", true},
+	{"r:{range}", "r:settings", false},
+	{"r:{multirange}", "r:{[1,3),[5,7)}", true},
+	{"r:{row}", "r:(1,x)", true},
+	{"e:{=open|in progress|closed}", "e:in progress", true},
+	{"e:{=open|in progress|closed}", "e:settings", false},
+	{"e:{=open|opened}:x", "e:opened:x", true},
+	{"e:{=a\\|b|c\\}d|\\\\}:{integer}", "e:a|b:1", true},
+	{"e:{=a\\|b|c\\}d|\\\\}:{integer}", "e:c}d:1", true},
+	{"e:{=a\\|b|c\\}d|\\\\}:{integer}", "e:\\:1", true},
+	{"e:{=a\\|b|c\\}d|\\\\}:{integer}", "e:a:1", false},
+	{"e:{=|x}", "e:", true},
+	{"{=a|b}{=a|b}", "ab", true},
+	{"{=a|b}{=a|b}", "a", false},
+	{"a:{any}b", "a:b", true},
+	{"a:{any}bb", "a:b", false},
+	{"a:{any}bb{any}b", "a:bbb", true},
+	{"a:{any}bb{any}b", "a:bb", false},
+	{"a:{any}b{integer}{any}b", "a:bxb1b", true},
+	{"a:{any}b{integer}{any}b", "a:bxbxb", false},
 	{"", "", true},
 	{"", "x", false},
 };
 
 static const char *const malformed[] = {
-	"{", "}", "a{", "a}", "{}", "{nosuch}", "{integer", "{integer}}", "{{}", "a{b{c}}"
+	"{", "}", "a{", "a}", "{}", "{nosuch}", "{integer", "{integer}}", "{{}", "a{b{c}}",
+	"{integer 1}", "{integer 1 2 3}", "{integer 1 99999999999999999999}", "{integer  1 2}",
+	"{integer 1 2 }", "{uuid 1 2}", "{decimal 0 1}", "{decimal 1 -1}", "{decimal 1 99999}",
+	"{=a", "{=a\\}", "{=a\\"
 };
 
 static const Match globs[] = {
@@ -147,8 +277,10 @@ random_pattern(unsigned int *seed, char *pattern, char *regex)
 {
 	static const char *const parts[][2] = {
 		{"a", "a"}, {"1", "1"}, {"-", "-"}, {"{{", "[{]"}, {".", "[.]"}, {"e", "e"},
-		{"{integer}", "-?[0-9]+"}, {"{any}", ".*"}, {"{boolean}", "(t|f)"},
-		{"{number}", "(-?[0-9]+([.][0-9]+)?(e[-+]?[0-9]+)?|-?Infinity|NaN)"},
+		{"{integer}", "(0|-?[1-9][0-9]*)"}, {"{any}", ".*"}, {"{boolean}", "(t|f)"},
+		{"{float}", "(-?(0|[1-9][0-9]*)([.][0-9]+)?|-?[1-9]([.][0-9]+)?e[-+][0-9][0-9]+)"},
+		{"{integer -11 20}", "(0|[1-9]|1[0-9]|20|-[1-9]|-1[01])"},
+		{"{decimal 2 1}", "(-?(0|[1-9][0-9]?)[.][0-9])"}, {"{=a|1e|{\\}}", "(a|1e|[{][}])"},
 	};
 	int			count = rand_r(seed) % 5;
 
@@ -184,7 +316,7 @@ test_random_patterns(void)
 	for (int i = 0; i < 2000; i++)
 	{
 		char		text[256];
-		char		expression[512];
+		char		expression[1024];
 		char		key[16];
 		regex_t		regex;
 		KeyPattern *pattern;
@@ -196,7 +328,7 @@ test_random_patterns(void)
 		{
 			bool		expected;
 
-			random_key(&seed, "a112-{.etf+", key);
+			random_key(&seed, "a0112-{}.etf+", key);
 			expected = regexec(&regex, key, 0, NULL, 0) == 0;
 			taken += expected;
 			if (keypattern_matches(pattern, key, strlen(key)) != expected && wrong++ < 5)
@@ -258,6 +390,33 @@ test_bad_cases(void)
 	keypattern_free(pattern);
 }
 
+/*
+ * 860 texts between literals, of which the last is not there: what looks for each literal
+ * at every place looks at 860 times as many bytes as the key has, once for each key.
+ */
+static void
+test_many_texts(void)
+{
+	static char key[ITEM_MAX_BYTES];
+	static char text[860 * 6 + 16] = "page:";
+	KeyPattern *pattern;
+	int			taken = 0;
+
+	for (int i = 0; i < 860; i++)
+		strcat(text, "{any}:");
+	strcat(text, "end");
+	pattern = keypattern_parse(text, strlen(text));
+	memcpy(key, "page:", 5);
+	memset(key + 5, ':', sizeof(key) - 8);
+	memcpy(key + sizeof(key) - 3, "end", 3);
+	for (int i = 0; i < 200; i++)
+		taken += keypattern_matches(pattern, key, sizeof(key));
+	ok(taken == 200, "a template of many texts takes a long key");
+	key[sizeof(key) - 1] = 'D';
+	ok(!keypattern_matches(pattern, key, sizeof(key)), "... and leaves another one");
+	keypattern_free(pattern);
+}
+
 int
 main(void)
 {
@@ -267,5 +426,6 @@ main(void)
 	test_random_patterns();
 	test_random_globs();
 	test_bad_cases();
+	test_many_texts();
 	return done_testing();
 }
