@@ -308,7 +308,7 @@ CREATE FUNCTION uncache.transaction_keys(OUT relation regclass, OUT trigger name
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME', 'uncache_transaction_keys';
 COMMENT ON FUNCTION uncache.transaction_keys() IS
-'what the running transaction would delete if it committed now: key, or glob for a pattern, and the rule it comes from (NULL for invalidate_keys and invalidate_pattern)';
+'what the running transaction would delete if it committed now: key, or glob for a pattern, and the rule it comes from (NULL for invalidate_keys and invalidate_pattern). Also keys of rows that the caller may not read, where a cascade or a trigger has changed them';
 
 CREATE FUNCTION uncache.wait(timeout interval DEFAULT '10 s') RETURNS boolean
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
