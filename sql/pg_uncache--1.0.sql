@@ -221,6 +221,11 @@ CREATE FUNCTION uncache.ddl_end() RETURNS event_trigger
 COMMENT ON FUNCTION uncache.ddl_end() IS
 'checks new rules, refuses changes that would break one, and extends TRUNCATE rules to new partitions';
 
+CREATE FUNCTION uncache.ddl_start() RETURNS event_trigger
+	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_ddl_start';
+COMMENT ON FUNCTION uncache.ddl_start() IS
+'refuses to attach a partition that has a rule of its own under the name of one of the table''s, with the way out';
+
 CREATE FUNCTION uncache.ddl_drop() RETURNS event_trigger
 	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_ddl_drop';
 COMMENT ON FUNCTION uncache.ddl_drop() IS
@@ -232,11 +237,15 @@ COMMENT ON FUNCTION uncache.ddl_rewrite() IS
 'deletes all keys of a table whose rows ALTER TABLE rewrites';
 
 REVOKE ALL ON FUNCTION
+	uncache.ddl_start(),
 	uncache.ddl_end(),
 	uncache.ddl_drop(),
 	uncache.ddl_rewrite()
 FROM PUBLIC;
 
+CREATE EVENT TRIGGER uncache_ddl_start ON ddl_command_start
+	WHEN TAG IN ('ALTER TABLE')
+	EXECUTE FUNCTION uncache.ddl_start();
 CREATE EVENT TRIGGER uncache_ddl_end ON ddl_command_end
 	WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TRIGGER', 'CREATE SCHEMA',
 				 'CREATE FUNCTION', 'ALTER FUNCTION', 'ALTER ROUTINE', 'ALTER OPERATOR',
@@ -251,9 +260,12 @@ CREATE EVENT TRIGGER uncache_ddl_drop ON sql_drop
 	EXECUTE FUNCTION uncache.ddl_drop();
 CREATE EVENT TRIGGER uncache_ddl_rewrite ON table_rewrite
 	EXECUTE FUNCTION uncache.ddl_rewrite();
+ALTER EVENT TRIGGER uncache_ddl_start ENABLE ALWAYS;
 ALTER EVENT TRIGGER uncache_ddl_end ENABLE ALWAYS;
 ALTER EVENT TRIGGER uncache_ddl_drop ENABLE ALWAYS;
 ALTER EVENT TRIGGER uncache_ddl_rewrite ENABLE ALWAYS;
+COMMENT ON EVENT TRIGGER uncache_ddl_start IS
+'see uncache.ddl_start(). While it is disabled such a command fails all the same, with less of a hint';
 COMMENT ON EVENT TRIGGER uncache_ddl_end IS
 'keeps rules whole: see uncache.ddl_end(). While it is disabled a change can break a rule, and the next write to its table fails';
 COMMENT ON EVENT TRIGGER uncache_ddl_drop IS

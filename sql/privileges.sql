@@ -23,7 +23,7 @@ GRANT ALL ON SCHEMA privileges_test TO PUBLIC;
 SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 	WHERE n.nspname = 'uncache' AND has_function_privilege('regress_uncache_app', p.oid, 'EXECUTE')
 	AND p.proname IN ('invalidate', 'invalidate_columns', 'attach', 'attach_columns', 'detach',
-		'invalidate_table', 'render', 'list_rules', 'ddl_end', 'ddl_drop', 'ddl_rewrite')
+		'invalidate_table', 'render', 'list_rules', 'ddl_start', 'ddl_end', 'ddl_drop', 'ddl_rewrite')
 	ORDER BY 1;
 
 -- A migrator without superuser

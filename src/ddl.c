@@ -2,8 +2,9 @@
  * ddl.c
  *	  Keeping rules whole while tables, types and functions change.
  *
- * Three event triggers:
+ * Four event triggers:
  *
+ *		ddl_command_start	a partition that cannot be attached, because of its own rule
  *		sql_drop			a dropped column, function or type may have been in a
  *							template: the command is refused, or with CASCADE the
  *							rule goes too (ddl_drop.c)
@@ -46,7 +47,9 @@
 #include "rule_guard.h"
 #include "rule_partition.h"
 #include "rule_problems.h"
+#include "rule_rows.h"
 
+SQL_FUNCTION(uncache_ddl_start);
 SQL_FUNCTION(uncache_ddl_end);
 SQL_FUNCTION(uncache_ddl_rewrite);
 
@@ -55,6 +58,20 @@ SQL_FUNCTION(uncache_ddl_rewrite);
  * ALTER TABLE
  * --------------------------------------------------------------------------
  */
+
+/* The partition that ALTER TABLE attaches or detaches, by the name that the command has. */
+static Oid
+partition_of_command(const AlterTableCmd *cmd, bool missing_ok)
+{
+	return RangeVarGetRelid(castNode(PartitionCmd, cmd->def)->name, NoLock, missing_ok);
+}
+
+static void
+after_attach(Oid relid, Oid partition)
+{
+	rule_cover_new_partition(partition);
+	rule_rows_attached(relid, partition);
+}
 
 static void
 after_alter_command(Oid relid, const AlterTableCmd *cmd)
@@ -65,13 +82,11 @@ after_alter_command(Oid relid, const AlterTableCmd *cmd)
 			rule_guard_type(relid, cmd->name);
 			break;
 		case AT_AttachPartition:
-			rule_cover_new_partition(RangeVarGetRelid(castNode(PartitionCmd, cmd->def)->name,
-													  NoLock, false));
-			(void) invalidate_rules_of_table(relid, false, 0);
+			after_attach(relid, partition_of_command(cmd, false));
 			break;
 		case AT_DetachPartition:
 		case AT_DetachPartitionFinalize:
-			(void) invalidate_rules_of_table(relid, false, 0);
+			rule_rows_detached(relid, partition_of_command(cmd, false));
 			break;
 		case AT_EnableTrig:
 		case AT_EnableAlwaysTrig:
@@ -289,6 +304,38 @@ uncache_ddl_end(PG_FUNCTION_ARGS)
 	foreach(cell, ddl_read_objects("SELECT classid, objid, objsubid"
 								   " FROM pg_catalog.pg_event_trigger_ddl_commands()"))
 		after_object(&((ChangedObject *) lfirst(cell))->address, event);
+	PG_RETURN_NULL();
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * ddl_command_start
+ * --------------------------------------------------------------------------
+ */
+
+/* Names only, and without locks: what is found is worth no more than a clearer message. */
+Datum
+uncache_ddl_start(PG_FUNCTION_ARGS)
+{
+	EventTriggerData *event = ddl_event(fcinfo);
+	AlterTableStmt *stmt = (AlterTableStmt *) event->parsetree;
+	ListCell   *cell;
+
+	if (!IsA(event->parsetree, AlterTableStmt))
+		PG_RETURN_NULL();
+	foreach(cell, stmt->cmds)
+	{
+		AlterTableCmd *cmd = lfirst(cell);
+		Oid			relid;
+		Oid			partition;
+
+		if (cmd->subtype != AT_AttachPartition)
+			continue;
+		relid = RangeVarGetRelid(stmt->relation, NoLock, true);
+		partition = partition_of_command(cmd, true);
+		if (OidIsValid(relid) && OidIsValid(partition))
+			rule_rows_check_names(relid, partition);
+	}
 	PG_RETURN_NULL();
 }
 

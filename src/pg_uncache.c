@@ -21,7 +21,7 @@
  *		   |	as SQL sees them: attach, attach_notice, invalidate, render, row_change,
  *		   |		rule_check, rule_key, rule_problems, rule_view
  *		   |	as DDL meets them: ddl, ddl_drop, ddl_objects, drop_notice, rule_guard,
- *		   |		rule_partition
+ *		   |		rule_partition, rule_rows
  *		   |
  *	 transactions: from there into the outbox, in the backend
  *		pending --> xact --+--> outbox --> outboxnote		before commit: the truth
