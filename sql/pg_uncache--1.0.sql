@@ -299,6 +299,12 @@ CREATE FUNCTION uncache.snapshot(token text) RETURNS text
 COMMENT ON FUNCTION uncache.snapshot(text) IS
 'the snapshot of the calling statement, bound to the token of a miss, for FCALL uncache_set. Call it in the statement that reads the value, or in an earlier one. NULL where nothing may be stored: the token is NULL or none, the transaction has written, uncache.fence_ttl is 0, or the worker of a primary has not made itself known yet';
 
+CREATE FUNCTION uncache.snapshot(tokens text[]) RETURNS text[]
+	LANGUAGE C STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'uncache_snapshots';
+COMMENT ON FUNCTION uncache.snapshot(text[]) IS
+'the same for many tokens at once: an array of the same shape, with NULL where nothing may be stored. NULL for NULL';
+
 -- ---------------------------------------------------------------------------
 -- Any SQL
 -- ---------------------------------------------------------------------------

@@ -56,7 +56,7 @@
  *		launcher --> place, probe, databases, served, pause.h; lifecycle --> hold, drop_guard
  *
  *	 what can be asked
- *		views, backlog, stats; functions, requests; snapshot; install (once, by the script)
+ *		views, backlog, stats; functions, requests; snapshot --> arrived; install (once, by the script)
  *
  *	 under all of them
  *		shmem, settings, redisurl_setting, secrets, trouble, attempt, keytext.h, clock.h, version.h,

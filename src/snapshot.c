@@ -16,10 +16,10 @@
  * running there would look committed.
  *
  * Fresh means: the snapshot was taken after the token was.  That holds where the
- * token came with the statement itself, in its text or as one of its parameters,
+ * token came with the statement itself, in its text or in one of its parameters,
  * because a READ COMMITTED statement takes its snapshots after it has arrived.  So
- * the token is looked for in the active portal, the one thing that knows what
- * has arrived and has the snapshot; a token that came by any other way during
+ * the token is looked for in the active portal (arrived.c), the one thing that knows
+ * what has arrived and has the snapshot; a token that came by any other way during
  * the statement is not there.  Of the sources of a token nothing is believed.
  * That takes a portal of the client's own: PL/pgSQL's cursors and EXECUTE make
  * portals with an older snapshot, of texts and parameters computed just then.
@@ -45,76 +45,21 @@
 #include "executor/execdesc.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
-#include "nodes/params.h"
+#include "miscadmin.h"
 #include "storage/proc.h"
 #include "tcop/pquery.h"
-#include "tcop/tcopprot.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
 
+#include "arrived.h"
 #include "compat.h"
 #include "incarnation.h"
 #include "settings.h"
 
 SQL_FUNCTION(uncache_snapshot);
-
-/* Longer than any token is; more would make the search for it slow. */
-#define TOKEN_MAX	128
-
-/* The shape of a token: letters, digits, dots, and one colon before digits. */
-static bool
-is_token(const char *token)
-{
-	size_t		epoch = strspn(token, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.");
-	size_t		counter;
-
-	if (epoch == 0 || token[epoch] != ':')
-		return false;
-	counter = strspn(token + epoch + 1, "0123456789");
-	return counter > 0 && token[epoch + 1 + counter] == '\0' && strlen(token) <= TOKEN_MAX;
-}
-
-/* Whether one of the parameters that came with the statement is the token. */
-static bool
-is_in_parameters(ParamListInfo params, const char *token)
-{
-	for (int i = 0; params != NULL && i < params->numParams; i++)
-	{
-		ParamExternData *param = &params->params[i];
-
-		/* Parameters that are computed when asked for did not come with it. */
-		if (params->paramFetch != NULL)
-			return false;
-		if (!param->isnull && (param->ptype == TEXTOID || param->ptype == VARCHAROID) &&
-			strcmp(TextDatumGetCString(param->value), token) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* The token in the statement's text, not as a part of a longer one. */
-static bool
-is_in_text(const char *text, const char *token)
-{
-	size_t		len = strlen(token);
-
-	for (const char *at = strstr(text, token); at; at = strstr(at + 1, token))
-	{
-		if (!isdigit((unsigned char) at[len]) &&
-			(at == text || !isalnum((unsigned char) at[-1])))
-			return true;
-	}
-	return false;
-}
-
-/* Whether the portal runs what the client has sent, and nothing within that. */
-static bool
-is_of_client(Portal portal)
-{
-	return portal != NULL && portal->sourceText != NULL && debug_query_string != NULL &&
-		strcmp(portal->sourceText, debug_query_string) == 0;
-}
+SQL_FUNCTION(uncache_snapshots);
 
 static bool
 is_fresh(const char *token)
@@ -123,10 +68,9 @@ is_fresh(const char *token)
 
 	/* What began on a standby may have read there, though that is a primary by now. */
 	if (TransactionStartedDuringRecovery() || IsolationUsesXactSnapshot() ||
-		!is_of_client(portal))
+		!arrived_is_of_client(portal))
 		return false;
-	return is_in_text(portal->sourceText, token) ||
-		is_in_parameters(portal->portalParams, token);
+	return arrived_has(portal, token);
 }
 
 /* The one snapshot with which all of the running statement has read; NULL: not known. */
@@ -135,7 +79,8 @@ snapshot_of_statement(void)
 {
 	Portal		portal = ActivePortal;
 
-	if (is_of_client(portal) && portal->strategy == PORTAL_ONE_SELECT && portal->queryDesc != NULL)
+	if (arrived_is_of_client(portal) && portal->strategy == PORTAL_ONE_SELECT &&
+		portal->queryDesc != NULL)
 		return portal->queryDesc->snapshot;
 	return NULL;
 }
@@ -214,26 +159,78 @@ incarnation_of(Snapshot snapshot)
 	return Shared_state != NULL && strcmp(id, Shared_state->incarnation) == 0 ? id : NULL;
 }
 
+/*
+ * What is the same for all tokens of a call: the incarnation, and the snapshot's text.
+ * False where nothing may be told.
+ */
+static bool
+look(char **incarnation, StringInfo rest)
+{
+	Snapshot	snapshot;
+
+	/* Who has written sees what is not committed: that must not be cached. */
+	if (setting_fence_ttl == 0 || writes())
+		return false;
+	snapshot = snapshot_of_statement();
+	*incarnation = incarnation_of(snapshot ? snapshot : GetActiveSnapshot());
+	if (*incarnation == NULL)
+		return false;
+	initStringInfo(rest);
+	append_snapshot(rest, snapshot);
+	return true;
+}
+
+static Datum
+bind_snapshot(const char *token, const char *incarnation, const char *snapshot)
+{
+	char	   *bound = psprintf("%s:%s:%d:%s", token, incarnation, is_fresh(token) ? 1 : 0, snapshot);
+	Datum		result = CStringGetTextDatum(bound);
+
+	pfree(bound);
+	return result;
+}
+
 Datum
 uncache_snapshot(PG_FUNCTION_ARGS)
 {
-	Snapshot	snapshot;
+	StringInfoData rest;
 	char	   *incarnation;
 	char	   *token;
-	StringInfoData result;
 
-	/* Who has written sees what is not committed: that must not be cached. */
-	if (PG_ARGISNULL(0) || setting_fence_ttl == 0 || writes())
+	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
-
 	token = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	snapshot = snapshot_of_statement();
-	incarnation = is_token(token) ? incarnation_of(snapshot ? snapshot : GetActiveSnapshot()) : NULL;
-	if (incarnation == NULL)
+	if (!arrived_is_token(token) || !look(&incarnation, &rest))
 		PG_RETURN_NULL();
+	PG_RETURN_DATUM(bind_snapshot(token, incarnation, rest.data));
+}
 
-	initStringInfo(&result);
-	appendStringInfo(&result, "%s:%s:%d:", token, incarnation, is_fresh(token) ? 1 : 0);
-	append_snapshot(&result, snapshot);
-	PG_RETURN_TEXT_P(cstring_to_text_with_len(result.data, result.len));
+/* NULL in place of a token that the scalar function gives NULL for. */
+Datum
+uncache_snapshots(PG_FUNCTION_ARGS)
+{
+	ArrayType  *array;
+	StringInfoData rest;
+	char	   *incarnation;
+	Datum	   *tokens;
+	bool	   *nulls;
+	int			count;
+	bool		told;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	array = PG_GETARG_ARRAYTYPE_P(0);
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &tokens, &nulls, &count);
+	told = look(&incarnation, &rest);
+	for (int i = 0; i < count; i++)
+	{
+		char	   *token = nulls[i] ? NULL : TextDatumGetCString(tokens[i]);
+
+		CHECK_FOR_INTERRUPTS();
+		nulls[i] = token == NULL || !told || !arrived_is_token(token);
+		if (!nulls[i])
+			tokens[i] = bind_snapshot(token, incarnation, rest.data);
+	}
+	PG_RETURN_ARRAYTYPE_P(construct_md_array(tokens, nulls, ARR_NDIM(array), ARR_DIMS(array),
+											 ARR_LBOUND(array), TEXTOID, -1, false, TYPALIGN_INT));
 }

@@ -161,6 +161,21 @@ sub cli_by
 	return $text;
 }
 
+# Many commands in one run of redis-cli; what that prints, which is not an answer a line.
+sub pipe
+{
+	my ($self, @commands) = @_;
+	my $file = "$self->{folder}/commands";
+
+	open my $to, '>', $file or die "$file: $!";
+	print $to join(' ', map { '"' . s/(["\\])/\\$1/gr . '"' } @$_), "\n" foreach @commands;
+	close $to;
+	my @way = defined $self->{port} ? ('-p', $self->{port}) : ('-s', $self->{socket});
+	my $text = qx(redis-cli @way --raw < '$file');
+	unlink $file;
+	return $text;
+}
+
 # fill(KEY...): set each to 1, in as many commands as need be.
 sub fill
 {
