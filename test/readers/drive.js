@@ -18,12 +18,28 @@ Pool.prototype.query = async function (...args) {
   return result
 }
 
-const { user, close } = require(`${examples}/${kind}.js`)
+const { user, redis: its, close } = require(`${examples}/${kind}.js`)
 const writer = new Client({ connectionString: process.env.DATABASE_URL })
-const redis = new Redis(process.env.REDIS_URL)
+const redis = new Redis(process.env.DIRECT_URL)
 
 const ok = (it, what) => console.log(`${it ? 'ok' : 'not ok'} - node, ${kind}: ${what}`)
 const cached = async id => JSON.parse(await redis.get(`user:${id}`) ?? '"nothing"')
+const signal = name => process.kill(Number(process.env.PROXY_PID), name)
+const ready = async () => { while (its.status !== 'ready') await new Promise(resolve => setTimeout(resolve, 10)) }
+
+// How long requests take, in ms: of so many the fastest, since the machine may be busy.
+async function requests (n) {
+  let right = true
+  const times = []
+  for (let i = 0; i < n; i++) {
+    const began = performance.now()
+    right = (await user(1))?.name === 'first' && right
+    times.push(performance.now() - began)
+  }
+  times.sort((a, b) => a - b)
+  return { right, fastest: times[0], text: `${times[0].toFixed(1)} ms, ${times[n >> 1].toFixed(1)} ms, ${times[n - 1].toFixed(1)} ms` }
+}
+
 const rename = name => writer.query('UPDATE users SET name = $1 WHERE id = 1', [name])
 
 async function main () {
@@ -31,11 +47,30 @@ async function main () {
   await writer.query('TRUNCATE users')
   await writer.query("INSERT INTO users VALUES (1, 'first')")
   await writer.query('SELECT uncache.wait()')
+  await ready()
 
   ok((await user(1)).name === 'first', 'a miss reads the database')
   ok((await cached(1)).name === 'first' && await redis.pttl('user:1') > 0, 'and fills, with a TTL')
   queries = 0
   ok((await user(1)).name === 'first' && queries === 0, 'a hit does not read it')
+
+  await redis.set('user:1', '{"name": "fir')
+  ok((await user(1)).name === 'first', 'a value that can\'t be decoded is a miss')
+  ok((await cached(1)).name === 'first', 'and is replaced')
+
+  signal('SIGSTOP')
+  const hung = await requests(20)
+  signal('SIGCONT')
+  ok(hung.right && hung.fastest < 250, `while Redis hangs a request takes (fastest, median, slowest) ${hung.text}`)
+  signal('SIGUSR1')
+  while (its.status === 'ready') await new Promise(resolve => setTimeout(resolve, 10))
+  const away = await requests(20)
+  ok(away.right && away.fastest < 50, `while it is away ${away.text}`)
+  signal('SIGUSR2')
+  await ready()
+  await redis.del('user:1')
+  ok((await user(1)).name === 'first' && (await cached(1)).name === 'first', 'when it is back it is used again')
+
   await rename('second')
   ok(await cached(1) === 'nothing', 'a write deletes the key')
   ok((await user(1)).name === 'second', 'the next reader has the new value')
