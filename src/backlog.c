@@ -193,18 +193,13 @@ typedef struct Visiting
 	void	   *arg;
 } Visiting;
 
-/* Of a key in pieces only the first one counts. */
+/* Of an item in pieces only the first one counts. */
 static bool
 begins_key(const PackedItem *item)
 {
 	FragmentHead head;
 
-	if (item->kind != ITEM_FRAGMENT)
-		return true;
-	if (item->len < sizeof(head))
-		return false;
-	memcpy(&head, item->bytes, sizeof(head));
-	return head.offset == 0;
+	return item->kind != ITEM_FRAGMENT || (item_read_head(item, &head) && head.offset == 0);
 }
 
 /* Keys and patterns in a row; where its items are damaged, those before. */

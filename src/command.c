@@ -157,16 +157,17 @@ gather(RedisNode *node, uint16 key_slot, DeliveryClass class, Oid rule, const Ke
 }
 
 void
-command_add_key(Delivery *delivery, DeliveryClass class, Oid rule, ItemKind kind,
-				const char *bytes, uint32 len, bool only_lacking)
+command_add_key(Delivery *delivery, DeliveryClass class, const PackedItem *item,
+				bool only_lacking)
 {
-	KeyRef		key = {.delivery = delivery, .bytes = bytes, .len = len, .kind = kind};
+	KeyRef		key = {.delivery = delivery, .bytes = item->bytes, .len = item->len};
+	Oid			rule = item->rule;
 
 	for (int i = 0; i < target_count(); i++)
 	{
 		Target	   *target = target_at(i);
 		uint16		key_slot;
-		RedisNode  *node = target_node(target, bytes, len, &key_slot);
+		RedisNode  *node = target_node(target, key.bytes, key.len, &key_slot);
 
 		if (only_lacking && node != NULL && !lacking_is(node))
 			command_key_done(target, rule, &key, PART_DELIVERED);

@@ -15,11 +15,9 @@ extern void command_init(DatabaseSlot *slot);
 /*
  * Send a key to its node of each target: as many parts of the delivery as there are
  * targets.  deliver_part_done() ends each, perhaps at once.  The bytes must stay
- * until then; ITEM_FRAGMENT is a key put together from pieces.  "only_lacking": it
- * was sent before, and is done where the node lacks nothing.
+ * until then.  "only_lacking": it was sent before, and is done where the node lacks nothing.
  */
-extern void command_add_key(Delivery *delivery, DeliveryClass class, Oid rule,
-							ItemKind kind, const char *bytes, uint32 len,
+extern void command_add_key(Delivery *delivery, DeliveryClass class, const PackedItem *item,
 							bool only_lacking);
 
 /* Send what has been gathered, to all nodes. */

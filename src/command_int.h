@@ -32,7 +32,6 @@ typedef struct KeyRef
 	Delivery   *delivery;
 	const char *bytes;
 	uint32		len;
-	uint8		kind;			/* ITEM_KEY or ITEM_FRAGMENT */
 } KeyRef;
 
 /* Keys of one node, being gathered or under way. */

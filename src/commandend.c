@@ -79,9 +79,6 @@ command_key_done(const Target *target, Oid rule, const KeyRef *key, PartOutcome 
 
 	if (outcome != PART_DELIVERED && outcome != PART_REFUSED)
 		lacking_note_key(target, key->bytes, key->len);
-	/* The pieces themselves go to the side table, not what they make together. */
-	if (key->kind == ITEM_FRAGMENT)
-		item.len = 0;
 	deliver_part_done(key->delivery, outcome, &item);
 }
 

@@ -73,7 +73,7 @@ commitwait_wanted(DatabaseSlot *slot)
 	if (setting_delivery &&
 		pg_atomic_read_u32(&slot->serving) != 0 &&
 		pg_atomic_read_u32(&slot->breaker) < setting_wait_timeout &&
-		!pending_has_patterns() &&
+		pending_is_awaited() &&
 		pending_keys() <= (uint64) setting_wait_max_keys &&
 		!unlinks_files())
 		return true;

@@ -3,7 +3,7 @@
  *	  Sends the keys of outbox rows to Redis and learns what became of them.
  *
  * Rows that are taken wait in two queues.  When there is room their items are given on:
- * keys to command.c, long ones in deliverpieces.c, patterns to patternscan.c.  Each is a
+ * keys to command.c, patterns to patternscan.c, pieces of either to deliverpieces.c first.  Each is a
  * part of the row's delivery, and delivery.c knows what follows when the last one ends.
  *
  * Many commands are under way at once.  Rows from the ring are always sent
@@ -67,24 +67,57 @@ deliver_take(DeliveryClass class, const DeliveryRow *row)
 	queued[class]++;
 }
 
-/* Give one item on.  Returns false where it is damaged. */
+static bool gather_item(Delivery *delivery, const PackedItem *item, bool is_whole);
+
+/* A piece of an item, which is given on when all of it is here. */
 static bool
-gather_item(Delivery *delivery, const PackedItem *item)
+gather_piece(Delivery *delivery, const PackedItem *piece)
 {
-	switch (item->kind)
+	PackedItem	whole;
+
+	switch (deliverpieces_add(delivery, piece, &whole))
 	{
-		case ITEM_KEY:
-			delivery->parts_left += target_count();
-			command_add_key(delivery, delivery->class, item->rule, ITEM_KEY, item->bytes, item->len,
-							delivery->row.only_lacking);
+		case PIECE_DAMAGED:
+			return false;
+		case PIECE_WAITS:
 			return true;
-		case ITEM_FRAGMENT:
-			return deliverpieces_add(delivery, item);
-		case ITEM_GLOB:
-		case ITEM_KEYPATTERN:
-			delivery->parts_left++;
+		case PIECE_COMPLETES:
+			return gather_item(delivery, &whole, true);
+	}
+	return false;
+}
+
+/* The item is given on in so many parts.  Whether to nodes only that lack something. */
+static bool
+add_parts(Delivery *delivery, int parts, bool is_whole)
+{
+	if (is_whole)
+		return deliverpieces_parts(delivery, parts);
+	delivery->parts_left += parts;
+	return delivery->row.only_lacking;
+}
+
+/*
+ * Give one item on, which is in the delivery's row, or of which the last piece is.  Returns
+ * false where it is damaged.
+ */
+static bool
+gather_item(Delivery *delivery, const PackedItem *item, bool is_whole)
+{
+	bool		only_lacking;
+
+	switch (item_traits(item->kind)->command)
+	{
+		case ITEM_UNLINK:
+			only_lacking = add_parts(delivery, target_count(), is_whole);
+			command_add_key(delivery, delivery->class, item, only_lacking);
+			return true;
+		case ITEM_SCAN:
+			(void) add_parts(delivery, 1, is_whole);
 			patternscan_add(delivery, item);
 			return true;
+		case ITEM_JOIN:
+			return gather_piece(delivery, item);
 	}
 	return false;
 }
@@ -108,7 +141,7 @@ send_from(DeliveryClass class)
 		PackedItem	item;
 		int			read = item_read(&delivery->reader, &item);
 
-		if (read > 0 && gather_item(delivery, &item))
+		if (read > 0 && gather_item(delivery, &item, false))
 			continue;
 		if (read != 0)
 			ereport(LOG,

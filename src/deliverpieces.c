@@ -1,27 +1,25 @@
 /*
  * deliverpieces.c
- *	  Keys that are too long for a row: put together from the pieces of several.
+ *	  Items that are too long for a row: put together from the pieces of several.
  *
  * Each piece is the only item of its row.  It says where it belongs, and from its chunk
- * follows which chunk of the transaction is the key's first: so pieces can come in
- * any order, and between those of others.  When the last is here the key is sent as one,
+ * follows which chunk of the transaction is the item's first: so pieces can come in
+ * any order, and between those of others.  When the last is here the item is sent as one,
  * and its deliveries, chained by Delivery.joined, finish together.
  *
- * A piece that does not fit is damaged, and left out; then the key is never complete,
+ * A piece that does not fit is damaged, and left out; then the item is never complete,
  * and the deliveries of the others stay until the links are gone.  What is here is forgotten
- * then, and after a crash: the rows are in the outbox, and come again.  A key takes
+ * then, and after a crash: the rows are in the outbox, and come again.  An item takes
  * ITEM_MAX_BYTES at the most.
  */
 #include "postgres.h"
 
 #include "utils/memutils.h"
 
-#include "command.h"
 #include "deliverpieces.h"
 #include "delivery_int.h"
-#include "target.h"
 
-/* A key in pieces, of which some have not come yet. */
+/* An item in pieces, of which some have not come yet. */
 typedef struct Assembly
 {
 	dlist_node	node;
@@ -77,50 +75,57 @@ new_assembly(const DeliveryRow *row, int32 first_chunk, Oid rule, const Fragment
 }
 
 /*
- * All pieces are here, the last one with this delivery: send what they make together.  A
- * node may have forgotten before the last came: then all are to be repeated, since some
- * would never make a key.
+ * All pieces are here, the last one with this delivery.  A node may have forgotten before the
+ * last came: then all are to be repeated, since some would never make an item.
  */
 static void
-send_whole(Delivery *last, Assembly *assembly)
+complete(Delivery *last, Assembly *assembly, PackedItem *whole)
 {
-	bool		only_lacking = true;
 	bool		to_repeat = false;
 
-	last->assembled = assembly->bytes;
+	whole->kind = assembly->head.kind;
+	whole->rule = assembly->rule;
+	whole->bytes = last->assembled = assembly->bytes;
+	whole->len = assembly->head.total;
 	for (Delivery *piece = last; piece; piece = piece->joined)
-	{
-		piece->parts_left += target_count() - 1;
-		only_lacking &= piece->row.only_lacking;
 		to_repeat |= piece->to_repeat;
-	}
 	for (Delivery *piece = last; piece; piece = piece->joined)
 		piece->to_repeat = to_repeat;
-	command_add_key(last, last->class, assembly->rule, ITEM_FRAGMENT, assembly->bytes,
-					assembly->head.total, only_lacking);
+	dlist_delete(&assembly->node);
+	pfree(assembly);
 }
 
+/* So far each piece has counted one part: that it waits for the others. */
 bool
-deliverpieces_add(Delivery *delivery, const PackedItem *item)
+deliverpieces_parts(Delivery *last, int parts)
+{
+	bool		only_lacking = true;
+
+	for (Delivery *piece = last; piece; piece = piece->joined)
+	{
+		piece->parts_left += parts - 1;
+		only_lacking &= piece->row.only_lacking;
+	}
+	return only_lacking;
+}
+
+PieceOutcome
+deliverpieces_add(Delivery *delivery, const PackedItem *item, PackedItem *whole)
 {
 	FragmentHead head;
-	uint32		len = item->len - sizeof(head);
+	uint32		len;
 	int32		first_chunk;
 	Assembly   *assembly;
 
-	if (item->len <= sizeof(head))
-		return false;
-	memcpy(&head, item->bytes, sizeof(head));
-	if (head.total > ITEM_MAX_BYTES || head.offset > head.total ||
-		len > head.total - head.offset || head.kind != ITEM_KEY)
-		return false;
-
+	if (!item_read_head(item, &head))
+		return PIECE_DAMAGED;
+	len = item->len - sizeof(head);
 	first_chunk = delivery->row.chunk - head.offset / FRAGMENT_BYTES;
 	assembly = find_assembly(&delivery->row, first_chunk);
 	if (assembly == NULL)
 		assembly = new_assembly(&delivery->row, first_chunk, item->rule, &head);
-	if (assembly->head.total != head.total)
-		return false;
+	if (assembly->head.total != head.total || assembly->head.kind != head.kind)
+		return PIECE_DAMAGED;
 
 	delivery->is_fragment = true;
 	delivery->parts_left++;
@@ -128,13 +133,10 @@ deliverpieces_add(Delivery *delivery, const PackedItem *item)
 	assembly->pieces = delivery;
 	memcpy(assembly->bytes + head.offset, item->bytes + sizeof(head), len);
 	assembly->received += len;
-	if (assembly->received >= head.total)
-	{
-		dlist_delete(&assembly->node);
-		send_whole(delivery, assembly);
-		pfree(assembly);
-	}
-	return true;
+	if (assembly->received < head.total)
+		return PIECE_WAITS;
+	complete(delivery, assembly, whole);
+	return PIECE_COMPLETES;
 }
 
 void

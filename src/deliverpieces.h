@@ -1,6 +1,6 @@
 /*
  * deliverpieces.h
- *	  Keys that are too long for a row: put together from the pieces of several.
+ *	  Items that are too long for a row: put together from the pieces of several.
  */
 #ifndef UNCACHE_DELIVERPIECES_H
 #define UNCACHE_DELIVERPIECES_H
@@ -11,12 +11,26 @@
 
 extern void deliverpieces_init(void);
 
+typedef enum PieceOutcome
+{
+	PIECE_DAMAGED,				/* it makes no sense, and nothing was done */
+	PIECE_WAITS,				/* for other pieces; it is a part of its delivery */
+	PIECE_COMPLETES,			/* *whole is to be sent now, by deliverpieces_parts() parts */
+} PieceOutcome;
+
 /*
- * A piece of a long key, an ITEM_FRAGMENT.  The key is sent when all its pieces are here;
- * their deliveries are joined and finish together.  Returns false where the piece does
- * not make sense.
+ * A piece of a long item, an ITEM_FRAGMENT.  When the last is here, with this delivery,
+ * *whole is set, with bytes that stay until the delivery is finished.  The deliveries of all
+ * pieces are joined and finish together: a part of this one is a part of all.
  */
-extern bool deliverpieces_add(Delivery *delivery, const PackedItem *item);
+extern PieceOutcome deliverpieces_add(Delivery *delivery, const PackedItem *piece,
+									  PackedItem *whole);
+
+/*
+ * The whole is about to be sent in so many parts.  Returns whether all of the pieces were
+ * sent before, and are for nodes that lack something.
+ */
+extern bool deliverpieces_parts(Delivery *last, int parts);
 
 /* What waits for other pieces is lost. */
 extern void deliverpieces_forget(void);

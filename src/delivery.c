@@ -187,6 +187,60 @@ finish_delivered(Delivery *delivery)
 }
 
 /*
+ * --------------------------------------------------------------------------
+ * What was refused
+ * --------------------------------------------------------------------------
+ */
+
+/* Several targets may refuse the same item.  "item" is one of the row, but of a fragment. */
+static void
+remember_refused(Delivery *delivery, const PackedItem *item)
+{
+	uint32		at;
+
+	if (delivery->refused == NULL)
+		delivery->refused = MemoryContextAllocZero(context, delivery->row.len / 8 + 1);
+	if (delivery->is_fragment)
+		return;
+	at = item->bytes - delivery->row.items;
+	Assert(at <= delivery->row.len);
+	delivery->refused[at / 8] |= 1 << at % 8;
+}
+
+static bool
+was_refused(const Delivery *delivery, const PackedItem *item)
+{
+	uint32		at = item->bytes - delivery->row.items;
+
+	return (delivery->refused[at / 8] & 1 << at % 8) != 0;
+}
+
+/*
+ * Give them to the side table: the refused items of the row, which take no more room than
+ * the row does; a piece as it is, not what it makes with others.
+ */
+static void
+move_refused(const Delivery *delivery)
+{
+	char	   *items = MemoryContextAlloc(context, delivery->row.len);
+	uint32		len = 0;
+	Oid			rule;
+	ItemReader	reader;
+	PackedItem	item;
+
+	item_reader_init(&reader, delivery->row.items, delivery->row.len);
+	while (item_read(&reader, &item) > 0)
+	{
+		if (!delivery->is_fragment && !was_refused(delivery, &item))
+			continue;
+		len += item_write(items + len, &item, len == 0 ? NULL : &rule);
+		rule = item.rule;
+	}
+	outboxside_refused(&delivery->row, items, len, delivery->to_repeat);
+	pfree(items);
+}
+
+/*
  * A row that was lost in part waits, so what was refused of it does not go to the
  * side table: it is to be sent again, too, and refused again.
  */
@@ -198,13 +252,15 @@ note_refused_as_lacking(const Delivery *delivery)
 
 	if (delivery->is_fragment)
 	{
-		lacking_note_all();		/* the refused item is empty */
+		lacking_note_all();		/* the whole may be gone already */
 		return;
 	}
-	item_reader_init(&reader, delivery->refused->data, delivery->refused->len);
+	item_reader_init(&reader, delivery->row.items, delivery->row.len);
 	while (item_read(&reader, &item) > 0)
 	{
-		for (int i = 0; i < target_count() && item.kind == ITEM_KEY; i++)
+		if (!was_refused(delivery, &item) || item_traits(item.kind)->keys != ITEM_KEYS_ITSELF)
+			continue;
+		for (int i = 0; i < target_count(); i++)
 			lacking_note_key(target_at(i), item.bytes, item.len);
 	}
 }
@@ -228,10 +284,7 @@ finish(Delivery *delivery)
 		finish_lost(delivery);
 	else if (delivery->refused && moves_to_side_table(delivery))
 	{
-		const char *items = delivery->is_fragment ? delivery->row.items : delivery->refused->data;
-		uint32		len = delivery->is_fragment ? delivery->row.len : delivery->refused->len;
-
-		outboxside_refused(&delivery->row, items, len, delivery->to_repeat);
+		move_refused(delivery);
 		waiters_refused(delivery->row.xid);
 	}
 	else
@@ -240,10 +293,7 @@ finish(Delivery *delivery)
 	dlist_delete(&delivery->all_node);
 	count_of_table[delivery->row.table]--;
 	if (delivery->refused)
-	{
-		pfree(delivery->refused->data);
 		pfree(delivery->refused);
-	}
 	if (delivery->assembled)
 		pfree(delivery->assembled);
 	pfree(delivery);
@@ -254,26 +304,6 @@ finish(Delivery *delivery)
  * Parts
  * --------------------------------------------------------------------------
  */
-
-/* Keep a refused item for the side table. */
-static void
-remember_refused(Delivery *delivery, const PackedItem *item)
-{
-	bool		first = delivery->refused == NULL;
-
-	if (first)
-	{
-		MemoryContext old_context = MemoryContextSwitchTo(context);
-
-		delivery->refused = makeStringInfo();
-		MemoryContextSwitchTo(old_context);
-	}
-	enlargeStringInfo(delivery->refused, ITEM_MAX_HEAD + item->len);
-	delivery->refused->len +=
-		item_write(delivery->refused->data + delivery->refused->len, item,
-				   first ? NULL : &delivery->refused_rule);
-	delivery->refused_rule = item->rule;
-}
 
 void
 delivery_note_lost(Delivery *delivery, PartOutcome outcome)

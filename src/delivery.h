@@ -63,9 +63,9 @@ extern uint64 deliver_xid(const Delivery *delivery);
 extern bool deliver_is_awaited(const Delivery *delivery);
 
 /*
- * A part is finished; the item is what was given, or says what of it was refused, and is
- * not looked at with other outcomes.  The delivery may be gone afterwards.  Of a key that
- * was put together from pieces this finishes a part of each piece's delivery.
+ * A part is finished; the item is what was given, which is not looked at but when it was
+ * refused.  The delivery may be gone afterwards.  Of an item that was put together from
+ * pieces this finishes a part of each piece's delivery.
  */
 extern void deliver_part_done(Delivery *delivery, PartOutcome outcome,
 							  const PackedItem *item);

@@ -7,7 +7,6 @@
 
 #include "postgres.h"
 #include "lib/ilist.h"
-#include "lib/stringinfo.h"
 
 #include "delivery.h"
 #include "shmem.h"
@@ -28,10 +27,15 @@ struct Delivery
 	bool		to_repeat;		/* a node that has it already may have forgotten it */
 	uint64		lost_before;	/* deliveragain_releases() at the time */
 	bool		is_fragment;	/* this and the next two: deliverpieces.c */
-	char	   *assembled;		/* the key of which it is the last piece, or NULL */
-	Delivery   *joined;			/* other pieces of the same key; a chain */
-	StringInfo	refused;		/* packed items that Redis refused, or NULL */
-	Oid			refused_rule;	/* of the last of them */
+	char	   *assembled;		/* the item of which it is the last piece, or NULL */
+	Delivery   *joined;			/* other pieces of the same item; a chain */
+
+	/*
+	 * Which of the row's items Redis refused: a bit for each byte of the row, set where such
+	 * an item's bytes begin.  NULL: none.  Means nothing for a fragment but that it was
+	 * refused.
+	 */
+	uint8	   *refused;
 };
 
 extern void delivery_init(DatabaseSlot *slot);

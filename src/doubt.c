@@ -241,7 +241,7 @@ send_keys_to(Target *target, Doubt *doubt, bool release)
 		uint16		key_slot;
 		RedisNode  *node;
 
-		if (item.kind != ITEM_KEY)
+		if (item_traits(item.kind)->fence != ITEM_FENCE_RECORD)
 			continue;
 		node = target_node(target, item.bytes, item.len, &key_slot);
 		if (node == NULL || !node->open || !fence_is_on(node))

@@ -171,16 +171,22 @@ readable_key(const PackedItem *item)
 {
 	char	   *copy = pnstrdup(item->bytes, item->len);
 	char	   *text_form = copy;
+	KeyPattern *pattern;
 
-	if (item->kind == ITEM_KEYPATTERN)
+	switch (item->kind)
 	{
-		KeyPattern *pattern = keypattern_parse(item->bytes, item->len);
-
-		if (pattern)
-		{
-			text_form = pstrdup(keypattern_glob(pattern));
-			keypattern_free(pattern);
-		}
+		case ITEM_KEYPATTERN:
+			pattern = keypattern_parse(item->bytes, item->len);
+			if (pattern)
+			{
+				text_form = pstrdup(keypattern_glob(pattern));
+				keypattern_free(pattern);
+			}
+			break;
+		case ITEM_KEY:
+		case ITEM_GLOB:
+		case ITEM_FRAGMENT:		/* made in the outbox only */
+			break;
 	}
 	return cstring_to_text(key_from_utf8(text_form, strlen(text_form)));
 }

@@ -8,6 +8,77 @@
 
 #include "item.h"
 
+/* By kind.  Numbers are on disk: a kind that is not used any more keeps its place. */
+static const ItemTraits traits[] = {
+	[ITEM_KEY] = {
+		.name = "key",
+		.may_be_cut = true,
+		.is_awaited = true,
+		.may_be_noted = true,
+		.keys = ITEM_KEYS_ITSELF,
+		.command = ITEM_UNLINK,
+		.fence = ITEM_FENCE_RECORD,
+	},
+	[ITEM_GLOB] = {
+		.name = "pattern",
+		.may_be_cut = true,
+		.keys = ITEM_KEYS_FOUND,
+		.command = ITEM_SCAN,
+		.fence = ITEM_FENCE_EPOCH,
+	},
+	[ITEM_KEYPATTERN] = {
+		.name = "key pattern",
+		.may_be_cut = true,
+		.keys = ITEM_KEYS_FOUND,
+		.command = ITEM_SCAN,
+		.fence = ITEM_FENCE_EPOCH,
+	},
+	[ITEM_FRAGMENT] = {
+		.name = "piece",
+		.keys = ITEM_KEYS_OF_WHOLE,
+		.command = ITEM_JOIN,
+		.fence = ITEM_FENCE_OF_WHOLE,
+	},
+};
+
+static bool
+is_kind(uint32 kind)
+{
+	return kind < lengthof(traits) && traits[kind].name != NULL;
+}
+
+const ItemTraits *
+item_traits(ItemKind kind)
+{
+	Assert(is_kind(kind));
+	return &traits[kind];
+}
+
+bool
+item_read_head(const PackedItem *piece, FragmentHead *head)
+{
+	uint32		len;
+
+	if (piece->kind != ITEM_FRAGMENT || piece->len <= sizeof(FragmentHead))
+		return false;
+	memcpy(head, piece->bytes, sizeof(FragmentHead));
+	len = piece->len - sizeof(FragmentHead);
+	return is_kind(head->kind) && traits[head->kind].may_be_cut &&
+		head->total <= ITEM_MAX_BYTES && head->offset < head->total &&
+		head->offset % FRAGMENT_BYTES == 0 &&
+		len == Min(head->total - head->offset, FRAGMENT_BYTES);
+}
+
+const ItemTraits *
+item_traits_of_whole(const PackedItem *item)
+{
+	FragmentHead head;
+
+	if (item->kind != ITEM_FRAGMENT)
+		return item_traits(item->kind);
+	return item_read_head(item, &head) ? item_traits(head.kind) : NULL;
+}
+
 size_t
 item_write(char *to, const PackedItem *item, const Oid *previous_rule)
 {
@@ -71,7 +142,7 @@ item_read(ItemReader *reader, PackedItem *item)
 
 	tag = (uint8) *reader->next++;
 	item->kind = tag & ~ITEM_HAS_RULE;
-	if (item->kind < ITEM_KEY || item->kind > ITEM_FRAGMENT)
+	if (!is_kind(item->kind))
 		return -1;
 
 	if (tag & ITEM_HAS_RULE)

@@ -26,8 +26,48 @@ typedef enum ItemKind
 	ITEM_KEY = 1,				/* a key, complete with prefix, in UTF-8 */
 	ITEM_GLOB = 2,				/* a Redis glob from invalidate_pattern() */
 	ITEM_KEYPATTERN = 3,		/* text of a key pattern (keypattern.h) */
-	ITEM_FRAGMENT = 4,			/* piece of a key too long for one row */
+	ITEM_FRAGMENT = 4,			/* piece of an item too long for one row */
 } ItemKind;
+
+/* Which keys of Redis an item invalidates. */
+typedef enum ItemKeys
+{
+	ITEM_KEYS_ITSELF,			/* its bytes are the key, so it has a node */
+	ITEM_KEYS_FOUND,			/* those that a walk over all nodes finds */
+	ITEM_KEYS_OF_WHOLE,			/* those of the item that it is a piece of */
+} ItemKeys;
+
+/* How the worker has them deleted. */
+typedef enum ItemCommand
+{
+	ITEM_UNLINK,				/* UNLINK, or with the fence FCALL uncache_invalidate: command.c */
+	ITEM_SCAN,					/* SCAN, and UNLINK what it finds: patternscan.c */
+	ITEM_JOIN,					/* as the whole is, once its pieces are together: deliverpieces.c */
+} ItemCommand;
+
+/* What keeps a fill out that has read the old row. */
+typedef enum ItemFence
+{
+	ITEM_FENCE_RECORD,			/* the xid in the key's record; strict: before the commit, too */
+	ITEM_FENCE_EPOCH,			/* a new epoch, which voids all tokens; none before the commit */
+	ITEM_FENCE_OF_WHOLE,
+} ItemFence;
+
+/*
+ * What is true of all items of a kind.  Whoever treats kinds differently asks for this, or
+ * has a switch with every kind and no default: so the compiler finds each place that a new
+ * kind has to go through.
+ */
+typedef struct ItemTraits
+{
+	const char *name;			/* in messages; NULL: there is no such kind */
+	bool		may_be_cut;		/* into ITEM_FRAGMENTs; else it must fit into a row */
+	bool		is_awaited;		/* COMMIT may wait until it is delivered */
+	bool		may_be_noted;	/* a note may stand for it while the outbox is over its limit */
+	ItemKeys	keys;
+	ItemCommand command;
+	ItemFence	fence;
+} ItemTraits;
 
 #define ITEM_HAS_RULE	0x80
 
@@ -47,7 +87,7 @@ typedef struct PackedItem
 
 /*
  * The bytes of an ITEM_FRAGMENT begin with this head.  Pieces other than the
- * last are FRAGMENT_BYTES long, so that piece offset / FRAGMENT_BYTES of a key is
+ * last are FRAGMENT_BYTES long, so that piece offset / FRAGMENT_BYTES of an item is
  * in the chunk that many after the first.
  */
 typedef struct FragmentHead
@@ -66,6 +106,21 @@ typedef struct ItemReader
 	const char *end;
 	Oid			rule;
 } ItemReader;
+
+/* Of a kind that item_read() has returned, or that the code names. */
+extern const ItemTraits *item_traits(ItemKind kind);
+
+/*
+ * The head of a piece, behind which its bytes follow.  Returns false where it makes no
+ * sense: nothing of it is true then.
+ */
+extern bool item_read_head(const PackedItem *piece, FragmentHead *head);
+
+/*
+ * The same as item_traits(), but for a piece those of its whole.  NULL: the piece makes no
+ * sense.
+ */
+extern const ItemTraits *item_traits_of_whole(const PackedItem *item);
 
 /*
  * Write an item at "to", which has room for ITEM_MAX_HEAD + item->len bytes.

@@ -50,7 +50,7 @@ static bool table_oids_valid = false;
 
 StaticAssertDecl(OUTBOX_ROW_ITEMS <= BLCKSZ - 256, "a row of the outbox must fit into a page");
 StaticAssertDecl(FRAGMENT_BYTES + sizeof(FragmentHead) + ITEM_MAX_HEAD <= OUTBOX_ROW_ITEMS,
-				 "a piece of a key must fit into a row of the outbox");
+				 "a piece of an item must fit into a row of the outbox");
 
 /* A row under construction. */
 typedef struct RowWriter
@@ -274,8 +274,8 @@ add_item(RowWriter *writer, const PackedItem *item)
 }
 
 /*
- * A key that no row can hold: each piece is the only item of a row, behind a
- * head that says where it belongs.  The pieces of a key are in consecutive
+ * An item that no row can hold: each piece is the only item of a row, behind a
+ * head that says where it belongs.  The pieces of an item are in consecutive
  * chunks.
  */
 static void
@@ -284,6 +284,9 @@ add_in_fragments(RowWriter *writer, const PackedItem *item)
 	char		bytes[OUTBOX_ROW_ITEMS];
 	uint32		offset = 0;
 
+	if (!item_traits(item->kind)->may_be_cut)
+		elog(ERROR, "a %s of %u bytes does not fit into a row of the outbox",
+			 item_traits(item->kind)->name, item->len);
 	write_row(writer);
 	while (offset < item->len)
 	{
@@ -350,7 +353,7 @@ write_items(RowWriter *writer, bool may_note)
 
 	while (pending_read_next(reader, &item))
 	{
-		if (notes && item.kind == ITEM_KEY && is_noted(writer, &item))
+		if (notes && item_traits(item.kind)->may_be_noted && is_noted(writer, &item))
 			continue;
 		if (writer->used + ITEM_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
 			write_row(writer);

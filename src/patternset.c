@@ -24,6 +24,22 @@ find_pattern(PatternSet set, const PackedItem *item)
 	return NULL;
 }
 
+static KeyPattern *
+matcher_of(const PackedItem *item)
+{
+	switch (item->kind)
+	{
+		case ITEM_GLOB:
+			return keypattern_from_glob(item->bytes, item->len);
+		case ITEM_KEYPATTERN:
+			return keypattern_parse(item->bytes, item->len);
+		case ITEM_KEY:
+		case ITEM_FRAGMENT:
+			break;				/* no patterns */
+	}
+	return NULL;
+}
+
 PassPattern *
 patternset_add(PatternSet *set, const PackedItem *item)
 {
@@ -33,9 +49,7 @@ patternset_add(PatternSet *set, const PackedItem *item)
 	if (pattern)
 		return pattern;
 
-	matcher = item->kind == ITEM_GLOB ?
-		keypattern_from_glob(item->bytes, item->len) :
-		keypattern_parse(item->bytes, item->len);
+	matcher = matcher_of(item);
 	if (matcher == NULL)
 		return NULL;
 

@@ -26,7 +26,7 @@ typedef struct Mark
 	int			level;
 	uint64		position;
 	uint64		keys;
-	uint64		patterns;
+	uint64		not_awaited;
 } Mark;
 
 void		(*pending_grown_hook) (void) = NULL;
@@ -34,7 +34,7 @@ void		(*pending_grown_hook) (void) = NULL;
 static struct
 {
 	uint64		keys;			/* in the whole set */
-	uint64		patterns;
+	uint64		not_awaited;	/* likewise, items that no COMMIT waits for */
 
 	Mark	   *marks;			/* ascending by level and position */
 	int			nmarks;
@@ -65,7 +65,7 @@ make_mark(void)
 	mark->level = level;
 	mark->position = pendinglog_position();
 	mark->keys = set.keys;
-	mark->patterns = set.patterns;
+	mark->not_awaited = set.not_awaited;
 }
 
 bool
@@ -75,10 +75,10 @@ pending_add(ItemKind kind, Oid rule, const char *bytes, size_t len)
 	if (!pendinglog_add(kind, rule, bytes, len))
 		return false;
 
-	if (kind == ITEM_KEY)
+	if (item_traits(kind)->keys == ITEM_KEYS_ITSELF)
 		set.keys++;
-	else
-		set.patterns++;
+	if (!item_traits(kind)->is_awaited)
+		set.not_awaited++;
 	if (pending_grown_hook)
 		pending_grown_hook();
 	return true;
@@ -91,9 +91,9 @@ pending_keys(void)
 }
 
 bool
-pending_has_patterns(void)
+pending_is_awaited(void)
 {
-	return set.patterns > 0;
+	return set.not_awaited == 0;
 }
 
 bool
@@ -108,7 +108,7 @@ cut(const Mark *mark)
 {
 	pendinglog_cut(mark->position);
 	set.keys = mark->keys;
-	set.patterns = mark->patterns;
+	set.not_awaited = mark->not_awaited;
 }
 
 /* A subtransaction at this level is now part of its parent. */

@@ -20,9 +20,9 @@ extern bool pending_add(ItemKind kind, Oid rule, const char *bytes, size_t len);
 /* Called after every addition that was new; xact.c is the one who listens. */
 extern void (*pending_grown_hook) (void);
 
-/* Counts of what the transaction holds. */
+/* Counts of what the transaction holds; and whether a COMMIT may wait for all of it. */
 extern uint64 pending_keys(void);
-extern bool pending_has_patterns(void);
+extern bool pending_is_awaited(void);
 extern bool pending_is_empty(void);
 
 /* Empty the set, while errors are still allowed: it closes the temporary file. */

@@ -49,6 +49,18 @@ raise_not_fenced(const char *detail)
 			 errhint("Try again, or use another value of uncache.consistency.")));
 }
 
+/* A piece is the only item of its row.  Patterns are not fenced before the commit. */
+static bool
+begins_with_long_key(const OutboxItems *items)
+{
+	ItemReader	reader;
+	PackedItem	item;
+
+	item_reader_init(&reader, items->bytes, items->len);
+	return item_read(&reader, &item) > 0 && item.kind == ITEM_FRAGMENT &&
+		item_traits_of_whole(&item)->fence == ITEM_FENCE_RECORD;
+}
+
 static void
 check_possible(DatabaseSlot *slot, OutboxItems *items)
 {
@@ -68,7 +80,7 @@ check_possible(DatabaseSlot *slot, OutboxItems *items)
 		raise_not_fenced("The fence is not on yet, or not possible; see uncache.stat.");
 	for (; items; items = items->next)
 	{
-		if (((uint8) items->bytes[0] & ~ITEM_HAS_RULE) == ITEM_FRAGMENT)
+		if (begins_with_long_key(items))
 			ereport(ERROR,
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 					 errmsg("a key is too long for uncache.consistency = strict"),

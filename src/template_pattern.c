@@ -117,18 +117,20 @@ char *
 template_full_keypattern(const Template *template)
 {
 	StringInfoData text;
+	char	   *utf8;
 
 	initStringInfo(&text);
 	append_literal(&text, setting_key_prefix ? setting_key_prefix : "");
 	for (int i = 0; i < template->nsegments; i++)
 		append_segment(&text, &template->segments[i]);
-	if (text.len > ITEM_MAX_BYTES)
+	utf8 = key_to_utf8(text.data, text.len);
+	if (strlen(utf8) > ITEM_MAX_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("template is too long"),
 				 errdetail("Template \"%s\" of table \"%s\".",
 						   template_shown(template->text), template->relation)));
-	return key_to_utf8(text.data, text.len);
+	return utf8;
 }
 
 char *
