@@ -27,14 +27,16 @@ typedef struct Mark
 	uint64		position;
 	uint64		keys;
 	uint64		not_awaited;
+	uint64		bytes;
 } Mark;
 
-void		(*pending_grown_hook) (void) = NULL;
+void		(*pending_grown_hook) (Oid rule) = NULL;
 
 static struct
 {
 	uint64		keys;			/* in the whole set */
 	uint64		not_awaited;	/* likewise, items that no COMMIT waits for */
+	uint64		bytes;			/* of all items */
 
 	Mark	   *marks;			/* ascending by level and position */
 	int			nmarks;
@@ -66,6 +68,7 @@ make_mark(void)
 	mark->position = pendinglog_position();
 	mark->keys = set.keys;
 	mark->not_awaited = set.not_awaited;
+	mark->bytes = set.bytes;
 }
 
 bool
@@ -75,12 +78,13 @@ pending_add(ItemKind kind, Oid rule, const char *bytes, size_t len)
 	if (!pendinglog_add(kind, rule, bytes, len))
 		return false;
 
+	set.bytes += len;
 	if (item_traits(kind)->keys == ITEM_KEYS_ITSELF)
 		set.keys++;
 	if (!item_traits(kind)->is_awaited)
 		set.not_awaited++;
 	if (pending_grown_hook)
-		pending_grown_hook();
+		pending_grown_hook(rule);
 	return true;
 }
 
@@ -88,6 +92,12 @@ uint64
 pending_keys(void)
 {
 	return set.keys;
+}
+
+uint64
+pending_bytes(void)
+{
+	return set.bytes;
 }
 
 bool
@@ -109,6 +119,7 @@ cut(const Mark *mark)
 	pendinglog_cut(mark->position);
 	set.keys = mark->keys;
 	set.not_awaited = mark->not_awaited;
+	set.bytes = mark->bytes;
 }
 
 /* A subtransaction at this level is now part of its parent. */

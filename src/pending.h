@@ -17,11 +17,15 @@
  */
 extern bool pending_add(ItemKind kind, Oid rule, const char *bytes, size_t len);
 
-/* Called after every addition that was new; xact.c is the one who listens. */
-extern void (*pending_grown_hook) (void);
+/*
+ * Called after every addition that was new, with its rule; xact.c is the one who listens.
+ * It may raise an ERROR.
+ */
+extern void (*pending_grown_hook) (Oid rule);
 
 /* Counts of what the transaction holds; and whether a COMMIT may wait for all of it. */
 extern uint64 pending_keys(void);
+extern uint64 pending_bytes(void);
 extern bool pending_is_awaited(void);
 extern bool pending_is_empty(void);
 

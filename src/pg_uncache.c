@@ -19,7 +19,7 @@
  *		   |			rule_catalog		 fixed_settings, column, keypattern, keypattern_match, keyclass, glob
  *		   |
  *		   |	as SQL sees them: attach, attach_notice, invalidate, render, row_change,
- *		   |		rule_check, rule_key, rule_problems, rule_view
+ *		   |		rule_check, rule_key, rule_problems, rule_view, sizelimit
  *		   |	as DDL meets them: ddl, ddl_drop, ddl_objects, drop_notice, rule_guard,
  *		   |		rule_partition, rule_rows
  *		   |

@@ -24,6 +24,8 @@ char	   *setting_key_prefix;
 int			setting_consistency = CONSISTENCY_READ_YOUR_WRITES;
 int			setting_wait_timeout = 200;
 int			setting_wait_max_keys = 10000;
+int			setting_max_row_size = 16 * 1024;
+int			setting_max_transaction_size = 1024 * 1024;
 bool		setting_delivery = true;
 int			setting_on_truncate = ON_TRUNCATE_PATTERN;
 int			setting_redeliver_window = 60;
@@ -226,6 +228,25 @@ define_rule_settings(void)
 }
 
 static void
+define_limit_settings(void)
+{
+	DefineCustomIntVariable("uncache.max_row_size",
+							"Most bytes of keys that one row may record.",
+							"A row that would record more is an error.",
+							&setting_max_row_size,
+							16 * 1024, 1, MAX_KILOBYTES,
+							PGC_SUSET, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("uncache.max_transaction_size",
+							"Most bytes of keys and patterns that one transaction may record.",
+							"A transaction that would record more is an error.",
+							&setting_max_transaction_size,
+							1024 * 1024, 1, MAX_KILOBYTES,
+							PGC_SUSET, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+}
+
+static void
 define_delivery_settings(void)
 {
 	DefineCustomEnumVariable("uncache.consistency",
@@ -359,6 +380,7 @@ settings_define(bool preloaded)
 	define_connection_settings();
 	define_tls_settings();
 	define_rule_settings();
+	define_limit_settings();
 	define_delivery_settings();
 	define_replica_settings();
 	define_outage_settings();

@@ -38,6 +38,8 @@ extern char *setting_key_prefix;
 extern int	setting_consistency;	/* Consistency */
 extern int	setting_wait_timeout;	/* ms; 0: do not wait */
 extern int	setting_wait_max_keys;
+extern int	setting_max_row_size;	/* kB */
+extern int	setting_max_transaction_size;	/* kB */
 extern bool setting_delivery;
 extern int	setting_on_truncate;	/* OnTruncate */
 extern int	setting_redeliver_window;	/* s */

@@ -24,18 +24,21 @@
 #include "row_change.h"
 #include "rule.h"
 #include "settings.h"
+#include "sizelimit.h"
 
 /* Adds keys to the pending set. */
 typedef struct PendingSink
 {
 	KeySink		sink;
 	Oid			rule;
+	uint64	   *bytes;			/* that the row has added so far, old and new together */
 } PendingSink;
 
 /* Gathers keys, to compare them. */
 typedef struct TextSink
 {
 	KeySink		sink;
+	Oid			rule;
 	StringInfoData text;		/* each key followed by a null byte */
 } TextSink;
 
@@ -51,21 +54,30 @@ SQL_FUNCTION(uncache_invalidate_columns);
 static void
 add_to_pending(KeySink *sink, const char *key, size_t len)
 {
-	pending_add(ITEM_KEY, ((PendingSink *) sink)->rule, key, len);
+	PendingSink *pending = (PendingSink *) sink;
+
+	if (!pending_add(ITEM_KEY, pending->rule, key, len))
+		return;
+	*pending->bytes += len;
+	sizelimit_check_row(pending->rule, *pending->bytes);
 }
 
 static void
 add_to_text(KeySink *sink, const char *key, size_t len)
 {
+	TextSink   *gathered = (TextSink *) sink;
+
 	/* The null byte behind the key that a StringInfo has anyway separates. */
-	appendBinaryStringInfo(&((TextSink *) sink)->text, key, len);
-	appendStringInfoChar(&((TextSink *) sink)->text, '\0');
+	appendBinaryStringInfo(&gathered->text, key, len);
+	appendStringInfoChar(&gathered->text, '\0');
+	sizelimit_check_row(gathered->rule, gathered->text.len);
 }
 
 static void
 record_row(Rule *rule, TupleTableSlot *slot)
 {
-	PendingSink sink = {{add_to_pending, 0}, rule->topmost};
+	uint64		bytes = 0;
+	PendingSink sink = {{add_to_pending, 0}, rule->topmost, &bytes};
 
 	for (int i = 0; i < rule->ntemplates; i++)
 		template_render(rule->templates[i], slot, &sink.sink);
@@ -75,8 +87,9 @@ record_row(Rule *rule, TupleTableSlot *slot)
 static void
 record_both(Rule *rule, TupleTableSlot *oldslot, TupleTableSlot *newslot)
 {
-	PendingSink oldsink = {{add_to_pending, 0}, rule->topmost};
-	PendingSink newsink = {{add_to_pending, 0}, rule->topmost};
+	uint64		bytes = 0;
+	PendingSink oldsink = {{add_to_pending, 0}, rule->topmost, &bytes};
+	PendingSink newsink = {{add_to_pending, 0}, rule->topmost, &bytes};
 
 	for (int i = 0; i < rule->ntemplates; i++)
 	{
@@ -93,8 +106,8 @@ record_both(Rule *rule, TupleTableSlot *oldslot, TupleTableSlot *newslot)
 static bool
 keys_differ(Rule *rule, TupleTableSlot *oldslot, TupleTableSlot *newslot)
 {
-	TextSink	oldkeys = {{add_to_text, 0}};
-	TextSink	newkeys = {{add_to_text, 0}};
+	TextSink	oldkeys = {{add_to_text, 0}, rule->topmost};
+	TextSink	newkeys = {{add_to_text, 0}, rule->topmost};
 
 	initStringInfo(&oldkeys.text);
 	initStringInfo(&newkeys.text);

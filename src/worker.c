@@ -129,6 +129,7 @@ force_settings(void)
 		{"transaction_timeout", "0"},	/* since 17 */
 		{"synchronous_commit", "off"},
 		{"search_path", ""},
+		{"uncache.max_transaction_size", "2147483647"},	/* it must record what it has to */
 	};
 
 	for (int i = 0; i < lengthof(forced); i++)

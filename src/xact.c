@@ -27,6 +27,7 @@
 #include "pending.h"
 #include "settings.h"
 #include "shmem.h"
+#include "sizelimit.h"
 #include "strict.h"
 #include "waiters.h"
 #include "xact.h"
@@ -120,8 +121,9 @@ write_pending_set(void)
  * extensions can run after ours and write to tables with rules.
  */
 static void
-pending_grew(void)
+pending_grew(Oid rule)
 {
+	sizelimit_check_transaction(rule, pending_bytes());
 	if (phase == PAST_PRE_COMMIT)
 		write_pending_set();
 	else if (phase == PAST_PRE_PREPARE)
