@@ -297,7 +297,7 @@ CREATE FUNCTION uncache.snapshot(token text) RETURNS text
 	LANGUAGE C STABLE PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME', 'uncache_snapshot';
 COMMENT ON FUNCTION uncache.snapshot(text) IS
-'the snapshot of the calling statement, bound to the token of a miss, for FCALL uncache_set. Call it in the statement that reads the value, or in an earlier one. NULL where nothing may be stored: the token is NULL or none, the transaction has written, uncache.fence_ttl is 0, or the worker of a primary has not made itself known yet';
+'the snapshot of the calling statement, bound to the token of a miss, for FCALL uncache_set. Call it in the statement that reads the value, or in an earlier one. NULL where nothing may be stored: the token is NULL or none, the transaction has written, uncache.fence_ttl is 0, the worker of a primary has not made itself known yet, or the table uncache.incarnation is locked';
 
 CREATE FUNCTION uncache.snapshot(tokens text[]) RETURNS text[]
 	LANGUAGE C STABLE PARALLEL RESTRICTED

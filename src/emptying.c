@@ -142,8 +142,7 @@ read_step(Check *check, int table)
 	Relation	rel;
 
 	outboxscan_begin();
-	rel = outboxscan_open(table);
-	if (rel == NULL)
+	if (outboxscan_open(table, &rel) != OPENING_DONE)
 		all_delivered = false;
 	else
 	{

@@ -229,7 +229,7 @@ has_news(bool gathers)
 	return ring || barrier_has_work() ||
 		pg_atomic_read_u32(&slot->any_dirty) != 0 ||
 		pg_atomic_read_u32(&slot->side_dirty) != 0 ||
-		(!outboxscan_is_done() && deliver_has_room(CLASS_BULK));
+		(deliver_has_room(CLASS_BULK) && outboxscan_has_work());
 }
 
 void

@@ -15,6 +15,7 @@
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -22,6 +23,7 @@
 
 #include "compat.h"
 #include "incarnation.h"
+#include "opening.h"
 
 /* Columns of uncache.incarnation. */
 enum
@@ -43,13 +45,12 @@ incarnation_draw(Shared *shared)
 	snprintf(shared->incarnation, sizeof(shared->incarnation), "%016" PRIx64, random);
 }
 
-static Relation
-open_table(LOCKMODE lockmode)
+static Oid
+table_oid(void)
 {
 	Oid			schema = get_namespace_oid("uncache", true);
-	Oid			oid = OidIsValid(schema) ? get_relname_relid("incarnation", schema) : InvalidOid;
 
-	return OidIsValid(oid) ? try_relation_open(oid, lockmode) : NULL;
+	return OidIsValid(schema) ? get_relname_relid("incarnation", schema) : InvalidOid;
 }
 
 /* The row that the snapshot sees, as a copy; NULL without. */
@@ -105,38 +106,50 @@ judge(Relation rel, HeapTuple row, TimeLineID timeline)
 }
 
 IncarnationStart
+incarnation_look(void)
+{
+	IncarnationStart start = INCARNATION_SAME;
+	Relation	rel;
+
+	switch (opening_try(table_oid(), RowExclusiveLock, &rel))
+	{
+		case OPENING_DONE:
+			start = judge(rel, find_row(rel, GetActiveSnapshot()), GetWALInsertionTimeLine());
+			relation_close(rel, NoLock);
+			break;
+		case OPENING_REFUSED:
+			return INCARNATION_LOCKED;
+		case OPENING_GONE:
+			break;
+	}
+	return start;
+}
+
+void
 incarnation_adopt(void)
 {
-	Relation	rel = open_table(RowExclusiveLock);
-	TimeLineID	timeline = GetWALInsertionTimeLine();
-	IncarnationStart start;
-	HeapTuple	row;
+	Relation	rel = relation_open(table_oid(), RowExclusiveLock);
+	HeapTuple	row = find_row(rel, GetActiveSnapshot());
 
-	if (rel == NULL)
-		return INCARNATION_SAME;
-	row = find_row(rel, GetActiveSnapshot());
-	start = judge(rel, row, timeline);
-	if (row == NULL)
-		heap_insert(rel, form_row(rel, timeline), GetCurrentCommandId(true),
-					HEAP_INSERT_NO_LOGICAL, NULL);
-	else if (start != INCARNATION_SAME)
-	{
-		/* Not an update: logical decoding would make that of it, too. */
+	/* Not an update: logical decoding would make that of it, too. */
+	if (row != NULL)
 		simple_heap_delete(rel, &row->t_self);
-		heap_insert(rel, form_row(rel, timeline), GetCurrentCommandId(true),
-					HEAP_INSERT_NO_LOGICAL, NULL);
-	}
+	heap_insert(rel, form_row(rel, GetWALInsertionTimeLine()), GetCurrentCommandId(true),
+				HEAP_INSERT_NO_LOGICAL, NULL);
 	relation_close(rel, NoLock);
-	return start;
 }
 
 char *
 incarnation_seen_by(Snapshot snapshot)
 {
-	Relation	rel = open_table(AccessShareLock);
+	Oid			oid = table_oid();
+	Relation	rel;
 	HeapTuple	row;
 	char	   *id = NULL;
 
+	if (!OidIsValid(oid) || !ConditionalLockRelationOid(oid, AccessShareLock))
+		return NULL;
+	rel = try_relation_open(oid, NoLock);
 	if (rel == NULL)
 		return NULL;
 	row = find_row(rel, snapshot);

@@ -19,6 +19,7 @@
 #include "attempt.h"
 #include "compat.h"
 #include "invalidate.h"
+#include "opening.h"
 #include "pending.h"
 
 SQL_FUNCTION(uncache_invalidate_table);
@@ -104,8 +105,15 @@ invalidate_one_rule(void *arg)
 	relation_close(rel, NoLock);
 }
 
-void
-invalidate_all_rules(bool only_unlogged)
+static bool
+is_wanted(const RuleInfo *info, bool only_unlogged)
+{
+	return !OidIsValid(info->parent) &&
+		(!only_unlogged || get_rel_persistence(info->relation) == RELPERSISTENCE_UNLOGGED);
+}
+
+bool
+invalidate_lock_tables(bool only_unlogged)
 {
 	ListCell   *cell;
 
@@ -113,10 +121,22 @@ invalidate_all_rules(bool only_unlogged)
 	{
 		RuleInfo   *info = lfirst(cell);
 
+		if (is_wanted(info, only_unlogged) && !opening_lock(info->relation, AccessShareLock))
+			return false;
+	}
+	return true;
+}
+
+void
+invalidate_all_rules(bool only_unlogged)
+{
+	ListCell   *cell;
+
+	foreach(cell, rules_of_database())
+	{
 		/* One rule that is broken leaves the others alone. */
-		if (!OidIsValid(info->parent) &&
-			(!only_unlogged || get_rel_persistence(info->relation) == RELPERSISTENCE_UNLOGGED))
-			attempt_or_report(invalidate_one_rule, info);
+		if (is_wanted(lfirst(cell), only_unlogged))
+			attempt_or_report(invalidate_one_rule, lfirst(cell));
 	}
 }
 

@@ -25,4 +25,10 @@ extern int	invalidate_rules_of_table(Oid relid, bool descend, int elevel);
  */
 extern void invalidate_all_rules(bool only_unlogged);
 
+/*
+ * For a worker: lock the tables that this opens, until the end of the transaction.  False,
+ * having said so (opening.h), where others have one of them locked.
+ */
+extern bool invalidate_lock_tables(bool only_unlogged);
+
 #endif							/* UNCACHE_INVALIDATE_H */

@@ -14,7 +14,8 @@
  * recorded must not be committed.
  *
  * A writer must never queue behind the worker that empties a table, so it locks
- * conditionally and takes the next table when refused.
+ * conditionally and takes the next table when refused.  Where all tables refuse, since
+ * others have locked them, it waits for some seconds and fails then, naming them.
  */
 #include "postgres.h"
 
@@ -23,15 +24,19 @@
 #include "catalog/namespace.h"
 #include "commands/extension.h"
 #include "commands/trigger.h"
+#include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "clock.h"
 #include "item.h"
+#include "opening.h"
 #include "outbox.h"
 #include "outboxnote.h"
 #include "pending.h"
@@ -39,6 +44,13 @@
 SQL_FUNCTION(uncache_outbox_guard);
 
 #define OUTBOX_SCHEMA	"uncache"
+
+/*
+ * How long a commit waits for a table that others have locked, and how often it looks.
+ * DROP EXTENSION and VACUUM FULL take less, unless the outbox is huge.
+ */
+#define LOCK_MS			10000
+#define POLL_US			5000
 
 static const char *const table_names[OUTBOX_TABLES + 1] = {
 	"outbox_0", "outbox_1", "outbox_2", "outbox_3", "outbox_side"
@@ -153,20 +165,14 @@ note_if_late(int table)
 		pg_atomic_fetch_add_u32(&slot->late_writers[table], 1);
 }
 
-/*
- * Open a table to write to: the current one, the next where that is being
- * emptied; when all refuse (somebody else locks them) wait for the current one.
- * NULL where there is no outbox any more.
- */
+/* The current table, or the next that nobody has locked; NULL where all are. */
 static Relation
-open_table(bool prepare, int *table)
+open_rotating(int *table)
 {
 	DatabaseSlot *slot = shmem_my_slot();
 	int			first = slot ? pg_atomic_read_u32(&slot->current_table) : 0;
-	Oid			oid;
 
-	*table = prepare ? OUTBOX_SIDE : first;
-	for (int i = 0; i < OUTBOX_TABLES && !prepare; i++)
+	for (int i = 0; i < OUTBOX_TABLES; i++)
 	{
 		Relation	rel;
 
@@ -178,15 +184,56 @@ open_table(bool prepare, int *table)
 			return rel;
 		}
 	}
+	return NULL;
+}
 
-	*table = prepare ? OUTBOX_SIDE : first;
-	oid = outbox_table_oid(*table);
-	if (!OidIsValid(oid))
-		return NULL;
-	LockRelationOid(oid, RowExclusiveLock);
-	if (!prepare)
-		note_if_late(*table);
-	return try_relation_open(oid, NoLock);
+pg_noreturn static void
+raise_locked(int table)
+{
+	char	   *holders = opening_holders(outbox_table_oid(table), RowExclusiveLock);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("could not lock the outbox of pg_uncache to record the keys of this transaction"),
+			 errdetail("Table \"%s.%s\" is locked: %s.", OUTBOX_SCHEMA, table_names[table], holders),
+			 errhint("End that session or its transaction, or finish the prepared one, and try again; see pg_locks and pg_prepared_xacts.")));
+}
+
+static int
+patience_ms(void)
+{
+	return LockTimeout > 0 ? Min(LockTimeout, LOCK_MS) : LOCK_MS;
+}
+
+/*
+ * Open a table to write to; where all are locked, wait for one, but not for ever, since
+ * who has locked it may be a prepared transaction that was forgotten.  NULL where there
+ * is no outbox any more.
+ */
+static Relation
+open_table(bool prepare, int *table)
+{
+	TimestampTz deadline = 0;
+	Relation	rel;
+
+	*table = OUTBOX_SIDE;
+	while ((rel = prepare ? open_if_free(OUTBOX_SIDE) : open_rotating(table)) == NULL)
+	{
+		TimestampTz now;
+
+		CHECK_FOR_INTERRUPTS();
+		/* What has been dropped meanwhile does not show otherwise. */
+		AcceptInvalidationMessages();
+		if (!outbox_exists())
+			return NULL;
+		now = clock_now();
+		if (deadline == 0)
+			deadline = TimestampTzPlusMilliseconds(now, patience_ms());
+		else if (now >= deadline)
+			raise_locked(*table);
+		pg_usleep(POLL_US);
+	}
+	return rel;
 }
 
 static void

@@ -32,6 +32,7 @@
 
 #include "item.h"
 #include "keypattern.h"
+#include "opening.h"
 #include "outbox.h"
 #include "outboxnote.h"
 #include "pending.h"
@@ -48,6 +49,9 @@ enum
 
 /* Before the notes are tried to be locked again: a committer holds them for less. */
 #define RETRY_MS			100
+
+/* So many refusals in a row, two seconds, are no committer's. */
+#define TELL_AFTER			20
 
 /* How often the size of the outbox is looked at, for the log. */
 #define WATCH_MS			1000
@@ -106,12 +110,19 @@ outboxnote_is_time(void)
 		outbox_pages() >= limit_pages();
 }
 
+/* NULL where the lock is not to be had at once: keys can be stored without a note, too. */
+static Relation
+open_if_free(Oid oid, LOCKMODE mode)
+{
+	return ConditionalLockRelationOid(oid, mode) ? try_relation_open(oid, NoLock) : NULL;
+}
+
 /* The key patterns of a rule, packed; NULL where they don't cover all its keys. */
 static bytea *
 patterns_of_rule(Oid oid)
 {
 	RuleInfo   *info = rule_by_trigger(oid);
-	Relation	rel = info ? try_relation_open(info->relation, AccessShareLock) : NULL;
+	Relation	rel = info ? open_if_free(info->relation, AccessShareLock) : NULL;
 	bytea	   *items = palloc(VARHDRSZ + OUTBOX_ROW_ITEMS);
 	size_t		used = 0;
 	Rule	   *rule;
@@ -179,7 +190,7 @@ outboxnote_make(Oid rule)
 
 	if (items == NULL || !OidIsValid(oid))
 		return NULL;
-	rel = try_relation_open(oid, RowExclusiveLock);
+	rel = open_if_free(oid, RowExclusiveLock);
 	if (rel == NULL)
 		return NULL;
 	if (!has_note(rel, items))
@@ -269,6 +280,18 @@ move_notes(Relation rel)
 	return moved;
 }
 
+/* A committer has the table locked for a moment; who has it for longer is told of. */
+static bool
+lock_notes(Oid oid)
+{
+	static int	refusals = 0;	/* in a row */
+	bool		locked = refusals < TELL_AFTER ? ConditionalLockRelationOid(oid, ExclusiveLock) :
+		opening_lock(oid, ExclusiveLock);
+
+	refusals = locked ? 0 : refusals + 1;
+	return locked;
+}
+
 TimestampTz
 outboxnote_turn(TimestampTz now)
 {
@@ -285,7 +308,7 @@ outboxnote_turn(TimestampTz now)
 
 	StartTransactionCommand();
 	oid = note_table();
-	look = OidIsValid(oid) && !ConditionalLockRelationOid(oid, ExclusiveLock);
+	look = OidIsValid(oid) && !lock_notes(oid);
 	rel = OidIsValid(oid) && !look ? try_relation_open(oid, NoLock) : NULL;
 	if (rel != NULL)
 	{

@@ -14,6 +14,9 @@
  * the committer, through the ring or through marks, after the commit.  So marks
  * are taken over (and cleared) before the snapshot that looks for them.
  *
+ * A table that somebody has locked is passed over, and tried again a second later; until
+ * it was read, reading is not done.
+ *
  * Reading goes in steps of a few blocks, each in a transaction of its own that is
  * over before anything is sent: the worker never holds a snapshot while it talks
  * to Redis.
@@ -34,6 +37,7 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "clock.h"
 #include "deliver.h"
 #include "delivered.h"
 #include "faultpoint.h"
@@ -45,11 +49,17 @@
 
 static DatabaseSlot *slot;
 
-/* Reading all over: tables_left of them are left, "table" first, from "block". */
-static int	tables_left = 0;
-static int	full_table;
-static BlockNumber full_block;
+/* Before a table that is locked by others is tried again. */
+#define LOCKED_MS		1000
+
+/* Reading all over: the tables that are left, from which block; which is the oldest. */
+static bool full_left[OUTBOX_TABLES];
+static BlockNumber full_block[OUTBOX_TABLES];
+static int	full_oldest = 0;
 static bool full_again;
+
+/* Until when a table counts as locked; 0: it is not. */
+static TimestampTz locked_until[OUTBOX_TABLES];
 
 /* Marked blocks that were taken over from the slot and are to be read. */
 static uint32 marked[OUTBOX_TABLES][DIRTY_WORDS];
@@ -117,15 +127,23 @@ outboxscan_check_file(int table, RelFileNumber file)
 	proc_exit(1);
 }
 
-Relation
-outboxscan_open(int table)
+Opening
+outboxscan_open(int table, Relation *rel)
 {
-	Oid			oid = outbox_table_oid(table);
-	Relation	rel = OidIsValid(oid) ? try_relation_open(oid, AccessShareLock) : NULL;
+	Opening		opening = opening_try(outbox_table_oid(table), AccessShareLock, rel);
 
-	if (rel != NULL)
-		outboxscan_check_file(table, RelationGetFileNumber(rel));
-	return rel;
+	if (opening == OPENING_DONE)
+		outboxscan_check_file(table, RelationGetFileNumber(*rel));
+	if (table < OUTBOX_TABLES)
+		locked_until[table] = opening == OPENING_REFUSED ?
+			TimestampTzPlusMilliseconds(clock_now(), LOCKED_MS) : 0;
+	return opening;
+}
+
+static bool
+is_locked(int table, TimestampTz now)
+{
+	return locked_until[table] > now;
 }
 
 static void
@@ -197,37 +215,53 @@ outboxscan_start_over(bool again)
 {
 	full_again = again;
 	/* The table after the current one is the one that was retired first. */
-	tables_left = OUTBOX_TABLES;
-	full_table = (pg_atomic_read_u32(&slot->current_table) + 1) % OUTBOX_TABLES;
-	full_block = 0;
+	full_oldest = (pg_atomic_read_u32(&slot->current_table) + 1) % OUTBOX_TABLES;
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		full_left[t] = true;
+		full_block[t] = 0;
+	}
 }
 
-/* Read a step; returns the number of blocks read. */
-static BlockNumber
-read_full_step(BlockNumber most)
+/* The table to be read next, of those that are not locked; -1: none. */
+static int
+next_full_table(TimestampTz now)
 {
-	Relation	rel = outboxscan_open(full_table);
+	for (int i = 0; i < OUTBOX_TABLES; i++)
+	{
+		int			t = (full_oldest + i) % OUTBOX_TABLES;
+
+		if (full_left[t] && !is_locked(t, now))
+			return t;
+	}
+	return -1;
+}
+
+/* Read a step of a table; returns the number of blocks read. */
+static BlockNumber
+read_full_step(int table, BlockNumber most)
+{
+	Relation	rel;
 	BlockNumber blocks = 0;
 
-	if (rel != NULL)
+	switch (outboxscan_open(table, &rel))
 	{
-		BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
-
-		if (full_block < nblocks)
-		{
-			blocks = Min(most, nblocks - full_block);
-			outboxscan_read(rel, full_table, full_block, blocks, take_if_unsent, &full_again);
-		}
-		relation_close(rel, AccessShareLock);
+		case OPENING_DONE:
+			if (full_block[table] < RelationGetNumberOfBlocks(rel))
+			{
+				blocks = Min(most, RelationGetNumberOfBlocks(rel) - full_block[table]);
+				outboxscan_read(rel, table, full_block[table], blocks, take_if_unsent,
+								&full_again);
+			}
+			relation_close(rel, AccessShareLock);
+			break;
+		case OPENING_REFUSED:
+			return 0;
+		case OPENING_GONE:
+			break;
 	}
-
-	full_block += blocks;
-	if (blocks == 0)
-	{
-		tables_left--;
-		full_table = (full_table + 1) % OUTBOX_TABLES;
-		full_block = 0;
-	}
+	full_block[table] += blocks;
+	full_left[table] = blocks > 0;
 	return blocks;
 }
 
@@ -259,13 +293,16 @@ outboxscan_collect_dirty(void)
 	}
 }
 
-/* Find the next mark from here on; returns false when there is none. */
+/*
+ * Find the next mark from here on, in tables that are not locked; returns false when
+ * there is none.
+ */
 static bool
-next_marked(int *table, uint32 *bit)
+next_marked(int *table, uint32 *bit, TimestampTz now)
 {
 	for (; *table < OUTBOX_TABLES; (*table)++, *bit = 0)
 	{
-		for (; *bit < DIRTY_BITS; (*bit)++)
+		for (; !is_locked(*table, now) && *bit < DIRTY_BITS; (*bit)++)
 		{
 			if (marked[*table][*bit / 32] & ((uint32) 1 << (*bit % 32)))
 				return true;
@@ -275,19 +312,22 @@ next_marked(int *table, uint32 *bit)
 }
 
 static void
-read_marked_step(BlockNumber most)
+read_marked_step(BlockNumber most, TimestampTz now)
 {
 	int			table = 0;
 	uint32		bit = 0;
 	bool		again = false;
 
-	while (most > 0 && next_marked(&table, &bit))
+	while (most > 0 && next_marked(&table, &bit, now))
 	{
-		Relation	rel = outboxscan_open(table);
+		Relation	rel;
+		Opening		opening = outboxscan_open(table, &rel);
 
+		if (opening == OPENING_REFUSED)
+			continue;
 		marked[table][bit / 32] &= ~((uint32) 1 << (bit % 32));
 		nmarked--;
-		if (rel == NULL)
+		if (opening == OPENING_GONE)
 			continue;
 		for (BlockNumber b = bit; b < RelationGetNumberOfBlocks(rel); b += DIRTY_BITS)
 		{
@@ -298,22 +338,20 @@ read_marked_step(BlockNumber most)
 	}
 }
 
-void
-outboxscan_turn(void)
+static void
+read_step(TimestampTz now)
 {
 	BlockNumber left = STEP_BLOCKS;
-	bool		joined;
+	int			table = 0;
+	uint32		bit = 0;
+	bool		joined = outboxscan_begin_reading();
 
-	if (outboxscan_is_done() || !deliver_has_room(CLASS_BULK))
-		return;
-
-	joined = outboxscan_begin_reading();
-	if (nmarked > 0)
-		read_marked_step(left);
+	if (next_marked(&table, &bit, now))
+		read_marked_step(left, now);
 	else
 	{
-		while (tables_left > 0 && left > 0)
-			left -= read_full_step(left);
+		while (left > 0 && (table = next_full_table(now)) >= 0)
+			left -= read_full_step(table, left);
 	}
 	outboxscan_end_reading(joined);
 	FAULT_POINT("scan-step");
@@ -321,10 +359,88 @@ outboxscan_turn(void)
 		pgstat_report_stat(false);
 }
 
+TimestampTz
+outboxscan_turn(TimestampTz now)
+{
+	TimestampTz wake = DT_NOEND;
+
+	if (outboxscan_has_work() && deliver_has_room(CLASS_BULK))
+		read_step(now);
+	if (outboxscan_is_done())
+		return DT_NOEND;
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		if (is_locked(t, now))
+			wake = Min(wake, locked_until[t]);
+	}
+	return wake;
+}
+
 bool
 outboxscan_is_done(void)
 {
-	return tables_left == 0 && nmarked == 0;
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		if (full_left[t])
+			return false;
+	}
+	return nmarked == 0;
+}
+
+bool
+outboxscan_is_done_with(int table)
+{
+	if (full_left[table])
+		return false;
+	for (int w = 0; nmarked > 0 && w < DIRTY_WORDS; w++)
+	{
+		if (marked[table][w] != 0)
+			return false;
+	}
+	return true;
+}
+
+bool
+outboxscan_has_work(void)
+{
+	TimestampTz now;
+	int			table = 0;
+	uint32		bit = 0;
+
+	if (outboxscan_is_done())
+		return false;
+	now = clock_now();
+	return next_full_table(now) >= 0 || (nmarked > 0 && next_marked(&table, &bit, now));
+}
+
+static bool
+look_for_undelivered(const DeliveryRow *row, void *arg)
+{
+	bool	   *found = arg;
+
+	*found = delivered_get(row->table, &row->tid) != ROW_DELIVERED;
+	return !*found;
+}
+
+bool
+outboxscan_has_undelivered(void)
+{
+	bool		joined = outboxscan_begin_reading();
+	bool		found = false;
+
+	for (int t = 0; t < OUTBOX_TABLES && !found; t++)
+	{
+		Relation	rel;
+		Opening		opening = outboxscan_open(t, &rel);
+
+		found = opening == OPENING_REFUSED;
+		if (opening != OPENING_DONE)
+			continue;
+		outboxscan_read(rel, t, 0, RelationGetNumberOfBlocks(rel), look_for_undelivered, &found);
+		relation_close(rel, AccessShareLock);
+	}
+	outboxscan_end_reading(joined);
+	return found;
 }
 
 /*
@@ -360,8 +476,7 @@ outboxscan_discard(void)
 
 		CHECK_FOR_INTERRUPTS();
 		outboxscan_begin();
-		rel = outboxscan_open(t);
-		if (rel != NULL)
+		if (outboxscan_open(t, &rel) == OPENING_DONE)
 		{
 			outboxscan_read(rel, t, 0, RelationGetNumberOfBlocks(rel),
 							discard_row, &transactions);

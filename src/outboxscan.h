@@ -10,6 +10,7 @@
 
 #include "compat.h"
 #include "delivery.h"
+#include "opening.h"
 #include "shmem.h"
 
 extern void outboxscan_init(DatabaseSlot *slot);
@@ -23,11 +24,24 @@ extern void outboxscan_start_over(bool again);
 /* Take over the blocks that committers have marked since the last call. */
 extern void outboxscan_collect_dirty(void);
 
-/* Read some blocks, if there are any to read and deliveries have room. */
-extern void outboxscan_turn(void);
+/*
+ * Read some blocks, if there are any to read and deliveries have room.  Returns when to
+ * try again what is locked by others.
+ */
+extern TimestampTz outboxscan_turn(TimestampTz now);
 
 /* Whether nothing is left to read. */
 extern bool outboxscan_is_done(void);
+extern bool outboxscan_is_done_with(int table);
+
+/* Whether something is left to read in a table that is not locked by others. */
+extern bool outboxscan_has_work(void);
+
+/*
+ * Whether any row of a table that takes its turn is not delivered, or may be, since
+ * others have the table locked.
+ */
+extern bool outboxscan_has_undelivered(void);
 
 /* Mark all rows that are visible now as delivered; returns their transactions. */
 extern uint64 outboxscan_discard(void);
@@ -49,8 +63,8 @@ extern void outboxscan_end(void);
 extern bool outboxscan_begin_reading(void);
 extern void outboxscan_end_reading(bool joined);
 
-/* Open an outbox table for reading; NULL without the extension. */
-extern Relation outboxscan_open(int table);
+/* Open an outbox table for reading, in a transaction, if nobody has it locked. */
+extern Opening outboxscan_open(int table, Relation *rel);
 
 /* Ends the worker where this is not the file that the table had before. */
 extern void outboxscan_check_file(int table, RelFileNumber file);

@@ -120,6 +120,12 @@ outboxside_is_done(void)
 }
 
 bool
+outboxside_has_rows(void)
+{
+	return nrefused > 0 || hash_get_num_entries(rows) > ndelivered;
+}
+
+bool
 outboxside_has_prepared(void)
 {
 	return in_progress;
@@ -289,21 +295,19 @@ forget_written(void)
 static Relation
 open_if_free(LOCKMODE mode, TimestampTz now)
 {
-	Oid			oid = outbox_table_oid(OUTBOX_SIDE);
-	Relation	rel;
+	Relation	rel = NULL;
 
-	if (!OidIsValid(oid))
-		return NULL;
-	if (!ConditionalLockRelationOid(oid, mode))
+	switch (opening_try(outbox_table_oid(OUTBOX_SIDE), mode, &rel))
 	{
-		locked_until = TimestampTzPlusMilliseconds(now, POLL_MS);
-		shmem_note_error(shmem_my_slot(),
-						 "table uncache.outbox_side is locked, or waited for, by another session; keys of prepared transactions and refused ones have to wait");
-		return NULL;
+		case OPENING_DONE:
+			outboxscan_check_file(OUTBOX_SIDE, RelationGetFileNumber(rel));
+			break;
+		case OPENING_REFUSED:
+			locked_until = TimestampTzPlusMilliseconds(now, POLL_MS);
+			break;
+		case OPENING_GONE:
+			break;
 	}
-	rel = try_relation_open(oid, NoLock);
-	if (rel != NULL)
-		outboxscan_check_file(OUTBOX_SIDE, RelationGetFileNumber(rel));
 	return rel;
 }
 
@@ -456,8 +460,7 @@ outboxside_discard(void)
 	Relation	rel;
 
 	outboxscan_begin();
-	rel = outboxscan_open(OUTBOX_SIDE);
-	if (rel != NULL)
+	if (outboxscan_open(OUTBOX_SIDE, &rel) == OPENING_DONE)
 	{
 		outboxscan_read(rel, OUTBOX_SIDE, 0, RelationGetNumberOfBlocks(rel),
 						note_row, &transactions);

@@ -41,6 +41,9 @@ extern TimestampTz outboxside_turn(TimestampTz now, bool connected);
 /* Whether all that is visible in the table is delivered. */
 extern bool outboxside_is_done(void);
 
+/* Whether rows are known that are not delivered. */
+extern bool outboxside_has_rows(void);
+
 /* Whether rows of running transactions were seen, most likely prepared ones. */
 extern bool outboxside_has_prepared(void);
 

@@ -59,16 +59,24 @@ rotation_init(DatabaseSlot *my_slot)
 	}
 }
 
+/* Of a table that somebody has locked it is not known; it counts as in use. */
 static BlockNumber
 table_blocks(int table)
 {
-	Relation	rel = outboxscan_open(table);
 	BlockNumber blocks = 0;
+	Relation	rel;
 
-	if (rel != NULL)
+	switch (outboxscan_open(table, &rel))
 	{
-		blocks = RelationGetNumberOfBlocks(rel);
-		relation_close(rel, AccessShareLock);
+		case OPENING_DONE:
+			blocks = RelationGetNumberOfBlocks(rel);
+			relation_close(rel, AccessShareLock);
+			break;
+		case OPENING_REFUSED:
+			blocks = 1;
+			break;
+		case OPENING_GONE:
+			break;
 	}
 	return blocks;
 }
@@ -179,12 +187,11 @@ go_on_emptying(int table)
 static bool
 empty_retired(int *table, TimestampTz now)
 {
-	/* What is being read has rows that nobody knows of yet. */
-	if (!outboxscan_is_done())
-		return false;
 	for (; *table < OUTBOX_TABLES; (*table)++)
 	{
-		if (*table != (int) pg_atomic_read_u32(&slot->current_table) &&
+		/* What is being read has rows that nobody knows of yet. */
+		if (outboxscan_is_done_with(*table) &&
+			*table != (int) pg_atomic_read_u32(&slot->current_table) &&
 			is_ready_to_empty(*table, now) && go_on_emptying(*table))
 			return true;
 	}

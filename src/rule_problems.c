@@ -72,6 +72,8 @@ rule_compile_problem(const RuleInfo *info, int *sqlerrcode)
 
 	LockRelationOid(info->relation, AccessShareLock);
 	edata = attempt(compile, unconstify(RuleInfo *, info));
+	/* A command that has looked at many tables must not hold them until it commits. */
+	UnlockRelationOid(info->relation, AccessShareLock);
 	if (edata == NULL || edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
 		return NULL;
 	if (is_not_about_rule(edata))

@@ -82,6 +82,7 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	pg_atomic_init_u32(&slot->dboid, InvalidOid);
 	pg_atomic_init_u32(&slot->assignment, 0);
 	pg_atomic_init_u32(&slot->restart_requested, 0);
+	pg_atomic_init_u32(&slot->left_behind, LEFT_UNKNOWN);
 	pg_atomic_init_u32(&slot->yield_requested, 0);
 	pg_atomic_init_u64(&slot->idle_since, 0);
 	slot->lock = lock;

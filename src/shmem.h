@@ -51,6 +51,14 @@ typedef enum SlotState
 	SLOT_PAUSED,				/* uncache.delivery = off */
 } SlotState;
 
+/* Whether an outbox has rows that are not delivered, as far as it is known. */
+typedef enum LeftBehind
+{
+	LEFT_UNKNOWN,
+	LEFT_NOTHING,
+	LEFT_SOMETHING,
+} LeftBehind;
+
 /* How a worker sleeps: decides who has to set its latch. */
 typedef enum WorkerSleep
 {
@@ -96,6 +104,13 @@ typedef struct DatabaseSlot
 	 * lifecycle.c; while it is above 0 the launcher starts no worker.
 	 */
 	int			holds;
+
+	/*
+	 * What a worker that ends because of a hold leaves behind: LeftBehind.  Who takes the
+	 * hold resets it under Shared->lock; worker writes.
+	 */
+	pg_atomic_uint32 left_behind;
+
 	/* Ask the worker to end, to be started again with fresh settings. */
 	pg_atomic_uint32 restart_requested;
 

@@ -62,6 +62,9 @@
 #include "worker.h"
 #include "yield.h"
 
+/* Until the incarnation is made known, where a table was locked: like other locks. */
+#define INCARNATION_RETRY_MS	1000
+
 static DatabaseSlot *slot;
 static MemoryContext turn_context;
 
@@ -162,23 +165,51 @@ give_slot_back(void)
 }
 
 /*
- * Before anything is delivered.  After a crash or a promotion readers may have
- * cached rows of commits that are lost, and unlogged tables are empty: what is to
- * be deleted because of that goes to the outbox in the same transaction.
+ * After a crash or a promotion readers may have cached rows of commits that are lost,
+ * and unlogged tables are empty: what is to be deleted because of that goes to the
+ * outbox in the same transaction.  False where others have a table locked that is needed for it: a
+ * prepared transaction of before the crash, say.
  */
-static void
+static bool
+adopt_incarnation(void)
+{
+	bool		only_unlogged = setting_after_lost_commits == AFTER_LOST_COMMITS_REDELIVER;
+	IncarnationStart start = incarnation_look();
+
+	if (start == INCARNATION_SAME)
+		return true;
+	if (start == INCARNATION_LOCKED ||
+		(start == INCARNATION_AFTER_CRASH && !invalidate_lock_tables(only_unlogged)))
+		return false;
+	incarnation_adopt();
+	if (start == INCARNATION_AFTER_CRASH)
+		invalidate_all_rules(only_unlogged);
+	/* It may be the first start after pg_upgrade. */
+	rule_cover_database();
+	return true;
+}
+
+/*
+ * Before anything is delivered, if that is possible.  Otherwise deliveries go on, fills are
+ * refused (incarnation.h), and it is tried again.  Returns when.
+ */
+static TimestampTz
 make_incarnation_known(void)
 {
-	IncarnationStart start;
+	static bool known = false;
+	static TimestampTz retry_at = 0;
+	TimestampTz now;
 
+	if (known)
+		return DT_NOEND;
+	now = clock_now();
+	if (now < retry_at)
+		return retry_at;
 	outboxscan_begin();
-	start = incarnation_adopt();
-	if (start == INCARNATION_AFTER_CRASH)
-		invalidate_all_rules(setting_after_lost_commits == AFTER_LOST_COMMITS_REDELIVER);
-	/* It may be the first start after pg_upgrade. */
-	if (start != INCARNATION_SAME)
-		rule_cover_database();
+	known = adopt_incarnation();
 	outboxscan_end();
+	retry_at = TimestampTzPlusMilliseconds(now, INCARNATION_RETRY_MS);
+	return known ? DT_NOEND : retry_at;
 }
 
 static void
@@ -215,7 +246,7 @@ start_up(Datum arg)
 	comeback_init(slot);
 	doubt_init();
 	yield_init(slot);
-	make_incarnation_known();
+	(void) make_incarnation_known();
 }
 
 /*
@@ -264,6 +295,16 @@ discard_if_asked(void)
 	ConditionVariableBroadcast(&slot->barrier_cv);
 }
 
+/* Who holds the database may be about to drop it. */
+static void
+tell_what_is_left(void)
+{
+	if (slot->holds > 0)
+		pg_atomic_write_u32(&slot->left_behind,
+							outboxside_has_rows() || outboxscan_has_undelivered() ?
+							LEFT_SOMETHING : LEFT_NOTHING);
+}
+
 static void
 handle_requests(void)
 {
@@ -276,7 +317,10 @@ handle_requests(void)
 		reload();
 	}
 	if (pg_atomic_read_u32(&slot->restart_requested) != 0)
+	{
+		tell_what_is_left();
 		proc_exit(1);			/* the launcher starts a new worker at once */
+	}
 	discard_if_asked();
 }
 
@@ -370,7 +414,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	*wake = Min(*wake, doubt_turn(now));
 	deliver_send();
 	*wake = Min(*wake, seconddelete_turn(now));
-	outboxscan_turn();
+	*wake = Min(*wake, outboxscan_turn(now));
 	*wake = Min(*wake, comeback_turn(now));
 	if (!beat_holds_transaction())
 		*wake = Min(*wake, outboxnote_turn(now));
@@ -419,6 +463,7 @@ main_loop(void)
 		}
 		if (!beat_holds_transaction())
 		{
+			wake = Min(wake, make_incarnation_known());
 			wake = Min(wake, rotation_turn(now));
 			wake = Min(wake, outboxnote_watch_size(now));
 		}
