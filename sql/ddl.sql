@@ -201,10 +201,51 @@ SELECT count(*) FROM uncache.rules WHERE relation = 'last'::regclass;
 
 -- While the extension is there nothing commits without its keys
 BEGIN;
-ALTER TABLE uncache.outbox_2 RENAME TO elsewhere;
+ALTER SCHEMA uncache RENAME TO elsewhere;
 INSERT INTO last VALUES (1);
 COMMIT;
 SELECT count(*) FROM last;
+
+-- The library's tables stay as they are.
+\set VERBOSITY terse
+ALTER TABLE uncache.outbox_2 RENAME TO elsewhere;
+ALTER TABLE uncache.outbox_2 SET UNLOGGED;
+ALTER TABLE uncache.outbox_side ADD COLUMN more int;
+ALTER TABLE uncache.outbox_note ALTER COLUMN items SET STORAGE extended;
+ALTER TABLE uncache.incarnation DROP COLUMN since;
+ALTER TABLE uncache.outbox_0 ADD CHECK (false);
+ALTER TABLE uncache.outbox_0 SET (fillfactor = 90), ENABLE ROW LEVEL SECURITY;
+CREATE INDEX ON uncache.outbox_0 (xid);
+CREATE POLICY p ON uncache.outbox_0;
+CREATE TABLE child () INHERITS (uncache.outbox_0);
+-- Also by those who could only have waited for a lock, with all commits behind them.
+CREATE ROLE regress_uncache_stranger;
+GRANT ALL ON SCHEMA ddl_test TO regress_uncache_stranger;
+SET ROLE regress_uncache_stranger;
+CREATE RULE r AS ON INSERT TO uncache.outbox_0 DO INSTEAD NOTHING;
+CREATE TRIGGER t BEFORE INSERT ON uncache.outbox_0 EXECUTE FUNCTION suppress_redundant_updates_trigger();
+CREATE TABLE ddl_test.mine (x xid8 REFERENCES uncache.outbox_0 (xid), FOREIGN KEY (x) REFERENCES uncache.outbox_side (xid));
+CREATE TABLE ddl_test.mine (x xid8) PARTITION BY LIST (x);
+ALTER TABLE ddl_test.mine ATTACH PARTITION uncache.outbox_0 DEFAULT;
+ALTER TABLE ddl_test.mine ADD COLUMN y xid8 REFERENCES uncache.outbox_1 (xid);
+ALTER TABLE ddl_test.mine ADD FOREIGN KEY (x) REFERENCES uncache.outbox_1 (xid);
+DROP TABLE ddl_test.mine;
+RESET ROLE;
+REVOKE ALL ON SCHEMA ddl_test FROM regress_uncache_stranger;
+DROP ROLE regress_uncache_stranger;
+\set VERBOSITY default
+ALTER TABLE uncache.outbox_1 SET UNLOGGED;
+-- What concerns neither the rows nor whether they last is let through.
+BEGIN;
+ALTER TABLE uncache.outbox_0 SET TABLESPACE pg_default, SET (autovacuum_enabled = true);
+ROLLBACK;
+
+-- What a function's name may have broken is looked at, and not held until the end.
+BEGIN;
+CREATE FUNCTION pg_temp.id() RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE OR REPLACE FUNCTION pg_temp.id() RETURNS int LANGUAGE sql AS 'SELECT 2';
+SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'last'::regclass;
+COMMIT;
 
 \set VERBOSITY terse
 DROP SCHEMA ddl_test CASCADE;

@@ -21,6 +21,7 @@ SELECT count(*) AS with_pattern FROM
 	WHERE position(convert_to('Stadt-ä:{any}', 'UTF8') IN items) > 0;
 INSERT INTO city VALUES ('Köln');
 SELECT uncache.render('Stadt-ä:{name}', c) FROM city c;
+SELECT uncache.wait('1 min');
 \c postgres
 DROP DATABASE regress_uncache_latin1 WITH (FORCE);
 

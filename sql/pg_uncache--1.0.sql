@@ -221,11 +221,6 @@ CREATE FUNCTION uncache.ddl_end() RETURNS event_trigger
 COMMENT ON FUNCTION uncache.ddl_end() IS
 'checks new rules, refuses changes that would break one, and extends TRUNCATE rules to new partitions';
 
-CREATE FUNCTION uncache.ddl_start() RETURNS event_trigger
-	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_ddl_start';
-COMMENT ON FUNCTION uncache.ddl_start() IS
-'refuses to attach a partition that has a rule of its own under the name of one of the table''s, with the way out';
-
 CREATE FUNCTION uncache.ddl_drop() RETURNS event_trigger
 	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_ddl_drop';
 COMMENT ON FUNCTION uncache.ddl_drop() IS
@@ -236,6 +231,11 @@ CREATE FUNCTION uncache.ddl_rewrite() RETURNS event_trigger
 COMMENT ON FUNCTION uncache.ddl_rewrite() IS
 'deletes all keys of a table whose rows ALTER TABLE rewrites';
 
+CREATE FUNCTION uncache.ddl_start() RETURNS event_trigger
+	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_ddl_start';
+COMMENT ON FUNCTION uncache.ddl_start() IS
+'refuses commands that change the tables of pg_uncache or lock them for no use; refuses to attach a partition that has a rule of its own under the name of one of the table''s, with the way out; has DROP EXTENSION wait for writers before it locks the outbox';
+
 REVOKE ALL ON FUNCTION
 	uncache.ddl_start(),
 	uncache.ddl_end(),
@@ -244,7 +244,8 @@ REVOKE ALL ON FUNCTION
 FROM PUBLIC;
 
 CREATE EVENT TRIGGER uncache_ddl_start ON ddl_command_start
-	WHEN TAG IN ('ALTER TABLE')
+	WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE INDEX', 'CREATE TRIGGER', 'CREATE RULE',
+				 'CREATE POLICY', 'DROP EXTENSION', 'DROP SCHEMA')
 	EXECUTE FUNCTION uncache.ddl_start();
 CREATE EVENT TRIGGER uncache_ddl_end ON ddl_command_end
 	WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TRIGGER', 'CREATE SCHEMA',
@@ -265,7 +266,7 @@ ALTER EVENT TRIGGER uncache_ddl_end ENABLE ALWAYS;
 ALTER EVENT TRIGGER uncache_ddl_drop ENABLE ALWAYS;
 ALTER EVENT TRIGGER uncache_ddl_rewrite ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER uncache_ddl_start IS
-'see uncache.ddl_start(). While it is disabled such a command fails all the same, with less of a hint';
+'see uncache.ddl_start(). While it is disabled a command can break the outbox, and commits with it';
 COMMENT ON EVENT TRIGGER uncache_ddl_end IS
 'keeps rules whole: see uncache.ddl_end(). While it is disabled a change can break a rule, and the next write to its table fails';
 COMMENT ON EVENT TRIGGER uncache_ddl_drop IS

@@ -4,7 +4,7 @@
  *
  * Four event triggers:
  *
- *		ddl_command_start	a partition that cannot be attached, because of its own rule
+ *		ddl_command_start	commands that must not begin (ddl_start.c)
  *		sql_drop			a dropped column, function or type may have been in a
  *							template: the command is refused, or with CASCADE the
  *							rule goes too (ddl_drop.c)
@@ -49,7 +49,6 @@
 #include "rule_problems.h"
 #include "rule_rows.h"
 
-SQL_FUNCTION(uncache_ddl_start);
 SQL_FUNCTION(uncache_ddl_end);
 SQL_FUNCTION(uncache_ddl_rewrite);
 
@@ -61,9 +60,9 @@ SQL_FUNCTION(uncache_ddl_rewrite);
 
 /* The partition that ALTER TABLE attaches or detaches, by the name that the command has. */
 static Oid
-partition_of_command(const AlterTableCmd *cmd, bool missing_ok)
+partition_of_command(const AlterTableCmd *cmd)
 {
-	return RangeVarGetRelid(castNode(PartitionCmd, cmd->def)->name, NoLock, missing_ok);
+	return RangeVarGetRelid(castNode(PartitionCmd, cmd->def)->name, NoLock, false);
 }
 
 static void
@@ -82,11 +81,11 @@ after_alter_command(Oid relid, const AlterTableCmd *cmd)
 			rule_guard_type(relid, cmd->name);
 			break;
 		case AT_AttachPartition:
-			after_attach(relid, partition_of_command(cmd, false));
+			after_attach(relid, partition_of_command(cmd));
 			break;
 		case AT_DetachPartition:
 		case AT_DetachPartitionFinalize:
-			rule_rows_detached(relid, partition_of_command(cmd, false));
+			rule_rows_detached(relid, partition_of_command(cmd));
 			break;
 		case AT_EnableTrig:
 		case AT_EnableAlwaysTrig:
@@ -304,38 +303,6 @@ uncache_ddl_end(PG_FUNCTION_ARGS)
 	foreach(cell, ddl_read_objects("SELECT classid, objid, objsubid"
 								   " FROM pg_catalog.pg_event_trigger_ddl_commands()"))
 		after_object(&((ChangedObject *) lfirst(cell))->address, event);
-	PG_RETURN_NULL();
-}
-
-/*
- * --------------------------------------------------------------------------
- * ddl_command_start
- * --------------------------------------------------------------------------
- */
-
-/* Names only, and without locks: what is found is worth no more than a clearer message. */
-Datum
-uncache_ddl_start(PG_FUNCTION_ARGS)
-{
-	EventTriggerData *event = ddl_event(fcinfo);
-	AlterTableStmt *stmt = (AlterTableStmt *) event->parsetree;
-	ListCell   *cell;
-
-	if (!IsA(event->parsetree, AlterTableStmt))
-		PG_RETURN_NULL();
-	foreach(cell, stmt->cmds)
-	{
-		AlterTableCmd *cmd = lfirst(cell);
-		Oid			relid;
-		Oid			partition;
-
-		if (cmd->subtype != AT_AttachPartition)
-			continue;
-		relid = RangeVarGetRelid(stmt->relation, NoLock, true);
-		partition = partition_of_command(cmd, true);
-		if (OidIsValid(relid) && OidIsValid(partition))
-			rule_rows_check_names(relid, partition);
-	}
 	PG_RETURN_NULL();
 }
 

@@ -1,13 +1,18 @@
 /*
  * drop_guard.c
- *	  DROP EXTENSION is refused where it would stop all commits of the database.
+ *	  DROP EXTENSION takes its locks in an order that does nobody harm.
+ *
+ * With CASCADE it drops the rules, too, for which it locks their tables, after it has
+ * locked the outbox.  A writer locks a table first, and the outbox when it commits: a
+ * deadlock, which would end the writer.  So the tables with rules are locked here
+ * before the outbox.  Where one is in use, none of the others stays locked while that is waited for.
  *
  * A prepared transaction keeps its lock on the side table of the outbox until it is
  * finished, which may be never.  DROP EXTENSION would lock the other tables and then
  * wait for that one, and every commit that has keys would wait behind it.  So the
  * side table is locked here before the others, and whoever cannot have it is told
  * why.  DROP SCHEMA uncache CASCADE takes the extension with it.  Where it goes by
- * another way (DROP OWNED) nobody looks.
+ * another way (DROP OWNED) none of this is done.
  */
 #include "postgres.h"
 
@@ -19,12 +24,26 @@
 #include "utils/timestamp.h"
 
 #include "clock.h"
+#include "compat.h"
 #include "drop_guard.h"
+#include "opening.h"
 #include "outbox.h"
+#include "rule_catalog.h"
 
 /* The worker, and who prepares a transaction, hold their locks for much less than this. */
 #define LOCK_MS			1000
 #define POLL_US			(5 * 1000)
+
+pg_noreturn static void
+raise_in_use(const char *holders)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("cannot drop extension \"pg_uncache\" because another transaction uses its outbox"),
+			 errdetail("Table \"uncache.outbox_side\" is locked: %s.  Commits would wait until that is over.",
+					   holders),
+			 errhint("See pg_prepared_xacts; use COMMIT PREPARED or ROLLBACK PREPARED first.")));
+}
 
 static void
 lock_side_table(void)
@@ -36,12 +55,59 @@ lock_side_table(void)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (clock_now() >= deadline)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_IN_USE),
-					 errmsg("cannot drop extension \"pg_uncache\" because another transaction uses its outbox"),
-					 errdetail("Most likely a prepared transaction has keys in it; commits would wait until that is finished."),
-					 errhint("See pg_prepared_xacts; use COMMIT PREPARED or ROLLBACK PREPARED first.")));
+			raise_in_use(opening_holders(table, AccessExclusiveLock));
 		pg_usleep(POLL_US);
+	}
+}
+
+/* Lock tables, but "held", which is locked; InvalidOid, or the one that is in use. */
+static Oid
+lock_if_free(List *tables, Oid held)
+{
+	ListCell   *lc;
+
+	foreach(lc, tables)
+	{
+		Oid			table = lfirst_oid(lc);
+
+		if (table == held || ConditionalLockRelationOid(table, AccessExclusiveLock))
+			continue;
+		for (int i = 0; i < foreach_current_index(lc); i++)
+		{
+			if (list_nth_oid(tables, i) != held)
+				UnlockRelationOid(list_nth_oid(tables, i), AccessExclusiveLock);
+		}
+		return table;
+	}
+	return InvalidOid;
+}
+
+static List *
+tables_with_rules(void)
+{
+	List	   *tables = NIL;
+	ListCell   *lc;
+
+	foreach(lc, rules_of_database())
+		tables = lappend_oid(tables, ((RuleInfo *) lfirst(lc))->relation);
+	list_sort(tables, list_oid_cmp);
+	list_deduplicate_oid(tables);
+	return tables;
+}
+
+/* Until the end of the transaction. */
+static void
+lock_tables_with_rules(void)
+{
+	Oid			held = InvalidOid;
+	Oid			in_use;
+
+	while (OidIsValid(in_use = lock_if_free(tables_with_rules(), held)))
+	{
+		if (OidIsValid(held))
+			UnlockRelationOid(held, AccessExclusiveLock);
+		LockRelationOid(in_use, AccessExclusiveLock);
+		held = in_use;
 	}
 }
 
@@ -63,10 +129,16 @@ drops_extension(const DropStmt *drop)
 }
 
 void
-drop_guard_before(Node *stmt)
+drop_guard_before(DropStmt *drop)
 {
 	/* Others are refused by the command itself. */
-	if (IsA(stmt, DropStmt) && drops_extension((DropStmt *) stmt) &&
-		superuser() && !RecoveryInProgress())
-		lock_side_table();
+	if (!drops_extension(drop) || !superuser() || RecoveryInProgress())
+		return;
+	lock_side_table();
+	if (drop->behavior != DROP_CASCADE || !OidIsValid(outbox_table_oid(OUTBOX_SIDE)))
+		return;
+	/* It was to be had; but writers that wait for it must not have us wait for them. */
+	UnlockRelationOid(outbox_table_oid(OUTBOX_SIDE), AccessExclusiveLock);
+	lock_tables_with_rules();
+	lock_side_table();
 }

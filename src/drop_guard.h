@@ -1,13 +1,14 @@
 /*
  * drop_guard.h
- *	  DROP EXTENSION is refused where it would stop all commits of the database.
+ *	  DROP EXTENSION takes its locks in an order that does nobody harm.
  */
 #ifndef UNCACHE_DROP_GUARD_H
 #define UNCACHE_DROP_GUARD_H
 
-#include "nodes/nodes.h"
+#include "postgres.h"
+#include "nodes/parsenodes.h"
 
-/* Before a utility command is carried out. */
-extern void drop_guard_before(Node *stmt);
+/* Before a DROP of anything is carried out.  May raise. */
+extern void drop_guard_before(DropStmt *drop);
 
 #endif							/* UNCACHE_DROP_GUARD_H */

@@ -67,7 +67,8 @@ take_hold(Oid dboid)
 	slot = shmem_find_slot(dboid);
 	if (slot != NULL)
 	{
-		slot->holds++;
+		if (slot->holds++ == 0)
+			pg_atomic_write_u32(&slot->left_behind, LEFT_UNKNOWN);
 		llast_int(held_slots) = slot - Shared_state->slots;
 		pg_atomic_write_u32(&slot->restart_requested, 1);
 	}
@@ -105,7 +106,7 @@ wait_until_gone(DatabaseSlot *slot)
 	}
 }
 
-void
+LeftBehind
 hold_database(Oid dboid, LOCKMODE mode)
 {
 	DatabaseSlot *slot;
@@ -113,9 +114,10 @@ hold_database(Oid dboid, LOCKMODE mode)
 	LockSharedObject(DatabaseRelationId, dboid, 0, mode);
 	slot = take_hold(dboid);
 	if (slot == NULL)
-		return;
+		return LEFT_UNKNOWN;
 	shmem_wake_worker(slot);
 	wait_until_gone(slot);
+	return pg_atomic_read_u32(&slot->left_behind);
 }
 
 /* In COMMIT nothing may fail: no allocation, no heavyweight lock. */

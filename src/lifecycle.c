@@ -45,7 +45,6 @@
 #include "utils/memutils.h"
 
 #include "backlog.h"
-#include "drop_guard.h"
 #include "handover.h"
 #include "hold.h"
 #include "lifecycle.h"
@@ -244,18 +243,28 @@ has_option(List *options, const char *name)
  * disturb its worker either; such a command fails, or copies a template, and
  * templates are not served.
  */
-static void
+static LeftBehind
 hold_named(const char *name, LOCKMODE mode)
 {
 	Oid			dboid = get_database_oid(name, true);
 
 	if (!OidIsValid(dboid) ||
 		!object_ownercheck(DatabaseRelationId, dboid, GetUserId()))
-		return;
+		return LEFT_UNKNOWN;
 	/* Of the commands only CREATE DATABASE may name the current database. */
 	if (dboid == MyDatabaseId && mode == AccessExclusiveLock)
-		return;
-	hold_database(dboid, mode);
+		return LEFT_UNKNOWN;
+	return hold_database(dboid, mode);
+}
+
+static void
+before_dropdb(const char *name)
+{
+	if (hold_named(name, AccessExclusiveLock) == LEFT_SOMETHING)
+		ereport(WARNING,
+				(errmsg("dropping database \"%s\" with an outbox that is not delivered", name),
+				 errdetail("The keys in it are not deleted from Redis."),
+				 errhint("Let SELECT uncache.wait() return true in a database before DROP DATABASE, or delete the keys by hand.")));
 }
 
 static void
@@ -264,18 +273,18 @@ before_command(Node *stmt)
 	switch (nodeTag(stmt))
 	{
 		case T_DropdbStmt:
-			hold_named(((DropdbStmt *) stmt)->dbname, AccessExclusiveLock);
+			before_dropdb(((DropdbStmt *) stmt)->dbname);
 			break;
 		case T_RenameStmt:
 			if (((RenameStmt *) stmt)->renameType == OBJECT_DATABASE)
-				hold_named(((RenameStmt *) stmt)->subname, AccessExclusiveLock);
+				(void) hold_named(((RenameStmt *) stmt)->subname, AccessExclusiveLock);
 			break;
 		case T_AlterDatabaseStmt:
 			if (has_option(((AlterDatabaseStmt *) stmt)->options, "tablespace"))
-				hold_named(((AlterDatabaseStmt *) stmt)->dbname, AccessExclusiveLock);
+				(void) hold_named(((AlterDatabaseStmt *) stmt)->dbname, AccessExclusiveLock);
 			break;
 		case T_CreatedbStmt:
-			hold_named(template_of((CreatedbStmt *) stmt), ShareLock);
+			(void) hold_named(template_of((CreatedbStmt *) stmt), ShareLock);
 			break;
 		default:
 			break;
@@ -407,7 +416,6 @@ on_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	bool		watched = is_watched(stmt);
 	bool		prepared = Shared_state != NULL && finishes_prepared(stmt);
 
-	drop_guard_before(stmt);
 	if (watched)
 		before_command(stmt);
 	if (next_utility)

@@ -20,7 +20,7 @@
  *		   |
  *		   |	as SQL sees them: attach, attach_notice, invalidate, render, row_change,
  *		   |		rule_check, rule_key, rule_problems, rule_view, sizelimit
- *		   |	as DDL meets them: ddl, ddl_drop, ddl_objects, drop_notice, rule_guard,
+ *		   |	as DDL meets them: ddl, ddl_drop, ddl_start, ddl_objects, drop_notice, rule_guard,
  *		   |		rule_partition, rule_rows
  *		   |
  *	 transactions: from there into the outbox, in the backend
@@ -53,13 +53,13 @@
  *												redishello, redisnet, redisresolve, redistls, redisurl
  *
  *	 processes
- *		launcher --> place, probe, databases, served, pause.h; lifecycle --> hold, drop_guard
+ *		launcher --> place, probe, databases, served, pause.h; lifecycle --> hold; ddl_start --> drop_guard
  *
  *	 what can be asked
  *		views, backlog, stats; functions, requests; snapshot --> arrived; install (once, by the script)
  *
  *	 under all of them
- *		shmem, settings, redisurl_setting, secrets, trouble, attempt, keytext.h, clock.h, version.h,
+ *		opening, shmem, settings, redisurl_setting, secrets, trouble, attempt, keytext.h, clock.h, version.h,
  *		compat.h; faultpoint in test builds
  */
 #include "postgres.h"
