@@ -14,6 +14,7 @@ use Bench::Drain;
 use Bench::Lanes;
 use Bench::Latency;
 use Bench::Load;
+use Bench::Patterns;
 use Bench::Profile;
 use Bench::Report;
 use Bench::Scale;
@@ -28,6 +29,7 @@ my @sections = (
 	[ latency => \&Bench::Latency::run ],
 	[ drain => \&Bench::Drain::run ],
 	[ bulk => \&Bench::Bulk::run ],
+	[ patterns => \&Bench::Patterns::run ],
 	[ scale => \&Bench::Scale::run ],
 	[ profile => \&Bench::Profile::run ],
 	[ decoding => \&Bench::Latency::run_decoding ],

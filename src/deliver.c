@@ -38,6 +38,13 @@ static dlist_head queues[DELIVERY_CLASSES] = {
 };
 static int	queued[DELIVERY_CLASSES];
 
+/*
+ * Patterns that are given on in one turn: some 100 microseconds.  A row has a hundred, and
+ * none of them waits for room.
+ */
+#define PATTERNS_PER_TURN	500
+static int	patterns_given = 0;
+
 void
 deliver_init(DatabaseSlot *slot)
 {
@@ -50,6 +57,12 @@ bool
 deliver_has_room(DeliveryClass class)
 {
 	return queued[class] < (class == CLASS_SMALL ? SMALL_ROWS : BULK_ROWS);
+}
+
+bool
+deliver_wants_turn(void)
+{
+	return patterns_given >= PATTERNS_PER_TURN;
 }
 
 bool
@@ -114,6 +127,7 @@ gather_item(Delivery *delivery, const PackedItem *item, bool is_whole)
 			return true;
 		case ITEM_SCAN:
 			(void) add_parts(delivery, 1, is_whole);
+			patterns_given++;
 			patternscan_add(delivery, item);
 			return true;
 		case ITEM_JOIN:
@@ -135,7 +149,8 @@ all_sent(Delivery *delivery)
 static void
 send_from(DeliveryClass class)
 {
-	while (!dlist_is_empty(&queues[class]) && command_has_room(class))
+	while (!dlist_is_empty(&queues[class]) && command_has_room(class) &&
+		   patterns_given < PATTERNS_PER_TURN)
 	{
 		Delivery   *delivery = dlist_head_element(Delivery, queue_node, &queues[class]);
 		PackedItem	item;
@@ -156,6 +171,7 @@ send_from(DeliveryClass class)
 void
 deliver_send(void)
 {
+	patterns_given = 0;
 	if (deliver_has_unsent())
 	{
 		command_look_for_silent();

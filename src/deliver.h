@@ -27,6 +27,9 @@ extern void deliver_send(void);
 /* Whether rows were taken of which something has not been sent yet. */
 extern bool deliver_has_unsent(void);
 
+/* Whether the last deliver_send() has left something for the next turn that is due at once. */
+extern bool deliver_wants_turn(void);
+
 /*
  * All links are gone and have answered everything with NULL: forget what was not
  * sent yet, too.

@@ -56,6 +56,12 @@ extern const char *keypattern_literal_head(const KeyPattern *pattern, size_t *le
  */
 extern bool keypattern_matches(const KeyPattern *pattern, const char *key, size_t len);
 
+/*
+ * What a match costs, about, in units of one byte of the key that is tried with one
+ * part of the pattern.
+ */
+extern int	keypattern_work(const KeyPattern *pattern, size_t len);
+
 /* Whether a glob must have a backslash before this character for it to stand for itself. */
 static inline bool
 glob_is_special(char c)

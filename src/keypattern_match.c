@@ -13,6 +13,8 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "keypattern_int.h"
 
 /* Bits of the two sets of a match, for the longest key; one match at a time needs them. */
@@ -111,6 +113,15 @@ ends_fit(const KeyPattern *pattern, const char *key, size_t len)
 	return last->is_class ||
 		(len >= last->len &&
 		 memcmp(key + len - last->len, last->literal, last->len) == 0);
+}
+
+int
+keypattern_work(const KeyPattern *pattern, size_t len)
+{
+	size_t		parts = pattern->is_glob ? 1 : pattern->nparts;
+	size_t		bytes = Min(len, ITEM_MAX_BYTES) + 1;
+
+	return (int) Min(parts * bytes, INT_MAX);
 }
 
 bool

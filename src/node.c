@@ -11,6 +11,7 @@
  * a command that was carried out, or by having lasted for a second.
  *
  * Pings (nodeping.c) find out that a server hangs while nothing is to be delivered.
+ * Patterns have a second link (nodescan.c), which is closed with the first.
  *
  * An answer must not close the link that it came by.  So it notes the trouble, and
  * the next turn acts on it.
@@ -257,12 +258,12 @@ close_link(RedisNode *node)
 	node->open = false;
 	node->late = 0;
 	own->was_ready = false;
+	answering = node;
 	if (closing)
-	{
-		answering = node;
 		redis_close(closing);
-		answering = NULL;
-	}
+	nodescan_close(node);
+	answering = NULL;
+	own->server = NULL;
 	own->trouble[0] = '\0';
 	own->of_cluster = false;
 }
@@ -317,6 +318,8 @@ node_connect(RedisNode *node, const RedisTarget *target, int host)
 		return;
 	}
 	node->own->links++;
+	node->own->server = target;
+	node->own->server_host = host;
 	linkset_add(&node->own->waited, link);
 }
 
@@ -386,6 +389,8 @@ turn_link(RedisNode *node)
 
 	answering = node;
 	state = linkset_turn(&own->waited);
+	if (state == REDIS_READY)
+		nodescan_turn(node);
 	answering = NULL;
 
 	now = clock_now();
@@ -425,7 +430,10 @@ node_flush_all(void)
 	for (int i = 0; i < nnodes; i++)
 	{
 		if (nodes[i]->link != NULL)
+		{
 			redis_flush(nodes[i]->link);
+			nodescan_flush(nodes[i]);
+		}
 	}
 }
 
@@ -437,7 +445,7 @@ node_deadline(const RedisNode *node)
 
 	if (own->waited.link == NULL)
 		return own->retry_at;
-	deadline = redis_deadline(own->waited.link);
+	deadline = Min(redis_deadline(own->waited.link), nodescan_deadline(node));
 	if (own->was_ready && !own->ping_under_way)
 		deadline = Min(deadline, own->ping_at);
 	return deadline;

@@ -67,6 +67,8 @@ typedef struct RedisNode
 	struct Fence *fence;
 	struct CommandQueue *commands;
 	struct NodeScan *scan;
+	struct NodeWalk *walk;
+	struct NodeUnlinks *unlinks;
 	struct NodeReplicas *replicas;
 
 	struct NodePrivate *own;
@@ -114,6 +116,17 @@ extern void node_fail(RedisNode *node, const char *error);
 
 /* For the wait; DT_NOEND for none. */
 extern TimestampTz node_deadline(const RedisNode *node);
+
+/*
+ * A second link, for SCAN alone: an answer that breaks it leaves the first one whole.  NULL
+ * while it can't be used; then it is being opened, or will be at a call from
+ * node_scan_link_retry_at() on.  In an answer of NULL node_scan_error() says why it broke;
+ * where RedisNode.link is NULL then, the first one did.
+ */
+extern RedisLink *node_scan_link(RedisNode *node);
+extern TimestampTz node_scan_link_retry_at(const RedisNode *node);
+extern const char *node_scan_error(const RedisNode *node);
+extern void node_release_scan_link(RedisNode *node);
 
 /* The node whose answer is being called. */
 extern RedisNode *node_answering(void);

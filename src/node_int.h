@@ -1,6 +1,6 @@
 /*
  * node_int.h
- *	  What node.c and nodeping.c share, and nobody else sees.
+ *	  What node.c, nodeping.c and nodescan.c share, and nobody else sees.
  */
 #ifndef UNCACHE_NODE_INT_H
 #define UNCACHE_NODE_INT_H
@@ -14,9 +14,26 @@
 /* Often enough to notice a hang, and still less than two wake-ups a second (nodeping.c). */
 #define PING_MS				1200
 
+/* The link for SCAN (nodescan.c). */
+typedef struct NodeScanLink
+{
+	WaitedLink	waited;
+	bool		wanted;			/* else to be closed at the next turn */
+	bool		ready;			/* commands are accepted */
+	TimestampTz retry_at;		/* not to be opened before; meaningful without a link */
+	int			retry_ms;
+	TimestampTz log_at;			/* that it can't be opened is not to be logged before */
+} NodeScanLink;
+
 typedef struct NodePrivate
 {
 	WaitedLink	waited;			/* its link, ready or not */
+	NodeScanLink scan;
+
+	/* Where the link was opened to; NULL without one.  It stays as long as the link. */
+	const RedisTarget *server;
+	int			server_host;
+
 	NodeEvent	event;			/* for the next turn to tell */
 	char		trouble[256];	/* why the link should be given up, or empty */
 	bool		of_cluster;		/* it is the trouble of its cluster, not its own */
@@ -53,6 +70,12 @@ typedef struct NodePrivate
 
 /* Whether this is the only node; see node_be_alone(). */
 extern bool node_is_alone(void);
+
+/* As node.c does with the link. */
+extern void nodescan_turn(RedisNode *node);
+extern void nodescan_flush(RedisNode *node);
+extern void nodescan_close(RedisNode *node);
+extern TimestampTz nodescan_deadline(const RedisNode *node);
 
 extern void nodeping_init(DatabaseSlot *slot);
 

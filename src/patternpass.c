@@ -52,8 +52,8 @@ static PatternPassEnded ended;
 /* Of the running pass; meaningless unless "running". */
 static bool running = false;
 static uint64 pass_number = 0;	/* also while none is running: of the last one */
-static const PatternSweep *sweep;
 static int	under_way;			/* questions and epochs without an answer; the sweep has its own */
+static bool pass_scans;			/* the sweep has begun at the nodes */
 static bool pass_lost;
 static bool pass_confirmed;		/* replicas were asked, or need not be */
 static bool pass_compared;		/* nodes were asked for their slots once more */
@@ -103,6 +103,7 @@ takes_part(RedisNode *node)
 static void
 scan_nodes(void)
 {
+	pass_scans = true;
 	for (int i = 0; i < node_count(); i++)
 	{
 		if (takes_part(node_at(i)))
@@ -177,10 +178,11 @@ begin_at_nodes(void)
 }
 
 void
-patternpass_begin(PatternSet set)
+patternpass_begin(PatternSet *set)
 {
 	running = true;
-	sweep = patternsweep_begin(set, asking);
+	pass_scans = false;
+	patternsweep_begin(set, asking);
 	pass_lost = false;
 	pass_confirmed = !replicas_are_wanted();
 	pass_compared = false;
@@ -236,9 +238,10 @@ static void
 end_pass(void)
 {
 	PatternPassEnd end = {.began = pass_began, .moves = pass_moves};
+	PatternSweep sweep = patternsweep_state();
 
-	pass_lost |= sweep->lost;
-	pass_again |= sweep->missed;
+	pass_lost |= sweep.lost;
+	pass_again |= sweep.missed;
 	pass_again |= !pass_lost && !is_complete();
 	end.outcome = pass_lost ? outcome_of_loss() : PART_DELIVERED;
 	end.again = pass_again;
@@ -302,7 +305,7 @@ compare_slots(void)
 static bool
 all_answered(void)
 {
-	return under_way + sweep->under_way == 0;
+	return under_way == 0 && pass_scans && patternsweep_is_done();
 }
 
 static void
@@ -316,10 +319,13 @@ end_pass_if_done(void)
 		end_pass();
 }
 
-void
+TimestampTz
 patternpass_turn(void)
 {
+	TimestampTz wake = patternsweep_turn();
+
 	end_pass_if_done();
+	return wake;
 }
 
 void
@@ -331,8 +337,11 @@ patternpass_note_moves(void)
 void
 patternpass_leave_out(RedisNode *node)
 {
-	if (node->scan != NULL)
-		node->scan->pass = 0;
+	if (node->scan == NULL)
+		return;
+	pass_lost |= running && node->scan->pass == pass_number;
+	patternsweep_leave(node);
+	node->scan->pass = 0;
 }
 
 void

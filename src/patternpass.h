@@ -29,14 +29,17 @@ extern void patternpass_init(DatabaseSlot *slot, PatternPassEnded ended);
 /*
  * Begin a pass for these patterns.  None may be running, and the set must not be empty.
  * The set, and the current memory context, must stay until the end of the pass, which sets
- * PassPattern.refused where Redis has said no.  The end is not within this call.
+ * PassPattern.refused where Redis has said no, and .aside.  The end is not within this call.
  */
-extern void patternpass_begin(PatternSet set);
+extern void patternpass_begin(PatternSet *set);
 
 extern bool patternpass_is_running(void);
 
-/* End the pass if nothing is under way any more; mostly an answer has done that. */
-extern void patternpass_turn(void);
+/*
+ * Do the next slice of the pass, and end it if nothing is under way any more.  Returns when
+ * to come again: DT_NOEND for "when an answer has come".
+ */
+extern TimestampTz patternpass_turn(void);
 
 /* Nodes have got other keys than before. */
 extern void patternpass_note_moves(void);

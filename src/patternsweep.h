@@ -6,17 +6,17 @@
 #define UNCACHE_PATTERNSWEEP_H
 
 #include "postgres.h"
+#include "datatype/timestamp.h"
 
 #include "node.h"
 #include "patternset.h"
 #include "shmem.h"
 
-/* How far it is, and what has gone wrong so far. */
+/* What has gone wrong so far. */
 typedef struct PatternSweep
 {
-	int			under_way;		/* commands without an answer; 0: every node is through */
 	bool		lost;			/* a command was lost, or a link is of no use */
-	bool		missed;			/* a key has moved in the cluster before it was deleted */
+	bool		missed;			/* a key may have been missed: it moved, or the table changed */
 } PatternSweep;
 
 /* Once, in the worker.  "answered" is called after each answer, when all is counted. */
@@ -24,15 +24,28 @@ extern void patternsweep_init(DatabaseSlot *slot, void (*answered) (void));
 
 /*
  * Begin with no node yet.  The set must not be empty; it and the current memory context
- * must stay until the last answer.  "asking": keys may be at nodes of a cluster that do not
- * have their slots yet.  What is returned goes on changing until the next call of this.
+ * must stay until patternsweep_end().  "asking": keys may be at nodes of a cluster that do
+ * not have their slots yet.
  */
-extern const PatternSweep *patternsweep_begin(PatternSet set, bool asking);
+extern void patternsweep_begin(PatternSet *set, bool asking);
 
-/* Walk the keys of a node that is open.  Where Redis says no, PassPattern.refused is set. */
+/*
+ * Walk the keys of a node that is open.  Where Redis says no, PassPattern.refused is set;
+ * where a look for the keys of a pattern breaks the link, PassPattern.aside.
+ */
 extern void patternsweep_node(RedisNode *node);
 
-/* What is under way will not be answered, and the set is going away. */
+/* The node's link is gone: if it was not walked to the end the sweep is lost. */
+extern void patternsweep_leave(RedisNode *node);
+
+/* Do the next slice.  Returns when to come again: DT_NOEND for "when an answer has come". */
+extern TimestampTz patternsweep_turn(void);
+
+/* Whether every node is through, and all commands are answered. */
+extern bool patternsweep_is_done(void);
+extern PatternSweep patternsweep_state(void);
+
+/* The set is going away.  What is under way then will not be answered. */
 extern void patternsweep_end(void);
 
 #endif							/* UNCACHE_PATTERNSWEEP_H */

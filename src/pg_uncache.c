@@ -33,7 +33,8 @@
  *	 delivery: from there to Redis, in the worker
  *		worker --+--> outboxscan, outboxside, outboxnote	reads the outbox
  *				 +--> deliver --> command, patternscan		sends
- *				 |		 |			 |			  +--> patternpass --> patternsweep, patternset
+ *				 |		 |			 |			  +--> patternpass --> patternsweep, patternset,
+ *				 |		 |			 |									patternunlink, scanstep
  *				 |		 |			 +--> commandsend --> commandend
  *				 |		 |			 +--> replicas, slotstate, lacking
  *				 |		 +--> deliverpieces
@@ -49,7 +50,7 @@
  *				 +--> connection --> target --+--> node		which servers there are
  *											  +--> sentinel
  *											  +--> clusternodes --> slotwatch, cluster
- *									 node --> nodeping, linksettings, redis --> redisturn, redisreply,
+ *									 node --> nodeping, nodescan, linksettings, redis --> redisturn, redisreply,
  *												redishello, redisnet, redisresolve, redistls, redisurl
  *
  *	 processes

@@ -420,6 +420,8 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 		*wake = Min(*wake, outboxnote_turn(now));
 	*wake = Min(*wake, outboxside_turn(now, true));
 	deliver_send();
+	if (deliver_wants_turn())
+		*wake = now;
 	*wake = Min(*wake, patternscan_turn());
 	comeback_catch_up();
 	node_flush_all();

@@ -82,6 +82,9 @@ sub hold_answers { return $_[0]->_order('set', 'hold_answers', $_[1] // 1) }
 # Milliseconds that a request, and again its answer, is under way.
 sub delay { return $_[0]->_order('set', 'delay', $_[1]) }
 
+# Milliseconds that a SCAN takes for each key of its COUNT.
+sub slow_scan { return $_[0]->_order('set', 'slow_scan', $_[1]) }
+
 # Bytes of requests a second that are read at all, so that the rest waits with the
 # sender as it does before a slow line; 0: as fast as it goes.
 sub rate { return $_[0]->_order('set', 'rate', $_[1]) }
@@ -151,7 +154,7 @@ my (%set, %errors, @links, @keys, $connections);
 
 sub _behave
 {
-	%set = (hold_unlinks => 0, hold_word => '', hold_answers => 0, delay => 0, rate => 0, refuse => 0, cut => -1);
+	%set = (hold_unlinks => 0, hold_word => '', hold_answers => 0, delay => 0, slow_scan => 0, rate => 0, refuse => 0, cut => -1);
 	%errors = ();
 	return;
 }
@@ -307,6 +310,7 @@ sub _request
 		$bytes = sprintf("*%d\r\n", scalar @script) . join '', map { sprintf("\$%d\r\n%s\r\n", length, $_) } @script;
 	}
 	_queue($link, 'to_server', $bytes, @words);
+	$link->{to_server}[-1][0] += $set{slow_scan} * $words[-1] / 1000 if $name eq 'SCAN';
 	return;
 }
 
