@@ -159,6 +159,53 @@ CREATE FOREIGN TABLE ev_far PARTITION OF ev FOR VALUES IN ('far') SERVER nowhere
 SELECT uncache.attach('ev', 'ev:{id}');
 SELECT trigger, problem FROM uncache.rules ORDER BY 1;
 
+-- Partitions share a compiled rule, where their columns are in the same places
+CREATE FUNCTION compiled() RETURNS bigint LANGUAGE sql
+	RETURN (SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'pg_uncache rule');
+CREATE FUNCTION shout(text) RETURNS text LANGUAGE sql IMMUTABLE RETURN upper($1);
+CREATE TABLE many (id int, part int, name text) PARTITION BY LIST (part);
+DO $$ BEGIN FOR g IN 1 .. 200 LOOP
+	EXECUTE format('CREATE TABLE many_%1$s PARTITION OF many FOR VALUES IN (%1$s)', g);
+END LOOP; END $$;
+CREATE TABLE many_201 (name text, part int, id int);
+ALTER TABLE many ATTACH PARTITION many_201 FOR VALUES IN (201);
+CREATE TABLE many_202 (gone int, id int, part int, name text);
+ALTER TABLE many_202 DROP COLUMN gone;
+ALTER TABLE many ATTACH PARTITION many_202 FOR VALUES IN (202);
+\c -
+SET client_min_messages = warning;
+SET search_path = partitions_test, public;
+SELECT uncache.attach('many', 'many:{id}', 'p:{tableoid::regclass}:{many.id}', 'loud:{partitions_test.shout(name)}');
+CREATE TRIGGER other AFTER UPDATE ON many FOR EACH ROW EXECUTE FUNCTION uncache.invalidate_columns('{name}', 'name:{id}');
+BEGIN;
+INSERT INTO many SELECT g, g, 'n' || g FROM generate_series(1, 202) g;
+SELECT compiled() <= 3 AS shared;
+UPDATE many SET name = name || 'x';
+SELECT compiled() <= 6 AS shared;
+SELECT count(*), count(DISTINCT key) FROM uncache.transaction_keys();
+SELECT key FROM uncache.transaction_keys() WHERE key ~ '(:|_)(1|200|201|202)(:|X?$)' OR key ~ ':N(1|200|201|202)X?$' ORDER BY key COLLATE "C";
+ROLLBACK;
+-- What changes is noticed, in one partition and in all
+ALTER TABLE many DETACH PARTITION many_1;
+ALTER TABLE many_2 ADD CHECK (id <> 0);
+DROP TABLE many_3;
+SELECT keys_of($$INSERT INTO many VALUES (4, 4, 'a'), (2, 2, 'b'); INSERT INTO many_1 VALUES (1, 1, 'c')$$);
+SELECT keys_of($$UPDATE many SET name = 'c'$$) AS none;
+CREATE OR REPLACE FUNCTION shout(text) RETURNS text LANGUAGE sql IMMUTABLE RETURN upper($1) || '!';
+SELECT keys_of($$INSERT INTO many VALUES (4, 4, 'a'), (2, 2, 'b')$$);
+SELECT uncache.attach('many', 'now:{id}');
+SELECT keys_of($$INSERT INTO many VALUES (4, 4, 'a'), (2, 2, 'b'), (202, 202, 'c')$$);
+-- Rules that share nothing go when there are too many
+DO $$ BEGIN FOR g IN 1 .. 1010 LOOP
+	EXECUTE format('CREATE TABLE single_%1$s (id int); CREATE TRIGGER r AFTER INSERT ON single_%1$s FOR EACH ROW EXECUTE FUNCTION uncache.invalidate(''s%1$s:{id}'')', g);
+END LOOP; END $$;
+DO $$ BEGIN FOR g IN 1 .. 1010 LOOP EXECUTE format('INSERT INTO single_%s VALUES (1)', g); END LOOP; END $$;
+SELECT compiled() BETWEEN 500 AND 1000 AS bounded;
+SELECT keys_of($$INSERT INTO single_1 VALUES (7); INSERT INTO single_1010 VALUES (8); INSERT INTO single_1 VALUES (9)$$);
+DO $$ BEGIN FOR g IN 1 .. 1010 LOOP EXECUTE format('DROP TABLE single_%s', g); END LOOP; END $$;
+DROP TABLE many, many_1;
+RESET client_min_messages;
+
 -- What an event trigger did not see
 ALTER EVENT TRIGGER uncache_ddl_end DISABLE;
 CREATE TABLE ev_new PARTITION OF ev FOR VALUES IN ('new');
