@@ -46,6 +46,10 @@ CREATE TABLE uncache.outbox_1 (LIKE uncache.outbox_0 INCLUDING STORAGE) USING he
 CREATE TABLE uncache.outbox_2 (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
 CREATE TABLE uncache.outbox_3 (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
 CREATE TABLE uncache.outbox_side (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
+-- What Redis said when it refused the row last.
+ALTER TABLE uncache.outbox_side
+	ADD COLUMN error text,
+	ALTER COLUMN error SET STORAGE PLAIN;
 
 ALTER TABLE uncache.outbox_0 SET (autovacuum_enabled = false);
 ALTER TABLE uncache.outbox_1 SET (autovacuum_enabled = false);
@@ -339,13 +343,20 @@ CREATE FUNCTION uncache.discard_backlog() RETURNS bigint
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_discard_backlog';
 COMMENT ON FUNCTION uncache.discard_backlog() IS
-'forgets what is committed and not delivered yet, for a Redis that was flushed anyway; takes effect at once, also if the transaction rolls back. Returns the number of transactions; without a worker those count too that were delivered and are still kept, since only it knows. For superusers. Errors: a standby; the worker has not done it within a minute; without a worker: a transaction that has read the outbox is still open';
+'forgets what is committed and not delivered yet, for a Redis that was flushed anyway, and what was delivered within uncache.redeliver_window; takes effect at once, also if the transaction rolls back, and frees the disk within seconds. Returns the number of transactions; without a worker those count too that were delivered and are still kept, since only it knows. For superusers. Errors: a standby; the worker has not done it within a minute; without a worker: a transaction that has read the outbox is still open';
+
+CREATE FUNCTION uncache.discard_backlog(xid xid8) RETURNS bigint
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'uncache_discard_transaction';
+COMMENT ON FUNCTION uncache.discard_backlog(xid8) IS
+'forgets what is not delivered yet of one transaction, by its id in uncache.backlog; what Redis has of it already stays deleted. Takes effect at once, also if the transaction rolls back; without a worker with its commit. Returns 1, or 0 where nothing of that transaction waits. For superusers. Errors: a NULL, a standby; the worker has not done it within a minute; without a worker: a table of the outbox is locked';
 
 REVOKE ALL ON FUNCTION
 	uncache.invalidate_keys(text[]),
 	uncache.invalidate_pattern(text),
 	uncache.transaction_keys(),
-	uncache.discard_backlog()
+	uncache.discard_backlog(),
+	uncache.discard_backlog(xid8)
 FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
@@ -530,32 +541,45 @@ CREATE FUNCTION uncache.backlog_get(
 	OUT xid xid8,
 	OUT written_at timestamptz,
 	OUT keys bigint,
-	OUT attempts int)
+	OUT attempts int,
+	OUT estimated boolean)
 RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'uncache_backlog_get';
 COMMENT ON FUNCTION uncache.backlog_get() IS
-'behind the view uncache.backlog: the outbox rows that are not delivered yet';
+'behind the view uncache.backlog: its rows, with the time at which the oldest row of a transaction was written in place of its age';
 REVOKE ALL ON FUNCTION uncache.backlog_get() FROM PUBLIC;
 
+-- The function is in the target list of a subquery, since its rows are then passed on
+-- one by one; in FROM they would be gathered, on disk if they are many.
 CREATE VIEW uncache.backlog AS
 SELECT
-	b.xid,
-	clock_timestamp() - min(b.written_at) AS age,
-	sum(b.keys)::bigint AS keys,
-	max(b.attempts) AS attempts
-FROM uncache.backlog_get() b
-GROUP BY b.xid;
+	(b.transaction).xid,
+	clock_timestamp() - (b.transaction).written_at AS age,
+	(b.transaction).keys,
+	(b.transaction).attempts,
+	(b.transaction).estimated
+FROM (SELECT uncache.backlog_get() AS transaction) b;
 COMMENT ON VIEW uncache.backlog IS
-'transactions that are committed and not delivered yet; after a restart and on a standby also some that are, until they are sent again (pg_monitor and pg_read_all_data; others need SELECT and EXECUTE on uncache.backlog_get())';
+'transactions that are committed and not delivered yet; after a restart and on a standby also some that are, until they are sent again. A look reads at most 1024 blocks (8 MB) of each outbox table; a larger one by 256 blocks, evenly spread (pg_monitor and pg_read_all_data; others need SELECT and EXECUTE on uncache.backlog_get())';
 COMMENT ON COLUMN uncache.backlog.xid IS
-'top-level transaction id, as pg_current_xact_id() had it';
+'top-level transaction id, as pg_current_xact_id() had it; null in the row for those of a large table that were not looked at';
 COMMENT ON COLUMN uncache.backlog.age IS
 'time since the transaction wrote its invalidations, right before its commit';
 COMMENT ON COLUMN uncache.backlog.keys IS
 'how many keys and patterns are still to be delivered; what a pattern finds is not counted';
 COMMENT ON COLUMN uncache.backlog.attempts IS
 'how often Redis has refused one of them with an error of its own (such as -NOPERM); 0: not tried, or not answered';
+COMMENT ON COLUMN uncache.backlog.estimated IS
+'true where keys is an estimate, since only a part of a large outbox table was read';
+
+CREATE FUNCTION uncache.backlog_keys(xid xid8)
+RETURNS TABLE (kind text, key text, relation regclass, trigger name, attempts int, last_error text)
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'uncache_backlog_keys';
+COMMENT ON FUNCTION uncache.backlog_keys(xid8) IS
+'what of a transaction waits, by its id in uncache.backlog: kind is key or pattern (a Redis glob); relation and trigger are those of the rule (NULL for invalidate_keys and invalidate_pattern, or where it is gone); attempts is how often Redis has refused it, last_error what it said then. No row where nothing of that transaction waits. Reads the whole outbox. For superusers and pg_read_all_data';
+REVOKE ALL ON FUNCTION uncache.backlog_keys(xid8) FROM PUBLIC;
 
 GRANT SELECT ON uncache.stat, uncache.stat_rules, uncache.backlog TO pg_monitor;
 GRANT EXECUTE ON FUNCTION uncache.stat_get(), uncache.stat_rules_get(),

@@ -21,6 +21,7 @@
 
 #include "access/heapam.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -30,8 +31,10 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "attempt.h"
 #include "backlog.h"
 #include "clock.h"
+#include "damage.h"
 #include "delivered.h"
 #include "item.h"
 #include "outbox.h"
@@ -39,12 +42,21 @@
 /* Most blocks of a table that backlog_sum() reads. */
 #define SAMPLE_BLOCKS	8192
 
+/*
+ * For backlog_visit_some(), which shows each transaction: about 100,000 small ones of a table
+ * are shown as they are, of more some 25,000.
+ */
+#define WHOLE_BLOCKS	1024
+#define SOME_BLOCKS		256
+
 /* A table being read. */
 typedef struct Reading
 {
 	Relation	rel;
 	int			table;			/* index of the outbox table */
 	BlockNumber nblocks;
+	BlockNumber nread;			/* of these, evenly spread, are read */
+	bool		warn;			/* of blocks that can't be read */
 	DeliveredView *delivered;	/* NULL: nothing is known to be delivered */
 	BufferAccessStrategy strategy;
 } Reading;
@@ -86,15 +98,25 @@ is_delivered(Reading *reading, ItemPointer tid)
 		delivered_view_has(reading->delivered, reading->table, tid);
 }
 
+typedef struct BlockReading
+{
+	Reading    *reading;
+	BlockNumber block;
+	TupleVisit	visit;
+	void	   *arg;
+} BlockReading;
+
 /*
  * Visit a page's undelivered rows.  The pin keeps them in their place, so the
  * visitor may take its time.
  */
 static void
-read_block(Reading *reading, BlockNumber block, TupleVisit visit, void *arg)
+read_block(void *arg)
 {
+	BlockReading *one = arg;
+	Reading    *reading = one->reading;
 	OffsetNumber found[MaxHeapTuplesPerPage];
-	Buffer		buffer = ReadBufferExtended(reading->rel, MAIN_FORKNUM, block,
+	Buffer		buffer = ReadBufferExtended(reading->rel, MAIN_FORKNUM, one->block,
 											RBM_NORMAL, reading->strategy);
 	int			n = find_rows(reading, buffer, found);
 
@@ -107,11 +129,48 @@ read_block(Reading *reading, BlockNumber block, TupleVisit visit, void *arg)
 		tuple.t_tableOid = RelationGetRelid(reading->rel);
 		tuple.t_data = (HeapTupleHeader) PageGetItem(page, lp);
 		tuple.t_len = ItemIdGetLength(lp);
-		ItemPointerSet(&tuple.t_self, block, found[i]);
+		ItemPointerSet(&tuple.t_self, one->block, found[i]);
+		outbox_check_tuple(&tuple);
 		if (!is_delivered(reading, &tuple.t_self))
-			visit(reading, &tuple, arg);
+			one->visit(reading, &tuple, one->arg);
 	}
 	ReleaseBuffer(buffer);
+}
+
+/*
+ * A damaged block must not keep anybody from seeing the rest.  While workers of a parallel
+ * query are about there can be no subtransaction, and its ERROR ends the query.
+ */
+static void
+read_block_if_sound(Reading *reading, BlockNumber block, TupleVisit visit, void *arg)
+{
+	BlockReading one = {reading, block, visit, arg};
+	ErrorData  *error = NULL;
+
+	if (IsInParallelMode())
+		read_block(&one);
+	else
+		error = attempt(read_block, &one);
+	if (error != NULL && !damage_is_meant(error))
+		ReThrowError(error);
+	if (error != NULL && reading->warn)
+		ereport(WARNING,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("block %u of table \"%s\" of the outbox cannot be read, and is not counted",
+						block, RelationGetRelationName(reading->rel)),
+				 errdetail("%s", error->message)));
+}
+
+/* Read the blocks that are to be read. */
+static void
+read_table(Reading *reading, TupleVisit visit, void *arg)
+{
+	for (BlockNumber i = 0; i < reading->nread; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		/* Evenly spread; the same as i where all blocks are read. */
+		read_block_if_sound(reading, (uint64) i * reading->nblocks / reading->nread, visit, arg);
+	}
 }
 
 /* Emptying a table takes less.  Who has it for longer may have it for hours. */
@@ -150,8 +209,9 @@ begin_reading(Reading *reading, int i, DeliveredView *delivered)
 	if (reading->rel == NULL)
 		return false;
 	reading->table = i;
+	reading->warn = false;
 	reading->delivered = delivered;
-	reading->nblocks = RelationGetNumberOfBlocks(reading->rel);
+	reading->nblocks = reading->nread = RelationGetNumberOfBlocks(reading->rel);
 	/* Like a sequential scan: do not sweep everything else out of the cache. */
 	reading->strategy = reading->nblocks > NBuffers / 4 ?
 		GetAccessStrategy(BAS_BULKREAD) : NULL;
@@ -202,9 +262,8 @@ begins_key(const PackedItem *item)
 	return item->kind != ITEM_FRAGMENT || (item_read_head(item, &head) && head.offset == 0);
 }
 
-/* Keys and patterns in a row; where its items are damaged, those before. */
-static int64
-count_keys(const char *bytes, size_t len)
+int64
+backlog_count_keys(const char *bytes, uint32 len)
 {
 	ItemReader	reader;
 	PackedItem	item;
@@ -225,35 +284,58 @@ visit_tuple(Reading *reading, HeapTuple tuple, void *arg)
 	Visiting   *visiting = arg;
 	bytea	   *items = (bytea *) DatumGetPointer(column(reading, tuple, OUTBOX_ITEMS));
 	BacklogRow	row;
+	bool		no_error = true;
+	Datum		error = 0;
 
+	if (reading->table == OUTBOX_SIDE)
+		error = heap_getattr(tuple, OUTBOX_ERROR, RelationGetDescr(reading->rel), &no_error);
 	row.xid = FullTransactionIdFromU64(DatumGetUInt64(column(reading, tuple, OUTBOX_XID)));
 	row.at = DatumGetTimestampTz(column(reading, tuple, OUTBOX_AT));
-	row.is_first = DatumGetInt32(column(reading, tuple, OUTBOX_CHUNK)) == 0;
-	row.keys = count_keys(VARDATA_ANY(items), VARSIZE_ANY_EXHDR(items));
+	row.chunk = DatumGetInt32(column(reading, tuple, OUTBOX_CHUNK));
 	row.attempts = DatumGetInt32(column(reading, tuple, OUTBOX_ATTEMPTS));
+	row.table = reading->table;
+	row.tid = tuple->t_self;
+	row.blocks = (double) reading->nblocks / reading->nread;
+	row.items = VARDATA_ANY(items);
+	row.len = VARSIZE_ANY_EXHDR(items);
+	row.error = no_error ? NULL : (text *) DatumGetPointer(error);
 	visiting->visit(&row, visiting->arg);
 }
 
-void
-backlog_visit(BacklogVisit visit, void *arg)
+static void
+visit_all(Visiting *visiting, BlockNumber whole, BlockNumber some)
 {
 	DeliveredView *delivered = open_delivered();
-	Visiting	visiting = {visit, arg};
 	Reading		reading;
 
 	for (int i = 0; i <= OUTBOX_SIDE; i++)
 	{
 		if (!begin_reading(&reading, i, delivered))
 			continue;
-		for (BlockNumber block = 0; block < reading.nblocks; block++)
-		{
-			CHECK_FOR_INTERRUPTS();
-			read_block(&reading, block, visit_tuple, &visiting);
-		}
+		if (reading.nblocks > whole)
+			reading.nread = some;
+		reading.warn = true;
+		read_table(&reading, visit_tuple, visiting);
 		end_reading(&reading);
 	}
 	if (delivered != NULL)
 		delivered_view_close(delivered);
+}
+
+void
+backlog_visit(BacklogVisit visit, void *arg)
+{
+	Visiting	visiting = {visit, arg};
+
+	visit_all(&visiting, MaxBlockNumber, 0);
+}
+
+void
+backlog_visit_some(BacklogVisit visit, void *arg)
+{
+	Visiting	visiting = {visit, arg};
+
+	visit_all(&visiting, WHOLE_BLOCKS, SOME_BLOCKS);
 }
 
 /* ---------- in sums ---------- */
@@ -296,16 +378,11 @@ static void
 sum_table(Reading *reading, BacklogTotals *totals)
 {
 	Summing		summing = {0, totals->oldest_at};
-	BlockNumber nread = Min(reading->nblocks, SAMPLE_BLOCKS);
 
-	for (BlockNumber i = 0; i < nread; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		/* Evenly spread; the same as i where all blocks are read. */
-		read_block(reading, (uint64) i * reading->nblocks / nread, sum_tuple, &summing);
-	}
-	if (nread > 0)
-		totals->rows += (double) summing.rows * reading->nblocks / nread;
+	reading->nread = Min(reading->nblocks, SAMPLE_BLOCKS);
+	read_table(reading, sum_tuple, &summing);
+	if (reading->nread > 0)
+		totals->rows += (double) summing.rows * reading->nblocks / reading->nread;
 	totals->oldest_at = summing.oldest_at;
 	totals->bytes += table_bytes(reading->rel);
 }

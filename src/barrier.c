@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "barrier.h"
+#include "damage.h"
 #include "deliver.h"
 #include "outboxnote.h"
 #include "outboxscan.h"
@@ -58,9 +59,9 @@ begin(uint64 drawn)
 static bool
 is_collected(void)
 {
-	if (!outboxnote_is_done())
+	if (!outboxnote_is_done() || damage_is_unanswered())
 	{
-		note_ring();			/* notes come through the ring when they are moved */
+		note_ring();			/* what stands for them comes through the ring */
 		return false;
 	}
 	return slot->ring.taken >= ring_until && outboxscan_is_done();

@@ -12,14 +12,15 @@
  * than BULK_COMMANDS take.
  *
  * When all links are gone the queues are emptied, too: every row is lost, and comes
- * again from the outbox, as after a crash.  A row that can't be read to its end is
- * logged, and what could be read of it is sent.
+ * again from the outbox, as after a crash.  Of a row that can't be read to its end what could be
+ * read is sent, and damage.c sees to the rest.
  */
 #include "postgres.h"
 
 #include "lib/ilist.h"
 
 #include "command.h"
+#include "damage.h"
 #include "deliver.h"
 #include "deliverpieces.h"
 #include "delivery_int.h"
@@ -159,10 +160,7 @@ send_from(DeliveryClass class)
 		if (read > 0 && gather_item(delivery, &item, false))
 			continue;
 		if (read != 0)
-			ereport(LOG,
-					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("an outbox row of transaction " UINT64_FORMAT " is damaged; the rest of it is left out",
-							delivery->row.xid)));
+			damage_note_row(delivery->row.xid, "its items cannot be read to their end");
 		all_sent(delivery);
 	}
 	command_send_open();

@@ -7,17 +7,28 @@
  * any order, and between those of others.  When the last is here the item is sent as one,
  * and its deliveries, chained by Delivery.joined, finish together.
  *
- * A piece that does not fit is damaged, and left out; then the item is never complete,
- * and the deliveries of the others stay until the links are gone.  What is here is forgotten
- * then, and after a crash: the rows are in the outbox, and come again.  An item takes
- * ITEM_MAX_BYTES at the most.
+ * A piece that does not fit is damaged, and left out.  An item of which a piece is missing when
+ * there has been nothing left to read for a while is given up: damage.c sees to the rest,
+ * and the pieces that are there count as delivered.
+ *
+ * When the links are gone what is here is forgotten, and after a crash, too: the rows are in
+ * the outbox, and come again.  An item takes ITEM_MAX_BYTES at the most.
  */
 #include "postgres.h"
 
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
+#include "clock.h"
+#include "damage.h"
 #include "deliverpieces.h"
 #include "delivery_int.h"
+
+/*
+ * The pieces of a transaction are visible together, and a scan finds one soon after the
+ * other: when nothing is left to be read, what has not come for so long does not come.
+ */
+#define MISSING_MS		5000
 
 /* An item in pieces, of which some have not come yet. */
 typedef struct Assembly
@@ -29,6 +40,7 @@ typedef struct Assembly
 	Oid			rule;
 	FragmentHead head;			/* of any piece; offset means nothing */
 	uint32		received;
+	TimestampTz last_at;		/* when a piece came, or something was left to be read */
 	Delivery   *pieces;			/* chain by joined */
 	char	   *bytes;
 } Assembly;
@@ -133,6 +145,7 @@ deliverpieces_add(Delivery *delivery, const PackedItem *item, PackedItem *whole)
 	assembly->pieces = delivery;
 	memcpy(assembly->bytes + head.offset, item->bytes + sizeof(head), len);
 	assembly->received += len;
+	assembly->last_at = clock_now();
 	if (assembly->received < head.total)
 		return PIECE_WAITS;
 	complete(delivery, assembly, whole);
@@ -153,4 +166,34 @@ deliverpieces_forget(void)
 		pfree(assembly->bytes);
 		pfree(assembly);
 	}
+}
+
+static void
+give_up(Assembly *assembly)
+{
+	damage_note_row(assembly->xid, "a part of a long key is missing");
+	dlist_delete(&assembly->node);
+	deliver_part_done(assembly->pieces, PART_DELIVERED, NULL);
+	pfree(assembly->bytes);
+	pfree(assembly);
+}
+
+TimestampTz
+deliverpieces_turn(TimestampTz now, bool all_read)
+{
+	TimestampTz wake = DT_NOEND;
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &assemblies)
+	{
+		Assembly   *assembly = dlist_container(Assembly, node, iter.cur);
+
+		if (!all_read)
+			assembly->last_at = now;
+		else if (TimestampDifferenceExceeds(assembly->last_at, now, MISSING_MS))
+			give_up(assembly);
+		else
+			wake = Min(wake, TimestampTzPlusMilliseconds(assembly->last_at, MISSING_MS + 1));
+	}
+	return wake;
 }

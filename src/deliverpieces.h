@@ -6,6 +6,7 @@
 #define UNCACHE_DELIVERPIECES_H
 
 #include "postgres.h"
+#include "datatype/timestamp.h"
 
 #include "delivery.h"
 
@@ -34,5 +35,11 @@ extern bool deliverpieces_parts(Delivery *last, int parts);
 
 /* What waits for other pieces is lost. */
 extern void deliverpieces_forget(void);
+
+/*
+ * Give up keys of which a piece is missing; "all_read": nothing is left that could bring
+ * it.  Returns when to come again.
+ */
+extern TimestampTz deliverpieces_turn(TimestampTz now, bool all_read);
 
 #endif							/* UNCACHE_DELIVERPIECES_H */

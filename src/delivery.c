@@ -32,6 +32,7 @@
 #include "seconddelete.h"
 #include "stats.h"
 #include "target.h"
+#include "trouble.h"
 #include "waiters.h"
 
 static DatabaseSlot *slot;
@@ -171,7 +172,7 @@ finish_lost(Delivery *delivery)
 static void
 finish_delivered(Delivery *delivery)
 {
-	if (delivery->to_repeat)
+	if (delivery->to_repeat && !delivery->discarded)
 	{
 		set_row_state(delivery, ROW_TO_REPEAT);
 		deliver_release_soon();
@@ -199,7 +200,10 @@ remember_refused(Delivery *delivery, const PackedItem *item)
 	uint32		at;
 
 	if (delivery->refused == NULL)
+	{
 		delivery->refused = MemoryContextAllocZero(context, delivery->row.len / 8 + 1);
+		delivery->refused_error = MemoryContextStrdup(context, trouble_last_refusal());
+	}
 	if (delivery->is_fragment)
 		return;
 	at = item->bytes - delivery->row.items;
@@ -236,7 +240,7 @@ move_refused(const Delivery *delivery)
 		len += item_write(items + len, &item, len == 0 ? NULL : &rule);
 		rule = item.rule;
 	}
-	outboxside_refused(&delivery->row, items, len, delivery->to_repeat);
+	outboxside_refused(&delivery->row, items, len, delivery->refused_error, delivery->to_repeat);
 	pfree(items);
 }
 
@@ -273,9 +277,22 @@ moves_to_side_table(const Delivery *delivery)
 		!(delivery->row.table == OUTBOX_SIDE && delivery->to_repeat);
 }
 
+/* Who waits has waited in vain, and nothing is sent again. */
 static void
-finish(Delivery *delivery)
+finish_discarded(Delivery *delivery)
 {
+	set_row_state(delivery, ROW_DELIVERED);
+	waiters_let_go(delivery->row.xid, delivery->row.waiter, delivery->class == CLASS_BULK, true);
+}
+
+static void
+see_to_outcome(Delivery *delivery)
+{
+	if (delivery->discarded && (delivery->lost || delivery->refused))
+	{
+		finish_discarded(delivery);
+		return;
+	}
 	if (delivery->lost && delivery->refused)
 		note_refused_as_lacking(delivery);
 	if (delivery->lost && delivery->to_repeat)
@@ -289,11 +306,19 @@ finish(Delivery *delivery)
 	}
 	else
 		finish_delivered(delivery);
+}
 
+static void
+finish(Delivery *delivery)
+{
+	see_to_outcome(delivery);
 	dlist_delete(&delivery->all_node);
 	count_of_table[delivery->row.table]--;
 	if (delivery->refused)
+	{
+		pfree(delivery->refused_error);
 		pfree(delivery->refused);
+	}
 	if (delivery->assembled)
 		pfree(delivery->assembled);
 	pfree(delivery);
@@ -408,4 +433,17 @@ deliver_repeat_under_way(void)
 	dlist_foreach(iter, &all_deliveries)
 		dlist_container(Delivery, all_node, iter.cur)->to_repeat = true;
 	outboxside_repeat_unwritten();
+}
+
+void
+deliver_discard(uint64 xid)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &all_deliveries)
+	{
+		Delivery   *delivery = dlist_container(Delivery, all_node, iter.cur);
+
+		delivery->discarded |= xid == 0 || xid == delivery->row.xid;
+	}
 }

@@ -100,4 +100,10 @@ extern void deliver_release_waiting(void);
  */
 extern void deliver_repeat_under_way(void);
 
+/*
+ * Nobody wants what is under way of a transaction (xid; 0: of all) any more: it ends as
+ * delivered, whatever becomes of it.
+ */
+extern void deliver_discard(uint64 xid);
+
 #endif							/* UNCACHE_DELIVERY_H */

@@ -26,6 +26,7 @@ struct Delivery
 	bool		lost_for_now;	/* and nothing else: it won't take long */
 	bool		to_repeat;		/* a node that has it already may have forgotten it */
 	uint64		lost_before;	/* deliveragain_releases() at the time */
+	bool		discarded;		/* ends as delivered */
 	bool		is_fragment;	/* this and the next two: deliverpieces.c */
 	char	   *assembled;		/* the item of which it is the last piece, or NULL */
 	Delivery   *joined;			/* other pieces of the same item; a chain */
@@ -36,6 +37,7 @@ struct Delivery
 	 * refused.
 	 */
 	uint8	   *refused;
+	char	   *refused_error;	/* what Redis said of the first; NULL without */
 };
 
 extern void delivery_init(DatabaseSlot *slot);

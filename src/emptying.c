@@ -32,6 +32,7 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 
+#include "damage.h"
 #include "deliver.h"
 #include "delivered.h"
 #include "emptying.h"
@@ -148,14 +149,15 @@ read_step(Check *check, int table)
 	{
 		/* A VACUUM by hand can have shortened it. */
 		if (check->next < RelationGetNumberOfBlocks(rel))
-			outboxscan_read(rel, table, check->next, blocks,
+			outboxscan_read(rel, table, check->next, blocks, READING_AGAIN,
 							look_for_undelivered, &all_delivered);
 		relation_close(rel, AccessShareLock);
 	}
 	outboxscan_end();
 	check->next += blocks;
 	FAULT_POINT("emptying-step");
-	return all_delivered;
+	/* What can't be read is as good as delivered once something else stands for it. */
+	return all_delivered && !damage_is_unanswered();
 }
 
 static bool
@@ -208,5 +210,6 @@ emptying_turn(int table)
 		return EMPTYING_LATER;
 	check->begun = false;
 	delivered_forget_table(table);
+	damage_forget_table(table);
 	return EMPTYING_DONE;
 }

@@ -21,6 +21,7 @@
 #include "utils/tuplestore.h"
 
 #include "compat.h"
+#include "functions.h"
 #include "keypattern.h"
 #include "keytext.h"
 #include "outbox.h"
@@ -136,9 +137,8 @@ uncache_invalidate_pattern(PG_FUNCTION_ARGS)
  * --------------------------------------------------------------------------
  */
 
-/* Table and name of a trigger; false where it is gone. */
-static bool
-describe_rule(Oid rule, Datum *values)
+bool
+functions_describe_rule(Oid rule, Datum *values)
 {
 	Relation	triggers = table_open(TriggerRelationId, AccessShareLock);
 	ScanKeyData key;
@@ -165,9 +165,8 @@ describe_rule(Oid rule, Datum *values)
 	return found;
 }
 
-/* Keys as text; a key pattern as the glob that it stands for. */
-static text *
-readable_key(const PackedItem *item)
+text *
+functions_readable_key(const PackedItem *item)
 {
 	char	   *copy = pnstrdup(item->bytes, item->len);
 	char	   *text_form = copy;
@@ -208,9 +207,9 @@ uncache_transaction_keys(PG_FUNCTION_ARGS)
 		Datum		values[3] = {0};
 		bool		nulls[3] = {true, true, false};
 
-		if (OidIsValid(item.rule) && describe_rule(item.rule, values))
+		if (OidIsValid(item.rule) && functions_describe_rule(item.rule, values))
 			nulls[0] = nulls[1] = false;
-		values[2] = PointerGetDatum(readable_key(&item));
+		values[2] = PointerGetDatum(functions_readable_key(&item));
 		MemoryContextSwitchTo(old_context);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 		MemoryContextReset(row_context);

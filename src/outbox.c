@@ -272,8 +272,8 @@ static void
 write_row(RowWriter *writer)
 {
 	OutboxWritten *written = writer->written;
-	Datum		values[OUTBOX_NCOLUMNS];
-	bool		nulls[OUTBOX_NCOLUMNS] = {false};
+	Datum		values[OUTBOX_SIDE_NCOLUMNS];
+	bool		nulls[OUTBOX_SIDE_NCOLUMNS] = {[OUTBOX_ERROR - 1] = true};
 	char	   *items;
 	HeapTuple	tuple;
 
@@ -448,7 +448,8 @@ outbox_write(OutboxMode mode, OutboxWritten *earlier)
 		return earlier;
 	}
 	written->file = RelationGetFileNumber(writer.rel);
-	if (RelationGetNumberOfAttributes(writer.rel) != OUTBOX_NCOLUMNS)
+	if (RelationGetNumberOfAttributes(writer.rel) !=
+		(written->table == OUTBOX_SIDE ? OUTBOX_SIDE_NCOLUMNS : OUTBOX_NCOLUMNS))
 		elog(ERROR, "table \"%s\" is not an outbox of this version of pg_uncache",
 			 RelationGetRelationName(writer.rel));
 
@@ -471,6 +472,46 @@ outbox_write(OutboxMode mode, OutboxWritten *earlier)
 	table_close(writer.rel, NoLock);	/* the lock stays until the end */
 	MemoryContextSwitchTo(old_context);
 	return written;
+}
+
+/* Where columns are in a row: all but the last are aligned as they are here. */
+#define OFFSET_ITEMS	24
+
+/* Whether the row is where its header says, and its items are in it. */
+static bool
+tuple_is_sound(HeapTuple tuple)
+{
+	HeapTupleHeader head = tuple->t_data;
+	uint32		len = tuple->t_len;
+	uint32		left;
+	char	   *items;
+
+	if (len < SizeofHeapTupleHeader || head->t_hoff != MAXALIGN(head->t_hoff) ||
+		head->t_hoff < SizeofHeapTupleHeader ||
+		head->t_hoff + OFFSET_ITEMS + VARHDRSZ > len ||
+		HeapTupleHeaderGetNatts(head) < OUTBOX_NCOLUMNS)
+		return false;
+	for (int i = 0; HeapTupleHasNulls(tuple) && i < OUTBOX_NCOLUMNS; i++)
+	{
+		if (att_isnull(i, head->t_bits))
+			return false;
+	}
+	items = (char *) head + head->t_hoff + OFFSET_ITEMS;
+	left = len - head->t_hoff - OFFSET_ITEMS;
+	return VARATT_IS_4B_U(items) && VARSIZE_4B(items) >= VARHDRSZ &&
+		INTALIGN(VARSIZE_4B(items)) + sizeof(int32) <= left &&
+		VARSIZE_4B(items) - VARHDRSZ <= OUTBOX_ROW_ITEMS;
+}
+
+void
+outbox_check_tuple(HeapTuple tuple)
+{
+	if (!tuple_is_sound(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("row (%u,%u) is not one of an outbox",
+						ItemPointerGetBlockNumber(&tuple->t_self),
+						ItemPointerGetOffsetNumber(&tuple->t_self))));
 }
 
 /*

@@ -33,11 +33,14 @@
 #include "port/pg_bitutils.h"
 #include "storage/bufmgr.h"
 #include "storage/ipc.h"
+#include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "attempt.h"
 #include "clock.h"
+#include "damage.h"
 #include "deliver.h"
 #include "delivered.h"
 #include "faultpoint.h"
@@ -149,10 +152,13 @@ is_locked(int table, TimestampTz now)
 static void
 row_from_tuple(DeliveryRow *row, int table, HeapTuple tuple, TupleDesc desc)
 {
-	Datum		values[OUTBOX_NCOLUMNS];
-	bool		nulls[OUTBOX_NCOLUMNS];
+	Datum		values[OUTBOX_SIDE_NCOLUMNS];
+	bool		nulls[OUTBOX_SIDE_NCOLUMNS];
 	struct varlena *items;
 
+	Assert(desc->natts <= OUTBOX_SIDE_NCOLUMNS);
+
+	outbox_check_tuple(tuple);
 	heap_deform_tuple(tuple, desc, values, nulls);
 	items = (struct varlena *) DatumGetPointer(values[OUTBOX_ITEMS - 1]);
 	row->xid = U64FromFullTransactionId(DatumGetFullTransactionId(values[OUTBOX_XID - 1]));
@@ -169,24 +175,104 @@ row_from_tuple(DeliveryRow *row, int table, HeapTuple tuple, TupleDesc desc)
 	row->len = VARSIZE_ANY_EXHDR(items);
 }
 
-void
-outboxscan_read(Relation rel, int table, BlockNumber from, BlockNumber count,
-				OutboxRowFunction function, void *arg)
+/* Blocks being read. */
+typedef struct Range
 {
+	Relation	rel;
+	int			table;
+	BlockNumber from;
+	BlockNumber count;
+	OutboxRowFunction function;
+	void	   *arg;
+	bool		more;			/* the function has not returned false */
+} Range;
+
+static void
+read_range(void *arg)
+{
+	Range	   *range = arg;
 	TableScanDesc scan;
 	HeapTuple	tuple;
-	bool		more = true;
 
-	scan = table_beginscan_strat(rel, GetActiveSnapshot(), 0, NULL, true, false);
-	heap_setscanlimits(scan, from, count);
-	while (more && (tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	scan = table_beginscan_strat(range->rel, GetActiveSnapshot(), 0, NULL, true, false);
+	heap_setscanlimits(scan, range->from, range->count);
+	while (range->more && (tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 	{
 		DeliveryRow row;
 
-		row_from_tuple(&row, table, tuple, RelationGetDescr(rel));
-		more = function(&row, arg);
+		row_from_tuple(&row, range->table, tuple, RelationGetDescr(range->rel));
+		range->more = range->function(&row, range->arg);
 	}
 	table_endscan(scan);
+}
+
+/* Returns why the blocks can't be read, NULL where they can. */
+static ErrorData *
+try_to_read(Range *range)
+{
+	ErrorData  *error = attempt(read_range, range);
+
+	if (error != NULL && !damage_is_meant(error))
+		ReThrowError(error);
+	return error;
+}
+
+void
+outboxscan_read(Relation rel, int table, BlockNumber from, BlockNumber count,
+				ReadingFor what, OutboxRowFunction function, void *arg)
+{
+	Range		range = {rel, table, from, count, function, arg, true};
+	BlockNumber end = from + count;
+
+	if (count == 0 || (!damage_in_table(table) && try_to_read(&range) == NULL))
+		return;
+	/* Something is damaged: block by block. */
+	range.count = 1;
+	for (range.from = from; range.from < end && range.more; range.from++)
+	{
+		ErrorData  *error = try_to_read(&range);
+
+		if (error != NULL)
+			damage_note_block(table, range.from, what, error->message);
+	}
+}
+
+/* A row to be found by its place. */
+typedef struct RowSought
+{
+	Relation	rel;
+	int			table;
+	const ItemPointerData *tid;
+	OutboxRowFunction function;
+	void	   *arg;
+} RowSought;
+
+static void
+read_row(void *arg)
+{
+	RowSought  *sought = arg;
+	HeapTupleData tuple = {.t_self = *sought->tid};
+	Buffer		buffer = InvalidBuffer;
+	DeliveryRow row;
+
+	if (!heap_fetch(sought->rel, GetActiveSnapshot(), &tuple, &buffer, false))
+		return;
+	row_from_tuple(&row, sought->table, &tuple, RelationGetDescr(sought->rel));
+	sought->function(&row, sought->arg);
+	ReleaseBuffer(buffer);
+}
+
+void
+outboxscan_read_row(Relation rel, int table, const ItemPointerData *tid,
+					OutboxRowFunction function, void *arg)
+{
+	RowSought	sought = {rel, table, tid, function, arg};
+	ErrorData  *error = attempt(read_row, &sought);
+
+	if (error != NULL && !damage_is_meant(error))
+		ReThrowError(error);
+	if (error != NULL)
+		damage_note_block(table, ItemPointerGetBlockNumber(tid), READING_AGAIN, error->message);
 }
 
 static bool
@@ -250,8 +336,8 @@ read_full_step(int table, BlockNumber most)
 			if (full_block[table] < RelationGetNumberOfBlocks(rel))
 			{
 				blocks = Min(most, RelationGetNumberOfBlocks(rel) - full_block[table]);
-				outboxscan_read(rel, table, full_block[table], blocks, take_if_unsent,
-								&full_again);
+				outboxscan_read(rel, table, full_block[table], blocks, READING_NEWS,
+								take_if_unsent, &full_again);
 			}
 			relation_close(rel, AccessShareLock);
 			break;
@@ -331,7 +417,7 @@ read_marked_step(BlockNumber most, TimestampTz now)
 			continue;
 		for (BlockNumber b = bit; b < RelationGetNumberOfBlocks(rel); b += DIRTY_BITS)
 		{
-			outboxscan_read(rel, table, b, 1, take_if_unsent, &again);
+			outboxscan_read(rel, table, b, 1, READING_NEWS, take_if_unsent, &again);
 			most -= Min(most, 1);
 		}
 		relation_close(rel, AccessShareLock);
@@ -436,7 +522,8 @@ outboxscan_has_undelivered(void)
 		found = opening == OPENING_REFUSED;
 		if (opening != OPENING_DONE)
 			continue;
-		outboxscan_read(rel, t, 0, RelationGetNumberOfBlocks(rel), look_for_undelivered, &found);
+		outboxscan_read(rel, t, 0, RelationGetNumberOfBlocks(rel), READING_AGAIN,
+						look_for_undelivered, &found);
 		relation_close(rel, AccessShareLock);
 	}
 	outboxscan_end_reading(joined);
@@ -449,27 +536,66 @@ outboxscan_has_undelivered(void)
  * --------------------------------------------------------------------------
  */
 
+typedef struct Discarding
+{
+	uint64		xid;			/* 0: all */
+	uint64		transactions;
+	List	   *found;			/* of one transaction: rows to be deleted */
+} Discarding;
+
 static bool
 discard_row(const DeliveryRow *row, void *arg)
 {
-	uint64	   *transactions = arg;
-
+	Discarding *discarding = arg;
 	RowState	state = delivered_get(row->table, &row->tid);
 
+	if (state == ROW_DELIVERED || (discarding->xid != 0 && discarding->xid != row->xid))
+		return true;
+	/* What is under way ends as delivered, whatever comes of it (deliver_discard()). */
 	if (delivered_is_due(state))
-	{
 		delivered_set(row->table, &row->tid, ROW_DELIVERED);
-		if (state != ROW_TO_REPEAT && row->chunk == 0)
-			(*transactions)++;
-	}
+	if (discarding->xid != 0 ||
+		(state != ROW_TO_REPEAT && state != ROW_SENT_AGAIN && row->chunk == 0))
+		discarding->transactions++;
+	if (discarding->xid != 0)
+		discarding->found = lappend(discarding->found, memcpy(palloc(sizeof(ItemPointerData)),
+															  &row->tid, sizeof(ItemPointerData)));
 	return true;
 }
 
-uint64
-outboxscan_discard(void)
+/*
+ * Other rows may keep the table from being emptied for long, and a new worker knows of
+ * nothing that was discarded: so the rows are deleted.
+ */
+static void
+delete_found(Relation rel, List *found)
 {
-	uint64		transactions = 0;
+	ListCell   *cell;
 
+	foreach(cell, found)
+		simple_heap_delete(rel, lfirst(cell));
+}
+
+/* What was to be read of a table holds nothing now that is not known. */
+static void
+forget_reading(int table)
+{
+	full_left[table] = false;
+	for (int w = 0; w < DIRTY_WORDS; w++)
+	{
+		nmarked -= pg_popcount32(marked[table][w]);
+		marked[table][w] = 0;
+	}
+}
+
+uint64
+outboxscan_discard(uint64 xid)
+{
+	Discarding	discarding = {.xid = xid};
+
+	/* Marks that come later are of rows that this may not see. */
+	if (xid == 0)
+		outboxscan_collect_dirty();
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
 		Relation	rel;
@@ -479,10 +605,16 @@ outboxscan_discard(void)
 		if (outboxscan_open(t, &rel) == OPENING_DONE)
 		{
 			outboxscan_read(rel, t, 0, RelationGetNumberOfBlocks(rel),
-							discard_row, &transactions);
-			relation_close(rel, AccessShareLock);
+							xid == 0 ? READING_TO_DISCARD : READING_AGAIN, discard_row, &discarding);
+			if (discarding.found != NIL && ConditionalLockRelationOid(RelationGetRelid(rel), RowExclusiveLock))
+				delete_found(rel, discarding.found);
+			if (xid == 0)
+				forget_reading(t);
+			relation_close(rel, NoLock);
 		}
+		list_free_deep(discarding.found);
+		discarding.found = NIL;
 		outboxscan_end();
 	}
-	return transactions;
+	return discarding.transactions;
 }

@@ -9,6 +9,7 @@
 #include "access/heapam.h"
 
 #include "compat.h"
+#include "damage.h"
 #include "delivery.h"
 #include "opening.h"
 #include "shmem.h"
@@ -43,17 +44,26 @@ extern bool outboxscan_has_work(void);
  */
 extern bool outboxscan_has_undelivered(void);
 
-/* Mark all rows that are visible now as delivered; returns their transactions. */
-extern uint64 outboxscan_discard(void);
+/*
+ * Mark all rows that are visible now as delivered, or delete those of one transaction
+ * (xid; 0: all).  Returns how many transactions there were that have something to be sent;
+ * of one, how many rows.
+ */
+extern uint64 outboxscan_discard(uint64 xid);
 
 /*
  * Read blocks [from, from + count) of an outbox table with the active snapshot,
  * calling the function for each row until it returns false.  The row's items
- * are valid only within the call.
+ * are valid only within the call.  Where a block can't be read this is noted (damage.h), and
+ * the function may have been called for rows of the others twice.
  */
 typedef bool (*OutboxRowFunction) (const DeliveryRow *row, void *arg);
 extern void outboxscan_read(Relation rel, int table, BlockNumber from, BlockNumber count,
-							OutboxRowFunction function, void *arg);
+							ReadingFor what, OutboxRowFunction function, void *arg);
+
+/* One row, if it is still there. */
+extern void outboxscan_read_row(Relation rel, int table, const ItemPointerData *tid,
+								OutboxRowFunction function, void *arg);
 
 /* A transaction of the worker, with its snapshot. */
 extern void outboxscan_begin(void);

@@ -4,8 +4,9 @@
  *	  refuses for a reason of its own.
  *
  * Unlike the tables that take turns this one is an ordinary table: a row is
- * deleted when it is delivered, and autovacuum cleans up.  It is small, since
- * both kinds of rows are rare.
+ * deleted when it is delivered, and autovacuum cleans up, to which end the worker
+ * reports what it writes.  It is read as a whole when there may be news in it; a row that
+ * is due is found by its place, so that many that Redis refuses cost no more than they are.
  *
  * A refused row is moved here in one transaction and only then counts as done in
  * its own table, so a crash at any moment leaves it in at least one place.  It
@@ -22,16 +23,23 @@
 #include "access/relation.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/heap.h"
 #include "lib/ilist.h"
+#include "lib/pairingheap.h"
+#include "mb/pg_wchar.h"
+#include "pgstat.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "attempt.h"
 #include "clock.h"
+#include "damage.h"
 #include "delivered.h"
 #include "faultpoint.h"
 #include "outbox.h"
@@ -58,7 +66,10 @@ typedef struct SideRow
 {
 	ItemPointerData tid;		/* hash key */
 	SideState	state;
-	TimestampTz retry_at;
+	bool		found;			/* by the reading of the table that is going on */
+	TimestampTz retry_at;		/* SIDE_WAITS, SIDE_LOST: in "waiting" by this */
+	pairingheap_node heap_node;
+	dlist_node	delivered_node; /* SIDE_DELIVERED: in "delivered" */
 } SideRow;
 
 /* A row to be written here, and to be done with where it came from. */
@@ -66,19 +77,27 @@ typedef struct RefusedRow
 {
 	dlist_node	node;
 	bool		to_repeat;		/* to be sent again from where it came from */
+	char		error[OUTBOX_MAX_ERROR + 1];
 	DeliveryRow row;			/* row.items is a copy behind the struct */
 } RefusedRow;
+
+/* A row has room for what was refused, its other columns and what Redis said. */
+StaticAssertDecl(OUTBOX_ROW_ITEMS + OUTBOX_MAX_ERROR + 100 <= MaxHeapTupleSize,
+				 "a refused row must fit into a page");
 
 static MemoryContext context;
 static HTAB *rows;
 static dlist_head refused = DLIST_STATIC_INIT(refused);
 static int	nrefused = 0;
-static int	ndelivered = 0;		/* rows in SIDE_DELIVERED */
+static dlist_head delivered = DLIST_STATIC_INIT(delivered);
+static int	ndelivered = 0;		/* rows in it */
+static pairingheap *waiting;	/* rows that are to be tried again, the first one on top */
 
 static bool look = true;		/* the table may have news */
 static bool in_progress = false;	/* it has rows of running transactions */
 static TimestampTz poll_at = 0;
 static TimestampTz locked_until = 0;	/* not to be tried before */
+static bool failed = false;		/* the last writing did; it was logged */
 
 static HTAB *
 make_rows(void)
@@ -93,12 +112,75 @@ make_rows(void)
 					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
+static int
+compare_retries(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+{
+	TimestampTz retry_a = pairingheap_const_container(SideRow, heap_node, a)->retry_at;
+	TimestampTz retry_b = pairingheap_const_container(SideRow, heap_node, b)->retry_at;
+
+	return retry_a < retry_b ? 1 : retry_a > retry_b ? -1 : 0;
+}
+
 void
 outboxside_init(void)
 {
+	MemoryContext old_context;
+
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache side table",
 									ALLOCSET_DEFAULT_SIZES);
 	rows = make_rows();
+	old_context = MemoryContextSwitchTo(context);
+	waiting = pairingheap_allocate(compare_retries, NULL);
+	MemoryContextSwitchTo(old_context);
+}
+
+/* A row of which nothing is known yet counts as sent, by whoever asks for it. */
+static SideRow *
+enter_row(const ItemPointerData *tid, bool *found)
+{
+	SideRow    *row = hash_search(rows, tid, HASH_ENTER, found);
+
+	if (!*found)
+		row->state = SIDE_SENT;
+	return row;
+}
+
+static void
+leave_state(SideRow *row)
+{
+	if (row->state == SIDE_WAITS || row->state == SIDE_LOST)
+		pairingheap_remove(waiting, &row->heap_node);
+	else if (row->state == SIDE_DELIVERED)
+	{
+		dlist_delete(&row->delivered_node);
+		ndelivered--;
+	}
+	row->state = SIDE_SENT;
+}
+
+static void
+set_waiting(SideRow *row, SideState state, TimestampTz retry_at)
+{
+	leave_state(row);
+	row->state = state;
+	row->retry_at = retry_at;
+	pairingheap_add(waiting, &row->heap_node);
+}
+
+static void
+set_delivered(SideRow *row)
+{
+	leave_state(row);
+	row->state = SIDE_DELIVERED;
+	dlist_push_tail(&delivered, &row->delivered_node);
+	ndelivered++;
+}
+
+static void
+forget_row(SideRow *row)
+{
+	leave_state(row);
+	hash_search(rows, &row->tid, HASH_REMOVE, NULL);
 }
 
 void
@@ -131,12 +213,31 @@ outboxside_has_prepared(void)
 	return in_progress;
 }
 
+/* As the database can store it: what Redis says may be bytes of any kind. */
+static void
+copy_error(char *to, const char *error)
+{
+	bool		is_text = pg_verifymbstr(error, strlen(error), true);
+
+	if (is_text)
+		strlcpy(to, error, pg_mbcliplen(error, strlen(error), OUTBOX_MAX_ERROR) + 1);
+	else
+		strlcpy(to, error, OUTBOX_MAX_ERROR + 1);
+	for (char *p = to; *p; p++)
+	{
+		if (!is_text && IS_HIGHBIT_SET(*p))
+			*p = '?';
+	}
+}
+
 void
-outboxside_refused(const DeliveryRow *row, const char *items, uint32 len, bool to_repeat)
+outboxside_refused(const DeliveryRow *row, const char *items, uint32 len,
+				   const char *error, bool to_repeat)
 {
 	RefusedRow *copy = MemoryContextAlloc(context, sizeof(RefusedRow) + len);
 
 	copy->to_repeat = to_repeat;
+	copy_error(copy->error, error);
 	copy->row = *row;
 	copy->row.attempts++;
 	copy->row.items = (char *) (copy + 1);
@@ -156,22 +257,16 @@ outboxside_repeat_unwritten(void)
 }
 
 void
-outboxside_finished(const ItemPointerData *tid, bool delivered)
+outboxside_finished(const ItemPointerData *tid, bool is_delivered)
 {
 	SideRow    *row = hash_search(rows, tid, HASH_FIND, NULL);
 
 	if (row == NULL)
 		return;
-	if (delivered)
-	{
-		row->state = SIDE_DELIVERED;
-		ndelivered++;
-	}
+	if (is_delivered)
+		set_delivered(row);
 	else
-	{
-		row->state = SIDE_LOST;
-		row->retry_at = TimestampTzPlusMilliseconds(clock_now(), RETRY_FIRST_MS);
-	}
+		set_waiting(row, SIDE_LOST, TimestampTzPlusMilliseconds(clock_now(), RETRY_FIRST_MS));
 }
 
 void
@@ -208,11 +303,11 @@ retry_time(TimestampTz now, int32 attempts)
 static void
 insert_refused(Relation rel, RefusedRow *from, TimestampTz now)
 {
-	Datum		values[OUTBOX_NCOLUMNS];
-	bool		nulls[OUTBOX_NCOLUMNS] = {false};
+	Datum		values[OUTBOX_SIDE_NCOLUMNS];
+	bool		nulls[OUTBOX_SIDE_NCOLUMNS] = {false};
 	bytea	   *items = palloc(VARHDRSZ + from->row.len);
 	HeapTuple	tuple;
-	SideRow    *row;
+	bool		found;
 
 	SET_VARSIZE(items, VARHDRSZ + from->row.len);
 	memcpy(VARDATA(items), from->row.items, from->row.len);
@@ -221,70 +316,74 @@ insert_refused(Relation rel, RefusedRow *from, TimestampTz now)
 	values[OUTBOX_AT - 1] = TimestampTzGetDatum(from->row.at);
 	values[OUTBOX_ITEMS - 1] = PointerGetDatum(items);
 	values[OUTBOX_ATTEMPTS - 1] = Int32GetDatum(from->row.attempts);
+	values[OUTBOX_ERROR - 1] = CStringGetTextDatum(from->error);
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 	heap_insert(rel, tuple, GetCurrentCommandId(true), HEAP_INSERT_NO_LOGICAL, NULL);
 
-	row = hash_search(rows, &tuple->t_self, HASH_ENTER, NULL);
-	row->state = SIDE_WAITS;
-	row->retry_at = retry_time(now, from->row.attempts);
+	set_waiting(enter_row(&tuple->t_self, &found), SIDE_WAITS, retry_time(now, from->row.attempts));
 }
+
+typedef struct Writing
+{
+	Relation	rel;
+	TimestampTz now;
+} Writing;
 
 /* Store what was refused and delete what is finished, in one transaction. */
 static void
-write_changes(Relation rel, TimestampTz now)
+write_changes(void *arg)
 {
-	HASH_SEQ_STATUS scan;
-	SideRow    *row;
+	Writing    *writing = arg;
 	dlist_iter	iter;
 
 	dlist_foreach(iter, &refused)
 	{
 		RefusedRow *from = dlist_container(RefusedRow, node, iter.cur);
 
-		insert_refused(rel, from, now);
+		insert_refused(writing->rel, from, writing->now);
 		if (from->row.table == OUTBOX_SIDE)
-			simple_heap_delete(rel, &from->row.tid);
+			simple_heap_delete(writing->rel, &from->row.tid);
 	}
+	dlist_foreach(iter, &delivered)
+		simple_heap_delete(writing->rel, &dlist_container(SideRow, delivered_node, iter.cur)->tid);
+}
 
-	hash_seq_init(&scan, rows);
-	while ((row = hash_seq_search(&scan)) != NULL)
+/* Where this row came from nothing is left to be done. */
+static void
+forget_refused(RefusedRow *from, bool to_repeat)
+{
+	SideRow    *row;
+
+	if (from->row.table == OUTBOX_SIDE)
 	{
-		if (row->state == SIDE_DELIVERED)
-			simple_heap_delete(rel, &row->tid);
+		row = hash_search(rows, &from->row.tid, HASH_FIND, NULL);
+		if (row != NULL)
+			forget_row(row);
 	}
+	else if (to_repeat)
+	{
+		delivered_set(from->row.table, &from->row.tid, ROW_TO_REPEAT);
+		deliver_release_soon();
+	}
+	else
+		delivered_set(from->row.table, &from->row.tid, ROW_DELIVERED);
+	dlist_delete(&from->node);
+	nrefused--;
+	pfree(from);
 }
 
 /* The transaction of write_changes() has committed. */
 static void
 forget_written(void)
 {
-	HASH_SEQ_STATUS scan;
-	SideRow    *row;
-
 	while (!dlist_is_empty(&refused))
 	{
-		RefusedRow *from = dlist_container(RefusedRow, node, dlist_pop_head_node(&refused));
+		RefusedRow *from = dlist_head_element(RefusedRow, node, &refused);
 
-		if (from->row.table == OUTBOX_SIDE)
-			hash_search(rows, &from->row.tid, HASH_REMOVE, NULL);
-		else if (from->to_repeat)
-		{
-			delivered_set(from->row.table, &from->row.tid, ROW_TO_REPEAT);
-			deliver_release_soon();
-		}
-		else
-			delivered_set(from->row.table, &from->row.tid, ROW_DELIVERED);
-		pfree(from);
+		forget_refused(from, from->to_repeat);
 	}
-	nrefused = 0;
-
-	hash_seq_init(&scan, rows);
-	while ((row = hash_seq_search(&scan)) != NULL)
-	{
-		if (row->state == SIDE_DELIVERED)
-			hash_search(rows, &row->tid, HASH_REMOVE, NULL);
-	}
-	ndelivered = 0;
+	while (!dlist_is_empty(&delivered))
+		forget_row(dlist_head_element(SideRow, delivered_node, &delivered));
 }
 
 /*
@@ -311,23 +410,48 @@ open_if_free(LOCKMODE mode, TimestampTz now)
 	return rel;
 }
 
+/* Something is short, such as disk space: what was refused stays in memory until it is not. */
+static void
+note_failure(ErrorData *error, TimestampTz now)
+{
+	char		message[256];
+
+	locked_until = TimestampTzPlusMilliseconds(now, POLL_MS);
+	snprintf(message, sizeof(message), "what Redis refuses cannot be set aside in table uncache.outbox_side: %.150s",
+			 error->message);
+	shmem_note_error(shmem_my_slot(), message);
+	if (!failed)
+		ereport(LOG, (errmsg("%s", message)));
+	failed = true;
+}
+
 static void
 write_turn(TimestampTz now)
 {
-	Relation	rel;
+	Writing		writing = {.now = now};
+	ErrorData  *error;
 
 	outboxscan_begin();
-	rel = open_if_free(RowExclusiveLock, now);
-	if (rel != NULL)
+	writing.rel = open_if_free(RowExclusiveLock, now);
+	if (writing.rel != NULL)
 	{
-		write_changes(rel, now);
-		relation_close(rel, NoLock);
+		error = attempt(write_changes, &writing);
+		if (error != NULL && ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INSUFFICIENT_RESOURCES)
+			ReThrowError(error);
+		if (error != NULL)
+			note_failure(error, now);
+		else
+			failed = false;
+		relation_close(writing.rel, NoLock);
 		FAULT_POINT("side-inserted");
 	}
 	outboxscan_end();
 	FAULT_POINT("side-written");
 	if (now >= locked_until)
+	{
 		forget_written();
+		pgstat_report_stat(true);	/* for autovacuum; this is rare */
+	}
 }
 
 /*
@@ -340,78 +464,138 @@ static bool
 take_row(const DeliveryRow *row, void *arg)
 {
 	TimestampTz now = *(TimestampTz *) arg;
-	bool		found;
-	SideRow    *known = hash_search(rows, &row->tid, HASH_ENTER, &found);
+	bool		known;
+	SideRow    *side = enter_row(&row->tid, &known);
 
-	if (found && known->state != SIDE_LOST &&
-		(known->state != SIDE_WAITS || known->retry_at > now))
+	side->found = true;
+	if (known && side->state != SIDE_LOST &&
+		(side->state != SIDE_WAITS || side->retry_at > now))
 		return true;
-	known->state = SIDE_SENT;
+	/* Of a large table memory takes as much as it has room for. */
+	if (!deliver_has_room(CLASS_BULK))
+	{
+		set_waiting(side, SIDE_LOST, now);
+		return true;
+	}
+	leave_state(side);
 	deliver_take(CLASS_BULK, row);
 	return true;
 }
 
-/* Whether the table has rows whose transaction is still running. */
-static bool
-has_rows_in_progress(Relation rel)
+/* Rows that were deleted by somebody else are not waited for. */
+static void
+forget_unfound(void)
 {
+	HASH_SEQ_STATUS scan;
+	SideRow    *row;
+
+	hash_seq_init(&scan, rows);
+	while ((row = hash_seq_search(&scan)) != NULL)
+	{
+		if (!row->found && (row->state == SIDE_WAITS || row->state == SIDE_LOST))
+			forget_row(row);
+		else
+			row->found = false;
+	}
+}
+
+/* Take those that are due, without reading the others. */
+static void
+take_due(Relation rel, TimestampTz now)
+{
+	while (!pairingheap_is_empty(waiting) && deliver_has_room(CLASS_BULK))
+	{
+		SideRow    *row = pairingheap_container(SideRow, heap_node, pairingheap_first(waiting));
+
+		if (row->retry_at > now)
+			break;
+		row->found = false;
+		outboxscan_read_row(rel, OUTBOX_SIDE, &row->tid, take_row, &now);
+		if (!row->found)
+			forget_row(row);
+		else
+			row->found = false;
+	}
+}
+
+/* Note whether the table has rows whose transaction is still running. */
+static void
+look_for_running(void *arg)
+{
+	Relation	rel = arg;
 	SnapshotData dirty;
 	TableScanDesc scan;
-	bool		found = false;
 
+	in_progress = false;
 	InitDirtySnapshot(dirty);
 	scan = table_beginscan(rel, &dirty, 0, NULL, SO_NONE);
-	while (!found && heap_getnext(scan, ForwardScanDirection) != NULL)
-		found = TransactionIdIsValid(dirty.xmin);
+	while (!in_progress && heap_getnext(scan, ForwardScanDirection) != NULL)
+		in_progress = TransactionIdIsValid(dirty.xmin);
 	table_endscan(scan);
-	return found;
+}
+
+/* Where the table can't be read to its end, behind the damage there may be some. */
+static void
+note_running(Relation rel)
+{
+	ErrorData  *error = attempt(look_for_running, rel);
+
+	if (error == NULL)
+		return;
+	if (!damage_is_meant(error))
+		ReThrowError(error);
+	in_progress = true;
+}
+
+static void
+read_whole(Relation rel, TimestampTz now)
+{
+	/* Looked at first: what commits in between is seen by the next poll. */
+	note_running(rel);
+	outboxscan_read(rel, OUTBOX_SIDE, 0, RelationGetNumberOfBlocks(rel),
+					look ? READING_NEWS : READING_AGAIN, take_row, &now);
+	forget_unfound();
+	poll_at = TimestampTzPlusMilliseconds(now, POLL_MS);
+}
+
+static bool
+is_to_be_read(TimestampTz now)
+{
+	return look || (in_progress && poll_at <= now);
 }
 
 static void
 read_turn(TimestampTz now)
 {
-	Relation	rel;
-	bool		joined;
+	bool		joined = outboxscan_begin_reading();
+	Relation	rel = open_if_free(AccessShareLock, now);
 
-	in_progress = false;
-	joined = outboxscan_begin_reading();
-	rel = open_if_free(AccessShareLock, now);
-	look = now < locked_until;
 	if (rel != NULL)
 	{
-		/* Looked at first: what commits in between is seen by the next poll. */
-		in_progress = has_rows_in_progress(rel);
-		outboxscan_read(rel, OUTBOX_SIDE, 0, RelationGetNumberOfBlocks(rel), take_row, &now);
+		if (is_to_be_read(now))
+			read_whole(rel, now);
+		else
+			take_due(rel, now);
+		look = false;
 		relation_close(rel, AccessShareLock);
 	}
 	outboxscan_end_reading(joined);
-	poll_at = TimestampTzPlusMilliseconds(now, POLL_MS);
 }
 
-/* When the first refused row is due. */
+/* When there is something to read next; what has no room now waits for answers. */
 static TimestampTz
-next_retry(void)
+next_due(void)
 {
-	HASH_SEQ_STATUS scan;
-	SideRow    *row;
-	TimestampTz first = DT_NOEND;
+	TimestampTz due = DT_NOEND;
 
-	if (hash_get_num_entries(rows) == 0)
-		return DT_NOEND;
-	hash_seq_init(&scan, rows);
-	while ((row = hash_seq_search(&scan)) != NULL)
-	{
-		if (row->state == SIDE_WAITS || row->state == SIDE_LOST)
-			first = Min(first, row->retry_at);
-	}
-	return first;
+	if (!pairingheap_is_empty(waiting) && deliver_has_room(CLASS_BULK))
+		due = pairingheap_container(SideRow, heap_node, pairingheap_first(waiting))->retry_at;
+	return in_progress ? Min(due, poll_at) : due;
 }
 
 TimestampTz
 outboxside_turn(TimestampTz now, bool connected)
 {
-	TimestampTz due;
-
 	if (now < locked_until)
 		return locked_until;
 
@@ -421,51 +605,99 @@ outboxside_turn(TimestampTz now, bool connected)
 	if (!connected)
 		return DT_NOEND;
 
-	due = next_retry();
-	if (in_progress)
-		due = Min(due, poll_at);
-	if (look || due <= now)
-	{
+	if (now >= locked_until && (look || next_due() <= now))
 		read_turn(now);
-		if (now < locked_until)
-			return locked_until;
-		due = next_retry();
-		if (in_progress)
-			due = Min(due, poll_at);
-	}
-	return due;
+	return now < locked_until ? locked_until : next_due();
 }
+
+typedef struct Discarding
+{
+	uint64		xid;			/* 0: all */
+	uint64		transactions;
+} Discarding;
 
 static bool
 note_row(const DeliveryRow *row, void *arg)
 {
+	Discarding *discarding = arg;
 	SideRow    *known;
 	bool		found;
 
-	known = hash_search(rows, &row->tid, HASH_ENTER, &found);
+	if (discarding->xid != 0 && discarding->xid != row->xid)
+		return true;
+	known = enter_row(&row->tid, &found);
+	if (known->state == SIDE_DELIVERED)
+		return true;
+	/* What is under way ends as delivered, whatever comes of it (deliver_discard()). */
 	if (!found || known->state == SIDE_WAITS || known->state == SIDE_LOST)
-	{
-		known->state = SIDE_DELIVERED;
-		ndelivered++;
-		if (row->chunk == 0)
-			(*(uint64 *) arg)++;
-	}
+		set_delivered(known);
+	if (discarding->xid != 0 || row->chunk == 0)
+		discarding->transactions++;
 	return true;
 }
 
-uint64
-outboxside_discard(void)
+static void
+discard_refused(uint64 xid)
 {
-	uint64		transactions = 0;
-	Relation	rel;
+	dlist_mutable_iter iter;
 
+	dlist_foreach_modify(iter, &refused)
+	{
+		RefusedRow *from = dlist_container(RefusedRow, node, iter.cur);
+
+		if (xid != 0 && xid != from->row.xid)
+			continue;
+		if (from->row.table == OUTBOX_SIDE)
+			outboxside_finished(&from->row.tid, true);
+		else
+			delivered_set(from->row.table, &from->row.tid, ROW_DELIVERED);
+		dlist_delete(&from->node);
+		nrefused--;
+		pfree(from);
+	}
+}
+
+/* Rows in a damaged block can't be deleted: the table is emptied, if it is free. */
+static bool
+may_be_emptied(uint64 xid)
+{
+	Oid			oid = outbox_table_oid(OUTBOX_SIDE);
+
+	return xid == 0 && damage_in_table(OUTBOX_SIDE) && OidIsValid(oid) &&
+		ConditionalLockRelationOid(oid, AccessExclusiveLock);
+}
+
+static void
+empty_table(Relation rel)
+{
+	HASH_SEQ_STATUS scan;
+	SideRow    *row;
+
+	heap_truncate_one_rel(rel);
+	hash_seq_init(&scan, rows);
+	while ((row = hash_seq_search(&scan)) != NULL)
+		forget_row(row);
+	damage_forget_table(OUTBOX_SIDE);
+}
+
+uint64
+outboxside_discard(uint64 xid)
+{
+	Discarding	discarding = {.xid = xid};
+	Relation	rel;
+	bool		is_locked;
+
+	discard_refused(xid);
 	outboxscan_begin();
+	is_locked = may_be_emptied(xid);
 	if (outboxscan_open(OUTBOX_SIDE, &rel) == OPENING_DONE)
 	{
 		outboxscan_read(rel, OUTBOX_SIDE, 0, RelationGetNumberOfBlocks(rel),
-						note_row, &transactions);
-		relation_close(rel, AccessShareLock);
+						READING_TO_DISCARD, note_row, &discarding);
+		if (is_locked)
+			empty_table(rel);
+		relation_close(rel, NoLock);
 	}
 	outboxscan_end();
-	return transactions;
+	return discarding.transactions;
 }

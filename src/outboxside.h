@@ -14,11 +14,11 @@
 extern void outboxside_init(void);
 
 /*
- * Redis has refused these items of a row: keep them, and try again later.
+ * Redis has refused these items of a row, and said why: keep them, and try again later.
  * "to_repeat": a node may have forgotten the others, so the row is sent again, too.
  */
 extern void outboxside_refused(const DeliveryRow *row, const char *items, uint32 len,
-							   bool to_repeat);
+							   const char *error, bool to_repeat);
 
 /* The same is to be done with all rows whose refused items are not in the table yet. */
 extern void outboxside_repeat_unwritten(void);
@@ -50,7 +50,10 @@ extern bool outboxside_has_prepared(void);
 /* Whether memory holds work that must be written before a table is emptied. */
 extern int	outboxside_unwritten(void);
 
-/* Forget all rows; for uncache.discard_backlog().  Returns the number of transactions. */
-extern uint64 outboxside_discard(void);
+/*
+ * For uncache.discard_backlog(): forget the rows of a transaction (xid; 0: of all).
+ * Returns the number of transactions; of one, of its rows.
+ */
+extern uint64 outboxside_discard(uint64 xid);
 
 #endif							/* UNCACHE_OUTBOXSIDE_H */

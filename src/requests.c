@@ -14,6 +14,8 @@
 #include "access/transam.h"
 #include "access/xlog.h"
 #include "catalog/heap.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
@@ -23,6 +25,7 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "utils/xid8.h"
 
 #include "backlog.h"
 #include "clock.h"
@@ -32,6 +35,7 @@
 
 SQL_FUNCTION(uncache_wait);
 SQL_FUNCTION(uncache_discard_backlog);
+SQL_FUNCTION(uncache_discard_transaction);
 SQL_FUNCTION(uncache_require_preload);
 
 /*
@@ -216,9 +220,9 @@ delete_side_rows(void)
  * behind, for as long as some transaction has looked at the table.
  */
 static void
-lock_or_give_up(Oid table, TimestampTz deadline)
+lock_or_give_up(Oid table, LOCKMODE mode, TimestampTz deadline)
 {
-	while (!ConditionalLockRelationOid(table, AccessExclusiveLock))
+	while (!ConditionalLockRelationOid(table, mode))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (clock_now() >= deadline)
@@ -240,7 +244,7 @@ empty_tables(void)
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
 		if (OidIsValid(outbox_table_oid(t)))
-			lock_or_give_up(outbox_table_oid(t), deadline);
+			lock_or_give_up(outbox_table_oid(t), AccessExclusiveLock, deadline);
 	}
 	delete_side_rows();
 	for (int t = 0; t < OUTBOX_TABLES; t++)
@@ -259,8 +263,58 @@ empty_tables(void)
 static void
 count_transaction(const BacklogRow *row, void *arg)
 {
-	if (row->is_first)
+	if (row->chunk == 0)
 		(*(uint64 *) arg)++;
+}
+
+/* Rows of one transaction. */
+typedef struct RowsFound
+{
+	FullTransactionId xid;
+	List	   *places[OUTBOX_TABLES + 1];	/* ItemPointer, by table */
+	int			count;
+} RowsFound;
+
+static void
+find_row(const BacklogRow *row, void *arg)
+{
+	RowsFound  *found = arg;
+	ItemPointer place;
+
+	if (!FullTransactionIdEquals(row->xid, found->xid))
+		return;
+	place = palloc(sizeof(ItemPointerData));
+	*place = row->tid;
+	found->places[row->table] = lappend(found->places[row->table], place);
+	found->count++;
+}
+
+/* Without a worker: delete the rows of a transaction.  Returns how many there were. */
+static int
+delete_rows_of(FullTransactionId xid)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), LOCK_MS);
+	RowsFound	found = {.xid = xid};
+
+	for (int t = 0; t <= OUTBOX_TABLES; t++)
+	{
+		if (OidIsValid(outbox_table_oid(t)))
+			lock_or_give_up(outbox_table_oid(t), RowExclusiveLock, deadline);
+	}
+	backlog_visit(find_row, &found);
+	for (int t = 0; t <= OUTBOX_TABLES; t++)
+	{
+		Relation	rel = found.places[t] == NIL ? NULL :
+			try_relation_open(outbox_table_oid(t), NoLock);
+		ListCell   *cell;
+
+		if (rel == NULL)
+			continue;
+		foreach(cell, found.places[t])
+			simple_heap_delete(rel, lfirst(cell));
+		relation_close(rel, NoLock);
+	}
+	return found.count;
 }
 
 /* The worker reads the whole outbox before it answers. */
@@ -279,7 +333,7 @@ wait_no_more(int code, Datum arg)
  * worker comes to it.
  */
 static bool
-ask_to_discard(DatabaseSlot *slot)
+ask_to_discard(DatabaseSlot *slot, uint64 xid)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), DISCARD_MS);
 	Ticket		ticket;
@@ -288,6 +342,7 @@ ask_to_discard(DatabaseSlot *slot)
 	pg_atomic_fetch_add_u32(&slot->discard_callers, 1);
 	PG_ENSURE_ERROR_CLEANUP(wait_no_more, PointerGetDatum(slot));
 	{
+		pg_atomic_write_u64(&slot->discard_xid, xid);
 		done = draw_ticket(&ticket, slot, &slot->discard_drawn, &slot->discard_done) &&
 			wait_for_ticket(&ticket, deadline);
 	}
@@ -296,31 +351,71 @@ ask_to_discard(DatabaseSlot *slot)
 	return done;
 }
 
-Datum
-uncache_discard_backlog(PG_FUNCTION_ARGS)
+/* Have the worker discard; returns the number of transactions. */
+static int64
+discard_by_worker(DatabaseSlot *slot, uint64 xid)
+{
+	Oid			extension = get_extension_oid("pg_uncache", false);
+	uint64		before;
+	bool		done;
+
+	/* One caller at a time.  The number 1 tells this lock from that of the extension. */
+	LockDatabaseObject(ExtensionRelationId, extension, 1, ExclusiveLock);
+	before = pg_atomic_read_u64(&slot->discarded);
+	done = ask_to_discard(slot, xid);
+	UnlockDatabaseObject(ExtensionRelationId, extension, 1, ExclusiveLock);
+	if (!done)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the worker has not discarded the backlog in time"),
+				 errhint("Try again; the server log, and last_error in uncache.stat, may say what keeps the worker.")));
+	return (int64) (pg_atomic_read_u64(&slot->discarded) - before);
+}
+
+/* The slot of the worker that is to discard; NULL without one. */
+static DatabaseSlot *
+begin_to_discard(void)
 {
 	DatabaseSlot *slot = shmem_my_slot();
-	uint64		before;
 
 	if (!superuser())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be superuser to discard the backlog")));
 	PreventCommandDuringRecovery("uncache.discard_backlog()");
+	return slot == NULL || shmem_worker_pid(slot) == 0 ? NULL : slot;
+}
 
-	if (slot == NULL || shmem_worker_pid(slot) == 0)
-	{
-		before = 0;
-		backlog_visit(count_transaction, &before);
-		empty_tables();
-		PG_RETURN_INT64(before);
-	}
+/* discard_backlog() returns bigint */
+Datum
+uncache_discard_backlog(PG_FUNCTION_ARGS)
+{
+	DatabaseSlot *slot = begin_to_discard();
+	uint64		transactions = 0;
 
-	before = pg_atomic_read_u64(&slot->discarded);
-	if (!ask_to_discard(slot))
+	if (slot != NULL)
+		PG_RETURN_INT64(discard_by_worker(slot, 0));
+	backlog_visit(count_transaction, &transactions);
+	empty_tables();
+	PG_RETURN_INT64((int64) transactions);
+}
+
+/* discard_backlog(xid xid8) returns bigint */
+Datum
+uncache_discard_transaction(PG_FUNCTION_ARGS)
+{
+	DatabaseSlot *slot = begin_to_discard();
+	FullTransactionId xid;
+
+	if (PG_ARGISNULL(0))
 		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the worker has not discarded the backlog in time"),
-				 errhint("Try again; the server log, and last_error in uncache.stat, may say what keeps the worker.")));
-	PG_RETURN_INT64(pg_atomic_read_u64(&slot->discarded) - before);
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument 1 of uncache.discard_backlog() must not be null"),
+				 errhint("Call uncache.discard_backlog() without an argument to discard all of it.")));
+	xid = PG_GETARG_FULLTRANSACTIONID(0);
+	if (!FullTransactionIdIsValid(xid))
+		PG_RETURN_INT64(0);
+	if (slot != NULL)
+		PG_RETURN_INT64(discard_by_worker(slot, U64FromFullTransactionId(xid)));
+	PG_RETURN_INT64(delete_rows_of(xid) > 0 ? 1 : 0);
 }

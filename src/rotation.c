@@ -11,6 +11,9 @@
  *
  * Where no other table is empty, the current one goes on growing; where a table
  * can't be emptied now, the next second will do.
+ *
+ * What uncache.discard_backlog() has made nobody want is emptied at once, whatever the
+ * window, as long as no row of the table was taken since.
  */
 #include "postgres.h"
 
@@ -19,6 +22,7 @@
 #include "utils/timestamp.h"
 
 #include "clock.h"
+#include "damage.h"
 #include "deliver.h"
 #include "emptying.h"
 #include "outboxscan.h"
@@ -38,6 +42,8 @@ typedef struct Table
 	uint64		taken_before;	/* deliveries taken when it was last emptied */
 	TimestampTz in_use_since;
 	TimestampTz retired_at;		/* meaningless for the current one */
+	bool		discarded;		/* nobody wants what is in it ... */
+	uint64		discarded_taken;	/* ... unless more deliveries than these were taken */
 } Table;
 
 static DatabaseSlot *slot;
@@ -97,7 +103,8 @@ note_use(TimestampTz now)
 	{
 		Table	   *table = &tables[t];
 
-		if (!table->in_use && deliver_taken_of_table(t) != table->taken_before)
+		if (!table->in_use &&
+			(deliver_taken_of_table(t) != table->taken_before || damage_in_table(t)))
 		{
 			table->in_use = true;
 			table->in_use_since = now;
@@ -118,8 +125,31 @@ note_empty_tables(void)
 		{
 			tables[t].in_use = false;
 			tables[t].taken_before = deliver_taken_of_table(t);
+			damage_forget_table(t);
 		}
 	}
+}
+
+/* Rows that nothing was taken of, since Redis is away, are in use for who discards them. */
+static void
+note_used_tables(TimestampTz now)
+{
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		if (!tables[t].in_use && table_blocks(t) > 0)
+		{
+			tables[t].in_use = true;
+			tables[t].in_use_since = now;
+			tables[t].retired_at = now;
+		}
+	}
+}
+
+static bool
+is_discarded(int table)
+{
+	return tables[table].discarded &&
+		tables[table].discarded_taken == deliver_taken_of_table(table);
 }
 
 static bool
@@ -128,7 +158,8 @@ is_due(int current, TimestampTz now)
 	int			seconds = Max(setting_redeliver_window, 1);
 
 	return tables[current].in_use &&
-		(TimestampDifferenceExceeds(tables[current].in_use_since, now, seconds * 1000) ||
+		(is_discarded(current) || damage_in_table(current) ||
+		 TimestampDifferenceExceeds(tables[current].in_use_since, now, seconds * 1000) ||
 		 table_blocks(current) >= RETIRE_BLOCKS);
 }
 
@@ -143,12 +174,39 @@ retire_current(TimestampTz now)
 	{
 		int			next = (current + i) % OUTBOX_TABLES;
 
-		if (tables[next].in_use)
+		/* Where none is empty, one that can be written to is better than a damaged one. */
+		if (tables[next].in_use && !(damage_in_table(current) && !damage_in_table(next)))
 			continue;
 		tables[current].retired_at = now;
 		pg_atomic_write_u32(&slot->current_table, next);
 		return;
 	}
+}
+
+void
+rotation_retire(void)
+{
+	int			current = pg_atomic_read_u32(&slot->current_table);
+	TimestampTz now = clock_now();
+
+	outboxscan_begin();
+	note_empty_tables();
+	note_used_tables(now);
+	tables[current].discarded = tables[current].in_use;
+	tables[current].discarded_taken = deliver_taken_of_table(current);
+	retire_current(now);
+	outboxscan_end();
+}
+
+void
+rotation_discard(void)
+{
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		tables[t].discarded = tables[t].in_use;
+		tables[t].discarded_taken = deliver_taken_of_table(t);
+	}
+	next_turn = 0;
 }
 
 /*
@@ -163,7 +221,7 @@ is_ready_to_empty(int table, TimestampTz now)
 	TimestampTz since = Max(tables[table].retired_at, deliver_last_of_table(table));
 
 	return tables[table].in_use && deliver_count_of_table(table) == 0 &&
-		TimestampDifferenceExceeds(since, now, setting_redeliver_window * 1000);
+		(is_discarded(table) || TimestampDifferenceExceeds(since, now, setting_redeliver_window * 1000));
 }
 
 /* Whether to come again soon. */
@@ -176,6 +234,9 @@ go_on_emptying(int table)
 	{
 		tables[table].in_use = false;
 		tables[table].taken_before = deliver_taken_of_table(table);
+		tables[table].discarded = false;
+		/* It can take the place of the current one. */
+		next_turn = clock_now();
 	}
 	return result == EMPTYING_GOES_ON;
 }
@@ -222,7 +283,7 @@ rotation_turn(TimestampTz now)
 
 	if (!note_use(now))
 		return DT_NOEND;
-	if (now >= next_turn)
+	if (now >= next_turn || damage_in_table(pg_atomic_read_u32(&slot->current_table)))
 	{
 		next_turn = TimestampTzPlusMilliseconds(now, time_to_next_turn());
 		outboxscan_begin();

@@ -108,6 +108,7 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	pg_atomic_init_u64(&slot->discard_drawn, 0);
 	pg_atomic_init_u64(&slot->discard_done, 0);
 	pg_atomic_init_u32(&slot->discard_callers, 0);
+	pg_atomic_init_u64(&slot->discard_xid, 0);
 	pg_atomic_init_u64(&slot->discarded, 0);
 	pg_atomic_init_u32(&slot->fence.state, FENCE_UNKNOWN);
 	pg_atomic_init_u32(&slot->fence.any_on, 0);

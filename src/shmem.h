@@ -178,11 +178,13 @@ typedef struct DatabaseSlot
 	 * uncache.discard_backlog(): tickets drawn by callers and answered by the worker,
 	 * as above, and how many callers still wait (on barrier_cv, too); without one
 	 * nothing is discarded.  No ticket outlives the assignment of the slot to its
-	 * database.
+	 * database.  One caller at a time, which holds a heavyweight lock for it, writes what is to
+	 * be discarded before it draws.
 	 */
 	pg_atomic_uint64 discard_drawn;
 	pg_atomic_uint64 discard_done;
 	pg_atomic_uint32 discard_callers;
+	pg_atomic_uint64 discard_xid;	/* a transaction; 0: all */
 	pg_atomic_uint64 discarded; /* transactions, ever; worker writes */
 
 	/*

@@ -21,6 +21,8 @@
 /* A refusal is logged at most so often. */
 #define LOG_MS		(60 * 1000)
 
+static char last_refusal[256];
+
 bool
 trouble_is(const RedisReply *reply, const char **why)
 {
@@ -77,6 +79,12 @@ trouble_text(const RedisReply *reply)
 	return text;
 }
 
+const char *
+trouble_last_refusal(void)
+{
+	return last_refusal;
+}
+
 void
 trouble_note_refusal(const RedisReply *reply)
 {
@@ -85,6 +93,7 @@ trouble_note_refusal(const RedisReply *reply)
 	static TimestampTz logged_at = 0;
 	TimestampTz now = clock_now();
 
+	strlcpy(last_refusal, trouble_text(reply), sizeof(last_refusal));
 	snprintf(message, sizeof(message), "Redis has refused an invalidation and is asked again: %.180s",
 			 trouble_text(reply));
 	shmem_note_error(shmem_my_slot(), message);

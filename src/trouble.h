@@ -18,4 +18,7 @@ extern const char *trouble_text(const RedisReply *reply);
 /* Show what Redis said of a key or pattern that it refuses, in uncache.stat. */
 extern void trouble_note_refusal(const RedisReply *reply);
 
+/* What the last refusal said. */
+extern const char *trouble_last_refusal(void);
+
 #endif							/* UNCACHE_TROUBLE_H */

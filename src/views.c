@@ -1,6 +1,6 @@
 /*
  * views.c
- *	  What the views uncache.stat, uncache.stat_rules and uncache.backlog show.
+ *	  What the views uncache.stat and uncache.stat_rules show.
  *
  * Looking changes nothing and holds up nobody: shared memory is copied under
  * its lock and the outbox is read as backlog.c has it.  Everything works in a
@@ -23,7 +23,6 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
-#include "utils/xid8.h"
 
 #include "backlog.h"
 #include "settings.h"
@@ -35,13 +34,11 @@
 SQL_FUNCTION(uncache_stat_get);
 SQL_FUNCTION(uncache_stat_rules_get);
 SQL_FUNCTION(uncache_stat_reset);
-SQL_FUNCTION(uncache_backlog_get);
 SQL_FUNCTION(uncache_version);
 
-/* Columns of stat_get(), stat_rules_get() and backlog_get(). */
+/* Columns of stat_get() and stat_rules_get(). */
 #define STAT_COLUMNS	32
 #define RULE_COLUMNS	4
-#define BACKLOG_COLUMNS	4
 
 /* ---------- uncache.stat ---------- */
 
@@ -383,34 +380,5 @@ uncache_stat_rules_get(PG_FUNCTION_ARGS)
 		nulls[3] = counts.last_at == 0;
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
-	return (Datum) 0;
-}
-
-static void
-put_backlog_row(const BacklogRow *row, void *arg)
-{
-	ReturnSetInfo *result = arg;
-	Datum		values[BACKLOG_COLUMNS];
-	bool		nulls[BACKLOG_COLUMNS] = {false};
-
-	values[0] = FullTransactionIdGetDatum(row->xid);
-	values[1] = TimestampTzGetDatum(row->at);
-	values[2] = Int64GetDatum(row->keys);
-	values[3] = Int32GetDatum(row->attempts);
-	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
-}
-
-/*
- * uncache.backlog_get() returns setof record (xid xid8, at timestamptz, keys
- * bigint, attempts int): undelivered outbox rows.  The view sums them up, since
- * SQL's grouping spills to disk where the backlog is huge.
- */
-Datum
-uncache_backlog_get(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-
-	InitMaterializedSRF(fcinfo, 0);
-	backlog_visit(put_backlog_row, result);
 	return (Datum) 0;
 }

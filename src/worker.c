@@ -38,8 +38,11 @@
 #include "clock.h"
 #include "comeback.h"
 #include "connection.h"
+#include "damage.h"
 #include "deliver.h"
 #include "delivered.h"
+#include "deliverpieces.h"
+#include "discard.h"
 #include "doubt.h"
 #include "faultpoint.h"
 #include "fence.h"
@@ -238,6 +241,7 @@ start_up(Datum arg)
 	patternscan_init(slot);
 	outboxscan_init(slot);
 	outboxside_init();
+	damage_init(slot);
 	rotation_init(slot);
 	fence_init(slot);
 	outboxnote_init(slot);
@@ -271,30 +275,6 @@ reload(void)
 		fence_change_all();
 }
 
-static void
-discard_if_asked(void)
-{
-	uint64		drawn = pg_atomic_read_u64(&slot->discard_drawn);
-	uint64		transactions;
-
-	if (drawn == pg_atomic_read_u64(&slot->discard_done) || beat_holds_transaction())
-		return;
-	if (pg_atomic_read_u32(&slot->discard_callers) == 0)
-	{
-		pg_atomic_write_u64(&slot->discard_done, drawn);
-		return;
-	}
-	deliver_release_waiting();
-	transactions = outboxscan_discard() + outboxside_discard();
-	pg_atomic_fetch_add_u64(&slot->discarded, transactions);
-	ereport(LOG,
-			(errmsg_plural("backlog of " UINT64_FORMAT " transaction discarded on request",
-						   "backlog of " UINT64_FORMAT " transactions discarded on request",
-						   (unsigned long) transactions, transactions)));
-	pg_atomic_write_u64(&slot->discard_done, drawn);
-	ConditionVariableBroadcast(&slot->barrier_cv);
-}
-
 /* Who holds the database may be about to drop it. */
 static void
 tell_what_is_left(void)
@@ -321,7 +301,8 @@ handle_requests(void)
 		tell_what_is_left();
 		proc_exit(1);			/* the launcher starts a new worker at once */
 	}
-	discard_if_asked();
+	if (!beat_holds_transaction())
+		discard_turn(slot);
 }
 
 /*
@@ -422,6 +403,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	deliver_send();
 	if (deliver_wants_turn())
 		*wake = now;
+	*wake = Min(*wake, deliverpieces_turn(now, outboxscan_is_done() && !deliver_has_unsent()));
 	*wake = Min(*wake, patternscan_turn());
 	comeback_catch_up();
 	node_flush_all();
@@ -467,6 +449,7 @@ main_loop(void)
 		{
 			wake = Min(wake, make_incarnation_known());
 			wake = Min(wake, rotation_turn(now));
+			wake = Min(wake, damage_turn(now));
 			wake = Min(wake, outboxnote_watch_size(now));
 		}
 		wake = Min(wake, connection_deadline());

@@ -21,6 +21,7 @@
 #include "barrier.h"
 #include "beat.h"
 #include "clock.h"
+#include "damage.h"
 #include "deliver.h"
 #include "doubt.h"
 #include "outboxnote.h"
@@ -45,6 +46,7 @@ has_delivered_all(void)
 	return pg_atomic_read_u32(&slot->state) == SLOT_CONNECTED &&
 		deliver_oldest_number() == deliver_next_number() && !deliver_has_waiting() &&
 		outboxscan_is_done() && outboxside_is_done() && !outboxside_has_prepared() &&
+		!damage_is_unanswered() &&
 		outboxnote_is_done() &&
 		!doubt_has_any() && !seconddelete_has_any() && !beat_holds_transaction();
 }
