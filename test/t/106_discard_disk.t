@@ -69,8 +69,12 @@ is(sql('SELECT string_agg(xid::text, chr(32) ORDER BY xid) FROM uncache.backlog'
 my $worker = worker_pid($node);
 sql("SELECT pg_terminate_backend($worker)");
 ok($node->poll_query_until('postgres', "SELECT worker_pid <> $worker FROM uncache.stat"), 'another worker');
+$worker = worker_pid($node);
+kill 'STOP', $worker;
+ok(is_stopped($worker), 'which is stopped until the keys are there');
 $redis->start;
 $redis->fill('key:1', 'key:2', 'other:2', 'key:3');
+kill 'CONT', $worker;
 ok(delivered($node), 'Redis is back');
 is(join(' ', sort $redis->keys), 'key:2 other:2', 'what was discarded is not sent, though the worker is a new one');
 
