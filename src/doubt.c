@@ -18,6 +18,10 @@
  */
 #include "postgres.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "access/transam.h"
 #include "lib/ilist.h"
 #include "storage/procarray.h"
@@ -63,11 +67,18 @@ typedef struct Doubt
 static MemoryContext context;
 static dlist_head doubts = DLIST_STATIC_INIT(doubts);
 
+/* Of items, since memory was given back. */
+static uint64 bytes_taken = 0;
+
+/* Less than this is not worth a look at the whole heap. */
+#define WORTH_GIVING_BACK	(1024 * 1024)
+
 void
 doubt_init(void)
 {
+	/* In small blocks one of a row's size has a block of its own, which is given back. */
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache doubts",
-									ALLOCSET_DEFAULT_SIZES);
+									ALLOCSET_SMALL_SIZES);
 }
 
 static void
@@ -81,6 +92,7 @@ add(const RingEntry *entry)
 	doubt->len = len;
 	memcpy(doubt->items, ring_items(entry), len);
 	dlist_push_tail(&doubts, &doubt->node);
+	bytes_taken += len;
 }
 
 void
@@ -304,6 +316,20 @@ look_after(Doubt *doubt, TimestampTz now)
 		doubt->state = DOUBT_TO_RELEASE;
 }
 
+/* What was freed lies between what is in use, so that glibc keeps it unless it is asked. */
+static void
+give_memory_back(void)
+{
+	if (bytes_taken == 0)
+		return;
+	MemoryContextReset(context);
+#ifdef __GLIBC__
+	if (bytes_taken > WORTH_GIVING_BACK)
+		malloc_trim(0);
+#endif
+	bytes_taken = 0;
+}
+
 TimestampTz
 doubt_turn(TimestampTz now)
 {
@@ -332,6 +358,8 @@ doubt_turn(TimestampTz now)
 		else if (doubt->state != DOUBT_ENDED)
 			wake = Min(wake, doubt->look_at);
 	}
+	if (dlist_is_empty(&doubts))
+		give_memory_back();
 	return wake;
 }
 

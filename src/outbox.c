@@ -462,6 +462,7 @@ outbox_write(OutboxMode mode, OutboxWritten *earlier)
 	written->next = earlier;
 	written->xid = GetTopFullTransactionId();
 	written->nkeys = pending_keys();
+	written->key_bytes = pending_bytes();
 
 	/* A prepared transaction would hold the notes' lock for as long as it likes. */
 	write_items(&writer, mode != OUTBOX_PREPARE);

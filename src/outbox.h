@@ -60,6 +60,7 @@ typedef struct OutboxWritten
 	bool		noted;			/* notes stand for some of the keys */
 	uint32		nrows;
 	uint64		nkeys;
+	uint64		key_bytes;		/* of keys and patterns that this write was given */
 	RelFileNumber file;			/* the table's */
 	ItemPointerData tid;		/* of the row, when there is just one */
 	char	   *items;			/* its items; in TopTransactionContext */

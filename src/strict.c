@@ -26,6 +26,7 @@
 #include "compat.h"
 #include "faultpoint.h"
 #include "item.h"
+#include "pending.h"
 #include "settings.h"
 #include "shmem.h"
 #include "strict.h"
@@ -33,6 +34,9 @@
 
 /* How long to sleep before the ring is looked at again for room. */
 #define FULL_RING_MS	1
+
+/* Two rings of usual size: a moment's work, and no burden for the worker's memory. */
+#define MAX_KEY_BYTES	(16 * 1024 * 1024)
 
 /* Whose doubts the worker may have; NULL: nobody's. */
 static OutboxItems *in_doubt = NULL;
@@ -59,6 +63,34 @@ begins_with_long_key(const OutboxItems *items)
 	item_reader_init(&reader, items->bytes, items->len);
 	return item_read(&reader, &item) > 0 && item.kind == ITEM_FRAGMENT &&
 		item_traits_of_whole(&item)->fence == ITEM_FENCE_RECORD;
+}
+
+/* All of it is held in memory, here and in the worker, and goes through the ring. */
+void
+strict_check_size(const OutboxWritten *written)
+{
+	uint64		keys = pending_keys();
+	uint64		bytes = pending_bytes();
+	const char *detail;
+
+	for (; written; written = written->next)
+	{
+		keys += written->nkeys;
+		bytes += written->key_bytes;
+	}
+	if (keys > (uint64) setting_wait_max_keys)
+		detail = psprintf("It has " UINT64_FORMAT " keys; %d (uncache.wait_max_keys) can be fenced.",
+						  keys, setting_wait_max_keys);
+	else if (bytes > MAX_KEY_BYTES)
+		detail = psprintf("Its keys have " UINT64_FORMAT " bytes; %d can be fenced.",
+						  bytes, MAX_KEY_BYTES);
+	else
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("the transaction has too many keys for uncache.consistency = strict"),
+			 errdetail("%s The transaction is rolled back.", detail),
+			 errhint("Divide it, or use SET LOCAL uncache.consistency = read_your_writes for it.")));
 }
 
 static void

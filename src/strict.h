@@ -8,6 +8,12 @@
 #include "outbox.h"
 
 /*
+ * Raise an ERROR where the pending set, with what the transaction has written before
+ * ("written", or NULL), has more keys than can be fenced.  For before they are written.
+ */
+extern void strict_check_size(const OutboxWritten *written);
+
+/*
  * Before the commit: have the keys of these rows deleted and fenced, with the
  * transaction in doubt.  Raises an ERROR where Redis has not confirmed it in time,
  * or can't.

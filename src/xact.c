@@ -107,6 +107,8 @@ write_pending_set(void)
 
 	warn_once_if_not_preloaded();
 	wait = slot != NULL && commitwait_wanted(slot);
+	if (strict)
+		strict_check_size(written);
 	written = outbox_write(strict ? OUTBOX_COMMIT_KEEP_ITEMS : OUTBOX_COMMIT, written);
 	pending_clear();
 	if (strict && written != NULL)

@@ -317,6 +317,8 @@ local function note(key, incarnation, mark, xid, ttl)
 			record = new_record(record.doubts)
 		end
 		record.incarnation, record.xids = incarnation, with(record.xids, xid)
+		-- Born again without a past it need not know what is delivered already.
+		if #text_of(record) > MAX_RECORD then record = new_record(record.doubts) end
 	end
 	if mark == '?' and #text_of(record) > MAX_RECORD then return false end
 	save_record(name, record, ttl)
@@ -331,7 +333,7 @@ local function wrong_entries(keys, args)
 			'1 to ' .. MAX_KEYS .. ' keys, fence_ttl, incarnation and one entry for each key', keys, args)
 	end
 	for i = 3, #args do
-		if not is_xid(args[i]:match('^[?!]?(.*)$')) then
+		if #args[i] > 21 or not args[i]:find('^[?!]?[1-9]%d*$') then
 			return wrong(name, 'an entry must be a transaction id, after ? or ! if it is in doubt', args[i])
 		end
 	end
@@ -360,7 +362,9 @@ local function uncache_invalidate(keys, args)
 	end
 	local existed, room = redis.call('UNLINK', unpack(keys)), true
 	for i = 1, #keys do
-		local mark, xid = args[i + 2]:match('^([?!]?)(%d+)$')
+		local entry = args[i + 2]
+		local mark = entry:match('^[?!]') or ''
+		local xid = mark == '' and entry or entry:sub(2)
 		if is_live(incarnation, keys[i]) then
 			room = note(keys[i], incarnation, mark, xid, ttl) and room
 		end

@@ -86,6 +86,9 @@ my %case = (
 	'a record without room' => {
 		edits => \@small_record,
 		writers => [qw(strict strict)], readers => ['fresh'], lose => 1, latedoubts => 1 },
+	'a record without room for an xid' => {
+		edits => [ @small_set, 'local MAX_RECORD = 4096', 'local MAX_RECORD = 50' ],
+		writers => [qw(strict plain)], readers => [qw(fresh:2)], dups => 1 },
 	'refreshing' => {
 		writers => [qw(plain strict)], readers => [qw(fresh refresh)], lose => 1 },
 	'a standby is promoted' => {
@@ -142,8 +145,9 @@ my @mutations = (
 		"args[3]:find('?', 1, true) and 0 or redis.call('UNLINK', unpack(keys))" ],
 	[ 'a doubt without room is refused', 'a record without room', 'MAX_RECORD then return false end', 'MAX_RECORD then return true end' ],
 	[ 'a doubt renewed without room closes the record', 'a record without room', 'if ttl and #text > MAX_RECORD then return close_record(name, text, ttl) end', 'if ttl and #text > MAX_RECORD then return end' ],
+	[ 'a record without room for an xid is born again', 'a record without room for an xid', 'if #text_of(record) > MAX_RECORD then record = new_record(record.doubts) end', "if #text_of(record) > MAX_RECORD then record.xids = '' end" ],
 	[ 'a closed record is not born again', 'a record without room', "#text > MAX_RECORD or text:find(CLOSED, 1, true) == 1", 'false' ],
-	[ 'a full set keeps the doubts', 'strict, a full set', 'new_record(record.doubts)', "new_record('')" ],
+	[ 'a full set keeps the doubts', 'strict, a full set', "\t\t\trecord = new_record(record.doubts)\n", "\t\t\trecord = new_record('')\n" ],
 	[ 'a new epoch keeps the doubts', 'strict', "new_record(record and doubts_without(record.doubts) or '')", "new_record('')" ],
 	[ 'xids are of the snapshot\'s incarnation', 'a commit lost in a crash', "incarnation == snapshot.incarnation\n\t\tand ", '', "s.epoch == memory.epoch and is_live(s.incarnation or '', key)", 'memory.incarnations[s.incarnation]', 'record.epoch == s.epoch', 'true' ],
 	[ 'a replaced primary is not live', 'a standby is promoted', "is_live(s.incarnation or '', key)", 'memory.incarnations[s.incarnation]' ],
