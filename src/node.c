@@ -323,6 +323,21 @@ node_connect(RedisNode *node, const RedisTarget *target, int host)
 	linkset_add(&node->own->waited, link);
 }
 
+/* Once for each node: what a service or an ACL hides stays hidden. */
+static void
+tell_withheld(RedisNode *node)
+{
+	const char *withheld = redis_withheld(node->own->waited.link);
+
+	if (withheld[0] == '\0' || node->own->told_withheld)
+		return;
+	node->own->told_withheld = true;
+	ereport(LOG,
+			(errmsg("Redis at %s does not answer %s, and is used without", node->name, withheld),
+			 errdetail("Without INFO each new connection is sent again what was delivered within \"%s\". Without ROLE and INFO a replica is known by its refusing writes alone.",
+					   "uncache.redeliver_window")));
+}
+
 static void
 note_ready(RedisNode *node, TimestampTz now)
 {
@@ -340,6 +355,7 @@ note_ready(RedisNode *node, TimestampTz now)
 		ereport(LOG,
 				(errmsg("Redis at %s is older than version 6.2, the oldest that pg_uncache supports",
 						node->name)));
+	tell_withheld(node);
 	if (own->links > 1)
 		pg_atomic_fetch_add_u64(&slot->stats.reconnects, 1);
 

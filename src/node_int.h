@@ -45,6 +45,7 @@ typedef struct NodePrivate
 	TimestampTz ready_at;
 	bool		flaps;			/* the last one was lost unproven */
 	uint64		links;			/* ever opened */
+	bool		told_withheld;	/* the log knows what the server does not tell */
 
 	TimestampTz retry_at;
 	int			retry_ms;

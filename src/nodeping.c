@@ -73,8 +73,9 @@ ping_answered(void *arg, const RedisReply *reply)
 		return;
 	if (redis_reply_type(reply) == REDIS_ERROR)
 	{
-		/* To be refused PING is an answer, too, for a user with few rights. */
-		if (own->due_answer == NULL && !redis_reply_is_error(reply, "NOPERM"))
+		/* To be refused PING is an answer, too; what concerns all commands has a code of its own. */
+		if (own->due_answer == NULL && !redis_reply_is_error(reply, "NOPERM") &&
+			!redis_reply_is_error(reply, "ERR"))
 			node_note_trouble(node, reply);
 	}
 	else if (late != 0 &&

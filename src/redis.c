@@ -336,6 +336,12 @@ redis_role(const RedisLink *link)
 	return link->server.role;
 }
 
+const char *
+redis_withheld(const RedisLink *link)
+{
+	return link->server.withheld;
+}
+
 int
 redis_version(const RedisLink *link)
 {

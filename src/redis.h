@@ -139,6 +139,8 @@ extern int	redis_silent_ms(const RedisLink *link);
 extern const char *redis_run_id(const RedisLink *link);	/* new at each restart */
 extern const char *redis_history(const RedisLink *link);	/* new at each promotion */
 extern const char *redis_role(const RedisLink *link);	/* "master", "slave"; for tests */
+extern const char *redis_withheld(const RedisLink *link);	/* the questions that it refused, for
+															 * the log; "" for none */
 extern int	redis_version(const RedisLink *link);	/* 70015 for 7.0.15; of Valkey
 													 * the Redis it is like */
 

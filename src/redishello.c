@@ -7,12 +7,14 @@
  *		AUTH			only where there is a user or a password
  *		SELECT			only for a database other than 0
  *		CLIENT SETNAME	for CLIENT LIST; any refusal is ignored
- *		INFO			run id, history and version; may be forbidden
+ *		INFO			run id, history and version
  *		PING			fails where commands would: -LOADING, -MASTERDOWN, -BUSY
- *		ROLE			master, or no link; else INFO replication; may be forbidden
+ *		ROLE			master, or no link; else INFO replication
  *
- * A user with few rights (ACL) may be denied all but AUTH and SELECT; then the
- * server is taken for a master, and what cannot be known stays "" or 0.
+ * Of these only AUTH and SELECT are needed.  The others may be refused, in whatever
+ * words: an ACL, a proxy and a managed service each have their own.  Then the server is
+ * taken for a master, what cannot be known stays "" or 0, and what was refused is noted
+ * for the log.  A refusal that any command would meet fails the link.
  *
  * Of a Sentinel the same is asked, but for SELECT; its role must be "sentinel".  A
  * target of the scheme REDIS_CLUSTER is a node that is asked about its cluster, and
@@ -90,6 +92,8 @@ is_turned_away(RedisLink *link, const RedisReply *reply)
 		problem = "is loading its data set";
 	else if (redis_reply_is_error(reply, "MASTERDOWN"))
 		problem = "is a replica that has lost its master";
+	else if (redis_reply_is_error(reply, "BUSY") || redis_reply_is_error(reply, "UNKILLABLE"))
+		problem = "is busy with a script";
 	else if (redis_reply_is_error(reply, "DENIED"))
 		problem = "is in protected mode and takes no connections from other machines";
 	else if (begins_with(reply, "ERR max number of clients"))
@@ -100,12 +104,26 @@ is_turned_away(RedisLink *link, const RedisReply *reply)
 	return problem != NULL;
 }
 
-/* May the server keep this command from us and still be of use? */
+/* Whether the server refuses to answer a question; that is noted. */
 static bool
-is_withheld(const RedisReply *reply)
+is_withheld(RedisLink *link, const char *question, const RedisReply *reply)
 {
-	return redis_reply_is_error(reply, "NOPERM") ||
-		begins_with(reply, "ERR unknown command");
+	char	   *withheld = redislink_server(link)->withheld;
+	size_t		size = sizeof(redislink_server(link)->withheld);
+	size_t		used = strlen(withheld);
+	char		why[120];
+	size_t		len;
+	const char *text;
+
+	if (redis_reply_type(reply) != REDIS_ERROR)
+		return false;
+	text = redis_reply_text(reply, &len);
+	copy_printable(why, sizeof(why), text, len);
+	if (used == 0)
+		snprintf(withheld, size, "%s (%s)", question, why);
+	else
+		snprintf(withheld + used, size - used, ", %s", question);
+	return true;
 }
 
 /* The value of a field in INFO's text; "" where it is not there. */
@@ -210,7 +228,7 @@ server_info_answered(void *arg, const RedisReply *reply)
 	RedisServer *server = redislink_server(link);
 	char		version[32];
 
-	if (is_turned_away(link, reply) || is_withheld(reply))
+	if (is_turned_away(link, reply) || is_withheld(link, "INFO", reply))
 		return;
 	if (redis_reply_type(reply) != REDIS_STRING)
 	{
@@ -232,7 +250,7 @@ ping_answered(void *arg, const RedisReply *reply)
 {
 	RedisLink  *link = arg;
 
-	if (is_turned_away(link, reply) || is_withheld(reply))
+	if (is_turned_away(link, reply) || is_withheld(link, "PING", reply))
 		return;
 	if (redis_reply_type(reply) != REDIS_STATUS)
 		fail_with_answer(link, "PING", reply);
@@ -272,7 +290,7 @@ replication_info_answered(void *arg, const RedisReply *reply)
 		return;
 	if (redis_reply_type(reply) == REDIS_STRING)
 		get_info_field(reply, "role", server->role, sizeof(server->role));
-	else if (!is_withheld(reply))
+	else if (!is_withheld(link, "INFO replication", reply))
 	{
 		fail_with_answer(link, "INFO", reply);
 		return;
@@ -306,7 +324,7 @@ role_answered(void *arg, const RedisReply *reply)
 
 	if (is_turned_away(link, reply))
 		return;
-	if (is_withheld(reply))
+	if (is_withheld(link, "ROLE", reply))
 	{
 		ask(link, replication_info_answered, "INFO", "replication", NULL);
 		return;

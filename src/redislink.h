@@ -17,6 +17,7 @@ typedef struct RedisServer
 	char		history[64];	/* master_replid */
 	char		role[16];
 	int			version;
+	char		withheld[200];	/* questions that it did not answer, and the first refusal */
 } RedisServer;
 
 /* For the handshake to fill; part of the link. */

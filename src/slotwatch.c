@@ -48,6 +48,7 @@ struct SlotWatch
 	TimestampTz move_on_at;
 
 	bool		asking;			/* an answer is due */
+	bool		told_withheld;	/* the log knows that CLUSTER INFO is refused */
 	uint64		told_epoch;		/* of this node, before the map; 0: it does not tell */
 	bool		answered;		/* well, by this link */
 	bool		refused;		/* by this link: it is of no use */
@@ -117,6 +118,14 @@ info_answered(void *arg, const RedisReply *reply)
 	SlotWatch  *watch = arg;
 
 	watch->told_epoch = reply ? cluster_epoch_read(reply) : 0;
+	if (reply == NULL || redis_reply_type(reply) != REDIS_ERROR || watch->told_withheld)
+		return;
+	watch->told_withheld = true;
+	ereport(LOG,
+			(errmsg("Redis at %s:%d does not answer CLUSTER INFO, and is used without",
+					watch->host, watch->port),
+			 errdetail("The map of a master that is cut off from the others is believed for up to %d s.",
+					   MOVE_ON_MS / 1000)));
 }
 
 /* Whether this node has missed what another has told before. */

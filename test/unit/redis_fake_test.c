@@ -271,7 +271,9 @@ test_refusals(void)
 	check_refusal("-ERR max number of clients reached\r\n", "maxclients");
 	check_refusal(NAME_OK "$1\r\nx\r\n-LOADING Redis is loading the dataset in memory\r\n", "loading its data set");
 	check_refusal(NAME_OK "$1\r\nx\r\n-MASTERDOWN Link with MASTER is down\r\n", "lost its master");
-	check_refusal(NAME_OK "$1\r\nx\r\n-BUSY Redis is \033 busy\r\n", "refused PING: BUSY Redis is ? busy");
+	check_refusal(NAME_OK "$1\r\nx\r\n-BUSY Redis is \033 busy\r\n", "is busy with a script");
+	check_refusal(NAME_OK "-BUSY Redis is busy\r\n", "is busy with a script");
+	check_refusal(NAME_OK "-LOADING Redis is loading the dataset in memory\r\n", "loading its data set");
 	check_refusal(NAME_OK "$1\r\nx\r\n:1\r\n", "not a Redis server: unexpected answer to PING");
 	check_refusal(NAME_OK "*0\r\n", "unexpected answer to INFO");
 	check_refusal(NAME_OK "$1\r\nx\r\n" PONG "+master\r\n", "unexpected answer to ROLE");
@@ -301,6 +303,16 @@ test_few_rights(void)
 	ok(redis_state(link) == REDIS_READY, "a user who may not ask anything gets a link");
 	is(redis_role(link), "", "... of unknown role");
 	ok(redis_version(link) == 0, "... and version");
+	part(link, &fake);
+
+	/* Services have words of their own for what they hide. */
+	link = meet(&fake);
+	fake_say(&fake, "-ERR unsupported command 'client'\r\n-unsupported \033 command 'info'\r\n"
+			 "-Command is not available\r\n-ERR This command is disabled\r\n-no such command\r\n");
+	UNTIL(redis_state(link) != REDIS_CONNECTING, link, &fake);
+	ok(redis_state(link) == REDIS_READY, "so does one whose service hides INFO, PING and ROLE in its own words");
+	is(redis_withheld(link), "INFO (unsupported ? command 'info'), PING, ROLE, INFO replication",
+	   "... and what it hides is known");
 	part(link, &fake);
 
 	link = meet(&fake);
