@@ -21,6 +21,7 @@
 #include "clock.h"
 #include "cluster.h"
 #include "clusternodes.h"
+#include "reasons.h"
 #include "slotwatch.h"
 
 /* How long a node is kept that only a redirection has named. */
@@ -53,6 +54,7 @@ struct ClusterNodes
 	bool		has_gaps;		/* slots without a node */
 	bool		is_down;		/* has no map, or gaps, and the log knows it */
 	TimestampTz summary_at;
+	Reasons		reasons;
 	TimestampTz ask_at;
 	TimestampTz forget_at;		/* what redirections have named */
 };
@@ -264,10 +266,16 @@ tell_problem(ClusterNodes *cluster, TimestampTz now)
 		cluster->is_down = false;
 		ereport(LOG, (errmsg("the Redis Cluster at %s can be used again", cluster->name)));
 	}
-	else if (!cluster->is_down || now >= cluster->summary_at)
+	else
 	{
-		cluster->is_down = true;
-		cluster->summary_at = TimestampTzPlusMilliseconds(now, SUMMARY_MS);
+		if (!cluster->is_down || now >= cluster->summary_at)
+		{
+			cluster->is_down = true;
+			cluster->summary_at = TimestampTzPlusMilliseconds(now, SUMMARY_MS);
+			reasons_forget(&cluster->reasons);
+		}
+		if (!reasons_is_new(&cluster->reasons, problem))
+			return;
 		ereport(LOG,
 				(errmsg("the Redis Cluster at %s cannot be used: %s", cluster->name, problem),
 				 errdetail("The outbox keeps what is to be deleted until it can.")));

@@ -191,27 +191,54 @@ look_at_breaker(void)
  * --------------------------------------------------------------------------
  */
 
-/* The setting was checked when it was set; what can't be read any more is left out. */
-static void
-take_addresses(void)
+/* The next address of the setting, or NULL; what can't be read any more is left out. */
+static RedisTarget *
+next_address(char **rest)
 {
-	char	   *urls = pstrdup(setting_redis_url);
-	char	   *rest = urls;
 	char	   *url;
 
-	while ((url = strsep(&rest, REDISURL_BLANKS)) != NULL)
+	/* The setting was checked when it was set. */
+	while ((url = strsep(rest, REDISURL_BLANKS)) != NULL)
 	{
 		const char *problem;
 		RedisTarget *parsed = *url ? redisurl_parse(url, &problem) : NULL;
 
 		if (parsed)
-			target_add(parsed);
+			return parsed;
 	}
-	pfree(urls);
+	return NULL;
+}
+
+static void
+take_addresses(void)
+{
+	char	   *rest = pstrdup(setting_redis_url);
+	RedisTarget *parsed;
+
+	while ((parsed = next_address(&rest)) != NULL)
+		target_add(parsed);
 	addresses_taken = true;
 	has_one_node = target_count() == 1 && node_count() == 1;
 	node_be_alone(has_one_node);
 	note_endpoint();
+}
+
+char *
+connection_addresses(void)
+{
+	StringInfoData text;
+	char	   *rest = pstrdup(setting_redis_url);
+	RedisTarget *parsed;
+	char		address[256];
+
+	initStringInfo(&text);
+	while ((parsed = next_address(&rest)) != NULL)
+	{
+		redisurl_public(parsed, address, sizeof(address));
+		appendStringInfo(&text, "%s%s", text.len > 0 ? " " : "", address);
+		redisurl_free(parsed);
+	}
+	return text.data;
 }
 
 static void

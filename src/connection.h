@@ -21,6 +21,9 @@ extern void connection_init(DatabaseSlot *slot);
 extern bool connection_turn(void);
 
 /* Whether any node is ready: committers use the ring. */
+/* The addresses in the setting without user and password, for the log; palloc'd. */
+extern char *connection_addresses(void);
+
 extern bool connection_is_serving(void);
 
 /* Close all, and open again with the settings of now (unless delivery is off). */

@@ -3,8 +3,8 @@
  *	  One Redis server that keys are delivered to: its link, opened, lost, tried again.
  *
  * An attempt that fails is repeated after a pause that doubles up to a second.
- * The log gets one line when the server goes, one a minute while it is away, and
- * one when it is back; uncache.stat has the last error at any time.
+ * The log gets one line when the server goes, one a minute while it is away and for
+ * each new reason, and one when it is back; uncache.stat has the last error at any time.
  *
  * A Redis that lets us in and then refuses every command is not back.  So a
  * link counts for the log, and for the pauses, once it has proven itself: by
@@ -231,17 +231,29 @@ log_down(RedisNode *node, const char *error, TimestampTz now)
 		node->is_down = true;
 		own->down_since = now;
 		own->attempts = 1;
+		reasons_forget(&own->reasons);
+		(void) reasons_is_new(&own->reasons, error);
 		ereport(LOG,
 				(errmsg("Redis at %s cannot be used: %s", node->name, error),
 				 errdetail("The outbox keeps what is to be deleted until Redis is back.")));
 	}
 	else if (now >= own->summary_at)
+	{
+		reasons_forget(&own->reasons);
+		(void) reasons_is_new(&own->reasons, error);
 		ereport(LOG,
 				(errmsg("Redis at %s cannot be used for %ld s and " UINT64_FORMAT " attempts: %s",
 						node->name, (long) ((now - own->down_since) / USECS_PER_SEC),
 						own->attempts, error)));
+	}
 	else
+	{
+		if (reasons_is_new(&own->reasons, error))
+			ereport(LOG,
+					(errmsg("Redis at %s cannot be used for another reason now: %s",
+							node->name, error)));
 		return;
+	}
 	own->summary_at = TimestampTzPlusMilliseconds(now, SUMMARY_MS);
 }
 

@@ -10,6 +10,7 @@
 
 #include "linkset.h"
 #include "node.h"
+#include "reasons.h"
 
 /* Often enough to notice a hang, and still less than two wake-ups a second (nodeping.c). */
 #define PING_MS				1200
@@ -54,6 +55,7 @@ typedef struct NodePrivate
 	TimestampTz down_since;
 	TimestampTz summary_at;
 	uint64		attempts;
+	Reasons		reasons;
 
 	/* Of the server of the last link. */
 	char		run_id[64];

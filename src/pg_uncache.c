@@ -60,8 +60,8 @@
  *		views, backlog, stats; functions, requests; snapshot --> arrived; install (once, by the script)
  *
  *	 under all of them
- *		opening, shmem, settings, redisurl_setting, secrets, trouble, attempt, keytext.h, clock.h, version.h,
- *		compat.h; faultpoint in test builds
+ *		opening, shmem, settings, redisurl_setting, secrets, trouble, attempt, workerlog,
+ *		keytext.h, clock.h, reasons.h, version.h, compat.h; faultpoint in test builds
  */
 #include "postgres.h"
 

@@ -61,8 +61,10 @@
 #include "seconddelete.h"
 #include "settings.h"
 #include "shmem.h"
+#include "version.h"
 #include "waiters.h"
 #include "worker.h"
+#include "workerlog.h"
 #include "yield.h"
 
 /* Until the incarnation is made known, where a table was locked: like other locks. */
@@ -216,6 +218,17 @@ make_incarnation_known(void)
 }
 
 static void
+tell_start(void)
+{
+	if (setting_delivery)
+		ereport(LOG, (errmsg("pg_uncache %s has started a worker for Redis at %s",
+							 UNCACHE_VERSION, connection_addresses())));
+	else
+		ereport(LOG, (errmsg("pg_uncache %s has started a worker, which delivers nothing while \"%s\" is off",
+							 UNCACHE_VERSION, "uncache.delivery")));
+}
+
+static void
 start_up(Datum arg)
 {
 	pqsignal(SIGTERM, die);
@@ -226,6 +239,7 @@ start_up(Datum arg)
 	slot = shmem_slot(DatumGetInt32(arg));
 	BackgroundWorkerInitializeConnectionByOid(pg_atomic_read_u32(&slot->dboid),
 											  InvalidOid, 0);
+	workerlog_init();
 	force_settings();
 	pgstat_report_appname("pg_uncache worker");
 	if (!extension_exists())
@@ -250,6 +264,7 @@ start_up(Datum arg)
 	comeback_init(slot);
 	doubt_init();
 	yield_init(slot);
+	tell_start();
 	(void) make_incarnation_known();
 }
 

@@ -40,7 +40,7 @@ foreach my $i (1 .. 3)
 	ok(gone($redis, "after:$i"), 'a row in the place of the one before is delivered');
 	ok(delivered($node), 'and nothing is left');
 	isnt(worker_pid($node), $worker, 'by a new worker');
-	like(slurp_file($node->logfile, $offset), qr/LOG:  a table of the outbox has a new file/, 'the log says why');
+	like(slurp_file($node->logfile, $offset), qr/LOG:  database "\w+": a table of the outbox has a new file/, 'the log says why');
 }
 
 # --- tables that are emptied while there is no worker ---

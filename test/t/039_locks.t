@@ -66,7 +66,7 @@ $node->start;
 ok(delivers(), 'a prepared TRUNCATE does not stop deliveries after a crash');
 ok(says(qr/table public\.locked is locked: held by prepared transaction "truncates" \(AccessExclusiveLock\)/),
 	'last_error names the table and the prepared transaction');
-my @lines = slurp_file($node->logfile, $offset) =~ /LOG:  table public\.locked is locked/g;
+my @lines = slurp_file($node->logfile, $offset) =~ /LOG:  database "postgres": table public\.locked is locked/g;
 is(scalar @lines, 1, 'so does the log, once');
 sub snapshot_is_null { return sql(q{SELECT uncache.snapshot('a:1') IS NULL}) eq 't' }
 ok(snapshot_is_null(), 'fills are refused until it is over');

@@ -158,7 +158,7 @@ reload_with(redis_url => $second->url =~ s{//}{//:wrong@}r);
 ok(poll_until(sub { sql('SELECT state FROM uncache.stat') eq 'down' }), 'an address that cannot be used');
 my $told = -s $node->logfile;
 reload_with(redis_url => $second->url =~ s{//}{//:pendingsecret@}r);
-ok(poll_until(sub { slurp_file($node->logfile, $told) =~ /LOG:  connected to Redis at \Q@{[$second->url]}\E$/m }),
+ok(poll_until(sub { slurp_file($node->logfile, $told) =~ /LOG:  database "postgres": connected to Redis at \Q@{[$second->url]}\E$/m }),
 	'the log tells when the corrected one is connected');
 
 # What is refused.

@@ -1,0 +1,40 @@
+/*
+ * workerlog.c
+ *	  What the log says of a worker names its database.
+ *
+ * log_line_prefix has %d for that, but it is empty in a background process.  So every
+ * message on its way to the log gets the name in front, those of PostgreSQL itself
+ * included: an error in the outbox of one of fifty databases is no use without.
+ */
+#include "postgres.h"
+
+#include "commands/dbcommands.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/elog.h"
+#include "utils/memutils.h"
+
+#include "workerlog.h"
+
+static emit_log_hook_type next_hook = NULL;
+static char *database = NULL;
+
+/* In the memory of the message, which is the current context. */
+static void
+name_database(ErrorData *edata)
+{
+	if (edata->message != NULL)
+		edata->message = psprintf("database \"%s\": %s", database, edata->message);
+	if (next_hook)
+		next_hook(edata);
+}
+
+void
+workerlog_init(void)
+{
+	StartTransactionCommand();
+	database = MemoryContextStrdup(TopMemoryContext, get_database_name(MyDatabaseId));
+	CommitTransactionCommand();
+	next_hook = emit_log_hook;
+	emit_log_hook = name_database;
+}
