@@ -29,6 +29,29 @@ sub outbox_is_emptied
 	});
 }
 
+# --- dead line pointers before a row ---
+
+ok(outbox_is_emptied(), 'no outbox table has a page');
+$redis->freeze;
+ok(wait_for_state($node, 'down'), 'Redis is down');
+my $most = 0;
+for my $round (1 .. 60)
+{
+	sql(q{DO $$ BEGIN FOR i IN 1 .. 4 LOOP PERFORM uncache.invalidate_keys('many:' || i); COMMIT; END LOOP; END $$});
+	sql('SELECT sum(uncache.discard_backlog(xid)) FROM uncache.backlog');
+	# Reading the page has what was deleted taken away, and its line pointers kept.
+	sql("SELECT count(*) FROM uncache.outbox_$_") foreach 0 .. 3;
+	sql("SELECT uncache.invalidate_keys('late:$round')");
+	$most = sql(join ' UNION ALL ', map { "SELECT coalesce(max((ctid::text::point)[1]), 0) FROM uncache.outbox_$_" } 0 .. 3);
+	($most) = sort { $b <=> $a } split /\n/, $most;
+	last if $most > 150;
+}
+cmp_ok($most, '>', 150, 'a row has a line pointer beyond those that fit without dead ones');
+$redis->thaw;
+ok(delivered($node), 'all is delivered');
+is(sql('SELECT count(*) FROM uncache.backlog'), '0', 'and known to be');
+ok(outbox_is_emptied(), 'so the outbox is emptied');
+
 # --- no shared memory from the start ---
 
 sql("ALTER SYSTEM SET uncache.fault_point = 'shared-memory:errors'");
