@@ -60,7 +60,7 @@ sub _measure
 		{
 			my (undef, undef, $latency, undef, $s, $us) = split;
 
-			next unless defined $us;
+			next unless defined $us && $us ne '';	# the last line may be cut
 			my $at = $s + $us / 1e6;
 			if ($at < $start) { push @quiet, $latency }
 			elsif ($at < $end) { push @beside, $latency }

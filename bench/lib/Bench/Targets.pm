@@ -109,12 +109,24 @@ sub _held
 	return [ 'held snapshot: TPS ratio against the run without', 'within 10 %', sprintf('%+.0f %%', 100 * $worst), _verdict($worst >= -0.1) ];
 }
 
+sub _patterns
+{
+	my ($report) = @_;
+	my @ratios = $report->ratios('patterns', 'commit', 'beside', 'quiet', 'p99') or return;
+	my $seconds = $report->median_of('patterns', 'pass', 'beside', 'seconds');
+
+	return (
+		[ 'COMMIT beside a pass for 20,000 patterns: ratio of p99', 'at most 2',
+			Bench::Report::spread('%.2f', @ratios), _verdict(median(@ratios) <= 2) ],
+		[ 'a pass for 20,000 patterns', 'under 60 s', sprintf('%.1f s', $seconds), _verdict($seconds < 60) ]);
+}
+
 # CLIENTS: of the first write bench.  ROWS: of the bulk update.
 sub report
 {
 	my ($report, $clients, $rows) = @_;
 	my $case = "update-$clients";
-	my @rows = (_writes($report, $case), _cpu($report, $case), _latency($report), _drain($report), _bulk($report, $rows), _held($report));
+	my @rows = (_writes($report, $case), _cpu($report, $case), _latency($report), _drain($report), _bulk($report, $rows), _patterns($report), _held($report));
 
 	$report->table("Targets\n$clients clients, single-row UPDATE, Redis on the loopback.",
 		[ 'figure', 'target', 'measured', 'met' ], @rows) if @rows;
