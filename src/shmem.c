@@ -255,22 +255,22 @@ shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
 		stats_forget_database(before);
 }
 
-/*
- * Copy what fits, as text that is valid in the database's encoding and has no
- * control characters: Redis may say anything.
- */
-static void
-copy_as_text(char *to, Size size, const char *from)
+void
+shmem_copy_text(char *to, Size size, const char *from)
 {
+	/* A database without an encoding takes any byte; the log's readers do not. */
+	int			encoding = GetDatabaseEncoding() == PG_SQL_ASCII ? PG_UTF8 : GetDatabaseEncoding();
 	int			left = strlen(from);
 	Size		used = 0;
 
 	while (left > 0)
 	{
-		int			len = pg_encoding_verifymbchar(GetDatabaseEncoding(),
-												   from, left);
+		int			len = pg_encoding_verifymbchar(encoding, from, left);
 		bool		valid = len > 0 && (unsigned char) *from >= ' ' && *from != 0x7F;
 
+		/* A character that was cut off is left out. */
+		if (len < 0 && pg_encoding_mblen(encoding, from) > left)
+			break;
 		len = Max(len, 1);
 		if (used + len >= size)
 			break;
@@ -289,7 +289,7 @@ void
 shmem_note_error(DatabaseSlot *slot, const char *error)
 {
 	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	copy_as_text(slot->last_error, sizeof(slot->last_error), error);
+	shmem_copy_text(slot->last_error, sizeof(slot->last_error), error);
 	slot->last_error_at = GetCurrentTimestamp();
 	LWLockRelease(slot->lock);
 }

@@ -5,6 +5,8 @@
  * log_line_prefix has %d for that, but it is empty in a background process.  So every
  * message on its way to the log gets the name in front, those of PostgreSQL itself
  * included: an error in the outbox of one of fifty databases is no use without.
+ *
+ * What Redis has said may be in it, with any bytes: they are made text here, too.
  */
 #include "postgres.h"
 
@@ -14,6 +16,7 @@
 #include "utils/elog.h"
 #include "utils/memutils.h"
 
+#include "shmem.h"
 #include "workerlog.h"
 
 static emit_log_hook_type next_hook = NULL;
@@ -24,7 +27,13 @@ static void
 name_database(ErrorData *edata)
 {
 	if (edata->message != NULL)
-		edata->message = psprintf("database \"%s\": %s", database, edata->message);
+	{
+		Size		size = strlen(edata->message) + 1;
+		char	   *text = palloc(size);
+
+		shmem_copy_text(text, size, edata->message);
+		edata->message = psprintf("database \"%s\": %s", database, text);
+	}
 	if (next_hook)
 		next_hook(edata);
 }
