@@ -298,6 +298,32 @@ CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.incarnation
 	FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard();
 ALTER TABLE uncache.incarnation ENABLE ALWAYS TRIGGER outbox_guard;
 
+-- At most one row, written by the worker when several servers claim the same keys.
+CREATE TABLE uncache.fence_standing (
+	claim int8 NOT NULL,
+	place_claim int8 NOT NULL,
+	superseded text NOT NULL,
+	by_incarnation text NOT NULL,
+	by_timeline int4 NOT NULL,
+	by_claim int8 NOT NULL,
+	by_seen timestamptz NOT NULL
+) USING heap;
+COMMENT ON TABLE uncache.fence_standing IS
+'how often uncache.reclaim_fence() was called, and by whom this server is superseded; for the worker, not for SQL';
+REVOKE ALL ON uncache.fence_standing FROM PUBLIC;
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.fence_standing
+	FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard();
+CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.fence_standing
+	FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard();
+ALTER TABLE uncache.fence_standing ENABLE ALWAYS TRIGGER outbox_guard;
+
+CREATE FUNCTION uncache.reclaim_fence() RETURNS boolean
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'uncache_reclaim_fence';
+COMMENT ON FUNCTION uncache.reclaim_fence() IS
+'this server is the one whose readers may fill the cache, from now on: the one that has superseded it is a copy, or, where none has, all others that serve the keys of this uncache.key_prefix are. Deletes what the rules can produce, unless the other has stored nothing; takes effect at once, also if the transaction rolls back. Returns true when Redis has confirmed it, false when it has not within 10 s: it is remembered then, and takes effect when Redis is back, unless the worker had not begun. For superusers. Errors: uncache.fence_ttl is 0; a standby; pg_uncache is not in shared_preload_libraries';
+REVOKE ALL ON FUNCTION uncache.reclaim_fence() FROM PUBLIC;
+
 CREATE FUNCTION uncache.snapshot(token text) RETURNS text
 	LANGUAGE C STABLE PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME', 'uncache_snapshot';
@@ -470,7 +496,7 @@ COMMENT ON COLUMN uncache.stat.latency_p99_ms IS
 COMMENT ON COLUMN uncache.stat.latency_max_ms IS
 'the longest delivery in milliseconds since stats_reset; null before the first';
 COMMENT ON COLUMN uncache.stat.fence IS
-'fenced fills: on; off (uncache.fence_ttl is 0); starting (every fill is refused for now); not possible (Redis is older than 7 or does not permit functions, see last_error); null without a connection';
+'fenced fills: on; off (uncache.fence_ttl is 0); superseded (another server fills instead, see last_error and uncache.reclaim_fence()); starting (every fill is refused for now); not possible (Redis is older than 7 or does not permit functions, see last_error); null without a connection';
 COMMENT ON COLUMN uncache.stat.fills_stored IS
 'fenced fills that Redis has stored since its functions were loaded, of all databases that use it';
 COMMENT ON COLUMN uncache.stat.fills_refused IS

@@ -244,7 +244,12 @@ command_refused(RedisNode *node, Command *command, const RedisReply *reply)
 
 	if (follow_cluster(node, command, reply))
 		return;
-	if (trouble_is(reply, &why))
+	if (command->hops < MAX_HOPS && fence_note_loss(node, reply))
+	{
+		command->hops++;
+		command_send(node, command);
+	}
+	else if (trouble_is(reply, &why))
 	{
 		node_note_trouble(node, reply);
 		command_finish(command, PART_LOST);

@@ -140,7 +140,8 @@ answered(Doubt *doubt, const RedisReply *reply)
 	if (reply != NULL && redis_reply_type(reply) != REDIS_ERROR)
 		return;
 	doubt->failed = true;
-	if (reply == NULL)
+	/* Where the functions were lost it is tried again, and the session is told that it failed. */
+	if (reply == NULL || fence_note_loss(node_answering(), reply))
 		return;
 	if (trouble_is(reply, &why))
 		node_note_trouble(node_answering(), reply);

@@ -10,6 +10,7 @@
  *		UNKNOWN --status--> NONE			no functions, no fence: plain UNLINK
  *			  |			\-> IMPOSSIBLE		asked for, but Redis is older than 7
  *			  |			\-> LOADING --> UNKNOWN
+ *			  |			\-> SUPERSEDED		another server fills instead (standing.c)
  *			  |			\-> NO_EPOCH		deliver all again, then set one
  *			  |			\-> ON
  *
@@ -96,12 +97,13 @@ fence_init(DatabaseSlot *my_slot)
 	slot = my_slot;
 	fence_publish();
 	fencelook_init();
+	standing_init(slot);
 }
 
 bool
 fence_is_used(const RedisNode *node)
 {
-	return fence_state_of(node) >= FENCE_NO_EPOCH;
+	return fence_state_of(node) >= FENCE_SUPERSEDED;
 }
 
 bool
@@ -195,7 +197,15 @@ epoch_answered(void *arg, const RedisReply *reply)
 	bool		ok = reply != NULL && redis_reply_type(reply) != REDIS_ERROR;
 
 	if (ok && fence_state_of(node) > FENCE_NO_EPOCH && setting_fence_ttl > 0)
-		fence_set_state(node, FENCE_ON);
+	{
+		/* None where it knows us not, or as superseded: the next status tells. */
+		bool		is_set = redis_reply_type(reply) == REDIS_STRING;
+
+		fence_set_state(node, is_set ? FENCE_ON : FENCE_NO_EPOCH);
+	}
+	/* What has no memory any more has no tokens either. */
+	if (reply != NULL && !ok && fence_note_loss(node, reply))
+		ok = true;
 	if (done)
 		done(ok, reply);
 	else if (reply != NULL && !ok)
@@ -204,15 +214,20 @@ epoch_answered(void *arg, const RedisReply *reply)
 
 /*
  * An epoch that never was.  None with the own fence off, nor as long as the node has
- * none because it has to wait for it: there are no tokens to be voided then.
+ * none because it has to wait for it: there are no tokens to be voided then.  Who is
+ * superseded sets none either, since nobody fills from its rows: any answer will do.
  */
 bool
 fence_new_epoch(RedisNode *node, FenceDone done)
 {
 	char		random_text[20] = "";
 	uint64		random;
-	const char *argv[] = {"FCALL", "uncache_epoch", "0", random_text, fence_ttl_text()};
+	const char *argv[] = {
+		"FCALL", "uncache_epoch", "0", random_text, fence_ttl_text(), Shared_state->incarnation
+	};
 
+	if (fence_state_of(node) == FENCE_SUPERSEDED)
+		return fencelook_ask(node, epoch_answered, (void *) done);
 	if (setting_fence_ttl > 0 && fence_state_of(node) != FENCE_NO_EPOCH)
 	{
 		if (!pg_strong_random(&random, sizeof(random)))

@@ -26,6 +26,13 @@ extern void fence_forget(RedisNode *node);
 /* uncache.fence_ttl has changed: for all nodes with a link. */
 extern void fence_change_all(void);
 
+/*
+ * For an error reply: it says that the node's functions are gone, or have lost their memory.
+ * Then they are loaded, and this server is registered, by what has been sent ahead when
+ * this returns true: whoever got the reply sends its command again at once.
+ */
+extern bool fence_note_loss(RedisNode *node, const RedisReply *reply);
+
 /* Choose the nodes' pings; returns when to come again. */
 extern TimestampTz fence_turn(TimestampTz now);
 

@@ -9,6 +9,10 @@
 #include "datatype/timestamp.h"
 
 #include "fence.h"
+#include "standing.h"
+
+/* FCALL uncache_status 0 and ten arguments. */
+#define STATUS_ARGS		13
 
 /* Of a node, in RedisNode.fence. */
 typedef struct Fence
@@ -27,6 +31,17 @@ typedef struct Fence
 	/* In FENCE_IMPOSSIBLE, because it has refused them: when they are offered again; 0: not. */
 	TimestampTz load_at;
 	int			load_ms;		/* the pause before that */
+
+	/* A library of that name was there when ours was offered. */
+	bool		name_is_taken;
+	bool		foreign;		/* and it is not ours: said already */
+	bool		regaining;		/* they were lost; a status that tells of the end is under way */
+
+	/* The status, as it is sent next; texts of this file, or here. */
+	const char *status_argv[STATUS_ARGS];
+	char		database[12];
+	char		told[24];		/* by whom this server is superseded, as this node has said */
+	StandingAnswer standing;	/* of the last status */
 
 	/* Since its functions were loaded, from its last status. */
 	uint64		stored;
@@ -47,5 +62,12 @@ extern void fence_publish(void);
 extern bool fence_send(RedisNode *node, int argc, const char **argv, RedisAnswer answer, void *arg);
 
 extern void fencelook_init(void);
+
+/* An error other than "the functions are gone" is the link's trouble. */
+extern void fence_note_error(RedisNode *node, const RedisReply *reply);
+
+/* Ask for the status now: a node, and all that are known to have functions. */
+extern bool fencelook_ask(RedisNode *node, RedisAnswer answer, void *arg);
+extern void fencelook_ask_all(void);
 
 #endif							/* UNCACHE_FENCE_INT_H */

@@ -40,7 +40,7 @@
  *				 |		 +--> deliverpieces
  *				 |		 +--> delivery --> deliveragain		what becomes of a row
  *				 |		 +--> seconddelete, doubt
- *				 +--> fence --> fencelook					keeps fills out
+ *				 +--> fence --> fencelook, standing			keeps fills out
  *				 +--> beat, incarnation --> lineage			likewise
  *				 +--> rotation --> emptying --> delivered	empties the outbox
  *				 +--> barrier								answers wait()

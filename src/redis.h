@@ -124,7 +124,7 @@ extern bool redis_send(RedisLink *link, int argc, const char **argv, const size_
 					   RedisAnswer answer, void *arg);
 
 /* The same for a command of at most REDIS_MAX_TEXTS null-terminated texts. */
-#define REDIS_MAX_TEXTS	8
+#define REDIS_MAX_TEXTS	16
 extern bool redis_send_texts(RedisLink *link, int argc, const char **argv,
 							 RedisAnswer answer, void *arg);
 

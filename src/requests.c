@@ -1,6 +1,6 @@
 /*
  * requests.c
- *	  What SQL can ask of the worker: wait(), discard_backlog().
+ *	  What SQL can ask of the worker: wait(), discard_backlog(), reclaim_fence().
  *
  * A request is a ticket: the session draws a number in the database's slot, wakes
  * the worker, and sleeps until the worker has counted up to it.  A worker that ends
@@ -31,11 +31,13 @@
 #include "clock.h"
 #include "compat.h"
 #include "outbox.h"
+#include "settings.h"
 #include "shmem.h"
 
 SQL_FUNCTION(uncache_wait);
 SQL_FUNCTION(uncache_discard_backlog);
 SQL_FUNCTION(uncache_discard_transaction);
+SQL_FUNCTION(uncache_reclaim_fence);
 SQL_FUNCTION(uncache_require_preload);
 
 /*
@@ -418,4 +420,60 @@ uncache_discard_transaction(PG_FUNCTION_ARGS)
 	if (slot != NULL)
 		PG_RETURN_INT64(discard_by_worker(slot, U64FromFullTransactionId(xid)));
 	PG_RETURN_INT64(delete_rows_of(xid) > 0 ? 1 : 0);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * reclaim_fence()
+ * --------------------------------------------------------------------------
+ */
+
+/* A node that is away is tried once a second, and then has to be asked. */
+#define RECLAIM_MS		(10 * 1000)
+
+static void
+reclaim_no_more(int code, Datum arg)
+{
+	DatabaseSlot *slot = (DatabaseSlot *) DatumGetPointer(arg);
+
+	pg_atomic_fetch_sub_u32(&slot->reclaim_callers, 1);
+}
+
+/* Who gives up before the worker has begun does not have it done later. */
+static bool
+ask_to_reclaim(DatabaseSlot *slot, TimestampTz deadline)
+{
+	Ticket		ticket;
+	volatile bool done = false;
+
+	pg_atomic_fetch_add_u32(&slot->reclaim_callers, 1);
+	PG_ENSURE_ERROR_CLEANUP(reclaim_no_more, PointerGetDatum(slot));
+	{
+		done = draw_ticket(&ticket, slot, &slot->reclaim_drawn, &slot->reclaim_done) &&
+			wait_for_ticket(&ticket, deadline);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(reclaim_no_more, PointerGetDatum(slot));
+	reclaim_no_more(0, PointerGetDatum(slot));
+	return done;
+}
+
+Datum
+uncache_reclaim_fence(PG_FUNCTION_ARGS)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), RECLAIM_MS);
+	DatabaseSlot *slot;
+
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be superuser to reclaim the fence")));
+	shmem_require_preload("uncache.reclaim_fence()");
+	PreventCommandDuringRecovery("uncache.reclaim_fence()");
+	if (setting_fence_ttl == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("uncache.reclaim_fence() needs the fence"),
+				 errhint("Set uncache.fence_ttl in postgresql.conf; five minutes are recommended.")));
+	slot = wait_for_slot(deadline);
+	PG_RETURN_BOOL(slot != NULL && ask_to_reclaim(slot, deadline));
 }

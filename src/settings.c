@@ -32,6 +32,7 @@ int			setting_redeliver_window = 60;
 int			setting_wait_replicas = 0;
 int			setting_wait_replicas_timeout = 100;
 int			setting_fence_ttl = 0;
+int			setting_fence_takeback = 0;
 int			setting_outbox_max_size = 0;
 int			setting_second_delete_delay = 0;
 int			setting_after_lost_commits = AFTER_LOST_COMMITS_REDELIVER;
@@ -338,6 +339,13 @@ define_fence_settings(void)
 							"How long the fence of a key is remembered in Redis.",
 							"0 turns fenced fills off. Five minutes are recommended.",
 							&setting_fence_ttl,
+							0, 0, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("uncache.fence_takeback",
+							"How long the server that has superseded this one is unheard of until this one's readers fill again.",
+							"0: never. A clock decides, so the other may still be alive.",
+							&setting_fence_takeback,
 							0, 0, INT_MAX,
 							PGC_SUSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);

@@ -46,6 +46,7 @@ extern int	setting_redeliver_window;	/* s */
 extern int	setting_wait_replicas;	/* 0: none */
 extern int	setting_wait_replicas_timeout;	/* ms */
 extern int	setting_fence_ttl;	/* ms; 0: no fence */
+extern int	setting_fence_takeback; /* ms; 0: never */
 extern int	setting_outbox_max_size;	/* MB; 0: no limit */
 extern int	setting_second_delete_delay;	/* ms; 0: off */
 extern int	setting_after_lost_commits; /* AfterLostCommits */

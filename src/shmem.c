@@ -110,6 +110,9 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	pg_atomic_init_u32(&slot->discard_callers, 0);
 	pg_atomic_init_u64(&slot->discard_xid, 0);
 	pg_atomic_init_u64(&slot->discarded, 0);
+	pg_atomic_init_u64(&slot->reclaim_drawn, 0);
+	pg_atomic_init_u64(&slot->reclaim_done, 0);
+	pg_atomic_init_u32(&slot->reclaim_callers, 0);
 	pg_atomic_init_u32(&slot->fence.state, FENCE_UNKNOWN);
 	pg_atomic_init_u32(&slot->fence.any_on, 0);
 	pg_atomic_init_u64(&slot->fence.stored, 0);
@@ -247,6 +250,7 @@ shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
 	pg_atomic_write_u64(&slot->idle_since, 0);
 	/* What was asked of one database must not be done to the next. */
 	pg_atomic_write_u64(&slot->discard_done, pg_atomic_read_u64(&slot->discard_drawn));
+	pg_atomic_write_u64(&slot->reclaim_done, pg_atomic_read_u64(&slot->reclaim_drawn));
 	pg_atomic_fetch_add_u32(&slot->assignment, 1);
 	pg_atomic_write_u32(&slot->dboid, dboid);
 	LWLockRelease(slot->lock);

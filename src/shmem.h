@@ -74,6 +74,7 @@ typedef enum FenceState
 	FENCE_LOADING,				/* its functions are being loaded */
 	FENCE_NONE,					/* no functions there: keys are deleted with UNLINK */
 	FENCE_IMPOSSIBLE,			/* asked for, but the node can't; likewise */
+	FENCE_SUPERSEDED,			/* functions there; another server's readers fill instead */
 	FENCE_NO_EPOCH,				/* functions there, but every fill is refused */
 	FENCE_SETTING,				/* likewise, an epoch is under way */
 	FENCE_ON,
@@ -186,6 +187,11 @@ typedef struct DatabaseSlot
 	pg_atomic_uint32 discard_callers;
 	pg_atomic_uint64 discard_xid;	/* a transaction; 0: all */
 	pg_atomic_uint64 discarded; /* transactions, ever; worker writes */
+
+	/* uncache.reclaim_fence(), likewise. */
+	pg_atomic_uint64 reclaim_drawn;
+	pg_atomic_uint64 reclaim_done;
+	pg_atomic_uint32 reclaim_callers;
 
 	/*
 	 * Which outbox rows are delivered (delivered.h): the worker's dynamic shared

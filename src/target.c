@@ -29,6 +29,12 @@ static Target *targets[TARGETS_MAX];
 static int	ntargets = 0;
 
 int
+target_database(const Target *target)
+{
+	return target->url->db;
+}
+
+int
 target_count(void)
 {
 	return ntargets;

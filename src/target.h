@@ -30,6 +30,9 @@ extern void target_forget_all(void);
  */
 extern bool target_turn(Target *target, TimestampTz now);
 
+/* The number of its database, 0 for a cluster. */
+extern int	target_database(const Target *target);
+
 /* When to come again. */
 extern TimestampTz target_deadline(const Target *target);
 

@@ -259,6 +259,8 @@ fence_name(FenceState state)
 			return "off";
 		case FENCE_IMPOSSIBLE:
 			return "not possible";
+		case FENCE_SUPERSEDED:
+			return "superseded";
 		case FENCE_NO_EPOCH:
 			return setting_fence_ttl > 0 ? "starting" : "off";
 		case FENCE_ON:

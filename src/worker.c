@@ -61,6 +61,7 @@
 #include "seconddelete.h"
 #include "settings.h"
 #include "shmem.h"
+#include "standing.h"
 #include "version.h"
 #include "waiters.h"
 #include "worker.h"
@@ -229,6 +230,14 @@ tell_start(void)
 }
 
 static void
+read_standing(void)
+{
+	outboxscan_begin();
+	standing_load();
+	outboxscan_end();
+}
+
+static void
 start_up(Datum arg)
 {
 	pqsignal(SIGTERM, die);
@@ -265,6 +274,7 @@ start_up(Datum arg)
 	doubt_init();
 	yield_init(slot);
 	tell_start();
+	read_standing();
 	(void) make_incarnation_known();
 }
 
@@ -463,6 +473,7 @@ main_loop(void)
 		if (!beat_holds_transaction())
 		{
 			wake = Min(wake, make_incarnation_known());
+			wake = Min(wake, standing_turn(now));
 			wake = Min(wake, rotation_turn(now));
 			wake = Min(wake, damage_turn(now));
 			wake = Min(wake, outboxnote_watch_size(now));
