@@ -497,6 +497,25 @@ $reader->call('AUTH', 'narrow', 'pw');
 is_deeply($reader->call('FCALL', 'uncache_get', 1, 'k1'), ['x'], 'without a right on the records: hits');
 like($reader->call('FCALL', 'uncache_get', 1, 'k2'), qr/^(NOPERM|ERR The user|ERR ACL failure)/, '... a miss is an error that says why');
 
+# A reader that may call nothing but what readers need, for its own keys.
+my $allowed = $redis->call('ACL', 'SETUSER', 'app', 'on', '>pw', '~user:*', '~uncache:{user:*', '-@all',
+	qw(+get +set +time +fcall|uncache_get +fcall|uncache_set +fcall|uncache_token));
+if ($allowed ne 'OK')
+{
+	note "this server grants no single functions: $allowed";
+}
+else
+{
+	$reader->call('AUTH', 'app', 'pw');
+	my $own = $reader->call('FCALL', 'uncache_get', 1, 'user:1')->[1];
+	is($reader->call('FCALL', 'uncache_set', 1, 'user:1', "$own:i1:1:9:9:", 1000, 'x'), 1, 'a reader with single functions fills its keys');
+	like($reader->call('FCALL', "uncache_$_->[0]", @{$_}[ 1 .. $#$_ ]), qr/^NOPERM/, "... and may not call uncache_$_->[0]")
+	  foreach [ 'beat', 0, 'announce', 'i1', 3 ], [ 'status', 0, 'sys', 2147483647, 'mine' ], [ 'epoch', 0, 'abc', $TTL ],
+	  [ 'invalidate', 1, 'user:1', $TTL, 'i1', 9 ], [ 'release', 1, 'user:1', 'i1', 9 ];
+	like($reader->call('FCALL', 'uncache_get', 1, 'order:1'), qr/^NOPERM|^ERR/, '... nor have a key of others');
+	like($reader->call('SET', 'uncache:{order:1}', 'x'), qr/^NOPERM/, '... nor its record');
+}
+
 # ---- maxmemory
 fill('kept', 10);
 token('gone');
