@@ -410,6 +410,8 @@ CREATE FUNCTION uncache.stat_get(
 	OUT ring_used bigint,
 	OUT ring_size bigint,
 	OUT ring_overflows bigint,
+	OUT keys_refused bigint,
+	OUT keys_refused_now bigint,
 	OUT outbox_rows bigint,
 	OUT outbox_bytes bigint,
 	OUT outbox_oldest_at timestamptz,
@@ -439,6 +441,7 @@ SELECT
 	s.waits, s.wait_timeouts, s.waits_skipped, s.waiting_backends,
 	s.patterns_running, s.pattern_passes,
 	s.ring_used, s.ring_size, s.ring_overflows,
+	s.keys_refused, s.keys_refused_now,
 	s.outbox_rows, s.outbox_bytes,
 	clock_timestamp() - s.outbox_oldest_at AS outbox_oldest_age,
 	s.latency_p50_ms, s.latency_p99_ms, s.latency_max_ms,
@@ -483,6 +486,10 @@ COMMENT ON COLUMN uncache.stat.ring_size IS
 'bytes of shared memory for this database: its part of uncache.ring_size';
 COMMENT ON COLUMN uncache.stat.ring_overflows IS
 'transactions that found no room in the ring, and were delivered from the outbox instead';
+COMMENT ON COLUMN uncache.stat.keys_refused IS
+'counter: keys and patterns that Redis has refused by themselves (rights, mostly), each once however often it was tried';
+COMMENT ON COLUMN uncache.stat.keys_refused_now IS
+'level: keys and patterns that were refused and wait to be tried again; last_error says what Redis said';
 COMMENT ON COLUMN uncache.stat.outbox_rows IS
 'outbox rows not delivered yet: exact up to 8192 blocks (64 MB) a table, beyond that extrapolated from as many blocks, evenly spread';
 COMMENT ON COLUMN uncache.stat.outbox_bytes IS

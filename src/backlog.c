@@ -253,29 +253,10 @@ typedef struct Visiting
 	void	   *arg;
 } Visiting;
 
-/* Of an item in pieces only the first one counts. */
-static bool
-begins_key(const PackedItem *item)
-{
-	FragmentHead head;
-
-	return item->kind != ITEM_FRAGMENT || (item_read_head(item, &head) && head.offset == 0);
-}
-
 int64
 backlog_count_keys(const char *bytes, uint32 len)
 {
-	ItemReader	reader;
-	PackedItem	item;
-	int64		keys = 0;
-
-	item_reader_init(&reader, bytes, len);
-	while (item_read(&reader, &item) > 0)
-	{
-		if (begins_key(&item))
-			keys++;
-	}
-	return keys;
+	return item_count(bytes, len);
 }
 
 static void

@@ -18,6 +18,7 @@
 
 #include "command_int.h"
 #include "lacking.h"
+#include "refusal.h"
 #include "replicas.h"
 
 /* A command is sent when it has as many bytes, even if there is room for more keys. */
@@ -43,6 +44,7 @@ void
 command_init(DatabaseSlot *my_slot)
 {
 	commandend_init();
+	refusal_init();
 	commandsend_init(my_slot);
 }
 
@@ -109,7 +111,7 @@ command_is_awaited(void)
 
 /* The command that gathers these keys; sends one where all are in use. */
 static Command **
-open_command_of(RedisNode *node, DeliveryClass class, Oid rule, uint16 key_slot)
+open_command_of(RedisNode *node, DeliveryClass class, Oid rule, uint16 key_slot, bool refusable)
 {
 	CommandQueue *queue = command_queue_of(node);
 	Command   **unused = NULL;
@@ -120,7 +122,7 @@ open_command_of(RedisNode *node, DeliveryClass class, Oid rule, uint16 key_slot)
 
 		if (open == NULL)
 			unused = &queue->open[i];
-		else if (open->rule == rule && open->slot == key_slot)
+		else if (open->rule == rule && open->slot == key_slot && open->refusable == refusable)
 			return &queue->open[i];
 	}
 	if (unused == NULL)
@@ -130,6 +132,7 @@ open_command_of(RedisNode *node, DeliveryClass class, Oid rule, uint16 key_slot)
 		queue->nopen--;
 	}
 	*unused = command_new(node->target, class, rule, key_slot, !node->in_cluster);
+	(*unused)->refusable = refusable;
 	queue->nopen++;
 	return unused;
 }
@@ -137,12 +140,13 @@ open_command_of(RedisNode *node, DeliveryClass class, Oid rule, uint16 key_slot)
 static void
 gather(RedisNode *node, uint16 key_slot, DeliveryClass class, Oid rule, const KeyRef *key)
 {
-	Command   **open = open_command_of(node, class, rule, key_slot);
+	bool		refusable = refusal_is_likely(node->target, rule, key->bytes, key->len);
+	Command   **open = open_command_of(node, class, rule, key_slot, refusable);
 	Command    *command = *open;
 
 	/* All keys of a command are, or none. */
 	if (command->nkeys == 0)
-		command->late = node->late != 0 || replicas_are_short(node);
+		command->late = node->late != 0 || replicas_are_short(node) || refusable;
 	if (command->late)
 		deliver_part_late(key->delivery);
 	command->keys[command->nkeys++] = *key;

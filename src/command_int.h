@@ -46,7 +46,8 @@ typedef struct Command
 	uint32		nkeys;
 	uint32		bytes;
 	bool		awaited;		/* somebody waits for the answer, or may */
-	bool		late;			/* of a node that nobody waits for */
+	bool		refusable;		/* Redis has refused such keys; nobody waits for them */
+	bool		late;			/* nobody waits for it, for that or for its node's sake */
 	bool		to_confirm;		/* a WAIT follows */
 	bool		records_gone;	/* from the node that its slot moves away from */
 	uint8		hops;

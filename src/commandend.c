@@ -54,6 +54,7 @@ command_new(const Target *target, DeliveryClass class, Oid rule, uint16 key_slot
 	command->nkeys = 0;
 	command->bytes = 0;
 	command->awaited = false;
+	command->refusable = false;
 	command->late = false;
 	command->to_confirm = false;
 	command->records_gone = false;

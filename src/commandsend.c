@@ -25,6 +25,7 @@
 #include "command_int.h"
 #include "faultpoint.h"
 #include "fence.h"
+#include "refusal.h"
 #include "stats.h"
 #include "trouble.h"
 
@@ -58,6 +59,7 @@ split_command(RedisNode *node, Command *command)
 		Command    *single = command_new(command->target, command->class, command->rule, command->slot, false);
 
 		single->awaited = command->awaited;
+		single->refusable = command->refusable;
 		single->late = command->late;
 		single->records_gone = command->records_gone;
 		single->hops = command->hops;
@@ -237,6 +239,27 @@ follow_cluster(RedisNode *node, Command *command, const RedisReply *reply)
 	return true;
 }
 
+/* It has a single key. */
+static void
+note_refused(const Command *command)
+{
+	const KeyRef *key = &command->keys[0];
+	RefusedKey	refused = {
+		.xid = deliver_xid(key->delivery), .rule = command->rule,
+		.bytes = key->bytes, .len = key->len
+	};
+
+	refusal_note(command->target, &refused);
+}
+
+static void
+note_accepted(const Command *command)
+{
+	for (uint32 i = 0; i < command->nkeys && refusal_is_any(); i++)
+		refusal_note_accepted(command->target, command->rule,
+							  command->keys[i].bytes, command->keys[i].len);
+}
+
 static void
 command_refused(RedisNode *node, Command *command, const RedisReply *reply)
 {
@@ -259,6 +282,7 @@ command_refused(RedisNode *node, Command *command, const RedisReply *reply)
 	else
 	{
 		trouble_note_refusal(reply);
+		note_refused(command);
 		command_finish(command, PART_REFUSED);
 	}
 }
@@ -280,6 +304,7 @@ command_answered(void *arg, const RedisReply *reply)
 		FAULT_POINT("answered");
 		node_note_use(node);
 		count_command(command, redis_reply_integer(reply));
+		note_accepted(command);
 		command_carried_out(node, command);
 	}
 	else if (redis_reply_type(reply) != REDIS_ERROR)

@@ -27,6 +27,7 @@
 #include "faultpoint.h"
 #include "node.h"
 #include "patternscan.h"
+#include "refusal.h"
 #include "target.h"
 
 /* Rows in memory that are not sent yet. */
@@ -187,6 +188,7 @@ deliver_forget_unsent(void)
 {
 	deliverpieces_forget();
 	patternscan_forget();
+	refusal_forget_all();
 	for (int class = 0; class < DELIVERY_CLASSES; class++)
 	{
 		while (!dlist_is_empty(&queues[class]))

@@ -240,6 +240,8 @@ move_refused(const Delivery *delivery)
 		len += item_write(items + len, &item, len == 0 ? NULL : &rule);
 		rule = item.rule;
 	}
+	if (delivery->row.attempts == 0)
+		pg_atomic_fetch_add_u64(&slot->stats.keys_refused, item_count(items, len));
 	outboxside_refused(&delivery->row, items, len, delivery->refused_error, delivery->to_repeat);
 	pfree(items);
 }

@@ -162,3 +162,28 @@ item_read(ItemReader *reader, PackedItem *item)
 	reader->next += item->len;
 	return 1;
 }
+
+/* Of an item in pieces only the first one counts. */
+static bool
+begins_item(const PackedItem *item)
+{
+	FragmentHead head;
+
+	return item->kind != ITEM_FRAGMENT || (item_read_head(item, &head) && head.offset == 0);
+}
+
+uint32
+item_count(const char *bytes, size_t len)
+{
+	ItemReader	reader;
+	PackedItem	item;
+	uint32		count = 0;
+
+	item_reader_init(&reader, bytes, len);
+	while (item_read(&reader, &item) > 0)
+	{
+		if (begins_item(&item))
+			count++;
+	}
+	return count;
+}

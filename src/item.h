@@ -122,6 +122,9 @@ extern bool item_read_head(const PackedItem *piece, FragmentHead *head);
  */
 extern const ItemTraits *item_traits_of_whole(const PackedItem *item);
 
+/* Keys and patterns in a string, each in pieces once; where it is damaged, those before. */
+extern uint32 item_count(const char *bytes, size_t len);
+
 /*
  * Write an item at "to", which has room for ITEM_MAX_HEAD + item->len bytes.
  * "previous_rule" is the rule of the item before it, NULL for the first of a

@@ -70,6 +70,7 @@ typedef struct SideRow
 	TimestampTz retry_at;		/* SIDE_WAITS, SIDE_LOST: in "waiting" by this */
 	pairingheap_node heap_node;
 	dlist_node	delivered_node; /* SIDE_DELIVERED: in "delivered" */
+	uint32		keys;			/* refused ones in it; 0 of a prepared transaction */
 } SideRow;
 
 /* A row to be written here, and to be done with where it came from. */
@@ -132,6 +133,15 @@ outboxside_init(void)
 	old_context = MemoryContextSwitchTo(context);
 	waiting = pairingheap_allocate(compare_retries, NULL);
 	MemoryContextSwitchTo(old_context);
+	pg_atomic_write_u64(&shmem_my_slot()->stats.keys_refused_now, 0);
+}
+
+/* The level that the view shows is the sum of all rows known. */
+static void
+set_keys(SideRow *row, uint32 keys)
+{
+	pg_atomic_fetch_add_u64(&shmem_my_slot()->stats.keys_refused_now, (int64) keys - row->keys);
+	row->keys = keys;
 }
 
 /* A row of which nothing is known yet counts as sent, by whoever asks for it. */
@@ -141,7 +151,10 @@ enter_row(const ItemPointerData *tid, bool *found)
 	SideRow    *row = hash_search(rows, tid, HASH_ENTER, found);
 
 	if (!*found)
+	{
 		row->state = SIDE_SENT;
+		row->keys = 0;
+	}
 	return row;
 }
 
@@ -180,7 +193,22 @@ static void
 forget_row(SideRow *row)
 {
 	leave_state(row);
+	set_keys(row, 0);
 	hash_search(rows, &row->tid, HASH_REMOVE, NULL);
+}
+
+void
+outboxside_retry(void)
+{
+	HASH_SEQ_STATUS scan;
+	SideRow    *row;
+
+	hash_seq_init(&scan, rows);
+	while ((row = hash_seq_search(&scan)) != NULL)
+	{
+		if (row->state == SIDE_WAITS)
+			set_waiting(row, SIDE_WAITS, 0);
+	}
 }
 
 void
@@ -307,6 +335,7 @@ insert_refused(Relation rel, RefusedRow *from, TimestampTz now)
 	bool		nulls[OUTBOX_SIDE_NCOLUMNS] = {false};
 	bytea	   *items = palloc(VARHDRSZ + from->row.len);
 	HeapTuple	tuple;
+	SideRow    *row;
 	bool		found;
 
 	SET_VARSIZE(items, VARHDRSZ + from->row.len);
@@ -320,7 +349,9 @@ insert_refused(Relation rel, RefusedRow *from, TimestampTz now)
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 	heap_insert(rel, tuple, GetCurrentCommandId(true), HEAP_INSERT_NO_LOGICAL, NULL);
 
-	set_waiting(enter_row(&tuple->t_self, &found), SIDE_WAITS, retry_time(now, from->row.attempts));
+	row = enter_row(&tuple->t_self, &found);
+	set_waiting(row, SIDE_WAITS, retry_time(now, from->row.attempts));
+	set_keys(row, item_count(from->row.items, from->row.len));
 }
 
 typedef struct Writing
@@ -468,6 +499,8 @@ take_row(const DeliveryRow *row, void *arg)
 	SideRow    *side = enter_row(&row->tid, &known);
 
 	side->found = true;
+	if (!known && row->attempts > 0)
+		set_keys(side, item_count(row->items, row->len));
 	if (known && side->state != SIDE_LOST &&
 		(side->state != SIDE_WAITS || side->retry_at > now))
 		return true;

@@ -29,6 +29,9 @@ extern void outboxside_keep_refused(void);
 /* A row of the side table is finished: delivered, or lost. */
 extern void outboxside_finished(const ItemPointerData *tid, bool delivered);
 
+/* Try all that was refused at the next turn, without its pauses. */
+extern void outboxside_retry(void);
+
 /* Look into the table at the next turn. */
 extern void outboxside_look(void);
 

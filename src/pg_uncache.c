@@ -36,10 +36,10 @@
  *				 |		 |			 |			  +--> patternpass --> patternsweep, patternset,
  *				 |		 |			 |									patternunlink, scanstep
  *				 |		 |			 +--> commandsend --> commandend
- *				 |		 |			 +--> replicas, slotstate, lacking
+ *				 |		 |			 +--> replicas, slotstate, lacking, refusal
  *				 |		 +--> deliverpieces
  *				 |		 +--> delivery --> deliveragain		what becomes of a row
- *				 |		 +--> seconddelete, doubt
+ *				 |		 +--> seconddelete, doubt, refusalask
  *				 +--> fence --> fencelook, standing			keeps fills out
  *				 +--> beat, incarnation --> lineage			likewise
  *				 +--> rotation --> emptying --> delivered	empties the outbox

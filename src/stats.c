@@ -53,6 +53,7 @@ static const size_t counters[] = {
 	offsetof(SlotStats, waits_skipped),
 	offsetof(SlotStats, ring_overflows),
 	offsetof(SlotStats, pattern_passes),
+	offsetof(SlotStats, keys_refused),
 	offsetof(SlotStats, latency_max),
 };
 
@@ -70,6 +71,7 @@ stats_init(SlotStats *stats)
 	for (int b = 0; b < LATENCY_BUCKETS; b++)
 		pg_atomic_init_u64(&stats->latency[b], 0);
 	pg_atomic_init_u32(&stats->patterns_running, 0);
+	pg_atomic_init_u64(&stats->keys_refused_now, 0);
 	pg_atomic_init_u64(&stats->reset_at, (uint64) GetCurrentTimestamp());
 }
 

@@ -32,6 +32,8 @@ typedef struct SlotStats
 	pg_atomic_uint64 waits_skipped;
 	pg_atomic_uint64 ring_overflows;
 	pg_atomic_uint64 pattern_passes;	/* SCAN passes completed */
+	pg_atomic_uint64 keys_refused;	/* keys and patterns, each once however often tried */
+	pg_atomic_uint64 keys_refused_now;	/* not reset: a level, of the side table */
 	pg_atomic_uint32 patterns_running;	/* not reset: a level */
 	pg_atomic_uint64 latency[LATENCY_BUCKETS];
 	pg_atomic_uint64 latency_max;	/* microseconds */

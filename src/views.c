@@ -37,7 +37,7 @@ SQL_FUNCTION(uncache_stat_reset);
 SQL_FUNCTION(uncache_version);
 
 /* Columns of stat_get() and stat_rules_get(). */
-#define STAT_COLUMNS	32
+#define STAT_COLUMNS	34
 #define RULE_COLUMNS	4
 
 /* ---------- uncache.stat ---------- */
@@ -223,6 +223,8 @@ put_delivery(Row *row, SlotStats *stats, Worker *worker)
 	put(row, Int64GetDatum(worker->ring_used));
 	put(row, Int64GetDatum(worker->ring_size));
 	put_count(row, &stats->ring_overflows);
+	put_count(row, &stats->keys_refused);
+	put_count(row, &stats->keys_refused_now);
 }
 
 static void

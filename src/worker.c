@@ -55,6 +55,7 @@
 #include "outboxscan.h"
 #include "outboxside.h"
 #include "patternscan.h"
+#include "refusalask.h"
 #include "replicas.h"
 #include "rotation.h"
 #include "rule_partition.h"
@@ -420,6 +421,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	*wake = Min(*wake, doubt_turn(now));
 	deliver_send();
 	*wake = Min(*wake, seconddelete_turn(now));
+	*wake = Min(*wake, refusalask_turn(now));
 	*wake = Min(*wake, outboxscan_turn(now));
 	*wake = Min(*wake, comeback_turn(now));
 	if (!beat_holds_transaction())
