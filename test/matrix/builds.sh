@@ -1,9 +1,10 @@
 #!/bin/bash
 #
-# builds.sh: build for one PostgreSQL with every compiler, and without TLS.
+# builds.sh: build for one PostgreSQL with every compiler, without TLS, and without c-ares.
 #
-# PG_CONFIG says for which, else the newest.  Whatever make prints counts as a
-# warning, and fails the build.  The last line is "N passed, N failed".
+# PG_CONFIG says for which, else the newest.  Whatever make prints while it builds
+# the library counts as a warning, and fails the build.  (`make` alone would say
+# what the build can't do, too.)  The last line is "N passed, N failed".
 
 set -u
 source=$(cd "$(dirname "$0")/../.." && pwd)
@@ -26,7 +27,7 @@ build()
 	rm -rf "${folder:?}/"*
 	tar -C "$source" --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' \
 		--exclude=node_modules -cf - . | tar -C "$folder" -xf - || exit 1
-	if make -s -C "$folder" -j2 with_llvm=no PG_CONFIG="$pg_config" "$@" >"$folder/log" 2>&1 &&
+	if make -s -C "$folder" -j2 with_llvm=no PG_CONFIG="$pg_config" "$@" pg_uncache.so >"$folder/log" 2>&1 &&
 			[ ! -s "$folder/log" ] && [ -e "$folder/pg_uncache.so" ]; then
 		printf 'ok      builds without a warning %s\n' "$what"
 		passed=$((passed + 1))
@@ -41,6 +42,9 @@ build "with gcc" CC=gcc
 build "with clang" CC=clang
 if pkg-config --exists hiredis_ssl openssl; then
 	build "without TLS" CC=gcc HIREDIS_SSL=no
+fi
+if pkg-config --exists libcares; then
+	build "without c-ares" CC=gcc CARES=no
 fi
 build "with fault points" CC=gcc FAULT_POINTS=1
 
