@@ -27,6 +27,7 @@
 
 #if PG_VERSION_NUM < 190000
 #include "access/tableam.h"
+#include "commands/dbcommands.h"	/* get_database_name(); in utils/lsyscache.h from 19 on */
 
 /* A worker that DROP DATABASE and the like may end; earlier, we end it ourselves. */
 #define BGWORKER_INTERRUPTIBLE	0

@@ -206,7 +206,7 @@ class_by_function(Oid function, List *args)
 			if (!read_integer(lsecond(args), &divisor) || divisor == 0 ||
 				divisor == PG_INT64_MIN)
 				return NULL;
-			divisor = Abs(divisor) - 1;
+			divisor = (divisor > 0 ? divisor : -divisor) - 1;
 			return psprintf("integer " INT64_FORMAT " " INT64_FORMAT, -divisor, divisor);
 		default:
 			return NULL;

@@ -10,10 +10,10 @@
  */
 #include "postgres.h"
 
-#include "commands/dbcommands.h"
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/elog.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "shmem.h"
