@@ -21,7 +21,7 @@ DATA = sql/pg_uncache--1.0.sql
 
 # Where this file is: with VPATH not where the objects go.
 TOP := $(dir $(lastword $(MAKEFILE_LIST)))
-OBJS = $(patsubst $(TOP)%.c,%.o,$(sort $(wildcard $(TOP)src/*.c)))
+OBJS = $(patsubst $(TOP)%.c,%.o,$(sort $(wildcard $(TOP)src/*.c $(TOP)src/*/*.c)))
 
 # A regression test counts once it has an expected output (NAME_1.out is another one).
 REGRESS = $(sort $(patsubst $(TOP)expected/%.out,%,$(filter-out %_1.out,$(wildcard $(TOP)expected/*.out))))
@@ -44,7 +44,7 @@ PG_CFLAGS += -Wno-ignored-optimization-argument -Wno-unknown-warning-option -Wno
 endif
 
 # make FAULT_POINTS=1: a library for tests, in which things can be made to go
-# wrong (src/faultpoint.c).  Not for production.  `make clean` in between.
+# wrong (src/base/fault_point.c).  Not for production.  `make clean` in between.
 ifeq ($(FAULT_POINTS),1)
 PG_CPPFLAGS += -DUNCACHE_FAULT_POINTS
 endif
@@ -65,7 +65,7 @@ SHLIB_LINK += $(shell pkg-config --libs libcares 2>/dev/null)
 endif
 
 # Made from the Redis functions, see below.
-EXTRA_CLEAN += src/uncache_lua.h
+EXTRA_CLEAN += src/fence/uncache_lua.h
 
 .DEFAULT_GOAL = all
 
@@ -105,8 +105,8 @@ endif
 include $(PGXS)
 
 # The Redis functions, as a C string.
-src/fencelook.o src/fencelook.bc: src/uncache_lua.h
-src/uncache_lua.h: $(TOP)src/lua/uncache.lua | folder
+src/fence/fence_library.o src/fence/fence_library.bc: src/fence/uncache_lua.h
+src/fence/uncache_lua.h: $(TOP)src/fence/uncache.lua | folder
 	(echo 'static const char uncache_lua[] ='; \
 	 sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/?/\\?/g' -e 's/^/"/' -e 's/$$/\\n"/' $<; echo ';') > $@
 
@@ -123,10 +123,10 @@ ifneq ($(CARES),yes)
 endif
 
 # Debian's PostgreSQL is built without dependency tracking.
-$(OBJS): $(wildcard $(TOP)src/*.h) | folder
+$(OBJS): $(wildcard $(TOP)src/*/*.h) | folder
 .PHONY: folder
 folder:
-	@mkdir -p src
+	@mkdir -p $(sort $(dir $(OBJS)))
 
 # Without the library preloaded every test would fail, at length.
 installcheck: check-preloaded

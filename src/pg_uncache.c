@@ -54,27 +54,27 @@
  *												redishello, redisnet, redisresolve, redistls, redisurl
  *
  *	 processes
- *		launcher --> place, probe, databases, served, pause.h; lifecycle --> hold; ddl_start --> drop_guard
+ *		launcher --> place, probe, databases, served, backoff.h; lifecycle --> hold; ddl_start --> drop_guard
  *
  *	 what can be asked
  *		views, backlog, stats; functions, requests; snapshot --> arrived; install (once, by the script)
  *
  *	 under all of them
  *		opening, shmem, settings, redisurl_setting, secrets, trouble, attempt, workerlog,
- *		keytext.h, clock.h, reasons.h, version.h, compat.h; faultpoint in test builds
+ *		key_encoding.h, clock.h, log_reasons.h, version.h, compat.h; faultpoint in test builds
  */
 #include "postgres.h"
 
 #include "fmgr.h"
 #include "miscadmin.h"
 
-#include "drop_notice.h"
-#include "launcher.h"
-#include "lifecycle.h"
-#include "secrets.h"
-#include "settings.h"
-#include "shmem.h"
-#include "xact.h"
+#include "rules/drop_notice.h"
+#include "worker/launcher.h"
+#include "worker/utility_hook.h"
+#include "settings/log_mask.h"
+#include "settings/settings.h"
+#include "shmem/shmem.h"
+#include "commit/xact.h"
 
 PG_MODULE_MAGIC;
 

@@ -11,7 +11,7 @@
 
 #include <hiredis/hiredis.h>
 
-#include "cluster.h"
+#include "topology/cluster_map.h"
 
 int			LLVMFuzzerTestOneInput(const uint8 *data, size_t size);
 

@@ -4,7 +4,7 @@
  */
 #include "postgres.h"
 
-#include "item.h"
+#include "base/invalidation.h"
 
 int			LLVMFuzzerTestOneInput(const uint8 *data, size_t size);
 

@@ -8,7 +8,7 @@
  */
 #include "postgres.h"
 
-#include "keypattern.h"
+#include "template/keypattern.h"
 
 int			LLVMFuzzerTestOneInput(const uint8 *data, size_t size);
 

@@ -12,7 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "redis.h"
+#include "redis/redis.h"
 #include "storage/latch.h"
 
 int			LLVMFuzzerTestOneInput(const uint8 *data, size_t size);

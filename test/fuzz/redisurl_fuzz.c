@@ -4,7 +4,7 @@
  */
 #include "postgres.h"
 
-#include "redisurl.h"
+#include "redis/redis_url.h"
 
 int			LLVMFuzzerTestOneInput(const uint8 *data, size_t size);
 

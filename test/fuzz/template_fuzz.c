@@ -10,7 +10,7 @@
 
 #include "mb/pg_wchar.h"
 
-#include "template_int.h"
+#include "template/template_int.h"
 
 int			LLVMFuzzerTestOneInput(const uint8 *data, size_t size);
 

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 #
-# What src/lua/uncache.lua promises beyond the model check: arguments and
+# What src/fence/uncache.lua promises beyond the model check: arguments and
 # errors, expiry, names in a Cluster, rights, maxmemory, and what Redis itself
 # does with the memory of a function library.
 
@@ -12,7 +12,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 use PrivateRedis;
 
-open my $file, '<', "$FindBin::Bin/../../src/lua/uncache.lua" or die "uncache.lua: $!";
+open my $file, '<', "$FindBin::Bin/../../src/fence/uncache.lua" or die "uncache.lua: $!";
 my $library = do { local $/; <$file> };
 my $redis = PrivateRedis->start;
 my $TTL = 300000;

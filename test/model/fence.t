@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 #
 # Model check of the fence: every interleaving of small cases, driven against
-# src/lua/uncache.lua in a redis-server of its own.
+# src/fence/uncache.lua in a redis-server of its own.
 #
 #	prove test/model/fence.t                       under two minutes
 #	UNCACHE_MODEL=long prove -v test/model/fence.t  bigger cases, by hand (many
@@ -51,7 +51,7 @@ sub edited
 # Deadlines of doubts would make every state a new one; a set of 16 xids is
 # never full in a small world.
 my $hook = slurp('hook.lua');
-my $library = edited(slurp('../../src/lua/uncache.lua'),
+my $library = edited(slurp('../../src/fence/uncache.lua'),
 	"	local time = redis.call('TIME')\n	return time[1] * 1000 + math.floor(time[2] / 1000)",
 	'	return 0');
 my @small_set = ('local MAX_XIDS = 16', 'local MAX_XIDS = 1');
@@ -269,7 +269,7 @@ my $walks = $only ne '' ? 0 : $long ? 5000 : 150;
 my (@bad, $steps);
 for (1 .. $walks)
 {
-	my ($stale, @path) = FenceSearch->new($redis, slurp('../../src/lua/uncache.lua'))->walk(\%wide);
+	my ($stale, @path) = FenceSearch->new($redis, slurp('../../src/fence/uncache.lua'))->walk(\%wide);
 	$steps += @path;
 	push @bad, join "\n", @path, $stale if $stale;
 }

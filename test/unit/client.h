@@ -9,7 +9,7 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include "redis.h"
+#include "redis/redis.h"
 #include "storage/latch.h"
 #include "tap.h"
 #include "utils/timestamp.h"

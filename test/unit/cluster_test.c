@@ -7,7 +7,7 @@
 
 #include <hiredis/hiredis.h>
 
-#include "cluster.h"
+#include "topology/cluster_map.h"
 #include "tap.h"
 
 /* ------------------------------------------------------------------------

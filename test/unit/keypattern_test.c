@@ -8,8 +8,8 @@
 #include <fnmatch.h>
 #include <regex.h>
 
-#include "item.h"
-#include "keypattern.h"
+#include "base/invalidation.h"
+#include "template/keypattern.h"
 #include "tap.h"
 
 typedef struct Match

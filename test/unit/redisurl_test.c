@@ -4,7 +4,7 @@
  */
 #include "postgres.h"
 
-#include "redisurl.h"
+#include "redis/redis_url.h"
 #include "tap.h"
 
 typedef struct Accepted

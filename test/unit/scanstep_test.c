@@ -5,7 +5,7 @@
  */
 #include "postgres.h"
 
-#include "scanstep.h"
+#include "delivery/scan_step.h"
 #include "tap.h"
 
 #define BUCKETS		4096

@@ -1,0 +1,28 @@
+/*
+ * fault_point.h
+ *	  Named places in the code at which a test makes something go wrong.
+ *
+ * They exist only in a library built with make FAULT_POINTS=1; otherwise
+ * FAULT_POINT() is nothing, and there is no setting uncache.fault_point.
+ */
+#ifndef UNCACHE_FAULTPOINT_H
+#define UNCACHE_FAULTPOINT_H
+
+#ifdef UNCACHE_FAULT_POINTS
+
+/* Do what uncache.fault_point asks for at the place of this name. */
+extern void faultpoint_reached(const char *name);
+
+/* Define uncache.fault_point; in _PG_init. */
+extern void faultpoint_define_setting(void);
+
+#define FAULT_POINT(name)	faultpoint_reached(name)
+
+#else
+
+#define FAULT_POINT(name)	((void) 0)
+#define faultpoint_define_setting()	((void) 0)
+
+#endif
+
+#endif							/* UNCACHE_FAULTPOINT_H */

@@ -1,0 +1,189 @@
+/*
+ * invalidation.c
+ *	  Reading and writing the packed form of invalidations (see invalidation.h).
+ *
+ * Needs nothing of a running server, so that the reader can be fuzzed.
+ */
+#include "postgres.h"
+
+#include "base/invalidation.h"
+
+/* By kind.  Numbers are on disk: a kind that is not used any more keeps its place. */
+static const ItemTraits traits[] = {
+	[ITEM_KEY] = {
+		.name = "key",
+		.may_be_cut = true,
+		.is_awaited = true,
+		.may_be_noted = true,
+		.keys = ITEM_KEYS_ITSELF,
+		.command = ITEM_UNLINK,
+		.fence = ITEM_FENCE_RECORD,
+	},
+	[ITEM_GLOB] = {
+		.name = "pattern",
+		.may_be_cut = true,
+		.keys = ITEM_KEYS_FOUND,
+		.command = ITEM_SCAN,
+		.fence = ITEM_FENCE_EPOCH,
+	},
+	[ITEM_KEYPATTERN] = {
+		.name = "key pattern",
+		.may_be_cut = true,
+		.keys = ITEM_KEYS_FOUND,
+		.command = ITEM_SCAN,
+		.fence = ITEM_FENCE_EPOCH,
+	},
+	[ITEM_FRAGMENT] = {
+		.name = "piece",
+		.keys = ITEM_KEYS_OF_WHOLE,
+		.command = ITEM_JOIN,
+		.fence = ITEM_FENCE_OF_WHOLE,
+	},
+};
+
+static bool
+is_kind(uint32 kind)
+{
+	return kind < lengthof(traits) && traits[kind].name != NULL;
+}
+
+const ItemTraits *
+item_traits(ItemKind kind)
+{
+	Assert(is_kind(kind));
+	return &traits[kind];
+}
+
+bool
+item_read_head(const PackedItem *piece, FragmentHead *head)
+{
+	uint32		len;
+
+	if (piece->kind != ITEM_FRAGMENT || piece->len <= sizeof(FragmentHead))
+		return false;
+	memcpy(head, piece->bytes, sizeof(FragmentHead));
+	len = piece->len - sizeof(FragmentHead);
+	return is_kind(head->kind) && traits[head->kind].may_be_cut &&
+		head->total <= ITEM_MAX_BYTES && head->offset < head->total &&
+		head->offset % FRAGMENT_BYTES == 0 &&
+		len == Min(head->total - head->offset, FRAGMENT_BYTES);
+}
+
+const ItemTraits *
+item_traits_of_whole(const PackedItem *item)
+{
+	FragmentHead head;
+
+	if (item->kind != ITEM_FRAGMENT)
+		return item_traits(item->kind);
+	return item_read_head(item, &head) ? item_traits(head.kind) : NULL;
+}
+
+size_t
+item_write(char *to, const PackedItem *item, const Oid *previous_rule)
+{
+	char	   *p = to;
+	bool		has_rule = previous_rule == NULL || *previous_rule != item->rule;
+	uint32		len = item->len;
+
+	Assert(len <= ITEM_MAX_BYTES);
+
+	*p++ = (char) (item->kind | (has_rule ? ITEM_HAS_RULE : 0));
+	if (has_rule)
+	{
+		for (int shift = 0; shift < 32; shift += 8)
+			*p++ = (char) ((item->rule >> shift) & 0xFF);
+	}
+	while (len >= 0x80)
+	{
+		*p++ = (char) ((len & 0x7F) | 0x80);
+		len >>= 7;
+	}
+	*p++ = (char) len;
+	memcpy(p, item->bytes, item->len);
+
+	return (p - to) + item->len;
+}
+
+void
+item_reader_init(ItemReader *reader, const char *bytes, size_t len)
+{
+	reader->next = bytes;
+	reader->end = bytes + len;
+	reader->rule = InvalidOid;
+}
+
+/* LEB128 of at most three bytes; returns false where it runs out or over. */
+static bool
+read_length(ItemReader *reader, uint32 *len)
+{
+	*len = 0;
+	for (int shift = 0; shift < 21; shift += 7)
+	{
+		uint8		byte;
+
+		if (reader->next >= reader->end)
+			return false;
+		byte = (uint8) *reader->next++;
+		*len |= (uint32) (byte & 0x7F) << shift;
+		if ((byte & 0x80) == 0)
+			return *len <= ITEM_MAX_BYTES;
+	}
+	return false;
+}
+
+int
+item_read(ItemReader *reader, PackedItem *item)
+{
+	uint8		tag;
+
+	if (reader->next >= reader->end)
+		return 0;
+
+	tag = (uint8) *reader->next++;
+	item->kind = tag & ~ITEM_HAS_RULE;
+	if (!is_kind(item->kind))
+		return -1;
+
+	if (tag & ITEM_HAS_RULE)
+	{
+		if (reader->end - reader->next < 4)
+			return -1;
+		reader->rule = 0;
+		for (int shift = 0; shift < 32; shift += 8)
+			reader->rule |= (Oid) (uint8) *reader->next++ << shift;
+	}
+	item->rule = reader->rule;
+
+	if (!read_length(reader, &item->len) ||
+		(size_t) (reader->end - reader->next) < item->len)
+		return -1;
+	item->bytes = reader->next;
+	reader->next += item->len;
+	return 1;
+}
+
+/* Of an item in pieces only the first one counts. */
+static bool
+begins_item(const PackedItem *item)
+{
+	FragmentHead head;
+
+	return item->kind != ITEM_FRAGMENT || (item_read_head(item, &head) && head.offset == 0);
+}
+
+uint32
+item_count(const char *bytes, size_t len)
+{
+	ItemReader	reader;
+	PackedItem	item;
+	uint32		count = 0;
+
+	item_reader_init(&reader, bytes, len);
+	while (item_read(&reader, &item) > 0)
+	{
+		if (begins_item(&item))
+			count++;
+	}
+	return count;
+}

@@ -1,0 +1,143 @@
+/*
+ * invalidation.h
+ *	  The packed form of invalidations, as the pending set, the outbox and the
+ *	  ring carry them.
+ *
+ * Invalidations travel as a byte string of items, one after the other:
+ *
+ *		tag		1 byte	kind, plus ITEM_HAS_RULE when a rule follows
+ *		rule	4 bytes	OID of the rule (little endian); without it the item
+ *						belongs to the same rule as the item before it
+ *		length	1-3 bytes	LEB128
+ *		bytes	length bytes
+ *
+ * The first item of a string always has ITEM_HAS_RULE; rule 0 stands for a key
+ * that no rule made (invalidate_keys).  The form is read back from disk by the
+ * worker, so the decoder trusts nothing: a string that does not parse is
+ * reported, never followed.
+ */
+#ifndef UNCACHE_ITEM_H
+#define UNCACHE_ITEM_H
+
+#include "postgres.h"
+
+typedef enum ItemKind
+{
+	ITEM_KEY = 1,				/* a key, complete with prefix, in UTF-8 */
+	ITEM_GLOB = 2,				/* a Redis glob from invalidate_pattern() */
+	ITEM_KEYPATTERN = 3,		/* text of a key pattern (keypattern.h) */
+	ITEM_FRAGMENT = 4,			/* piece of an item too long for one row */
+} ItemKind;
+
+/* Which keys of Redis an item invalidates. */
+typedef enum ItemKeys
+{
+	ITEM_KEYS_ITSELF,			/* its bytes are the key, so it has a node */
+	ITEM_KEYS_FOUND,			/* those that a walk over all nodes finds */
+	ITEM_KEYS_OF_WHOLE,			/* those of the item that it is a piece of */
+} ItemKeys;
+
+/* How the worker has them deleted. */
+typedef enum ItemCommand
+{
+	ITEM_UNLINK,				/* UNLINK, or with the fence FCALL uncache_invalidate: batch.c */
+	ITEM_SCAN,					/* SCAN, and UNLINK what it finds: pattern_queue.c */
+	ITEM_JOIN,					/* as the whole is, once its pieces are together: delivery_fragments.c */
+} ItemCommand;
+
+/* What keeps a fill out that has read the old row. */
+typedef enum ItemFence
+{
+	ITEM_FENCE_RECORD,			/* the xid in the key's record; strict: before the commit, too */
+	ITEM_FENCE_EPOCH,			/* a new epoch, which voids all tokens; none before the commit */
+	ITEM_FENCE_OF_WHOLE,
+} ItemFence;
+
+/*
+ * What is true of all items of a kind.  Whoever treats kinds differently asks for this, or
+ * has a switch with every kind and no default: so the compiler finds each place that a new
+ * kind has to go through.
+ */
+typedef struct ItemTraits
+{
+	const char *name;			/* in messages; NULL: there is no such kind */
+	bool		may_be_cut;		/* into ITEM_FRAGMENTs; else it must fit into a row */
+	bool		is_awaited;		/* COMMIT may wait until it is delivered */
+	bool		may_be_noted;	/* a note may stand for it while the outbox is over its limit */
+	ItemKeys	keys;
+	ItemCommand command;
+	ItemFence	fence;
+} ItemTraits;
+
+#define ITEM_HAS_RULE	0x80
+
+/* A rendered key may be this long; so no item's bytes are ever longer. */
+#define ITEM_MAX_BYTES	(64 * 1024)
+
+/* Room that any item's tag, rule and length need at most. */
+#define ITEM_MAX_HEAD	(1 + 4 + 3)
+
+typedef struct PackedItem
+{
+	ItemKind	kind;
+	Oid			rule;			/* InvalidOid: none */
+	const char *bytes;			/* not null-terminated */
+	uint32		len;
+} PackedItem;
+
+/*
+ * The bytes of an ITEM_FRAGMENT begin with this head.  Pieces other than the
+ * last are FRAGMENT_BYTES long, so that piece offset / FRAGMENT_BYTES of an item is
+ * in the chunk that many after the first.
+ */
+typedef struct FragmentHead
+{
+	uint32		total;			/* length of the whole */
+	uint32		offset;			/* of this piece in it */
+	uint32		kind;			/* ItemKind of the whole */
+} FragmentHead;
+
+/* With its two heads a piece fits into a row (OUTBOX_ROW_ITEMS); pieces on disk have this size. */
+#define FRAGMENT_BYTES	7800
+
+typedef struct ItemReader
+{
+	const char *next;
+	const char *end;
+	Oid			rule;
+} ItemReader;
+
+/* Of a kind that item_read() has returned, or that the code names. */
+extern const ItemTraits *item_traits(ItemKind kind);
+
+/*
+ * The head of a piece, behind which its bytes follow.  Returns false where it makes no
+ * sense: nothing of it is true then.
+ */
+extern bool item_read_head(const PackedItem *piece, FragmentHead *head);
+
+/*
+ * The same as item_traits(), but for a piece those of its whole.  NULL: the piece makes no
+ * sense.
+ */
+extern const ItemTraits *item_traits_of_whole(const PackedItem *item);
+
+/* Keys and patterns in a string, each in pieces once; where it is damaged, those before. */
+extern uint32 item_count(const char *bytes, size_t len);
+
+/*
+ * Write an item at "to", which has room for ITEM_MAX_HEAD + item->len bytes.
+ * "previous_rule" is the rule of the item before it, NULL for the first of a
+ * string.  Returns the number of bytes written.
+ */
+extern size_t item_write(char *to, const PackedItem *item, const Oid *previous_rule);
+
+extern void item_reader_init(ItemReader *reader, const char *bytes, size_t len);
+
+/*
+ * Read the next item.  Returns 1 and fills *item (whose bytes point into the
+ * string), 0 at the end, -1 where the string is damaged.
+ */
+extern int	item_read(ItemReader *reader, PackedItem *item);
+
+#endif							/* UNCACHE_ITEM_H */

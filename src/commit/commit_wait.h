@@ -1,0 +1,25 @@
+/*
+ * commit_wait.h
+ *	  The wait of a COMMIT for the answer of Redis.
+ */
+#ifndef UNCACHE_COMMITWAIT_H
+#define UNCACHE_COMMITWAIT_H
+
+#include "shmem/shmem.h"
+
+/* What allocates, before the commit: once is enough, more do no harm. */
+extern void commitwait_prepare(void);
+
+/*
+ * Whether the commit of the pending set is one that waits.  One that would like to,
+ * and does not because there is no use in it, is counted.
+ */
+extern bool commitwait_wanted(DatabaseSlot *slot);
+
+/*
+ * Wait until the worker has answered for what this session has announced and handed
+ * over, at the longest uncache.wait_timeout.  After AFTER_LOCKS only; never raises.
+ */
+extern void commitwait(void);
+
+#endif							/* UNCACHE_COMMITWAIT_H */

@@ -1,0 +1,155 @@
+/*
+ * handover.c
+ *	  Telling the worker what a transaction has left in the outbox.
+ *
+ * Runs in COMMIT, with row locks held, so that the ring has the changes of one row
+ * in the order of their commits: nothing here allocates, raises or waits, but for
+ * the lock of the ring.  It is a hint: what is lost with it the worker finds in the
+ * outbox when it starts or connects.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "commit/handover.h"
+#include "shmem/shmem.h"
+
+/* Make sure that the worker will look; it may be awake, or about to look anyway. */
+static void
+wake_worker(DatabaseSlot *slot, bool urgent)
+{
+	uint32		sleep;
+
+	pg_memory_barrier();
+	sleep = pg_atomic_read_u32(&slot->sleep);
+	if (sleep == WORKER_SLEEPS || (urgent && sleep == WORKER_GATHERS))
+		shmem_wake_worker(slot);
+}
+
+/*
+ * Mark the blocks that the worker has to read.  Returns false where the slot is not of
+ * this database any more: then the marks mean nothing.
+ */
+static bool
+mark_dirty(DatabaseSlot *slot, const OutboxWritten *written)
+{
+	for (const OutboxWritten *w = written; w; w = w->next)
+	{
+		pg_atomic_uint32 *dirty = slot->dirty[w->table];
+
+		for (uint32 i = 0; i < w->nblocks; i++)
+		{
+			uint32		bit = w->blocks[i] % DIRTY_BITS;
+
+			pg_atomic_fetch_or_u32(&dirty[bit / 32], (uint32) 1 << (bit % 32));
+		}
+	}
+	pg_atomic_write_u32(&slot->any_dirty, 1);
+
+	/* A worker that gives up the slot looks at the marks after it has done so. */
+	pg_memory_barrier();
+	return pg_atomic_read_u32(&slot->dboid) == MyDatabaseId;
+}
+
+/*
+ * A transaction of one row fits into the ring, if there is room.  False where it did
+ * not, or the slot was given to another database meanwhile.
+ */
+static bool
+put_into_ring(DatabaseSlot *slot, const OutboxWritten *written, bool wait)
+{
+	RingEntry	entry = {0};
+	bool		ours;
+	bool		done;
+
+	if (written->next != NULL || written->nrows != 1)
+		return false;
+
+	entry.nkeys = (uint32) written->nkeys;
+	entry.xid = U64FromFullTransactionId(written->xid);
+	entry.committed_at = GetCurrentTimestamp();
+	entry.waiter = wait ? MyProcNumber : -1;
+	entry.table = written->table;
+	entry.tid = written->tid;
+	entry.file = written->file;
+
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	ours = pg_atomic_read_u32(&slot->dboid) == MyDatabaseId;
+	done = ours && ring_put(&slot->ring, &entry, written->items, written->items_len);
+	LWLockRelease(slot->lock);
+
+	if (!done && ours)
+		pg_atomic_fetch_add_u64(&slot->stats.ring_overflows, 1);
+	return done;
+}
+
+/* Under its lock, so that a slot which is just being given up counts as such. */
+static bool
+is_ours(DatabaseSlot *slot)
+{
+	bool		result;
+
+	LWLockAcquire(slot->lock, LW_SHARED);
+	result = pg_atomic_read_u32(&slot->dboid) == MyDatabaseId;
+	LWLockRelease(slot->lock);
+	return result;
+}
+
+/*
+ * Returns false where the slot is another database's.  A worker that is not connected
+ * reads the whole outbox when it is, so it need not be told.
+ */
+static bool
+tell_worker(DatabaseSlot *slot, const OutboxWritten *written, bool wait)
+{
+	for (const OutboxWritten *w = written; w; w = w->next)
+	{
+		if (w->noted)
+			pg_atomic_write_u32(&slot->note_dirty, 1);
+	}
+	if (pg_atomic_read_u32(&slot->serving) == 0)
+		return is_ours(slot);
+	return put_into_ring(slot, written, wait) || mark_dirty(slot, written);
+}
+
+bool
+handover(const OutboxWritten *written, bool wait)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+
+	if (slot == NULL || !tell_worker(slot, written, wait))
+	{
+		shmem_request_launch(MyDatabaseId, true);
+		return false;
+	}
+	if (pg_atomic_read_u32(&slot->serving) == 0)
+		return false;
+	if (!wait)
+		wake_worker(slot, false);
+	return true;
+}
+
+void
+handover_wake(DatabaseSlot *slot)
+{
+	wake_worker(slot, true);
+}
+
+void
+handover_side(void)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+
+	if (slot != NULL)
+	{
+		pg_atomic_write_u32(&slot->side_dirty, 1);
+		if (is_ours(slot))
+		{
+			shmem_wake_worker(slot);
+			return;
+		}
+	}
+	shmem_request_launch(MyDatabaseId, true);
+}

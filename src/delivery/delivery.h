@@ -1,0 +1,109 @@
+/*
+ * delivery.h
+ *	  An outbox row on its way: its parts, and what becomes of it.
+ *
+ * Everything in here belongs to a worker.  delivery_queue.h makes deliveries.
+ */
+#ifndef UNCACHE_DELIVERY_H
+#define UNCACHE_DELIVERY_H
+
+#include "postgres.h"
+#include "datatype/timestamp.h"
+#include "storage/itemptr.h"
+
+#include "base/invalidation.h"
+
+/* Small transactions overtake what is large or late. */
+typedef enum DeliveryClass
+{
+	CLASS_SMALL,				/* from the ring: somebody may wait */
+	CLASS_BULK,					/* from a scan */
+} DeliveryClass;
+#define DELIVERY_CLASSES	2
+
+/* An outbox row to deliver.  The items are copied. */
+typedef struct DeliveryRow
+{
+	uint64		xid;
+	int32		chunk;
+	int			table;			/* OUTBOX_SIDE and OUTBOX_NOWHERE too */
+	ItemPointerData tid;
+	int32		attempts;		/* how often Redis has refused it so far */
+	TimestampTz at;				/* since when it is to be delivered */
+	int			waiter;			/* ProcNumber, or -1 */
+	bool		again;			/* may have been delivered before */
+	bool		only_lacking;	/* was sent before: to nodes that lack something */
+	bool		answered;		/* it has, and its waiter was told of it */
+	const char *items;
+	uint32		len;
+} DeliveryRow;
+
+/* A row on its way. */
+typedef struct Delivery Delivery;
+
+/* What became of a part (one item) of a delivery. */
+typedef enum PartOutcome
+{
+	PART_DELIVERED,
+	PART_REFUSED,				/* Redis said no, and will again */
+	PART_LOST,					/* no answer; to be sent again when its node is back */
+	PART_AWAY,					/* likewise; it was known to be away, and not sent */
+	PART_AGAIN,					/* to be sent again soon */
+	PART_UNCONFIRMED,			/* carried out, but too few replicas have it */
+} PartOutcome;
+
+/*
+ * For those that are given parts: batch.c and pattern_queue.c
+ */
+
+/* The transaction that wrote the row. */
+extern uint64 deliver_xid(const Delivery *delivery);
+
+/* Whether somebody waits for it, or may: who waits for what a scan finds is unknown. */
+extern bool deliver_is_awaited(const Delivery *delivery);
+
+/*
+ * A part is finished; the item is what was given, which is not looked at but when it was
+ * refused.  The delivery may be gone afterwards.  Of an item that was put together from
+ * pieces this finishes a part of each piece's delivery.
+ */
+extern void deliver_part_done(Delivery *delivery, PartOutcome outcome,
+							  const PackedItem *item);
+
+/* A part is at a node that nobody waits for; or not any more. */
+extern void deliver_part_late(Delivery *delivery);
+extern void deliver_part_not_late(Delivery *delivery);
+
+/*
+ * All deliveries
+ */
+
+/*
+ * Every delivery has a number, ascending; the oldest one unfinished, or the next
+ * number when there is none.
+ */
+extern uint64 deliver_next_number(void);
+extern uint64 deliver_oldest_number(void);
+extern int	deliver_count_of_table(int table);	/* unfinished ones */
+extern uint64 deliver_taken_of_table(int table);	/* ever taken */
+extern TimestampTz deliver_last_of_table(int table);	/* last delivered; 0: never */
+
+/*
+ * Have the rows that wait (resend.h) resumed, by a scan that is to be begun then.
+ * A row that has a delivery is not one of them.
+ */
+extern void deliver_release_waiting(void);
+
+/*
+ * A server that may have forgotten what it was sent takes part again: what is under
+ * way counts as to be repeated when it is delivered.
+ */
+extern void deliver_repeat_under_way(void);
+
+/*
+ * Nobody wants what is under way of a transaction (xid; 0: of all) any more: it ends as
+ * delivered, whatever becomes of it.
+ */
+extern void deliver_discard(uint64 xid);
+
+#endif							/* UNCACHE_DELIVERY_H */

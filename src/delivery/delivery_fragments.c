@@ -1,0 +1,199 @@
+/*
+ * delivery_fragments.c
+ *	  Items that are too long for a row: put together from the pieces of several.
+ *
+ * Each piece is the only item of its row.  It says where it belongs, and from its chunk
+ * follows which chunk of the transaction is the item's first: so pieces can come in
+ * any order, and between those of others.  When the last is here the item is sent as one,
+ * and its deliveries, chained by Delivery.joined, finish together.
+ *
+ * A piece that does not fit is damaged, and left out.  An item of which a piece is missing when
+ * there has been nothing left to read for a while is given up: outbox_damage.c sees to the rest,
+ * and the pieces that are there count as delivered.
+ *
+ * When the links are gone what is here is forgotten, and after a crash, too: the rows are in
+ * the outbox, and come again.  An item takes ITEM_MAX_BYTES at the most.
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "outbox/outbox_damage.h"
+#include "delivery/delivery_fragments.h"
+#include "delivery/delivery_int.h"
+
+/*
+ * The pieces of a transaction are visible together, and a scan finds one soon after the
+ * other: when nothing is left to be read, what has not come for so long does not come.
+ */
+#define MISSING_MS		5000
+
+/* An item in pieces, of which some have not come yet. */
+typedef struct Assembly
+{
+	dlist_node	node;
+	uint64		xid;
+	int32		first_chunk;
+	int			table;			/* a second delete has pieces of its own */
+	Oid			rule;
+	FragmentHead head;			/* of any piece; offset means nothing */
+	uint32		received;
+	TimestampTz last_at;		/* when a piece came, or something was left to be read */
+	Delivery   *pieces;			/* chain by joined */
+	char	   *bytes;
+} Assembly;
+
+static MemoryContext context;
+static dlist_head assemblies = DLIST_STATIC_INIT(assemblies);
+
+void
+deliverpieces_init(void)
+{
+	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache pieces",
+									ALLOCSET_DEFAULT_SIZES);
+}
+
+static Assembly *
+find_assembly(const DeliveryRow *row, int32 first_chunk)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &assemblies)
+	{
+		Assembly   *assembly = dlist_container(Assembly, node, iter.cur);
+
+		if (assembly->xid == row->xid && assembly->first_chunk == first_chunk &&
+			assembly->table == row->table)
+			return assembly;
+	}
+	return NULL;
+}
+
+static Assembly *
+new_assembly(const DeliveryRow *row, int32 first_chunk, Oid rule, const FragmentHead *head)
+{
+	Assembly   *assembly = MemoryContextAllocZero(context, sizeof(Assembly));
+
+	assembly->xid = row->xid;
+	assembly->first_chunk = first_chunk;
+	assembly->table = row->table;
+	assembly->rule = rule;
+	assembly->head = *head;
+	assembly->bytes = MemoryContextAlloc(context, head->total);
+	dlist_push_tail(&assemblies, &assembly->node);
+	return assembly;
+}
+
+/*
+ * All pieces are here, the last one with this delivery.  A node may have forgotten before the
+ * last came: then all are to be repeated, since some would never make an item.
+ */
+static void
+complete(Delivery *last, Assembly *assembly, PackedItem *whole)
+{
+	bool		to_repeat = false;
+
+	whole->kind = assembly->head.kind;
+	whole->rule = assembly->rule;
+	whole->bytes = last->assembled = assembly->bytes;
+	whole->len = assembly->head.total;
+	for (Delivery *piece = last; piece; piece = piece->joined)
+		to_repeat |= piece->to_repeat;
+	for (Delivery *piece = last; piece; piece = piece->joined)
+		piece->to_repeat = to_repeat;
+	dlist_delete(&assembly->node);
+	pfree(assembly);
+}
+
+/* So far each piece has counted one part: that it waits for the others. */
+bool
+deliverpieces_parts(Delivery *last, int parts)
+{
+	bool		only_lacking = true;
+
+	for (Delivery *piece = last; piece; piece = piece->joined)
+	{
+		piece->parts_left += parts - 1;
+		only_lacking &= piece->row.only_lacking;
+	}
+	return only_lacking;
+}
+
+PieceOutcome
+deliverpieces_add(Delivery *delivery, const PackedItem *item, PackedItem *whole)
+{
+	FragmentHead head;
+	uint32		len;
+	int32		first_chunk;
+	Assembly   *assembly;
+
+	if (!item_read_head(item, &head))
+		return PIECE_DAMAGED;
+	len = item->len - sizeof(head);
+	first_chunk = delivery->row.chunk - head.offset / FRAGMENT_BYTES;
+	assembly = find_assembly(&delivery->row, first_chunk);
+	if (assembly == NULL)
+		assembly = new_assembly(&delivery->row, first_chunk, item->rule, &head);
+	if (assembly->head.total != head.total || assembly->head.kind != head.kind)
+		return PIECE_DAMAGED;
+
+	delivery->is_fragment = true;
+	delivery->parts_left++;
+	delivery->joined = assembly->pieces;
+	assembly->pieces = delivery;
+	memcpy(assembly->bytes + head.offset, item->bytes + sizeof(head), len);
+	assembly->received += len;
+	assembly->last_at = clock_now();
+	if (assembly->received < head.total)
+		return PIECE_WAITS;
+	complete(delivery, assembly, whole);
+	return PIECE_COMPLETES;
+}
+
+void
+deliverpieces_forget(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &assemblies)
+	{
+		Assembly   *assembly = dlist_container(Assembly, node, iter.cur);
+
+		dlist_delete(&assembly->node);
+		deliver_part_done(assembly->pieces, PART_LOST, NULL);
+		pfree(assembly->bytes);
+		pfree(assembly);
+	}
+}
+
+static void
+give_up(Assembly *assembly)
+{
+	damage_note_row(assembly->xid, "a part of a long key is missing");
+	dlist_delete(&assembly->node);
+	deliver_part_done(assembly->pieces, PART_DELIVERED, NULL);
+	pfree(assembly->bytes);
+	pfree(assembly);
+}
+
+TimestampTz
+deliverpieces_turn(TimestampTz now, bool all_read)
+{
+	TimestampTz wake = DT_NOEND;
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &assemblies)
+	{
+		Assembly   *assembly = dlist_container(Assembly, node, iter.cur);
+
+		if (!all_read)
+			assembly->last_at = now;
+		else if (TimestampDifferenceExceeds(assembly->last_at, now, MISSING_MS))
+			give_up(assembly);
+		else
+			wake = Min(wake, TimestampTzPlusMilliseconds(assembly->last_at, MISSING_MS + 1));
+	}
+	return wake;
+}

@@ -1,0 +1,45 @@
+/*
+ * delivery_fragments.h
+ *	  Items that are too long for a row: put together from the pieces of several.
+ */
+#ifndef UNCACHE_DELIVERPIECES_H
+#define UNCACHE_DELIVERPIECES_H
+
+#include "postgres.h"
+#include "datatype/timestamp.h"
+
+#include "delivery/delivery.h"
+
+extern void deliverpieces_init(void);
+
+typedef enum PieceOutcome
+{
+	PIECE_DAMAGED,				/* it makes no sense, and nothing was done */
+	PIECE_WAITS,				/* for other pieces; it is a part of its delivery */
+	PIECE_COMPLETES,			/* *whole is to be sent now, by deliverpieces_parts() parts */
+} PieceOutcome;
+
+/*
+ * A piece of a long item, an ITEM_FRAGMENT.  When the last is here, with this delivery,
+ * *whole is set, with bytes that stay until the delivery is finished.  The deliveries of all
+ * pieces are joined and finish together: a part of this one is a part of all.
+ */
+extern PieceOutcome deliverpieces_add(Delivery *delivery, const PackedItem *piece,
+									  PackedItem *whole);
+
+/*
+ * The whole is about to be sent in so many parts.  Returns whether all of the pieces were
+ * sent before, and are for nodes that lack something.
+ */
+extern bool deliverpieces_parts(Delivery *last, int parts);
+
+/* What waits for other pieces is lost. */
+extern void deliverpieces_forget(void);
+
+/*
+ * Give up keys of which a piece is missing; "all_read": nothing is left that could bring
+ * it.  Returns when to come again.
+ */
+extern TimestampTz deliverpieces_turn(TimestampTz now, bool all_read);
+
+#endif							/* UNCACHE_DELIVERPIECES_H */

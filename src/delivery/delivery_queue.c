@@ -1,0 +1,203 @@
+/*
+ * delivery_queue.c
+ *	  Sends the keys of outbox rows to Redis and learns what became of them.
+ *
+ * Rows that are taken wait in two queues.  When there is room their items are given on:
+ * keys to batch.c, patterns to pattern_queue.c, pieces of either to delivery_fragments.c first.  Each is a
+ * part of the row's delivery, and delivery.c knows what follows when the last one ends.
+ *
+ * Many commands are under way at once.  Rows from the ring are always sent
+ * before rows from a scan, and of those only a few commands are under way at a
+ * time, so that a small transaction never waits behind a large one for longer
+ * than BULK_COMMANDS take.
+ *
+ * When all links are gone the queues are emptied, too: every row is lost, and comes
+ * again from the outbox, as after a crash.  Of a row that can't be read to its end what could be
+ * read is sent, and outbox_damage.c sees to the rest.
+ */
+#include "postgres.h"
+
+#include "lib/ilist.h"
+
+#include "delivery/batch.h"
+#include "outbox/outbox_damage.h"
+#include "delivery/delivery_queue.h"
+#include "delivery/delivery_fragments.h"
+#include "delivery/delivery_int.h"
+#include "base/fault_point.h"
+#include "topology/node.h"
+#include "delivery/pattern_queue.h"
+#include "delivery/refusal.h"
+#include "topology/target.h"
+
+/* Rows in memory that are not sent yet. */
+#define SMALL_ROWS			4096
+#define BULK_ROWS			1024
+
+static dlist_head queues[DELIVERY_CLASSES] = {
+	DLIST_STATIC_INIT(queues[CLASS_SMALL]),
+	DLIST_STATIC_INIT(queues[CLASS_BULK]),
+};
+static int	queued[DELIVERY_CLASSES];
+
+/*
+ * Patterns that are given on in one turn: some 100 microseconds.  A row has a hundred, and
+ * none of them waits for room.
+ */
+#define PATTERNS_PER_TURN	500
+static int	patterns_given = 0;
+
+void
+deliver_init(DatabaseSlot *slot)
+{
+	delivery_init(slot);
+	deliverpieces_init();
+	command_init(slot);
+}
+
+bool
+deliver_has_room(DeliveryClass class)
+{
+	return queued[class] < (class == CLASS_SMALL ? SMALL_ROWS : BULK_ROWS);
+}
+
+bool
+deliver_wants_turn(void)
+{
+	return patterns_given >= PATTERNS_PER_TURN;
+}
+
+bool
+deliver_has_unsent(void)
+{
+	return queued[CLASS_SMALL] + queued[CLASS_BULK] > 0;
+}
+
+void
+deliver_take(DeliveryClass class, const DeliveryRow *row)
+{
+	Delivery   *delivery = delivery_new(class, row);
+
+	dlist_push_tail(&queues[class], &delivery->queue_node);
+	queued[class]++;
+}
+
+static bool gather_item(Delivery *delivery, const PackedItem *item, bool is_whole);
+
+/* A piece of an item, which is given on when all of it is here. */
+static bool
+gather_piece(Delivery *delivery, const PackedItem *piece)
+{
+	PackedItem	whole;
+
+	switch (deliverpieces_add(delivery, piece, &whole))
+	{
+		case PIECE_DAMAGED:
+			return false;
+		case PIECE_WAITS:
+			return true;
+		case PIECE_COMPLETES:
+			return gather_item(delivery, &whole, true);
+	}
+	return false;
+}
+
+/* The item is given on in so many parts.  Whether to nodes only that lack something. */
+static bool
+add_parts(Delivery *delivery, int parts, bool is_whole)
+{
+	if (is_whole)
+		return deliverpieces_parts(delivery, parts);
+	delivery->parts_left += parts;
+	return delivery->row.only_lacking;
+}
+
+/*
+ * Give one item on, which is in the delivery's row, or of which the last piece is.  Returns
+ * false where it is damaged.
+ */
+static bool
+gather_item(Delivery *delivery, const PackedItem *item, bool is_whole)
+{
+	bool		only_lacking;
+
+	switch (item_traits(item->kind)->command)
+	{
+		case ITEM_UNLINK:
+			only_lacking = add_parts(delivery, target_count(), is_whole);
+			command_add_key(delivery, delivery->class, item, only_lacking);
+			return true;
+		case ITEM_SCAN:
+			(void) add_parts(delivery, 1, is_whole);
+			patterns_given++;
+			patternscan_add(delivery, item);
+			return true;
+		case ITEM_JOIN:
+			return gather_piece(delivery, item);
+	}
+	return false;
+}
+
+/* All items of the delivery are under way (or can't be read). */
+static void
+all_sent(Delivery *delivery)
+{
+	dlist_delete(&delivery->queue_node);
+	queued[delivery->class]--;
+	delivery_all_sent(delivery);
+}
+
+/* Send from one queue while commands of its class may be under way. */
+static void
+send_from(DeliveryClass class)
+{
+	while (!dlist_is_empty(&queues[class]) && command_has_room(class) &&
+		   patterns_given < PATTERNS_PER_TURN)
+	{
+		Delivery   *delivery = dlist_head_element(Delivery, queue_node, &queues[class]);
+		PackedItem	item;
+		int			read = item_read(&delivery->reader, &item);
+
+		if (read > 0 && gather_item(delivery, &item, false))
+			continue;
+		if (read != 0)
+			damage_note_row(delivery->row.xid, "its items cannot be read to their end");
+		all_sent(delivery);
+	}
+	command_send_open();
+}
+
+void
+deliver_send(void)
+{
+	patterns_given = 0;
+	if (deliver_has_unsent())
+	{
+		command_look_for_silent();
+		send_from(CLASS_SMALL);
+		send_from(CLASS_BULK);
+	}
+	command_ask_replicas();
+	node_flush_all();
+	if (command_under_way())
+		FAULT_POINT("batch-sent");
+}
+
+void
+deliver_forget_unsent(void)
+{
+	deliverpieces_forget();
+	patternscan_forget();
+	refusal_forget_all();
+	for (int class = 0; class < DELIVERY_CLASSES; class++)
+	{
+		while (!dlist_is_empty(&queues[class]))
+		{
+			Delivery   *delivery = dlist_head_element(Delivery, queue_node, &queues[class]);
+
+			delivery_note_lost(delivery, PART_LOST);
+			all_sent(delivery);
+		}
+	}
+	Assert(deliver_oldest_number() == deliver_next_number());
+}

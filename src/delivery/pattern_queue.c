@@ -1,0 +1,252 @@
+/*
+ * pattern_queue.c
+ *	  The patterns that wait to be delivered: when a pass over the keys begins, and for which.
+ *
+ * A pattern is a Job.  A pass (pattern_scan.c) serves every pattern that was waiting when it
+ * began; equal patterns are served as one.  What comes while a pass runs waits for the next
+ * one, which begins no sooner than after as long a pause as the last pass took, and a second
+ * after it began: so a storm of TRUNCATEs keeps Redis busy half of the time at the most, and
+ * readers can go on filling.  Whatever is done for each pattern is done for a few in a turn
+ * of the worker.
+ *
+ * At the end of a pass a job is finished, with the outcome that delivery_queue.c is told, or goes
+ * back to those that wait: where keys were missed, and where slots of a cluster were on the
+ * move in the first pass that it was in.  The pause doubles with each pass that missed keys.
+ *
+ * When a node's link breaks, or a node is away, the patterns of the pass are lost at
+ * its end, and the rows that hold them are sent again; the same after a crash.  A pattern
+ * that Redis refuses moves to the side table like a refused key, and so does one that is set
+ * aside, since to look for its keys breaks the link.  How many jobs wait is bounded by the
+ * rows that delivery_queue.c takes.
+ */
+#include "postgres.h"
+
+#include "lib/ilist.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "delivery/pattern_scan.h"
+#include "delivery/pattern_queue.h"
+#include "delivery/pattern_set.h"
+
+/* Before a pass is made once more, at the least; doubles with each. */
+#define AGAIN_FIRST_MS	100
+#define AGAIN_LAST_MS	(60 * 1000)
+
+/*
+ * From the beginning of a pass to that of the next one, at the least: each voids the tokens
+ * of all readers that are about to fill, who need less than a second for that.
+ */
+#define PASS_EVERY_MS	1000
+
+/* Jobs that a turn deals with, at the beginning and the end of a pass: 200 microseconds. */
+#define JOBS_PER_TURN	200
+
+/* A pass takes what comes while it gathers, too, but not for longer than that. */
+#define GATHER_MS		1000
+
+/* A part of a delivery that waits for a pass, or is served by one. */
+typedef struct Job
+{
+	dlist_node	node;
+	Delivery   *delivery;
+	PackedItem	item;			/* bytes belong to the delivery */
+	PassPattern *pattern;		/* of the running pass */
+	bool		had_pass;		/* this is not the first one */
+} Job;
+
+static DatabaseSlot *slot;
+static MemoryContext context;	/* jobs */
+static MemoryContext pass_context;	/* patterns of the pass; reset at its end */
+
+static dlist_head waiting = DLIST_STATIC_INIT(waiting);
+static int	nwaiting = 0;
+
+/* Of a pass: */
+static enum
+{
+	PASS_NONE,
+	PASS_GATHERS,				/* some of its patterns are in the set */
+	PASS_RUNS,
+	PASS_ENDED,					/* some of its jobs are not told yet */
+}			stage = PASS_NONE;
+static dlist_head served = DLIST_STATIC_INIT(served);
+static PatternSet *patterns;
+static TimestampTz gather_until;	/* meaningful in PASS_GATHERS */
+static PatternPassEnd pass_end; /* meaningful in PASS_ENDED */
+
+static TimestampTz next_pass_at = 0;
+static int	again_ms = AGAIN_FIRST_MS;
+
+static void pass_ended(const PatternPassEnd *end);
+
+void
+patternscan_init(DatabaseSlot *my_slot)
+{
+	slot = my_slot;
+	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache patterns",
+									ALLOCSET_DEFAULT_SIZES);
+	pass_context = AllocSetContextCreate(context, "pg_uncache pattern pass",
+										 ALLOCSET_DEFAULT_SIZES);
+	patternpass_init(slot, pass_ended);
+}
+
+void
+patternscan_add(Delivery *delivery, const PackedItem *item)
+{
+	Job		   *job = MemoryContextAllocZero(context, sizeof(Job));
+
+	job->delivery = delivery;
+	job->item = *item;
+	dlist_push_tail(&waiting, &job->node);
+	nwaiting++;
+	pg_atomic_fetch_add_u32(&slot->stats.patterns_running, 1);
+}
+
+static void
+finish_job(Job *job, PartOutcome outcome)
+{
+	dlist_delete(&job->node);
+	pg_atomic_fetch_sub_u32(&slot->stats.patterns_running, 1);
+	deliver_part_done(job->delivery, outcome, &job->item);
+	pfree(job);
+}
+
+/* Put some of the jobs that waited into the set, or begin with the first. */
+static void
+gather_some(void)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(pass_context);
+
+	if (stage == PASS_NONE)
+	{
+		stage = PASS_GATHERS;
+		patterns = patternset_make();
+		gather_until = TimestampTzPlusMilliseconds(clock_now(), GATHER_MS);
+	}
+	for (int i = 0; i < JOBS_PER_TURN && nwaiting > 0; i++)
+	{
+		Job		   *job = dlist_head_element(Job, node, &waiting);
+
+		nwaiting--;
+		job->pattern = patternset_add(patterns, &job->item);
+		if (job->pattern == NULL)
+		{
+			ereport(LOG,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("a key pattern in the outbox cannot be read and is left out: %.*s",
+							(int) Min(job->item.len, 200), job->item.bytes)));
+			finish_job(job, PART_DELIVERED);
+			continue;
+		}
+		dlist_delete(&job->node);
+		dlist_push_tail(&served, &job->node);
+	}
+	MemoryContextSwitchTo(old_context);
+}
+
+static void
+begin_pass(void)
+{
+	MemoryContext old_context;
+
+	if (patternset_count(patterns) == 0)
+	{
+		stage = PASS_NONE;
+		MemoryContextReset(pass_context);
+		return;
+	}
+	stage = PASS_RUNS;
+	old_context = MemoryContextSwitchTo(pass_context);
+	patternpass_begin(patterns);
+	MemoryContextSwitchTo(old_context);
+}
+
+/* The pause is as long as the pass was; longer where it must be made once more. */
+static void
+pass_ended(const PatternPassEnd *end)
+{
+	TimestampTz now = clock_now();
+
+	stage = PASS_ENDED;
+	pass_end = *end;
+	next_pass_at = Max(now + (now - end->began),
+					   TimestampTzPlusMilliseconds(end->began, PASS_EVERY_MS));
+	if (end->again)
+		next_pass_at = Max(next_pass_at, TimestampTzPlusMilliseconds(now, again_ms));
+	again_ms = end->again ? Min(again_ms * 2, AGAIN_LAST_MS) : AGAIN_FIRST_MS;
+}
+
+/* A job is finished, or goes back to those that wait for a pass. */
+static void
+leave_pass(Job *job)
+{
+	bool		lost = pass_end.outcome != PART_DELIVERED;
+	bool		again = pass_end.again || (pass_end.moves && !job->had_pass);
+	bool		refused = job->pattern->refused && !lost;
+
+	if (job->pattern->aside || refused)
+		finish_job(job, PART_REFUSED);
+	else if (lost || !again)
+		finish_job(job, pass_end.outcome);
+	else
+	{
+		job->had_pass = true;
+		dlist_delete(&job->node);
+		dlist_push_tail(&waiting, &job->node);
+		nwaiting++;
+	}
+}
+
+/* Tell some jobs what came of the pass. */
+static void
+leave_some(int most)
+{
+	int			n;
+
+	for (n = 0; n < most && !dlist_is_empty(&served); n++)
+		leave_pass(dlist_head_element(Job, node, &served));
+	if (!dlist_is_empty(&served) || !patternset_free_some(patterns, most - n))
+		return;
+	stage = PASS_NONE;
+	MemoryContextReset(pass_context);
+}
+
+TimestampTz
+patternscan_turn(void)
+{
+	TimestampTz wake;
+
+	if (stage == PASS_NONE && nwaiting > 0 && clock_now() < next_pass_at)
+		return next_pass_at;
+	if (stage == PASS_GATHERS || (stage == PASS_NONE && nwaiting > 0))
+	{
+		gather_some();
+		if (nwaiting == 0 || clock_now() >= gather_until)
+			begin_pass();
+	}
+	wake = patternpass_turn();
+	if (stage == PASS_ENDED)
+		leave_some(JOBS_PER_TURN);
+	if (stage == PASS_RUNS)
+		return wake;
+	return stage == PASS_NONE && nwaiting == 0 ? DT_NOEND : 0;
+}
+
+void
+patternscan_forget(void)
+{
+	dlist_mutable_iter iter;
+
+	if (stage == PASS_GATHERS)
+		pass_ended(&(PatternPassEnd) {.outcome = PART_LOST});
+	patternpass_break();
+	if (stage == PASS_ENDED)
+		leave_some(INT_MAX);
+	Assert(stage == PASS_NONE);
+	dlist_foreach_modify(iter, &waiting)
+		finish_job(dlist_container(Job, node, iter.cur), PART_LOST);
+	nwaiting = 0;
+	next_pass_at = 0;
+}

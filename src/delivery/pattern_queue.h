@@ -1,0 +1,25 @@
+/*
+ * pattern_queue.h
+ *	  The patterns that wait to be delivered: when a pass over the keys begins, and for which.
+ */
+#ifndef UNCACHE_PATTERNSCAN_H
+#define UNCACHE_PATTERNSCAN_H
+
+#include "postgres.h"
+
+#include "delivery/delivery.h"
+#include "base/invalidation.h"
+#include "shmem/shmem.h"
+
+extern void patternscan_init(DatabaseSlot *slot);
+
+/* Take a pattern, a part of the delivery.  deliver_part_done() ends it. */
+extern void patternscan_add(Delivery *delivery, const PackedItem *item);
+
+/* Begin a pass if one is due, or say when: DT_NOEND for "nothing to do". */
+extern TimestampTz patternscan_turn(void);
+
+/* All links are gone: every pattern is lost, and will come again. */
+extern void patternscan_forget(void);
+
+#endif							/* UNCACHE_PATTERNSCAN_H */

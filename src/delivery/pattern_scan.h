@@ -1,0 +1,53 @@
+/*
+ * pattern_scan.h
+ *	  One walk over all keys of all nodes, which deletes those that patterns cover.
+ */
+#ifndef UNCACHE_PATTERNPASS_H
+#define UNCACHE_PATTERNPASS_H
+
+#include "postgres.h"
+#include "datatype/timestamp.h"
+
+#include "delivery/delivery.h"
+#include "topology/node.h"
+#include "delivery/pattern_set.h"
+
+/* What came of a pass. */
+typedef struct PatternPassEnd
+{
+	TimestampTz began;
+	PartOutcome outcome;		/* PART_DELIVERED, or of all patterns: PART_LOST, PART_AGAIN */
+	bool		again;			/* it has missed keys that it knows of: does not count */
+	bool		moves;			/* slots were on the move: a second pass is needed */
+} PatternPassEnd;
+
+typedef void (*PatternPassEnded) (const PatternPassEnd *end);
+
+/* Once, in the worker.  Every pass ends with one call of "ended", which may not begin another. */
+extern void patternpass_init(DatabaseSlot *slot, PatternPassEnded ended);
+
+/*
+ * Begin a pass for these patterns.  None may be running, and the set must not be empty.
+ * The set, and the current memory context, must stay until the end of the pass, which sets
+ * PassPattern.refused where Redis has said no, and .aside.  The end is not within this call.
+ */
+extern void patternpass_begin(PatternSet *set);
+
+extern bool patternpass_is_running(void);
+
+/*
+ * Do the next slice of the pass, and end it if nothing is under way any more.  Returns when
+ * to come again: DT_NOEND for "when an answer has come".
+ */
+extern TimestampTz patternpass_turn(void);
+
+/* Nodes have got other keys than before. */
+extern void patternpass_note_moves(void);
+
+/* A node's link is gone: with the next one it takes part in the next pass. */
+extern void patternpass_leave_out(RedisNode *node);
+
+/* All links are gone, and have answered everything: a pass that runs ends, lost. */
+extern void patternpass_break(void);
+
+#endif							/* UNCACHE_PATTERNPASS_H */

@@ -1,0 +1,549 @@
+/*
+ * pattern_sweep.c
+ *	  SCAN and UNLINK at the nodes: the steps of a pass that delete keys.
+ *
+ * Redis is asked only for keys with the text that all patterns of the set begin with, and
+ * each key is checked here against the patterns before it is deleted.  The cursor goes from
+ * each answer of SCAN into the next one, until it is 0 again.
+ *
+ * Of each node one SCAN is under way at a time, on a link of its own (node_scan.c).  The keys
+ * of its answer are kept, and looked up in slices, one in a turn of the worker, so that
+ * other deliveries find their way in between; when they are all looked up, and not too many
+ * UNLINKs are under way (pattern_unlink.c), the next SCAN is sent.  SCAN returns every key
+ * that exists during the whole of a walk; keys made meanwhile hold data that is newer than
+ * the commit.
+ *
+ * A SCAN that breaks its link is repeated smaller, and what can't be read even so is set
+ * aside (scan_step.h).  A node's own link that breaks ends the walk there, and the sweep is
+ * lost; the other nodes are walked to the end.  A pattern that Redis refuses (no right to
+ * SCAN, say) is marked so, and the sweep goes on.  What a node of a cluster redirects is
+ * not followed: a key that moves is missed, and that is said.  What has been deleted when
+ * a crash comes is deleted; to delete it again does no harm.
+ *
+ * It costs every node its whole key space, however few keys match.
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "delivery/pattern_sweep.h"
+#include "delivery/pattern_unlink.h"
+#include "delivery/scan_step.h"
+#include "settings/settings.h"
+#include "redis/redis_error.h"
+
+/*
+ * Work of a slice: some 200 microseconds.  A unit is what it takes to try one byte of a key
+ * with one part of a pattern; to get at a key, or at the next pattern, costs as much as a
+ * few of these.
+ */
+#define SLICE_WORK		20000
+#define STEP_WORK		16
+
+/* So often in a row the node's own link may break at a step of one key. */
+#define LOST_AT_ONE_KEY	2
+
+/* That patterns were set aside is logged at most so often: they are tried every minute. */
+#define LOG_MS			(60 * 60 * 1000)
+
+/* A key that Redis has refused to delete. */
+typedef struct RefusedKey
+{
+	struct RefusedKey *next;
+	size_t		len;
+	char		bytes[FLEXIBLE_ARRAY_MEMBER];
+} RefusedKey;
+
+/* The walk over a node, in RedisNode.walk. */
+typedef struct NodeWalk
+{
+	uint64		sweep;			/* of which; else only the next two mean anything */
+	ScanStep	step;
+	int			lost_at_one;	/* times in a row, see above */
+
+	bool		asked;			/* a SCAN is under way */
+	TimestampTz asked_at;
+
+	/* Keys that are not looked up yet: a uint32 for the length, then the key. */
+	StringInfoData found;
+	int			next_found;		/* offset of the next one */
+	RefusedKey *refused;
+
+	/* The key that is being looked up. */
+	bool		searching;
+	RefusedKey *is_refused;		/* then every pattern that covers it is refused, too; or NULL */
+	PatternSearch search;
+} NodeWalk;
+
+static DatabaseSlot *slot;
+static void (*answered) (void);
+
+/* Of the running sweep. */
+static PatternSweep sweep;
+static uint64 sweep_number = 0;
+static MemoryContext context;
+static PatternSet *patterns = NULL; /* NULL while there is none */
+static char *match;				/* argument of SCAN MATCH */
+static bool set_aside;			/* some pattern is */
+
+/* What it took, for the log at DEBUG1. */
+static struct
+{
+	uint64		scans;
+	uint64		breaks;
+	uint64		keys;
+	uint64		tried;			/* patterns, against a key */
+	uint64		slices;
+	int			most;			/* work of a slice */
+}			cost;
+
+static void key_refused(RedisNode *node, const char *key, size_t len);
+static void unlink_answered(void);
+
+static const PatternUnlinkCallbacks unlink_callbacks = {key_refused, unlink_answered};
+
+void
+patternsweep_init(DatabaseSlot *my_slot, void (*when_answered) (void))
+{
+	slot = my_slot;
+	answered = when_answered;
+	patternunlink_init(slot, &unlink_callbacks);
+}
+
+void
+patternsweep_begin(PatternSet *set, bool asking)
+{
+	patterns = set;
+	context = CurrentMemoryContext;
+	match = patternset_glob(set);
+	set_aside = false;
+	sweep_number++;
+	memset(&sweep, 0, sizeof(sweep));
+	memset(&cost, 0, sizeof(cost));
+	patternunlink_begin(asking);
+}
+
+void
+patternsweep_end(void)
+{
+	elog(DEBUG1, "pass for %d patterns: " UINT64_FORMAT " scans, " UINT64_FORMAT " breaks, "
+		 UINT64_FORMAT " keys, " UINT64_FORMAT " tried, " UINT64_FORMAT " slices, most work %d",
+		 patternset_count(patterns), cost.scans, cost.breaks, cost.keys, cost.tried, cost.slices,
+		 cost.most);
+	for (int i = 0; i < node_count(); i++)
+		node_release_scan_link(node_at(i));
+	patternunlink_end();
+	patterns = NULL;
+	sweep_number++;
+}
+
+PatternSweep
+patternsweep_state(void)
+{
+	PatternSweep state = sweep;
+
+	state.lost |= patternunlink_lost();
+	state.missed |= patternunlink_missed();
+	return state;
+}
+
+/* NULL for a node that is not walked in this sweep. */
+static NodeWalk *
+walk_of(RedisNode *node)
+{
+	NodeWalk   *walk = node->walk;
+
+	return walk != NULL && walk->sweep == sweep_number ? walk : NULL;
+}
+
+void
+patternsweep_node(RedisNode *node)
+{
+	NodeWalk   *walk;
+
+	if (node->walk == NULL)
+		node->walk = MemoryContextAllocZero(node->context, sizeof(NodeWalk));
+	walk = node->walk;
+	walk->sweep = sweep_number;
+	scanstep_begin(&walk->step, patternset_count(patterns));
+	walk->asked = false;
+	walk->refused = NULL;
+	walk->searching = false;
+	walk->is_refused = NULL;
+	walk->next_found = 0;
+	walk->found.len = 0;
+	walk->found.data = NULL;
+}
+
+static bool
+has_keys(const NodeWalk *walk)
+{
+	return walk->searching || walk->refused != NULL || walk->next_found < walk->found.len;
+}
+
+static bool
+is_through(const NodeWalk *walk)
+{
+	return !walk->asked && !has_keys(walk) && scanstep_next(&walk->step) == SCAN_DONE;
+}
+
+void
+patternsweep_leave(RedisNode *node)
+{
+	NodeWalk   *walk = patterns != NULL ? walk_of(node) : NULL;
+
+	if (walk == NULL)
+		return;
+	sweep.lost |= !is_through(walk);
+	walk->sweep = 0;
+}
+
+bool
+patternsweep_is_done(void)
+{
+	if (patternunlink_under_way() > 0)
+		return false;
+	for (int i = 0; i < node_count(); i++)
+	{
+		NodeWalk   *walk = walk_of(node_at(i));
+
+		if (walk != NULL && !is_through(walk))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Refused, or set aside
+ * --------------------------------------------------------------------------
+ */
+
+/* A Redis whose user may not SCAN, or a proxy that has none, deletes single keys all the same. */
+static bool
+cannot_scan(const RedisReply *reply)
+{
+	return redis_reply_is_error(reply, "NOPERM") ||
+		(redis_reply_is_error(reply, "ERR") &&
+		 strstr(redis_reply_text(reply, NULL), "unknown command") != NULL);
+}
+
+/* Redis says no to SCAN; the patterns will be tried again later. */
+static void
+scan_refused(RedisNode *node, const RedisReply *reply)
+{
+	const char *why;
+
+	if (node->in_cluster && patternunlink_is_moving(reply))
+		sweep.missed = true;
+	else if (!cannot_scan(reply) &&
+			 (redis_reply_type(reply) != REDIS_ERROR || trouble_is(reply, &why)))
+	{
+		node_note_trouble(node, reply);
+		sweep.lost = true;
+	}
+	else
+	{
+		trouble_note_refusal(reply);
+		for (PassPattern *p = patternset_first(patterns); p; p = p->next)
+			p->refused = true;
+	}
+}
+
+static void
+note_aside(RedisNode *node, const char *error)
+{
+	static TimestampTz logged_at = 0;
+	TimestampTz now = clock_now();
+	char		message[400];
+
+	snprintf(message, sizeof(message),
+			 "a SCAN for one key at a time breaks the connection, so patterns are set aside and tried again: %s",
+			 error[0] ? error : node->name);
+	shmem_note_error(slot, message);
+	if (set_aside || (logged_at != 0 && !TimestampDifferenceExceeds(logged_at, now, LOG_MS)))
+		return;
+	logged_at = now;
+	ereport(LOG,
+			(errmsg("%s", message),
+			 errdetail("Redis holds a very long key that a pattern in the outbox covers, or it ends connections with large answers (client-output-buffer-limit), or it takes longer for a step than uncache.command_timeout. All other keys of the patterns are deleted."),
+			 errhint("Delete that key, or raise the limit; or forget the patterns, which the view uncache.backlog shows, with uncache.discard_backlog().")));
+}
+
+static void
+set_pattern_aside(PassPattern *pattern)
+{
+	pattern->aside = true;
+	set_aside = true;
+}
+
+static void
+set_all_aside(void)
+{
+	for (PassPattern *p = patternset_first(patterns); p; p = p->next)
+		set_pattern_aside(p);
+}
+
+/*
+ * The node's own link is gone, too: a step that takes Redis too long takes both.  The next
+ * walk begins with smaller steps, or not at all.
+ */
+static void
+step_lost(RedisNode *node, NodeWalk *walk)
+{
+	sweep.lost = true;
+	if (walk->step.count > 1)
+		(void) scanstep_broke(&walk->step);
+	else if (++walk->lost_at_one >= LOST_AT_ONE_KEY)
+	{
+		note_aside(node, node_scan_error(node));
+		set_all_aside();
+	}
+	walk->step.walking = false;
+}
+
+static void
+step_broke(RedisNode *node, NodeWalk *walk)
+{
+	cost.breaks++;
+	switch (scanstep_broke(&walk->step))
+	{
+		case BREAK_REPEAT:
+			break;
+		case BREAK_ONE:
+			note_aside(node, node_scan_error(node));
+			set_pattern_aside(patternset_nth(patterns, scanstep_aside(&walk->step)));
+			break;
+		case BREAK_ALL:
+			note_aside(node, node_scan_error(node));
+			set_all_aside();
+			break;
+	}
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * SCAN
+ * --------------------------------------------------------------------------
+ */
+
+/* Keep the keys of an answer; returns their bytes. */
+static size_t
+keep_keys(NodeWalk *walk, const RedisReply *keys)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	size_t		bytes = 0;
+
+	Assert(!has_keys(walk) || walk->found.len == walk->next_found);
+	if (walk->found.data == NULL)
+		initStringInfo(&walk->found);
+	resetStringInfo(&walk->found);
+	walk->next_found = 0;
+	for (size_t i = 0; i < redis_reply_count(keys); i++)
+	{
+		size_t		len;
+		const char *key = redis_reply_text(redis_reply_element(keys, i), &len);
+		uint32		head = (uint32) len;
+
+		appendBinaryStringInfo(&walk->found, (const char *) &head, sizeof(head));
+		appendBinaryStringInfo(&walk->found, key, len);
+		bytes += len;
+	}
+	MemoryContextSwitchTo(old);
+	return bytes;
+}
+
+static void
+scan_answered(void *arg, const RedisReply *reply)
+{
+	RedisNode  *node = node_answering();
+	NodeWalk   *walk = patterns != NULL ? walk_of(node) : NULL;
+
+	if (walk == NULL)
+		return;					/* it was not walked to the end */
+	walk->asked = false;
+	if (reply == NULL && node->link == NULL)
+		step_lost(node, walk);
+	else if (reply == NULL)
+		step_broke(node, walk);
+	else if (redis_reply_type(reply) == REDIS_ARRAY && redis_reply_count(reply) == 2)
+	{
+		const char *cursor = redis_reply_text(redis_reply_element(reply, 0), NULL);
+		size_t		bytes = keep_keys(walk, redis_reply_element(reply, 1));
+		int			ms = (int) ((clock_now() - walk->asked_at) / 1000);
+
+		walk->lost_at_one = 0;
+		if (!scanstep_answered(&walk->step, cursor, bytes, ms, setting_command_timeout))
+			sweep.missed = true;
+	}
+	else
+	{
+		scan_refused(node, reply);
+		walk->step.walking = false;
+	}
+	answered();
+}
+
+static const char *
+match_of(ScanAsk what, const ScanStep *step)
+{
+	ScanRange	range;
+
+	if (what == SCAN_FOR_ALL)
+		return match;
+	if (what == SCAN_FOR_NONE)
+		return "";
+	range = scanstep_range(step);
+	return patternset_glob_of(patterns, range.from, range.count);
+}
+
+/* Send the next SCAN, if there is a link for it. */
+static void
+ask(RedisNode *node, NodeWalk *walk)
+{
+	RedisLink  *link = node_scan_link(node);
+	MemoryContext old;
+	char		count[12];
+	const char *argv[] = {"SCAN", walk->step.cursor, "MATCH", NULL, "COUNT", count};
+
+	if (link == NULL)
+		return;
+	old = MemoryContextSwitchTo(context);
+	argv[3] = match_of(scanstep_next(&walk->step), &walk->step);
+	MemoryContextSwitchTo(old);
+	snprintf(count, sizeof(count), "%u", walk->step.count);
+	walk->asked = redis_send_texts(link, lengthof(argv), argv, scan_answered, NULL);
+	walk->asked_at = clock_now();
+	cost.scans++;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Looking keys up
+ * --------------------------------------------------------------------------
+ */
+
+static void
+key_refused(RedisNode *node, const char *key, size_t len)
+{
+	NodeWalk   *walk = walk_of(node);
+	RefusedKey *refused;
+
+	if (walk == NULL)
+		return;
+	refused = MemoryContextAlloc(context, offsetof(RefusedKey, bytes) + len);
+	refused->len = len;
+	memcpy(refused->bytes, key, len);
+	refused->next = walk->refused;
+	walk->refused = refused;
+}
+
+static void
+unlink_answered(void)
+{
+	answered();
+}
+
+/* Begin with the next key, unless one is being looked up.  False where there is none. */
+static bool
+have_key(NodeWalk *walk)
+{
+	uint32		len;
+
+	if (walk->searching)
+		return true;
+	if (walk->is_refused)
+		pfree(walk->is_refused);
+	walk->is_refused = walk->refused;
+	if (walk->refused != NULL)
+	{
+		walk->refused = walk->refused->next;
+		patternset_search(&walk->search, patterns, walk->is_refused->bytes, walk->is_refused->len);
+	}
+	else if (walk->next_found < walk->found.len)
+	{
+		memcpy(&len, walk->found.data + walk->next_found, sizeof(len));
+		patternset_search(&walk->search, patterns,
+						  walk->found.data + walk->next_found + sizeof(len), len);
+		walk->next_found += sizeof(len) + len;
+		cost.keys++;
+	}
+	else
+		return false;
+	walk->searching = true;
+	return true;
+}
+
+/* Look at one pattern for the key.  Returns the work. */
+static int
+try_pattern(RedisNode *node, NodeWalk *walk)
+{
+	const PatternSearch *search = &walk->search;
+	PassPattern *pattern;
+
+	walk->searching = patternset_next(&walk->search, &pattern);
+	if (pattern == NULL)
+		return STEP_WORK;
+	cost.tried++;
+	if (keypattern_matches(pattern->matcher, search->key, search->len))
+	{
+		if (walk->is_refused)
+			pattern->refused = true;
+		else
+		{
+			patternunlink_add(node, pattern->item.rule, search->key, search->len);
+			walk->searching = false;
+		}
+	}
+	return STEP_WORK + keypattern_work(pattern->matcher, search->len);
+}
+
+/* Returns the work that is left. */
+static int
+look_up_some(RedisNode *node, NodeWalk *walk, int work)
+{
+	while (work > 0 && patternunlink_has_room(node) && have_key(walk))
+		work -= try_pattern(node, walk);
+	patternunlink_send(node);
+	return work;
+}
+
+static TimestampTz
+turn_node(RedisNode *node, NodeWalk *walk, int *work)
+{
+	*work = look_up_some(node, walk, *work);
+	if (has_keys(walk))
+		return patternunlink_has_room(node) ? 0 : DT_NOEND;
+	if (walk->asked || scanstep_next(&walk->step) == SCAN_DONE)
+		return DT_NOEND;
+	ask(node, walk);
+	return walk->asked ? DT_NOEND : node_scan_link_retry_at(node);
+}
+
+TimestampTz
+patternsweep_turn(void)
+{
+	static int	first = 0;		/* the nodes take turns in being first */
+	TimestampTz wake = DT_NOEND;
+	int			work = SLICE_WORK;
+	int			n = node_count();
+
+	if (patterns == NULL)
+		return DT_NOEND;
+	for (int i = 0; i < n; i++)
+	{
+		RedisNode  *node = node_at((first + i) % n);
+		NodeWalk   *walk = walk_of(node);
+
+		if (walk != NULL && node->link != NULL)
+			wake = Min(wake, turn_node(node, walk, &work));
+	}
+	first++;
+	if (work < SLICE_WORK)
+		cost.slices++;
+	cost.most = Max(cost.most, SLICE_WORK - work);
+	return wake;
+}

@@ -1,0 +1,53 @@
+/*
+ * refusal_probe.c
+ *	  Asking Redis once a second whether it still refuses what it has refused.
+ *
+ * A refused key (refusal.c) is delivered as second deletes are: from memory, with nobody who
+ * waits, and lost without harm, since its row is in the side table.  When one is accepted
+ * the side table is tried at once.
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "delivery/delivery_queue.h"
+#include "base/invalidation.h"
+#include "outbox/outbox_write.h"
+#include "outbox/outbox_side.h"
+#include "delivery/refusal.h"
+#include "delivery/refusal_probe.h"
+
+static void
+take(const RefusedKey *key)
+{
+	PackedItem	item = {
+		.kind = ITEM_KEY, .rule = key->rule, .bytes = key->bytes, .len = key->len
+	};
+	char	   *packed = palloc(ITEM_MAX_HEAD + key->len);
+	DeliveryRow row = {
+		.xid = key->xid,
+		.chunk = 1,				/* counts as no transaction */
+		.table = OUTBOX_NOWHERE,
+		.waiter = -1,
+		.again = true,
+		.answered = true,
+		.items = packed,
+	};
+
+	row.len = item_write(packed, &item, NULL);
+	deliver_take(CLASS_BULK, &row);
+	pfree(packed);
+}
+
+TimestampTz
+refusalask_turn(TimestampTz now)
+{
+	RefusedKey	key;
+	TimestampTz wake = DT_NOEND;
+
+	if (refusal_is_over())
+		outboxside_retry();
+	while (deliver_has_room(CLASS_BULK) && refusal_next_due(now, &key, &wake))
+		take(&key);
+	return wake;
+}

@@ -1,0 +1,196 @@
+/*
+ * second_delete.c
+ *	  Deleting delivered keys once more, uncache.second_delete_delay later.
+ *
+ * A reader that has read the old row before the commit, and stores it after the
+ * delete, leaves a stale value.  Who can't use fenced fills may bound how long it
+ * stays: by deleting again when such a reader should be through.  That is luck,
+ * not proof, and so this is kept simple: rows wait in memory, in the order in which
+ * they were delivered.  A worker that ends forgets them, but its successor sends
+ * again what the outbox still holds.  When too much waits, the oldest are deleted
+ * early, which is said in the log.
+ *
+ * Those that were lost with a node wait until one comes back, apart from the others:
+ * the nodes that are there have got them, and shall not lose their keys again and
+ * again.  There are as many as fit into the same memory; the oldest are forgotten.
+ */
+#include "postgres.h"
+
+#include "lib/ilist.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "outbox/outbox_write.h"
+#include "delivery/second_delete.h"
+#include "settings/settings.h"
+
+/* Memory for rows that wait: some 200,000 transactions of one key. */
+#define MAX_BYTES		(32 * 1024 * 1024)
+
+/* Before one is tried again that was lost although no node is away. */
+#define RETRY_MS		1000
+
+/* The log hears of early ones once in this time. */
+#define TELL_MS			(60 * 1000)
+
+typedef struct Waiting
+{
+	dlist_node	node;
+	TimestampTz due;
+	DeliveryRow row;			/* row.items is a copy behind the struct */
+} Waiting;
+
+static MemoryContext context;
+static dlist_head queue = DLIST_STATIC_INIT(queue); /* by due, mostly */
+static dlist_head lost = DLIST_STATIC_INIT(lost);	/* wait for a node */
+static size_t bytes = 0;
+static size_t lost_bytes = 0;
+static TimestampTz tell_again_at = 0;
+
+void
+seconddelete_init(void)
+{
+	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache second deletes",
+									ALLOCSET_DEFAULT_SIZES);
+}
+
+static Waiting *
+copy_row(const DeliveryRow *row, TimestampTz due)
+{
+	Waiting    *waiting = MemoryContextAlloc(context, sizeof(Waiting) + row->len);
+
+	waiting->due = due;
+	waiting->row = *row;
+	waiting->row.table = OUTBOX_NOWHERE;
+	waiting->row.waiter = -1;
+	waiting->row.again = true;
+	waiting->row.only_lacking = false;
+	waiting->row.answered = true;
+	waiting->row.items = (char *) (waiting + 1);
+	memcpy(waiting + 1, row->items, row->len);
+	return waiting;
+}
+
+static size_t
+size_of(const Waiting *waiting)
+{
+	return sizeof(Waiting) + waiting->row.len;
+}
+
+static void
+remember(const DeliveryRow *row, TimestampTz due)
+{
+	Waiting    *waiting = copy_row(row, due);
+
+	dlist_push_tail(&queue, &waiting->node);
+	bytes += size_of(waiting);
+}
+
+void
+seconddelete_add(const DeliveryRow *row)
+{
+	if (setting_second_delete_delay == 0)
+		return;
+	remember(row, TimestampTzPlusMilliseconds(clock_now(),
+											  setting_second_delete_delay));
+}
+
+static void
+leave_lost(Waiting *waiting)
+{
+	dlist_delete(&waiting->node);
+	lost_bytes -= size_of(waiting);
+}
+
+/* All of a transaction: of a key in pieces some are of no use, and would be waited for. */
+static void
+forget_oldest_lost(void)
+{
+	uint64		xid = dlist_head_element(Waiting, node, &lost)->row.xid;
+
+	while (!dlist_is_empty(&lost))
+	{
+		Waiting    *oldest = dlist_head_element(Waiting, node, &lost);
+
+		if (oldest->row.xid != xid && lost_bytes <= MAX_BYTES)
+			return;
+		xid = oldest->row.xid;
+		leave_lost(oldest);
+		pfree(oldest);
+	}
+}
+
+void
+seconddelete_lost(const DeliveryRow *row, bool soon)
+{
+	TimestampTz due = TimestampTzPlusMilliseconds(clock_now(), RETRY_MS);
+	Waiting    *waiting;
+
+	if (soon)
+	{
+		remember(row, due);
+		return;
+	}
+	waiting = copy_row(row, due);
+	dlist_push_tail(&lost, &waiting->node);
+	lost_bytes += size_of(waiting);
+	if (lost_bytes > MAX_BYTES)
+		forget_oldest_lost();
+}
+
+/* They are the oldest of all, so they come before those that wait for their time. */
+void
+seconddelete_try_lost(void)
+{
+	TimestampTz now = clock_now();
+
+	while (!dlist_is_empty(&lost))
+	{
+		Waiting    *newest = dlist_tail_element(Waiting, node, &lost);
+
+		leave_lost(newest);
+		newest->due = now;
+		dlist_push_head(&queue, &newest->node);
+		bytes += size_of(newest);
+	}
+}
+
+static void
+tell_early(TimestampTz now)
+{
+	if (now < tell_again_at)
+		return;
+	tell_again_at = TimestampTzPlusMilliseconds(now, TELL_MS);
+	ereport(LOG,
+			(errmsg("keys are deleted a second time before uncache.second_delete_delay is over"),
+			 errdetail("More of them wait than %d MB of memory can hold.",
+					   MAX_BYTES / (1024 * 1024))));
+}
+
+TimestampTz
+seconddelete_turn(TimestampTz now)
+{
+	while (!dlist_is_empty(&queue) && deliver_has_room(CLASS_BULK))
+	{
+		Waiting    *first = dlist_head_element(Waiting, node, &queue);
+
+		if (first->due > now)
+		{
+			if (bytes <= MAX_BYTES)
+				return first->due;
+			tell_early(now);
+		}
+		dlist_delete(&first->node);
+		bytes -= size_of(first);
+		deliver_take(CLASS_BULK, &first->row);
+		pfree(first);
+	}
+	return DT_NOEND;
+}
+
+bool
+seconddelete_has_any(void)
+{
+	return !dlist_is_empty(&queue) || !dlist_is_empty(&lost);
+}

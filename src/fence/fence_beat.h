@@ -1,0 +1,19 @@
+/*
+ * fence_beat.h
+ *	  Transactions by which old snapshots prove that they are young enough.
+ */
+#ifndef UNCACHE_BEAT_H
+#define UNCACHE_BEAT_H
+
+#include "postgres.h"
+#include "datatype/timestamp.h"
+
+#include "topology/node.h"
+
+/* Begin one, or end one, if it is time; returns when to come again. */
+extern TimestampTz beat_turn(TimestampTz now);
+
+/* A beat's transaction is open: no other may be begun. */
+extern bool beat_holds_transaction(void);
+
+#endif							/* UNCACHE_BEAT_H */

@@ -1,0 +1,371 @@
+/*
+ * fence_doubt.c
+ *	  Transactions in doubt (consistency = strict), in the worker.
+ *
+ * A backend that is about to commit has the worker delete its keys' values and
+ * note its transaction as in doubt in their fence records.  The worker remembers
+ * each until the transaction has ended, looks once a second whether it has, and
+ * renews the doubt every third of fence_ttl, so that it expires only when there
+ * is no worker any more.
+ *
+ *		committed		the delivery of the outbox row makes the doubt an
+ *						ordinary xid; nothing is to be done
+ *		rolled back		the doubt is taken out of the records
+ *
+ * A key goes to its node of each target.  Where one of them is away, or has no fence,
+ * the session is told that its keys are not fenced, and raises an ERROR.  What a link
+ * has lost is sent again: the session may have gone on to commit.
+ */
+#include "postgres.h"
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
+#include "access/transam.h"
+#include "lib/ilist.h"
+#include "storage/procarray.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "fence/fence_doubt.h"
+#include "fence/fence.h"
+#include "base/invalidation.h"
+#include "topology/target.h"
+#include "redis/redis_error.h"
+#include "shmem/wait_slots.h"
+
+/* How often it is looked whether the transaction has ended. */
+#define LOOK_MS			1000
+
+/* Keys in one command: as many as in one that delivers (batch_int.h). */
+#define COMMAND_KEYS	128
+
+typedef enum DoubtState
+{
+	DOUBT_TO_SEND,				/* at once */
+	DOUBT_SENT,
+	DOUBT_TO_RELEASE,
+	DOUBT_ENDED,				/* to be freed when nothing is under way */
+} DoubtState;
+
+typedef struct Doubt
+{
+	dlist_node	node;
+	uint64		xid;
+	int			waiter;			/* ProcNumber; -1 when answered */
+	DoubtState	state;
+	bool		promised;		/* the session was told so, and may have committed */
+	bool		failed;			/* an answer since it was sent was no good */
+	int			under_way;		/* commands without an answer */
+	TimestampTz look_at;
+	TimestampTz renew_at;
+	uint32		len;
+	char		items[FLEXIBLE_ARRAY_MEMBER];
+} Doubt;
+
+static MemoryContext context;
+static dlist_head doubts = DLIST_STATIC_INIT(doubts);
+
+/* Of items, since memory was given back. */
+static uint64 bytes_taken = 0;
+
+/* Less than this is not worth a look at the whole heap. */
+#define WORTH_GIVING_BACK	(1024 * 1024)
+
+void
+doubt_init(void)
+{
+	/* In small blocks one of a row's size has a block of its own, which is given back. */
+	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache doubts",
+									ALLOCSET_SMALL_SIZES);
+}
+
+static void
+add(const RingEntry *entry)
+{
+	uint32		len = ring_items_len(entry);
+	Doubt	   *doubt = MemoryContextAllocZero(context, offsetof(Doubt, items) + len);
+
+	doubt->xid = entry->xid;
+	doubt->waiter = entry->waiter;
+	doubt->len = len;
+	memcpy(doubt->items, ring_items(entry), len);
+	dlist_push_tail(&doubts, &doubt->node);
+	bytes_taken += len;
+}
+
+void
+doubt_take(const RingEntry *entry)
+{
+	dlist_iter	iter;
+
+	if (entry->kind == RING_DOUBT)
+	{
+		add(entry);
+		return;
+	}
+	dlist_foreach(iter, &doubts)
+	{
+		Doubt	   *doubt = dlist_container(Doubt, node, iter.cur);
+
+		if (doubt->xid == entry->xid)
+			doubt->state = DOUBT_TO_RELEASE;
+	}
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Commands
+ * --------------------------------------------------------------------------
+ */
+
+/* The session's ERROR, in the log, sends its reader to last_error. */
+static void
+note_refusal(const RedisReply *reply)
+{
+	char		message[256];
+
+	snprintf(message, sizeof(message), "Redis has not fenced a key of a strict transaction: %.180s",
+			 trouble_text(reply));
+	shmem_note_error(shmem_my_slot(), message);
+}
+
+static void
+answered(Doubt *doubt, const RedisReply *reply)
+{
+	const char *why;
+
+	doubt->under_way--;
+	if (reply != NULL && redis_reply_type(reply) != REDIS_ERROR)
+		return;
+	doubt->failed = true;
+	/* Where the functions were lost it is tried again, and the session is told that it failed. */
+	if (reply == NULL || fence_note_loss(node_answering(), reply))
+		return;
+	if (trouble_is(reply, &why))
+		node_note_trouble(node_answering(), reply);
+	else
+		note_refusal(reply);
+}
+
+/* All answers are there, or none was to be expected: tell the session. */
+static void
+fence_is_sent(Doubt *doubt)
+{
+	/* What is in doubt shall be fenced, also where nobody waits for it any more. */
+	if (doubt->failed)
+		doubt->renew_at = doubt->look_at;
+	/* After a renewal nobody is told: the session may wait for its delivery. */
+	if (doubt->waiter < 0)
+		return;
+	if (doubt->failed)
+		waiters_refused(doubt->xid);
+	else
+	{
+		doubt->promised = true;
+		waiters_row_delivered(doubt->xid, doubt->waiter);
+	}
+	doubt->waiter = -1;
+}
+
+static void
+fence_answered(void *arg, const RedisReply *reply)
+{
+	Doubt	   *doubt = arg;
+
+	answered(doubt, reply);
+	if (doubt->under_way == 0 && doubt->state == DOUBT_SENT)
+		fence_is_sent(doubt);
+}
+
+static void
+release_answered(void *arg, const RedisReply *reply)
+{
+	answered(arg, reply);
+}
+
+/* FCALL function n key..., then what send_call() adds. */
+typedef struct Call
+{
+	int			n;
+	int			nkeys;
+	const char *argv[5 + 2 * COMMAND_KEYS];
+	size_t		lens[5 + 2 * COMMAND_KEYS];
+} Call;
+
+static void
+add_argument(Call *call, const char *bytes, size_t len)
+{
+	call->argv[call->n] = bytes;
+	call->lens[call->n++] = len;
+}
+
+static void
+send_call(RedisNode *node, Doubt *doubt, Call *call, bool release)
+{
+	char		nkeys[12];
+	char		entry[26];
+	/* The functions may refuse a new doubt, and must not refuse one that was promised. */
+	const char *mark = release ? "" : doubt->promised ? "!" : "?";
+
+	snprintf(nkeys, sizeof(nkeys), "%d", call->nkeys);
+	snprintf(entry, sizeof(entry), "%s" UINT64_FORMAT, mark, doubt->xid);
+	call->argv[2] = nkeys;
+	call->lens[2] = strlen(nkeys);
+	if (!release)
+		add_argument(call, fence_ttl_text(), strlen(fence_ttl_text()));
+	add_argument(call, Shared_state->incarnation, strlen(Shared_state->incarnation));
+	for (int i = 0; i < call->nkeys; i++)
+		add_argument(call, entry, strlen(entry));
+
+	if (redis_send(node->link, call->n, call->argv, call->lens,
+				   release ? release_answered : fence_answered, doubt))
+		doubt->under_way++;
+	else
+		doubt->failed = true;
+}
+
+static void
+begin_call(Call *call, bool release)
+{
+	const char *function = release ? "uncache_release" : "uncache_invalidate";
+
+	call->n = 0;
+	call->nkeys = 0;
+	add_argument(call, "FCALL", strlen("FCALL"));
+	add_argument(call, function, strlen(function));
+	add_argument(call, "", 0);	/* the number of keys */
+}
+
+/* Fence, or release, the keys of a doubt at one target. */
+static void
+send_keys_to(Target *target, Doubt *doubt, bool release)
+{
+	static Call call;
+	RedisNode  *call_node = NULL;
+	ItemReader	reader;
+	PackedItem	item;
+
+	item_reader_init(&reader, doubt->items, doubt->len);
+	begin_call(&call, release);
+	while (item_read(&reader, &item) > 0)
+	{
+		uint16		key_slot;
+		RedisNode  *node;
+
+		if (item_traits(item.kind)->fence != ITEM_FENCE_RECORD)
+			continue;
+		node = target_node(target, item.bytes, item.len, &key_slot);
+		if (node == NULL || !node->open || !fence_is_on(node))
+		{
+			doubt->failed = true;
+			continue;
+		}
+		call_node = node;
+		add_argument(&call, item.bytes, item.len);
+		if (++call.nkeys == COMMAND_KEYS || node->in_cluster)
+		{
+			send_call(node, doubt, &call, release);
+			begin_call(&call, release);
+		}
+	}
+	if (call.nkeys > 0)
+		send_call(call_node, doubt, &call, release);
+}
+
+static void
+send_keys(Doubt *doubt, bool release)
+{
+	doubt->failed = false;
+	for (int i = 0; i < target_count(); i++)
+		send_keys_to(target_at(i), doubt, release);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Turns
+ * --------------------------------------------------------------------------
+ */
+
+static void
+send_fence(Doubt *doubt, TimestampTz now)
+{
+	doubt->state = DOUBT_SENT;
+	doubt->look_at = TimestampTzPlusMilliseconds(now, LOOK_MS);
+	doubt->renew_at = TimestampTzPlusMilliseconds(now, fence_ttl_ms() / 3);
+	send_keys(doubt, false);
+	if (doubt->under_way == 0)
+		fence_is_sent(doubt);	/* patterns only, or nowhere to send it to */
+}
+
+/* What has become of the transaction? */
+static void
+look_after(Doubt *doubt, TimestampTz now)
+{
+	TransactionId xid = XidFromFullTransactionId(FullTransactionIdFromU64(doubt->xid));
+
+	doubt->look_at = TimestampTzPlusMilliseconds(now, LOOK_MS);
+	if (TransactionIdIsInProgress(xid))
+	{
+		if (now >= doubt->renew_at)
+			send_fence(doubt, now);
+	}
+	else if (TransactionIdDidCommit(xid))
+		doubt->state = DOUBT_ENDED;
+	else
+		doubt->state = DOUBT_TO_RELEASE;
+}
+
+/* What was freed lies between what is in use, so that glibc keeps it unless it is asked. */
+static void
+give_memory_back(void)
+{
+	if (bytes_taken == 0)
+		return;
+	MemoryContextReset(context);
+#ifdef __GLIBC__
+	if (bytes_taken > WORTH_GIVING_BACK)
+		malloc_trim(0);
+#endif
+	bytes_taken = 0;
+}
+
+TimestampTz
+doubt_turn(TimestampTz now)
+{
+	TimestampTz wake = DT_NOEND;
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &doubts)
+	{
+		Doubt	   *doubt = dlist_container(Doubt, node, iter.cur);
+
+		if (doubt->state == DOUBT_TO_SEND)
+			send_fence(doubt, now);
+		else if (doubt->state == DOUBT_SENT && now >= doubt->look_at)
+			look_after(doubt, now);
+
+		if (doubt->state == DOUBT_TO_RELEASE)
+		{
+			send_keys(doubt, true); /* where it can't be, the doubt expires */
+			doubt->state = DOUBT_ENDED;
+		}
+		if (doubt->state == DOUBT_ENDED && doubt->under_way == 0)
+		{
+			dlist_delete(&doubt->node);
+			pfree(doubt);
+		}
+		else if (doubt->state != DOUBT_ENDED)
+			wake = Min(wake, doubt->look_at);
+	}
+	if (dlist_is_empty(&doubts))
+		give_memory_back();
+	return wake;
+}
+
+bool
+doubt_has_any(void)
+{
+	return !dlist_is_empty(&doubts);
+}

@@ -1,0 +1,24 @@
+/*
+ * fence_doubt.h
+ *	  Transactions in doubt (consistency = strict), in the worker.
+ */
+#ifndef UNCACHE_DOUBT_H
+#define UNCACHE_DOUBT_H
+
+#include "postgres.h"
+#include "datatype/timestamp.h"
+
+#include "shmem/ring.h"
+
+extern void doubt_init(void);
+
+/* An entry of the ring: RING_DOUBT or RING_RELEASE. */
+extern void doubt_take(const RingEntry *entry);
+
+/* Whether a transaction is in doubt that has not been seen to end. */
+extern bool doubt_has_any(void);
+
+/* Send, renew and release; returns when to come again, DT_NOEND without doubts. */
+extern TimestampTz doubt_turn(TimestampTz now);
+
+#endif							/* UNCACHE_DOUBT_H */

@@ -1,0 +1,559 @@
+/*
+ * fence_library.c
+ *	  Finding out what a node knows of fenced fills, and teaching it.
+ *
+ * A node with a link is asked for its status, a call of the functions.  Where it has
+ * none, or older ones, it is given them; where that fails they are offered again after
+ * pauses that double up to a minute.  Until then, or where they are not wanted, a look
+ * once in a while finds out whether another worker has brought them.  From then on
+ * the status is what pings ask for, so that an epoch that was lost is found out.
+ *
+ * fence.c says what the states mean, and why a failure lets no fill through.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xlog.h"
+
+#include "base/clock.h"
+#include "fence/fence_int.h"
+#include "settings/settings.h"
+#include "topology/target.h"
+#include "redis/redis_error.h"
+#include "fence/uncache_lua.h"
+
+/* Of lua/uncache.lua; a node with older functions gets these. */
+#define LIBRARY_VERSION		2
+
+/* Redis 7.0 brought FUNCTION and FCALL. */
+#define FIRST_VERSION_WITH_FUNCTIONS	70000
+
+/*
+ * A worker without the fence deletes with UNLINK, unnoticed by the functions, until
+ * it has found them: it looks at every ping, once in 1.2 s.  So the first epoch that
+ * a node is given waits for twice as long.
+ */
+#define FIRST_EPOCH_MS		2400
+
+/* Before functions that were refused are offered again; doubles. */
+#define LOAD_FIRST_MS		1000
+#define LOAD_LAST_MS		(60 * 1000)
+
+/* How old the next transaction id in a status may be: reading it takes a lock of all writers. */
+#define NEXT_XID_MS			500
+
+static char server_id[24];
+static char timeline[12];
+static char next_xid[24];
+static TimestampTz next_xid_at;
+
+static void begin(RedisNode *node);
+static bool send_status(RedisNode *node);
+
+void
+fencelook_init(void)
+{
+	snprintf(server_id, sizeof(server_id), UINT64_FORMAT, GetSystemIdentifier());
+	snprintf(timeline, sizeof(timeline), "%u", GetWALInsertionTimeLine());
+}
+
+/* They are offered again after a pause; keys are deleted without them meanwhile. */
+static void
+go_without(RedisNode *node)
+{
+	Fence	   *fence = fence_of(node);
+
+	fence_set_state(node, FENCE_IMPOSSIBLE);
+	/* Somebody else may: from then on a bare UNLINK would go unnoticed. */
+	fence->looks_for_functions = true;
+	fence->load_ms = Min(Max(fence->load_ms * 2, LOAD_FIRST_MS), LOAD_LAST_MS);
+	fence->load_at = TimestampTzPlusMilliseconds(clock_now(), fence->load_ms);
+}
+
+/* Its name is taken, and not by a library of pg_uncache: that must not be replaced. */
+static void
+meet_foreign_library(RedisNode *node)
+{
+	if (!fence_of(node)->foreign)
+		node_note_error(node, "fenced fills are not possible: Redis has a function library \"uncache\", "
+						"or functions of its names, that are not of pg_uncache; "
+						"FUNCTION DELETE makes room");
+	node->fence->foreign = true;
+	go_without(node);
+}
+
+static bool
+name_is_taken(const RedisReply *reply)
+{
+	return strstr(redis_reply_text(reply, NULL), "already exists") != NULL;
+}
+
+/* It may be out of memory, or lack replicas. */
+static void
+library_refused(RedisNode *node, const RedisReply *reply)
+{
+	if (node->fence->foreign && name_is_taken(reply))
+	{
+		go_without(node);
+		return;
+	}
+	if (name_is_taken(reply))
+	{
+		/* Another worker was quicker, or it is foreign: the status tells. */
+		node->fence->name_is_taken = true;
+		if (!fence_is_used(node))
+			begin(node);
+		return;
+	}
+	node_note_error(node, "Redis does not load the functions of pg_uncache: %s",
+					trouble_text(reply));
+	go_without(node);
+}
+
+static void
+library_answered(void *arg, const RedisReply *reply)
+{
+	RedisNode  *node = node_answering();
+	FenceState	state = fence_state_of(node);
+
+	/* Offered again while somebody else has brought them: then the status is asked for. */
+	if (reply == NULL || state < FENCE_LOADING)
+		return;
+	if (redis_reply_type(reply) == REDIS_ERROR)
+	{
+		library_refused(node, reply);
+		return;
+	}
+	node->fence->foreign = false;
+	/* It was a loss: the status is under way. */
+	if (fence_is_used(node))
+		return;
+	/* What was deleted without them is deleted again, by them. */
+	node->fence->wants_resending |= state == FENCE_IMPOSSIBLE;
+	node->fence->load_ms = 0;
+	begin(node);
+}
+
+/* Only an older one of ours is replaced. */
+static bool
+offer_library(RedisNode *node, bool replace)
+{
+	const char *load[] = {"FUNCTION", "LOAD", uncache_lua};
+	const char *load_over[] = {"FUNCTION", "LOAD", "REPLACE", uncache_lua};
+
+	fence_of(node)->load_at = 0;
+	node->fence->name_is_taken = false;
+	return replace ? fence_send(node, lengthof(load_over), load_over, library_answered, NULL) :
+		fence_send(node, lengthof(load), load, library_answered, NULL);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Losses
+ * --------------------------------------------------------------------------
+ *
+ * Somebody has flushed the functions, or loaded them again, or an older version.  Then they
+ * are loaded, and the status is sent, on the same link and without waiting for answers in
+ * between: what is sent from now on is carried out after them.  So who commits meanwhile
+ * waits for a round trip longer, and for nothing else.  Fills are refused until there is an
+ * epoch.
+ */
+
+static bool
+regain(RedisNode *node, bool load, bool replace)
+{
+	node->fence->regaining = true;
+	fence_set_state(node, FENCE_NO_EPOCH);
+	node->fence->wants_resending |= setting_fence_ttl > 0;
+	node->fence->epoch_at = TimestampTzPlusMilliseconds(clock_now(), FIRST_EPOCH_MS);
+	return (!load || offer_library(node, replace)) && send_status(node);
+}
+
+static bool
+says_not_found(const RedisReply *reply)
+{
+	return redis_reply_is_error(reply, "ERR") &&
+		strstr(redis_reply_text(reply, NULL), "unction not found") != NULL;
+}
+
+bool
+fence_note_loss(RedisNode *node, const RedisReply *reply)
+{
+	bool		gone = says_not_found(reply);
+
+	if (!gone && !redis_reply_is_error(reply, "UNREGISTERED"))
+		return false;
+	if (!fence_is_used(node))
+		return node->open;		/* it is known already: keys are deleted without them */
+	if (node->fence->regaining)
+		return true;
+	if (gone && setting_fence_ttl == 0)
+	{
+		fence_set_state(node, FENCE_NONE);
+		node->fence->looks_for_functions = true;
+		return true;
+	}
+	return regain(node, gone, false);
+}
+
+void
+fence_note_error(RedisNode *node, const RedisReply *reply)
+{
+	if (!fence_note_loss(node, reply))
+		node_note_trouble(node, reply);
+}
+
+/* The node has none, or older ones. */
+static void
+load_library(RedisNode *node, bool replace)
+{
+	if (fence_is_used(node))
+	{
+		regain(node, true, replace);
+		return;
+	}
+	fence_set_state(node, FENCE_LOADING);
+	offer_library(node, replace);
+}
+
+/* The node has no functions, or they can't be called. */
+static void
+no_functions(RedisNode *node, const RedisReply *reply)
+{
+	const char *why;
+
+	/* Version 1 does not take as many arguments as this one gives. */
+	if (redis_reply_is_error(reply, "ERR") && setting_fence_ttl > 0 &&
+		strstr(redis_reply_text(reply, NULL), "wrong arguments, see uncache.lua") != NULL)
+		load_library(node, true);
+	else if (says_not_found(reply) && setting_fence_ttl > 0 && node->fence->name_is_taken)
+		meet_foreign_library(node);
+	else if (says_not_found(reply) && setting_fence_ttl > 0)
+		load_library(node, false);
+	else if (redis_reply_is_error(reply, "NOPERM") || redis_reply_is_error(reply, "ERR") ||
+			 !trouble_is(reply, &why))
+	{
+		if (setting_fence_ttl > 0)
+			node_note_error(node, "fenced fills are not possible: %s", trouble_text(reply));
+		fence_set_state(node, setting_fence_ttl > 0 ? FENCE_IMPOSSIBLE : FENCE_NONE);
+		node->fence->shut_out = redis_reply_is_error(reply, "NOPERM");
+		node->fence->looks_for_functions = !node->fence->shut_out;
+	}
+	else
+		node_note_trouble(node, reply);
+}
+
+static void
+voiding_answered(void *arg, const RedisReply *reply)
+{
+	RedisNode  *node = node_answering();
+
+	if (reply != NULL && redis_reply_type(reply) == REDIS_ERROR)
+		fence_note_error(node, reply);
+}
+
+/*
+ * The node remembers an epoch, but may have missed deliveries since: a master that
+ * became a replica and was promoted again keeps its memory.  So its tokens are
+ * void, and it gets an epoch when it was sent all that it can have missed.
+ */
+static void
+void_tokens(RedisNode *node)
+{
+	const char *argv[] = {
+		"FCALL", "uncache_epoch", "0", "", fence_ttl_text(), Shared_state->incarnation
+	};
+
+	node->fence->may_have_forgotten = false;
+	fence_set_state(node, FENCE_NO_EPOCH);
+	fence_send(node, lengthof(argv), argv, voiding_answered, NULL);
+}
+
+/* Whether another server's readers fill instead of this one's. */
+static bool
+note_standing(RedisNode *node, const RedisReply *reply)
+{
+	Fence	   *fence = fence_of(node);
+
+	if (!standing_parse(reply, &fence->standing))
+		return false;
+	strlcpy(fence->told, fence->standing.by, sizeof(fence->told));
+	if (setting_fence_ttl == 0)
+		return false;
+	standing_note(&fence->standing);
+	return fence->standing.kind != STANDING_FILLS;
+}
+
+static void
+note_status(RedisNode *node, const RedisReply *reply)
+{
+	Fence	   *fence = fence_of(node);
+	FenceState	state = fence_state_of(node);
+	bool		has_epoch = redis_reply_type(redis_reply_element(reply, 1)) == REDIS_STRING;
+
+	fence->wants_beat = redis_reply_integer(redis_reply_element(reply, 2)) != 0;
+	fence->stored = redis_reply_integer(redis_reply_element(reply, 3));
+	fence->refused = redis_reply_integer(redis_reply_element(reply, 4));
+	fence->beats = redis_reply_integer(redis_reply_element(reply, 5));
+	fence_publish();
+
+	if (redis_reply_integer(redis_reply_element(reply, 0)) < LIBRARY_VERSION &&
+		setting_fence_ttl > 0)
+		load_library(node, true);
+	else if (note_standing(node, reply))
+		fence_set_state(node, FENCE_SUPERSEDED);
+	else if (has_epoch && fence->may_have_forgotten && setting_fence_ttl > 0)
+		void_tokens(node);
+	else if (has_epoch)
+	{
+		if (state == FENCE_UNKNOWN || state == FENCE_SUPERSEDED || state == FENCE_NO_EPOCH)
+			fence_set_state(node, FENCE_ON);
+	}
+	else if (state == FENCE_UNKNOWN || state == FENCE_SUPERSEDED || state == FENCE_ON)
+	{
+		bool		first = redis_reply_integer(redis_reply_element(reply, 6)) == 0;
+
+		fence->epoch_at = TimestampTzPlusMilliseconds(clock_now(),
+													  first ? FIRST_EPOCH_MS : 0);
+		fence->may_have_forgotten = false;	/* it has no tokens to be voided */
+		fence_set_state(node, FENCE_NO_EPOCH);
+		fence->wants_resending |= setting_fence_ttl > 0;
+	}
+}
+
+static void
+status_answered(void *arg, const RedisReply *reply)
+{
+	RedisNode  *node = node_answering();
+
+	if (reply == NULL)
+		return;
+	node->fence->regaining = false;
+	/* Its functions were given up since it was asked. */
+	if (fence_state_of(node) == FENCE_NONE || fence_state_of(node) == FENCE_IMPOSSIBLE)
+		return;
+	if (redis_reply_type(reply) == REDIS_ARRAY && redis_reply_count(reply) >= 7)
+	{
+		node->fence->name_is_taken = node->fence->foreign = false;
+		note_status(node, reply);
+	}
+	else
+		no_functions(node, reply);
+}
+
+static void
+look_at_next_xid(void)
+{
+	TimestampTz now = clock_now();
+
+	if (next_xid_at != 0 && !TimestampDifferenceExceeds(next_xid_at, now, NEXT_XID_MS))
+		return;
+	next_xid_at = now;
+	snprintf(next_xid, sizeof(next_xid), UINT64_FORMAT,
+			 U64FromFullTransactionId(ReadNextFullTransactionId()));
+}
+
+/* The words of a status to this node, which stay. */
+static const char **
+status_to(RedisNode *node)
+{
+	Fence	   *fence = fence_of(node);
+	const char **argv = fence->status_argv;
+
+	look_at_next_xid();
+	snprintf(fence->database, sizeof(fence->database), "%d", target_database(node->target));
+	argv[0] = "FCALL";
+	argv[1] = "uncache_status";
+	argv[2] = "0";
+	argv[3] = server_id;
+	argv[4] = timeline;
+	argv[5] = Shared_state->incarnation;
+	argv[6] = fence->database;
+	argv[7] = setting_key_prefix;
+	standing_texts(&argv[8], &argv[9], &argv[10]);
+	argv[11] = fence->told;
+	argv[12] = next_xid;
+	return argv;
+}
+
+bool
+fencelook_ask(RedisNode *node, RedisAnswer answer, void *arg)
+{
+	return fence_send(node, STATUS_ARGS, status_to(node), answer, arg);
+}
+
+static bool
+send_status(RedisNode *node)
+{
+	return fencelook_ask(node, status_answered, NULL);
+}
+
+void
+fencelook_ask_all(void)
+{
+	for (int i = 0; i < node_count(); i++)
+	{
+		if (node_at(i)->link != NULL && fence_is_used(node_at(i)))
+			send_status(node_at(i));
+	}
+}
+
+/* The ping while there are none: an FCALL would be counted as an error by Redis. */
+static const char *list_argv[] = {"FUNCTION", "LIST", "LIBRARYNAME", "uncache"};
+
+static bool
+looks_for_functions(const RedisNode *node)
+{
+	FenceState	state = fence_state_of(node);
+
+	return (state == FENCE_NONE || state == FENCE_IMPOSSIBLE) && node->fence->looks_for_functions;
+}
+
+/* [[library_name, name, engine, LUA, functions, [[name, uncache_status, ...], ...]]] */
+static bool
+has_our_functions(const RedisReply *reply)
+{
+	const RedisReply *library = redis_reply_count(reply) > 0 ? redis_reply_element(reply, 0) : NULL;
+	const RedisReply *functions;
+
+	if (library == NULL || redis_reply_count(library) < 6)
+		return false;
+	functions = redis_reply_element(library, 5);
+	for (size_t i = 0; i < redis_reply_count(functions); i++)
+	{
+		const RedisReply *function = redis_reply_element(functions, i);
+
+		if (redis_reply_count(function) >= 2 &&
+			strcmp(redis_reply_text(redis_reply_element(function, 1), NULL), "uncache_status") == 0)
+			return true;
+	}
+	return false;
+}
+
+static void
+list_answered(void *arg, const RedisReply *reply)
+{
+	RedisNode  *node = node_answering();
+	const char *why;
+
+	if (reply == NULL || !looks_for_functions(node))
+		return;
+	if (redis_reply_type(reply) == REDIS_ARRAY)
+	{
+		/* What was deleted since the last look is deleted again, by them. */
+		if (has_our_functions(reply))
+		{
+			node->fence->wants_resending = true;
+			begin(node);
+		}
+	}
+	/* A server that does not know the command has no functions, and is well. */
+	else if (redis_reply_is_error(reply, "NOPERM") || redis_reply_is_error(reply, "ERR") ||
+			 !trouble_is(reply, &why))
+		node->fence->looks_for_functions = false;
+	else
+		node_note_trouble(node, reply);
+}
+
+static void
+begin(RedisNode *node)
+{
+	Fence	   *fence = fence_of(node);
+	int			version = redis_version(node->link);
+
+	fence->looks_for_functions = false;
+	fence->shut_out = false;
+	fence->load_at = 0;
+	node_set_ping(node, NULL, 0, NULL);
+	if (version != 0 && version < FIRST_VERSION_WITH_FUNCTIONS)
+	{
+		fence_set_state(node, setting_fence_ttl > 0 ? FENCE_IMPOSSIBLE : FENCE_NONE);
+		if (setting_fence_ttl > 0)
+			node_note_error(node, "fenced fills are not possible: %s", "Redis is older than version 7");
+		return;
+	}
+	fence_set_state(node, FENCE_UNKNOWN);
+	send_status(node);
+}
+
+void
+fence_begin(RedisNode *node)
+{
+	fence_of(node)->may_have_forgotten = node->new_server;
+	node->fence->standing.known = false;
+	node->fence->told[0] = '\0';
+	node->fence->regaining = false;
+	node->fence->name_is_taken = node->fence->foreign = false;
+	if (node->new_server)
+		standing_note_new_server();
+	begin(node);
+}
+
+/*
+ * On: load functions and all that.  Off: tokens are void, from now on no fill is
+ * let through; keys are still delivered by the functions.  Another time: it goes
+ * to the node with a new epoch.
+ */
+static void
+change(RedisNode *node)
+{
+	FenceState	state = fence_state_of(node);
+
+	if (!fence_is_used(node) || state == FENCE_SUPERSEDED ||
+		(setting_fence_ttl > 0 && state == FENCE_NO_EPOCH))
+	{
+		fence_of(node)->may_have_forgotten = false;
+		begin(node);
+	}
+	else
+	{
+		fence_set_state(node, setting_fence_ttl > 0 ? FENCE_SETTING : FENCE_NO_EPOCH);
+		fence_new_epoch(node, NULL);
+	}
+}
+
+void
+fence_change_all(void)
+{
+	for (int i = 0; i < node_count(); i++)
+	{
+		if (node_at(i)->link != NULL)
+			change(node_at(i));
+	}
+}
+
+/* Functions that were refused are offered again; returns when to come again. */
+static TimestampTz
+load_if_due(RedisNode *node, TimestampTz now)
+{
+	if (fence_state_of(node) != FENCE_IMPOSSIBLE || node->fence->load_at == 0)
+		return DT_NOEND;
+	if (now < node->fence->load_at)
+		return node->fence->load_at;
+	offer_library(node, false);
+	return DT_NOEND;
+}
+
+TimestampTz
+fence_turn(TimestampTz now)
+{
+	TimestampTz wake = DT_NOEND;
+
+	for (int i = 0; i < node_count(); i++)
+	{
+		RedisNode  *node = node_at(i);
+
+		if (node->link == NULL)
+			continue;
+		if (fence_is_used(node))
+			node_set_ping(node, status_to(node), STATUS_ARGS, status_answered);
+		else if (looks_for_functions(node))
+			node_set_ping(node, list_argv, lengthof(list_argv), list_answered);
+		else
+			node_set_ping(node, NULL, 0, NULL);
+		if (fence_state_of(node) == FENCE_NO_EPOCH && now < node->fence->epoch_at)
+			wake = Min(wake, node->fence->epoch_at);
+		wake = Min(wake, load_if_due(node, now));
+	}
+	return wake;
+}

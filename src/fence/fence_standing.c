@@ -1,0 +1,522 @@
+/*
+ * fence_standing.c
+ *	  Whether readers of this server may fill, where several serve the same keys.
+ *
+ * The functions in Redis decide it (lua/uncache.lua: of the servers with one system
+ * identifier the one with the highest claim, then the one on the newest timeline).  Their
+ * memory ends with Redis.  So what must outlive that is kept in a row of the database,
+ * which is WAL-logged and so comes along to standbys and copies:
+ *
+ *		claim, place_claim	how often uncache.reclaim_fence() has raised them
+ *		superseded, by_...	by whom this server was superseded, and has not filled since
+ *
+ * A superseded server delivers as ever, but sets no epoch.  It becomes live again when
+ *
+ *		somebody calls reclaim_fence(), or fence_takeback is over: its claim is raised above
+ *		the other's, and written down before Redis is told;
+ *		it is on a newer timeline than the other: a standby of it was promoted;
+ *		another worker of this server has reclaimed: a node tells a higher claim.
+ *
+ * Until then the other has filled, from rows that this server has not got.  So once all
+ * nodes have confirmed that it is live everything that the rules can produce is deleted,
+ * in the transaction that clears the mark, unless each node has counted that the other
+ * stored nothing.  A crash in between leaves the mark, and the flush is done then.
+ *
+ * Whether a transaction can be had is up to the worker (a beat may hold it); what is to be
+ * written waits for the next turn.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/relation.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/namespace.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "fence/fence_beat.h"
+#include "base/clock.h"
+#include "base/compat.h"
+#include "fence/fence_int.h"
+#include "rules/rule_flush.h"
+#include "outbox/outbox_scan.h"
+#include "settings/settings.h"
+#include "fence/fence_standing.h"
+#include "topology/target.h"
+
+/* Columns of uncache.fence_standing. */
+enum
+{
+	STANDING_CLAIM = 1,			/* int8 */
+	STANDING_PLACE_CLAIM,		/* int8 */
+	STANDING_SUPERSEDED,		/* text: server, place or empty */
+	STANDING_BY_INCARNATION,	/* text */
+	STANDING_BY_TIMELINE,		/* int4 */
+	STANDING_BY_CLAIM,			/* int8 */
+	STANDING_BY_SEEN,			/* timestamptz */
+};
+#define STANDING_NCOLUMNS	7
+
+/* last_error is said again so often, as long as it lasts; something else may come between. */
+#define SAY_MS				(60 * 1000)
+
+/* Before what could not be written is tried again. */
+#define RETRY_MS			200
+
+static DatabaseSlot *slot;
+
+/* The row. */
+static struct
+{
+	int64		claim;
+	int64		place_claim;
+	StandingKind kind;			/* the mark; STANDING_FILLS: none, and no "by" */
+	char		by[24];
+	uint32		by_timeline;
+	int64		by_claim;
+	TimestampTz by_seen;
+}			mine;
+
+static bool unwritten = false;	/* the row is older than "mine" */
+static bool reclaiming = false; /* nodes have not all confirmed it */
+static uint64 reclaim_ticket;	/* while reclaiming: answered then; 0: nobody asked */
+
+/* By the clock of deadlines: when the other was heard of last, as far as this worker knows. */
+static TimestampTz heard_at;
+static TimestampTz said_at;
+
+static const char *const kind_names[] = {"", "server", "place"};
+
+static StandingKind
+kind_of(const char *name)
+{
+	for (int i = STANDING_SERVER; i <= STANDING_PLACE; i++)
+	{
+		if (strcmp(name, kind_names[i]) == 0)
+			return (StandingKind) i;
+	}
+	return STANDING_FILLS;
+}
+
+/* Whether the mark still holds: this server ranks no higher than who has set it. */
+static bool
+is_superseded(void)
+{
+	TimeLineID	timeline = GetWALInsertionTimeLine();
+
+	switch (mine.kind)
+	{
+		case STANDING_FILLS:
+			return false;
+		case STANDING_SERVER:
+			return mine.claim < mine.by_claim ||
+				(mine.claim == mine.by_claim && timeline <= mine.by_timeline);
+		case STANDING_PLACE:
+			return mine.place_claim <= mine.by_claim;
+	}
+	return true;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * The row
+ * --------------------------------------------------------------------------
+ */
+
+/* Never by queueing: NULL where somebody else has it locked, or there is none. */
+static Relation
+open_table(LOCKMODE lockmode)
+{
+	Oid			schema = get_namespace_oid("uncache", true);
+	Oid			oid = OidIsValid(schema) ? get_relname_relid("fence_standing", schema) : InvalidOid;
+
+	if (!OidIsValid(oid) || !ConditionalLockRelationOid(oid, lockmode))
+		return NULL;
+	return try_relation_open(oid, NoLock);
+}
+
+static void
+take_row(Relation rel, HeapTuple row)
+{
+	Datum		values[STANDING_NCOLUMNS];
+	bool		nulls[STANDING_NCOLUMNS];
+
+	heap_deform_tuple(row, RelationGetDescr(rel), values, nulls);
+	mine.claim = DatumGetInt64(values[STANDING_CLAIM - 1]);
+	mine.place_claim = DatumGetInt64(values[STANDING_PLACE_CLAIM - 1]);
+	mine.kind = kind_of(TextDatumGetCString(values[STANDING_SUPERSEDED - 1]));
+	strlcpy(mine.by, TextDatumGetCString(values[STANDING_BY_INCARNATION - 1]), sizeof(mine.by));
+	mine.by_timeline = (uint32) DatumGetInt32(values[STANDING_BY_TIMELINE - 1]);
+	mine.by_claim = DatumGetInt64(values[STANDING_BY_CLAIM - 1]);
+	mine.by_seen = DatumGetTimestampTz(values[STANDING_BY_SEEN - 1]);
+}
+
+void
+standing_load(void)
+{
+	Relation	rel = open_table(AccessShareLock);
+	TableScanDesc scan;
+	HeapTuple	row;
+
+	if (rel == NULL)
+	{
+		shmem_note_error(slot, "could not read table \"uncache.fence_standing\", which another session has locked");
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("could not read table \"uncache.fence_standing\""),
+				 errdetail("Another session has it locked, or it is gone."),
+				 errhint("The worker tries again; end the session that pg_locks shows.")));
+	}
+	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL, SO_NONE);
+	row = heap_getnext(scan, ForwardScanDirection);
+	if (row != NULL)
+		take_row(rel, row);
+	table_endscan(scan);
+	relation_close(rel, AccessShareLock);
+}
+
+static void
+delete_rows(Relation rel)
+{
+	TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL, SO_NONE);
+	HeapTuple	row;
+
+	while ((row = heap_getnext(scan, ForwardScanDirection)) != NULL)
+		simple_heap_delete(rel, &row->t_self);
+	table_endscan(scan);
+}
+
+/* Within a transaction, which is on disk when it has ended.  False: not now. */
+static bool
+write_row(void)
+{
+	Relation	rel = open_table(RowExclusiveLock);
+	Datum		values[STANDING_NCOLUMNS];
+	bool		nulls[STANDING_NCOLUMNS] = {false};
+
+	if (rel == NULL)
+		return false;
+	values[STANDING_CLAIM - 1] = Int64GetDatum(mine.claim);
+	values[STANDING_PLACE_CLAIM - 1] = Int64GetDatum(mine.place_claim);
+	values[STANDING_SUPERSEDED - 1] = CStringGetTextDatum(kind_names[mine.kind]);
+	values[STANDING_BY_INCARNATION - 1] = CStringGetTextDatum(mine.by);
+	values[STANDING_BY_TIMELINE - 1] = Int32GetDatum((int32) mine.by_timeline);
+	values[STANDING_BY_CLAIM - 1] = Int64GetDatum(mine.by_claim);
+	values[STANDING_BY_SEEN - 1] = TimestampTzGetDatum(mine.by_seen);
+
+	/* Not an update: logical decoding would make that of it, too. */
+	delete_rows(rel);
+	heap_insert(rel, heap_form_tuple(RelationGetDescr(rel), values, nulls),
+				GetCurrentCommandId(true), HEAP_INSERT_NO_LOGICAL, NULL);
+	relation_close(rel, NoLock);
+	ForceSyncCommit();
+	return true;
+}
+
+static bool
+write_down(void)
+{
+	bool		written;
+
+	outboxscan_begin();
+	written = write_row();
+	outboxscan_end();
+	unwritten = !written;
+	return written;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * What nodes say
+ * --------------------------------------------------------------------------
+ */
+
+void
+standing_init(DatabaseSlot *my_slot)
+{
+	slot = my_slot;
+	heard_at = clock_now();
+}
+
+void
+standing_note_new_server(void)
+{
+	heard_at = clock_now();
+}
+
+void
+standing_texts(const char **claim, const char **place_claim, const char **superseded)
+{
+	static char texts[2][24];
+
+	snprintf(texts[0], sizeof(texts[0]), INT64_FORMAT, mine.claim);
+	snprintf(texts[1], sizeof(texts[1]), INT64_FORMAT, mine.place_claim);
+	*claim = texts[0];
+	*place_claim = texts[1];
+	*superseded = kind_names[is_superseded() ? mine.kind : STANDING_FILLS];
+}
+
+bool
+standing_parse(const RedisReply *reply, StandingAnswer *answer)
+{
+	if (redis_reply_count(reply) < 16)
+		return false;
+	answer->known = true;
+	answer->kind = kind_of(redis_reply_text(redis_reply_element(reply, 7), NULL));
+	answer->claim = redis_reply_integer(redis_reply_element(reply, 8));
+	answer->place_claim = redis_reply_integer(redis_reply_element(reply, 9));
+	answer->clean = redis_reply_integer(redis_reply_element(reply, 10)) != 0;
+	strlcpy(answer->by, redis_reply_text(redis_reply_element(reply, 11), NULL), sizeof(answer->by));
+	answer->by_timeline = (uint32) redis_reply_integer(redis_reply_element(reply, 12));
+	answer->by_claim = redis_reply_integer(redis_reply_element(reply, 13));
+	answer->unheard_ms = redis_reply_integer(redis_reply_element(reply, 14));
+	strlcpy(answer->by_server, redis_reply_text(redis_reply_element(reply, 15), NULL),
+			sizeof(answer->by_server));
+	return true;
+}
+
+/* Who it is and when it was seen, and what can be done about it. */
+static void
+describe(char *who, size_t who_size, char *seen, size_t seen_size)
+{
+	if (mine.kind == STANDING_SERVER)
+		snprintf(who, who_size, "a server on timeline %u with the same system identifier",
+				 mine.by_timeline);
+	else
+		snprintf(who, who_size, "a server on timeline %u with another system identifier",
+				 mine.by_timeline);
+	strlcpy(seen, timestamptz_to_str(mine.by_seen), seen_size);
+}
+
+static void
+set_last_error(void)
+{
+	char		who[80];
+	char		seen[64];
+	char		error[256];
+
+	describe(who, sizeof(who), seen, sizeof(seen));
+	snprintf(error, sizeof(error),
+			 "fenced fills are refused: superseded by %s, last seen %s; "
+			 "if it is a copy, SELECT uncache.reclaim_fence() here", who, seen);
+	shmem_note_error(slot, error);
+	said_at = clock_now();
+}
+
+static void
+warn(void)
+{
+	char		who[80];
+	char		seen[64];
+
+	describe(who, sizeof(who), seen, sizeof(seen));
+	set_last_error();
+	ereport(WARNING,
+			(errmsg("fenced fills of this server's readers are refused: it is superseded by %s", who),
+			 errdetail("The other server, incarnation %s, was last seen at %s. Keys are delivered as before.",
+					   mine.by[0] ? mine.by : "unknown", seen),
+			 errhint("If the other server is a copy, run SELECT uncache.reclaim_fence() here; "
+					 "if it has taken over, stop this server or set uncache.delivery = off here.")));
+}
+
+/* The mark: by whom, unless the one that is there says as much. */
+static void
+set_mark(const StandingAnswer *answer)
+{
+	bool		is_new = mine.kind != answer->kind || !is_superseded();
+	bool		higher = answer->by_claim > mine.by_claim ||
+		(answer->by_claim == mine.by_claim && answer->by_timeline > mine.by_timeline);
+
+	mine.by_seen = GetCurrentTimestamp() - Max(answer->unheard_ms, 0) * INT64CONST(1000);
+	if (!is_new && !higher)
+		return;
+	mine.kind = answer->kind;
+	strlcpy(mine.by, answer->by, sizeof(mine.by));
+	mine.by_timeline = answer->by_timeline;
+	mine.by_claim = answer->by_claim;
+	unwritten = true;
+	if (is_new)
+		warn();
+}
+
+void
+standing_note(const StandingAnswer *answer)
+{
+	TimestampTz now = clock_now();
+
+	/* Another worker of this server has reclaimed. */
+	if (answer->claim > mine.claim)
+	{
+		mine.claim = answer->claim;
+		unwritten = true;
+	}
+	if (answer->kind == STANDING_FILLS)
+		return;
+	/* An answer to what was asked before the claim was raised. */
+	if (answer->claim < mine.claim || answer->place_claim < mine.place_claim)
+		return;
+	if (answer->unheard_ms >= 0)
+	{
+		heard_at = Max(heard_at, now - answer->unheard_ms * INT64CONST(1000));
+		set_mark(answer);
+	}
+	else if (mine.kind == STANDING_FILLS)
+		set_mark(answer);
+	if (TimestampDifferenceExceeds(said_at, now, SAY_MS))
+		set_last_error();
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Becoming live again
+ * --------------------------------------------------------------------------
+ */
+
+/* Whether all nodes have confirmed it; and whether they say that nothing was stored. */
+static bool
+is_confirmed(bool *clean)
+{
+	int			confirmed = 0;
+
+	*clean = true;
+	for (int i = 0; i < target_count(); i++)
+	{
+		if (!target_is_whole(target_at(i)))
+			return false;
+	}
+	for (int i = 0; i < node_count(); i++)
+	{
+		const Fence *fence = node_at(i)->fence;
+
+		if (node_at(i)->link == NULL || fence == NULL || !fence->standing.known ||
+			fence->standing.kind != STANDING_FILLS ||
+			fence->standing.claim < mine.claim || fence->standing.place_claim < mine.place_claim)
+			return false;
+		*clean &= fence->standing.clean;
+		confirmed++;
+	}
+	return confirmed > 0;
+}
+
+/* It is raised, and written down, before Redis is told; false: not now. */
+static bool
+raise_claim(void)
+{
+	int64		claim = mine.claim;
+	int64		place_claim = mine.place_claim;
+
+	if (mine.kind == STANDING_SERVER)
+		mine.claim = Max(mine.claim, mine.by_claim) + 1;
+	else
+		mine.place_claim = Max(mine.place_claim,
+							   mine.kind == STANDING_PLACE ? mine.by_claim : 0) + 1;
+	if (write_down())
+		return true;
+	mine.claim = claim;
+	mine.place_claim = place_claim;
+	return false;
+}
+
+static void
+answer_ticket(void)
+{
+	if (reclaim_ticket == 0)
+		return;
+	pg_atomic_write_u64(&slot->reclaim_done, reclaim_ticket);
+	reclaim_ticket = 0;
+	ConditionVariableBroadcast(&slot->barrier_cv);
+}
+
+/* All nodes agree: delete what the other may have stored, and clear the mark. */
+static void
+finish(bool clean)
+{
+	bool		flush = !(clean && mine.kind == STANDING_SERVER);
+	StandingKind kind = mine.kind;
+	bool		written;
+
+	mine.kind = STANDING_FILLS;
+	outboxscan_begin();
+	written = write_row();
+	if (written && flush)
+		invalidate_all_rules(false);
+	outboxscan_end();
+	if (!written)
+	{
+		mine.kind = kind;
+		return;
+	}
+	unwritten = false;
+	reclaiming = false;
+	ereport(LOG,
+			(errmsg("this server's readers may fill the cache"),
+			 flush ? errdetail("What the rules can produce is deleted: another server may have stored it.") :
+			 errdetail("The other server has stored nothing meanwhile.")));
+	answer_ticket();
+}
+
+static bool
+is_asked(void)
+{
+	uint64		drawn = pg_atomic_read_u64(&slot->reclaim_drawn);
+
+	if (drawn == pg_atomic_read_u64(&slot->reclaim_done) || reclaim_ticket == drawn)
+		return false;
+	if (pg_atomic_read_u32(&slot->reclaim_callers) == 0)
+	{
+		/* Who asked has given up. */
+		pg_atomic_write_u64(&slot->reclaim_done, drawn);
+		return false;
+	}
+	reclaim_ticket = drawn;
+	return true;
+}
+
+/* The other has not been heard of for fence_takeback; *wake: when that will be. */
+static bool
+is_to_take_back(TimestampTz now, TimestampTz *wake)
+{
+	TimestampTz due;
+
+	if (setting_fence_takeback == 0 || setting_fence_ttl == 0 || reclaiming || !is_superseded())
+		return false;
+	due = TimestampTzPlusMilliseconds(heard_at, setting_fence_takeback);
+	if (now < due)
+	{
+		*wake = Min(*wake, due);
+		return false;
+	}
+	ereport(LOG,
+			(errmsg("taking the fence back from the server on timeline %u, which was not heard of for %d s",
+					mine.by_timeline, setting_fence_takeback / 1000)));
+	return true;
+}
+
+TimestampTz
+standing_turn(TimestampTz now)
+{
+	TimestampTz wake = DT_NOEND;
+	bool		clean;
+
+	if (beat_holds_transaction())
+		return DT_NOEND;
+	/* Superseded in two ways: the second is seen when the first is over. */
+	if (is_asked() || is_to_take_back(now, &wake) || (reclaiming && is_superseded()))
+	{
+		reclaiming = raise_claim();
+		if (reclaiming)
+			fencelook_ask_all();
+		else
+			reclaim_ticket = 0;
+	}
+	else if (unwritten)
+		write_down();
+	if ((reclaiming || mine.kind != STANDING_FILLS) && !is_superseded() && is_confirmed(&clean))
+		finish(clean);
+	return unwritten ? Min(wake, TimestampTzPlusMilliseconds(now, RETRY_MS)) : wake;
+}

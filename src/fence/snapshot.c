@@ -1,0 +1,236 @@
+/*
+ * snapshot.c
+ *	  uncache.snapshot(): the caller's snapshot, for a fenced fill.
+ *
+ * The text is
+ *
+ *		token:incarnation:fresh:xmin:xmax:xip,xip,...
+ *
+ * with 64-bit transaction ids, of which only those are "seen" that are below
+ * xmin, or below xmax and not in the list.  It says no more than the snapshot
+ * can prove; where nothing can be proved the answer is NULL, and the reader
+ * stores nothing.
+ *
+ * pg_current_snapshot() will not do: on a standby all running transactions are in
+ * the snapshot's list of subtransactions, which it does not show, so what is
+ * running there would look committed.
+ *
+ * Fresh means: the snapshot was taken after the token was.  That holds where the
+ * token came with the statement itself, in its text or in one of its parameters,
+ * because a READ COMMITTED statement takes its snapshots after it has arrived.  So
+ * the token is looked for in the active portal (snapshot_tokens.c), the one thing that knows
+ * what has arrived and has the snapshot; a token that came by any other way during
+ * the statement is not there.  Of the sources of a token nothing is believed.
+ * That takes a portal of the client's own: PL/pgSQL's cursors and EXECUTE make
+ * portals with an older snapshot, of texts and parameters computed just then.
+ *
+ * A function that is called by a statement and is not declared STABLE runs with
+ * a later snapshot than the statement.  What the statement has read is older, so
+ * its snapshot is the one to tell.  Only of a SELECT of the client is it known.  In
+ * whatever else (loops and cursors of functions, CALL, EXECUTE, FETCH, a parallel
+ * worker) what is told is what every snapshot sees
+ * that this backend holds: all that is below the xmin which it has advertised.
+ *
+ * A statement that writes may be asked before it has an xid, and then show what it has
+ * written.  So nothing is told in a portal of one, nor once a command id has been used.
+ *
+ * A primary tells nothing before its worker has made the server's own incarnation
+ * known, so a copy of the data without the library can't pass for its original.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/execdesc.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "tcop/pquery.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/portal.h"
+#include "utils/snapmgr.h"
+
+#include "fence/snapshot_tokens.h"
+#include "base/compat.h"
+#include "fence/incarnation.h"
+#include "settings/settings.h"
+
+SQL_FUNCTION(uncache_snapshot);
+SQL_FUNCTION(uncache_snapshots);
+
+static bool
+is_fresh(const char *token)
+{
+	Portal		portal = ActivePortal;
+
+	/* What began on a standby may have read there, though that is a primary by now. */
+	if (TransactionStartedDuringRecovery() || IsolationUsesXactSnapshot() ||
+		!arrived_is_of_client(portal))
+		return false;
+	return arrived_has(portal, token);
+}
+
+/* The one snapshot with which all of the running statement has read; NULL: not known. */
+static Snapshot
+snapshot_of_statement(void)
+{
+	Portal		portal = ActivePortal;
+
+	if (arrived_is_of_client(portal) && portal->strategy == PORTAL_ONE_SELECT &&
+		portal->queryDesc != NULL)
+		return portal->queryDesc->snapshot;
+	return NULL;
+}
+
+/*
+ * The xmin that holds for all snapshots of the statement.  A parallel worker knows only
+ * some of them; its leader, which waits for it, has advertised for all.
+ */
+static TransactionId
+xmin_of_backend(void)
+{
+	PGPROC	   *leader = MyProc->lockGroupLeader;
+
+	return leader ? leader->xmin : MyProc->xmin;
+}
+
+/* Whether this transaction has written, or its statement is one that writes. */
+static bool
+writes(void)
+{
+	Portal		portal = ActivePortal;
+
+	return TransactionIdIsValid(GetTopTransactionIdIfAny()) ||
+		GetCurrentCommandId(false) != FirstCommandId ||
+		(portal != NULL && (portal->strategy == PORTAL_ONE_RETURNING ||
+							portal->strategy == PORTAL_ONE_MOD_WITH));
+}
+
+/* The 64-bit form of a transaction id that is not above the next one. */
+static uint64
+widen(TransactionId xid, FullTransactionId next)
+{
+	uint32		epoch = EpochFromFullTransactionId(next);
+
+	if (!TransactionIdIsNormal(xid))
+		return xid;
+	if (xid > XidFromFullTransactionId(next))
+		epoch--;
+	return U64FromFullTransactionId(FullTransactionIdFromEpochAndXid(epoch, xid));
+}
+
+static void
+append_xids(StringInfo to, const TransactionId *xids, int count, FullTransactionId next)
+{
+	for (int i = 0; i < count; i++)
+		appendStringInfo(to, "%s" UINT64_FORMAT, i > 0 ? "," : "", widen(xids[i], next));
+}
+
+static void
+append_snapshot(StringInfo to, Snapshot snapshot)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+	TransactionId xmin = snapshot ? snapshot->xmin : xmin_of_backend();
+	bool		complete = snapshot &&
+		(!snapshot->takenDuringRecovery || !snapshot->suboverflowed);
+
+	/* Where the list of the running ones is incomplete, all from xmin on may run. */
+	appendStringInfo(to, UINT64_FORMAT ":" UINT64_FORMAT ":",
+					 widen(xmin, next), widen(complete ? snapshot->xmax : xmin, next));
+	if (!complete)
+		return;
+	if (snapshot->takenDuringRecovery)
+		append_xids(to, snapshot->subxip, snapshot->subxcnt, next);
+	else
+		append_xids(to, snapshot->xip, snapshot->xcnt, next);
+}
+
+/* Of the server that the snapshot was taken on; NULL where that can't be told. */
+static char *
+incarnation_of(Snapshot snapshot)
+{
+	char	   *id = IsMVCCSnapshot(snapshot) ? incarnation_seen_by(snapshot) : NULL;
+
+	if (id == NULL || TransactionStartedDuringRecovery())
+		return id;
+	return Shared_state != NULL && strcmp(id, Shared_state->incarnation) == 0 ? id : NULL;
+}
+
+/*
+ * What is the same for all tokens of a call: the incarnation, and the snapshot's text.
+ * False where nothing may be told.
+ */
+static bool
+look(char **incarnation, StringInfo rest)
+{
+	Snapshot	snapshot;
+
+	/* Who has written sees what is not committed: that must not be cached. */
+	if (setting_fence_ttl == 0 || writes())
+		return false;
+	snapshot = snapshot_of_statement();
+	*incarnation = incarnation_of(snapshot ? snapshot : GetActiveSnapshot());
+	if (*incarnation == NULL)
+		return false;
+	initStringInfo(rest);
+	append_snapshot(rest, snapshot);
+	return true;
+}
+
+static Datum
+bind_snapshot(const char *token, const char *incarnation, const char *snapshot)
+{
+	char	   *bound = psprintf("%s:%s:%d:%s", token, incarnation, is_fresh(token) ? 1 : 0, snapshot);
+	Datum		result = CStringGetTextDatum(bound);
+
+	pfree(bound);
+	return result;
+}
+
+Datum
+uncache_snapshot(PG_FUNCTION_ARGS)
+{
+	StringInfoData rest;
+	char	   *incarnation;
+	char	   *token;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	token = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	if (!arrived_is_token(token) || !look(&incarnation, &rest))
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(bind_snapshot(token, incarnation, rest.data));
+}
+
+/* NULL in place of a token that the scalar function gives NULL for. */
+Datum
+uncache_snapshots(PG_FUNCTION_ARGS)
+{
+	ArrayType  *array;
+	StringInfoData rest;
+	char	   *incarnation;
+	Datum	   *tokens;
+	bool	   *nulls;
+	int			count;
+	bool		told;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	array = PG_GETARG_ARRAYTYPE_P(0);
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &tokens, &nulls, &count);
+	told = look(&incarnation, &rest);
+	for (int i = 0; i < count; i++)
+	{
+		char	   *token = nulls[i] ? NULL : TextDatumGetCString(tokens[i]);
+
+		CHECK_FOR_INTERRUPTS();
+		nulls[i] = token == NULL || !told || !arrived_is_token(token);
+		if (!nulls[i])
+			tokens[i] = bind_snapshot(token, incarnation, rest.data);
+	}
+	PG_RETURN_ARRAYTYPE_P(construct_md_array(tokens, nulls, ARR_NDIM(array), ARR_DIMS(array),
+											 ARR_LBOUND(array), TEXTOID, -1, false, TYPALIGN_INT));
+}

@@ -1,0 +1,388 @@
+/*
+ * views.c
+ *	  What the views uncache.stat and uncache.stat_rules show.
+ *
+ * Looking changes nothing and holds up nobody: shared memory is copied under
+ * its lock and the outbox is read as backlog.c has it.  Everything works in a
+ * read-only transaction, on a standby, and where the library is not preloaded;
+ * what is then missing is told in stat's last_error instead of an ERROR, since
+ * this is where somebody looks who wonders why nothing is delivered.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/htup_details.h"
+#include "access/xlog.h"
+#include "catalog/pg_database.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "outbox/backlog.h"
+#include "settings/settings.h"
+#include "shmem/shmem.h"
+#include "shmem/counters.h"
+#include "base/version.h"
+#include "shmem/wait_slots.h"
+
+SQL_FUNCTION(uncache_stat_get);
+SQL_FUNCTION(uncache_stat_rules_get);
+SQL_FUNCTION(uncache_stat_reset);
+SQL_FUNCTION(uncache_version);
+
+/* Columns of stat_get() and stat_rules_get(). */
+#define STAT_COLUMNS	34
+#define RULE_COLUMNS	4
+
+/* ---------- uncache.stat ---------- */
+
+/* A row being put together, column after column. */
+typedef struct Row
+{
+	Datum		values[STAT_COLUMNS];
+	bool		nulls[STAT_COLUMNS];
+	int			n;
+} Row;
+
+/* What a slot's lock covers, copied. */
+typedef struct Worker
+{
+	SlotState	state;
+	int			pid;			/* 0: none */
+	char		endpoint[sizeof(((DatabaseSlot *) 0)->endpoint)];
+	uint32		ring_used;
+	uint32		ring_size;
+	char		last_error[sizeof(((DatabaseSlot *) 0)->last_error)];
+	TimestampTz last_error_at;	/* 0: never */
+} Worker;
+
+static void
+put(Row *row, Datum value)
+{
+	Assert(row->n < STAT_COLUMNS);
+	row->nulls[row->n] = false;
+	row->values[row->n++] = value;
+}
+
+static void
+put_null(Row *row)
+{
+	Assert(row->n < STAT_COLUMNS);
+	row->values[row->n] = (Datum) 0;
+	row->nulls[row->n++] = true;
+}
+
+static void
+put_text(Row *row, const char *text)
+{
+	if (text == NULL || text[0] == '\0')
+		put_null(row);
+	else
+		put(row, CStringGetTextDatum(text));
+}
+
+static void
+put_time(Row *row, TimestampTz at)
+{
+	if (at == 0)
+		put_null(row);
+	else
+		put(row, TimestampTzGetDatum(at));
+}
+
+static void
+put_count(Row *row, pg_atomic_uint64 *counter)
+{
+	put(row, Int64GetDatum((int64) pg_atomic_read_u64(counter)));
+}
+
+/* Microseconds in, milliseconds out; below 0 stands for unknown. */
+static void
+put_latency(Row *row, double us)
+{
+	if (us < 0)
+		put_null(row);
+	else
+		put(row, Float8GetDatum(rint(us) / 1000.0));
+}
+
+static const char *
+state_name(SlotState state)
+{
+	switch (state)
+	{
+		case SLOT_NO_WORKER:
+			return "no worker";
+		case SLOT_CONNECTING:
+			return "connecting";
+		case SLOT_CONNECTED:
+			return "connected";
+		case SLOT_DOWN:
+			return "down";
+		case SLOT_PAUSED:
+			return "paused";
+	}
+	elog(ERROR, "unexpected state of a worker: %d", (int) state);
+}
+
+/* The launcher passes over template databases, which a worker would keep from use. */
+static bool
+database_is_template(void)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(MyDatabaseId));
+	bool		result;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	result = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/* Why this database has no worker, in words for uncache.stat. */
+static const char *
+no_worker_reason(DatabaseSlot *slot)
+{
+	if (Shared_state == NULL)
+		return "library pg_uncache is not in shared_preload_libraries";
+	if (RecoveryInProgress())
+		return "this server is a standby; its worker starts at promotion";
+	if (database_is_template())
+		return "this is a template database, which has no worker; the outbox keeps what is committed";
+	if (setting_database_rank(get_database_name(MyDatabaseId)) < 0)
+		return "uncache.databases does not name this database; the outbox keeps what is committed";
+	if (slot != NULL)
+		return "the worker has ended or has not started yet; the server log may say why";
+
+	for (int i = 0; i < Shared_state->nslots; i++)
+	{
+		if (pg_atomic_read_u32(&shmem_slot(i)->dboid) == InvalidOid)
+			return "the launcher has not started a worker for this database yet; if that lasts, the server log says why";
+	}
+	return psprintf("uncache.max_database_workers (%d) is reached", Shared_state->nslots);
+}
+
+/* The slot may be given to another database meanwhile: then there is none. */
+static void
+copy_worker(DatabaseSlot *slot, Worker *worker)
+{
+	memset(worker, 0, sizeof(Worker));
+	worker->state = SLOT_NO_WORKER;
+	if (slot != NULL)
+	{
+		LWLockAcquire(slot->lock, LW_SHARED);
+		if (pg_atomic_read_u32(&slot->dboid) == MyDatabaseId)
+		{
+			worker->state = pg_atomic_read_u32(&slot->state);
+			worker->pid = slot->worker_pid;
+			worker->ring_used = ring_used(&slot->ring);
+			worker->ring_size = slot->ring.size;
+			worker->last_error_at = slot->last_error_at;
+			strlcpy(worker->endpoint, slot->endpoint, sizeof(worker->endpoint));
+			strlcpy(worker->last_error, slot->last_error, sizeof(worker->last_error));
+		}
+		LWLockRelease(slot->lock);
+	}
+	if (worker->state == SLOT_NO_WORKER && worker->last_error[0] == '\0')
+		strlcpy(worker->last_error, no_worker_reason(slot), sizeof(worker->last_error));
+}
+
+static void
+put_worker(Row *row, Worker *worker)
+{
+	put_text(row, state_name(worker->state));
+	if (worker->pid == 0)
+		put_null(row);
+	else
+		put(row, Int32GetDatum(worker->pid));
+	put_text(row, worker->endpoint);
+}
+
+static void
+put_delivery(Row *row, SlotStats *stats, Worker *worker)
+{
+	put_count(row, &stats->transactions);
+	put_count(row, &stats->keys);
+	put_count(row, &stats->keys_existed);
+	put_count(row, &stats->batches);
+	put_count(row, &stats->retries);
+	put_count(row, &stats->reconnects);
+	put_count(row, &stats->waits);
+	put_count(row, &stats->wait_timeouts);
+	put_count(row, &stats->waits_skipped);
+	put(row, Int32GetDatum(Shared_state == NULL ? 0 : waiters_count(MyDatabaseId)));
+	/* A worker that died in the middle of a pass leaves its level behind. */
+	put(row, Int32GetDatum(worker->pid == 0 ? 0 : (int32) pg_atomic_read_u32(&stats->patterns_running)));
+	put_count(row, &stats->pattern_passes);
+	put(row, Int64GetDatum(worker->ring_used));
+	put(row, Int64GetDatum(worker->ring_size));
+	put_count(row, &stats->ring_overflows);
+	put_count(row, &stats->keys_refused);
+	put_count(row, &stats->keys_refused_now);
+}
+
+static void
+put_outbox(Row *row)
+{
+	BacklogTotals totals;
+
+	backlog_sum(&totals);
+	put(row, Int64GetDatum((int64) totals.rows));
+	put(row, Int64GetDatum(totals.bytes));
+	put_time(row, totals.oldest_at);
+}
+
+static void
+put_latencies(Row *row, SlotStats *stats)
+{
+	double		p50 = stats_percentile(stats, 0.5);
+
+	put_latency(row, p50);
+	put_latency(row, stats_percentile(stats, 0.99));
+	put_latency(row, p50 < 0 ? -1 : (double) pg_atomic_read_u64(&stats->latency_max));
+}
+
+static const char *
+fence_name(FenceState state)
+{
+	switch (state)
+	{
+		case FENCE_UNKNOWN:
+		case FENCE_LOADING:
+		case FENCE_SETTING:
+			return "starting";
+		case FENCE_NONE:
+			return "off";
+		case FENCE_IMPOSSIBLE:
+			return "not possible";
+		case FENCE_SUPERSEDED:
+			return "superseded";
+		case FENCE_NO_EPOCH:
+			return setting_fence_ttl > 0 ? "starting" : "off";
+		case FENCE_ON:
+			return "on";
+	}
+	return NULL;
+}
+
+static void
+put_fence(Row *row, DatabaseSlot *slot)
+{
+	if (slot == NULL || pg_atomic_read_u32(&slot->serving) == 0)
+	{
+		for (int i = 0; i < 4; i++)
+			put_null(row);
+		return;
+	}
+	put_text(row, fence_name(pg_atomic_read_u32(&slot->fence.state)));
+	put_count(row, &slot->fence.stored);
+	put_count(row, &slot->fence.refused);
+	put_count(row, &slot->fence.beats);
+}
+
+/*
+ * uncache.stat_get() returns record: the one row of uncache.stat, with the time
+ * of the oldest undelivered row in place of its age.
+ */
+Datum
+uncache_stat_get(PG_FUNCTION_ARGS)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+	SlotStats	none;
+	SlotStats  *stats = slot != NULL ? &slot->stats : &none;
+	Worker		worker;
+	Row			row = {.n = 0};
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
+		desc->natts != STAT_COLUMNS)
+		elog(ERROR, "stat_get() must return %d columns", STAT_COLUMNS);
+
+	if (slot == NULL)
+		stats_init(&none);
+	copy_worker(slot, &worker);
+
+	put_worker(&row, &worker);
+	put_delivery(&row, stats, &worker);
+	put_outbox(&row);
+	put_latencies(&row, stats);
+	put_fence(&row, slot);
+	put_text(&row, worker.last_error);
+	put_time(&row, worker.last_error_at);
+	put_time(&row, slot == NULL ? 0 : (TimestampTz) pg_atomic_read_u64(&stats->reset_at));
+	put_text(&row, UNCACHE_VERSION);
+	Assert(row.n == STAT_COLUMNS);
+
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), row.values, row.nulls)));
+}
+
+/* uncache.version() returns text: of the loaded library. */
+Datum
+uncache_version(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(UNCACHE_VERSION));
+}
+
+/* ---------- uncache.stat_reset() ---------- */
+
+/* An error that is over goes with the counters; one that lasts is still news. */
+static void
+forget_error(DatabaseSlot *slot)
+{
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	if (pg_atomic_read_u32(&slot->state) == SLOT_CONNECTED)
+	{
+		slot->last_error[0] = '\0';
+		slot->last_error_at = 0;
+	}
+	LWLockRelease(slot->lock);
+}
+
+/* uncache.stat_reset() returns void: start this database's counters at zero. */
+Datum
+uncache_stat_reset(PG_FUNCTION_ARGS)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+
+	if (slot != NULL)
+	{
+		stats_reset(&slot->stats, MyDatabaseId);
+		forget_error(slot);
+	}
+	PG_RETURN_VOID();
+}
+
+/* ---------- sets of rows ---------- */
+
+/*
+ * uncache.stat_rules_get() returns setof record (rule oid, keys_sent bigint,
+ * keys_existed bigint, last_sent timestamptz): rules that have sent something.
+ */
+Datum
+uncache_stat_rules_get(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	RuleCounts	counts;
+	int			place = 0;
+
+	InitMaterializedSRF(fcinfo, 0);
+	while (stats_next_rule(&place, &counts))
+	{
+		Datum		values[RULE_COLUMNS];
+		bool		nulls[RULE_COLUMNS] = {false};
+
+		values[0] = ObjectIdGetDatum(counts.rule);
+		values[1] = Int64GetDatum((int64) counts.keys);
+		values[2] = Int64GetDatum((int64) counts.existed);
+		values[3] = TimestampTzGetDatum(counts.last_at);
+		nulls[3] = counts.last_at == 0;
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}

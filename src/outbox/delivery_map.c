@@ -1,0 +1,684 @@
+/*
+ * delivery_map.c
+ *	  What the worker knows of each outbox row (see delivery_map.h).
+ *
+ *		root -> per table: 256 directories -> 1024 segments -> 512 entries
+ *
+ * An entry stands for a page of the outbox.  Nearly always the rows of a page are in one
+ * state; then the entry says which, and how many rows there are.  Only a page whose rows
+ * differ has four bits for each of them:
+ *
+ *		0							nothing is known: each row is unsent
+ *		count << 16 | state << 1 | 1	the first "count" rows are in this state
+ *		a pointer, which is even	to a RowsOfPage
+ *
+ * So a page of the outbox takes eight bytes of shared memory when all of it is delivered,
+ * and 64 MB, which is all that Docker gives by default, are enough for 64 GB of outbox.
+ * A page that is being filled would change its form with each transaction; so of each
+ * table the newest one keeps its bits.
+ *
+ * Where there is no shared memory left the worker says so, and keeps what it learns in its
+ * own memory instead: everything goes on, but the views take such rows for undelivered.
+ * It asks for shared memory again after a pause.
+ *
+ * The worker alone changes anything.  What an entry or a directory points to is freed
+ * after the pointer was changed under the slot's lock, under which the views look.
+ * Entries that are no pointers change without the lock: a view may be late by an instant.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "storage/lwlock.h"
+#include "utils/dsa.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "outbox/delivery_map.h"
+#include "base/fault_point.h"
+
+/* PostgreSQL puts no more line pointers into a page, dead ones included. */
+#define ROWS_PER_PAGE			MaxHeapTuplesPerPage
+#define ROW_BITS				4
+#define ROW_MASK				((1 << ROW_BITS) - 1)
+#define ROWS_PER_BYTE			(BITS_PER_BYTE / ROW_BITS)
+#define BYTES_PER_PAGE			((ROWS_PER_PAGE + ROWS_PER_BYTE - 1) / ROWS_PER_BYTE)
+#define PAGES_PER_SEGMENT		512
+#define SEGMENTS_PER_DIRECTORY	1024
+#define DIRECTORIES				256
+
+/* Before shared memory is asked for again: each time in vain leaves some bytes behind. */
+#define SHORTAGE_MS				(60 * 1000)
+
+typedef uint64 PageEntry;
+
+/* The rows of a page, one by one. */
+typedef struct RowsOfPage
+{
+	uint16		last;			/* the last row that is not unsent */
+	uint16		counts[ROW_STATES]; /* rows in each state; not those that are unsent */
+	uint8		bits[BYTES_PER_PAGE];
+} RowsOfPage;
+
+typedef struct Segment
+{
+	PageEntry	entries[PAGES_PER_SEGMENT];
+} Segment;
+
+typedef struct Directory
+{
+	dsa_pointer segments[SEGMENTS_PER_DIRECTORY];
+} Directory;
+
+typedef struct Root
+{
+	dsa_pointer directories[OUTBOX_TABLES][DIRECTORIES];
+} Root;
+
+/* A page for which there was no shared memory.  Pointers in the entry are to own memory. */
+typedef struct OwnPage
+{
+	struct
+	{
+		int			table;
+		BlockNumber page;
+	}			key;			/* hash key */
+	PageEntry	entry;
+} OwnPage;
+
+/* Where the entry of a page is; NULL: nowhere. */
+typedef struct Place
+{
+	PageEntry  *entry;
+	bool		own;
+} Place;
+
+/* The worker's own; NULL elsewhere. */
+static DatabaseSlot *my_slot = NULL;
+static dsa_area *area = NULL;	/* NULL, and root with it, where there was no memory */
+static Root *root = NULL;
+static MemoryContext context;
+static HTAB *own_pages = NULL;	/* made with the first of them */
+static TimestampTz short_until = 0; /* no shared memory is asked for before; 0: there is some */
+
+/* Of each table, the page that keeps its bits; InvalidBlockNumber: none. */
+static BlockNumber newest[OUTBOX_TABLES];
+
+struct DeliveredView
+{
+	DatabaseSlot *slot;
+	dsa_area   *area;
+	dsa_pointer root;
+};
+
+/*
+ * --------------------------------------------------------------------------
+ * Shared memory, which may be short
+ * --------------------------------------------------------------------------
+ */
+
+static void
+note_shortage(const char *reason)
+{
+	char		message[256];
+
+	if (short_until == 0)
+		ereport(LOG,
+				(errmsg("there is no shared memory to note what is delivered: %s", reason),
+				 errdetail("Delivery goes on. Until there is, the views show some rows as undelivered that are delivered."),
+				 errhint("Make /dev/shm larger (with Docker: --shm-size), or what else dynamic_shared_memory_type names.")));
+	short_until = TimestampTzPlusMilliseconds(clock_now(), SHORTAGE_MS);
+	snprintf(message, sizeof(message),
+			 "no shared memory to note what is delivered, so the views show too much; make /dev/shm larger: %.140s",
+			 reason);
+	shmem_note_error(my_slot, message);
+}
+
+/*
+ * PostgreSQL raises an ERROR where the system has no memory to give, also if asked not to.
+ * The lightweight locks that this may leave held are those of the area; the worker has
+ * no others while it is in this file.
+ */
+static dsa_pointer
+try_to_allocate(Size size)
+{
+	volatile dsa_pointer pointer = InvalidDsaPointer;
+	MemoryContext old_context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	PG_TRY();
+	{
+		CurrentResourceOwner = NULL;	/* it lives as long as the worker */
+		FAULT_POINT("shared-memory");
+		if (area == NULL)
+		{
+			area = dsa_create(Shared_state->dsa_tranche);
+			dsa_pin_mapping(area);
+		}
+		pointer = dsa_allocate_extended(area, size, DSA_ALLOC_ZERO | DSA_ALLOC_NO_OOM);
+		if (!DsaPointerIsValid(pointer))
+			note_shortage("out of memory");
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		LWLockReleaseAll();
+		MemoryContextSwitchTo(old_context);
+		edata = CopyErrorData();
+		FlushErrorState();
+		note_shortage(edata->message);
+		FreeErrorData(edata);
+	}
+	PG_END_TRY();
+	CurrentResourceOwner = owner;
+	return pointer;
+}
+
+/* Zeroed shared memory, or InvalidDsaPointer. */
+static dsa_pointer
+allocate(Size size)
+{
+	dsa_pointer pointer;
+
+	if (short_until != 0 && clock_now() < short_until)
+		return InvalidDsaPointer;
+	pointer = try_to_allocate(size);
+	if (DsaPointerIsValid(pointer) && short_until != 0)
+	{
+		ereport(LOG, (errmsg("there is shared memory again to note what is delivered")));
+		short_until = 0;
+	}
+	return pointer;
+}
+
+/* Follow a pointer, making what it points to if asked; NULL without. */
+static void *
+follow(dsa_area *in, dsa_pointer *pointer, Size size, bool make)
+{
+	if (!DsaPointerIsValid(*pointer) && make)
+		*pointer = allocate(size);
+	return DsaPointerIsValid(*pointer) ? dsa_get_address(in, *pointer) : NULL;
+}
+
+static void
+make_root(void)
+{
+	dsa_pointer pointer = allocate(sizeof(Root));
+
+	if (!DsaPointerIsValid(pointer))
+		return;
+	root = dsa_get_address(area, pointer);
+	LWLockAcquire(my_slot->lock, LW_EXCLUSIVE);
+	my_slot->delivered_area = dsa_get_handle(area);
+	my_slot->delivered_root = pointer;
+	LWLockRelease(my_slot->lock);
+}
+
+void
+delivered_create(DatabaseSlot *slot)
+{
+	my_slot = slot;
+	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache delivered rows",
+									ALLOCSET_DEFAULT_SIZES);
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+		newest[t] = InvalidBlockNumber;
+	make_root();
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Entries
+ * --------------------------------------------------------------------------
+ */
+
+static PageEntry
+uniform_entry(int count, RowState state)
+{
+	return (PageEntry) count << 16 | (PageEntry) state << 1 | 1;
+}
+
+static bool
+entry_is_pointer(PageEntry entry)
+{
+	return entry != 0 && (entry & 1) == 0;
+}
+
+static int
+uniform_count(PageEntry entry)
+{
+	return (int) (entry >> 16);
+}
+
+static RowState
+uniform_state(PageEntry entry)
+{
+	return (RowState) ((entry >> 1) & ROW_MASK);
+}
+
+/* The entry of a page in shared memory. */
+static PageEntry *
+shared_entry(dsa_area *in, Root *from, int table, BlockNumber page, bool make)
+{
+	BlockNumber segment_number = page / PAGES_PER_SEGMENT;
+	BlockNumber directory_number = segment_number / SEGMENTS_PER_DIRECTORY;
+	Directory  *directory;
+	Segment    *segment;
+
+	Assert(table >= 0 && table < OUTBOX_TABLES);
+	if (from == NULL || directory_number >= DIRECTORIES)
+		return NULL;
+	directory = follow(in, &from->directories[table][directory_number],
+					   sizeof(Directory), make);
+	if (directory == NULL)
+		return NULL;
+	segment = follow(in, &directory->segments[segment_number % SEGMENTS_PER_DIRECTORY],
+					 sizeof(Segment), make);
+	return segment == NULL ? NULL : &segment->entries[page % PAGES_PER_SEGMENT];
+}
+
+/* The entry of a page in own memory; NULL without. */
+static PageEntry *
+own_entry(int table, BlockNumber page, bool make)
+{
+	OwnPage		sought = {.key = {.table = table, .page = page}};
+	OwnPage    *own;
+	bool		found;
+
+	if (own_pages == NULL && make)
+	{
+		HASHCTL		control = {
+			.keysize = sizeof(sought.key),
+			.entrysize = sizeof(OwnPage),
+			.hcxt = context,
+		};
+
+		own_pages = hash_create("pg_uncache own pages", 256, &control,
+								HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	if (own_pages == NULL || (!make && hash_get_num_entries(own_pages) == 0))
+		return NULL;
+	own = hash_search(own_pages, &sought.key, make ? HASH_ENTER : HASH_FIND, &found);
+	if (own != NULL && !found)
+		own->entry = 0;
+	return own == NULL ? NULL : &own->entry;
+}
+
+static Place
+find_place(int table, BlockNumber page, bool make)
+{
+	Place		place = {.own = true};
+
+	place.entry = own_entry(table, page, false);
+	if (place.entry != NULL)
+		return place;
+	if (root == NULL && make)
+		make_root();
+	place.own = false;
+	place.entry = shared_entry(area, root, table, page, make);
+	if (place.entry != NULL || !make)
+		return place;
+	place.own = true;
+	place.entry = own_entry(table, page, true);
+	return place;
+}
+
+static RowsOfPage *
+rows_of(dsa_area *in, PageEntry entry, bool own)
+{
+	return own ? (RowsOfPage *) (uintptr_t) entry : dsa_get_address(in, entry);
+}
+
+static RowState
+rows_get(const RowsOfPage *rows, int row)
+{
+	return (rows->bits[(row - 1) / ROWS_PER_BYTE] >> (row - 1) % ROWS_PER_BYTE * ROW_BITS) & ROW_MASK;
+}
+
+static void
+rows_set(RowsOfPage *rows, int row, RowState state)
+{
+	uint8	   *byte = &rows->bits[(row - 1) / ROWS_PER_BYTE];
+	int			shift = (row - 1) % ROWS_PER_BYTE * ROW_BITS;
+	RowState	before = (*byte >> shift) & ROW_MASK;
+
+	if (before != ROW_UNSENT)
+		rows->counts[before]--;
+	if (state != ROW_UNSENT)
+	{
+		rows->counts[state]++;
+		rows->last = Max(rows->last, row);
+	}
+	*byte = (*byte & ~(ROW_MASK << shift)) | (state << shift);
+}
+
+/* The state of all rows up to the last one; ROW_UNSENT where they differ. */
+static RowState
+rows_common_state(const RowsOfPage *rows)
+{
+	RowState	first = rows_get(rows, 1);
+
+	return first != ROW_UNSENT && rows->counts[first] == rows->last ? first : ROW_UNSENT;
+}
+
+static RowState
+entry_get(dsa_area *in, PageEntry entry, bool own, int row)
+{
+	if (row > ROWS_PER_PAGE)
+		return ROW_UNSENT;
+	if (entry_is_pointer(entry))
+		return rows_get(rows_of(in, entry, own), row);
+	return row <= uniform_count(entry) ? uniform_state(entry) : ROW_UNSENT;
+}
+
+/* Put another pointer, or none any more, into an entry that views may look at. */
+static void
+publish(Place place, PageEntry value)
+{
+	if (place.own)
+	{
+		*place.entry = value;
+		return;
+	}
+	LWLockAcquire(my_slot->lock, LW_EXCLUSIVE);
+	*place.entry = value;
+	LWLockRelease(my_slot->lock);
+}
+
+/* A page of own memory that has one state goes to shared memory, if there is some. */
+static void
+give_to_views(int table, BlockNumber page)
+{
+	OwnPage		sought = {.key = {.table = table, .page = page}};
+	PageEntry  *entry = own_entry(table, page, false);
+	PageEntry  *shared = entry == NULL ? NULL : shared_entry(area, root, table, page, true);
+
+	if (shared == NULL)
+		return;
+	*shared = *entry;
+	hash_search(own_pages, &sought.key, HASH_REMOVE, NULL);
+}
+
+/* Where all rows of a page are in one state now, the entry says so. */
+static void
+collapse(int table, BlockNumber page)
+{
+	Place		place = find_place(table, page, false);
+	PageEntry	entry = place.entry == NULL ? 0 : *place.entry;
+	RowsOfPage *rows;
+	RowState	state;
+
+	if (!entry_is_pointer(entry))
+		return;
+	rows = rows_of(area, entry, place.own);
+	state = rows_common_state(rows);
+	if (state == ROW_UNSENT)
+		return;
+	publish(place, uniform_entry(rows->last, state));
+	if (place.own)
+	{
+		pfree(rows);
+		give_to_views(table, page);
+	}
+	else
+		dsa_free(area, entry);
+}
+
+/* Bits of its own for each row of a page. */
+static RowsOfPage *
+expand(Place *place, int table, BlockNumber page)
+{
+	PageEntry	entry = *place->entry;
+	dsa_pointer pointer = place->own ? InvalidDsaPointer : allocate(sizeof(RowsOfPage));
+	RowsOfPage *rows;
+	BlockNumber before = newest[table];
+
+	if (!DsaPointerIsValid(pointer) && !place->own)
+	{
+		place->own = true;
+		place->entry = own_entry(table, page, true);
+	}
+	rows = place->own ? MemoryContextAllocZero(context, sizeof(RowsOfPage)) :
+		dsa_get_address(area, pointer);
+	for (int row = 1; row <= uniform_count(entry); row++)
+		rows_set(rows, row, uniform_state(entry));
+	publish(*place, place->own ? (PageEntry) (uintptr_t) rows : pointer);
+
+	if (before == InvalidBlockNumber || page > before)
+	{
+		newest[table] = page;
+		if (before != InvalidBlockNumber)
+			collapse(table, before);
+	}
+	return rows;
+}
+
+RowState
+delivered_get(int table, const ItemPointerData *tid)
+{
+	Place		place = find_place(table, ItemPointerGetBlockNumberNoCheck(tid), false);
+
+	return place.entry == NULL ? ROW_UNSENT :
+		entry_get(area, *place.entry, place.own, ItemPointerGetOffsetNumberNoCheck(tid));
+}
+
+/* Change an entry without bits, if it has room for that; false where it has not. */
+static bool
+set_uniform(PageEntry *entry, int row, RowState state)
+{
+	int			count = uniform_count(*entry);
+
+	if (count <= 1 && row == 1)
+		*entry = uniform_entry(1, state);
+	else if (count > 0 && uniform_state(*entry) == state && row <= count + 1)
+		*entry = uniform_entry(Max(count, row), state);
+	else
+		return false;
+	return true;
+}
+
+void
+delivered_set(int table, const ItemPointerData *tid, RowState state)
+{
+	BlockNumber page = ItemPointerGetBlockNumberNoCheck(tid);
+	int			row = ItemPointerGetOffsetNumberNoCheck(tid);
+	Place		place = find_place(table, page, true);
+	RowsOfPage *rows;
+
+	Assert(state != ROW_UNSENT);
+	if (row > ROWS_PER_PAGE)
+		return;
+	if (!entry_is_pointer(*place.entry) && set_uniform(place.entry, row, state))
+		return;
+	rows = entry_is_pointer(*place.entry) ? rows_of(area, *place.entry, place.own) :
+		expand(&place, table, page);
+	rows_set(rows, row, state);
+	if (page != newest[table])
+		collapse(table, page);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * All rows
+ * --------------------------------------------------------------------------
+ */
+
+static void
+free_segment(dsa_pointer pointer)
+{
+	Segment    *segment = dsa_get_address(area, pointer);
+
+	for (int i = 0; i < PAGES_PER_SEGMENT; i++)
+	{
+		if (entry_is_pointer(segment->entries[i]))
+			dsa_free(area, segment->entries[i]);
+	}
+	dsa_free(area, pointer);
+}
+
+/* Free what a directory holds; no view can find it any more. */
+static void
+free_directory(dsa_pointer pointer)
+{
+	Directory  *directory = dsa_get_address(area, pointer);
+
+	for (int s = 0; s < SEGMENTS_PER_DIRECTORY; s++)
+	{
+		if (DsaPointerIsValid(directory->segments[s]))
+			free_segment(directory->segments[s]);
+	}
+	dsa_free(area, pointer);
+}
+
+static void
+forget_own_pages(int table)
+{
+	HASH_SEQ_STATUS scan;
+	OwnPage    *own;
+
+	if (own_pages == NULL || hash_get_num_entries(own_pages) == 0)
+		return;
+	hash_seq_init(&scan, own_pages);
+	while ((own = hash_seq_search(&scan)) != NULL)
+	{
+		if (own->key.table != table)
+			continue;
+		if (entry_is_pointer(own->entry))
+			pfree(rows_of(area, own->entry, true));
+		hash_search(own_pages, &own->key, HASH_REMOVE, NULL);
+	}
+}
+
+void
+delivered_forget_table(int table)
+{
+	newest[table] = InvalidBlockNumber;
+	forget_own_pages(table);
+	if (root == NULL)
+		return;
+	for (int d = 0; d < DIRECTORIES; d++)
+	{
+		dsa_pointer pointer = root->directories[table][d];
+
+		if (!DsaPointerIsValid(pointer))
+			continue;
+		LWLockAcquire(my_slot->lock, LW_EXCLUSIVE);
+		root->directories[table][d] = InvalidDsaPointer;
+		LWLockRelease(my_slot->lock);
+		free_directory(pointer);
+	}
+	dsa_trim(area);
+	/* There may be room now. */
+	if (short_until != 0)
+		short_until = clock_now();
+}
+
+/* Rows of a page in one state get another one. */
+static void
+change_entry(PageEntry *entry, bool own, RowState from, RowState to)
+{
+	RowsOfPage *rows;
+
+	if (!entry_is_pointer(*entry))
+	{
+		if (uniform_count(*entry) > 0 && uniform_state(*entry) == from)
+			*entry = uniform_entry(uniform_count(*entry), to);
+		return;
+	}
+	rows = rows_of(area, *entry, own);
+	for (int row = 1; row <= rows->last && rows->counts[from] > 0; row++)
+	{
+		if (rows_get(rows, row) == from)
+			rows_set(rows, row, to);
+	}
+}
+
+static void
+change_own(RowState from, RowState to)
+{
+	HASH_SEQ_STATUS scan;
+	OwnPage    *own;
+
+	if (own_pages == NULL)
+		return;
+	hash_seq_init(&scan, own_pages);
+	while ((own = hash_seq_search(&scan)) != NULL)
+		change_entry(&own->entry, true, from, to);
+}
+
+static void
+change_all(RowState from, RowState to)
+{
+	change_own(from, to);
+	for (int i = 0; root != NULL && i < OUTBOX_TABLES * DIRECTORIES; i++)
+	{
+		Directory  *directory = follow(area, &root->directories[i / DIRECTORIES][i % DIRECTORIES],
+									   0, false);
+
+		for (int s = 0; directory != NULL && s < SEGMENTS_PER_DIRECTORY; s++)
+		{
+			Segment    *segment = follow(area, &directory->segments[s], 0, false);
+
+			for (int p = 0; segment != NULL && p < PAGES_PER_SEGMENT; p++)
+				change_entry(&segment->entries[p], false, from, to);
+		}
+	}
+}
+
+void
+delivered_repeat_all(void)
+{
+	change_all(ROW_DELIVERED, ROW_TO_REPEAT);
+}
+
+void
+delivered_resume_sent(void)
+{
+	change_all(ROW_SENT, ROW_TO_RESUME);
+	/* Who waited for it is not to be answered once more. */
+	change_all(ROW_SENT_AGAIN, ROW_TO_REPEAT);
+}
+
+DeliveredView *
+delivered_view_open(DatabaseSlot *slot)
+{
+	DeliveredView *view = palloc(sizeof(DeliveredView));
+
+	LWLockAcquire(slot->lock, LW_SHARED);
+	view->area = slot->delivered_area == DSM_HANDLE_INVALID ? NULL :
+		dsa_attach(slot->delivered_area);
+	view->root = slot->delivered_root;
+	LWLockRelease(slot->lock);
+
+	if (view->area == NULL)
+	{
+		pfree(view);
+		return NULL;
+	}
+	view->slot = slot;
+	return view;
+}
+
+bool
+delivered_view_has(DeliveredView *view, int table, ItemPointer tid)
+{
+	Root	   *from = dsa_get_address(view->area, view->root);
+	PageEntry  *entry;
+	bool		has;
+
+	LWLockAcquire(view->slot->lock, LW_SHARED);
+	entry = shared_entry(view->area, from, table, ItemPointerGetBlockNumber(tid), false);
+	has = entry != NULL && entry_get(view->area, *(volatile PageEntry *) entry, false,
+									 ItemPointerGetOffsetNumber(tid)) == ROW_DELIVERED;
+	LWLockRelease(view->slot->lock);
+	return has;
+}
+
+void
+delivered_view_close(DeliveredView *view)
+{
+	dsa_detach(view->area);
+	pfree(view);
+}

@@ -1,0 +1,74 @@
+/*
+ * delivery_map.h
+ *	  What the worker knows of each outbox row: sent, or delivered.
+ *
+ * Found by table and place, in dynamic shared memory that belongs to the worker: eight
+ * bytes for an outbox page whose rows are all in one state, 168 for another.  When the
+ * worker ends the memory is gone, and its successor sends again what the outbox still holds;
+ * that is harmless, and bounded by the emptying of the outbox.
+ */
+#ifndef UNCACHE_DELIVERED_H
+#define UNCACHE_DELIVERED_H
+
+#include "postgres.h"
+#include "storage/itemptr.h"
+
+#include "shmem/shmem.h"
+
+typedef enum RowState
+{
+	ROW_UNSENT = 0,
+	ROW_SENT = 1,				/* the worker holds it, or it waits for a node */
+	ROW_DELIVERED = 2,
+	ROW_TO_REPEAT = 3,			/* was delivered; a node may have forgotten it */
+	ROW_TO_RESUME = 4,			/* was sent; some of its nodes have not got it */
+	ROW_SENT_AGAIN = 5,			/* as ROW_SENT; it was ROW_TO_REPEAT */
+} RowState;
+#define ROW_STATES		6
+
+/* Whether a scan is to take the row; and whether only nodes that lack it need it. */
+static inline bool
+delivered_is_due(RowState state)
+{
+	return state != ROW_SENT && state != ROW_SENT_AGAIN && state != ROW_DELIVERED;
+}
+
+static inline bool
+delivered_was_sent(RowState state)
+{
+	return state == ROW_TO_REPEAT || state == ROW_TO_RESUME;
+}
+
+/* The state while it is under way; "answered": its waiter was told that it is delivered. */
+static inline RowState
+delivered_when_sent(bool answered)
+{
+	return answered ? ROW_SENT_AGAIN : ROW_SENT;
+}
+
+/* For the worker of the slot, once. */
+extern void delivered_create(DatabaseSlot *slot);
+
+/* What is known of a row of a table that takes its turn. */
+extern RowState delivered_get(int table, const ItemPointerData *tid);
+extern void delivered_set(int table, const ItemPointerData *tid, RowState state);
+
+/* Forget a table that is empty now. */
+extern void delivered_forget_table(int table);
+
+/* What was delivered is to be sent again. */
+extern void delivered_repeat_all(void);
+
+/* What was sent is to be resumed; the caller sees to what is really under way. */
+extern void delivered_resume_sent(void);
+
+/*
+ * For the views.  NULL: nothing is known to be delivered.  The view may lag behind
+ * the worker by an instant, and does not have rows for which shared memory was short.
+ */
+typedef struct DeliveredView DeliveredView;
+extern DeliveredView *delivered_view_open(DatabaseSlot *slot);
+extern bool delivered_view_has(DeliveredView *view, int table, ItemPointer tid);
+extern void delivered_view_close(DeliveredView *view);
+
+#endif							/* UNCACHE_DELIVERED_H */

@@ -1,0 +1,210 @@
+/*
+ * outbox_damage.c
+ *	  Parts of the outbox that can't be read, and what is done instead.
+ *
+ * A block of the outbox may be damaged on disk, or a row in it.  Which keys it held
+ * nobody knows; so every key that the rules of the database can produce is deleted
+ * instead, once, by patterns that the worker writes to the outbox as anybody does.  The rest
+ * of the outbox is delivered as ever.  What no pattern covers (invalidate_keys(), templates
+ * without literal text at their beginning) is lost, and the log says so.
+ *
+ * The damaged block counts as delivered from then on, so that its table can be emptied,
+ * which ends the damage.  A table that is still written to may get more rows into such a block:
+ * the worker makes another table the current one (outbox_rotate.c), and when it reads the block
+ * again to look for news, the patterns are written once more if somebody may have written there.
+ *
+ * What is known here is in memory only: a worker that starts anew meets the damage
+ * again and deletes the keys once more, which is harmless.
+ */
+#include "postgres.h"
+
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/subtransaction.h"
+#include "base/clock.h"
+#include "outbox/outbox_damage.h"
+#include "rules/rule_flush.h"
+#include "outbox/outbox_write.h"
+#include "outbox/outbox_scan.h"
+
+/* Between one deletion of everything and the next: each takes a pass over Redis. */
+#define ANSWER_MS		1000
+
+/* A damaged disk may have many such blocks: what is logged of them, at most so often. */
+#define LOG_MS			(60 * 1000)
+
+typedef struct DamagedBlock
+{
+	struct
+	{
+		int			table;
+		BlockNumber block;
+	}			key;			/* hash key */
+	uint32		late_writers;	/* of its table, when it was noted last */
+	bool		was_current;	/* the table, at that time */
+} DamagedBlock;
+
+static DatabaseSlot *slot;
+static HTAB *blocks;
+static int	count_of_table[OUTBOX_TABLES + 1];
+static bool unanswered = false;
+static TimestampTz answer_at = 0;
+static TimestampTz logged_at = 0;	/* 0: never */
+
+void
+damage_init(DatabaseSlot *my_slot)
+{
+	HASHCTL		control = {
+		.keysize = sizeof(((DamagedBlock *) 0)->key),
+		.entrysize = sizeof(DamagedBlock),
+		.hcxt = TopMemoryContext,
+	};
+
+	slot = my_slot;
+	blocks = hash_create("pg_uncache damaged blocks", 16, &control,
+						 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/*
+ * A checksum or a page header that is wrong, an error of the disk, a transaction id that
+ * never was.  Not memory, disk space or files that are short: these come back.
+ */
+bool
+damage_is_meant(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_DATA_CORRUPTED ||
+		error->sqlerrcode == ERRCODE_IO_ERROR ||
+		error->sqlerrcode == ERRCODE_UNDEFINED_FILE;
+}
+
+static void
+report(const char *what, const char *reason)
+{
+	char		message[256];
+	TimestampTz now = clock_now();
+
+	snprintf(message, sizeof(message),
+			 "%s is damaged; all keys that the rules can produce are deleted instead: %.120s",
+			 what, reason);
+	shmem_note_error(slot, message);
+	if (logged_at != 0 && !TimestampDifferenceExceeds(logged_at, now, LOG_MS))
+		return;
+	logged_at = now;
+	ereport(LOG,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("%s is damaged; all keys that the rules can produce are deleted instead", what),
+			 errdetail("%s. Keys of invalidate_keys() in it, and of templates that do not begin with literal text, are not known any more.",
+					   reason),
+			 errhint("Look after the disk; delete such keys with invalidate_keys() or invalidate_pattern(). This message comes at most once a minute.")));
+}
+
+/* Whether somebody may have written to the table since the block was noted. */
+static bool
+may_have_news(DamagedBlock *block, bool found)
+{
+	int			table = block->key.table;
+	bool		is_current = (int) pg_atomic_read_u32(&slot->current_table) == table;
+	uint32		late_writers = table < OUTBOX_TABLES ?
+		pg_atomic_read_u32(&slot->late_writers[table]) : 0;
+	bool		result = !found || table == OUTBOX_SIDE || is_current || block->was_current ||
+		block->late_writers != late_writers;
+
+	if (result)
+	{
+		block->was_current = is_current;
+		block->late_writers = late_writers;
+	}
+	return result;
+}
+
+void
+damage_note_block(int table, BlockNumber number, ReadingFor what, const char *reason)
+{
+	DamagedBlock sought = {.key = {.table = table, .block = number}};
+	bool		found;
+	DamagedBlock *block = hash_search(blocks, &sought.key, HASH_ENTER, &found);
+	char		place[64];
+
+	if (!found)
+		count_of_table[table]++;
+	if ((found && what != READING_NEWS) || !may_have_news(block, found) ||
+		what == READING_TO_DISCARD)
+		return;
+	unanswered = true;
+	if (table == OUTBOX_SIDE)
+		snprintf(place, sizeof(place), "block %u of table uncache.outbox_side", number);
+	else
+		snprintf(place, sizeof(place), "block %u of table uncache.outbox_%d", number, table);
+	report(place, reason);
+}
+
+bool
+damage_is_known(int table, BlockNumber number)
+{
+	DamagedBlock sought = {.key = {.table = table, .block = number}};
+
+	return count_of_table[table] > 0 &&
+		hash_search(blocks, &sought.key, HASH_FIND, NULL) != NULL;
+}
+
+void
+damage_note_row(uint64 xid, const char *reason)
+{
+	char		what[64];
+
+	unanswered = true;
+	snprintf(what, sizeof(what), "an outbox row of transaction " UINT64_FORMAT, xid);
+	report(what, reason);
+}
+
+bool
+damage_is_unanswered(void)
+{
+	return unanswered;
+}
+
+static void
+invalidate_everything(void *arg)
+{
+	invalidate_all_rules(false);
+}
+
+TimestampTz
+damage_turn(TimestampTz now)
+{
+	if (!unanswered)
+		return DT_NOEND;
+	if (now < answer_at)
+		return answer_at;
+	answer_at = TimestampTzPlusMilliseconds(now, ANSWER_MS);
+	outboxscan_begin();
+	attempt_or_report(invalidate_everything, NULL);
+	outboxscan_end();
+	unanswered = false;
+	return DT_NOEND;
+}
+
+bool
+damage_in_table(int table)
+{
+	return count_of_table[table] > 0;
+}
+
+void
+damage_forget_table(int table)
+{
+	HASH_SEQ_STATUS scan;
+	DamagedBlock *block;
+
+	if (count_of_table[table] == 0)
+		return;
+	hash_seq_init(&scan, blocks);
+	while ((block = hash_seq_search(&scan)) != NULL)
+	{
+		if (block->key.table == table)
+			hash_search(blocks, &block->key, HASH_REMOVE, NULL);
+	}
+	count_of_table[table] = 0;
+}

@@ -1,0 +1,46 @@
+/*
+ * outbox_damage.h
+ *	  Parts of the outbox that can't be read, and what is done instead.
+ *
+ * Everything in here belongs to a worker.
+ */
+#ifndef UNCACHE_DAMAGE_H
+#define UNCACHE_DAMAGE_H
+
+#include "postgres.h"
+#include "datatype/timestamp.h"
+#include "storage/block.h"
+
+#include "shmem/shmem.h"
+
+/* Why a block is being read. */
+typedef enum ReadingFor
+{
+	READING_NEWS,				/* something may have been committed into it */
+	READING_AGAIN,				/* what it holds was looked for before */
+	READING_TO_DISCARD,			/* nobody wants its keys */
+} ReadingFor;
+
+extern void damage_init(DatabaseSlot *slot);
+
+/* Whether an error says that a block can't be read, and not that the worker can't go on. */
+extern bool damage_is_meant(const ErrorData *error);
+
+/* This block can't be read.  "reason" has no line break. */
+extern void damage_note_block(int table, BlockNumber block, ReadingFor what, const char *reason);
+extern bool damage_is_known(int table, BlockNumber block);
+
+/* A row of this transaction can't be understood, or a part of a long key is missing. */
+extern void damage_note_row(uint64 xid, const char *reason);
+
+/* Whether what stands for the keys that were lost is still to be written to the outbox. */
+extern bool damage_is_unanswered(void);
+
+/* Write it, outside of a transaction.  Returns when to come again. */
+extern TimestampTz damage_turn(TimestampTz now);
+
+/* Whether a table has such a block; to be forgotten with the table's content. */
+extern bool damage_in_table(int table);
+extern void damage_forget_table(int table);
+
+#endif							/* UNCACHE_DAMAGE_H */

@@ -1,0 +1,191 @@
+/*
+ * outbox_open.c
+ *	  Opening a table of pg_uncache without waiting for who has locked it.
+ *
+ * Any user may lock a table of the outbox: PREPARE of a statement takes the locks of the
+ * statement and asks for rights later, and a prepared transaction keeps its locks over a
+ * restart.  An administrator locks it for longer (VACUUM FULL).  Whoever waited for such
+ * a lock would stand still, and have all others wait behind it.  So the worker takes locks only
+ * if they are free, does something else otherwise, and says who is in the way.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/xact.h"
+#include "catalog/pg_authid.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+
+#include "base/clock.h"
+#include "outbox/outbox_open.h"
+#include "shmem/shmem.h"
+
+/* Looking for holders takes all locks of the lock table: so often at most. */
+#define TELL_MS			5000
+
+/* Tables that were refused when they were last tried, and when that was told. */
+typedef struct Refused
+{
+	Oid			relid;			/* InvalidOid: an empty place */
+	TimestampTz told_at;
+} Refused;
+
+/* More than there are tables of ours; of others in excess the log says nothing. */
+static Refused refused[16];
+
+/*
+ * --------------------------------------------------------------------------
+ * Who is in the way
+ * --------------------------------------------------------------------------
+ */
+
+/*
+ * Locks that conflict, and where none of these is held, what those wait for who wait.  A
+ * prepared transaction has no process; its lock on its own transaction id tells which
+ * it is.
+ */
+#define HOLDERS_QUERY \
+	"WITH l AS (SELECT * FROM pg_locks WHERE locktype = 'relation' AND relation = %u" \
+	"  AND database = %u AND pid IS DISTINCT FROM %d)," \
+	" c AS (SELECT * FROM l WHERE mode = ANY ('{%s}'))" \
+	"SELECT string_agg(t, ', ') FROM (SELECT CASE WHEN granted THEN 'held' ELSE 'awaited' END" \
+	"   || ' by ' || coalesce('PID ' || pid, (SELECT 'prepared transaction \"' || gid || '\"'" \
+	"    FROM pg_locks x JOIN pg_prepared_xacts p ON p.transaction = x.transactionid" \
+	"    WHERE x.locktype = 'transactionid' AND x.pid IS NULL" \
+	"    AND x.virtualtransaction = a.virtualtransaction LIMIT 1), 'a prepared transaction')" \
+	"   || ' (' || mode || ')' AS t" \
+	"  FROM (SELECT * FROM c UNION ALL" \
+	"   SELECT * FROM l WHERE granted AND NOT EXISTS (SELECT FROM c WHERE granted)) a" \
+	"  ORDER BY granted DESC, pid LIMIT 3) b"
+
+static char *
+conflicting_modes(LOCKMODE mode)
+{
+	StringInfoData modes;
+
+	initStringInfo(&modes);
+	for (LOCKMODE other = 1; other <= MaxLockMode; other++)
+	{
+		if (DoLockModesConflict(mode, other))
+			appendStringInfo(&modes, "%s%s", modes.len > 0 ? "," : "",
+							 GetLockmodeName(DEFAULT_LOCKMETHOD, other));
+	}
+	return modes.data;
+}
+
+static char *
+ask_for_holders(const char *query)
+{
+	MemoryContext context = CurrentMemoryContext;
+	char	   *holders = NULL;
+
+	SPI_connect();
+	if (SPI_execute(query, true, 1) == SPI_OK_SELECT && SPI_processed == 1)
+		holders = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	/* Who has held it may have let go by now. */
+	holders = MemoryContextStrdup(context, holders ? holders : "held by another session");
+	SPI_finish();
+	return holders;
+}
+
+/* With the rights and the search_path of nobody who could have prepared for this. */
+char *
+opening_holders(Oid relid, LOCKMODE mode)
+{
+	char	   *query = psprintf(HOLDERS_QUERY, relid, MyDatabaseId, MyProcPid,
+								 conflicting_modes(mode));
+	int			nest = NewGUCNestLevel();
+	Oid			user;
+	int			context;
+	char	   *holders;
+
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID,
+						   context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	holders = ask_for_holders(query);
+	PopActiveSnapshot();
+	AtEOXact_GUC(true, nest);
+	SetUserIdAndSecContext(user, context);
+	return holders;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * In the worker
+ * --------------------------------------------------------------------------
+ */
+
+static Refused *
+find_refused(Oid relid)
+{
+	for (int i = 0; i < lengthof(refused); i++)
+	{
+		if (refused[i].relid == relid)
+			return &refused[i];
+	}
+	return NULL;
+}
+
+static void
+tell(Oid relid, LOCKMODE mode)
+{
+	Refused    *known = find_refused(relid);
+	bool		is_new = known == NULL;
+	TimestampTz now = clock_now();
+	char	   *message;
+
+	if (!is_new && !TimestampDifferenceExceeds(known->told_at, now, TELL_MS))
+		return;
+	message = psprintf("table %s.%s is locked: %s",
+					   get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid),
+					   opening_holders(relid, mode));
+	shmem_note_error(shmem_my_slot(), message);
+	if (is_new)
+	{
+		ereport(LOG,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("%s", message),
+				 errdetail("The pg_uncache worker goes on without it, and tries again once a second."),
+				 errhint("Have that session end its transaction, or finish the prepared one; see pg_locks and pg_prepared_xacts.")));
+		known = find_refused(InvalidOid);
+	}
+	if (known == NULL)
+		return;
+	known->relid = relid;
+	known->told_at = now;
+}
+
+bool
+opening_lock(Oid relid, LOCKMODE mode)
+{
+	Refused    *known = find_refused(relid);
+
+	if (!ConditionalLockRelationOid(relid, mode))
+	{
+		tell(relid, mode);
+		return false;
+	}
+	if (known != NULL)
+		known->relid = InvalidOid;
+	return true;
+}
+
+Opening
+opening_try(Oid relid, LOCKMODE mode, Relation *rel)
+{
+	if (!OidIsValid(relid))
+		return OPENING_GONE;
+	if (!opening_lock(relid, mode))
+		return OPENING_REFUSED;
+	*rel = try_relation_open(relid, NoLock);
+	return *rel != NULL ? OPENING_DONE : OPENING_GONE;
+}

@@ -1,0 +1,36 @@
+/*
+ * outbox_open.h
+ *	  Opening a table of pg_uncache without waiting for who has locked it.
+ */
+#ifndef UNCACHE_OPENING_H
+#define UNCACHE_OPENING_H
+
+#include "postgres.h"
+#include "storage/lockdefs.h"
+#include "utils/rel.h"
+
+typedef enum Opening
+{
+	OPENING_DONE,
+	OPENING_GONE,				/* there is no such table */
+	OPENING_REFUSED,			/* others have it locked, or wait for a lock on it */
+} Opening;
+
+/*
+ * For a worker, in a transaction: open a table if its lock is to be had at once.  Where
+ * it is not, last_error and, once, the log say which table is locked by whom.  *rel is
+ * set with OPENING_DONE only.
+ */
+extern Opening opening_try(Oid relid, LOCKMODE mode, Relation *rel);
+
+/* The same for a table of users, which is locked and not opened; true: locked. */
+extern bool opening_lock(Oid relid, LOCKMODE mode);
+
+/*
+ * Who keeps a lock of this mode from being had, as in "held by PID 17
+ * (AccessExclusiveLock)"; made in CurrentMemoryContext.  In a transaction, and not where
+ * nothing may fail.
+ */
+extern char *opening_holders(Oid relid, LOCKMODE mode);
+
+#endif							/* UNCACHE_OPENING_H */

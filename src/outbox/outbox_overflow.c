@@ -1,0 +1,361 @@
+/*
+ * outbox_overflow.c
+ *	  Notes in place of keys, while the outbox is over its limit.
+ *
+ * When Redis is away for long and the outbox has reached uncache.outbox_max_size,
+ * a committing transaction stores no more keys of a rule.  It makes sure that the
+ * table outbox_note has a note with the key patterns of the rule, and when Redis
+ * is back all keys of these patterns are deleted.  A note is short and is shared
+ * by all who come after it, so the outbox stops growing.
+ *
+ * A transaction may rely on a note only if the pass over Redis begins after its
+ * commit.  So who writes or relies on a note holds a lock on the table until its
+ * end, and the worker takes the notes away under a lock that conflicts: it
+ * moves them into an ordinary outbox row in one transaction, and whoever commits
+ * afterwards finds no note and makes a new one.
+ *
+ * Keys that no pattern covers (invalidate_keys, templates without a literal head)
+ * are stored as ever; the limit is one for what rules produce.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/relation.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/invalidation.h"
+#include "template/keypattern.h"
+#include "outbox/outbox_open.h"
+#include "outbox/outbox_write.h"
+#include "outbox/outbox_overflow.h"
+#include "pending/pending_set.h"
+#include "rules/rule_cache.h"
+#include "settings/settings.h"
+
+/* Columns of uncache.outbox_note. */
+enum
+{
+	NOTE_AT = 1,
+	NOTE_ITEMS,
+};
+#define NOTE_NCOLUMNS		2
+
+/* Before the notes are tried to be locked again: a committer holds them for less. */
+#define RETRY_MS			100
+
+/* So many refusals in a row, two seconds, are no committer's. */
+#define TELL_AFTER			20
+
+/* How often the size of the outbox is looked at, for the log. */
+#define WATCH_MS			1000
+
+static Oid
+note_table(void)
+{
+	Oid			schema = get_namespace_oid("uncache", true);
+
+	return OidIsValid(schema) ? get_relname_relid("outbox_note", schema) : InvalidOid;
+}
+
+/* Pages of all tables that take turns. */
+static uint64
+outbox_pages(void)
+{
+	uint64		pages = 0;
+
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		Oid			oid = outbox_table_oid(t);
+		Relation	rel;
+
+		/* Not held up by an emptying, nor holding it up. */
+		if (!OidIsValid(oid) || !ConditionalLockRelationOid(oid, AccessShareLock))
+			continue;
+		rel = try_relation_open(oid, NoLock);
+		if (rel != NULL)
+		{
+			pages += RelationGetNumberOfBlocks(rel);
+			relation_close(rel, AccessShareLock);
+		}
+	}
+	return pages;
+}
+
+static uint64
+limit_pages(void)
+{
+	return (uint64) setting_outbox_max_size * (1024 * 1024 / BLCKSZ);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * In the committing transaction
+ * --------------------------------------------------------------------------
+ */
+
+bool
+outboxnote_is_time(void)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+
+	return setting_outbox_max_size > 0 &&
+		(slot == NULL || pg_atomic_read_u32(&slot->state) != SLOT_CONNECTED) &&
+		outbox_pages() >= limit_pages();
+}
+
+/* NULL where the lock is not to be had at once: keys can be stored without a note, too. */
+static Relation
+open_if_free(Oid oid, LOCKMODE mode)
+{
+	return ConditionalLockRelationOid(oid, mode) ? try_relation_open(oid, NoLock) : NULL;
+}
+
+/* The key patterns of a rule, packed; NULL where they don't cover all its keys. */
+static bytea *
+patterns_of_rule(Oid oid)
+{
+	RuleInfo   *info = rule_by_trigger(oid);
+	Relation	rel = info ? open_if_free(info->relation, AccessShareLock) : NULL;
+	bytea	   *items = palloc(VARHDRSZ + OUTBOX_ROW_ITEMS);
+	size_t		used = 0;
+	Rule	   *rule;
+
+	if (rel == NULL)
+		return NULL;
+	rule = rule_inspect(rel, info);
+	for (int i = 0; items != NULL && i < rule->ntemplates; i++)
+	{
+		char	   *pattern = template_keypattern(rule->templates[i]);
+		PackedItem	item = {.kind = ITEM_KEYPATTERN, .rule = oid, .bytes = pattern};
+
+		item.len = pattern ? strlen(pattern) : 0;
+		if (pattern == NULL || used + ITEM_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
+			items = NULL;
+		else
+			used += item_write(VARDATA(items) + used, &item, used == 0 ? NULL : &oid);
+	}
+	rule_discard(rule);
+	relation_close(rel, AccessShareLock);
+	if (items != NULL)
+		SET_VARSIZE(items, VARHDRSZ + used);
+	return items;
+}
+
+/* Whether a note with these items is committed, or made by this transaction. */
+static bool
+has_note(Relation rel, bytea *items)
+{
+	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL, SO_NONE);
+	HeapTuple	tuple;
+	bool		found = false;
+
+	while (!found && (tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		bool		isnull;
+		bytea	   *other = (bytea *) DatumGetPointer(heap_getattr(tuple, NOTE_ITEMS,
+																   RelationGetDescr(rel), &isnull));
+
+		found = VARSIZE_ANY_EXHDR(other) == VARSIZE_ANY_EXHDR(items) &&
+			memcmp(VARDATA_ANY(other), VARDATA_ANY(items), VARSIZE_ANY_EXHDR(items)) == 0;
+	}
+	table_endscan(scan);
+	return found;
+}
+
+static void
+insert_note(Relation rel, bytea *items)
+{
+	Datum		values[NOTE_NCOLUMNS];
+	bool		nulls[NOTE_NCOLUMNS] = {false};
+
+	values[NOTE_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[NOTE_ITEMS - 1] = PointerGetDatum(items);
+	heap_insert(rel, heap_form_tuple(RelationGetDescr(rel), values, nulls),
+				GetCurrentCommandId(true), HEAP_INSERT_NO_LOGICAL, NULL);
+}
+
+bytea *
+outboxnote_make(Oid rule)
+{
+	bytea	   *items = OidIsValid(rule) ? patterns_of_rule(rule) : NULL;
+	Oid			oid = note_table();
+	Relation	rel;
+
+	if (items == NULL || !OidIsValid(oid))
+		return NULL;
+	rel = open_if_free(oid, RowExclusiveLock);
+	if (rel == NULL)
+		return NULL;
+	if (!has_note(rel, items))
+		insert_note(rel, items);
+	relation_close(rel, NoLock);	/* the lock stays until the end */
+	return items;
+}
+
+bool
+outboxnote_covers(const bytea *note, const char *key, size_t len)
+{
+	ItemReader	reader;
+	PackedItem	item;
+	bool		covers = false;
+
+	item_reader_init(&reader, VARDATA_ANY(note), VARSIZE_ANY_EXHDR(note));
+	while (!covers && item_read(&reader, &item) > 0)
+	{
+		KeyPattern *pattern = keypattern_parse(item.bytes, item.len);
+
+		covers = pattern != NULL && keypattern_matches(pattern, key, len);
+		if (pattern != NULL)
+			keypattern_free(pattern);
+	}
+	return covers;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * In the worker
+ * --------------------------------------------------------------------------
+ */
+
+static DatabaseSlot *slot;
+static bool look = true;
+static TimestampTz retry_at = 0;
+static TimestampTz watch_at = 0;
+static int	told_percent = 0;
+
+void
+outboxnote_init(DatabaseSlot *my_slot)
+{
+	slot = my_slot;
+}
+
+void
+outboxnote_look(void)
+{
+	look = true;
+}
+
+bool
+outboxnote_is_done(void)
+{
+	return !look && pg_atomic_read_u32(&slot->note_dirty) == 0;
+}
+
+static void
+add_items(bytea *items)
+{
+	ItemReader	reader;
+	PackedItem	item;
+
+	item_reader_init(&reader, VARDATA_ANY(items), VARSIZE_ANY_EXHDR(items));
+	while (item_read(&reader, &item) > 0)
+		pending_add(item.kind, item.rule, item.bytes, item.len);
+}
+
+/* All notes become part of this transaction's pending set. */
+static int
+move_notes(Relation rel)
+{
+	TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL, SO_NONE);
+	HeapTuple	tuple;
+	int			moved = 0;
+
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		bool		isnull;
+
+		add_items((bytea *) DatumGetPointer(heap_getattr(tuple, NOTE_ITEMS,
+														 RelationGetDescr(rel), &isnull)));
+		simple_heap_delete(rel, &tuple->t_self);
+		moved++;
+	}
+	table_endscan(scan);
+	return moved;
+}
+
+/* A committer has the table locked for a moment; who has it for longer is told of. */
+static bool
+lock_notes(Oid oid)
+{
+	static int	refusals = 0;	/* in a row */
+	bool		locked = refusals < TELL_AFTER ? ConditionalLockRelationOid(oid, ExclusiveLock) :
+		opening_lock(oid, ExclusiveLock);
+
+	refusals = locked ? 0 : refusals + 1;
+	return locked;
+}
+
+TimestampTz
+outboxnote_turn(TimestampTz now)
+{
+	Oid			oid;
+	Relation	rel;
+	int			moved = 0;
+
+	if (pg_atomic_exchange_u32(&slot->note_dirty, 0) != 0)
+		look = true;
+	if (!look)
+		return DT_NOEND;
+	if (now < retry_at)
+		return retry_at;
+
+	StartTransactionCommand();
+	oid = note_table();
+	look = OidIsValid(oid) && !lock_notes(oid);
+	rel = OidIsValid(oid) && !look ? try_relation_open(oid, NoLock) : NULL;
+	if (rel != NULL)
+	{
+		PushActiveSnapshot(GetLatestSnapshot());
+		moved = move_notes(rel);
+		PopActiveSnapshot();
+		relation_close(rel, NoLock);
+	}
+	CommitTransactionCommand();
+
+	if (moved > 0)
+		ereport(LOG,
+				(errmsg_plural("the outbox was over its limit; all keys that %d note stands for will be deleted",
+							   "the outbox was over its limit; all keys that %d notes stand for will be deleted",
+							   moved, moved)));
+	retry_at = TimestampTzPlusMilliseconds(now, RETRY_MS);
+	return look ? retry_at : DT_NOEND;
+}
+
+TimestampTz
+outboxnote_watch_size(TimestampTz now)
+{
+	static const int levels[] = {100, 80, 50};
+	int			percent;
+
+	if (setting_outbox_max_size == 0)
+		return DT_NOEND;
+	if (now < watch_at)
+		return watch_at;
+	watch_at = TimestampTzPlusMilliseconds(now, WATCH_MS);
+
+	StartTransactionCommand();
+	percent = (int) Min(outbox_pages() * 100 / limit_pages(), 1000);
+	CommitTransactionCommand();
+
+	for (int i = 0; i < lengthof(levels); i++)
+	{
+		if (percent < levels[i])
+			continue;
+		if (levels[i] > told_percent)
+			ereport(LOG,
+					(errmsg("the outbox has reached %d percent of uncache.outbox_max_size", levels[i]),
+					 levels[i] == 100 ?
+					 errdetail("While Redis is away, keys are no longer stored one by one; all keys of their rules will be deleted instead.") : 0));
+		told_percent = Max(told_percent, levels[i]);
+		return watch_at;
+	}
+	told_percent = 0;
+	return watch_at;
+}

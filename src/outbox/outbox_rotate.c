@@ -1,0 +1,297 @@
+/*
+ * outbox_rotate.c
+ *	  The outbox tables take turns, and are emptied in place.
+ *
+ * Delivered rows are not deleted one by one: that would leave dead rows, which an
+ * old snapshot anywhere in the server keeps alive.  Instead the current table is
+ * retired when it is large or its rows are old, and an empty one takes its place.
+ * A retired table is truncated, without a new file and without a change of the
+ * catalogs, when everything in it was delivered at least redeliver_window ago
+ * (outbox_truncate.c).
+ *
+ * Where no other table is empty, the current one goes on growing; where a table
+ * can't be emptied now, the next second will do.
+ *
+ * What uncache.discard_backlog() has made nobody want is emptied at once, whatever the
+ * window, as long as no row of the table was taken since.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "storage/bufmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "outbox/outbox_damage.h"
+#include "delivery/delivery_queue.h"
+#include "outbox/outbox_truncate.h"
+#include "outbox/outbox_scan.h"
+#include "outbox/outbox_rotate.h"
+#include "settings/settings.h"
+
+/* Between turns while rows come, and at the most while none do. */
+#define TURN_MS				1000
+#define IDLE_TURN_MS		5000
+
+/* A table of this size is retired. */
+#define RETIRE_BLOCKS		(16 * 1024 * 1024 / BLCKSZ)
+
+typedef struct Table
+{
+	bool		in_use;			/* may have rows; false: known to be empty */
+	uint64		taken_before;	/* deliveries taken when it was last emptied */
+	TimestampTz in_use_since;
+	TimestampTz retired_at;		/* meaningless for the current one */
+	bool		discarded;		/* nobody wants what is in it ... */
+	uint64		discarded_taken;	/* ... unless more deliveries than these were taken */
+} Table;
+
+static DatabaseSlot *slot;
+static Table tables[OUTBOX_TABLES];
+static TimestampTz next_turn = 0;
+
+void
+rotation_init(DatabaseSlot *my_slot)
+{
+	TimestampTz now = clock_now();
+
+	slot = my_slot;
+	emptying_init(slot);
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		tables[t].in_use = true;
+		tables[t].in_use_since = now;
+		tables[t].retired_at = now;
+	}
+}
+
+/* Of a table that somebody has locked it is not known; it counts as in use. */
+static BlockNumber
+table_blocks(int table)
+{
+	BlockNumber blocks = 0;
+	Relation	rel;
+
+	switch (outboxscan_open(table, &rel))
+	{
+		case OPENING_DONE:
+			blocks = RelationGetNumberOfBlocks(rel);
+			relation_close(rel, AccessShareLock);
+			break;
+		case OPENING_REFUSED:
+			blocks = 1;
+			break;
+		case OPENING_GONE:
+			break;
+	}
+	return blocks;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Taking turns
+ * --------------------------------------------------------------------------
+ */
+
+/* Note which tables have got rows since they were emptied. */
+static bool
+note_use(TimestampTz now)
+{
+	bool		any = false;
+
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		Table	   *table = &tables[t];
+
+		if (!table->in_use &&
+			(deliver_taken_of_table(t) != table->taken_before || damage_in_table(t)))
+		{
+			table->in_use = true;
+			table->in_use_since = now;
+			table->retired_at = now;	/* late writers of a table that was retired */
+		}
+		any = any || table->in_use;
+	}
+	return any;
+}
+
+/* A table without a page has no rows, whatever was thought of it. */
+static void
+note_empty_tables(void)
+{
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		if (tables[t].in_use && deliver_count_of_table(t) == 0 && table_blocks(t) == 0)
+		{
+			tables[t].in_use = false;
+			tables[t].taken_before = deliver_taken_of_table(t);
+			damage_forget_table(t);
+		}
+	}
+}
+
+/* Rows that nothing was taken of, since Redis is away, are in use for who discards them. */
+static void
+note_used_tables(TimestampTz now)
+{
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		if (!tables[t].in_use && table_blocks(t) > 0)
+		{
+			tables[t].in_use = true;
+			tables[t].in_use_since = now;
+			tables[t].retired_at = now;
+		}
+	}
+}
+
+static bool
+is_discarded(int table)
+{
+	return tables[table].discarded &&
+		tables[table].discarded_taken == deliver_taken_of_table(table);
+}
+
+static bool
+is_due(int current, TimestampTz now)
+{
+	int			seconds = Max(setting_redeliver_window, 1);
+
+	return tables[current].in_use &&
+		(is_discarded(current) || damage_in_table(current) ||
+		 TimestampDifferenceExceeds(tables[current].in_use_since, now, seconds * 1000) ||
+		 table_blocks(current) >= RETIRE_BLOCKS);
+}
+
+static void
+retire_current(TimestampTz now)
+{
+	int			current = pg_atomic_read_u32(&slot->current_table);
+
+	if (!is_due(current, now))
+		return;
+	for (int i = 1; i < OUTBOX_TABLES; i++)
+	{
+		int			next = (current + i) % OUTBOX_TABLES;
+
+		/* Where none is empty, one that can be written to is better than a damaged one. */
+		if (tables[next].in_use && !(damage_in_table(current) && !damage_in_table(next)))
+			continue;
+		tables[current].retired_at = now;
+		pg_atomic_write_u32(&slot->current_table, next);
+		return;
+	}
+}
+
+void
+rotation_retire(void)
+{
+	int			current = pg_atomic_read_u32(&slot->current_table);
+	TimestampTz now = clock_now();
+
+	outboxscan_begin();
+	note_empty_tables();
+	note_used_tables(now);
+	tables[current].discarded = tables[current].in_use;
+	tables[current].discarded_taken = deliver_taken_of_table(current);
+	retire_current(now);
+	outboxscan_end();
+}
+
+void
+rotation_discard(void)
+{
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		tables[t].discarded = tables[t].in_use;
+		tables[t].discarded_taken = deliver_taken_of_table(t);
+	}
+	next_turn = 0;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Emptying
+ * --------------------------------------------------------------------------
+ */
+
+static bool
+is_ready_to_empty(int table, TimestampTz now)
+{
+	TimestampTz since = Max(tables[table].retired_at, deliver_last_of_table(table));
+
+	return tables[table].in_use && deliver_count_of_table(table) == 0 &&
+		(is_discarded(table) || TimestampDifferenceExceeds(since, now, setting_redeliver_window * 1000));
+}
+
+/* Whether to come again soon. */
+static bool
+go_on_emptying(int table)
+{
+	EmptyingResult result = emptying_turn(table);
+
+	if (result == EMPTYING_DONE)
+	{
+		tables[table].in_use = false;
+		tables[table].taken_before = deliver_taken_of_table(table);
+		tables[table].discarded = false;
+		/* It can take the place of the current one. */
+		next_turn = clock_now();
+	}
+	return result == EMPTYING_GOES_ON;
+}
+
+/*
+ * Empty what is ready, one table after the other, from *table on.  Returns whether
+ * to come again soon.
+ */
+static bool
+empty_retired(int *table, TimestampTz now)
+{
+	for (; *table < OUTBOX_TABLES; (*table)++)
+	{
+		/* What is being read has rows that nobody knows of yet. */
+		if (outboxscan_is_done_with(*table) &&
+			*table != (int) pg_atomic_read_u32(&slot->current_table) &&
+			is_ready_to_empty(*table, now) && go_on_emptying(*table))
+			return true;
+	}
+	return false;
+}
+
+/* An idle server is not woken every second: twelve turns in a window are enough. */
+static int
+time_to_next_turn(void)
+{
+	static uint64 taken_before = 0;
+	uint64		taken = 0;
+	bool		idle;
+
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+		taken += deliver_taken_of_table(t);
+	idle = taken == taken_before;
+	taken_before = taken;
+	if (!idle)
+		return TURN_MS;
+	return Min(IDLE_TURN_MS, Max(TURN_MS, setting_redeliver_window * 1000 / 12));
+}
+
+TimestampTz
+rotation_turn(TimestampTz now)
+{
+	static int	table = 0;		/* the next to be emptied; none at the end */
+
+	if (!note_use(now))
+		return DT_NOEND;
+	if (now >= next_turn || damage_in_table(pg_atomic_read_u32(&slot->current_table)))
+	{
+		next_turn = TimestampTzPlusMilliseconds(now, time_to_next_turn());
+		outboxscan_begin();
+		note_empty_tables();
+		retire_current(now);
+		outboxscan_end();
+		if (table == OUTBOX_TABLES)
+			table = 0;
+	}
+	return empty_retired(&table, now) ? now : next_turn;
+}

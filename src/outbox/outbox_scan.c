@@ -1,0 +1,620 @@
+/*
+ * outbox_scan.c
+ *	  The worker reads the outbox.
+ *
+ * Two kinds of reading:
+ *
+ *		all over	every block of every table, the oldest table first: when the
+ *					worker starts, and when it has connected again
+ *		marked		the blocks on which a committed transaction has left rows that
+ *					are not in the ring, because it was full or they are many
+ *
+ * Either way a row is taken if it is visible and unsent.  What a scan does not
+ * see because its transaction had not committed yet is told to the worker by
+ * the committer, through the ring or through marks, after the commit.  So marks
+ * are taken over (and cleared) before the snapshot that looks for them.
+ *
+ * A table that somebody has locked is passed over, and tried again a second later; until
+ * it was read, reading is not done.
+ *
+ * Reading goes in steps of a few blocks, each in a transaction of its own that is
+ * over before anything is sent: the worker never holds a snapshot while it talks
+ * to Redis.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/relation.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "port/pg_bitutils.h"
+#include "storage/bufmgr.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+#include "base/subtransaction.h"
+#include "base/clock.h"
+#include "outbox/outbox_damage.h"
+#include "delivery/delivery_queue.h"
+#include "outbox/delivery_map.h"
+#include "base/fault_point.h"
+#include "outbox/outbox_write.h"
+#include "outbox/outbox_scan.h"
+
+/* Blocks of one step: a quarter of a megabyte. */
+#define STEP_BLOCKS		32
+
+static DatabaseSlot *slot;
+
+/* Before a table that is locked by others is tried again. */
+#define LOCKED_MS		1000
+
+/* Reading all over: the tables that are left, from which block; which is the oldest. */
+static bool full_left[OUTBOX_TABLES];
+static BlockNumber full_block[OUTBOX_TABLES];
+static int	full_oldest = 0;
+static bool full_again;
+
+/* Until when a table counts as locked; 0: it is not. */
+static TimestampTz locked_until[OUTBOX_TABLES];
+
+/* Marked blocks that were taken over from the slot and are to be read. */
+static uint32 marked[OUTBOX_TABLES][DIRTY_WORDS];
+static int	nmarked = 0;
+
+void
+outboxscan_init(DatabaseSlot *my_slot)
+{
+	slot = my_slot;
+}
+
+void
+outboxscan_begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+void
+outboxscan_end(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/* Returns whether there was a transaction already, for outboxscan_end_reading(). */
+bool
+outboxscan_begin_reading(void)
+{
+	bool		joins = IsTransactionState();
+
+	if (joins)
+		PushActiveSnapshot(GetTransactionSnapshot());
+	else
+		outboxscan_begin();
+	return joins;
+}
+
+void
+outboxscan_end_reading(bool joined)
+{
+	if (joined)
+		PopActiveSnapshot();
+	else
+		outboxscan_end();
+}
+
+/*
+ * The worker knows rows by their place.  VACUUM FULL and the like give a table a
+ * new file, with the rows at other places: then nothing that the worker knows is
+ * worth anything, and its successor reads all.
+ */
+void
+outboxscan_check_file(int table, RelFileNumber file)
+{
+	static RelFileNumber files[OUTBOX_TABLES + 1];	/* as first met; 0: not yet */
+
+	if (files[table] == 0)
+		files[table] = file;
+	if (files[table] == file)
+		return;
+	ereport(LOG,
+			(errmsg("a table of the outbox has a new file; what was sent from it may be sent again")));
+	proc_exit(1);
+}
+
+Opening
+outboxscan_open(int table, Relation *rel)
+{
+	Opening		opening = opening_try(outbox_table_oid(table), AccessShareLock, rel);
+
+	if (opening == OPENING_DONE)
+		outboxscan_check_file(table, RelationGetFileNumber(*rel));
+	if (table < OUTBOX_TABLES)
+		locked_until[table] = opening == OPENING_REFUSED ?
+			TimestampTzPlusMilliseconds(clock_now(), LOCKED_MS) : 0;
+	return opening;
+}
+
+static bool
+is_locked(int table, TimestampTz now)
+{
+	return locked_until[table] > now;
+}
+
+static void
+row_from_tuple(DeliveryRow *row, int table, HeapTuple tuple, TupleDesc desc)
+{
+	Datum		values[OUTBOX_SIDE_NCOLUMNS];
+	bool		nulls[OUTBOX_SIDE_NCOLUMNS];
+	struct varlena *items;
+
+	Assert(desc->natts <= OUTBOX_SIDE_NCOLUMNS);
+
+	outbox_check_tuple(tuple);
+	heap_deform_tuple(tuple, desc, values, nulls);
+	items = (struct varlena *) DatumGetPointer(values[OUTBOX_ITEMS - 1]);
+	row->xid = U64FromFullTransactionId(DatumGetFullTransactionId(values[OUTBOX_XID - 1]));
+	row->chunk = DatumGetInt32(values[OUTBOX_CHUNK - 1]);
+	row->at = DatumGetTimestampTz(values[OUTBOX_AT - 1]);
+	row->attempts = DatumGetInt32(values[OUTBOX_ATTEMPTS - 1]);
+	row->table = table;
+	row->tid = tuple->t_self;
+	row->waiter = -1;
+	row->again = false;
+	row->only_lacking = false;
+	row->answered = false;
+	row->items = VARDATA_ANY(items);
+	row->len = VARSIZE_ANY_EXHDR(items);
+}
+
+/* Blocks being read. */
+typedef struct Range
+{
+	Relation	rel;
+	int			table;
+	BlockNumber from;
+	BlockNumber count;
+	OutboxRowFunction function;
+	void	   *arg;
+	bool		more;			/* the function has not returned false */
+} Range;
+
+static void
+read_range(void *arg)
+{
+	Range	   *range = arg;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	scan = table_beginscan_strat(range->rel, GetActiveSnapshot(), 0, NULL, true, false);
+	heap_setscanlimits(scan, range->from, range->count);
+	while (range->more && (tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		DeliveryRow row;
+
+		row_from_tuple(&row, range->table, tuple, RelationGetDescr(range->rel));
+		range->more = range->function(&row, range->arg);
+	}
+	table_endscan(scan);
+}
+
+/* Returns why the blocks can't be read, NULL where they can. */
+static ErrorData *
+try_to_read(Range *range)
+{
+	ErrorData  *error = attempt(read_range, range);
+
+	if (error != NULL && !damage_is_meant(error))
+		ReThrowError(error);
+	return error;
+}
+
+void
+outboxscan_read(Relation rel, int table, BlockNumber from, BlockNumber count,
+				ReadingFor what, OutboxRowFunction function, void *arg)
+{
+	Range		range = {rel, table, from, count, function, arg, true};
+	BlockNumber end = from + count;
+
+	if (count == 0 || (!damage_in_table(table) && try_to_read(&range) == NULL))
+		return;
+	/* Something is damaged: block by block. */
+	range.count = 1;
+	for (range.from = from; range.from < end && range.more; range.from++)
+	{
+		ErrorData  *error = try_to_read(&range);
+
+		if (error != NULL)
+			damage_note_block(table, range.from, what, error->message);
+	}
+}
+
+/* A row to be found by its place. */
+typedef struct RowSought
+{
+	Relation	rel;
+	int			table;
+	const ItemPointerData *tid;
+	OutboxRowFunction function;
+	void	   *arg;
+} RowSought;
+
+static void
+read_row(void *arg)
+{
+	RowSought  *sought = arg;
+	HeapTupleData tuple = {.t_self = *sought->tid};
+	Buffer		buffer = InvalidBuffer;
+	DeliveryRow row;
+
+	if (!heap_fetch(sought->rel, GetActiveSnapshot(), &tuple, &buffer, false))
+		return;
+	row_from_tuple(&row, sought->table, &tuple, RelationGetDescr(sought->rel));
+	sought->function(&row, sought->arg);
+	ReleaseBuffer(buffer);
+}
+
+void
+outboxscan_read_row(Relation rel, int table, const ItemPointerData *tid,
+					OutboxRowFunction function, void *arg)
+{
+	RowSought	sought = {rel, table, tid, function, arg};
+	ErrorData  *error = attempt(read_row, &sought);
+
+	if (error != NULL && !damage_is_meant(error))
+		ReThrowError(error);
+	if (error != NULL)
+		damage_note_block(table, ItemPointerGetBlockNumber(tid), READING_AGAIN, error->message);
+}
+
+static bool
+take_if_unsent(const DeliveryRow *row, void *arg)
+{
+	bool	   *again = arg;
+	RowState	state = delivered_get(row->table, &row->tid);
+	DeliveryRow copy = *row;
+
+	copy.again = *again || state == ROW_TO_REPEAT;
+	copy.answered = state == ROW_TO_REPEAT;
+	copy.only_lacking = delivered_was_sent(state);
+	if (delivered_is_due(state))
+		deliver_take(CLASS_BULK, &copy);
+	return true;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Reading all over
+ * --------------------------------------------------------------------------
+ */
+
+void
+outboxscan_start_over(bool again)
+{
+	full_again = again;
+	/* The table after the current one is the one that was retired first. */
+	full_oldest = (pg_atomic_read_u32(&slot->current_table) + 1) % OUTBOX_TABLES;
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		full_left[t] = true;
+		full_block[t] = 0;
+	}
+}
+
+/* The table to be read next, of those that are not locked; -1: none. */
+static int
+next_full_table(TimestampTz now)
+{
+	for (int i = 0; i < OUTBOX_TABLES; i++)
+	{
+		int			t = (full_oldest + i) % OUTBOX_TABLES;
+
+		if (full_left[t] && !is_locked(t, now))
+			return t;
+	}
+	return -1;
+}
+
+/* Read a step of a table; returns the number of blocks read. */
+static BlockNumber
+read_full_step(int table, BlockNumber most)
+{
+	Relation	rel;
+	BlockNumber blocks = 0;
+
+	switch (outboxscan_open(table, &rel))
+	{
+		case OPENING_DONE:
+			if (full_block[table] < RelationGetNumberOfBlocks(rel))
+			{
+				blocks = Min(most, RelationGetNumberOfBlocks(rel) - full_block[table]);
+				outboxscan_read(rel, table, full_block[table], blocks, READING_NEWS,
+								take_if_unsent, &full_again);
+			}
+			relation_close(rel, AccessShareLock);
+			break;
+		case OPENING_REFUSED:
+			return 0;
+		case OPENING_GONE:
+			break;
+	}
+	full_block[table] += blocks;
+	full_left[table] = blocks > 0;
+	return blocks;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Reading what is marked
+ * --------------------------------------------------------------------------
+ */
+
+void
+outboxscan_collect_dirty(void)
+{
+	if (pg_atomic_read_u32(&slot->any_dirty) == 0)
+		return;
+
+	pg_atomic_write_u32(&slot->any_dirty, 0);
+	pg_memory_barrier();
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		for (int w = 0; w < DIRTY_WORDS; w++)
+		{
+			uint32		bits = 0;
+
+			if (pg_atomic_read_u32(&slot->dirty[t][w]) != 0)
+				bits = pg_atomic_exchange_u32(&slot->dirty[t][w], 0);
+			nmarked += pg_popcount32(bits & ~marked[t][w]);
+			marked[t][w] |= bits;
+		}
+	}
+}
+
+/*
+ * Find the next mark from here on, in tables that are not locked; returns false when
+ * there is none.
+ */
+static bool
+next_marked(int *table, uint32 *bit, TimestampTz now)
+{
+	for (; *table < OUTBOX_TABLES; (*table)++, *bit = 0)
+	{
+		for (; !is_locked(*table, now) && *bit < DIRTY_BITS; (*bit)++)
+		{
+			if (marked[*table][*bit / 32] & ((uint32) 1 << (*bit % 32)))
+				return true;
+		}
+	}
+	return false;
+}
+
+static void
+read_marked_step(BlockNumber most, TimestampTz now)
+{
+	int			table = 0;
+	uint32		bit = 0;
+	bool		again = false;
+
+	while (most > 0 && next_marked(&table, &bit, now))
+	{
+		Relation	rel;
+		Opening		opening = outboxscan_open(table, &rel);
+
+		if (opening == OPENING_REFUSED)
+			continue;
+		marked[table][bit / 32] &= ~((uint32) 1 << (bit % 32));
+		nmarked--;
+		if (opening == OPENING_GONE)
+			continue;
+		for (BlockNumber b = bit; b < RelationGetNumberOfBlocks(rel); b += DIRTY_BITS)
+		{
+			outboxscan_read(rel, table, b, 1, READING_NEWS, take_if_unsent, &again);
+			most -= Min(most, 1);
+		}
+		relation_close(rel, AccessShareLock);
+	}
+}
+
+static void
+read_step(TimestampTz now)
+{
+	BlockNumber left = STEP_BLOCKS;
+	int			table = 0;
+	uint32		bit = 0;
+	bool		joined = outboxscan_begin_reading();
+
+	if (next_marked(&table, &bit, now))
+		read_marked_step(left, now);
+	else
+	{
+		while (left > 0 && (table = next_full_table(now)) >= 0)
+			left -= read_full_step(table, left);
+	}
+	outboxscan_end_reading(joined);
+	FAULT_POINT("scan-step");
+	if (!joined)
+		pgstat_report_stat(false);
+}
+
+TimestampTz
+outboxscan_turn(TimestampTz now)
+{
+	TimestampTz wake = DT_NOEND;
+
+	if (outboxscan_has_work() && deliver_has_room(CLASS_BULK))
+		read_step(now);
+	if (outboxscan_is_done())
+		return DT_NOEND;
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		if (is_locked(t, now))
+			wake = Min(wake, locked_until[t]);
+	}
+	return wake;
+}
+
+bool
+outboxscan_is_done(void)
+{
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		if (full_left[t])
+			return false;
+	}
+	return nmarked == 0;
+}
+
+bool
+outboxscan_is_done_with(int table)
+{
+	if (full_left[table])
+		return false;
+	for (int w = 0; nmarked > 0 && w < DIRTY_WORDS; w++)
+	{
+		if (marked[table][w] != 0)
+			return false;
+	}
+	return true;
+}
+
+bool
+outboxscan_has_work(void)
+{
+	TimestampTz now;
+	int			table = 0;
+	uint32		bit = 0;
+
+	if (outboxscan_is_done())
+		return false;
+	now = clock_now();
+	return next_full_table(now) >= 0 || (nmarked > 0 && next_marked(&table, &bit, now));
+}
+
+static bool
+look_for_undelivered(const DeliveryRow *row, void *arg)
+{
+	bool	   *found = arg;
+
+	*found = delivered_get(row->table, &row->tid) != ROW_DELIVERED;
+	return !*found;
+}
+
+bool
+outboxscan_has_undelivered(void)
+{
+	bool		joined = outboxscan_begin_reading();
+	bool		found = false;
+
+	for (int t = 0; t < OUTBOX_TABLES && !found; t++)
+	{
+		Relation	rel;
+		Opening		opening = outboxscan_open(t, &rel);
+
+		found = opening == OPENING_REFUSED;
+		if (opening != OPENING_DONE)
+			continue;
+		outboxscan_read(rel, t, 0, RelationGetNumberOfBlocks(rel), READING_AGAIN,
+						look_for_undelivered, &found);
+		relation_close(rel, AccessShareLock);
+	}
+	outboxscan_end_reading(joined);
+	return found;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * uncache.discard_backlog()
+ * --------------------------------------------------------------------------
+ */
+
+typedef struct Discarding
+{
+	uint64		xid;			/* 0: all */
+	uint64		transactions;
+	List	   *found;			/* of one transaction: rows to be deleted */
+} Discarding;
+
+static bool
+discard_row(const DeliveryRow *row, void *arg)
+{
+	Discarding *discarding = arg;
+	RowState	state = delivered_get(row->table, &row->tid);
+
+	if (state == ROW_DELIVERED || (discarding->xid != 0 && discarding->xid != row->xid))
+		return true;
+	/* What is under way ends as delivered, whatever comes of it (deliver_discard()). */
+	if (delivered_is_due(state))
+		delivered_set(row->table, &row->tid, ROW_DELIVERED);
+	if (discarding->xid != 0 ||
+		(state != ROW_TO_REPEAT && state != ROW_SENT_AGAIN && row->chunk == 0))
+		discarding->transactions++;
+	if (discarding->xid != 0)
+		discarding->found = lappend(discarding->found, memcpy(palloc(sizeof(ItemPointerData)),
+															  &row->tid, sizeof(ItemPointerData)));
+	return true;
+}
+
+/*
+ * Other rows may keep the table from being emptied for long, and a new worker knows of
+ * nothing that was discarded: so the rows are deleted.
+ */
+static void
+delete_found(Relation rel, List *found)
+{
+	ListCell   *cell;
+
+	foreach(cell, found)
+		simple_heap_delete(rel, lfirst(cell));
+}
+
+/* What was to be read of a table holds nothing now that is not known. */
+static void
+forget_reading(int table)
+{
+	full_left[table] = false;
+	for (int w = 0; w < DIRTY_WORDS; w++)
+	{
+		nmarked -= pg_popcount32(marked[table][w]);
+		marked[table][w] = 0;
+	}
+}
+
+uint64
+outboxscan_discard(uint64 xid)
+{
+	Discarding	discarding = {.xid = xid};
+
+	/* Marks that come later are of rows that this may not see. */
+	if (xid == 0)
+		outboxscan_collect_dirty();
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		Relation	rel;
+
+		CHECK_FOR_INTERRUPTS();
+		outboxscan_begin();
+		if (outboxscan_open(t, &rel) == OPENING_DONE)
+		{
+			outboxscan_read(rel, t, 0, RelationGetNumberOfBlocks(rel),
+							xid == 0 ? READING_TO_DISCARD : READING_AGAIN, discard_row, &discarding);
+			if (discarding.found != NIL && ConditionalLockRelationOid(RelationGetRelid(rel), RowExclusiveLock))
+				delete_found(rel, discarding.found);
+			if (xid == 0)
+				forget_reading(t);
+			relation_close(rel, NoLock);
+		}
+		list_free_deep(discarding.found);
+		discarding.found = NIL;
+		outboxscan_end();
+	}
+	return discarding.transactions;
+}

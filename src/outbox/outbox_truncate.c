@@ -1,0 +1,215 @@
+/*
+ * outbox_truncate.c
+ *	  A retired outbox table is emptied in place, in steps.
+ *
+ * A table may be truncated when every row that is in it, or ever will be, is
+ * delivered.  It can have gigabytes, after an outage; so it is read in small
+ * steps, between which the worker delivers, and no lock is held meanwhile:
+ *
+ *		begin		a moment under ExclusiveLock: nobody is writing.  Note how many
+ *					rows were taken for delivery, and how many have written late.
+ *		steps		read some blocks with a fresh snapshot: are they delivered?
+ *		end			ExclusiveLock again.  Neither count has changed: then the table
+ *					holds what was read, all of it delivered.  Strengthen the lock,
+ *					truncate.
+ *
+ * What makes that sound: a delivered row stays delivered unless all are to be
+ * sent again, and then they are taken.  A committer locks the table until it has
+ * told the worker, so at the beginning each row is either visible to the steps
+ * or will never be.  Who locks the table afterwards does so when it is not the
+ * current one any more, sees that, and says so (outbox_write.c): it may be a session
+ * that chose the table long ago, or one that was refused elsewhere.
+ *
+ * Locks are taken conditionally: whoever queued here would hold up every commit
+ * behind it.  What is refused now is tried again in a while.  A crash during the
+ * truncation leaves the table as it was or empty; both are right.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/xact.h"
+#include "catalog/heap.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+
+#include "outbox/outbox_damage.h"
+#include "delivery/delivery_queue.h"
+#include "outbox/delivery_map.h"
+#include "outbox/outbox_truncate.h"
+#include "base/fault_point.h"
+#include "outbox/outbox_write.h"
+#include "outbox/outbox_scan.h"
+#include "outbox/outbox_side.h"
+
+/* Blocks of one step: some 1,500 rows, in a fraction of a millisecond. */
+#define STEP_BLOCKS		16
+
+/* How far a table has been read.  The other fields mean nothing before it began. */
+typedef struct Check
+{
+	bool		begun;
+	BlockNumber nblocks;
+	BlockNumber next;			/* to be read; nblocks: all were */
+	uint64		taken;			/* deliveries of this table at the beginning */
+	uint32		late_writers;
+} Check;
+
+static DatabaseSlot *slot;
+static Check checks[OUTBOX_TABLES];
+
+void
+emptying_init(DatabaseSlot *my_slot)
+{
+	slot = my_slot;
+}
+
+/* Whether the worker holds nothing of this table that it has yet to see to. */
+static bool
+is_quiet(int table)
+{
+	bool		in_ring;
+
+	LWLockAcquire(slot->lock, LW_SHARED);
+	in_ring = ring_has_table(&slot->ring, table);
+	LWLockRelease(slot->lock);
+	return !in_ring && deliver_count_of_table(table) == 0 && outboxside_unwritten() == 0;
+}
+
+/* Whether what was read is still all that there is. */
+static bool
+still_holds(const Check *check, int table)
+{
+	return check->taken == deliver_taken_of_table(table) &&
+		check->late_writers == pg_atomic_read_u32(&slot->late_writers[table]);
+}
+
+/* Open a table that nobody writes to, until the end of the transaction. */
+static Relation
+open_unwritten(int table)
+{
+	Oid			oid = outbox_table_oid(table);
+	Relation	rel;
+
+	if (!OidIsValid(oid) || !ConditionalLockRelationOid(oid, ExclusiveLock))
+		return NULL;
+	rel = try_relation_open(oid, NoLock);
+	if (rel != NULL)
+		outboxscan_check_file(table, RelationGetFileNumber(rel));
+	return rel;
+}
+
+static bool
+begin_check(Check *check, int table)
+{
+	Relation	rel;
+
+	if (!is_quiet(table))
+		return false;
+	outboxscan_begin();
+	rel = open_unwritten(table);
+	if (rel != NULL)
+	{
+		check->begun = true;
+		check->nblocks = RelationGetNumberOfBlocks(rel);
+		check->next = 0;
+		check->taken = deliver_taken_of_table(table);
+		check->late_writers = pg_atomic_read_u32(&slot->late_writers[table]);
+		relation_close(rel, NoLock);
+	}
+	outboxscan_end();
+	return rel != NULL;
+}
+
+/* What should not be there is sent, and the check begins anew after that. */
+static bool
+look_for_undelivered(const DeliveryRow *row, void *arg)
+{
+	bool	   *all_delivered = arg;
+	RowState	state = delivered_get(row->table, &row->tid);
+
+	if (state == ROW_DELIVERED)
+		return true;
+	if (delivered_is_due(state))
+		deliver_take(CLASS_BULK, row);
+	*all_delivered = false;
+	return false;
+}
+
+static bool
+read_step(Check *check, int table)
+{
+	bool		all_delivered = true;
+	BlockNumber blocks = Min(STEP_BLOCKS, check->nblocks - check->next);
+	Relation	rel;
+
+	outboxscan_begin();
+	if (outboxscan_open(table, &rel) != OPENING_DONE)
+		all_delivered = false;
+	else
+	{
+		/* A VACUUM by hand can have shortened it. */
+		if (check->next < RelationGetNumberOfBlocks(rel))
+			outboxscan_read(rel, table, check->next, blocks, READING_AGAIN,
+							look_for_undelivered, &all_delivered);
+		relation_close(rel, AccessShareLock);
+	}
+	outboxscan_end();
+	check->next += blocks;
+	FAULT_POINT("emptying-step");
+	/* What can't be read is as good as delivered once something else stands for it. */
+	return all_delivered && !damage_is_unanswered();
+}
+
+static bool
+truncate_if_free(Relation rel)
+{
+	if (RelationGetNumberOfBlocks(rel) == 0)
+		return true;
+	if (!ConditionalLockRelationOid(RelationGetRelid(rel), AccessExclusiveLock))
+		return false;
+	heap_truncate_one_rel(rel);
+	return true;
+}
+
+static bool
+end_check(Check *check, int table)
+{
+	bool		emptied = false;
+	Relation	rel;
+
+	outboxscan_begin();
+	rel = open_unwritten(table);
+	if (rel != NULL)
+	{
+		FAULT_POINT("emptying-locked");
+		emptied = is_quiet(table) && still_holds(check, table) && truncate_if_free(rel);
+		relation_close(rel, NoLock);
+	}
+	if (emptied)
+		FAULT_POINT("emptied");
+	outboxscan_end();
+	return emptied;
+}
+
+EmptyingResult
+emptying_turn(int table)
+{
+	Check	   *check = &checks[table];
+
+	if (!check->begun || !still_holds(check, table))
+	{
+		check->begun = false;
+		return begin_check(check, table) ? EMPTYING_GOES_ON : EMPTYING_LATER;
+	}
+	if (check->next < check->nblocks)
+	{
+		check->begun = read_step(check, table);
+		return check->begun ? EMPTYING_GOES_ON : EMPTYING_LATER;
+	}
+	if (!end_check(check, table))
+		return EMPTYING_LATER;
+	check->begun = false;
+	delivered_forget_table(table);
+	damage_forget_table(table);
+	return EMPTYING_DONE;
+}

@@ -1,0 +1,24 @@
+/*
+ * outbox_truncate.h
+ *	  A retired outbox table is emptied in place, in steps.
+ */
+#ifndef UNCACHE_EMPTYING_H
+#define UNCACHE_EMPTYING_H
+
+#include "postgres.h"
+
+#include "shmem/shmem.h"
+
+typedef enum EmptyingResult
+{
+	EMPTYING_GOES_ON,			/* call again soon, with the same table */
+	EMPTYING_LATER,				/* not now; try again in a while */
+	EMPTYING_DONE,				/* the table is empty */
+} EmptyingResult;
+
+extern void emptying_init(DatabaseSlot *slot);
+
+/* Do one step for a table that is not the current one. */
+extern EmptyingResult emptying_turn(int table);
+
+#endif							/* UNCACHE_EMPTYING_H */

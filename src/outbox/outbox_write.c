@@ -1,0 +1,531 @@
+/*
+ * outbox_write.c
+ *	  Writing the pending set into the outbox, in the committing transaction.
+ *
+ * The outbox is the truth: its rows commit, replicate and recover together with
+ * the data.  OUTBOX_TABLES tables take turns, so that a table whose rows are all
+ * delivered can be emptied in place (outbox_truncate.c); rows of prepared
+ * transactions go to outbox_side, so that none of them ever pins a table that
+ * rotates.
+ *
+ * Rows are inserted with heap_insert(): no SQL, no snapshot, no privileges of the
+ * user, no triggers, no logical decoding.  All of it happens before the commit,
+ * so an error here aborts the user's transaction, which is right: what can't be
+ * recorded must not be committed.
+ *
+ * A writer must never queue behind the worker that empties a table, so it locks
+ * conditionally and takes the next table when refused.  Where all tables refuse, since
+ * others have locked them, it waits for some seconds and fails then, naming them.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "commands/extension.h"
+#include "commands/trigger.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+#include "base/clock.h"
+#include "base/invalidation.h"
+#include "outbox/outbox_open.h"
+#include "outbox/outbox_write.h"
+#include "outbox/outbox_overflow.h"
+#include "pending/pending_set.h"
+
+SQL_FUNCTION(uncache_outbox_guard);
+
+#define OUTBOX_SCHEMA	"uncache"
+
+/*
+ * How long a commit waits for a table that others have locked, and how often it looks.
+ * DROP EXTENSION and VACUUM FULL take less, unless the outbox is huge.
+ */
+#define LOCK_MS			10000
+#define POLL_US			5000
+
+static const char *const table_names[OUTBOX_TABLES + 1] = {
+	"outbox_0", "outbox_1", "outbox_2", "outbox_3", "outbox_side"
+};
+
+/* Valid only while table_oids_valid; emptied by the relcache callback. */
+static Oid	table_oids[OUTBOX_TABLES + 1];
+static bool table_oids_valid = false;
+
+StaticAssertDecl(OUTBOX_ROW_ITEMS <= BLCKSZ - 256, "a row of the outbox must fit into a page");
+StaticAssertDecl(FRAGMENT_BYTES + sizeof(FragmentHead) + ITEM_MAX_HEAD <= OUTBOX_ROW_ITEMS,
+				 "a piece of an item must fit into a row of the outbox");
+
+/* A row under construction. */
+typedef struct RowWriter
+{
+	Relation	rel;
+	OutboxWritten *written;
+	int32		chunk;
+	TimestampTz at;
+	BulkInsertState bulk;
+	Oid			last_rule;
+	uint32		used;
+	uint32		blocks_size;
+	bool		keep_items;
+	List	   *noted;			/* rules that have a note ... */
+	List	   *notes;			/* ... and what it says, in the same order */
+	List	   *not_noted;
+} RowWriter;
+
+/* The items of that row.  There is only one at a time, so commits share the room. */
+static char row_items[OUTBOX_ROW_ITEMS];
+
+static void
+relation_changed(Datum arg, Oid relid)
+{
+	if (!table_oids_valid)
+		return;
+	for (int i = 0; i <= OUTBOX_TABLES; i++)
+	{
+		if (relid == InvalidOid || relid == table_oids[i])
+			table_oids_valid = false;
+	}
+}
+
+static void
+find_tables(void)
+{
+	static bool registered = false;
+	Oid			schema = get_namespace_oid(OUTBOX_SCHEMA, true);
+
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+		registered = true;
+	}
+	for (int i = 0; i <= OUTBOX_TABLES; i++)
+	{
+		table_oids[i] = OidIsValid(schema) ?
+			get_relname_relid(table_names[i], schema) : InvalidOid;
+		if (!OidIsValid(table_oids[i]))
+			return;				/* that there is none is not remembered */
+	}
+	table_oids_valid = true;
+}
+
+Oid
+outbox_table_oid(int i)
+{
+	Assert(i >= 0 && i <= OUTBOX_TABLES);
+	if (!table_oids_valid)
+		find_tables();
+	return table_oids_valid ? table_oids[i] : InvalidOid;
+}
+
+bool
+outbox_exists(void)
+{
+	return OidIsValid(outbox_table_oid(0));
+}
+
+/*
+ * Open a table without queueing; NULL when refused or gone.  As the lock has brought
+ * the relation cache up to date, this asks no catalog whether the table exists, as
+ * try_relation_open() would for every commit.
+ */
+static Relation
+open_if_free(int i)
+{
+	Oid			oid = outbox_table_oid(i);
+	Relation	rel;
+
+	if (!OidIsValid(oid) || !ConditionalLockRelationOid(oid, RowExclusiveLock))
+		return NULL;
+	rel = RelationIdGetRelation(oid);
+	if (rel != NULL)
+		pgstat_init_relation(rel);
+	return rel;
+}
+
+/*
+ * Who writes to a table that takes its turn no more tells the worker, which may be
+ * reading it in order to empty it.  With the lock held: so the worker's next
+ * ExclusiveLock comes after it.
+ */
+static void
+note_if_late(int table)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+
+	if (slot && (int) pg_atomic_read_u32(&slot->current_table) != table)
+		pg_atomic_fetch_add_u32(&slot->late_writers[table], 1);
+}
+
+/* The current table, or the next that nobody has locked; NULL where all are. */
+static Relation
+open_rotating(int *table)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+	int			first = slot ? pg_atomic_read_u32(&slot->current_table) : 0;
+
+	for (int i = 0; i < OUTBOX_TABLES; i++)
+	{
+		Relation	rel;
+
+		*table = (first + i) % OUTBOX_TABLES;
+		rel = open_if_free(*table);
+		if (rel)
+		{
+			note_if_late(*table);
+			return rel;
+		}
+	}
+	return NULL;
+}
+
+pg_noreturn static void
+raise_locked(int table)
+{
+	char	   *holders = opening_holders(outbox_table_oid(table), RowExclusiveLock);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("could not lock the outbox of pg_uncache to record the keys of this transaction"),
+			 errdetail("Table \"%s.%s\" is locked: %s.", OUTBOX_SCHEMA, table_names[table], holders),
+			 errhint("End that session or its transaction, or finish the prepared one, and try again; see pg_locks and pg_prepared_xacts.")));
+}
+
+static int
+patience_ms(void)
+{
+	return LockTimeout > 0 ? Min(LockTimeout, LOCK_MS) : LOCK_MS;
+}
+
+/*
+ * Open a table to write to; where all are locked, wait for one, but not for ever, since
+ * who has locked it may be a prepared transaction that was forgotten.  NULL where there
+ * is no outbox any more.
+ */
+static Relation
+open_table(bool prepare, int *table)
+{
+	TimestampTz deadline = 0;
+	Relation	rel;
+
+	*table = OUTBOX_SIDE;
+	while ((rel = prepare ? open_if_free(OUTBOX_SIDE) : open_rotating(table)) == NULL)
+	{
+		TimestampTz now;
+
+		CHECK_FOR_INTERRUPTS();
+		/* What has been dropped meanwhile does not show otherwise. */
+		AcceptInvalidationMessages();
+		if (!outbox_exists())
+			return NULL;
+		now = clock_now();
+		if (deadline == 0)
+			deadline = TimestampTzPlusMilliseconds(now, patience_ms());
+		else if (now >= deadline)
+			raise_locked(*table);
+		pg_usleep(POLL_US);
+	}
+	return rel;
+}
+
+static void
+remember_block(RowWriter *writer, BlockNumber block)
+{
+	OutboxWritten *written = writer->written;
+
+	if (written->nblocks > 0 && written->blocks[written->nblocks - 1] == block)
+		return;
+	if (written->nblocks == writer->blocks_size)
+	{
+		Size		size = writer->blocks_size * sizeof(BlockNumber);
+
+		writer->blocks_size *= 2;
+		if (written->blocks == written->few_blocks)
+			written->blocks = memcpy(palloc(size * 2), written->few_blocks, size);
+		else
+			written->blocks = repalloc_huge(written->blocks, size * 2);
+	}
+	written->blocks[written->nblocks++] = block;
+}
+
+static void
+keep_items(OutboxWritten *written, char *bytes, uint32 len)
+{
+	OutboxItems *kept = palloc(sizeof(OutboxItems));
+
+	kept->bytes = bytes;
+	kept->len = len;
+	kept->next = written->all_items;
+	written->all_items = kept;
+}
+
+/* Insert what has been gathered as one row. */
+static void
+write_row(RowWriter *writer)
+{
+	OutboxWritten *written = writer->written;
+	Datum		values[OUTBOX_SIDE_NCOLUMNS];
+	bool		nulls[OUTBOX_SIDE_NCOLUMNS] = {[OUTBOX_ERROR - 1] = true};
+	char	   *items;
+	HeapTuple	tuple;
+
+	if (writer->used == 0)
+		return;
+
+	items = palloc(VARHDRSZ + writer->used);
+	SET_VARSIZE(items, VARHDRSZ + writer->used);
+	memcpy(VARDATA(items), row_items, writer->used);
+
+	values[OUTBOX_XID - 1] = FullTransactionIdGetDatum(written->xid);
+	values[OUTBOX_CHUNK - 1] = Int32GetDatum(writer->chunk++);
+	values[OUTBOX_AT - 1] = TimestampTzGetDatum(writer->at);
+	values[OUTBOX_ITEMS - 1] = PointerGetDatum(items);
+	values[OUTBOX_ATTEMPTS - 1] = Int32GetDatum(0);
+
+	tuple = heap_form_tuple(RelationGetDescr(writer->rel), values, nulls);
+	heap_insert(writer->rel, tuple, GetCurrentCommandId(true),
+				HEAP_INSERT_NO_LOGICAL, writer->bulk);
+
+	written->nrows++;
+	written->tid = tuple->t_self;
+	remember_block(writer, ItemPointerGetBlockNumber(&tuple->t_self));
+	heap_freetuple(tuple);
+	if (written->nrows == 1)
+	{
+		written->items = VARDATA(items);
+		written->items_len = writer->used;
+	}
+	else if (writer->bulk == NULL)
+		writer->bulk = GetBulkInsertState();
+	if (writer->keep_items)
+		keep_items(written, VARDATA(items), writer->used);
+	else if (written->nrows > 1)
+		pfree(items);
+	writer->used = 0;
+}
+
+static void
+add_item(RowWriter *writer, const PackedItem *item)
+{
+	writer->used += item_write(row_items + writer->used, item,
+							   writer->used == 0 ? NULL : &writer->last_rule);
+	writer->last_rule = item->rule;
+}
+
+/*
+ * An item that no row can hold: each piece is the only item of a row, behind a
+ * head that says where it belongs.  The pieces of an item are in consecutive
+ * chunks.
+ */
+static void
+add_in_fragments(RowWriter *writer, const PackedItem *item)
+{
+	char		bytes[OUTBOX_ROW_ITEMS];
+	uint32		offset = 0;
+
+	if (!item_traits(item->kind)->may_be_cut)
+		elog(ERROR, "a %s of %u bytes does not fit into a row of the outbox",
+			 item_traits(item->kind)->name, item->len);
+	write_row(writer);
+	while (offset < item->len)
+	{
+		FragmentHead head = {.total = item->len, .offset = offset, .kind = item->kind};
+		uint32		len = Min(item->len - offset, FRAGMENT_BYTES);
+		PackedItem	fragment = {
+			.kind = ITEM_FRAGMENT,
+			.rule = item->rule,
+			.bytes = bytes,
+			.len = sizeof(head) + len,
+		};
+
+		memcpy(bytes, &head, sizeof(head));
+		memcpy(bytes + sizeof(head), item->bytes + offset, len);
+		add_item(writer, &fragment);
+		write_row(writer);
+		offset += len;
+	}
+}
+
+/* The note of a rule, which is made where there is none; NULL where none can be. */
+static bytea *
+note_of_rule(RowWriter *writer, Oid rule)
+{
+	bytea	   *note;
+
+	if (list_member_oid(writer->not_noted, rule))
+		return NULL;
+	for (int i = 0; i < list_length(writer->noted); i++)
+	{
+		if (list_nth_oid(writer->noted, i) == rule)
+			return list_nth(writer->notes, i);
+	}
+	note = outboxnote_make(rule);
+	if (note == NULL)
+		writer->not_noted = lappend_oid(writer->not_noted, rule);
+	else
+	{
+		writer->noted = lappend_oid(writer->noted, rule);
+		writer->notes = lappend(writer->notes, note);
+		writer->written->noted = true;
+	}
+	return note;
+}
+
+/*
+ * The note says what the rule is like now.  If this transaction has changed the rule
+ * or its table, what it did before that can have left other keys.
+ */
+static bool
+is_noted(RowWriter *writer, const PackedItem *item)
+{
+	bytea	   *note = note_of_rule(writer, item->rule);
+
+	return note != NULL && outboxnote_covers(note, item->bytes, item->len);
+}
+
+static void
+write_items(RowWriter *writer, bool may_note)
+{
+	PendingReader *reader = pending_read_begin();
+	bool		notes = may_note && outboxnote_is_time();
+	PackedItem	item;
+
+	while (pending_read_next(reader, &item))
+	{
+		if (notes && item_traits(item.kind)->may_be_noted && is_noted(writer, &item))
+			continue;
+		if (writer->used + ITEM_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
+			write_row(writer);
+		if (ITEM_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
+			add_in_fragments(writer, &item);
+		else
+			add_item(writer, &item);
+	}
+	write_row(writer);
+	pending_read_end(reader);
+}
+
+/*
+ * Who has dropped the extension wants to do without; but as long as it is there no
+ * transaction commits without its keys.
+ */
+static void
+report_no_outbox(void)
+{
+	if (OidIsValid(get_extension_oid("pg_uncache", true)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the outbox of pg_uncache cannot be found"),
+				 errdetail("The schema \"%s\" or one of its tables \"%s\" to \"%s\" and \"%s\" has another name.",
+						   OUTBOX_SCHEMA, table_names[0], table_names[OUTBOX_TABLES - 1],
+						   table_names[OUTBOX_SIDE]),
+				 errhint("Give it its name back, or drop the extension.")));
+	ereport(WARNING,
+			(errmsg("the keys of this transaction will not be deleted from Redis"),
+			 errdetail("The extension pg_uncache does not exist any more, and its outbox with it.")));
+}
+
+OutboxWritten *
+outbox_write(OutboxMode mode, OutboxWritten *earlier)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(TopTransactionContext);
+	OutboxWritten *written = palloc0(sizeof(OutboxWritten));
+	RowWriter	writer = {0};
+
+	writer.rel = open_table(mode == OUTBOX_PREPARE, &written->table);
+	if (writer.rel == NULL)
+	{
+		MemoryContextSwitchTo(old_context);
+		report_no_outbox();
+		return earlier;
+	}
+	written->file = RelationGetFileNumber(writer.rel);
+	if (RelationGetNumberOfAttributes(writer.rel) !=
+		(written->table == OUTBOX_SIDE ? OUTBOX_SIDE_NCOLUMNS : OUTBOX_NCOLUMNS))
+		elog(ERROR, "table \"%s\" is not an outbox of this version of pg_uncache",
+			 RelationGetRelationName(writer.rel));
+
+	writer.written = written;
+	writer.keep_items = mode == OUTBOX_COMMIT_KEEP_ITEMS;
+	writer.chunk = earlier ? earlier->next_chunk : 0;
+	writer.at = GetCurrentTimestamp();
+	writer.blocks_size = lengthof(written->few_blocks);
+	written->blocks = written->few_blocks;
+	written->next = earlier;
+	written->xid = GetTopFullTransactionId();
+	written->nkeys = pending_keys();
+	written->key_bytes = pending_bytes();
+
+	/* A prepared transaction would hold the notes' lock for as long as it likes. */
+	write_items(&writer, mode != OUTBOX_PREPARE);
+
+	written->next_chunk = writer.chunk;
+	if (writer.bulk)
+		FreeBulkInsertState(writer.bulk);
+	table_close(writer.rel, NoLock);	/* the lock stays until the end */
+	MemoryContextSwitchTo(old_context);
+	return written;
+}
+
+/* Where columns are in a row: all but the last are aligned as they are here. */
+#define OFFSET_ITEMS	24
+
+/* Whether the row is where its header says, and its items are in it. */
+static bool
+tuple_is_sound(HeapTuple tuple)
+{
+	HeapTupleHeader head = tuple->t_data;
+	uint32		len = tuple->t_len;
+	uint32		left;
+	char	   *items;
+
+	if (len < SizeofHeapTupleHeader || head->t_hoff != MAXALIGN(head->t_hoff) ||
+		head->t_hoff < SizeofHeapTupleHeader ||
+		head->t_hoff + OFFSET_ITEMS + VARHDRSZ > len ||
+		HeapTupleHeaderGetNatts(head) < OUTBOX_NCOLUMNS)
+		return false;
+	for (int i = 0; HeapTupleHasNulls(tuple) && i < OUTBOX_NCOLUMNS; i++)
+	{
+		if (att_isnull(i, head->t_bits))
+			return false;
+	}
+	items = (char *) head + head->t_hoff + OFFSET_ITEMS;
+	left = len - head->t_hoff - OFFSET_ITEMS;
+	return VARATT_IS_4B_U(items) && VARSIZE_4B(items) >= VARHDRSZ &&
+		INTALIGN(VARSIZE_4B(items)) + sizeof(int32) <= left &&
+		VARSIZE_4B(items) - VARHDRSZ <= OUTBOX_ROW_ITEMS;
+}
+
+void
+outbox_check_tuple(HeapTuple tuple)
+{
+	if (!tuple_is_sound(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("row (%u,%u) is not one of an outbox",
+						ItemPointerGetBlockNumber(&tuple->t_self),
+						ItemPointerGetOffsetNumber(&tuple->t_self))));
+}
+
+/*
+ * Keeps SQL away from the outbox.  An apply worker of logical replication must
+ * not stumble over it, so there the row is silently left out.
+ */
+Datum
+uncache_outbox_guard(PG_FUNCTION_ARGS)
+{
+	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
+		return PointerGetDatum(NULL);
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("the outbox of pg_uncache cannot be written to by SQL"),
+			 errhint("Use uncache.invalidate_keys() to delete keys, uncache.discard_backlog() to forget what is not delivered.")));
+}

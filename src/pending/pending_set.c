@@ -1,0 +1,164 @@
+/*
+ * pending_set.c
+ *	  The pending set: the distinct invalidations of the running transaction.
+ *
+ * The set is a log (pending_log.c): entries are appended, never changed.
+ * Subtransactions nest, so what a subtransaction has added is always
+ * the tail of the log; rolling it back cuts the log at the position where it
+ * began, which is remembered in a mark made with the subtransaction's first
+ * addition.
+ *
+ * An ERROR in here fails the user's statement and leaves the set as it was.
+ * What runs while transactions end allocates nothing and raises nothing.  A session that
+ * crashes takes the set with it, and the transaction too.  There are never more marks than
+ * subtransactions are nested.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "utils/memutils.h"
+
+#include "pending/pending_set.h"
+
+/* Where a subtransaction began, and what the set held then. */
+typedef struct Mark
+{
+	int			level;
+	uint64		position;
+	uint64		keys;
+	uint64		not_awaited;
+	uint64		bytes;
+} Mark;
+
+void		(*pending_grown_hook) (Oid rule) = NULL;
+
+static struct
+{
+	uint64		keys;			/* in the whole set */
+	uint64		not_awaited;	/* likewise, items that no COMMIT waits for */
+	uint64		bytes;			/* of all items */
+
+	Mark	   *marks;			/* ascending by level and position */
+	int			nmarks;
+	int			marks_size;
+}			set;
+
+/* Remember where the running subtransaction begins, if nobody has yet. */
+static void
+make_mark(void)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	Mark	   *mark;
+
+	if (level <= 1 || (set.nmarks > 0 && set.marks[set.nmarks - 1].level >= level))
+		return;
+
+	if (set.nmarks == set.marks_size)
+	{
+		int			size = Max(8, set.marks_size * 2);
+
+		if (set.marks == NULL)
+			set.marks = MemoryContextAlloc(TopMemoryContext, size * sizeof(Mark));
+		else
+			set.marks = repalloc(set.marks, size * sizeof(Mark));
+		set.marks_size = size;
+	}
+	mark = &set.marks[set.nmarks++];
+	mark->level = level;
+	mark->position = pendinglog_position();
+	mark->keys = set.keys;
+	mark->not_awaited = set.not_awaited;
+	mark->bytes = set.bytes;
+}
+
+bool
+pending_add(ItemKind kind, Oid rule, const char *bytes, size_t len)
+{
+	make_mark();
+	if (!pendinglog_add(kind, rule, bytes, len))
+		return false;
+
+	set.bytes += len;
+	if (item_traits(kind)->keys == ITEM_KEYS_ITSELF)
+		set.keys++;
+	if (!item_traits(kind)->is_awaited)
+		set.not_awaited++;
+	if (pending_grown_hook)
+		pending_grown_hook(rule);
+	return true;
+}
+
+uint64
+pending_keys(void)
+{
+	return set.keys;
+}
+
+uint64
+pending_bytes(void)
+{
+	return set.bytes;
+}
+
+bool
+pending_is_awaited(void)
+{
+	return set.not_awaited == 0;
+}
+
+bool
+pending_is_empty(void)
+{
+	return pendinglog_position() == 0;
+}
+
+/* Cut the log where the mark says. */
+static void
+cut(const Mark *mark)
+{
+	pendinglog_cut(mark->position);
+	set.keys = mark->keys;
+	set.not_awaited = mark->not_awaited;
+	set.bytes = mark->bytes;
+}
+
+/* A subtransaction at this level is now part of its parent. */
+void
+pending_subcommit(int nest_level)
+{
+	Mark	   *top;
+
+	if (set.nmarks == 0 || set.marks[set.nmarks - 1].level < nest_level)
+		return;
+
+	top = &set.marks[set.nmarks - 1];
+	Assert(top->level == nest_level);	/* deeper ones have ended before */
+	top->level = nest_level - 1;
+	if (top->level <= 1 ||
+		(set.nmarks > 1 && top[-1].level == top->level))
+		set.nmarks--;			/* the parent's own mark is the lower one */
+}
+
+void
+pending_subabort(int nest_level)
+{
+	while (set.nmarks > 0 && set.marks[set.nmarks - 1].level >= nest_level)
+		cut(&set.marks[--set.nmarks]);
+}
+
+void
+pending_clear(void)
+{
+	pendinglog_clear();
+	pending_forget();
+}
+
+/* The transaction is over; a temporary file is its resource owner's business. */
+void
+pending_forget(void)
+{
+	pendinglog_forget();
+	if (set.marks)
+		pfree(set.marks);
+	memset(&set, 0, sizeof(set));
+}

@@ -1,0 +1,40 @@
+/*
+ * pending_set.h
+ *	  The pending set: the distinct invalidations of the running transaction.
+ */
+#ifndef UNCACHE_PENDING_H
+#define UNCACHE_PENDING_H
+
+#include "base/invalidation.h"
+#include "pending/pending_log.h"
+
+/*
+ * Add an invalidation to the running transaction.  "rule" is the OID of the
+ * trigger that made it (of the topmost one, for a trigger cloned to a
+ * partition), or InvalidOid.  The bytes are copied.  Returns true when the
+ * transaction did not hold this kind and text yet.  Raises an ERROR only for
+ * want of memory or temporary disk space.
+ */
+extern bool pending_add(ItemKind kind, Oid rule, const char *bytes, size_t len);
+
+/*
+ * Called after every addition that was new, with its rule; xact.c is the one who listens.
+ * It may raise an ERROR.
+ */
+extern void (*pending_grown_hook) (Oid rule);
+
+/* Counts of what the transaction holds; and whether a COMMIT may wait for all of it. */
+extern uint64 pending_keys(void);
+extern uint64 pending_bytes(void);
+extern bool pending_is_awaited(void);
+extern bool pending_is_empty(void);
+
+/* Empty the set, while errors are still allowed: it closes the temporary file. */
+extern void pending_clear(void);
+
+/* What transaction callbacks do; none of these allocates or raises. */
+extern void pending_subcommit(int nest_level);
+extern void pending_subabort(int nest_level);
+extern void pending_forget(void);
+
+#endif							/* UNCACHE_PENDING_H */

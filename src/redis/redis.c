@@ -1,0 +1,368 @@
+/*
+ * redis.c
+ *	  A connection to one Redis server, for a process that must never block.
+ *
+ * Model: a link is a hiredis context in non-blocking mode and a queue of the
+ * commands whose answers are due.  Answers come in the order of the commands,
+ * so the first in the queue is always the next to be called.  The context has no
+ * socket until the host's name is resolved (redis_resolve.c).  The handshake's
+ * commands (redis_handshake.c) are queued as the link is opened and travel as soon
+ * as the socket is connected; the link is ready when the last of them is
+ * answered.  What happens in between is redis_io.c's.
+ *
+ * Failure: whatever goes wrong makes the link REDIS_FAILED with a reason, at
+ * once and for good: the socket, a time-out, memory, an answer that nobody
+ * asked for or that no Redis gives.  What is in the queue then gets NULL, at
+ * the end of the turn or when the link is closed.  To try again is the caller's
+ * business.  Nothing here raises an error, and only malloc is used, for the C
+ * frames of hiredis are in between.  (hiredis 0.14 itself aborts when memory
+ * runs out; 1.0 and later return an error.)
+ *
+ * SIGPIPE must be ignored, as it is in every PostgreSQL process: hiredis writes
+ * without MSG_NOSIGNAL.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+#include <unistd.h>
+
+#include "storage/fd.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "redis/redis_link_int.h"
+#include "redis/redis_socket.h"
+
+/* Commands that nobody reads are not piled up for ever; hiredis counts in int. */
+#define MAX_UNSENT_BYTES	(512 * 1024 * 1024)
+
+/* Changes when a link has got its socket. */
+static uint64 generation = 0;
+
+void
+redislink_fail(RedisLink *link, const char *format,...)
+{
+	va_list		args;
+
+	if (link->state == REDIS_FAILED)
+		return;					/* the first reason is the one that counts */
+	link->state = REDIS_FAILED;
+	va_start(args, format);
+	vsnprintf(link->error, sizeof(link->error), format, args);
+	va_end(args);
+}
+
+/* ------------------------------------------------------------------------
+ * Opening and closing
+ * ------------------------------------------------------------------------
+ */
+static void
+describe_host(RedisLink *link, const RedisHost *host)
+{
+	if (host->port == 0)
+		snprintf(link->where, sizeof(link->where), "%s", host->name);
+	else if (strchr(host->name, ':') != NULL)
+		snprintf(link->where, sizeof(link->where), "[%s]:%d", host->name, host->port);
+	else
+		snprintf(link->where, sizeof(link->where), "%s:%d", host->name, host->port);
+}
+
+/* Make the context, still without a socket, and begin to look for an address. */
+static bool
+open_context(RedisLink *link, const RedisHost *host)
+{
+	if (!AcquireExternalFD())
+	{
+		redislink_fail(link, "could not connect to Redis at %s: %s", link->where, strerror(errno));
+		return false;
+	}
+	link->context = redisConnectFd(PGINVALID_SOCKET);
+	if (link->context != NULL)
+		link->resolve = redisresolve_begin(host);
+	else
+		ReleaseExternalFD();
+	if (link->resolve == NULL)
+	{
+		redislink_fail(link, "out of memory while connecting to Redis at %s", link->where);
+		return false;
+	}
+	link->context->flags &= ~REDIS_BLOCK;
+	redislink_limit_replies(link);
+	return true;
+}
+
+static void
+forget_resolve(RedisLink *link)
+{
+	if (link->resolve != NULL)
+		redisresolve_free(link->resolve);
+	link->resolve = NULL;
+}
+
+void
+redislink_look_for_address(RedisLink *link)
+{
+	const RedisAddress *addresses;
+	int			count;
+
+	switch (redisresolve_turn(link->resolve))
+	{
+		case RESOLVE_PENDING:
+			return;
+		case RESOLVE_FAILED:
+			redislink_fail(link, "could not connect to Redis at %s: %s",
+						   link->where, redisresolve_error(link->resolve));
+			break;
+		case RESOLVE_DONE:
+			addresses = redisresolve_addresses(link->resolve, &count);
+			link->context->fd = redisnet_connect(addresses, count);
+			if (link->context->fd == PGINVALID_SOCKET)
+				redislink_fail(link, "could not connect to Redis at %s: %s",
+							   link->where, strerror(errno));
+			generation++;
+			break;
+	}
+	forget_resolve(link);
+	/* The name server's time is not that of Redis. */
+	link->last_moved = link->last_look = clock_now();
+}
+
+bool
+redis_has_tls(void)
+{
+#ifdef HAVE_HIREDIS_SSL
+	return true;
+#else
+	return false;
+#endif
+}
+
+/* Make ready for TLS where the target asks for it. */
+static bool
+open_tls(RedisLink *link, const RedisTarget *target, int host, const RedisOptions *options)
+{
+	char		reason[256];
+
+	link->secured = !target->tls;
+	if (target->tls)
+	{
+		link->tls = redistls_open(options, target->hosts[host].name, reason, sizeof(reason));
+		if (link->tls == NULL)
+			redislink_fail(link, "TLS with Redis at %s is not possible: %s", link->where, reason);
+	}
+	return link->state != REDIS_FAILED;
+}
+
+RedisLink *
+redis_open(const RedisTarget *target, int host, const RedisOptions *options)
+{
+	RedisLink  *link = calloc(1, sizeof(RedisLink));
+
+	if (link == NULL)
+		return NULL;
+	link->state = REDIS_CONNECTING;
+	link->connect_timeout = options->connect_timeout;
+	link->command_timeout = options->command_timeout;
+	describe_host(link, &target->hosts[host]);
+
+	link->last_moved = link->last_look = clock_now();
+
+	if (open_tls(link, target, host, options) && open_context(link, &target->hosts[host]))
+	{
+		redislink_look_for_address(link);
+		if (link->state != REDIS_FAILED)
+			redishello_send(link, target, options);
+	}
+	return link;
+}
+
+void
+redis_close(RedisLink *link)
+{
+	Assert(!link->in_turn);
+	redislink_fail(link, "connection to Redis at %s was closed", link->where);
+	redislink_abandon_answers(link);
+	forget_resolve(link);
+	if (link->context != NULL)
+	{
+		redisFree(link->context);
+		ReleaseExternalFD();
+	}
+	if (link->tls != NULL)
+		redistls_close(link->tls);
+	free(link->due);
+	free(link);
+}
+
+/* ------------------------------------------------------------------------
+ * Sending
+ * ------------------------------------------------------------------------
+ */
+
+/* Make sure that one more answer can be queued. */
+static bool
+reserve_due(RedisLink *link)
+{
+	size_t		room = link->room ? link->room * 2 : 64;
+	DueAnswer  *due;
+
+	if (link->count < link->room)
+		return true;
+	due = malloc(room * sizeof(DueAnswer));
+	if (due == NULL)
+		return false;
+	for (size_t i = 0; i < link->count; i++)
+		due[i] = link->due[(link->first + i) & (link->room - 1)];
+	free(link->due);
+	link->due = due;
+	link->first = 0;
+	link->room = room;
+	return true;
+}
+
+bool
+redislink_send(RedisLink *link, int argc, const char **argv, const size_t *argvlen,
+			   RedisAnswer answer, void *arg)
+{
+	size_t		unsent;
+	DueAnswer  *due;
+
+	if (link->state == REDIS_FAILED)
+		return false;
+
+	unsent = sdslen(link->context->obuf);
+	if (unsent > MAX_UNSENT_BYTES || !reserve_due(link) ||
+		redisAppendCommandArgv(link->context, argc, argv, argvlen) != REDIS_OK)
+	{
+		redislink_fail(link, "out of memory for commands to Redis at %s", link->where);
+		return false;
+	}
+	link->appended += sdslen(link->context->obuf) - unsent;
+
+	if (link->count == 0 && link->connected)
+	{
+		link->last_moved = link->last_look = clock_now();
+		link->clock_waits = link->state == REDIS_READY;
+	}
+	due = &link->due[(link->first + link->count++) & (link->room - 1)];
+	due->answer = answer;
+	due->arg = arg;
+	due->end = link->appended;
+	return true;
+}
+
+bool
+redis_send(RedisLink *link, int argc, const char **argv, const size_t *argvlen,
+		   RedisAnswer answer, void *arg)
+{
+	return link->state == REDIS_READY &&
+		redislink_send(link, argc, argv, argvlen, answer, arg);
+}
+
+bool
+redis_send_texts(RedisLink *link, int argc, const char **argv, RedisAnswer answer, void *arg)
+{
+	size_t		lens[REDIS_MAX_TEXTS];
+
+	Assert(argc <= REDIS_MAX_TEXTS);
+	for (int i = 0; i < argc; i++)
+		lens[i] = strlen(argv[i]);
+	return redis_send(link, argc, argv, lens, answer, arg);
+}
+
+/* ------------------------------------------------------------------------
+ * Asking
+ * ------------------------------------------------------------------------
+ */
+pgsocket
+redis_socket(const RedisLink *link)
+{
+	return link->context != NULL ? link->context->fd : PGINVALID_SOCKET;
+}
+
+int
+redis_resolver_sockets(const RedisLink *link, RedisSocket *sockets)
+{
+	return link->resolve != NULL ? redisresolve_sockets(link->resolve, sockets) : 0;
+}
+
+uint64
+redis_generation(void)
+{
+	return generation + redisresolve_generation();
+}
+
+RedisLinkState
+redis_state(const RedisLink *link)
+{
+	return link->state;
+}
+
+const char *
+redis_error(const RedisLink *link)
+{
+	return link->error;
+}
+
+size_t
+redis_unanswered(const RedisLink *link)
+{
+	return link->state == REDIS_CONNECTING ? 0 : link->count;
+}
+
+int
+redis_silent_ms(const RedisLink *link)
+{
+	if (redis_unanswered(link) == 0 || link->clock_waits)
+		return 0;
+	return (int) Min((clock_now() - link->last_moved) / 1000, INT_MAX);
+}
+
+const char *
+redis_run_id(const RedisLink *link)
+{
+	return link->server.run_id;
+}
+
+const char *
+redis_history(const RedisLink *link)
+{
+	return link->server.history;
+}
+
+const char *
+redis_role(const RedisLink *link)
+{
+	return link->server.role;
+}
+
+const char *
+redis_withheld(const RedisLink *link)
+{
+	return link->server.withheld;
+}
+
+int
+redis_version(const RedisLink *link)
+{
+	return link->server.version;
+}
+
+RedisServer *
+redislink_server(RedisLink *link)
+{
+	return &link->server;
+}
+
+const char *
+redislink_where(const RedisLink *link)
+{
+	return link->where;
+}
+
+void
+redislink_ready(RedisLink *link)
+{
+	Assert(link->state == REDIS_CONNECTING && link->count == 0);
+	link->state = REDIS_READY;
+}

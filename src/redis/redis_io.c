@@ -1,0 +1,385 @@
+/*
+ * redis_io.c
+ *	  One turn of a link: write, read, answer, and watch the time.
+ *
+ * Failure: see redis.c.  What hiredis or the system says is put into words here.
+ *
+ * Time-out: the time counts from the last byte that arrived, or that the
+ * server's kernel took of the command whose answer is due next.  Bytes of later
+ * commands do not count: a stopped server's kernel takes small commands for a
+ * long time.  See look_for_progress().  While no answer is due the time stands still; it
+ * begins with the first write of the next command, not when that is queued, since the
+ * worker may have other work to do in between.
+ */
+#include "postgres.h"
+
+#include "storage/latch.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "redis/redis_link_int.h"
+#include "redis/redis_socket.h"
+
+/* A turn reads so many times at most. */
+#define READS_PER_TURN		64
+
+/* Through TLS one write takes a record of 16 kB; a turn writes so many at most. */
+#define WRITES_PER_TURN		64
+
+/*
+ * A name with search domains is asked for several times over, and a name server may
+ * ask others: what glibc gives one server in its two tries.
+ */
+#define RESOLVE_MS			(10 * 1000)
+
+/* Looks for progress in one command_timeout, while a command is on its way. */
+#define LOOKS_PER_TIMEOUT	4
+
+/* hiredis has given up; say why. */
+static void
+fail_from_context(RedisLink *link)
+{
+	const redisContext *context = link->context;
+
+	if (link->reply_refused)
+		redislink_fail(link, "Redis at %s sent an answer that is too large", link->where);
+	else if (link->tls != NULL && redistls_error()[0] != '\0')
+		redislink_fail(link, "TLS with Redis at %s failed: %s", link->where, redistls_error());
+	else if (context->err == REDIS_ERR_EOF)
+		redislink_fail(link, "Redis at %s closed the connection", link->where);
+	else if (context->err == REDIS_ERR_IO)
+		redislink_fail(link, "connection to Redis at %s was lost: %s",
+					   link->where, context->errstr);
+	else if (context->err == REDIS_ERR_OOM)
+		redislink_fail(link, "out of memory while talking to Redis at %s", link->where);
+	else
+		redislink_fail(link, "what answers at %s is not a Redis server: %s",
+					   link->where, context->errstr);
+}
+
+static DueAnswer
+next_due(RedisLink *link)
+{
+	DueAnswer	due = link->due[link->first];
+
+	Assert(link->count > 0);
+	link->first = (link->first + 1) & (link->room - 1);
+	link->count--;
+	return due;
+}
+
+/* Nobody will be answered any more: tell them. */
+void
+redislink_abandon_answers(RedisLink *link)
+{
+	Assert(link->state == REDIS_FAILED);
+	while (link->count > 0)
+	{
+		DueAnswer	due = next_due(link);
+
+		due.answer(due.arg, NULL);
+	}
+}
+
+/* ------------------------------------------------------------------------
+ * Writing and reading
+ * ------------------------------------------------------------------------
+ */
+/* Write what the socket takes at once; redis_turn() sees to it if that fails. */
+static void
+write_commands(RedisLink *link)
+{
+	size_t		unsent = sdslen(link->context->obuf);
+
+	if (link->clock_waits)
+	{
+		link->last_moved = link->last_look = clock_now();
+		link->clock_waits = false;
+	}
+	redistls_clear_error();
+	for (int i = 0; i < WRITES_PER_TURN && unsent > 0 && !link->write_failed; i++)
+	{
+		size_t		before = unsent;
+
+		link->write_failed = redisBufferWrite(link->context, NULL) != REDIS_OK;
+		unsent = sdslen(link->context->obuf);
+		if (link->tls == NULL || unsent == before)
+			break;
+	}
+	link->write_wants_read = unsent > 0 && link->tls != NULL &&
+		redistls_wanted_events(link->tls) == WL_SOCKET_READABLE;
+}
+
+void
+redis_flush(RedisLink *link)
+{
+	if (link->state != REDIS_FAILED && link->secured && link->connected)
+		write_commands(link);
+}
+
+/* Call the answers that have arrived whole. */
+static void
+take_answers(RedisLink *link)
+{
+	redisReader *reader = link->context->reader;
+
+	while (link->state != REDIS_FAILED)
+	{
+		void	   *reply;
+		DueAnswer	due;
+
+		if (redisGetReplyFromReader(link->context, &reply) != REDIS_OK)
+		{
+			fail_from_context(link);
+			return;
+		}
+		if (reply == NULL)
+			break;
+
+		link->reply_bytes = reader->len - reader->pos;
+		link->reply_elements = 0;
+		if (link->count == 0 || redis_reply_type(reply) == REDIS_OTHER)
+			redislink_fail(link, "Redis at %s sent an answer that was not asked for", link->where);
+		else
+		{
+			due = next_due(link);
+			due.answer(due.arg, reply);
+		}
+		freeReplyObject(reply);
+	}
+
+	if (link->state != REDIS_FAILED && !redislink_reply_is_within_limits(link))
+	{
+		link->reply_refused = true;
+		fail_from_context(link);
+	}
+}
+
+/* Read what has arrived, and answer with it. */
+static void
+read_answers(RedisLink *link, TimestampTz now)
+{
+	redisReader *reader = link->context->reader;
+
+	for (int i = 0; i < READS_PER_TURN && link->state != REDIS_FAILED; i++)
+	{
+		size_t		before = reader->len;
+		size_t		got;
+
+		redistls_clear_error();
+		if (redisBufferRead(link->context) != REDIS_OK)
+		{
+			fail_from_context(link);
+			return;
+		}
+		got = reader->len - before;
+		if (got == 0)
+			return;
+		if (link->state == REDIS_READY)
+			link->last_moved = link->last_look = now;
+		link->reply_bytes += got;
+		take_answers(link);
+		if (got < READ_BYTES && link->tls == NULL)
+			return;				/* the socket is empty: spare a call */
+	}
+}
+
+/*
+ * A server that closed on us may have said why, and may have answered some
+ * commands, before it did: take that first.
+ */
+static void
+fail_from_write(RedisLink *link, TimestampTz now)
+{
+	redisContext *context = link->context;
+	int			write_error = context->err;
+
+	context->err = 0;
+	read_answers(link, now);
+	context->err = write_error;
+	fail_from_context(link);
+}
+
+/* ------------------------------------------------------------------------
+ * Time
+ * ------------------------------------------------------------------------
+ */
+/* Is the command whose answer is due next still on its way, as far as known? */
+static bool
+next_is_on_its_way(const RedisLink *link)
+{
+	return link->count > 0 && link->taken < link->due[link->first].end;
+}
+
+/*
+ * How far have the commands come?  A command that is larger than the line can
+ * carry in one command_timeout moves without an answer; that must not count as
+ * silence.  What moved since the last look is dated back to that look, for it
+ * may have moved right after it.
+ */
+static void
+look_for_progress(RedisLink *link, TimestampTz now)
+{
+	uint64		written = link->appended - sdslen(link->context->obuf);
+	uint64		untaken = redisnet_untaken(redis_socket(link));
+	uint64		taken = written > untaken ? written - untaken : 0;
+
+	if (taken > link->taken)
+	{
+		if (next_is_on_its_way(link))
+			link->last_moved = Max(link->last_moved, link->last_look);
+		link->taken = taken;
+	}
+	link->last_look = now;
+}
+
+TimestampTz
+redis_deadline(const RedisLink *link)
+{
+	TimestampTz deadline;
+
+	if (link->state == REDIS_CONNECTING && link->resolve != NULL)
+		return Min(TimestampTzPlusMilliseconds(link->last_moved, RESOLVE_MS),
+				   redisresolve_deadline(link->resolve));
+	if (link->state == REDIS_CONNECTING)
+		return TimestampTzPlusMilliseconds(link->last_moved, link->connect_timeout);
+	if (link->state == REDIS_FAILED || link->count == 0 || link->clock_waits)
+		return DT_NOEND;
+
+	deadline = TimestampTzPlusMilliseconds(link->last_moved, link->command_timeout);
+	if (next_is_on_its_way(link))
+		deadline = Min(deadline,
+					   TimestampTzPlusMilliseconds(link->last_look,
+												   link->command_timeout / LOOKS_PER_TIMEOUT));
+	return deadline;
+}
+
+static void
+check_time(RedisLink *link, TimestampTz now)
+{
+	/* A clock set back must not keep a dead link for hours. */
+	link->last_moved = Min(link->last_moved, now);
+	link->last_look = Min(link->last_look, now);
+
+	if (link->state == REDIS_FAILED || now < redis_deadline(link))
+		return;
+
+	if (link->resolve != NULL)
+	{
+		if (now >= TimestampTzPlusMilliseconds(link->last_moved, RESOLVE_MS))
+			redislink_fail(link, "could not connect to Redis at %s: "
+						   "the host name could not be resolved within %d ms",
+						   link->where, RESOLVE_MS);
+		return;
+	}
+	if (!link->connected)
+	{
+		redisnet_try_another();
+		redislink_fail(link, "could not connect to Redis at %s: no answer within %d ms",
+					   link->where, link->connect_timeout);
+		return;
+	}
+	if (!link->secured)
+	{
+		redislink_fail(link, "Redis at %s did not take up TLS within %d ms; its port may be one without",
+					   link->where, link->connect_timeout);
+		return;
+	}
+	if (link->state == REDIS_CONNECTING)
+	{
+		redislink_fail(link, "Redis at %s gave no answer within %d ms",
+					   link->where, link->connect_timeout);
+		return;
+	}
+
+	look_for_progress(link, now);
+	if (now >= TimestampTzPlusMilliseconds(link->last_moved, link->command_timeout))
+		redislink_fail(link, "Redis at %s gave no answer within %d ms",
+					   link->where, link->command_timeout);
+}
+
+/* ------------------------------------------------------------------------
+ * Turning
+ * ------------------------------------------------------------------------
+ */
+/* Has the socket been connected meanwhile? */
+static bool
+is_connected(RedisLink *link)
+{
+	int			status;
+
+	if (link->connected)
+		return true;
+	if (link->resolve != NULL)
+		return false;
+	status = redisnet_status(redis_socket(link));
+	if (status < 0)
+	{
+		redisnet_try_another();
+		redislink_fail(link, "could not connect to Redis at %s: %s", link->where, strerror(errno));
+	}
+	link->connected = status > 0;
+	return link->connected;
+}
+
+/* Is TLS up meanwhile, where it is wanted? */
+static bool
+is_secured(RedisLink *link)
+{
+	char		reason[256];
+	int			status;
+
+	if (link->secured)
+		return true;
+	status = redistls_shake_hands(link->tls, link->context, reason, sizeof(reason));
+	if (status < 0)
+		redislink_fail(link, "TLS with Redis at %s failed: %s", link->where, reason);
+	link->secured = status > 0;
+	return link->secured;
+}
+
+RedisLinkState
+redis_turn(RedisLink *link, uint32 events)
+{
+	TimestampTz now = clock_now();
+
+	Assert(!link->in_turn);
+	link->in_turn = true;
+	if (link->state != REDIS_FAILED && link->resolve != NULL)
+		redislink_look_for_address(link);
+	if (link->state != REDIS_FAILED && is_connected(link) && is_secured(link))
+	{
+		/*
+		 * TLS may read because the socket can be written to.  At the deadline the answer
+		 * may be there, and only this process have been busy with something else.
+		 */
+		if ((events & (link->tls ? WL_SOCKET_MASK : WL_SOCKET_READABLE)) != 0 ||
+			now >= redis_deadline(link))
+			read_answers(link, now);
+		if (link->state != REDIS_FAILED)
+			write_commands(link);
+		if (link->state != REDIS_FAILED && link->write_failed)
+			fail_from_write(link, now);
+	}
+	check_time(link, now);
+	if (link->state == REDIS_FAILED)
+		redislink_abandon_answers(link);
+	link->in_turn = false;
+	return link->state;
+}
+
+uint32
+redis_wanted_events(const RedisLink *link)
+{
+	if (link->state == REDIS_FAILED)
+		return 0;
+	if (link->resolve != NULL)
+		return 0;
+	if (!link->connected)
+		return WL_SOCKET_CONNECTED;
+	if (!link->secured)
+		return redistls_wanted_events(link->tls);
+	return WL_SOCKET_READABLE |
+		(sdslen(link->context->obuf) > 0 && !link->write_wants_read ? WL_SOCKET_WRITEABLE : 0) |
+		(link->tls ? redistls_wanted_events(link->tls) : 0);
+}

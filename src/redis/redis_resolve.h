@@ -1,0 +1,52 @@
+/*
+ * redis_resolve.h
+ *	  From a host's name to its addresses, without waiting.  Private to the files
+ *	  of redis.h.
+ *
+ * A resolution is begun, then turned like a link (redis.h) until it is over.  In a
+ * build without c-ares it is over when it has begun, and beginning waits for as
+ * long as the system's resolver does.
+ */
+#ifndef UNCACHE_REDISRESOLVE_H
+#define UNCACHE_REDISRESOLVE_H
+
+#include "postgres.h"
+
+#include <sys/socket.h>
+
+#include "redis/redis.h"
+
+typedef struct RedisResolve RedisResolve;
+
+typedef enum RedisResolveState
+{
+	RESOLVE_PENDING,
+	RESOLVE_DONE,
+	RESOLVE_FAILED,				/* see redisresolve_error() */
+} RedisResolveState;
+
+typedef struct RedisAddress
+{
+	struct sockaddr_storage address;
+	socklen_t	len;
+} RedisAddress;
+
+/* Always over at once for a socket's path and for a numeric address.  NULL: out of memory. */
+extern RedisResolve *redisresolve_begin(const RedisHost *host);
+extern void redisresolve_free(RedisResolve *resolve);
+
+/* Read and write what the name servers' sockets allow. */
+extern RedisResolveState redisresolve_turn(RedisResolve *resolve);
+
+/* What to wait for until the next turn: as redis_resolver_sockets(), and redis_deadline(). */
+extern int	redisresolve_sockets(const RedisResolve *resolve, RedisSocket *sockets);
+extern TimestampTz redisresolve_deadline(const RedisResolve *resolve);
+
+/* Once it is over: the addresses in the order in which to try them; or the reason. */
+extern const RedisAddress *redisresolve_addresses(const RedisResolve *resolve, int *count);
+extern const char *redisresolve_error(const RedisResolve *resolve);
+
+/* Greater than before when any resolution has other sockets, or other events of them. */
+extern uint64 redisresolve_generation(void);
+
+#endif							/* UNCACHE_REDISRESOLVE_H */

@@ -1,0 +1,284 @@
+/*
+ * attach.c
+ *	  uncache.attach(), attach_columns() and detach().
+ *
+ * attach makes two plain triggers, after it has made sure that they will work:
+ * uncache_row, and uncache_truncate with those templates whose keys can be found.
+ * They fire always, also for changes that arrive by replication: a subscriber has
+ * a cache too.  Nothing else is remembered anywhere.
+ *
+ * Making a trigger needs the TRIGGER privilege on the table and EXECUTE on the
+ * trigger function; dropping one, and so replacing it, needs the table's owner:
+ * just as with CREATE TRIGGER and DROP TRIGGER.  An ERROR leaves the table as it
+ * was.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+
+#include "rules/attach.h"
+#include "rules/attach_notice.h"
+#include "base/compat.h"
+#include "rules/rule_check.h"
+#include "rules/rule_partitions.h"
+#include "shmem/shmem.h"
+
+SQL_FUNCTION(uncache_attach);
+SQL_FUNCTION(uncache_attach_columns);
+SQL_FUNCTION(uncache_detach);
+
+/*
+ * --------------------------------------------------------------------------
+ * Dropping
+ * --------------------------------------------------------------------------
+ */
+
+static void
+require_owner(Relation rel)
+{
+	if (!object_ownercheck(RelationRelationId, RelationGetRelid(rel), GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, RelationGetRelationName(rel));
+}
+
+/* Drop one of the two triggers; returns what it was, or NULL where there is none. */
+static RuleInfo *
+drop_attached(Relation rel, const char *name)
+{
+	RuleInfo   *info = rule_by_name(RelationGetRelid(rel), name);
+	Oid			topmost_table;
+	ObjectAddress address;
+
+	if (info == NULL)
+		return NULL;
+	require_owner(rel);
+	if (OidIsValid(info->parent))
+	{
+		(void) rule_topmost(info->trigger, &topmost_table);
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("rule \"%s\" of partition \"%s\" belongs to table \"%s\"",
+						name, RelationGetRelationName(rel), get_rel_name(topmost_table)),
+				 errhint("Attach to, or detach from, table \"%s\": it covers its partitions.",
+						 get_rel_name(topmost_table))));
+	}
+	ObjectAddressSet(address, TriggerRelationId, info->trigger);
+	performDeletion(&address, DROP_RESTRICT, 0);
+	CommandCounterIncrement();
+	return info;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Making triggers
+ * --------------------------------------------------------------------------
+ */
+
+static void
+make_trigger(Relation rel, const char *name, int16 events, bool row,
+			 bool by_columns, List *args)
+{
+	CreateTrigStmt *stmt = makeNode(CreateTrigStmt);
+	Oid			function = rule_function(by_columns);
+
+	if (!OidIsValid(function))
+		elog(ERROR, "function uncache.invalidate does not exist");
+	stmt->trigname = pstrdup(name);
+	/* The function is given below; its name is for the message when EXECUTE is missing. */
+	stmt->funcname = list_make2(makeString("uncache"), makeString(get_func_name(function)));
+	stmt->row = row;
+	stmt->timing = TRIGGER_TYPE_AFTER;
+	stmt->events = events;
+	stmt->args = args;
+	CreateTriggerFiringOn(stmt, NULL, RelationGetRelid(rel), InvalidOid, InvalidOid,
+						  InvalidOid, function, InvalidOid, NULL, false, false,
+						  TRIGGER_FIRES_ALWAYS);
+	CommandCounterIncrement();
+}
+
+static void
+make_row_trigger(Attachment *attachment)
+{
+	List	   *args = NIL;
+	ListCell   *cell;
+
+	if (attachment->columns)
+		args = lappend(args, makeString(attachment->columns));
+	foreach(cell, attachment->templates)
+		args = lappend(args, makeString(((Template *) lfirst(cell))->text));
+	make_trigger(attachment->rel, ATTACH_ROW_TRIGGER,
+				 TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE,
+				 true, attachment->columns != NULL, args);
+}
+
+/* Of the templates whose keys can be found; without any, none. */
+static void
+make_truncate_trigger(Attachment *attachment)
+{
+	List	   *args = NIL;
+	ListCell   *cell;
+
+	foreach(cell, attachment->templates)
+	{
+		Template   *template = lfirst(cell);
+
+		if (template_keypattern(template) != NULL)
+			args = lappend(args, makeString(template->text));
+		else
+			ereport(NOTICE,
+					(errmsg("TRUNCATE of table \"%s\" will not delete the keys of template \"%s\"",
+							template->relation, template_shown(template->text)),
+					 errdetail("It does not begin with literal text that holds two letters or digits, by which its keys could be found.")));
+	}
+	if (args == NIL)
+		return;
+	make_trigger(attachment->rel, ATTACH_TRUNCATE_TRIGGER, TRIGGER_TYPE_TRUNCATE,
+				 false, false, args);
+	rule_cover_partitions(RelationGetRelid(attachment->rel), false);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * The functions
+ * --------------------------------------------------------------------------
+ */
+
+/* What a call has to do with its arguments before it reads them. */
+static void
+check_call(FunctionCallInfo fcinfo, const char *function)
+{
+	PreventCommandIfReadOnly(function);
+	PreventCommandDuringRecovery(function);
+	for (int i = 0; i < PG_NARGS(); i++)
+	{
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("argument %d of %s must not be null", i + 1, function)));
+	}
+}
+
+/* Open a table for a change of its triggers, if the caller may do that. */
+static Relation
+open_table(Oid relid)
+{
+	Relation	rel;
+
+	if (pg_class_aclcheck(relid, GetUserId(), ACL_TRIGGER) != ACLCHECK_OK &&
+		get_rel_name(relid) != NULL)
+		aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(get_rel_relkind(relid)),
+					   get_rel_name(relid));
+	rel = try_relation_open(relid, ShareRowExclusiveLock);
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table with OID %u does not exist", relid)));
+	return rel;
+}
+
+static void
+compile_all(Attachment *attachment, ArrayType *texts)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	int			count;
+
+	deconstruct_array(texts, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &count);
+	if (count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("no template given for table \"%s\"",
+						RelationGetRelationName(attachment->rel)),
+				 errhint("Give at least one, such as 'user:{id}'.")));
+	for (int i = 0; i < count; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("template %d for table \"%s\" must not be null", i + 1,
+							RelationGetRelationName(attachment->rel))));
+		attachment->templates =
+			lappend(attachment->templates,
+					template_compile(TextDatumGetCString(values[i]), attachment->rel, NULL));
+	}
+}
+
+static void
+attach(const char *function, Oid relid, char *columns, ArrayType *templates)
+{
+	Attachment	attachment = {0};
+	RuleInfo   *before;
+	int			ncolumns;
+
+	shmem_require_preload(function);
+	attachment.rel = open_table(relid);
+	rule_check_table(attachment.rel);
+	attachment.columns = columns;
+	if (columns)
+		(void) rule_read_columns(attachment.rel, columns, &ncolumns);
+	compile_all(&attachment, templates);
+
+	before = drop_attached(attachment.rel, ATTACH_ROW_TRIGGER);
+	drop_attached(attachment.rel, ATTACH_TRUNCATE_TRIGGER);
+	make_row_trigger(&attachment);
+	make_truncate_trigger(&attachment);
+
+	attach_notice(&attachment, before);
+	relation_close(attachment.rel, NoLock);
+}
+
+/* attach(rel regclass, VARIADIC templates text[]) returns void */
+Datum
+uncache_attach(PG_FUNCTION_ARGS)
+{
+	check_call(fcinfo, "uncache.attach()");
+	attach("uncache.attach()", PG_GETARG_OID(0), NULL, PG_GETARG_ARRAYTYPE_P(1));
+	PG_RETURN_VOID();
+}
+
+/* attach_columns(rel regclass, columns name[], VARIADIC templates text[]) returns void */
+Datum
+uncache_attach_columns(PG_FUNCTION_ARGS)
+{
+	check_call(fcinfo, "uncache.attach_columns()");
+	attach("uncache.attach_columns()", PG_GETARG_OID(0),
+		   OidOutputFunctionCall(F_ARRAY_OUT, PG_GETARG_DATUM(1)),
+		   PG_GETARG_ARRAYTYPE_P(2));
+	PG_RETURN_VOID();
+}
+
+/* detach(rel regclass) returns void */
+Datum
+uncache_detach(PG_FUNCTION_ARGS)
+{
+	Relation	rel;
+	bool		row;
+	bool		truncate;
+
+	check_call(fcinfo, "uncache.detach()");
+	rel = open_table(PG_GETARG_OID(0));
+	row = drop_attached(rel, ATTACH_ROW_TRIGGER) != NULL;
+	truncate = drop_attached(rel, ATTACH_TRUNCATE_TRIGGER) != NULL;
+	if (!row && !truncate)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("table \"%s\" has no rule that attach made",
+						RelationGetRelationName(rel)),
+				 errhint("The view uncache.rules shows all rules; one made by hand is dropped with DROP TRIGGER.")));
+	relation_close(rel, NoLock);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,206 @@
+/*
+ * ddl_start.c
+ *	  The event trigger for ddl_command_start: commands that must not begin.
+ *
+ * It runs before the command locks anything, also where the library is not preloaded:
+ * there it loads the library, so that the hooks of the others (utility_hook.c) see what
+ * DROP EXTENSION drops.
+ *
+ *		on a table of pg_uncache	refused.  Its rows are written past SQL, so an index, a
+ *									column or a rule more would break them, and an
+ *									unlogged table would lose them.  And some commands
+ *									wait for the table's lock before they look whether
+ *									their user may have it, with all commits behind them
+ *		ATTACH PARTITION			refused where a rule of the partition is in the way of
+ *									one of the table's
+ *		DROP EXTENSION				see drop_extension.c
+ *
+ * What changes neither the rows nor their durability is let through: where a table is
+ * stored, its owner, storage parameters, whether the guard trigger is enabled.
+ */
+#include "postgres.h"
+
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "utils/lsyscache.h"
+
+#include "base/compat.h"
+#include "rules/ddl_objects.h"
+#include "worker/drop_extension.h"
+#include "rules/rule_rows.h"
+
+SQL_FUNCTION(uncache_ddl_start);
+
+/* Whether a table of our extension is named, which the command then must not change. */
+static bool
+is_own_table(const RangeVar *name)
+{
+	Oid			relid = name ? RangeVarGetRelid(name, NoLock, true) : InvalidOid;
+	Oid			extension;
+
+	if (!OidIsValid(relid) || get_rel_relkind(relid) != RELKIND_RELATION)
+		return false;
+	extension = getExtensionOfObject(RelationRelationId, relid);
+	return OidIsValid(extension) && extension == get_extension_oid("pg_uncache", true);
+}
+
+static void
+refuse_if_own(const RangeVar *name, const char *tag)
+{
+	if (!is_own_table(name))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("%s is not allowed on table \"%s\" of pg_uncache", tag, name->relname),
+			 errdetail("The library writes and reads this table by itself, in the form that CREATE EXTENSION gave it."),
+			 errhint("To keep it elsewhere use ALTER TABLE ... SET TABLESPACE; to forget what is not delivered, uncache.discard_backlog(); to get rid of it, DROP EXTENSION pg_uncache.")));
+}
+
+static bool
+is_allowed(const AlterTableCmd *cmd)
+{
+	switch (cmd->subtype)
+	{
+		case AT_ChangeOwner:
+		case AT_SetTableSpace:
+		case AT_SetRelOptions:
+		case AT_ResetRelOptions:
+		case AT_SetStatistics:
+		case AT_ReplicaIdentity:
+		case AT_ClusterOn:
+		case AT_DropCluster:
+		case AT_EnableTrig:
+		case AT_EnableAlwaysTrig:
+		case AT_EnableTrigAll:
+		case AT_EnableTrigUser:
+		case AT_EnableReplicaTrig:
+		case AT_DisableTrig:
+		case AT_DisableTrigAll:
+		case AT_DisableTrigUser:
+			return true;
+		default:
+			return false;
+	}
+}
+
+static void
+check_constraints(List *constraints)
+{
+	ListCell   *lc;
+
+	foreach(lc, constraints)
+	{
+		Node	   *node = lfirst(lc);
+
+		if (IsA(node, Constraint))
+			refuse_if_own(((Constraint *) node)->pktable, "a foreign key");
+		else if (IsA(node, ColumnDef))
+			check_constraints(((ColumnDef *) node)->constraints);
+	}
+}
+
+/* The command would fail all the same, with less of a hint. */
+static void
+check_attach(const RangeVar *parent, const RangeVar *child)
+{
+	Oid			relid = RangeVarGetRelid(parent, NoLock, true);
+	Oid			partition = RangeVarGetRelid(child, NoLock, true);
+
+	if (OidIsValid(relid) && OidIsValid(partition))
+		rule_rows_check_names(relid, partition);
+}
+
+/* Another table's ALTER TABLE may lock ours, too. */
+static void
+check_alter_table(AlterTableStmt *stmt)
+{
+	bool		own = is_own_table(stmt->relation);
+	ListCell   *lc;
+
+	foreach(lc, stmt->cmds)
+	{
+		AlterTableCmd *cmd = lfirst(lc);
+
+		if (own && !is_allowed(cmd))
+			refuse_if_own(stmt->relation, "this ALTER TABLE");
+		if (cmd->def == NULL)
+			continue;
+		if (IsA(cmd->def, RangeVar))
+			refuse_if_own((RangeVar *) cmd->def, "inheritance");
+		else if (IsA(cmd->def, PartitionCmd))
+		{
+			refuse_if_own(((PartitionCmd *) cmd->def)->name, "ATTACH PARTITION");
+			if (cmd->subtype == AT_AttachPartition)
+				check_attach(stmt->relation, ((PartitionCmd *) cmd->def)->name);
+		}
+		else
+			check_constraints(list_make1(cmd->def));
+	}
+}
+
+static void
+check_create_table(CreateStmt *stmt)
+{
+	ListCell   *lc;
+
+	foreach(lc, stmt->inhRelations)
+	{
+		if (IsA(lfirst(lc), RangeVar))
+			refuse_if_own(lfirst(lc), "inheritance");
+	}
+	check_constraints(stmt->tableElts);
+	check_constraints(stmt->constraints);
+}
+
+static void
+check_command(Node *tree, const char *tag)
+{
+	switch (nodeTag(tree))
+	{
+		case T_AlterTableStmt:
+			check_alter_table((AlterTableStmt *) tree);
+			break;
+		case T_CreateStmt:
+			check_create_table((CreateStmt *) tree);
+			break;
+		case T_RenameStmt:
+			refuse_if_own(((RenameStmt *) tree)->relation, "renaming");
+			break;
+		case T_AlterObjectSchemaStmt:
+			refuse_if_own(((AlterObjectSchemaStmt *) tree)->relation, "SET SCHEMA");
+			break;
+		case T_IndexStmt:
+			refuse_if_own(((IndexStmt *) tree)->relation, tag);
+			break;
+		case T_CreateTrigStmt:
+			refuse_if_own(((CreateTrigStmt *) tree)->relation, tag);
+			refuse_if_own(((CreateTrigStmt *) tree)->constrrel, tag);
+			break;
+		case T_RuleStmt:
+			refuse_if_own(((RuleStmt *) tree)->relation, tag);
+			break;
+		case T_CreatePolicyStmt:
+			refuse_if_own(((CreatePolicyStmt *) tree)->table, tag);
+			break;
+		case T_DropStmt:
+			drop_guard_before((DropStmt *) tree);
+			break;
+		default:
+			break;
+	}
+}
+
+Datum
+uncache_ddl_start(PG_FUNCTION_ARGS)
+{
+	EventTriggerData *event = ddl_event(fcinfo);
+
+	/* Installing and updating the extension is what makes these tables. */
+	if (!creating_extension && !IsBinaryUpgrade)
+		check_command(event->parsetree, GetCommandTagName(event->tag));
+	PG_RETURN_NULL();
+}

@@ -1,0 +1,336 @@
+/*
+ * ddl_triggers.c
+ *	  Keeping rules whole while tables, types and functions change.
+ *
+ * Four event triggers:
+ *
+ *		ddl_command_start	commands that must not begin (ddl_start.c)
+ *		sql_drop			a dropped column, function or type may have been in a
+ *							template: the command is refused, or with CASCADE the
+ *							rule goes too (ddl_drop.c)
+ *		ddl_command_end		the same for what was renamed or altered; new rules
+ *							are checked; new partitions get their TRUNCATE rules;
+ *							rows that came or went with a partition
+ *		table_rewrite		rows changed by a rewrite
+ *
+ * Nothing is recorded beforehand about what a template needs: after the command
+ * the rules of the tables concerned are inspected, which finds whatever broke
+ * them.  Where it was a function, a type or the like, these are the rules whose
+ * text has its name.  A database without rules is left after one look into
+ * pg_depend, and a table without rules after one into pg_trigger.
+ *
+ * Where event triggers do not fire (single-user mode, switched off) a rule may
+ * break: writes to its table fail then, and uncache.rules says why.
+ */
+#include "postgres.h"
+
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "miscadmin.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "base/compat.h"
+#include "rules/ddl_objects.h"
+#include "rules/rule_flush.h"
+#include "rules/rule_check.h"
+#include "rules/ddl_guard.h"
+#include "rules/rule_partitions.h"
+#include "rules/rule_problems.h"
+#include "rules/rule_rows.h"
+
+SQL_FUNCTION(uncache_ddl_end);
+SQL_FUNCTION(uncache_ddl_rewrite);
+
+/*
+ * --------------------------------------------------------------------------
+ * ALTER TABLE
+ * --------------------------------------------------------------------------
+ */
+
+/* The partition that ALTER TABLE attaches or detaches, by the name that the command has. */
+static Oid
+partition_of_command(const AlterTableCmd *cmd)
+{
+	return RangeVarGetRelid(castNode(PartitionCmd, cmd->def)->name, NoLock, false);
+}
+
+static void
+after_attach(Oid relid, Oid partition)
+{
+	rule_cover_new_partition(partition);
+	rule_rows_attached(relid, partition);
+}
+
+static void
+after_alter_command(Oid relid, const AlterTableCmd *cmd)
+{
+	switch (cmd->subtype)
+	{
+		case AT_AlterColumnType:
+			rule_guard_type(relid, cmd->name);
+			break;
+		case AT_AttachPartition:
+			after_attach(relid, partition_of_command(cmd));
+			break;
+		case AT_DetachPartition:
+		case AT_DetachPartitionFinalize:
+			rule_rows_detached(relid, partition_of_command(cmd));
+			break;
+		case AT_EnableTrig:
+		case AT_EnableAlwaysTrig:
+		case AT_EnableReplicaTrig:
+		case AT_DisableTrig:
+		case AT_EnableTrigAll:
+		case AT_DisableTrigAll:
+		case AT_EnableTrigUser:
+		case AT_DisableTrigUser:
+			rule_cover_partitions(relid, true);
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+after_alter_table(Oid relid, Node *parsetree)
+{
+	ListCell   *cell;
+
+	if (!rule_guard_table(relid) || !IsA(parsetree, AlterTableStmt))
+		return;
+	foreach(cell, ((AlterTableStmt *) parsetree)->cmds)
+		after_alter_command(relid, lfirst(cell));
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Functions, types, schemas and so on
+ * --------------------------------------------------------------------------
+ */
+
+static char *
+name_of_type(Oid oid)
+{
+	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(oid));
+	char	   *name = NULL;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		name = pstrdup(NameStr(((Form_pg_type) GETSTRUCT(tuple))->typname));
+		ReleaseSysCache(tuple);
+	}
+	return name;
+}
+
+/* The name by which an object goes now; NULL for what a template cannot name. */
+static char *
+name_of_object(const ObjectAddress *object)
+{
+	switch (object->classId)
+	{
+		case ProcedureRelationId:
+			return get_func_name(object->objectId);
+		case OperatorRelationId:
+			return get_opname(object->objectId);
+		case TypeRelationId:
+			return name_of_type(object->objectId);
+		case CollationRelationId:
+			return get_collation_name(object->objectId);
+		case NamespaceRelationId:
+			return get_namespace_name(object->objectId);
+		default:
+			return NULL;
+	}
+}
+
+/* The name by which it went before, which the command has. */
+static char *
+former_name(Node *tree)
+{
+	Node	   *object = NULL;
+
+	if (IsA(tree, RenameStmt))
+	{
+		if (((RenameStmt *) tree)->renameType == OBJECT_SCHEMA)
+			return ((RenameStmt *) tree)->subname;
+		object = ((RenameStmt *) tree)->object;
+	}
+	else if (IsA(tree, AlterObjectSchemaStmt))
+		object = ((AlterObjectSchemaStmt *) tree)->object;
+
+	if (object != NULL && IsA(object, ObjectWithArgs))
+		object = (Node *) ((ObjectWithArgs *) object)->objname;
+	if (object != NULL && IsA(object, List) && IsA(llast((List *) object), String))
+		return strVal(llast((List *) object));
+	return NULL;
+}
+
+/* An extension's members move with it. */
+static List *
+names_in_extension(Oid extension)
+{
+	List	   *names = NIL;
+	ListCell   *cell;
+
+	foreach(cell, ddl_read_objects(psprintf("SELECT classid, objid, objsubid FROM pg_catalog.pg_depend"
+											" WHERE refclassid OPERATOR(pg_catalog.=) '%u'::pg_catalog.oid"
+											" AND refobjid OPERATOR(pg_catalog.=) '%u'::pg_catalog.oid"
+											" AND deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog.\"char\"",
+											ExtensionRelationId, extension)))
+		names = ddl_add_name(names, NULL, name_of_object(&((ChangedObject *) lfirst(cell))->address));
+	return names;
+}
+
+/* Where it is now may not be where it was: so wherever. */
+static void
+after_alter_object(const ObjectAddress *object, Node *tree)
+{
+	List	   *names = object->classId == ExtensionRelationId ?
+		names_in_extension(object->objectId) : NIL;
+
+	names = ddl_add_name(names, NULL, name_of_object(object));
+	names = ddl_add_name(names, NULL, former_name(tree));
+	rule_guard_objects(names, false);
+}
+
+/*
+ * ALTER TYPE of a composite type: its attributes are columns of the tables made OF
+ * it, and parts of columns of this type.  What DROP ATTRIBUTE has broken is found by
+ * sql_drop.
+ */
+static void
+after_alter_composite(Oid relid, Node *tree)
+{
+	ListCell   *cell;
+
+	if (IsA(tree, RenameStmt))
+		rule_guard_objects(ddl_add_name(NIL, NULL, ((RenameStmt *) tree)->subname), false);
+	if (!IsA(tree, AlterTableStmt))
+		return;
+	foreach(cell, ((AlterTableStmt *) tree)->cmds)
+	{
+		AlterTableCmd *cmd = lfirst(cell);
+
+		if (cmd->subtype == AT_AlterColumnType)
+			rule_guard_attribute_type(get_rel_type_id(relid), cmd->name);
+	}
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * ddl_command_end
+ * --------------------------------------------------------------------------
+ */
+
+static void
+after_create_table(Oid relid)
+{
+	if (get_rel_relispartition(relid))
+		rule_cover_new_partition(relid);
+}
+
+static void
+after_create_trigger(Oid trigger)
+{
+	RuleInfo   *info = rule_by_trigger(trigger);
+
+	if (info == NULL)
+		return;
+	if (!IsBinaryUpgrade)
+		rule_check_new(info);
+	if (TRIGGER_FOR_TRUNCATE(info->type))
+		rule_cover_partitions(info->relation, false);
+}
+
+static void
+after_object(const ObjectAddress *object, EventTriggerData *event)
+{
+	Node	   *tree = event->parsetree;
+
+	switch (object->classId)
+	{
+		case RelationRelationId:
+			if (event->tag == CMDTAG_ALTER_TABLE)
+				after_alter_table(object->objectId, tree);
+			else if (event->tag == CMDTAG_ALTER_TYPE)
+				after_alter_composite(object->objectId, tree);
+			else
+				after_create_table(object->objectId);
+			break;
+		case TriggerRelationId:
+			after_create_trigger(object->objectId);
+			break;
+		default:
+			/* A function, type, schema, operator: renamed, replaced, altered. */
+			if (event->tag != CMDTAG_CREATE_SCHEMA)
+				after_alter_object(object, tree);
+			break;
+	}
+}
+
+/* Commands that, as their parse tree alone shows, can touch no rule. */
+static bool
+is_harmless(EventTriggerData *event)
+{
+	Node	   *tree = event->parsetree;
+
+	if (IsA(tree, CreateStmt))
+		return ((CreateStmt *) tree)->partbound == NULL;
+	if (IsA(tree, CreateFunctionStmt))
+		return !((CreateFunctionStmt *) tree)->replace;
+	return false;
+}
+
+Datum
+uncache_ddl_end(PG_FUNCTION_ARGS)
+{
+	EventTriggerData *event = ddl_event(fcinfo);
+	ListCell   *cell;
+
+	if (is_harmless(event) || !rules_exist())
+		PG_RETURN_NULL();
+	foreach(cell, ddl_read_objects("SELECT classid, objid, objsubid"
+								   " FROM pg_catalog.pg_event_trigger_ddl_commands()"))
+		after_object(&((ChangedObject *) lfirst(cell))->address, event);
+	PG_RETURN_NULL();
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * table_rewrite
+ * --------------------------------------------------------------------------
+ */
+
+/*
+ * Rows get new values without a trigger that sees them.  Even where they stay the
+ * same (SET UNLOGGED, say), to snapshots older than the rewrite the table is empty:
+ * what they fill must be refused.  A rule that does not compile on the table as it
+ * will be is ddl_command_end's affair.
+ */
+Datum
+uncache_ddl_rewrite(PG_FUNCTION_ARGS)
+{
+	Oid			relid;
+	ListCell   *cell;
+
+	(void) ddl_event(fcinfo);
+	relid = DatumGetObjectId(pg_event_trigger_table_rewrite_oid(fcinfo));
+	foreach(cell, rules_of_table(relid))
+	{
+		if (rule_compile_problem(lfirst(cell), NULL) != NULL)
+			PG_RETURN_NULL();
+	}
+	(void) invalidate_rules_of_table(relid, false, 0);
+	PG_RETURN_NULL();
+}

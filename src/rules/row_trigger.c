@@ -1,0 +1,298 @@
+/*
+ * row_trigger.c
+ *	  The trigger functions: what a changed row adds to the pending set.
+ *
+ * The row trigger is called for every row that is written, so the usual way
+ * through here looks nothing up and allocates nothing: the rule is the one of the
+ * row before, its templates are written straight into the key buffer, and the
+ * pending set copies the bytes.
+ *
+ * An ERROR fails the user's statement, and with it what was added.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "utils/snapmgr.h"
+
+#include "base/compat.h"
+#include "template/render_settings.h"
+#include "rules/rule_flush.h"
+#include "pending/pending_set.h"
+#include "rules/row_change.h"
+#include "rules/rule_cache.h"
+#include "settings/settings.h"
+#include "pending/size_limit.h"
+
+/* Adds keys to the pending set. */
+typedef struct PendingSink
+{
+	KeySink		sink;
+	Oid			rule;
+	uint64	   *bytes;			/* that the row has added so far, old and new together */
+} PendingSink;
+
+/* Gathers keys, to compare them. */
+typedef struct TextSink
+{
+	KeySink		sink;
+	Oid			rule;
+	StringInfoData text;		/* each key followed by a null byte */
+} TextSink;
+
+SQL_FUNCTION(uncache_invalidate);
+SQL_FUNCTION(uncache_invalidate_columns);
+
+/*
+ * --------------------------------------------------------------------------
+ * Rows
+ * --------------------------------------------------------------------------
+ */
+
+static void
+add_to_pending(KeySink *sink, const char *key, size_t len)
+{
+	PendingSink *pending = (PendingSink *) sink;
+
+	if (!pending_add(ITEM_KEY, pending->rule, key, len))
+		return;
+	*pending->bytes += len;
+	sizelimit_check_row(pending->rule, *pending->bytes);
+}
+
+static void
+add_to_text(KeySink *sink, const char *key, size_t len)
+{
+	TextSink   *gathered = (TextSink *) sink;
+
+	/* The null byte behind the key that a StringInfo has anyway separates. */
+	appendBinaryStringInfo(&gathered->text, key, len);
+	appendStringInfoChar(&gathered->text, '\0');
+	sizelimit_check_row(gathered->rule, gathered->text.len);
+}
+
+static void
+record_row(Rule *rule, TupleTableSlot *slot)
+{
+	uint64		bytes = 0;
+	PendingSink sink = {{add_to_pending, 0}, rule->topmost, &bytes};
+
+	for (int i = 0; i < rule->ntemplates; i++)
+		template_render(rule->templates[i], slot, &sink.sink);
+}
+
+/* Of both versions; but where a template's columns are the same, so are its keys. */
+static void
+record_both(Rule *rule, TupleTableSlot *oldslot, TupleTableSlot *newslot)
+{
+	uint64		bytes = 0;
+	PendingSink oldsink = {{add_to_pending, 0}, rule->topmost, &bytes};
+	PendingSink newsink = {{add_to_pending, 0}, rule->topmost, &bytes};
+
+	for (int i = 0; i < rule->ntemplates; i++)
+	{
+		Template   *template = rule->templates[i];
+
+		if (template->ncolumns < 0 ||
+			columns_differ(oldslot, newslot, template->columns, template->ncolumns))
+			template_render(template, oldslot, &oldsink.sink);
+		template_render(template, newslot, &newsink.sink);
+	}
+}
+
+/* Whether any template gives other keys for the new row than for the old one. */
+static bool
+keys_differ(Rule *rule, TupleTableSlot *oldslot, TupleTableSlot *newslot)
+{
+	TextSink	oldkeys = {{add_to_text, 0}, rule->topmost};
+	TextSink	newkeys = {{add_to_text, 0}, rule->topmost};
+
+	initStringInfo(&oldkeys.text);
+	initStringInfo(&newkeys.text);
+	for (int i = 0; i < rule->ntemplates; i++)
+	{
+		Template   *template = rule->templates[i];
+
+		if (template->ncolumns >= 0 &&
+			!columns_differ(oldslot, newslot, template->columns, template->ncolumns))
+			continue;
+		template_render(template, oldslot, &oldkeys.sink);
+		template_render(template, newslot, &newkeys.sink);
+		if (oldkeys.text.len != newkeys.text.len ||
+			memcmp(oldkeys.text.data, newkeys.text.data, oldkeys.text.len) != 0)
+			return true;
+	}
+	return false;
+}
+
+static void
+record_update(Rule *rule, TriggerData *trigdata)
+{
+	TupleTableSlot *oldslot = trigdata->tg_trigslot;
+	TupleTableSlot *newslot = trigdata->tg_newslot;
+
+	if (rule->ncolumns > 0 &&
+		!columns_differ(oldslot, newslot, rule->columns, rule->ncolumns) &&
+		!keys_differ(rule, oldslot, newslot))
+		return;
+	record_both(rule, oldslot, newslot);
+}
+
+static void
+record_event(Rule *rule, TriggerData *trigdata)
+{
+	if (TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
+		record_update(rule, trigdata);
+	else
+		record_row(rule, trigdata->tg_trigslot);
+}
+
+/*
+ * Functions in templates see the rows of the statement that fired the trigger,
+ * just as they would in a trigger written in PL/pgSQL.
+ */
+static void
+record_with_snapshot(Rule *rule, TriggerData *trigdata)
+{
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	record_event(rule, trigdata);
+	PopActiveSnapshot();
+}
+
+static void
+record_in_environment(Rule *rule, TriggerData *trigdata)
+{
+	int			nest_level = rule->settings ? fixed_settings_begin(rule->settings) : 0;
+
+	if (rule->queries)
+		record_with_snapshot(rule, trigdata);
+	else
+		record_event(rule, trigdata);
+	if (rule->settings)
+		fixed_settings_end(nest_level);
+}
+
+static void
+invalidate_row(TriggerData *trigdata, bool by_columns)
+{
+	Trigger    *trigger = trigdata->tg_trigger;
+	Rule	   *rule;
+
+	/* The rows first: what changes nothing needs no rule. */
+	if (TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event) &&
+		row_is_same(trigdata->tg_trigtuple, trigdata->tg_newtuple,
+					trigdata->tg_trigslot, trigdata->tg_newslot))
+		return;
+
+	rule = rule_acquire(trigdata->tg_relation, trigger->tgoid, by_columns,
+						trigger->tgnargs, trigger->tgargs);
+	if (!rule_may_reenter(rule))
+	{
+		record_in_environment(rule, trigdata);
+		rule_release(rule);
+		return;
+	}
+	PG_TRY();
+	{
+		record_in_environment(rule, trigdata);
+	}
+	PG_FINALLY();
+	{
+		rule_release(rule);
+	}
+	PG_END_TRY();
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * TRUNCATE
+ * --------------------------------------------------------------------------
+ */
+
+static void
+invalidate_truncated(TriggerData *trigdata, bool by_columns)
+{
+	Relation	rel = trigdata->tg_relation;
+	Trigger    *trigger = trigdata->tg_trigger;
+	Rule	   *rule;
+
+	if (setting_on_truncate == ON_TRUNCATE_IGNORE)
+		return;
+	if (setting_on_truncate == ON_TRUNCATE_ERROR)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot truncate table \"%s\"", RelationGetRelationName(rel)),
+				 errdetail("Its rule \"%s\" deletes keys, and uncache.on_truncate is \"error\".",
+						   trigger->tgname),
+				 errhint("Use DELETE, which deletes the keys of each row, or set uncache.on_truncate to \"pattern\" or \"ignore\".")));
+
+	rule = rule_acquire(rel, trigger->tgoid, by_columns,
+						trigger->tgnargs, trigger->tgargs);
+	PG_TRY();
+	{
+		invalidate_rule(rule, WARNING);
+	}
+	PG_FINALLY();
+	{
+		rule_release(rule);
+	}
+	PG_END_TRY();
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Entry
+ * --------------------------------------------------------------------------
+ */
+
+static void
+check_protocol(FunctionCallInfo fcinfo, const char *function)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("uncache.%s() must be called as a trigger", function)));
+	if (!TRIGGER_FIRED_AFTER(trigdata->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("uncache.%s() must be called after the event", function),
+				 errhint("Create the trigger with AFTER.")));
+	if (!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event) &&
+		!TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("uncache.%s() must be called for each row", function),
+				 errhint("Create the trigger with FOR EACH ROW.")));
+}
+
+static Datum
+invalidate(FunctionCallInfo fcinfo, bool by_columns)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+
+	check_protocol(fcinfo, by_columns ? "invalidate_columns" : "invalidate");
+	if (!setting_enabled)
+		return PointerGetDatum(NULL);
+	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
+		invalidate_truncated(trigdata, by_columns);
+	else
+		invalidate_row(trigdata, by_columns);
+	return PointerGetDatum(NULL);
+}
+
+Datum
+uncache_invalidate(PG_FUNCTION_ARGS)
+{
+	return invalidate(fcinfo, false);
+}
+
+Datum
+uncache_invalidate_columns(PG_FUNCTION_ARGS)
+{
+	return invalidate(fcinfo, true);
+}

@@ -1,0 +1,171 @@
+/*
+ * rule_flush.c
+ *	  Invalidating all that rules can produce.
+ *
+ * What goes to the pending set is the key pattern of each template, for the
+ * worker to find the keys with SCAN.  A template that does not begin with enough
+ * literal text would make it look at, and take, the keys of everybody else: such
+ * a template is left out, and said so.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/lsyscache.h"
+
+#include "base/subtransaction.h"
+#include "base/compat.h"
+#include "rules/rule_flush.h"
+#include "outbox/outbox_open.h"
+#include "pending/pending_set.h"
+
+SQL_FUNCTION(uncache_invalidate_table);
+
+void
+invalidate_rule(Rule *rule, int elevel)
+{
+	for (int i = 0; i < rule->ntemplates; i++)
+	{
+		Template   *template = rule->templates[i];
+		char	   *pattern = template_keypattern(template);
+
+		if (pattern != NULL)
+		{
+			pending_add(ITEM_KEYPATTERN, rule->topmost, pattern, strlen(pattern));
+			pfree(pattern);
+		}
+		else if (elevel != 0)
+			ereport(elevel,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("keys of template \"%s\" of table \"%s\" are not deleted",
+							template_shown(template->text), template->relation),
+					 errdetail("It does not begin with literal text that holds two letters or digits, by which its keys could be found."),
+					 errhint("Delete them with uncache.invalidate_keys() or uncache.invalidate_pattern().")));
+	}
+}
+
+/* Returns the number of rules. */
+static int
+invalidate_rules_of_relation(Oid relid, bool clones, int elevel)
+{
+	Relation	rel = relation_open(relid, AccessShareLock);
+	int			nrules = 0;
+	ListCell   *cell;
+
+	foreach(cell, rules_of_table(relid))
+	{
+		RuleInfo   *info = lfirst(cell);
+		Rule	   *rule;
+
+		if (OidIsValid(info->parent) && !clones)
+			continue;
+		rule = rule_inspect(rel, info);
+		invalidate_rule(rule, elevel);
+		rule_discard(rule);
+		nrules++;
+	}
+	relation_close(rel, NoLock);
+	return nrules;
+}
+
+int
+invalidate_rules_of_table(Oid relid, bool descend, int elevel)
+{
+	int			nrules = invalidate_rules_of_relation(relid, true, elevel);
+	ListCell   *cell;
+
+	if (!descend || !has_subclass(relid))
+		return nrules;
+
+	/* Clones further down stand for a rule that was met already. */
+	foreach(cell, find_all_inheritors(relid, AccessShareLock, NULL))
+	{
+		if (lfirst_oid(cell) != relid)
+			nrules += invalidate_rules_of_relation(lfirst_oid(cell), false, elevel);
+	}
+	return nrules;
+}
+
+/* Does nothing for a table that was dropped a moment ago. */
+static void
+invalidate_one_rule(void *arg)
+{
+	const RuleInfo *info = arg;
+	Relation	rel = try_relation_open(info->relation, AccessShareLock);
+	Rule	   *rule;
+
+	if (rel == NULL)
+		return;
+	rule = rule_inspect(rel, info);
+	invalidate_rule(rule, LOG);
+	rule_discard(rule);
+	relation_close(rel, NoLock);
+}
+
+static bool
+is_wanted(const RuleInfo *info, bool only_unlogged)
+{
+	return !OidIsValid(info->parent) &&
+		(!only_unlogged || get_rel_persistence(info->relation) == RELPERSISTENCE_UNLOGGED);
+}
+
+bool
+invalidate_lock_tables(bool only_unlogged)
+{
+	ListCell   *cell;
+
+	foreach(cell, rules_of_database())
+	{
+		RuleInfo   *info = lfirst(cell);
+
+		if (is_wanted(info, only_unlogged) && !opening_lock(info->relation, AccessShareLock))
+			return false;
+	}
+	return true;
+}
+
+void
+invalidate_all_rules(bool only_unlogged)
+{
+	ListCell   *cell;
+
+	foreach(cell, rules_of_database())
+	{
+		/* One rule that is broken leaves the others alone. */
+		if (is_wanted(lfirst(cell), only_unlogged))
+			attempt_or_report(invalidate_one_rule, lfirst(cell));
+	}
+}
+
+/* invalidate_table(rel regclass) returns void */
+Datum
+uncache_invalidate_table(PG_FUNCTION_ARGS)
+{
+	Oid			relid;
+
+	PreventCommandDuringRecovery("uncache.invalidate_table()");
+	PreventCommandIfParallelMode("uncache.invalidate_table()");
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument 1 of uncache.invalidate_table() must not be null")));
+	relid = PG_GETARG_OID(0);
+	if (get_rel_name(relid) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+
+	/*
+	 * A template whose keys cannot be found is a WARNING, also where there is no
+	 * other: a call for all tables does what it can, as TRUNCATE does.
+	 */
+	if (invalidate_rules_of_table(relid, true, WARNING) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("table \"%s\" has no rule", get_rel_name(relid)),
+				 errhint("Make one with uncache.attach(), or delete keys with uncache.invalidate_pattern().")));
+	PG_RETURN_VOID();
+}

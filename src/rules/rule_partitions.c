@@ -1,0 +1,277 @@
+/*
+ * rule_partitions.c
+ *	  TRUNCATE rules of partitioned tables.
+ *
+ * PostgreSQL clones a row trigger of a partitioned table to every partition,
+ * present and future, but not a TRUNCATE trigger; and TRUNCATE of a partition
+ * fires only the partition's own.  So the clones are made here, in PostgreSQL's
+ * own form: with tgparentid and its dependencies.  Hence they vanish with the
+ * parent's trigger and with DETACH PARTITION, follow its renaming, cannot be
+ * dropped alone, and pg_dump leaves them out, for they come again with the
+ * parent's: by our event trigger.  pg_upgrade restores event triggers last, so
+ * after it, and wherever else they did not fire, a worker that starts looks for
+ * what is missing.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/partition.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
+#include "commands/trigger.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "storage/lmgr.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#include "base/subtransaction.h"
+#include "base/compat.h"
+#include "rules/rule_catalog.h"
+#include "rules/rule_partitions.h"
+
+static void
+make_clone(const RuleInfo *parent, Oid partition)
+{
+	CreateTrigStmt *stmt = makeNode(CreateTrigStmt);
+
+	stmt->trigname = parent->name;
+	stmt->timing = TRIGGER_TYPE_AFTER;
+	stmt->events = TRIGGER_TYPE_TRUNCATE;
+	for (int i = 0; i < parent->nargs; i++)
+		stmt->args = lappend(stmt->args, makeString(parent->args[i]));
+
+	CreateTriggerFiringOn(stmt, NULL, partition, InvalidOid, InvalidOid, InvalidOid,
+						  parent->function, parent->trigger,
+						  parent->qual ? stringToNode(parent->qual) : NULL,
+						  false, true, parent->enabled);
+	CommandCounterIncrement();
+}
+
+static RuleInfo *
+find_clone(Oid partition, Oid parent)
+{
+	ListCell   *cell;
+
+	foreach(cell, rules_of_table(partition))
+	{
+		RuleInfo   *info = lfirst(cell);
+
+		if (info->parent == parent)
+			return info;
+	}
+	return NULL;
+}
+
+/* CREATE OR REPLACE TRIGGER can give the parent's rule other arguments. */
+static bool
+is_like(const RuleInfo *clone, const RuleInfo *parent)
+{
+	if (clone->function != parent->function || clone->nargs != parent->nargs ||
+		(clone->qual == NULL) != (parent->qual == NULL) ||
+		(clone->qual != NULL && strcmp(clone->qual, parent->qual) != 0))
+		return false;
+	for (int i = 0; i < clone->nargs; i++)
+	{
+		if (strcmp(clone->args[i], parent->args[i]) != 0)
+			return false;
+	}
+	return true;
+}
+
+static void
+drop_clone(const RuleInfo *clone)
+{
+	ObjectAddress address;
+
+	/* It depends on its parent so that nothing else can drop it. */
+	deleteDependencyRecordsFor(TriggerRelationId, clone->trigger, false);
+	CommandCounterIncrement();
+	ObjectAddressSet(address, TriggerRelationId, clone->trigger);
+	performDeletion(&address, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
+	CommandCounterIncrement();
+}
+
+static void
+enable_like(const RuleInfo *clone, const RuleInfo *parent, Oid partition)
+{
+	Relation	rel = table_open(partition, ShareRowExclusiveLock);
+
+	EnableDisableTrigger(rel, clone->name, InvalidOid, parent->enabled,
+						 false, false, ShareRowExclusiveLock);
+	table_close(rel, NoLock);
+	CommandCounterIncrement();
+}
+
+static void
+cover_with_rule(Oid partition, const RuleInfo *parent, bool sync_enabled)
+{
+	RuleInfo   *clone = find_clone(partition, parent->trigger);
+	char		kind = get_rel_relkind(partition);
+
+	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
+		return;					/* a foreign table: the remote server's affair */
+	if (clone != NULL && !is_like(clone, parent))
+	{
+		drop_clone(clone);
+		clone = NULL;
+	}
+	if (clone == NULL)
+		make_clone(parent, partition);
+	else if (sync_enabled && clone->enabled != parent->enabled)
+		enable_like(clone, parent, partition);
+}
+
+static List *
+truncate_rules(Oid relid)
+{
+	List	   *result = NIL;
+	ListCell   *cell;
+
+	foreach(cell, rules_of_table(relid))
+	{
+		if (TRIGGER_FOR_TRUNCATE(((RuleInfo *) lfirst(cell))->type))
+			result = lappend(result, lfirst(cell));
+	}
+	return result;
+}
+
+static void cover_below(Oid relid, bool sync_enabled);
+
+/* One level after the other: what was just made is the next level's parent. */
+static void
+cover_partition(Oid partition, List *rules, bool sync_enabled)
+{
+	ListCell   *cell;
+
+	foreach(cell, rules)
+		cover_with_rule(partition, lfirst(cell), sync_enabled);
+	cover_below(partition, sync_enabled);
+}
+
+static void
+cover_below(Oid relid, bool sync_enabled)
+{
+	List	   *rules;
+	ListCell   *cell;
+
+	if (get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE)
+		return;
+	rules = truncate_rules(relid);
+	if (rules == NIL)
+		return;
+	foreach(cell, find_inheritance_children(relid, ShareRowExclusiveLock))
+		cover_partition(lfirst_oid(cell), rules, sync_enabled);
+}
+
+/*
+ * Creating a trigger needs EXECUTE on its function; who may add a partition need
+ * not have that.  An ERROR puts the user back, too.
+ */
+static Oid
+become_superuser(int *context)
+{
+	Oid			user;
+
+	GetUserIdAndSecContext(&user, context);
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, *context | SECURITY_LOCAL_USERID_CHANGE);
+	return user;
+}
+
+void
+rule_cover_partitions(Oid relid, bool sync_enabled)
+{
+	int			context;
+	Oid			user = become_superuser(&context);
+
+	cover_below(relid, sync_enabled);
+	SetUserIdAndSecContext(user, context);
+}
+
+void
+rule_cover_new_partition(Oid partition)
+{
+	List	   *rules = truncate_rules(get_partition_parent(partition, false));
+	int			context;
+	Oid			user;
+
+	if (rules == NIL)
+		return;
+	user = become_superuser(&context);
+	cover_partition(partition, rules, false);
+	SetUserIdAndSecContext(user, context);
+}
+
+Oid
+rule_uncovered_partition(Oid relid, Oid trigger)
+{
+	ListCell   *cell;
+
+	foreach(cell, find_inheritance_children(relid, NoLock))
+	{
+		Oid			partition = lfirst_oid(cell);
+		RuleInfo   *clone = find_clone(partition, trigger);
+		Oid			below;
+
+		if (clone == NULL && get_rel_relkind(partition) != RELKIND_FOREIGN_TABLE)
+			return partition;
+		if (clone == NULL || !has_subclass(partition))
+			continue;
+		below = rule_uncovered_partition(partition, clone->trigger);
+		if (OidIsValid(below))
+			return below;
+	}
+	return InvalidOid;
+}
+
+static bool
+lock_if_free(Oid relid)
+{
+	ListCell   *cell;
+
+	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
+	{
+		if (!ConditionalLockRelationOid(lfirst_oid(cell), ShareRowExclusiveLock))
+			return false;
+	}
+	return true;
+}
+
+static void
+cover_table_of_rule(void *arg)
+{
+	rule_cover_partitions(((RuleInfo *) arg)->relation, false);
+}
+
+void
+rule_cover_database(void)
+{
+	ListCell   *cell;
+
+	foreach(cell, rules_of_database())
+	{
+		RuleInfo   *info = lfirst(cell);
+
+		if (OidIsValid(info->parent) || !TRIGGER_FOR_TRUNCATE(info->type) ||
+			get_rel_relkind(info->relation) != RELKIND_PARTITIONED_TABLE ||
+			!OidIsValid(rule_uncovered_partition(info->relation, info->trigger)))
+			continue;
+
+		/*
+		 * A partition that can't have its rule, since it has a trigger of that name for
+		 * instance, must not keep the worker from starting.
+		 */
+		if (lock_if_free(info->relation))
+			attempt_or_report(cover_table_of_rule, info);
+		else
+			ereport(LOG,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("TRUNCATE rules of partitions of table \"%s\" could not be made, since a partition is in use",
+							get_rel_name(info->relation)),
+					 errhint("Attach to the table again; until then TRUNCATE of a partition deletes no keys.")));
+	}
+}

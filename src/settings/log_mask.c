@@ -1,0 +1,225 @@
+/*
+ * log_mask.c
+ *	  Keeps the password in uncache.redis_url out of the server log.
+ *
+ * Nothing in this program logs the address with its password; PostgreSQL does.  It
+ * logs a setting that a reload has changed, with the new value, and it logs
+ * statements (log_statement, a statement that failed), ALTER SYSTEM among them.
+ * So in every message on its way to the log an address of Redis gets a "*" for its
+ * password, whatever the message is about: one that comes by way of a parameter does
+ * not name the setting.
+ *
+ * The password is taken to reach to the last "@" before a quotation mark, the end of
+ * the line or a blank with another address behind it.  That is more than an address
+ * allows: a password with a blank or an "@" that was not encoded is refused, but it
+ * is a password all the same.  Where there is no "@" before the quotation mark, that may
+ * be a part of the password; then the line counts.
+ *
+ * Time: no interrupt can be served in here, since an error is being reported.  So all of
+ * it is linear in the text: each byte is looked at a fixed number of times.
+ *
+ * A failing statement is logged apart from the message, from memory that is not
+ * ours to change; where it may hold a password, the log goes without it.
+ *
+ * Limits: only the log.  A client that gets its own statement back, or the
+ * extension pg_stat_statements, has it as it was written.
+ */
+#include "postgres.h"
+
+#include "tcop/tcopprot.h"
+#include "utils/elog.h"
+
+#include "settings/log_mask.h"
+
+#define SETTING		"uncache.redis_url"
+
+static emit_log_hook_type next_hook = NULL;
+
+static const char *const schemes[] = {
+	"redis", "rediss", "unix",
+	"redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"
+};
+
+#define SEPARATOR	"://"
+#define QUOTES		"'\""
+#define BLANKS		" \t\f\v"
+#define LINE_ENDS	"\r\n"
+
+/* A text that is searched for passwords, from its beginning to its end. */
+typedef struct Search
+{
+	const char *text;
+	const char *next;			/* what is before it has been looked at */
+	const char *barren;			/* no "@" between next and here */
+	bool		named;			/* the setting is: any address is taken for ours */
+} Search;
+
+/* Whether a scheme of ours ends right before "end". */
+static bool
+scheme_ends(const char *text, const char *end)
+{
+	for (int i = 0; i < lengthof(schemes); i++)
+	{
+		size_t		len = strlen(schemes[i]);
+
+		if (end - text >= len && pg_strncasecmp(end - len, schemes[i], len) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool
+address_begins(const char *text)
+{
+	for (int i = 0; i < lengthof(schemes); i++)
+	{
+		size_t		len = strlen(schemes[i]);
+
+		if (pg_strncasecmp(text, schemes[i], len) == 0 &&
+			strncmp(text + len, SEPARATOR, strlen(SEPARATOR)) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Where an address ends at the latest, and the last "@" before that, or NULL. */
+static const char *
+address_end(const char *address, const char **at)
+{
+	const char *p = address;
+
+	*at = NULL;
+	for (;;)
+	{
+		p += strcspn(p, "@" QUOTES BLANKS LINE_ENDS);
+		if (*p == '@')
+			*at = p;
+		else if (*p == '\0' || strchr(QUOTES LINE_ENDS, *p) != NULL || address_begins(p + 1))
+			return p;
+		p++;
+	}
+}
+
+/* Whether these are a port, and maybe what follows one, rather than a password. */
+static bool
+is_port(const char *text, const char *end)
+{
+	size_t		digits = strspn(text, "0123456789");
+
+	return digits > 0 && (text + digits == end || strchr("/,?" BLANKS, text[digits]) != NULL);
+}
+
+/* The last "@" of the line, for a password that a quotation mark is a part of; or NULL. */
+static const char *
+last_at_of_line(Search *search, const char *from)
+{
+	const char *end;
+	const char *at = NULL;
+
+	if (from < search->barren)
+		return NULL;
+	end = from + strcspn(from, LINE_ENDS);
+	for (const char *p = from; p < end && (p = memchr(p, '@', end - p)) != NULL; p++)
+		at = p;
+	if (at == NULL)
+		search->barren = end;
+	return at;
+}
+
+/* Find the next password: it is between *from and *to. */
+static bool
+find_password(Search *search, const char **from, const char **to)
+{
+	const char *separator;
+
+	while ((separator = strstr(search->next, SEPARATOR)) != NULL)
+	{
+		const char *user = separator + strlen(SEPARATOR);
+		const char *end;
+		const char *at;
+		const char *colon;
+
+		search->next = user;
+		if (!search->named && !scheme_ends(search->text, separator))
+			continue;
+		end = address_end(user, &at);
+		colon = memchr(user, ':', (at ? at : end) - user);
+		if (at == NULL && colon != NULL && !is_port(colon + 1, end))
+			at = last_at_of_line(search, end);
+		search->next = Max(end, at);
+		if (colon != NULL && at != NULL && colon + 1 < at)
+		{
+			*from = colon + 1;
+			*to = at;
+			return true;
+		}
+	}
+	return false;
+}
+
+static Search
+begin_search(const char *text)
+{
+	Search		search = {text, text, text, strcasestr(text, SETTING) != NULL};
+
+	return search;
+}
+
+/* Replace all passwords in the text, which does not get longer. */
+static void
+mask_passwords(char *text)
+{
+	Search		search;
+	const char *rest = text;
+	char	   *to = text;
+	const char *from;
+	const char *at;
+
+	if (text == NULL)
+		return;
+	search = begin_search(text);
+	while (find_password(&search, &from, &at))
+	{
+		memmove(to, rest, from - rest);
+		to += from - rest;
+		*to++ = '*';
+		rest = at;
+	}
+	if (rest != text)
+		memmove(to, rest, strlen(rest) + 1);
+}
+
+static bool
+has_secret(const char *text)
+{
+	Search		search;
+	const char *from;
+	const char *at;
+
+	if (text == NULL)
+		return false;
+	search = begin_search(text);
+	return search.named || find_password(&search, &from, &at);
+}
+
+static void
+mask_log(ErrorData *edata)
+{
+	mask_passwords(edata->message);
+	mask_passwords(edata->detail);
+	mask_passwords(edata->detail_log);
+	mask_passwords(edata->hint);
+	mask_passwords(edata->context);
+	mask_passwords(edata->internalquery);
+	if (has_secret(debug_query_string))
+		edata->hide_stmt = true;
+	if (next_hook)
+		next_hook(edata);
+}
+
+void
+secrets_init(void)
+{
+	next_hook = emit_log_hook;
+	emit_log_hook = mask_log;
+}

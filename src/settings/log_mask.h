@@ -1,0 +1,10 @@
+/*
+ * log_mask.h
+ *	  Keeps the password in uncache.redis_url out of the server log.
+ */
+#ifndef UNCACHE_SECRETS_H
+#define UNCACHE_SECRETS_H
+
+extern void secrets_init(void);
+
+#endif							/* UNCACHE_SECRETS_H */

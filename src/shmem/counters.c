@@ -1,0 +1,323 @@
+/*
+ * counters.c
+ *	  Counting deliveries, and reading what was counted.
+ *
+ * Counters are atomics without a lock: a reader may see the keys of a batch a
+ * moment before its transactions, and a reset that meets a batch may leave a
+ * part of it behind.  Counting never fails, and nothing but the views reads it.
+ * A crash of the server starts all counters at zero.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_trigger.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "port/pg_bitutils.h"
+#include "utils/fmgroids.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "shmem/shmem.h"
+#include "shmem/counters.h"
+
+/*
+ * How far from where it belongs a rule may be.  The whole stretch is looked at
+ * before a rule counts as new, so a place that is given back needs no tombstone;
+ * a stretch of 64 runs full only when nine tenths of the array are taken.
+ */
+#define PROBES			64
+
+/* Least pause between two looks for dropped rules. */
+#define SWEEP_MS		60000
+
+/* Of a worker: it has taken a place since "swept_at". */
+static bool has_new_rules = false;
+static TimestampTz swept_at = 0;
+
+/* 2 to the power of 1/4, 2/4 and 3/4: where the buckets of an octave end. */
+static const double quarter[] = {1.189207115002721, 1.4142135623730951, 1.681792830507429};
+
+/* Every plain counter, so that making and resetting cannot disagree. */
+static const size_t counters[] = {
+	offsetof(SlotStats, transactions),
+	offsetof(SlotStats, keys),
+	offsetof(SlotStats, keys_existed),
+	offsetof(SlotStats, batches),
+	offsetof(SlotStats, retries),
+	offsetof(SlotStats, reconnects),
+	offsetof(SlotStats, waits),
+	offsetof(SlotStats, wait_timeouts),
+	offsetof(SlotStats, waits_skipped),
+	offsetof(SlotStats, ring_overflows),
+	offsetof(SlotStats, pattern_passes),
+	offsetof(SlotStats, keys_refused),
+	offsetof(SlotStats, latency_max),
+};
+
+static pg_atomic_uint64 *
+nth_counter(SlotStats *stats, int n)
+{
+	return (pg_atomic_uint64 *) ((char *) stats + counters[n]);
+}
+
+void
+stats_init(SlotStats *stats)
+{
+	for (int n = 0; n < lengthof(counters); n++)
+		pg_atomic_init_u64(nth_counter(stats, n), 0);
+	for (int b = 0; b < LATENCY_BUCKETS; b++)
+		pg_atomic_init_u64(&stats->latency[b], 0);
+	pg_atomic_init_u32(&stats->patterns_running, 0);
+	pg_atomic_init_u64(&stats->keys_refused_now, 0);
+	pg_atomic_init_u64(&stats->reset_at, (uint64) GetCurrentTimestamp());
+}
+
+/* ---------- latency ---------- */
+
+static int
+latency_bucket(uint64 us)
+{
+	int			octave;
+	int			bucket;
+
+	if (us < 1)
+		return 0;
+	octave = pg_leftmost_one_pos64(us);
+	bucket = octave * 4;
+	for (int i = 0; i < lengthof(quarter); i++)
+	{
+		if ((double) us >= quarter[i] * (double) (UINT64CONST(1) << octave))
+			bucket++;
+	}
+	return Min(bucket, LATENCY_BUCKETS - 1);
+}
+
+/* The first latency that is too long for a bucket. */
+static double
+bucket_end(int bucket)
+{
+	int			edge = bucket + 1;
+	double		octave = (double) (UINT64CONST(1) << (edge / 4));
+
+	return edge % 4 == 0 ? octave : octave * quarter[edge % 4 - 1];
+}
+
+void
+stats_latency(SlotStats *stats, int64 microseconds)
+{
+	uint64		us = (uint64) Max(microseconds, 0);
+	uint64		longest = pg_atomic_read_u64(&stats->latency_max);
+
+	pg_atomic_fetch_add_u64(&stats->latency[latency_bucket(us)], 1);
+	while (us > longest &&
+		   !pg_atomic_compare_exchange_u64(&stats->latency_max, &longest, us))
+		;
+}
+
+double
+stats_percentile(SlotStats *stats, double share)
+{
+	uint64		count[LATENCY_BUCKETS];
+	uint64		total = 0;
+	uint64		below = 0;
+	double		longest = (double) pg_atomic_read_u64(&stats->latency_max);
+
+	for (int b = 0; b < LATENCY_BUCKETS; b++)
+		total += count[b] = pg_atomic_read_u64(&stats->latency[b]);
+	if (total == 0)
+		return -1;
+
+	/* The last bucket has no end, so what it holds is told by the maximum. */
+	for (int b = 0; b < LATENCY_BUCKETS - 1; b++)
+	{
+		below += count[b];
+		if ((double) below >= share * (double) total)
+			return Min(bucket_end(b), longest);
+	}
+	return longest;
+}
+
+/* ---------- rules ---------- */
+
+static uint64
+rule_id(Oid dboid, Oid rule)
+{
+	return (uint64) dboid << 32 | rule;
+}
+
+static RuleStats *
+nth_probe(uint64 id, int n)
+{
+	uint32		home = hash_combine(murmurhash32((uint32) (id >> 32)),
+									murmurhash32((uint32) id));
+
+	return &Shared_state->rule_stats[(home + n) % RULE_STATS_PLACES];
+}
+
+static RuleStats *
+find_place(uint64 id)
+{
+	for (int n = 0; n < PROBES; n++)
+	{
+		RuleStats  *place = nth_probe(id, n);
+
+		if (pg_atomic_read_u64(&place->id) == id)
+			return place;
+	}
+	return NULL;
+}
+
+/* Take a free place; NULL when there is none.  Free places hold zeros. */
+static RuleStats *
+take_place(uint64 id)
+{
+	for (int n = 0; n < PROBES; n++)
+	{
+		RuleStats  *place = nth_probe(id, n);
+		uint64		nobody = 0;
+
+		if (pg_atomic_compare_exchange_u64(&place->id, &nobody, id))
+		{
+			has_new_rules = true;
+			return place;
+		}
+	}
+	return NULL;
+}
+
+static void
+zero_place(RuleStats *place)
+{
+	pg_atomic_write_u64(&place->keys, 0);
+	pg_atomic_write_u64(&place->existed, 0);
+	pg_atomic_write_u64(&place->last_at, 0);
+}
+
+static bool
+place_is_of(RuleStats *place, Oid dboid)
+{
+	return (Oid) (pg_atomic_read_u64(&place->id) >> 32) == dboid;
+}
+
+static Oid
+place_rule(RuleStats *place)
+{
+	return (Oid) (pg_atomic_read_u64(&place->id) & 0xFFFFFFFF);
+}
+
+void
+stats_count_rule(Oid rule, uint64 keys, uint64 existed)
+{
+	uint64		id = rule_id(MyDatabaseId, rule);
+	RuleStats  *place;
+
+	if (Shared_state == NULL || !OidIsValid(rule))
+		return;
+	place = find_place(id);
+	if (place == NULL)
+		place = take_place(id);
+	if (place == NULL)
+		return;
+	pg_atomic_fetch_add_u64(&place->keys, keys);
+	pg_atomic_fetch_add_u64(&place->existed, existed);
+	pg_atomic_write_u64(&place->last_at, (uint64) GetCurrentTimestamp());
+}
+
+/* Whoever takes the place next finds zeros in it. */
+static void
+give_back(RuleStats *place)
+{
+	zero_place(place);
+	pg_write_barrier();
+	pg_atomic_write_u64(&place->id, 0);
+}
+
+static bool
+rule_exists(Relation triggers, Oid rule)
+{
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool		exists;
+
+	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(rule));
+	scan = systable_beginscan(triggers, TriggerOidIndexId, true, NULL, 1, &key);
+	exists = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	return exists;
+}
+
+bool
+stats_has_new_rules(void)
+{
+	return has_new_rules &&
+		TimestampDifferenceExceeds(swept_at, clock_now(), SWEEP_MS);
+}
+
+void
+stats_forget_dropped_rules(void)
+{
+	Relation	triggers = table_open(TriggerRelationId, AccessShareLock);
+
+	has_new_rules = false;
+	swept_at = clock_now();
+	for (int i = 0; i < RULE_STATS_PLACES; i++)
+	{
+		RuleStats  *place = &Shared_state->rule_stats[i];
+
+		if (place_is_of(place, MyDatabaseId) && !rule_exists(triggers, place_rule(place)))
+			give_back(place);
+	}
+	table_close(triggers, AccessShareLock);
+}
+
+void
+stats_forget_database(Oid dboid)
+{
+	for (int i = 0; i < RULE_STATS_PLACES; i++)
+	{
+		RuleStats  *place = &Shared_state->rule_stats[i];
+
+		if (place_is_of(place, dboid))
+			give_back(place);
+	}
+}
+
+bool
+stats_next_rule(int *place, RuleCounts *counts)
+{
+	while (Shared_state != NULL && *place < RULE_STATS_PLACES)
+	{
+		RuleStats  *found = &Shared_state->rule_stats[(*place)++];
+
+		if (!place_is_of(found, MyDatabaseId))
+			continue;
+		counts->rule = place_rule(found);
+		counts->keys = pg_atomic_read_u64(&found->keys);
+		counts->existed = pg_atomic_read_u64(&found->existed);
+		counts->last_at = (TimestampTz) pg_atomic_read_u64(&found->last_at);
+		return true;
+	}
+	return false;
+}
+
+void
+stats_reset(SlotStats *stats, Oid dboid)
+{
+	for (int n = 0; n < lengthof(counters); n++)
+		pg_atomic_write_u64(nth_counter(stats, n), 0);
+	for (int b = 0; b < LATENCY_BUCKETS; b++)
+		pg_atomic_write_u64(&stats->latency[b], 0);
+	pg_atomic_write_u64(&stats->reset_at, (uint64) GetCurrentTimestamp());
+
+	for (int i = 0; i < RULE_STATS_PLACES; i++)
+	{
+		RuleStats  *place = &Shared_state->rule_stats[i];
+
+		if (place_is_of(place, dboid))
+			zero_place(place);
+	}
+}

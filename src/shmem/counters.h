@@ -1,0 +1,109 @@
+/*
+ * counters.h
+ *	  Counters that the views show.
+ *
+ * The worker counts, but for what only the committing session knows; anybody
+ * reads.  All are atomic and reset by uncache.stat_reset().
+ */
+#ifndef UNCACHE_STATS_H
+#define UNCACHE_STATS_H
+
+#include "postgres.h"
+#include "datatype/timestamp.h"
+#include "port/atomics.h"
+
+/*
+ * Delivery latency (visible commit to Redis's answer) in buckets that grow by
+ * a quarter of a power of two: bucket b holds latencies below
+ * 2^((b + 1) / 4) microseconds, so a percentile is exact to 19 percent.
+ */
+#define LATENCY_BUCKETS	128
+
+typedef struct SlotStats
+{
+	pg_atomic_uint64 transactions;	/* delivered; by their first row */
+	pg_atomic_uint64 keys;		/* delivered */
+	pg_atomic_uint64 keys_existed;	/* of these, removed from Redis */
+	pg_atomic_uint64 batches;	/* commands that delivered */
+	pg_atomic_uint64 retries;	/* rows sent again, or perhaps again */
+	pg_atomic_uint64 reconnects;
+	pg_atomic_uint64 waits;		/* sessions count this and the next three */
+	pg_atomic_uint64 wait_timeouts;
+	pg_atomic_uint64 waits_skipped;
+	pg_atomic_uint64 ring_overflows;
+	pg_atomic_uint64 pattern_passes;	/* SCAN passes completed */
+	pg_atomic_uint64 keys_refused;	/* keys and patterns, each once however often tried */
+	pg_atomic_uint64 keys_refused_now;	/* not reset: a level, of the side table */
+	pg_atomic_uint32 patterns_running;	/* not reset: a level */
+	pg_atomic_uint64 latency[LATENCY_BUCKETS];
+	pg_atomic_uint64 latency_max;	/* microseconds */
+	pg_atomic_uint64 reset_at;	/* TimestampTz */
+} SlotStats;
+
+/*
+ * Per rule, in one array for the server, found by (dboid, rule) with open
+ * addressing.  A place is taken once and given back when its rule is gone; when
+ * none is free near where a rule belongs, the rule is not counted.
+ *
+ * The worker of a database is the only one who takes, counts in and gives back
+ * the places of that database; several workers share the array.
+ */
+#define RULE_STATS_PLACES	4096
+
+typedef struct RuleStats
+{
+	pg_atomic_uint64 id;		/* dboid << 32 | rule; 0: free */
+	pg_atomic_uint64 keys;
+	pg_atomic_uint64 existed;
+	pg_atomic_uint64 last_at;	/* TimestampTz */
+} RuleStats;
+
+/* What stats_next_rule() found. */
+typedef struct RuleCounts
+{
+	Oid			rule;
+	uint64		keys;
+	uint64		existed;
+	TimestampTz last_at;
+} RuleCounts;
+
+/* All of a slot to zero, before anybody can see it. */
+extern void stats_init(SlotStats *stats);
+
+/* uncache.stat_reset(): counters of a slot and its database, not the levels. */
+extern void stats_reset(SlotStats *stats, Oid dboid);
+
+/* Count one delivery that took this long (below 0 counts as 0). */
+extern void stats_latency(SlotStats *stats, int64 microseconds);
+
+/*
+ * The latency in microseconds that this share (0 to 1) of the deliveries did
+ * not exceed, rounded up to the edge of its bucket; -1 when there were none.
+ */
+extern double stats_percentile(SlotStats *stats, double share);
+
+/* Count keys of a rule of MyDatabaseId.  In the worker; never fails. */
+extern void stats_count_rule(Oid rule, uint64 keys, uint64 existed);
+
+/*
+ * Give back the places of this database's rules that do not exist any more.  In
+ * the worker, now and then, within a transaction: reads pg_trigger.
+ */
+extern void stats_forget_dropped_rules(void);
+
+/*
+ * Whether that is worth a transaction: this worker has counted a new rule since
+ * the last time (so an older one may be gone), and that is a minute ago.
+ */
+extern bool stats_has_new_rules(void);
+
+/* Give back all places of a database that has no worker now. */
+extern void stats_forget_database(Oid dboid);
+
+/*
+ * Step through the rules of MyDatabaseId: *place is 0 at first; false at the
+ * end.
+ */
+extern bool stats_next_rule(int *place, RuleCounts *counts);
+
+#endif							/* UNCACHE_STATS_H */

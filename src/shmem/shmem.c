@@ -1,0 +1,391 @@
+/*
+ * shmem.c
+ *	  Making and finding what the processes share (see shmem.h).
+ */
+#include "postgres.h"
+
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#include "fence/incarnation.h"
+#include "shmem/lineage.h"
+#include "settings/settings.h"
+#include "shmem/shmem.h"
+
+#define TRANCHE			"pg_uncache"
+#define DELIVERED_TRANCHE	"pg_uncache_delivered"
+
+/* Below this a ring could not hold a single entry of a usual size. */
+#define RING_MIN_BYTES	256
+
+Shared	   *Shared_state = NULL;
+
+static shmem_request_hook_type next_shmem_request = NULL;
+static shmem_startup_hook_type next_shmem_startup = NULL;
+
+static Size
+ring_bytes(void)
+{
+	Size		bytes = (Size) setting_ring_size * 1024 / setting_max_database_workers;
+
+	return MAXALIGN_DOWN(Max(bytes, RING_MIN_BYTES));
+}
+
+static Size
+shared_bytes(void)
+{
+	Size		size = MAXALIGN(sizeof(Shared));
+
+	size = add_size(size, MAXALIGN(mul_size(MaxBackends, sizeof(WaitSlot))));
+	size = add_size(size, MAXALIGN(mul_size(RULE_STATS_PLACES, sizeof(RuleStats))));
+	size = add_size(size, MAXALIGN(mul_size(setting_max_database_workers, sizeof(DatabaseSlot))));
+	size = add_size(size, mul_size(setting_max_database_workers, ring_bytes()));
+	return size;
+}
+
+static void
+request_shmem(void)
+{
+	if (next_shmem_request)
+		next_shmem_request();
+	RequestAddinShmemSpace(shared_bytes());
+	RequestNamedLWLockTranche(TRANCHE, 1 + setting_max_database_workers);
+	/* For its number alone, which every process can name then. */
+	RequestNamedLWLockTranche(DELIVERED_TRANCHE, 1);
+}
+
+static void
+init_wait_slot(WaitSlot *wait)
+{
+	pg_atomic_init_u64(&wait->word, WAIT_NONE);
+	pg_atomic_init_u32(&wait->dboid, InvalidOid);
+	pg_atomic_init_u32(&wait->handing_over, 0);
+	pg_atomic_init_u64(&wait->xid, 0);
+}
+
+static void
+init_rule_stats(RuleStats *place)
+{
+	pg_atomic_init_u64(&place->id, 0);
+	pg_atomic_init_u64(&place->keys, 0);
+	pg_atomic_init_u64(&place->existed, 0);
+	pg_atomic_init_u64(&place->last_at, 0);
+}
+
+static void
+init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
+{
+	memset(slot, 0, sizeof(DatabaseSlot));
+	pg_atomic_init_u32(&slot->dboid, InvalidOid);
+	pg_atomic_init_u32(&slot->assignment, 0);
+	pg_atomic_init_u32(&slot->restart_requested, 0);
+	pg_atomic_init_u32(&slot->left_behind, LEFT_UNKNOWN);
+	pg_atomic_init_u32(&slot->yield_requested, 0);
+	pg_atomic_init_u64(&slot->idle_since, 0);
+	slot->lock = lock;
+	slot->worker_proc = INVALID_PROC_NUMBER;
+	slot->delivered_area = DSM_HANDLE_INVALID;
+	ring_init(&slot->ring, ring, ring_size);
+	pg_atomic_init_u32(&slot->state, SLOT_NO_WORKER);
+	pg_atomic_init_u32(&slot->serving, 0);
+	pg_atomic_init_u32(&slot->sleep, WORKER_AWAKE);
+	pg_atomic_init_u32(&slot->breaker, 0);
+	pg_atomic_init_u32(&slot->current_table, 0);
+	pg_atomic_init_u32(&slot->any_dirty, 0);
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+		pg_atomic_init_u32(&slot->late_writers[t], 0);
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+		for (int w = 0; w < DIRTY_WORDS; w++)
+			pg_atomic_init_u32(&slot->dirty[t][w], 0);
+	pg_atomic_init_u32(&slot->note_dirty, 0);
+	pg_atomic_init_u32(&slot->side_dirty, 0);
+	pg_atomic_init_u64(&slot->barrier_drawn, 0);
+	pg_atomic_init_u64(&slot->barrier_done, 0);
+	ConditionVariableInit(&slot->barrier_cv);
+	pg_atomic_init_u64(&slot->discard_drawn, 0);
+	pg_atomic_init_u64(&slot->discard_done, 0);
+	pg_atomic_init_u32(&slot->discard_callers, 0);
+	pg_atomic_init_u64(&slot->discard_xid, 0);
+	pg_atomic_init_u64(&slot->discarded, 0);
+	pg_atomic_init_u64(&slot->reclaim_drawn, 0);
+	pg_atomic_init_u64(&slot->reclaim_done, 0);
+	pg_atomic_init_u32(&slot->reclaim_callers, 0);
+	pg_atomic_init_u32(&slot->fence.state, FENCE_UNKNOWN);
+	pg_atomic_init_u32(&slot->fence.any_on, 0);
+	pg_atomic_init_u64(&slot->fence.stored, 0);
+	pg_atomic_init_u64(&slot->fence.refused, 0);
+	pg_atomic_init_u64(&slot->fence.beats, 0);
+	stats_init(&slot->stats);
+}
+
+/* Hand out the next piece of the allocation. */
+static void *
+carve(char **from, Size size)
+{
+	void	   *piece = *from;
+
+	*from += MAXALIGN(size);
+	return piece;
+}
+
+static void
+init_shared(Shared *shared)
+{
+	char	   *next = (char *) shared;
+	char	   *ring;
+	LWLockPadded *locks = GetNamedLWLockTranche(TRANCHE);
+
+	carve(&next, sizeof(Shared));
+	shared->lock = &locks[0].lock;
+	pg_atomic_init_u32(&shared->launcher_proc, 0);
+	for (int i = 0; i < lengthof(shared->requests); i++)
+		pg_atomic_init_u64(&shared->requests[i], 0);
+	pg_atomic_init_u32(&shared->look_everywhere, 0);
+	pg_atomic_init_u64(&shared->probed, 0);
+	incarnation_draw(shared);
+	lineage_begin(shared);
+	shared->dsa_tranche = GetNamedLWLockTranche(DELIVERED_TRANCHE)->lock.tranche;
+	shared->nslots = setting_max_database_workers;
+	shared->nwaitslots = MaxBackends;
+	shared->wait_slots = carve(&next, shared->nwaitslots * sizeof(WaitSlot));
+	shared->rule_stats = carve(&next, RULE_STATS_PLACES * sizeof(RuleStats));
+	shared->slots = carve(&next, shared->nslots * sizeof(DatabaseSlot));
+	ring = carve(&next, shared->nslots * ring_bytes());
+
+	for (int i = 0; i < shared->nwaitslots; i++)
+		init_wait_slot(&shared->wait_slots[i]);
+	for (int i = 0; i < RULE_STATS_PLACES; i++)
+		init_rule_stats(&shared->rule_stats[i]);
+	for (int i = 0; i < shared->nslots; i++)
+		init_slot(&shared->slots[i], &locks[1 + i].lock,
+				  ring + i * ring_bytes(), ring_bytes());
+}
+
+/*
+ * The launcher is registered by now, or there was no room for it and PostgreSQL has
+ * said so without our name.  Besides it there is a worker for each database that is
+ * served, and now and then a process that looks into a database.
+ */
+static void
+warn_of_processes(void)
+{
+	int			needed = 1 + setting_max_database_workers + 1;
+	int			others = bgworkers_registered("pg_uncache", false);
+	bool		launcher = bgworkers_registered("pg_uncache", true) > 0;
+
+	if (launcher && others + needed <= max_worker_processes)
+		return;
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg(launcher ? "max_worker_processes (%d) may be too small for pg_uncache" :
+					"max_worker_processes (%d) is too small for pg_uncache", max_worker_processes),
+			 errdetail("pg_uncache needs up to %d background workers beside the %d of others; those that it does not get deliver nothing.",
+					   needed, others),
+			 errhint("Increase max_worker_processes, or lower uncache.max_database_workers (%d).",
+					 setting_max_database_workers)));
+}
+
+static void
+startup_shmem(void)
+{
+	bool		found;
+
+	if (next_shmem_startup)
+		next_shmem_startup();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	Shared_state = ShmemInitStruct(TRANCHE, shared_bytes(), &found);
+	if (!found)
+		init_shared(Shared_state);
+	LWLockRelease(AddinShmemInitLock);
+	if (!found && !IsBinaryUpgrade)
+		warn_of_processes();
+}
+
+void
+shmem_install_hooks(void)
+{
+	next_shmem_request = shmem_request_hook;
+	shmem_request_hook = request_shmem;
+	next_shmem_startup = shmem_startup_hook;
+	shmem_startup_hook = startup_shmem;
+}
+
+void
+shmem_require_preload(const char *what)
+{
+	if (Shared_state == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s needs pg_uncache in shared_preload_libraries", what),
+				 errhint("Append pg_uncache to shared_preload_libraries in postgresql.conf and restart the server.")));
+}
+
+/*
+ * Make a slot serve a database, or nobody (InvalidOid).  For the launcher, and
+ * for a worker that finds its database without the extension; the caller holds
+ * Shared->lock.  Whatever the ring held for the database before is dropped.
+ */
+void
+shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
+{
+	Oid			before = pg_atomic_read_u32(&slot->dboid);
+
+	Assert(LWLockHeldByMeInMode(Shared_state->lock, LW_EXCLUSIVE));
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	ring_init(&slot->ring, slot->ring.data, slot->ring.size);
+	slot->endpoint[0] = '\0';
+	slot->last_error[0] = '\0';
+	slot->last_error_at = 0;
+	slot->delivered_area = DSM_HANDLE_INVALID;
+	pg_atomic_write_u32(&slot->state, SLOT_NO_WORKER);
+	pg_atomic_write_u32(&slot->serving, 0);
+	pg_atomic_write_u32(&slot->breaker, 0);
+	pg_atomic_write_u32(&slot->current_table, 0);
+	pg_atomic_write_u32(&slot->restart_requested, 0);
+	pg_atomic_write_u32(&slot->yield_requested, 0);
+	pg_atomic_write_u64(&slot->idle_since, 0);
+	/* What was asked of one database must not be done to the next. */
+	pg_atomic_write_u64(&slot->discard_done, pg_atomic_read_u64(&slot->discard_drawn));
+	pg_atomic_write_u64(&slot->reclaim_done, pg_atomic_read_u64(&slot->reclaim_drawn));
+	pg_atomic_fetch_add_u32(&slot->assignment, 1);
+	pg_atomic_write_u32(&slot->dboid, dboid);
+	LWLockRelease(slot->lock);
+	stats_init(&slot->stats);
+	if (OidIsValid(before) && before != dboid)
+		stats_forget_database(before);
+}
+
+void
+shmem_copy_text(char *to, Size size, const char *from)
+{
+	/* A database without an encoding takes any byte; the log's readers do not. */
+	int			encoding = GetDatabaseEncoding() == PG_SQL_ASCII ? PG_UTF8 : GetDatabaseEncoding();
+	int			left = strlen(from);
+	Size		used = 0;
+
+	while (left > 0)
+	{
+		int			len = pg_encoding_verifymbchar(encoding, from, left);
+		bool		valid = len > 0 && (unsigned char) *from >= ' ' && *from != 0x7F;
+
+		/* A character that was cut off is left out. */
+		if (len < 0 && pg_encoding_mblen(encoding, from) > left)
+			break;
+		len = Max(len, 1);
+		if (used + len >= size)
+			break;
+		if (valid)
+			memcpy(to + used, from, len);
+		else
+			memset(to + used, '?', len);
+		used += len;
+		from += len;
+		left -= len;
+	}
+	to[used] = '\0';
+}
+
+void
+shmem_note_error(DatabaseSlot *slot, const char *error)
+{
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	shmem_copy_text(slot->last_error, sizeof(slot->last_error), error);
+	slot->last_error_at = GetCurrentTimestamp();
+	LWLockRelease(slot->lock);
+}
+
+pid_t
+shmem_worker_pid(DatabaseSlot *slot)
+{
+	pid_t		pid;
+
+	LWLockAcquire(slot->lock, LW_SHARED);
+	pid = slot->worker_pid;
+	LWLockRelease(slot->lock);
+	return pid;
+}
+
+DatabaseSlot *
+shmem_slot(int i)
+{
+	Assert(i >= 0 && i < Shared_state->nslots);
+	return &Shared_state->slots[i];
+}
+
+DatabaseSlot *
+shmem_find_slot(Oid dboid)
+{
+	if (Shared_state == NULL || !OidIsValid(dboid))
+		return NULL;
+	for (int i = 0; i < Shared_state->nslots; i++)
+	{
+		if (pg_atomic_read_u32(&Shared_state->slots[i].dboid) == dboid)
+			return &Shared_state->slots[i];
+	}
+	return NULL;
+}
+
+DatabaseSlot *
+shmem_my_slot(void)
+{
+	return shmem_find_slot(MyDatabaseId);
+}
+
+WaitSlot *
+shmem_my_wait_slot(void)
+{
+	if (Shared_state == NULL || MyProcNumber >= Shared_state->nwaitslots)
+		return NULL;
+	return &Shared_state->wait_slots[MyProcNumber];
+}
+
+void
+shmem_request_launch(Oid dboid, bool written)
+{
+	uint64		request = launch_request(dboid, written);
+
+	if (Shared_state == NULL)
+		return;
+	for (int i = 0; i < lengthof(Shared_state->requests); i++)
+	{
+		uint64		empty = 0;
+
+		if (pg_atomic_read_u64(&Shared_state->requests[i]) == request)
+			return;				/* asked for already */
+		if (pg_atomic_compare_exchange_u64(&Shared_state->requests[i], &empty, request))
+		{
+			shmem_wake_launcher();
+			return;
+		}
+		if (empty == request)
+			return;
+	}
+	pg_atomic_write_u32(&Shared_state->look_everywhere, 1);
+	shmem_wake_launcher();
+}
+
+/*
+ * The latches of PGPROCs stay where they are for the life of the server, so a
+ * process that is gone by now costs at most a needless wake-up of its successor.
+ */
+void
+shmem_wake_worker(DatabaseSlot *slot)
+{
+	ProcNumber	proc = slot->worker_proc;
+
+	if (proc != INVALID_PROC_NUMBER)
+		SetLatch(&GetPGProcByNumber(proc)->procLatch);
+}
+
+void
+shmem_wake_launcher(void)
+{
+	uint32		proc = pg_atomic_read_u32(&Shared_state->launcher_proc);
+
+	if (proc != 0)
+		SetLatch(&GetPGProcByNumber(proc - 1)->procLatch);
+}

@@ -1,0 +1,176 @@
+/*
+ * render_function.c
+ *	  uncache.render(): the keys that a template yields for a row.
+ *
+ * The compiled template is kept from row to row of a query, and made anew where
+ * the template or the row's type is another one, or the type has changed.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/sysattr.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "fmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/typcache.h"
+
+#include "base/compat.h"
+#include "template/render_settings.h"
+#include "template/key_encoding.h"
+#include "template/template.h"
+
+typedef struct RenderState
+{
+	MemoryContext context;		/* holds all of this */
+	Oid			type;			/* of the row */
+	uint64		identifier;		/* of the type's version */
+	Oid			relation;
+	Template   *template;
+	TupleTableSlot *slot;
+} RenderState;
+
+/* Gathers keys into an array. */
+typedef struct ArraySink
+{
+	KeySink		sink;
+	ArrayBuildState *keys;
+} ArraySink;
+
+SQL_FUNCTION(uncache_render);
+
+static void
+add_to_array(KeySink *sink, const char *key, size_t len)
+{
+	ArraySink  *array = (ArraySink *) sink;
+	char	   *text = pnstrdup(key, len);
+
+	text = key_from_utf8(text, len);
+	array->keys = accumArrayResult(array->keys, CStringGetTextDatum(text), false,
+								   TEXTOID, CurrentMemoryContext);
+}
+
+/* The table whose row type this is. */
+static Oid
+table_of_type(Oid type)
+{
+	Oid			relation = InvalidOid;
+
+	if (type != RECORDOID && type_is_rowtype(type))
+		relation = get_typ_typrelid(type);
+	if (!OidIsValid(relation))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("cannot render a value of type %s", format_type_be(type)),
+				 errhint("Give a row of a table: SELECT uncache.render('user:{id}', u) FROM users u.")));
+	return relation;
+}
+
+/* A row does not know the partition that it comes from. */
+static void
+check_tableoid(const Template *template, Relation rel)
+{
+	for (int i = 0; i < template->ncolumns; i++)
+	{
+		if (template->columns[i] == TableOidAttributeNumber &&
+			(rel->rd_rel->relkind != RELKIND_RELATION || has_subclass(RelationGetRelid(rel))))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot render tableoid of a row of \"%s\"",
+							RelationGetRelationName(rel)),
+					 errdetail("The row may come from any table below it."),
+					 errhint("Render rows of that table instead.")));
+	}
+}
+
+static RenderState *
+make_state(FunctionCallInfo fcinfo, const char *text, Oid type, uint64 identifier)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "pg_uncache render", ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	RenderState *state = palloc0(sizeof(RenderState));
+	Relation	rel;
+	TupleDesc	desc;
+
+	state->context = context;
+	state->type = type;
+	state->identifier = identifier;
+	state->relation = table_of_type(type);
+
+	rel = relation_open(state->relation, AccessShareLock);
+	state->template = template_compile(text, rel, NULL);
+	check_tableoid(state->template, rel);
+	relation_close(rel, AccessShareLock);
+
+	desc = lookup_rowtype_tupdesc_copy(type, -1);
+	state->slot = MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
+	MemoryContextSwitchTo(old);
+
+	if (fcinfo->flinfo->fn_extra != NULL)
+		MemoryContextDelete(((RenderState *) fcinfo->flinfo->fn_extra)->context);
+	MemoryContextSetParent(context, fcinfo->flinfo->fn_mcxt);
+	fcinfo->flinfo->fn_extra = state;
+	return state;
+}
+
+static RenderState *
+get_state(FunctionCallInfo fcinfo, HeapTupleHeader row)
+{
+	RenderState *state = fcinfo->flinfo->fn_extra;
+	char	   *template = TextDatumGetCString(PG_GETARG_DATUM(0));
+	Oid			type = getBaseType(HeapTupleHeaderGetTypeId(row));
+	uint64		identifier;
+
+	(void) table_of_type(type);
+	identifier = assign_record_type_identifier(type, -1);
+	if (state != NULL && state->type == type && state->identifier == identifier &&
+		strcmp(state->template->text, template) == 0)
+		return state;
+	return make_state(fcinfo, template, type, identifier);
+}
+
+static void
+render_row(RenderState *state, HeapTupleHeader row, ArraySink *array)
+{
+	HeapTupleData tuple;
+	int			nest_level = 0;
+
+	tuple.t_len = HeapTupleHeaderGetDatumLength(row);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = state->relation;
+	tuple.t_data = row;
+	ExecStoreHeapTuple(&tuple, state->slot, false);
+	state->slot->tts_tableOid = state->relation;
+
+	if (state->template->settings)
+		nest_level = fixed_settings_begin(state->template->settings);
+	template_render(state->template, state->slot, &array->sink);
+	if (state->template->settings)
+		fixed_settings_end(nest_level);
+	ExecClearTuple(state->slot);
+}
+
+/* render(template text, row anyelement) returns text[]; strict */
+Datum
+uncache_render(PG_FUNCTION_ARGS)
+{
+	ArraySink	array = {{add_to_array, 0}, NULL};
+	Oid			type = get_fn_expr_argtype(fcinfo->flinfo, 1);
+	HeapTupleHeader row;
+
+	if (!type_is_rowtype(type))
+		(void) table_of_type(type);
+	row = PG_GETARG_HEAPTUPLEHEADER(1);
+	render_row(get_state(fcinfo, row), row, &array);
+
+	if (array.keys == NULL)
+		PG_RETURN_ARRAYTYPE_P(construct_empty_array(TEXTOID));
+	PG_RETURN_DATUM(makeArrayResult(array.keys, CurrentMemoryContext));
+}

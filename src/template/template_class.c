@@ -1,0 +1,245 @@
+/*
+ * template_class.c
+ *	  What the keys of a template can have where an expression stands: the class of
+ *	  key_class.h for the expression's values, or the text that they all have.
+ *
+ * It is found from the type, and from the few expressions in which more is known; the
+ * expression is not planned yet, so that a rule has the same key pattern for whoever
+ * compiles or inspects it.  A class must take every text that rendering can give: where
+ * that is not certain it is "any".
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+
+#include "template/template_int.h"
+
+/*
+ * The class of a type.  Only built-in types: their output functions are known, and these
+ * are PostgreSQL's, whoever asks.  A value of any other type may be any text.
+ */
+static const char *
+class_by_type(Oid type)
+{
+	switch (type)
+	{
+		case BOOLOID:
+			return "boolean";
+		case INT2OID:
+			return "integer -32768 32767";
+		case INT4OID:
+			return "integer -2147483648 2147483647";
+		case INT8OID:
+			return "integer";
+		case OIDOID:
+		case XIDOID:
+		case CIDOID:
+			return "integer 0 4294967295";
+		case XID8OID:
+			return "numeric";
+		case FLOAT4OID:
+		case FLOAT8OID:
+			return "float";
+		case CASHOID:
+			return "money";
+		case UUIDOID:
+			return "uuid";
+		case DATEOID:
+			return "date";
+		case TIMEOID:
+			return "time";
+		case TIMETZOID:
+			return "timetz";
+		case TIMESTAMPOID:
+			return "timestamp";
+		case TIMESTAMPTZOID:
+			return "timestamptz";
+		case INETOID:
+			return "inet";
+		case CIDROID:
+			return "cidr";
+		case MACADDROID:
+			return "macaddr";
+		case MACADDR8OID:
+			return "macaddr8";
+		case BYTEAOID:
+			return "bytea";
+		case BITOID:
+		case VARBITOID:
+			return "bits";
+		case JSONBOID:
+			return "json";
+		default:
+			return NULL;
+	}
+}
+
+/* numeric(p,s), as numeric.c packs it into a type modifier; s may be negative. */
+static char *
+class_of_numeric(int32 typmod)
+{
+	int			precision;
+	int			scale;
+
+	if (typmod < (int32) VARHDRSZ)
+		return pstrdup("numeric");
+	precision = ((typmod - VARHDRSZ) >> 16) & 0xFFFF;
+	scale = (((typmod - VARHDRSZ) & 0x7FF) ^ 1024) - 1024;
+	return psprintf("decimal %d %d", Max(precision - scale, 1), Max(scale, 0));
+}
+
+static char *
+class_by_sort(Oid type)
+{
+	switch (get_typtype(type))
+	{
+		case TYPTYPE_RANGE:
+			return pstrdup("range");
+		case TYPTYPE_MULTIRANGE:
+			return pstrdup("multirange");
+		case TYPTYPE_COMPOSITE:
+			return pstrdup("row");
+		default:
+			return pstrdup(type == RECORDOID ? "row" : "any");
+	}
+}
+
+/* The class of a type's values, elements of an array each by itself. */
+static void
+choose_by_type(Segment *segment, Oid type, int32 typmod)
+{
+	Oid			base = getBaseTypeAndTypmod(type, &typmod);
+	Oid			element = get_element_type(base);
+	const char *class;
+
+	if (OidIsValid(element))
+		base = getBaseTypeAndTypmod(element, &typmod);
+	class = class_by_type(base);
+	if (class != NULL)
+		segment->key_class = pstrdup(class);
+	else if (base == NUMERICOID)
+		segment->key_class = class_of_numeric(typmod);
+	else if (type_is_enum(base))
+		segment->key_enum = base;
+	else
+		segment->key_class = class_by_sort(base);
+}
+
+/*
+ * A constant's text.  Not of dates and times: 'today' is a constant, too, which the
+ * next session reads otherwise.
+ */
+static char *
+text_of_constant(const Const *constant)
+{
+	Oid			output;
+	bool		is_varlena;
+
+	if (constant->constisnull)
+		return NULL;
+	switch (constant->consttype)
+	{
+		case TEXTOID:
+		case VARCHAROID:
+		case BPCHAROID:
+		case BOOLOID:
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case OIDOID:
+		case NUMERICOID:
+		case UUIDOID:
+			getTypeOutputInfo(constant->consttype, &output, &is_varlena);
+			return OidOutputFunctionCall(output, constant->constvalue);
+		default:
+			return NULL;
+	}
+}
+
+/* A constant whole number, perhaps made one of another size. */
+static bool
+read_integer(Node *node, int64 *value)
+{
+	while (IsA(node, FuncExpr) &&
+		   (((FuncExpr *) node)->funcid == F_INT8_INT4 ||
+			((FuncExpr *) node)->funcid == F_INT8_INT2 ||
+			((FuncExpr *) node)->funcid == F_INT4_INT2))
+		node = linitial(((FuncExpr *) node)->args);
+	if (!IsA(node, Const) || ((Const *) node)->constisnull)
+		return false;
+	switch (((Const *) node)->consttype)
+	{
+		case INT2OID:
+			*value = DatumGetInt16(((Const *) node)->constvalue);
+			return true;
+		case INT4OID:
+			*value = DatumGetInt32(((Const *) node)->constvalue);
+			return true;
+		case INT8OID:
+			*value = DatumGetInt64(((Const *) node)->constvalue);
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* What is known of the results of a function, or NULL. */
+static char *
+class_by_function(Oid function, List *args)
+{
+	int64		divisor;
+
+	switch (function)
+	{
+		case F_MD5_TEXT:
+		case F_MD5_BYTEA:
+			return pstrdup("md5");
+		case F_INT2MOD:
+		case F_INT4MOD:
+		case F_INT8MOD:
+		case F_MOD_INT2_INT2:
+		case F_MOD_INT4_INT4:
+		case F_MOD_INT8_INT8:
+			if (!read_integer(lsecond(args), &divisor) || divisor == 0 ||
+				divisor == PG_INT64_MIN)
+				return NULL;
+			divisor = (divisor > 0 ? divisor : -divisor) - 1;
+			return psprintf("integer " INT64_FORMAT " " INT64_FORMAT, -divisor, divisor);
+		default:
+			return NULL;
+	}
+}
+
+/* A value made text by its output function: its class is that of the value. */
+static Node *
+strip_output(Node *expr)
+{
+	CoerceViaIO *coerce = (CoerceViaIO *) expr;
+
+	if (IsA(expr, CoerceViaIO) &&
+		(coerce->resulttype == TEXTOID || coerce->resulttype == VARCHAROID) &&
+		!OidIsValid(get_element_type(getBaseType(exprType((Node *) coerce->arg)))))
+		return (Node *) coerce->arg;
+	return expr;
+}
+
+void
+template_choose_class(Segment *segment, Node *expr)
+{
+	if (IsA(expr, Const))
+		segment->constant = text_of_constant((Const *) expr);
+	if (segment->constant != NULL)
+		return;
+	expr = strip_output(expr);
+	if (IsA(expr, FuncExpr))
+		segment->key_class = class_by_function(((FuncExpr *) expr)->funcid,
+											   ((FuncExpr *) expr)->args);
+	else if (IsA(expr, OpExpr))
+		segment->key_class = class_by_function(((OpExpr *) expr)->opfuncid,
+											   ((OpExpr *) expr)->args);
+	if (segment->key_class == NULL)
+		choose_by_type(segment, exprType(expr), exprTypmod(expr));
+}

@@ -1,0 +1,25 @@
+/*
+ * cluster_migration.h
+ *	  Whether slots, and keys with them, move to or from a node of a Redis Cluster.
+ */
+#ifndef UNCACHE_SLOTSTATE_H
+#define UNCACHE_SLOTSTATE_H
+
+#include "postgres.h"
+
+#include "topology/node.h"
+
+/* Slots are on the move, or may be. */
+#define SLOTS_MOVE		0
+
+/*
+ * Ask a node.  The answer is to be given to slotstate_read(), which returns
+ * SLOTS_MOVE, or a number that stands for the slots that the node serves: as long
+ * as it stays the same, no key came or went with a slot.  Nodes that slots are
+ * moving to are taken into the target.  slotstate_ask() returns false, and never
+ * calls "answer", where the node's link is not ready.
+ */
+extern bool slotstate_ask(RedisNode *node, RedisAnswer answer);
+extern uint32 slotstate_read(RedisNode *node, const RedisReply *reply);
+
+#endif							/* UNCACHE_SLOTSTATE_H */

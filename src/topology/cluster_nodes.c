@@ -1,0 +1,408 @@
+/*
+ * cluster_nodes.c
+ *	  The masters of a Redis Cluster that is a target.
+ *
+ * Model: there is a member for each master of the map that cluster_watch.c has heard last.
+ * A node that the map does not name, but a redirection does, is kept a while: it may be
+ * the one to which slots are being moved.
+ *
+ * Failure: a node that can't be reached is node.c's affair.  That a cluster tells
+ * no map, or lacks a master for some slots, is noted here.  While a member is down
+ * the map is asked for often, since a replica may take its place.
+ *
+ * Limits: NODES_MAX nodes in all; those beyond are not served, which shows as slots
+ * without a node.
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "topology/cluster_map.h"
+#include "topology/cluster_nodes.h"
+#include "base/log_reasons.h"
+#include "topology/cluster_watch.h"
+
+/* How long a node is kept that only a redirection has named. */
+#define REDIRECTED_MS	(30 * 1000)
+
+/* The map is asked for so often while it shows a node that can't be reached. */
+#define ASK_WHILE_DOWN_MS	500
+
+/* The log hears again of a cluster that can't be used. */
+#define SUMMARY_MS		(60 * 1000)
+
+typedef struct Member
+{
+	RedisNode  *node;
+	RedisTarget address;		/* hosts[0].name points to "host" */
+	char		host[CLUSTER_MAX_HOST + 1];
+	bool		mapped;			/* the map names it */
+	TimestampTz wanted_until;	/* otherwise */
+} Member;
+
+struct ClusterNodes
+{
+	struct Target *owner;
+	const RedisTarget *url;
+	char		name[128];		/* its address without secrets */
+	SlotWatch  *watch;
+	Member	   *members[NODES_MAX];
+	int			nmembers;
+	RedisNode  *by_slot[CLUSTER_SLOTS]; /* NULL: no node is known */
+	bool		has_gaps;		/* slots without a node */
+	bool		is_down;		/* has no map, or gaps, and the log knows it */
+	TimestampTz summary_at;
+	Reasons		reasons;
+	TimestampTz ask_at;
+	TimestampTz forget_at;		/* what redirections have named */
+};
+
+ClusterNodes *
+clusternodes_make(struct Target *owner, const RedisTarget *url)
+{
+	ClusterNodes *cluster = MemoryContextAllocZero(TopMemoryContext, sizeof(ClusterNodes));
+
+	cluster->owner = owner;
+	cluster->url = url;
+	redisurl_public(url, cluster->name, sizeof(cluster->name));
+	cluster->watch = slotwatch_make(url);
+	return cluster;
+}
+
+/* Its slots come first: what is lost with the link is looked up in there. */
+static void
+free_member(ClusterNodes *cluster, Member *member)
+{
+	for (int slot = 0; slot < CLUSTER_SLOTS; slot++)
+	{
+		if (cluster->by_slot[slot] == member->node)
+			cluster->by_slot[slot] = NULL;
+	}
+	node_free(member->node);
+	pfree(member);
+}
+
+void
+clusternodes_free(ClusterNodes *cluster)
+{
+	while (cluster->nmembers > 0)
+		free_member(cluster, cluster->members[--cluster->nmembers]);
+	slotwatch_free(cluster->watch);
+	pfree(cluster);
+}
+
+int
+clusternodes_count(const ClusterNodes *cluster)
+{
+	return cluster->nmembers;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * The members of a cluster
+ * --------------------------------------------------------------------------
+ */
+
+static Member *
+find_member(const ClusterNodes *cluster, const char *host, int port)
+{
+	for (int m = 0; m < cluster->nmembers; m++)
+	{
+		Member	   *member = cluster->members[m];
+
+		if (member->address.hosts[0].port == port && strcmp(member->host, host) == 0)
+			return member;
+	}
+	return NULL;
+}
+
+static Member *
+find_or_make_member(ClusterNodes *cluster, const char *host, int port)
+{
+	Member	   *member = find_member(cluster, host, port);
+	RedisNode  *node;
+
+	if (member)
+		return member;
+	node = node_make(true);
+	if (node == NULL)
+		return NULL;
+
+	member = MemoryContextAllocZero(TopMemoryContext, sizeof(Member));
+	member->node = node;
+	node->target = cluster->owner;
+	node->cluster = cluster->name;
+	strlcpy(member->host, host, sizeof(member->host));
+	member->address = *cluster->url;
+	member->address.scheme = REDIS_PLAIN;
+	member->address.nhosts = 1;
+	member->address.hosts[0].name = member->host;
+	member->address.hosts[0].port = port;
+	redisurl_public(&member->address, node->name, sizeof(node->name));
+	cluster->members[cluster->nmembers++] = member;
+	return member;
+}
+
+/* Close what no map and no redirection has named for a while. */
+static void
+forget_members(ClusterNodes *cluster, TimestampTz now)
+{
+	for (int m = 0; m < cluster->nmembers;)
+	{
+		Member	   *member = cluster->members[m];
+
+		if (member->mapped || member->wanted_until > now)
+			m++;
+		else
+		{
+			if (member->node->is_down)
+				ereport(LOG,
+						(errmsg("Redis at %s is no master of its Redis Cluster any more",
+								member->node->name)));
+			cluster->members[m] = cluster->members[--cluster->nmembers];
+			free_member(cluster, member);
+		}
+	}
+}
+
+/* Whether the map names the master that has had this slot. */
+static bool
+is_mapped(const ClusterNodes *cluster, const RedisNode *node)
+{
+	for (int m = 0; m < cluster->nmembers; m++)
+	{
+		if (cluster->members[m]->node == node)
+			return cluster->members[m]->mapped;
+	}
+	return false;
+}
+
+/*
+ * Give the slots to the nodes of the map, in its order.  Who gets a slot may lack what
+ * waits for its keys; and if the slot comes from a master that is gone, what that one
+ * was sent last, too.
+ */
+static void
+assign_slots(ClusterNodes *cluster, RedisNode *const *by_number)
+{
+	const ClusterMap *map = slotwatch_map(cluster->watch);
+
+	cluster->has_gaps = false;
+	for (int slot = 0; slot < CLUSTER_SLOTS; slot++)
+	{
+		int			number = cluster_map_node(map, slot);
+		RedisNode  *before = cluster->by_slot[slot];
+		RedisNode  *node = number >= 0 && number < NODES_MAX ? by_number[number] : NULL;
+
+		cluster->by_slot[slot] = node;
+		if (node == NULL)
+			cluster->has_gaps = true;
+		else if (node != before)
+		{
+			node->lacks = true;
+			node->took_over |= before == NULL || !is_mapped(cluster, before);
+		}
+	}
+}
+
+static void
+use_map(ClusterNodes *cluster, TimestampTz now)
+{
+	const ClusterMap *map = slotwatch_map(cluster->watch);
+	RedisNode  *by_number[NODES_MAX];
+
+	for (int m = 0; m < cluster->nmembers; m++)
+		cluster->members[m]->mapped = false;
+	for (int n = 0; n < Min(cluster_map_nodes(map), NODES_MAX); n++)
+	{
+		Member	   *member = find_member(cluster, cluster_map_host(map, n), cluster_map_port(map, n));
+
+		if (member)
+			member->mapped = true;
+	}
+	forget_members(cluster, now);
+	for (int n = 0; n < Min(cluster_map_nodes(map), NODES_MAX); n++)
+	{
+		Member	   *member = find_or_make_member(cluster, cluster_map_host(map, n),
+												 cluster_map_port(map, n));
+
+		by_number[n] = member ? member->node : NULL;
+		if (member)
+			member->mapped = true;
+	}
+	assign_slots(cluster, by_number);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * A cluster
+ * --------------------------------------------------------------------------
+ */
+
+/* What keeps all or some of its keys from being delivered, or NULL. */
+static const char *
+cluster_problem(const ClusterNodes *cluster)
+{
+	if (slotwatch_map(cluster->watch) == NULL)
+		return slotwatch_error(cluster->watch)[0] ? slotwatch_error(cluster->watch) : NULL;
+	return cluster->has_gaps ? "no node serves some of the slots" : NULL;
+}
+
+/* Tell the log, and uncache.stat, as node.c does for a node. */
+static void
+tell_problem(ClusterNodes *cluster, TimestampTz now)
+{
+	const char *problem = cluster_problem(cluster);
+	char		text[256];
+
+	if (problem == NULL && !cluster->is_down)
+		return;
+	if (problem == NULL)
+	{
+		if (slotwatch_map(cluster->watch) == NULL)
+			return;				/* asking */
+		cluster->is_down = false;
+		ereport(LOG, (errmsg("the Redis Cluster at %s can be used again", cluster->name)));
+	}
+	else
+	{
+		if (!cluster->is_down || now >= cluster->summary_at)
+		{
+			cluster->is_down = true;
+			cluster->summary_at = TimestampTzPlusMilliseconds(now, SUMMARY_MS);
+			reasons_forget(&cluster->reasons);
+		}
+		if (!reasons_is_new(&cluster->reasons, problem))
+			return;
+		ereport(LOG,
+				(errmsg("the Redis Cluster at %s cannot be used: %s", cluster->name, problem),
+				 errdetail("The outbox keeps what is to be deleted until it can.")));
+		snprintf(text, sizeof(text), "%s: %s", cluster->name, problem);
+		shmem_note_error(shmem_my_slot(), text);
+	}
+}
+
+/* A replica may take the place of a master that is down. */
+static void
+ask_while_down(ClusterNodes *cluster, TimestampTz now)
+{
+	bool		down = cluster->has_gaps;
+
+	for (int m = 0; m < cluster->nmembers; m++)
+		down |= cluster->members[m]->node->is_down;
+	if (!down || now < cluster->ask_at)
+		return;
+	cluster->ask_at = TimestampTzPlusMilliseconds(now, ASK_WHILE_DOWN_MS);
+	slotwatch_ask(cluster->watch, true);
+}
+
+bool
+clusternodes_turn(ClusterNodes *cluster, TimestampTz now)
+{
+	bool		changed = slotwatch_turn(cluster->watch, now);
+
+	if (changed)
+		use_map(cluster, now);
+	tell_problem(cluster, now);
+	for (int m = 0; m < cluster->nmembers; m++)
+	{
+		Member	   *member = cluster->members[m];
+
+		if (node_wants_link(member->node, now))
+			node_connect(member->node, &member->address, 0);
+		node_turn(member->node);
+		if (member->node->event == NODE_LOST)
+			slotwatch_ask(cluster->watch, true);
+	}
+	ask_while_down(cluster, now);
+	if (!changed && now >= cluster->forget_at)
+	{
+		cluster->forget_at = TimestampTzPlusMilliseconds(now, REDIRECTED_MS);
+		forget_members(cluster, now);
+	}
+	return changed;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Asking this file
+ * --------------------------------------------------------------------------
+ */
+
+TimestampTz
+clusternodes_deadline(const ClusterNodes *cluster)
+{
+	TimestampTz deadline = slotwatch_deadline(cluster->watch);
+
+	for (int m = 0; m < cluster->nmembers; m++)
+		deadline = Min(deadline, node_deadline(cluster->members[m]->node));
+	return deadline;
+}
+
+RedisNode *
+clusternodes_node(const ClusterNodes *cluster, const char *key, size_t len, uint16 *slot)
+{
+	*slot = 0;
+	if (slotwatch_map(cluster->watch) == NULL)
+		return NULL;
+	*slot = cluster_slot(key, len);
+	return cluster->by_slot[*slot];
+}
+
+bool
+clusternodes_are_whole(const ClusterNodes *cluster)
+{
+	for (int m = 0; m < cluster->nmembers; m++)
+	{
+		if (cluster->members[m]->mapped && cluster->members[m]->node->link == NULL)
+			return false;
+	}
+	return slotwatch_map(cluster->watch) != NULL && !cluster->has_gaps;
+}
+
+bool
+clusternodes_are_down(const ClusterNodes *cluster)
+{
+	for (int m = 0; m < cluster->nmembers; m++)
+	{
+		Member	   *member = cluster->members[m];
+
+		if (member->mapped && member->node->link == NULL && member->node->is_down)
+			return true;
+	}
+	return cluster->is_down;
+}
+
+RedisNode *
+clusternodes_take_in(ClusterNodes *cluster, const char *host, int port)
+{
+	Member	   *member = find_or_make_member(cluster, host, port);
+
+	if (member == NULL)
+		return NULL;
+	member->wanted_until = TimestampTzPlusMilliseconds(clock_now(), REDIRECTED_MS);
+	return member->node;
+}
+
+RedisNode *
+clusternodes_redirect(ClusterNodes *cluster, const RedisReply *reply, bool *asking)
+{
+	uint16		slot;
+	char		host[CLUSTER_MAX_HOST + 1];
+	int			port;
+	ClusterRedirect redirect = cluster_redirect(reply, &slot, host, sizeof(host), &port);
+
+	if (redirect == CLUSTER_NO_REDIRECT)
+		return NULL;
+	if (redirect == CLUSTER_MOVED)
+		slotwatch_ask(cluster->watch, false);
+	for (int m = 0; m < cluster->nmembers && host[0] == '\0'; m++)
+	{
+		if (cluster->members[m]->node == node_answering())
+			strlcpy(host, cluster->members[m]->host, sizeof(host));
+	}
+	*asking = redirect == CLUSTER_ASK;
+	return clusternodes_take_in(cluster, host, port);
+}

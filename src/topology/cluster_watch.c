@@ -1,0 +1,295 @@
+/*
+ * cluster_watch.c
+ *	  Asks the nodes of a Redis Cluster which master serves which slot.
+ *
+ * Model: on a link of its own, to any node, master or replica, CLUSTER SLOTS is
+ * asked every WATCH_MS, and soon after somebody has found the map to be wrong.
+ * Candidates are the masters of the last map and the seeds of the address, in
+ * turn; the same node is asked for MOVE_ON_MS, then the next one, so that a node
+ * that was cut off from the others does not mislead us for ever.  When a master is
+ * lost, or says that the cluster is down, the next one is asked at once.
+ *
+ * Failure: a node that fails, hangs or answers nonsense is left for the next one.
+ * The map of before stays.  When all have failed in a row there is a pause.  One with
+ * a lower epoch than another has told is left, too, since it has missed a failover;
+ * unless none of a round has told a better one: then all have begun anew.
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "settings/linksettings.h"
+#include "topology/link_set.h"
+#include "redis/redis.h"
+#include "topology/cluster_watch.h"
+
+/* Between questions that nobody has asked for; and for how long of the same node. */
+#define WATCH_MS		5000
+#define MOVE_ON_MS		(20 * 1000)
+
+/* Between two questions that were asked for, and after a round of failures. */
+#define SOON_MS			100
+#define PAUSE_MS		500
+
+struct SlotWatch
+{
+	const RedisTarget *target;
+	ClusterMap *map;			/* NULL: none yet */
+	bool		changed;		/* since the last turn */
+	uint64		epoch;			/* of the cluster then; 0: not known */
+
+	/* The node that is asked. */
+	WaitedLink	waited;
+	int			candidate;		/* masters of the map, then the seeds */
+	int			failures;		/* in a row */
+	char		host[CLUSTER_MAX_HOST + 1];
+	int			port;
+	TimestampTz move_on_at;
+
+	bool		asking;			/* an answer is due */
+	bool		told_withheld;	/* the log knows that CLUSTER INFO is refused */
+	uint64		told_epoch;		/* of this node, before the map; 0: it does not tell */
+	bool		answered;		/* well, by this link */
+	bool		refused;		/* by this link: it is of no use */
+	TimestampTz asked_at;
+	TimestampTz ask_at;
+	char		error[256];
+};
+
+SlotWatch *
+slotwatch_make(const RedisTarget *target)
+{
+	SlotWatch  *watch = MemoryContextAllocZero(TopMemoryContext, sizeof(SlotWatch));
+
+	watch->target = target;
+	return watch;
+}
+
+static void
+close_link(SlotWatch *watch)
+{
+	RedisLink  *closing = linkset_remove(&watch->waited);
+
+	if (closing != NULL)
+		redis_close(closing);
+	watch->asking = false;
+}
+
+void
+slotwatch_free(SlotWatch *watch)
+{
+	close_link(watch);
+	cluster_map_free(watch->map);
+	pfree(watch);
+}
+
+const ClusterMap *
+slotwatch_map(const SlotWatch *watch)
+{
+	return watch->map;
+}
+
+const char *
+slotwatch_error(const SlotWatch *watch)
+{
+	return watch->error;
+}
+
+void
+slotwatch_ask(SlotWatch *watch, bool elsewhere)
+{
+	/* One that was not asked yet stays: else a slow connect would never be of use. */
+	if (elsewhere && watch->answered)
+		watch->move_on_at = 0;
+	watch->ask_at = Min(watch->ask_at,
+						TimestampTzPlusMilliseconds(watch->asked_at, SOON_MS));
+}
+
+/* ------------------------------------------------------------------------
+ * Answers
+ * ------------------------------------------------------------------------
+ */
+static int	count_candidates(const SlotWatch *watch);
+
+static void
+info_answered(void *arg, const RedisReply *reply)
+{
+	SlotWatch  *watch = arg;
+
+	watch->told_epoch = reply ? cluster_epoch_read(reply) : 0;
+	if (reply == NULL || redis_reply_type(reply) != REDIS_ERROR || watch->told_withheld)
+		return;
+	watch->told_withheld = true;
+	ereport(LOG,
+			(errmsg("Redis at %s:%d does not answer CLUSTER INFO, and is used without",
+					watch->host, watch->port),
+			 errdetail("The map of a master that is cut off from the others is believed for up to %d s.",
+					   MOVE_ON_MS / 1000)));
+}
+
+/* Whether this node has missed what another has told before. */
+static bool
+is_behind(const SlotWatch *watch)
+{
+	return watch->told_epoch != 0 && watch->told_epoch < watch->epoch &&
+		watch->failures < count_candidates(watch);
+}
+
+static void
+slots_answered(void *arg, const RedisReply *reply)
+{
+	SlotWatch  *watch = arg;
+	ClusterMap *map;
+
+	watch->asking = false;
+	if (reply == NULL)
+		return;					/* the link has failed */
+	map = cluster_map_read(reply, watch->host);
+	if (map == NULL)
+	{
+		snprintf(watch->error, sizeof(watch->error), "Redis at %s:%d does not tell a map of slots: %.100s",
+				 watch->host, watch->port, redis_reply_text(reply, NULL));
+		watch->refused = true;
+		return;
+	}
+	if (is_behind(watch))
+	{
+		watch->refused = true;
+		cluster_map_free(map);
+		return;
+	}
+	watch->epoch = watch->told_epoch;
+	watch->answered = true;
+	watch->failures = 0;
+	watch->error[0] = '\0';
+	/* Unless it was found to be wrong meanwhile. */
+	watch->ask_at = Min(watch->ask_at, TimestampTzPlusMilliseconds(watch->asked_at, WATCH_MS));
+	if (watch->map != NULL && cluster_map_equal(watch->map, map))
+	{
+		cluster_map_free(map);
+		return;
+	}
+	cluster_map_free(watch->map);
+	watch->map = map;
+	watch->changed = true;
+}
+
+static void
+send_question(SlotWatch *watch, TimestampTz now)
+{
+	const char *info[] = {"CLUSTER", "INFO"};
+	const char *slots[] = {"CLUSTER", "SLOTS"};
+
+	watch->asked_at = now;
+	watch->ask_at = DT_NOEND;
+	watch->asking = redis_send_texts(watch->waited.link, 2, info, info_answered, watch) &&
+		redis_send_texts(watch->waited.link, 2, slots, slots_answered, watch);
+	redis_flush(watch->waited.link);
+}
+
+/* ------------------------------------------------------------------------
+ * Whom to ask
+ * ------------------------------------------------------------------------
+ */
+static int
+count_candidates(const SlotWatch *watch)
+{
+	return watch->target->nhosts + (watch->map ? cluster_map_nodes(watch->map) : 0);
+}
+
+static void
+open_link(SlotWatch *watch, TimestampTz now)
+{
+	RedisOptions options = linksettings_options();
+	RedisTarget one = *watch->target;
+	int			known = watch->map ? cluster_map_nodes(watch->map) : 0;
+	int			i = watch->candidate % count_candidates(watch);
+
+	if (i < known)
+	{
+		strlcpy(watch->host, cluster_map_host(watch->map, i), sizeof(watch->host));
+		watch->port = cluster_map_port(watch->map, i);
+	}
+	else
+	{
+		strlcpy(watch->host, watch->target->hosts[i - known].name, sizeof(watch->host));
+		watch->port = watch->target->hosts[i - known].port;
+	}
+	one.nhosts = 1;
+	one.hosts[0].name = watch->host;
+	one.hosts[0].port = watch->port;
+
+	watch->answered = false;
+	watch->refused = false;
+	watch->asked_at = now;
+	watch->move_on_at = TimestampTzPlusMilliseconds(now, MOVE_ON_MS);
+	linkset_add(&watch->waited, redis_open(&one, 0, &options));
+}
+
+/* This node is of no use; the next one may be, at once or after a round of them. */
+static void
+leave_node(SlotWatch *watch, TimestampTz now)
+{
+	close_link(watch);
+	watch->candidate++;
+	watch->failures++;
+	watch->ask_at = TimestampTzPlusMilliseconds(now, watch->failures < count_candidates(watch) ?
+												SOON_MS : PAUSE_MS);
+}
+
+static void
+turn_link(SlotWatch *watch, TimestampTz now)
+{
+	RedisLinkState state = linkset_turn(&watch->waited);
+
+	if (state == REDIS_FAILED)
+		strlcpy(watch->error, redis_error(watch->waited.link), sizeof(watch->error));
+	if (state == REDIS_FAILED || watch->refused)
+	{
+		leave_node(watch, now);
+		return;
+	}
+	if (state != REDIS_READY || watch->asking || now < watch->ask_at)
+		return;
+	if (now >= watch->move_on_at)
+	{
+		close_link(watch);
+		watch->candidate++;
+		open_link(watch, now);
+	}
+	else
+		send_question(watch, now);
+}
+
+bool
+slotwatch_turn(SlotWatch *watch, TimestampTz now)
+{
+	bool		changed;
+
+	if (watch->waited.link == NULL && now >= watch->ask_at)
+	{
+		open_link(watch, now);
+		if (watch->waited.link == NULL)
+			watch->ask_at = TimestampTzPlusMilliseconds(now, PAUSE_MS);
+	}
+	if (watch->waited.link != NULL)
+		turn_link(watch, now);
+
+	changed = watch->changed;
+	watch->changed = false;
+	return changed;
+}
+
+TimestampTz
+slotwatch_deadline(const SlotWatch *watch)
+{
+	TimestampTz deadline;
+
+	if (watch->waited.link == NULL)
+		return watch->ask_at;
+	deadline = redis_deadline(watch->waited.link);
+	if (redis_state(watch->waited.link) == REDIS_READY && !watch->asking)
+		deadline = Min(deadline, watch->ask_at);
+	return deadline;
+}

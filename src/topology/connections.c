@@ -1,0 +1,296 @@
+/*
+ * connections.c
+ *	  The worker's connections to all of its targets.
+ *
+ *		CONNECTING --> CONNECTED --> DOWN --(attempts)--> CONNECTED ...
+ *			 \------------------------^
+ *		PAUSED: uncache.delivery is off, no connection
+ *
+ * CONNECTED means that every node of every target is; one that has failed makes
+ * the state DOWN.  Keys of the others are delivered all the same, so whether
+ * committers use the ring is another question: it is "serving" that says so.
+ *
+ * Who waited in vain opens the breaker (DatabaseSlot.breaker).  With one node that
+ * keeps all from waiting.  With several, the worker finds out which are late,
+ * closes the breaker and lets go of those only who would wait for a late one.
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "topology/connections.h"
+#include "settings/linksettings.h"
+#include "redis/redis_url.h"
+#include "settings/settings.h"
+#include "topology/target.h"
+
+static DatabaseSlot *slot;
+static bool addresses_taken = false;
+static bool has_one_node = true;
+static bool left_one_down = false;	/* the log has heard that it cannot be used */
+static char endpoint[sizeof(((DatabaseSlot *) NULL)->endpoint)];
+
+void
+connection_init(DatabaseSlot *my_slot)
+{
+	slot = my_slot;
+	node_init(slot);
+	linksettings_note();
+}
+
+bool
+connection_is_serving(void)
+{
+	return pg_atomic_read_u32(&slot->serving) != 0;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * What is shown
+ * --------------------------------------------------------------------------
+ */
+
+static void
+note_endpoint(void)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < target_count(); i++)
+	{
+		if (i > 0)
+			appendStringInfoChar(&text, ' ');
+		target_describe(target_at(i), &text);
+	}
+	if (strncmp(text.data, endpoint, sizeof(endpoint) - 1) != 0)
+	{
+		strlcpy(endpoint, text.data, sizeof(endpoint));
+		LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+		strlcpy(slot->endpoint, endpoint, sizeof(slot->endpoint));
+		LWLockRelease(slot->lock);
+	}
+	pfree(text.data);
+}
+
+static bool
+was_made(const RedisNode *node)
+{
+	return node->event == NODE_MADE;
+}
+
+static SlotState
+state_of_targets(void)
+{
+	bool		whole = target_count() > 0;
+	bool		down = target_count() == 0;
+
+	for (int i = 0; i < target_count(); i++)
+	{
+		whole &= target_is_whole(target_at(i));
+		down |= target_is_down(target_at(i));
+	}
+	if (whole)
+		return SLOT_CONNECTED;
+	if (down)
+		return SLOT_DOWN;
+	return SLOT_CONNECTING;
+}
+
+/* Who reads the outbox from now on must see what was skipped before. */
+static void
+set_state(SlotState state, bool serving)
+{
+	bool		changed = false;
+
+	if (pg_atomic_read_u32(&slot->state) != state)
+	{
+		pg_atomic_write_u32(&slot->state, state);
+		changed = true;
+	}
+	if (pg_atomic_read_u32(&slot->serving) != serving)
+	{
+		pg_atomic_write_u32(&slot->serving, serving);
+		changed = true;
+	}
+	if (changed)
+		pg_memory_barrier();
+}
+
+static bool
+is_linked(const RedisNode *node)
+{
+	return node->link != NULL;
+}
+
+static bool
+is_down(const RedisNode *node)
+{
+	return node->is_down;
+}
+
+/* A node tells when it is back; where the setting was changed it is another one. */
+static void
+note_state(void)
+{
+	SlotState	state = state_of_targets();
+
+	set_state(state, node_some(is_linked));
+	if (state == SLOT_CONNECTED && left_one_down)
+	{
+		ereport(LOG, (errmsg("connected to Redis at %s", endpoint)));
+		left_one_down = false;
+	}
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Late nodes
+ * --------------------------------------------------------------------------
+ */
+
+/* Those that are silent with commands under way, or else all: pings will tell. */
+static void
+find_late_nodes(uint32 waited_ms)
+{
+	bool		found = false;
+
+	for (int i = 0; i < node_count(); i++)
+	{
+		RedisNode  *node = node_at(i);
+
+		if (node->link != NULL && redis_silent_ms(node->link) >= (int) (waited_ms / 2))
+		{
+			node->late = waited_ms;
+			found = true;
+		}
+	}
+	for (int i = 0; i < node_count() && !found; i++)
+	{
+		if (node_at(i)->link != NULL)
+			node_at(i)->late = waited_ms;
+	}
+}
+
+static void
+look_at_breaker(void)
+{
+	uint32		waited_ms = pg_atomic_read_u32(&slot->breaker);
+
+	if (waited_ms == 0)
+		return;
+	find_late_nodes(waited_ms);
+	pg_atomic_write_u32(&slot->breaker, 0);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Turning
+ * --------------------------------------------------------------------------
+ */
+
+/* The next address of the setting, or NULL; what can't be read any more is left out. */
+static RedisTarget *
+next_address(char **rest)
+{
+	char	   *url;
+
+	/* The setting was checked when it was set. */
+	while ((url = strsep(rest, REDISURL_BLANKS)) != NULL)
+	{
+		const char *problem;
+		RedisTarget *parsed = *url ? redisurl_parse(url, &problem) : NULL;
+
+		if (parsed)
+			return parsed;
+	}
+	return NULL;
+}
+
+static void
+take_addresses(void)
+{
+	char	   *rest = pstrdup(setting_redis_url);
+	RedisTarget *parsed;
+
+	while ((parsed = next_address(&rest)) != NULL)
+		target_add(parsed);
+	addresses_taken = true;
+	has_one_node = target_count() == 1 && node_count() == 1;
+	node_be_alone(has_one_node);
+	note_endpoint();
+}
+
+char *
+connection_addresses(void)
+{
+	StringInfoData text;
+	char	   *rest = pstrdup(setting_redis_url);
+	RedisTarget *parsed;
+	char		address[256];
+
+	initStringInfo(&text);
+	while ((parsed = next_address(&rest)) != NULL)
+	{
+		redisurl_public(parsed, address, sizeof(address));
+		appendStringInfo(&text, "%s%s", text.len > 0 ? " " : "", address);
+		redisurl_free(parsed);
+	}
+	return text.data;
+}
+
+static void
+forget_addresses(void)
+{
+	left_one_down |= node_some(is_down);
+	target_forget_all();
+	addresses_taken = false;
+}
+
+bool
+connection_turn(void)
+{
+	TimestampTz now;
+	bool		changed = false;
+
+	if (!setting_delivery)
+	{
+		forget_addresses();
+		set_state(SLOT_PAUSED, false);
+		return false;
+	}
+	if (!addresses_taken)
+		take_addresses();
+
+	now = clock_now();
+	for (int i = 0; i < target_count(); i++)
+		changed |= target_turn(target_at(i), now);
+	if (changed || node_some(was_made))
+		note_endpoint();
+	note_state();
+	if (!has_one_node)
+		look_at_breaker();
+	return changed;
+}
+
+void
+connection_reset(void)
+{
+	forget_addresses();
+	linksettings_note();
+	set_state(setting_delivery ? SLOT_CONNECTING : SLOT_PAUSED, false);
+}
+
+TimestampTz
+connection_deadline(void)
+{
+	TimestampTz deadline = DT_NOEND;
+
+	if (!setting_delivery)
+		return DT_NOEND;
+	for (int i = 0; i < target_count(); i++)
+		deadline = Min(deadline, target_deadline(target_at(i)));
+	return deadline;
+}

@@ -1,0 +1,38 @@
+/*
+ * link_set.h
+ *	  The links to Redis servers that the worker waits for.
+ *
+ * Whoever owns a link embeds a WaitedLink; worker_wait.c walks over all of them, waits
+ * for their sockets and leaves in each what has come.
+ */
+#ifndef UNCACHE_LINKSET_H
+#define UNCACHE_LINKSET_H
+
+#include "postgres.h"
+#include "lib/ilist.h"
+
+#include "redis/redis.h"
+
+typedef struct WaitedLink
+{
+	dlist_node	node;			/* in the set while there is a link */
+	RedisLink  *link;			/* NULL: none */
+	uint32		events;			/* have come, for the owner's next redis_turn() */
+	uint32		wanted;			/* worker_wait.c alone */
+	int			position;		/* likewise */
+} WaitedLink;
+
+/* Have a link waited for; it may be NULL. */
+extern void linkset_add(WaitedLink *waited, RedisLink *link);
+
+/* Have it waited for no more; returns the link, for the owner to close, or NULL. */
+extern RedisLink *linkset_remove(WaitedLink *waited);
+
+/* redis_turn() with the events that have come.  There must be a link. */
+extern RedisLinkState linkset_turn(WaitedLink *waited);
+
+/* All of them, as WaitedLinks; and what changes with the set or its sockets. */
+extern dlist_head *linkset_all(void);
+extern uint64 linkset_generation(void);
+
+#endif							/* UNCACHE_LINKSET_H */

@@ -1,0 +1,148 @@
+/*
+ * node.h
+ *	  One Redis server that keys are delivered to: its link, opened, lost, tried again.
+ *
+ * A plain Redis is one node; so is the master that Sentinel names; a Redis Cluster
+ * has one for each master.
+ */
+#ifndef UNCACHE_NODE_H
+#define UNCACHE_NODE_H
+
+#include "postgres.h"
+#include "datatype/timestamp.h"
+
+#include "topology/link_set.h"
+#include "redis/redis.h"
+#include "shmem/shmem.h"
+
+/* Of all targets together: more masters than a usual cluster has.  Some loops walk over all. */
+#define NODES_MAX	256
+
+typedef enum NodeEvent
+{
+	NODE_SAME,
+	NODE_MADE,					/* there is a link now */
+	NODE_LOST,					/* there was one before this turn; its commands are answered */
+} NodeEvent;
+
+typedef struct RedisNode
+{
+	/* Written by node.c; NULL unless commands are accepted. */
+	RedisLink  *link;
+
+	/* What the last turn has brought about. */
+	NodeEvent	event;
+
+	/* Of this link: another server, or started anew, since the last one. */
+	bool		new_server;
+
+	/*
+	 * Written by fence.c: keys may be sent, since it is known by which command.
+	 * node.c takes it back with the link.
+	 */
+	bool		open;
+	bool		was_open;		/* reconnect.c: at its last look */
+
+	/*
+	 * Meaningful where there are several nodes: 0, or the wait in ms that was in
+	 * vain.  Nobody waits for a late node until it answers in half that time.
+	 */
+	uint32		late;
+
+	/* lacking.c: what was sent before has to be sent to it again. */
+	bool		lacks;
+	bool		being_sent;
+
+	/* cluster_nodes.c, for reconnect.c: it has slots of a master that is gone. */
+	bool		took_over;
+
+	struct Target *target;		/* target.c: whose it is */
+	const char *cluster;		/* cluster_nodes.c: the cluster's address, or NULL */
+	bool		in_cluster;		/* a command's keys must be of one slot */
+	bool		is_down;		/* has failed, and is not back yet */
+	char		name[128];		/* target.c, cluster_nodes.c: its address without secrets */
+
+	/* What other files remember of the node, made in its context, or NULL. */
+	MemoryContext context;
+	struct Fence *fence;
+	struct CommandQueue *commands;
+	struct NodeScan *scan;
+	struct NodeWalk *walk;
+	struct NodeUnlinks *unlinks;
+	struct NodeReplicas *replicas;
+
+	struct NodePrivate *own;
+} RedisNode;
+
+extern void node_init(DatabaseSlot *slot);
+
+/* All nodes; the order means nothing, and changes only when one is freed. */
+extern int	node_count(void);
+extern RedisNode *node_at(int i);
+
+/* Whether there is one of this kind. */
+extern bool node_some(bool (*is) (const RedisNode *node));
+extern bool node_some_open(void);
+
+/* NULL where there are NODES_MAX already. */
+extern RedisNode *node_make(bool in_cluster);
+extern void node_free(RedisNode *node);
+
+/*
+ * That this is the only one: then sessions that wait in vain skip waiting by
+ * themselves (DatabaseSlot.breaker).
+ */
+extern void node_be_alone(bool alone);
+
+/*
+ * Whether there is a link, ready or not; else whether it is time to connect; and
+ * doing it, to target->hosts[host].
+ */
+extern bool node_has_link(const RedisNode *node);
+extern bool node_wants_link(const RedisNode *node, TimestampTz now);
+extern void node_connect(RedisNode *node, const RedisTarget *target, int host);
+
+/* Whether the link before this one was of no use; until this one has proven itself. */
+extern bool node_flaps(const RedisNode *node);
+
+/* Read and write what can be.  Sets node->event. */
+extern void node_turn(RedisNode *node);
+
+/* Write what was sent, as far as the sockets take it. */
+extern void node_flush_all(void);
+
+/* Give the link up, or the attempt to find the server; in the log, and to be tried again. */
+extern void node_fail(RedisNode *node, const char *error);
+
+/* For the wait; DT_NOEND for none. */
+extern TimestampTz node_deadline(const RedisNode *node);
+
+/*
+ * A second link, for SCAN alone: an answer that breaks it leaves the first one whole.  NULL
+ * while it can't be used; then it is being opened, or will be at a call from
+ * node_scan_link_retry_at() on.  In an answer of NULL node_scan_error() says why it broke;
+ * where RedisNode.link is NULL then, the first one did.
+ */
+extern RedisLink *node_scan_link(RedisNode *node);
+extern TimestampTz node_scan_link_retry_at(const RedisNode *node);
+extern const char *node_scan_error(const RedisNode *node);
+extern void node_release_scan_link(RedisNode *node);
+
+/* The node whose answer is being called. */
+extern RedisNode *node_answering(void);
+
+/* In an answer: what it says makes the link useless; or shows that it is of use. */
+extern void node_note_trouble(RedisNode *node, const RedisReply *reply);
+extern void node_note_nonsense(RedisNode *node);
+extern void node_note_use(RedisNode *node);
+
+/* Set last_error, and say it in the log; for what does not end the link. */
+extern void node_note_error(const RedisNode *node, const char *format,...) pg_attribute_printf(2, 3);
+
+/*
+ * What to send as a ping: texts, and who is told the answer; NULL for a PING.
+ * The array must stay.
+ */
+extern void node_set_ping(RedisNode *node, const char **argv, int argc, RedisAnswer answer);
+
+#endif							/* UNCACHE_NODE_H */

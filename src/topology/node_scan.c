@@ -1,0 +1,166 @@
+/*
+ * node_scan.c
+ *	  A second link to a node, for SCAN alone.
+ *
+ * An answer of SCAN can be too large for the link, or for what Redis keeps for a client,
+ * or can take too long; each of these ends the link.  Sessions wait for commands
+ * on the first link, so SCAN goes by another one, which may break without
+ * harm.  It is opened when it is asked for, to the address that the first link was opened
+ * to, and closed with it, or when nobody needs it any more.
+ *
+ * One that breaks is opened again after a short pause, one that can't be opened after a
+ * pause that doubles up to a second; that is logged once a minute, with the reason.  A link
+ * to another server than the first one's, which the run ids tell, is of no use: behind
+ * one address there may be two for the moment of a failover.
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "settings/linksettings.h"
+#include "topology/node_int.h"
+
+/* After a link that had been ready; and after one that had not, doubling. */
+#define BROKEN_MS		10
+#define REFUSED_LAST_MS	1000
+
+/* The log hears again of a link that can't be opened. */
+#define LOG_MS			(60 * 1000)
+
+static void
+close_scan_link(RedisNode *node)
+{
+	RedisLink  *closing = linkset_remove(&node->own->scan.waited);
+
+	node->own->scan.ready = false;
+	if (closing != NULL)
+		redis_close(closing);
+}
+
+void
+nodescan_close(RedisNode *node)
+{
+	close_scan_link(node);
+	node->own->scan.retry_at = 0;
+	node->own->scan.retry_ms = BROKEN_MS;
+}
+
+/* It may be that this is called from an answer of the link itself. */
+void
+node_release_scan_link(RedisNode *node)
+{
+	node->own->scan.wanted = false;
+}
+
+RedisLink *
+node_scan_link(RedisNode *node)
+{
+	NodeScanLink *scan = &node->own->scan;
+
+	scan->wanted = true;
+	if (scan->ready)
+		return scan->waited.link;
+	if (scan->waited.link == NULL && node->link != NULL && clock_now() >= scan->retry_at)
+	{
+		RedisOptions options = linksettings_options();
+
+		linkset_add(&scan->waited, redis_open(node->own->server, node->own->server_host, &options));
+		if (scan->waited.link == NULL)
+			scan->retry_at = TimestampTzPlusMilliseconds(clock_now(), REFUSED_LAST_MS);
+	}
+	return NULL;
+}
+
+const char *
+node_scan_error(const RedisNode *node)
+{
+	return node->own->scan.waited.link ? redis_error(node->own->scan.waited.link) : "";
+}
+
+/* It can't be opened: say so, since patterns have to wait for it. */
+static void
+refused(RedisNode *node, const char *error, TimestampTz now)
+{
+	NodeScanLink *scan = &node->own->scan;
+
+	scan->retry_ms = Min(scan->retry_ms * 2, REFUSED_LAST_MS);
+	scan->retry_at = TimestampTzPlusMilliseconds(now, scan->retry_ms);
+	if (now < scan->log_at)
+		return;
+	scan->log_at = TimestampTzPlusMilliseconds(now, LOG_MS);
+	node_note_error(node, "patterns have to wait for a second connection, for SCAN: %s", error);
+}
+
+static void
+fail(RedisNode *node, const char *error, TimestampTz now)
+{
+	NodeScanLink *scan = &node->own->scan;
+
+	if (scan->ready)
+		scan->retry_at = TimestampTzPlusMilliseconds(now, BROKEN_MS);
+	else
+		refused(node, error, now);
+	close_scan_link(node);
+}
+
+static bool
+is_same_server(const RedisNode *node)
+{
+	const char *id = redis_run_id(node->own->scan.waited.link);
+
+	return id[0] == '\0' || strcmp(id, node->own->run_id) == 0;
+}
+
+void
+nodescan_turn(RedisNode *node)
+{
+	NodeScanLink *scan = &node->own->scan;
+	RedisLinkState state;
+	TimestampTz now;
+
+	if (scan->waited.link == NULL)
+		return;
+	if (!scan->wanted)
+	{
+		nodescan_close(node);
+		return;
+	}
+	state = linkset_turn(&scan->waited);
+	now = clock_now();
+	if (state == REDIS_FAILED)
+		fail(node, redis_error(scan->waited.link), now);
+	else if (state == REDIS_READY && !scan->ready && !is_same_server(node))
+		fail(node, "another server answers at its address", now);
+	else if (state == REDIS_READY && !scan->ready)
+	{
+		scan->ready = true;
+		scan->retry_ms = BROKEN_MS;
+	}
+}
+
+TimestampTz
+nodescan_deadline(const RedisNode *node)
+{
+	const NodeScanLink *scan = &node->own->scan;
+
+	if (scan->waited.link == NULL)
+		return DT_NOEND;
+	return !scan->wanted || redis_state(scan->waited.link) == REDIS_FAILED ? 0 :
+		redis_deadline(scan->waited.link);
+}
+
+TimestampTz
+node_scan_link_retry_at(const RedisNode *node)
+{
+	const NodeScanLink *scan = &node->own->scan;
+
+	return scan->waited.link ? DT_NOEND : scan->retry_at;
+}
+
+void
+nodescan_flush(RedisNode *node)
+{
+	if (node->own->scan.ready)
+		redis_flush(node->own->scan.waited.link);
+}

@@ -1,0 +1,238 @@
+/*
+ * target.c
+ *	  One address in uncache.redis_url, and the nodes behind it.
+ *
+ * Model: a plain server is a target with one node.  So is what Sentinel watches:
+ * its node's address is asked of sentinel.c before each connect.  The masters of a
+ * cluster are the affair of cluster_nodes.c.
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "topology/cluster_nodes.h"
+#include "topology/sentinel.h"
+#include "topology/target.h"
+
+struct Target
+{
+	RedisTarget *url;
+	Sentinel   *sentinel;		/* NULL unless the address is of Sentinels */
+	bool		had_link;		/* to the master that Sentinel has named */
+	RedisNode  *only;			/* NULL in a cluster */
+	ClusterNodes *cluster;		/* NULL elsewhere */
+};
+
+static Target *targets[TARGETS_MAX];
+static int	ntargets = 0;
+
+int
+target_database(const Target *target)
+{
+	return target->url->db;
+}
+
+int
+target_count(void)
+{
+	return ntargets;
+}
+
+Target *
+target_at(int i)
+{
+	return targets[i];
+}
+
+void
+target_add(RedisTarget *url)
+{
+	Target	   *target;
+
+	if (ntargets == TARGETS_MAX)
+	{
+		redisurl_free(url);
+		return;
+	}
+	target = MemoryContextAllocZero(TopMemoryContext, sizeof(Target));
+	target->url = url;
+	if (url->scheme == REDIS_CLUSTER)
+		target->cluster = clusternodes_make(target, url);
+	else
+	{
+		target->only = node_make(false);
+		target->only->target = target;
+		redisurl_public(url, target->only->name, sizeof(target->only->name));
+	}
+	if (url->scheme == REDIS_SENTINEL)
+		target->sentinel = sentinel_make(url);
+	targets[ntargets++] = target;
+}
+
+void
+target_forget_all(void)
+{
+	/* What is lost with a link is looked up at the targets that are left. */
+	while (ntargets > 0)
+	{
+		Target	   *target = targets[--ntargets];
+
+		if (target->only)
+			node_free(target->only);
+		if (target->sentinel)
+			sentinel_free(target->sentinel);
+		if (target->cluster)
+			clusternodes_free(target->cluster);
+		redisurl_free(target->url);
+		pfree(target);
+	}
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * A single server
+ * --------------------------------------------------------------------------
+ */
+
+/* The server to connect to, or NULL: Sentinel has not said yet. */
+static const RedisTarget *
+find_server(Target *target)
+{
+	Sentinel   *sentinel = target->sentinel;
+	SentinelState state;
+	bool		moved;
+
+	if (sentinel == NULL)
+		return target->url;
+	state = sentinel_state(sentinel);
+	if (state == SENTINEL_IDLE)
+	{
+		sentinel_ask(sentinel);
+		state = sentinel_turn(sentinel, &moved);
+	}
+	if (state == SENTINEL_FAILED)
+	{
+		node_fail(target->only, sentinel_error(sentinel));
+		sentinel_forget(sentinel);
+	}
+	return sentinel_master(sentinel);
+}
+
+static void
+turn_sentinel(Target *target)
+{
+	bool		moved;
+
+	sentinel_turn(target->sentinel, &moved);
+	if (moved && node_has_link(target->only))
+		node_fail(target->only, "Sentinel names another server as master");
+}
+
+static void
+turn_single(Target *target, TimestampTz now)
+{
+	RedisNode  *node = target->only;
+
+	if (target->sentinel)
+		turn_sentinel(target);
+	if (node_wants_link(node, now))
+	{
+		const RedisTarget *server = find_server(target);
+
+		if (server)
+		{
+			redisurl_public(server, node->name, sizeof(node->name));
+			node_connect(node, server, 0);
+		}
+	}
+	node_turn(node);
+
+	/* After a loss it has to be asked anew. */
+	if (target->sentinel && target->had_link && !node_has_link(node))
+	{
+		sentinel_forget(target->sentinel);
+		redisurl_public(target->url, node->name, sizeof(node->name));
+	}
+	target->had_link = node_has_link(node);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Both
+ * --------------------------------------------------------------------------
+ */
+
+bool
+target_turn(Target *target, TimestampTz now)
+{
+	if (target->cluster)
+		return clusternodes_turn(target->cluster, now);
+	turn_single(target, now);
+	return false;
+}
+
+TimestampTz
+target_deadline(const Target *target)
+{
+	TimestampTz deadline = DT_NOEND;
+
+	if (target->cluster)
+		return clusternodes_deadline(target->cluster);
+	if (target->sentinel)
+		deadline = sentinel_deadline(target->sentinel);
+	if (target->sentinel == NULL || node_has_link(target->only) ||
+		sentinel_state(target->sentinel) != SENTINEL_ASKING)
+		deadline = Min(deadline, node_deadline(target->only));
+	return deadline;
+}
+
+RedisNode *
+target_node(const Target *target, const char *key, size_t len, uint16 *slot)
+{
+	if (target->cluster)
+		return clusternodes_node(target->cluster, key, len, slot);
+	*slot = 0;
+	return target->only;
+}
+
+bool
+target_is_whole(const Target *target)
+{
+	if (target->cluster)
+		return clusternodes_are_whole(target->cluster);
+	return target->only->link != NULL;
+}
+
+bool
+target_is_down(const Target *target)
+{
+	if (target->cluster)
+		return clusternodes_are_down(target->cluster);
+	return target->only->link == NULL && target->only->is_down;
+}
+
+RedisNode *
+target_take_in(Target *target, const char *host, int port)
+{
+	return target->cluster ? clusternodes_take_in(target->cluster, host, port) : NULL;
+}
+
+RedisNode *
+target_redirect(Target *target, const RedisReply *reply, bool *asking)
+{
+	return target->cluster ? clusternodes_redirect(target->cluster, reply, asking) : NULL;
+}
+
+void
+target_describe(const Target *target, StringInfo to)
+{
+	char		address[128];
+	const RedisTarget *master = target->sentinel ? sentinel_master(target->sentinel) : NULL;
+
+	redisurl_public(master ? master : target->url, address, sizeof(address));
+	appendStringInfoString(to, address);
+	if (target->cluster && clusternodes_count(target->cluster) > 0)
+		appendStringInfo(to, " (%d nodes)", clusternodes_count(target->cluster));
+}

@@ -1,0 +1,65 @@
+/*
+ * target.h
+ *	  One address in uncache.redis_url, and the nodes behind it.
+ *
+ * A target is a plain Redis, the master that Sentinel names, or all masters of a
+ * Redis Cluster.  Every key is delivered to one node of each target.
+ */
+#ifndef UNCACHE_TARGET_H
+#define UNCACHE_TARGET_H
+
+#include "postgres.h"
+#include "datatype/timestamp.h"
+
+#include "topology/node.h"
+#include "redis/redis_url.h"
+
+typedef struct Target Target;
+
+/* All targets, in the order of the setting. */
+extern int	target_count(void);
+extern Target *target_at(int i);
+
+/* Takes over what redisurl_parse() has made. */
+extern void target_add(RedisTarget *url);
+extern void target_forget_all(void);
+
+/*
+ * Connect, find out which nodes there are, read and write as far as it is possible
+ * without waiting.  Returns true when nodes have got other keys than before.
+ */
+extern bool target_turn(Target *target, TimestampTz now);
+
+/* The number of its database, 0 for a cluster. */
+extern int	target_database(const Target *target);
+
+/* When to come again. */
+extern TimestampTz target_deadline(const Target *target);
+
+/*
+ * The node of a key, and its slot, 0 unless the target is a cluster; NULL where
+ * none is known.  The node may be away: see RedisNode.open.
+ */
+extern RedisNode *target_node(const Target *target, const char *key, size_t len, uint16 *slot);
+
+/* Whether all of its nodes are connected; whether some of it has failed. */
+extern bool target_is_whole(const Target *target);
+extern bool target_is_down(const Target *target);
+
+/*
+ * For an answer of a cluster's node: where the command has to go to instead, and
+ * whether ASKING has to be sent before it; NULL where it is no redirection, or
+ * there is no room for that node.
+ */
+extern RedisNode *target_redirect(Target *target, const RedisReply *reply, bool *asking);
+
+/*
+ * Have a node of a cluster served that the map does not name, or not yet; for a
+ * while.  NULL where there is no room for it.
+ */
+extern RedisNode *target_take_in(Target *target, const char *host, int port);
+
+/* Append its address without secrets. */
+extern void target_describe(const Target *target, StringInfo to);
+
+#endif							/* UNCACHE_TARGET_H */

@@ -1,0 +1,165 @@
+/*
+ * database_hold.c
+ *	  Keeping the worker out of a database for the rest of a transaction.
+ *
+ * DROP DATABASE and its like refuse a database to which somebody is connected,
+ * after having looked for five seconds.  So the worker is asked to end first, and
+ * the launcher starts no other while a hold stands in the slot.
+ *
+ * The database's own lock is taken before the slot is looked for.  From then on
+ * nobody can connect to the database, so a worker that the launcher starts just
+ * now either has its slot already, or waits for that lock.
+ *
+ * A hold belongs to a transaction.  Commit, ERROR and FATAL all pass through the
+ * transaction callback, and after a crash shared memory is made anew, so no hold
+ * outlives its session.  It is released at commit rather than at the end of the
+ * command, since a worker looks up its database by name, and would miss one whose
+ * new name is not committed.  Holds of a rolled-back savepoint stay until the
+ * transaction ends; a prepared transaction gives them up.
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "miscadmin.h"
+#include "nodes/pg_list.h"
+#include "storage/lmgr.h"
+#include "storage/procarray.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "worker/database_hold.h"
+#include "shmem/shmem.h"
+
+/* How often a worker that was asked to end is looked for. */
+#define POLL_MS			5
+
+/*
+ * A worker that is awake ends within milliseconds.  One in the middle of a long
+ * scan hears a signal only.
+ */
+#define INSIST_AFTER_MS	1000
+#define GIVE_UP_AFTER_MS 5000
+
+/*
+ * Numbers of the slots that this transaction holds, -1 where a database had none; in
+ * TopTransactionContext.
+ */
+static List *held_slots = NIL;
+
+/*
+ * Room to write the hold down is made before it counts, so that nothing can fail in
+ * between.  Returns NULL where the database is not served.
+ */
+static DatabaseSlot *
+take_hold(Oid dboid)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	DatabaseSlot *slot;
+
+	held_slots = lappend_int(held_slots, -1);
+	MemoryContextSwitchTo(old);
+
+	LWLockAcquire(Shared_state->lock, LW_EXCLUSIVE);
+	slot = shmem_find_slot(dboid);
+	if (slot != NULL)
+	{
+		if (slot->holds++ == 0)
+			pg_atomic_write_u32(&slot->left_behind, LEFT_UNKNOWN);
+		llast_int(held_slots) = slot - Shared_state->slots;
+		pg_atomic_write_u32(&slot->restart_requested, 1);
+	}
+	LWLockRelease(Shared_state->lock);
+	return slot;
+}
+
+/*
+ * A worker gives up its slot before it leaves the array of processes, which is
+ * where the commands look.
+ */
+static void
+wait_until_gone(DatabaseSlot *slot)
+{
+	TimestampTz began = clock_now();
+	pid_t		pid = shmem_worker_pid(slot);
+	bool		insisted = false;
+	TimestampTz now = began;
+	uint32		wait_event = WaitEventExtensionNew("UncacheWorkerEnd");
+
+	while (pid != 0 && BackendPidGetProc(pid) != NULL &&
+		   !TimestampDifferenceExceeds(began, now, GIVE_UP_AFTER_MS))
+	{
+		if (!insisted && TimestampDifferenceExceeds(began, now, INSIST_AFTER_MS))
+		{
+			insisted = true;
+			if (kill(pid, SIGTERM) != 0)
+				break;
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 POLL_MS, wait_event);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		now = clock_now();
+	}
+}
+
+LeftBehind
+hold_database(Oid dboid, LOCKMODE mode)
+{
+	DatabaseSlot *slot;
+
+	LockSharedObject(DatabaseRelationId, dboid, 0, mode);
+	slot = take_hold(dboid);
+	if (slot == NULL)
+		return LEFT_UNKNOWN;
+	shmem_wake_worker(slot);
+	wait_until_gone(slot);
+	return pg_atomic_read_u32(&slot->left_behind);
+}
+
+/* In COMMIT nothing may fail: no allocation, no heavyweight lock. */
+static void
+release_all(void)
+{
+	ListCell   *lc;
+
+	if (held_slots == NIL)
+		return;
+	LWLockAcquire(Shared_state->lock, LW_EXCLUSIVE);
+	foreach(lc, held_slots)
+	{
+		if (lfirst_int(lc) >= 0)
+			shmem_slot(lfirst_int(lc))->holds--;
+	}
+	LWLockRelease(Shared_state->lock);
+	held_slots = NIL;
+	shmem_wake_launcher();
+}
+
+static void
+on_xact_end(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			release_all();
+			break;
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			break;
+	}
+}
+
+void
+hold_init(void)
+{
+	RegisterXactCallback(on_xact_end, NULL);
+}

@@ -1,0 +1,68 @@
+/*
+ * discard.c
+ *	  The worker's side of uncache.discard_backlog().
+ *
+ * All of it: the rows of the tables that take turns are marked as delivered and these tables
+ * are emptied without waiting for the redeliver window (outbox_rotate.c), which needs no disk
+ * space and no Redis.  One transaction: its rows are deleted, since other rows may keep their
+ * table for long.  Rows of the side table are deleted either way.  What is under way
+ * ends as delivered, whatever Redis says to it.
+ *
+ * A crash before a table is emptied leaves its rows as they were: they are backlog again.
+ */
+#include "postgres.h"
+
+#include "delivery/delivery_queue.h"
+#include "worker/discard.h"
+#include "outbox/outbox_scan.h"
+#include "outbox/outbox_side.h"
+#include "outbox/outbox_rotate.h"
+
+static uint64
+discard_all(void)
+{
+	uint64		transactions;
+
+	rotation_retire();
+	transactions = outboxscan_discard(0) + outboxside_discard(0);
+	rotation_discard();
+	ereport(LOG,
+			(errmsg_plural("backlog of " UINT64_FORMAT " transaction discarded on request",
+						   "backlog of " UINT64_FORMAT " transactions discarded on request",
+						   (unsigned long) transactions, transactions)));
+	return transactions;
+}
+
+static uint64
+discard_transaction(uint64 xid)
+{
+	uint64		rows = outboxscan_discard(xid) + outboxside_discard(xid);
+
+	if (rows == 0)
+		return 0;
+	ereport(LOG,
+			(errmsg("backlog of transaction " UINT64_FORMAT " discarded on request", xid)));
+	return 1;
+}
+
+void
+discard_turn(DatabaseSlot *slot)
+{
+	uint64		drawn = pg_atomic_read_u64(&slot->discard_drawn);
+	uint64		xid;
+
+	if (drawn == pg_atomic_read_u64(&slot->discard_done))
+		return;
+	if (pg_atomic_read_u32(&slot->discard_callers) == 0)
+	{
+		pg_atomic_write_u64(&slot->discard_done, drawn);
+		return;
+	}
+	xid = pg_atomic_read_u64(&slot->discard_xid);
+	deliver_release_waiting();
+	deliver_discard(xid);
+	pg_atomic_fetch_add_u64(&slot->discarded,
+							xid == 0 ? discard_all() : discard_transaction(xid));
+	pg_atomic_write_u64(&slot->discard_done, drawn);
+	ConditionVariableBroadcast(&slot->barrier_cv);
+}

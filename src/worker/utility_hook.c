@@ -1,0 +1,441 @@
+/*
+ * utility_hook.c
+ *	  Utility commands that the worker must know of.
+ *
+ * Three kinds of command matter to a worker:
+ *
+ *		needs the database without connections	the worker ends before it, and is
+ *			(DROP, RENAME, SET TABLESPACE,		kept away until the transaction
+ *			use as a template)					ends (database_hold.c)
+ *		changes what a worker reads when it		the worker is started again after
+ *			starts (settings, DROP EXTENSION)	the commit
+ *		may make a database one to be served	the launcher looks into it after
+ *			(CREATE EXTENSION, CREATE DATABASE)	the commit
+ *
+ * What is due after the commit is written down before it, and forgotten on abort.
+ * It is a hint: after a crash the launcher looks everywhere and every worker is
+ * new, so nothing is lost with it.  An action of a savepoint that was rolled back
+ * is carried out all the same and does no harm.  Of a transaction that is prepared
+ * only CREATE EXTENSION is seen to, at its COMMIT PREPARED; a setting changed in
+ * one counts from the worker's next start.
+ *
+ * CREATE and DROP EXTENSION are seen in the object access hook, because both also
+ * happen by CASCADE, DROP SCHEMA and DROP OWNED.
+ *
+ * Without preloading there is no worker to tell, and only the warning of DROP
+ * EXTENSION is left.  On a standby there is no worker either, and no such command
+ * succeeds.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/memutils.h"
+
+#include "outbox/backlog.h"
+#include "commit/handover.h"
+#include "worker/database_hold.h"
+#include "worker/utility_hook.h"
+#include "outbox/outbox_write.h"
+#include "shmem/shmem.h"
+
+#define EXTENSION_NAME	"pg_uncache"
+#define SETTING_PREFIX	"uncache."
+
+/* What this transaction leaves to be done at its end; Oids of databases. */
+typedef struct Due
+{
+	List	   *look;			/* in TopTransactionContext, like the next */
+	List	   *restart;
+	bool		restart_all;
+	bool		warned;			/* DROP EXTENSION has looked for undelivered rows */
+} Due;
+
+static Due	due;
+
+static ProcessUtility_hook_type next_utility = NULL;
+static object_access_hook_type next_object_access = NULL;
+
+/*
+ * --------------------------------------------------------------------------
+ * After the commit
+ * --------------------------------------------------------------------------
+ */
+
+static void
+add_due(List **list, Oid dboid)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+	*list = list_append_unique_oid(*list, dboid);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+request_restart(DatabaseSlot *slot)
+{
+	pg_atomic_write_u32(&slot->restart_requested, 1);
+	shmem_wake_worker(slot);
+}
+
+/* Nothing may fail here: no allocation, no heavyweight lock. */
+static void
+carry_out(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, due.restart)
+	{
+		DatabaseSlot *slot = shmem_find_slot(lfirst_oid(lc));
+
+		if (slot != NULL)
+			request_restart(slot);
+	}
+	for (int i = 0; due.restart_all && i < Shared_state->nslots; i++)
+		request_restart(shmem_slot(i));
+	foreach(lc, due.look)
+		shmem_request_launch(lfirst_oid(lc), false);
+	/* A worker that has ended by an error need not wait any longer. */
+	if (due.restart != NIL || due.restart_all)
+		shmem_wake_launcher();
+}
+
+static void
+on_xact_end(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			if (Shared_state != NULL)
+				carry_out();
+			memset(&due, 0, sizeof(Due));
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			memset(&due, 0, sizeof(Due));
+			break;
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			break;
+	}
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * CREATE EXTENSION and DROP EXTENSION
+ * --------------------------------------------------------------------------
+ */
+
+static bool
+is_outbox_table(Oid relation)
+{
+	for (int i = 0; i <= OUTBOX_SIDE; i++)
+	{
+		if (outbox_table_oid(i) == relation)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The first outbox table is about to go, so the extension is: the others are
+ * still there to be read.
+ */
+static void
+warn_of_backlog(void)
+{
+	uint64		rows;
+
+	if (due.warned)
+		return;
+	due.warned = true;
+
+	rows = backlog_rows();
+	if (rows > 0)
+		ereport(WARNING,
+				(errmsg_plural("dropping the outbox with " UINT64_FORMAT " undelivered row",
+							   "dropping the outbox with " UINT64_FORMAT " undelivered rows",
+							   rows, rows),
+				 errdetail("The keys in it are not deleted from Redis."),
+				 errhint("Let SELECT uncache.wait() return true before DROP EXTENSION, or delete the keys by hand.")));
+}
+
+static void
+on_drop(Oid class, Oid object)
+{
+	char	   *extension;
+
+	if (class == RelationRelationId && is_outbox_table(object))
+		warn_of_backlog();
+	if (class != ExtensionRelationId)
+		return;
+
+	extension = get_extension_name(object);
+	if (extension != NULL && strcmp(extension, EXTENSION_NAME) == 0)
+		add_due(&due.restart, MyDatabaseId);
+}
+
+static void
+on_object_access(ObjectAccessType access, Oid class, Oid object, int sub, void *arg)
+{
+	if (next_object_access)
+		next_object_access(access, class, object, sub, arg);
+
+	if (access == OAT_DROP && sub == 0)
+		on_drop(class, object);
+	/* The name of a new one can't be looked up yet; so look for any. */
+	if (access == OAT_POST_CREATE && class == ExtensionRelationId)
+		add_due(&due.look, MyDatabaseId);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Commands that need a database alone
+ * --------------------------------------------------------------------------
+ */
+
+/* The name of the database that CREATE DATABASE copies. */
+static const char *
+template_of(CreatedbStmt *stmt)
+{
+	ListCell   *lc;
+
+	foreach(lc, stmt->options)
+	{
+		DefElem    *option = lfirst(lc);
+
+		if (strcmp(option->defname, "template") == 0 && option->arg != NULL)
+			return defGetString(option);
+	}
+	return "template1";
+}
+
+static bool
+has_option(List *options, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, options)
+	{
+		if (strcmp(((DefElem *) lfirst(lc))->defname, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Hold a database if the command may get through.  Who does not own it may not
+ * disturb its worker either; such a command fails, or copies a template, and
+ * templates are not served.
+ */
+static LeftBehind
+hold_named(const char *name, LOCKMODE mode)
+{
+	Oid			dboid = get_database_oid(name, true);
+
+	if (!OidIsValid(dboid) ||
+		!object_ownercheck(DatabaseRelationId, dboid, GetUserId()))
+		return LEFT_UNKNOWN;
+	/* Of the commands only CREATE DATABASE may name the current database. */
+	if (dboid == MyDatabaseId && mode == AccessExclusiveLock)
+		return LEFT_UNKNOWN;
+	return hold_database(dboid, mode);
+}
+
+static void
+before_dropdb(const char *name)
+{
+	if (hold_named(name, AccessExclusiveLock) == LEFT_SOMETHING)
+		ereport(WARNING,
+				(errmsg("dropping database \"%s\" with an outbox that is not delivered", name),
+				 errdetail("The keys in it are not deleted from Redis."),
+				 errhint("Let SELECT uncache.wait() return true in a database before DROP DATABASE, or delete the keys by hand.")));
+}
+
+static void
+before_command(Node *stmt)
+{
+	switch (nodeTag(stmt))
+	{
+		case T_DropdbStmt:
+			before_dropdb(((DropdbStmt *) stmt)->dbname);
+			break;
+		case T_RenameStmt:
+			if (((RenameStmt *) stmt)->renameType == OBJECT_DATABASE)
+				(void) hold_named(((RenameStmt *) stmt)->subname, AccessExclusiveLock);
+			break;
+		case T_AlterDatabaseStmt:
+			if (has_option(((AlterDatabaseStmt *) stmt)->options, "tablespace"))
+				(void) hold_named(((AlterDatabaseStmt *) stmt)->dbname, AccessExclusiveLock);
+			break;
+		case T_CreatedbStmt:
+			(void) hold_named(template_of((CreatedbStmt *) stmt), ShareLock);
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Commands whose effect a worker sees when it starts
+ * --------------------------------------------------------------------------
+ */
+
+static bool
+sets_ours(const VariableSetStmt *set)
+{
+	return set->kind == VAR_RESET_ALL ||
+		(set->name != NULL &&
+		 pg_strncasecmp(set->name, SETTING_PREFIX, strlen(SETTING_PREFIX)) == 0);
+}
+
+/* The worker runs as the bootstrap superuser, so that role's settings are its. */
+static void
+role_settings_changed(AlterRoleSetStmt *stmt)
+{
+	if (!sets_ours(stmt->setstmt) ||
+		(stmt->role != NULL &&
+		 get_rolespec_oid(stmt->role, true) != BOOTSTRAP_SUPERUSERID))
+		return;
+	if (stmt->database == NULL)
+		due.restart_all = true;
+	else
+		add_due(&due.restart, get_database_oid(stmt->database, true));
+}
+
+/* ALLOW_CONNECTIONS and IS_TEMPLATE decide whether a database is served. */
+static void
+database_changed(AlterDatabaseStmt *stmt)
+{
+	Oid			dboid;
+
+	if (!has_option(stmt->options, "allow_connections") &&
+		!has_option(stmt->options, "is_template"))
+		return;
+	dboid = get_database_oid(stmt->dbname, true);
+	add_due(&due.restart, dboid);
+	add_due(&due.look, dboid);
+}
+
+/* A copy has the extension where its template has it, and nobody created it. */
+static void
+database_created(CreatedbStmt *stmt)
+{
+	CommandCounterIncrement();
+	add_due(&due.look, get_database_oid(stmt->dbname, true));
+}
+
+static void
+after_command(Node *stmt)
+{
+	switch (nodeTag(stmt))
+	{
+		case T_CreatedbStmt:
+			database_created((CreatedbStmt *) stmt);
+			break;
+		case T_AlterDatabaseStmt:
+			database_changed((AlterDatabaseStmt *) stmt);
+			break;
+		case T_AlterDatabaseSetStmt:
+			if (sets_ours(((AlterDatabaseSetStmt *) stmt)->setstmt))
+				add_due(&due.restart,
+						get_database_oid(((AlterDatabaseSetStmt *) stmt)->dbname, true));
+			break;
+		case T_AlterRoleSetStmt:
+			role_settings_changed((AlterRoleSetStmt *) stmt);
+			break;
+		case T_AlterExtensionStmt:
+			if (strcmp(((AlterExtensionStmt *) stmt)->extname, EXTENSION_NAME) == 0)
+				add_due(&due.restart, MyDatabaseId);
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * No transaction callback runs for a prepared transaction that is finished.  One
+ * may just have brought the extension, so an unserved database is looked into.
+ */
+static void
+prepared_finished(void)
+{
+	if (shmem_my_slot() != NULL || OidIsValid(get_extension_oid(EXTENSION_NAME, true)))
+		handover_side();
+}
+
+static bool
+finishes_prepared(Node *stmt)
+{
+	return IsA(stmt, TransactionStmt) &&
+		(((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED ||
+		 ((TransactionStmt *) stmt)->kind == TRANS_STMT_ROLLBACK_PREPARED);
+}
+
+/* Commands that end transactions may take their statement's memory with them. */
+static bool
+is_watched(Node *stmt)
+{
+	switch (nodeTag(stmt))
+	{
+		case T_DropdbStmt:
+		case T_RenameStmt:
+		case T_CreatedbStmt:
+		case T_AlterDatabaseStmt:
+		case T_AlterDatabaseSetStmt:
+		case T_AlterRoleSetStmt:
+		case T_AlterExtensionStmt:
+			return Shared_state != NULL && !RecoveryInProgress();
+		default:
+			return false;
+	}
+}
+
+static void
+on_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+		   ProcessUtilityContext context, ParamListInfo params,
+		   QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	Node	   *stmt = pstmt->utilityStmt;
+	bool		watched = is_watched(stmt);
+	bool		prepared = Shared_state != NULL && finishes_prepared(stmt);
+
+	if (watched)
+		before_command(stmt);
+	if (next_utility)
+		next_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+
+	if (watched)
+		after_command(stmt);
+	if (prepared)
+		prepared_finished();
+}
+
+void
+lifecycle_init(void)
+{
+	hold_init();
+	RegisterXactCallback(on_xact_end, NULL);
+	next_utility = ProcessUtility_hook;
+	ProcessUtility_hook = on_utility;
+	next_object_access = object_access_hook;
+	object_access_hook = on_object_access;
+}

@@ -1,0 +1,112 @@
+/*
+ * wait_barrier.c
+ *	  The worker's side of uncache.wait().
+ *
+ * Callers draw tickets; one barrier at a time serves the highest ticket drawn when
+ * it begins.
+ *
+ *		begun		note how far the ring is filled; have the side table and the
+ *					notes looked at
+ *		collected	all of that is taken and nothing is left to read: what has to
+ *					be delivered are the deliveries with a number below the next
+ *		answered	the oldest unfinished delivery is not one of these
+ *
+ * A row that waits for a node holds the barrier up.  When a link breaks, deliveries
+ * are forgotten and will be taken anew, with higher numbers: the barrier goes back to
+ * collecting.  A worker that ends leaves the tickets to its successor.
+ */
+#include "postgres.h"
+
+#include "worker/wait_barrier.h"
+#include "outbox/outbox_damage.h"
+#include "delivery/delivery_queue.h"
+#include "outbox/outbox_overflow.h"
+#include "outbox/outbox_scan.h"
+#include "outbox/outbox_side.h"
+
+static DatabaseSlot *slot;
+
+static uint64 ticket = 0;		/* being served; 0: none, the rest means nothing */
+static uint64 ring_until;		/* the ring must be taken up to here */
+static uint64 number;			/* deliveries below must be finished; 0: collecting */
+static bool just_begun;			/* no turn has passed since */
+
+void
+barrier_init(DatabaseSlot *my_slot)
+{
+	slot = my_slot;
+}
+
+static void
+note_ring(void)
+{
+	LWLockAcquire(slot->lock, LW_SHARED);
+	ring_until = slot->ring.put;
+	LWLockRelease(slot->lock);
+}
+
+static void
+begin(uint64 drawn)
+{
+	ticket = drawn;
+	number = 0;
+	just_begun = true;
+	outboxside_look();
+	note_ring();
+}
+
+/* Whether everything of before the barrier is among the deliveries by now. */
+static bool
+is_collected(void)
+{
+	if (!outboxnote_is_done() || damage_is_unanswered())
+	{
+		note_ring();			/* what stands for them comes through the ring */
+		return false;
+	}
+	return slot->ring.taken >= ring_until && outboxscan_is_done();
+}
+
+void
+barrier_turn(void)
+{
+	uint64		drawn = pg_atomic_read_u64(&slot->barrier_drawn);
+
+	if (ticket == 0)
+	{
+		if (drawn != pg_atomic_read_u64(&slot->barrier_done))
+			begin(drawn);
+		return;					/* the next turn collects what is there now */
+	}
+	just_begun = false;
+	if (number == 0 && is_collected())
+		number = deliver_next_number();
+	if (number == 0 || deliver_oldest_number() < number || !outboxside_is_done())
+		return;
+	if (deliver_has_waiting())
+		number = 0;				/* until its node is back, and it was read again */
+	else
+	{
+		pg_atomic_write_u64(&slot->barrier_done, ticket);
+		ConditionVariableBroadcast(&slot->barrier_cv);
+		ticket = 0;
+	}
+}
+
+void
+barrier_begin_anew(void)
+{
+	number = 0;
+}
+
+bool
+barrier_is_asked_for(void)
+{
+	return pg_atomic_read_u64(&slot->barrier_drawn) != pg_atomic_read_u64(&slot->barrier_done);
+}
+
+bool
+barrier_has_work(void)
+{
+	return ticket != 0 ? just_begun : barrier_is_asked_for();
+}

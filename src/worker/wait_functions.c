@@ -1,0 +1,479 @@
+/*
+ * wait_functions.c
+ *	  What SQL can ask of the worker: wait(), discard_backlog(), reclaim_fence().
+ *
+ * A request is a ticket: the session draws a number in the database's slot, wakes
+ * the worker, and sleeps until the worker has counted up to it.  A worker that ends
+ * loses nothing: the next one finds the numbers.  A slot that was given to another
+ * database meanwhile, because the extension is gone, answers nobody.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/relation.h"
+#include "access/transam.h"
+#include "access/xlog.h"
+#include "catalog/heap.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/condition_variable.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "storage/procarray.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+#include "outbox/backlog.h"
+#include "base/clock.h"
+#include "base/compat.h"
+#include "outbox/outbox_write.h"
+#include "settings/settings.h"
+#include "shmem/shmem.h"
+
+SQL_FUNCTION(uncache_wait);
+SQL_FUNCTION(uncache_discard_backlog);
+SQL_FUNCTION(uncache_discard_transaction);
+SQL_FUNCTION(uncache_reclaim_fence);
+SQL_FUNCTION(uncache_require_preload);
+
+/*
+ * --------------------------------------------------------------------------
+ * wait()
+ * --------------------------------------------------------------------------
+ */
+
+/* One of the first statements of the install script. */
+Datum
+uncache_require_preload(PG_FUNCTION_ARGS)
+{
+	shmem_require_preload(PG_NARGS() > 0 && !PG_ARGISNULL(0) ?
+						  text_to_cstring(PG_GETARG_TEXT_PP(0)) : "this");
+	PG_RETURN_VOID();
+}
+
+/*
+ * Wait until no transaction is committed for others to see, but not yet handed to
+ * the worker.  That takes a committer a few microseconds.
+ */
+static void
+wait_for_handovers(void)
+{
+	for (int proc = 0; proc < Shared_state->nwaitslots; proc++)
+	{
+		WaitSlot   *wait = &Shared_state->wait_slots[proc];
+		uint64		xid = pg_atomic_read_u64(&wait->xid);
+
+		while (pg_atomic_read_u32(&wait->handing_over) != 0 &&
+			   pg_atomic_read_u32(&wait->dboid) == MyDatabaseId &&
+			   pg_atomic_read_u64(&wait->xid) == xid &&
+			   !TransactionIdIsInProgress(XidFromFullTransactionId(FullTransactionIdFromU64(xid))))
+		{
+			CHECK_FOR_INTERRUPTS();
+			pg_usleep(100);
+		}
+	}
+}
+
+typedef struct Ticket
+{
+	DatabaseSlot *slot;
+	pg_atomic_uint64 *done;
+	uint64		number;
+	uint32		assignment;		/* of the slot, when it was drawn */
+} Ticket;
+
+/* False where the slot serves another database by now. */
+static bool
+draw_ticket(Ticket *ticket, DatabaseSlot *slot, pg_atomic_uint64 *drawn, pg_atomic_uint64 *done)
+{
+	bool		is_ours;
+
+	ticket->slot = slot;
+	ticket->done = done;
+	LWLockAcquire(slot->lock, LW_SHARED);
+	is_ours = pg_atomic_read_u32(&slot->dboid) == MyDatabaseId;
+	ticket->assignment = pg_atomic_read_u32(&slot->assignment);
+	if (is_ours)
+		ticket->number = pg_atomic_add_fetch_u64(drawn, 1);
+	LWLockRelease(slot->lock);
+	if (is_ours)
+		shmem_wake_worker(slot);
+	return is_ours;
+}
+
+static bool
+ticket_is_void(const Ticket *ticket)
+{
+	return pg_atomic_read_u32(&ticket->slot->assignment) != ticket->assignment;
+}
+
+/*
+ * Sleep until the worker has counted up to the ticket; false: the time is over, or
+ * the database has lost its slot.
+ */
+static bool
+wait_for_ticket(const Ticket *ticket, TimestampTz deadline)
+{
+	DatabaseSlot *slot = ticket->slot;
+	bool		reached;
+	uint32		wait_event = WaitEventExtensionNew("UncacheWait");
+
+	ConditionVariablePrepareToSleep(&slot->barrier_cv);
+	while (!(reached = pg_atomic_read_u64(ticket->done) >= ticket->number))
+	{
+		long		left = TimestampDifferenceMilliseconds(clock_now(), deadline);
+
+		if (left <= 0 || ticket_is_void(ticket))
+			break;
+		ConditionVariableTimedSleep(&slot->barrier_cv, Min(left, 1000), wait_event);
+	}
+	ConditionVariableCancelSleep();
+	/* The slot second: whoever got it after us may have counted. */
+	pg_read_barrier();
+	return reached && !ticket_is_void(ticket);
+}
+
+/* What the worker needs to answer, so that a timeout of 0 can ask without waiting. */
+#define ANSWER_MS		50
+
+/* More than a lifetime is for ever; as a date it need not exist. */
+#define FOR_EVER_US		(100.0 * 365 * USECS_PER_DAY)
+
+static TimestampTz
+end_of_patience(const Interval *timeout)
+{
+	double		us = ((double) timeout->month * DAYS_PER_MONTH + timeout->day) * USECS_PER_DAY +
+		timeout->time;
+
+	if (us > FOR_EVER_US)
+		return DT_NOEND;
+	return clock_now() + (int64) Max(us, ANSWER_MS * 1000.0);
+}
+
+/* The slot of this database; it may take the launcher a moment to assign one. */
+static DatabaseSlot *
+wait_for_slot(TimestampTz deadline)
+{
+	DatabaseSlot *slot;
+
+	while ((slot = shmem_my_slot()) == NULL)
+	{
+		shmem_request_launch(MyDatabaseId, false);
+		CHECK_FOR_INTERRUPTS();
+		if (clock_now() >= deadline)
+			return NULL;
+		pg_usleep(10 * 1000);
+	}
+	return slot;
+}
+
+Datum
+uncache_wait(PG_FUNCTION_ARGS)
+{
+	TimestampTz deadline;
+	DatabaseSlot *slot;
+	Ticket		ticket;
+
+	shmem_require_preload("uncache.wait()");
+	PreventCommandDuringRecovery("uncache.wait()");
+	deadline = PG_ARGISNULL(0) ? DT_NOEND : end_of_patience(PG_GETARG_INTERVAL_P(0));
+	slot = wait_for_slot(deadline);
+	if (slot == NULL)
+		PG_RETURN_BOOL(false);
+
+	wait_for_handovers();
+	PG_RETURN_BOOL(draw_ticket(&ticket, slot, &slot->barrier_drawn, &slot->barrier_done) &&
+				   wait_for_ticket(&ticket, deadline));
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * discard_backlog()
+ * --------------------------------------------------------------------------
+ */
+
+/* A prepared transaction holds its lock on this table, so its rows go one by one. */
+static void
+delete_side_rows(void)
+{
+	Oid			oid = outbox_table_oid(OUTBOX_SIDE);
+	Relation	rel = OidIsValid(oid) ? try_relation_open(oid, RowExclusiveLock) : NULL;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	if (rel == NULL)
+		return;
+	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL, SO_NONE);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+		simple_heap_delete(rel, &tuple->t_self);
+	table_endscan(scan);
+	relation_close(rel, NoLock);
+}
+
+/* Commits hold their lock on an outbox table for much less than this. */
+#define LOCK_MS			200
+
+/*
+ * Lock a table for being emptied.  Never by queueing: whoever commits would queue
+ * behind, for as long as some transaction has looked at the table.
+ */
+static void
+lock_or_give_up(Oid table, LOCKMODE mode, TimestampTz deadline)
+{
+	while (!ConditionalLockRelationOid(table, mode))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (clock_now() >= deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("could not lock the outbox to discard the backlog"),
+					 errdetail("A transaction that has read its tables is still open."),
+					 errhint("Try again when that transaction has ended.")));
+		pg_usleep(1000);
+	}
+}
+
+/* Without a worker nobody else looks at the rows: empty the tables here. */
+static void
+empty_tables(void)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), LOCK_MS);
+
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		if (OidIsValid(outbox_table_oid(t)))
+			lock_or_give_up(outbox_table_oid(t), AccessExclusiveLock, deadline);
+	}
+	delete_side_rows();
+	for (int t = 0; t < OUTBOX_TABLES; t++)
+	{
+		Oid			oid = outbox_table_oid(t);
+		Relation	rel = OidIsValid(oid) ? try_relation_open(oid, NoLock) : NULL;
+
+		if (rel == NULL)
+			continue;
+		heap_truncate_one_rel(rel);
+		relation_close(rel, NoLock);
+	}
+}
+
+/* Of several rows of a transaction one counts. */
+static void
+count_transaction(const BacklogRow *row, void *arg)
+{
+	if (row->chunk == 0)
+		(*(uint64 *) arg)++;
+}
+
+/* Rows of one transaction. */
+typedef struct RowsFound
+{
+	FullTransactionId xid;
+	List	   *places[OUTBOX_TABLES + 1];	/* ItemPointer, by table */
+	int			count;
+} RowsFound;
+
+static void
+find_row(const BacklogRow *row, void *arg)
+{
+	RowsFound  *found = arg;
+	ItemPointer place;
+
+	if (!FullTransactionIdEquals(row->xid, found->xid))
+		return;
+	place = palloc(sizeof(ItemPointerData));
+	*place = row->tid;
+	found->places[row->table] = lappend(found->places[row->table], place);
+	found->count++;
+}
+
+/* Without a worker: delete the rows of a transaction.  Returns how many there were. */
+static int
+delete_rows_of(FullTransactionId xid)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), LOCK_MS);
+	RowsFound	found = {.xid = xid};
+
+	for (int t = 0; t <= OUTBOX_TABLES; t++)
+	{
+		if (OidIsValid(outbox_table_oid(t)))
+			lock_or_give_up(outbox_table_oid(t), RowExclusiveLock, deadline);
+	}
+	backlog_visit(find_row, &found);
+	for (int t = 0; t <= OUTBOX_TABLES; t++)
+	{
+		Relation	rel = found.places[t] == NIL ? NULL :
+			try_relation_open(outbox_table_oid(t), NoLock);
+		ListCell   *cell;
+
+		if (rel == NULL)
+			continue;
+		foreach(cell, found.places[t])
+			simple_heap_delete(rel, lfirst(cell));
+		relation_close(rel, NoLock);
+	}
+	return found.count;
+}
+
+/* The worker reads the whole outbox before it answers. */
+#define DISCARD_MS		(60 * 1000)
+
+static void
+wait_no_more(int code, Datum arg)
+{
+	DatabaseSlot *slot = (DatabaseSlot *) DatumGetPointer(arg);
+
+	pg_atomic_fetch_sub_u32(&slot->discard_callers, 1);
+}
+
+/*
+ * Who gives up, or is made to, must not have later transactions forgotten when the
+ * worker comes to it.
+ */
+static bool
+ask_to_discard(DatabaseSlot *slot, uint64 xid)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), DISCARD_MS);
+	Ticket		ticket;
+	volatile bool done = false;
+
+	pg_atomic_fetch_add_u32(&slot->discard_callers, 1);
+	PG_ENSURE_ERROR_CLEANUP(wait_no_more, PointerGetDatum(slot));
+	{
+		pg_atomic_write_u64(&slot->discard_xid, xid);
+		done = draw_ticket(&ticket, slot, &slot->discard_drawn, &slot->discard_done) &&
+			wait_for_ticket(&ticket, deadline);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(wait_no_more, PointerGetDatum(slot));
+	wait_no_more(0, PointerGetDatum(slot));
+	return done;
+}
+
+/* Have the worker discard; returns the number of transactions. */
+static int64
+discard_by_worker(DatabaseSlot *slot, uint64 xid)
+{
+	Oid			extension = get_extension_oid("pg_uncache", false);
+	uint64		before;
+	bool		done;
+
+	/* One caller at a time.  The number 1 tells this lock from that of the extension. */
+	LockDatabaseObject(ExtensionRelationId, extension, 1, ExclusiveLock);
+	before = pg_atomic_read_u64(&slot->discarded);
+	done = ask_to_discard(slot, xid);
+	UnlockDatabaseObject(ExtensionRelationId, extension, 1, ExclusiveLock);
+	if (!done)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the worker has not discarded the backlog in time"),
+				 errhint("Try again; the server log, and last_error in uncache.stat, may say what keeps the worker.")));
+	return (int64) (pg_atomic_read_u64(&slot->discarded) - before);
+}
+
+/* The slot of the worker that is to discard; NULL without one. */
+static DatabaseSlot *
+begin_to_discard(void)
+{
+	DatabaseSlot *slot = shmem_my_slot();
+
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be superuser to discard the backlog")));
+	PreventCommandDuringRecovery("uncache.discard_backlog()");
+	return slot == NULL || shmem_worker_pid(slot) == 0 ? NULL : slot;
+}
+
+/* discard_backlog() returns bigint */
+Datum
+uncache_discard_backlog(PG_FUNCTION_ARGS)
+{
+	DatabaseSlot *slot = begin_to_discard();
+	uint64		transactions = 0;
+
+	if (slot != NULL)
+		PG_RETURN_INT64(discard_by_worker(slot, 0));
+	backlog_visit(count_transaction, &transactions);
+	empty_tables();
+	PG_RETURN_INT64((int64) transactions);
+}
+
+/* discard_backlog(xid xid8) returns bigint */
+Datum
+uncache_discard_transaction(PG_FUNCTION_ARGS)
+{
+	DatabaseSlot *slot = begin_to_discard();
+	FullTransactionId xid;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument 1 of uncache.discard_backlog() must not be null"),
+				 errhint("Call uncache.discard_backlog() without an argument to discard all of it.")));
+	xid = PG_GETARG_FULLTRANSACTIONID(0);
+	if (!FullTransactionIdIsValid(xid))
+		PG_RETURN_INT64(0);
+	if (slot != NULL)
+		PG_RETURN_INT64(discard_by_worker(slot, U64FromFullTransactionId(xid)));
+	PG_RETURN_INT64(delete_rows_of(xid) > 0 ? 1 : 0);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * reclaim_fence()
+ * --------------------------------------------------------------------------
+ */
+
+/* A node that is away is tried once a second, and then has to be asked. */
+#define RECLAIM_MS		(10 * 1000)
+
+static void
+reclaim_no_more(int code, Datum arg)
+{
+	DatabaseSlot *slot = (DatabaseSlot *) DatumGetPointer(arg);
+
+	pg_atomic_fetch_sub_u32(&slot->reclaim_callers, 1);
+}
+
+/* Who gives up before the worker has begun does not have it done later. */
+static bool
+ask_to_reclaim(DatabaseSlot *slot, TimestampTz deadline)
+{
+	Ticket		ticket;
+	volatile bool done = false;
+
+	pg_atomic_fetch_add_u32(&slot->reclaim_callers, 1);
+	PG_ENSURE_ERROR_CLEANUP(reclaim_no_more, PointerGetDatum(slot));
+	{
+		done = draw_ticket(&ticket, slot, &slot->reclaim_drawn, &slot->reclaim_done) &&
+			wait_for_ticket(&ticket, deadline);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(reclaim_no_more, PointerGetDatum(slot));
+	reclaim_no_more(0, PointerGetDatum(slot));
+	return done;
+}
+
+Datum
+uncache_reclaim_fence(PG_FUNCTION_ARGS)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), RECLAIM_MS);
+	DatabaseSlot *slot;
+
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be superuser to reclaim the fence")));
+	shmem_require_preload("uncache.reclaim_fence()");
+	PreventCommandDuringRecovery("uncache.reclaim_fence()");
+	if (setting_fence_ttl == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("uncache.reclaim_fence() needs the fence"),
+				 errhint("Set uncache.fence_ttl in postgresql.conf; five minutes are recommended.")));
+	slot = wait_for_slot(deadline);
+	PG_RETURN_BOOL(slot != NULL && ask_to_reclaim(slot, deadline));
+}

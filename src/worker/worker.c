@@ -1,0 +1,496 @@
+/*
+ * worker.c
+ *	  The background process of one database that delivers to Redis.
+ *
+ * A turn of the main loop takes what has come (from the ring, from marked blocks,
+ * from the side table), sends it, reads answers and answers waiters; then the
+ * worker sleeps until its latch, its socket or a deadline wakes it.  Nothing in a
+ * turn waits for Redis, and no transaction is open while the worker sleeps.
+ *
+ * What the worker holds in memory it may lose at any time: the outbox has it.
+ * When the last node is lost, deliveries under way are unsent again, waiters are woken,
+ * the ring is thrown away, and with the next connection the outbox is read all over.
+ * When the worker itself ends (exit code 1) its successor does the same.  When one of
+ * several nodes is lost the rows with keys for it wait in the outbox, all others go on;
+ * with its next connection the outbox is read all over, too.
+ *
+ * The order "the slot says serving, then read the outbox" makes it sound to skip the
+ * ring while the worker serves no node: who skipped it was visible before.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/extension.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/procarray.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "worker/wait_barrier.h"
+#include "fence/fence_beat.h"
+#include "base/clock.h"
+#include "worker/reconnect.h"
+#include "topology/connections.h"
+#include "outbox/outbox_damage.h"
+#include "delivery/delivery_queue.h"
+#include "outbox/delivery_map.h"
+#include "delivery/delivery_fragments.h"
+#include "worker/discard.h"
+#include "fence/fence_doubt.h"
+#include "base/fault_point.h"
+#include "fence/fence.h"
+#include "worker/worker_wait.h"
+#include "fence/incarnation.h"
+#include "rules/rule_flush.h"
+#include "settings/linksettings.h"
+#include "outbox/outbox_write.h"
+#include "outbox/outbox_overflow.h"
+#include "outbox/outbox_scan.h"
+#include "outbox/outbox_side.h"
+#include "delivery/pattern_queue.h"
+#include "delivery/refusal_probe.h"
+#include "delivery/replica_ack.h"
+#include "outbox/outbox_rotate.h"
+#include "rules/rule_partitions.h"
+#include "delivery/second_delete.h"
+#include "settings/settings.h"
+#include "shmem/shmem.h"
+#include "fence/fence_standing.h"
+#include "base/version.h"
+#include "shmem/wait_slots.h"
+#include "worker/worker.h"
+#include "worker/worker_log.h"
+#include "worker/worker_yield.h"
+
+/* Until the incarnation is made known, where a table was locked: like other locks. */
+#define INCARNATION_RETRY_MS	1000
+
+static DatabaseSlot *slot;
+static MemoryContext turn_context;
+
+/*
+ * --------------------------------------------------------------------------
+ * Begin and end
+ * --------------------------------------------------------------------------
+ */
+
+static void
+leave_slot(int code, Datum arg)
+{
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	slot->worker_proc = INVALID_PROC_NUMBER;
+	slot->worker_pid = 0;
+	slot->delivered_area = DSM_HANDLE_INVALID;
+	LWLockRelease(slot->lock);
+
+	pg_atomic_write_u32(&slot->state, SLOT_NO_WORKER);
+	pg_atomic_write_u32(&slot->serving, 0);
+	pg_atomic_write_u32(&slot->stats.patterns_running, 0);
+	pg_memory_barrier();
+	waiters_give_up(MyDatabaseId);
+	/* One that was started after this worker is not told by the postmaster. */
+	shmem_wake_launcher();
+}
+
+/*
+ * A restart that was requested while this worker started is meant for it; the
+ * launcher has cleared what was requested of others.
+ */
+static void
+enter_slot(void)
+{
+	pid_t		other;
+
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	other = slot->worker_pid;
+	if (other == 0)
+	{
+		slot->worker_proc = MyProcNumber;
+		slot->worker_pid = MyProcPid;
+		/* Left from the worker before: the rows may be gone, others in their places. */
+		slot->ring.taken = slot->ring.put;
+	}
+	LWLockRelease(slot->lock);
+	if (other != 0)
+		elog(ERROR, "database %u has a worker already, PID %d", MyDatabaseId, (int) other);
+	before_shmem_exit(leave_slot, (Datum) 0);
+	pg_atomic_write_u32(&slot->sleep, WORKER_AWAKE);
+	pg_atomic_write_u32(&slot->state, setting_delivery ? SLOT_CONNECTING : SLOT_PAUSED);
+}
+
+/* What a database or role sets by default must not break the worker. */
+static void
+force_settings(void)
+{
+	static const char *const forced[][2] = {
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"statement_timeout", "0"},
+		{"lock_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"transaction_timeout", "0"},	/* since 17 */
+		{"synchronous_commit", "off"},
+		{"search_path", ""},
+		{"uncache.max_transaction_size", "2147483647"},	/* it must record what it has to */
+	};
+
+	for (int i = 0; i < lengthof(forced); i++)
+	{
+		if (GetConfigOption(forced[i][0], true, false) != NULL)
+			SetConfigOption(forced[i][0], forced[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	}
+}
+
+static bool
+extension_exists(void)
+{
+	bool		exists;
+
+	StartTransactionCommand();
+	exists = OidIsValid(get_extension_oid("pg_uncache", true)) && outbox_exists();
+	CommitTransactionCommand();
+	return exists;
+}
+
+/* This database has no extension: give the slot back, and do not come again. */
+static void
+give_slot_back(void)
+{
+	LWLockAcquire(Shared_state->lock, LW_EXCLUSIVE);
+	shmem_slot_assign(slot, InvalidOid);
+	LWLockRelease(Shared_state->lock);
+	shmem_wake_launcher();
+	proc_exit(0);
+}
+
+/*
+ * After a crash or a promotion readers may have cached rows of commits that are lost,
+ * and unlogged tables are empty: what is to be deleted because of that goes to the
+ * outbox in the same transaction.  False where others have a table locked that is needed for it: a
+ * prepared transaction of before the crash, say.
+ */
+static bool
+adopt_incarnation(void)
+{
+	bool		only_unlogged = setting_after_lost_commits == AFTER_LOST_COMMITS_REDELIVER;
+	IncarnationStart start = incarnation_look();
+
+	if (start == INCARNATION_SAME)
+		return true;
+	if (start == INCARNATION_LOCKED ||
+		(start == INCARNATION_AFTER_CRASH && !invalidate_lock_tables(only_unlogged)))
+		return false;
+	incarnation_adopt();
+	if (start == INCARNATION_AFTER_CRASH)
+		invalidate_all_rules(only_unlogged);
+	/* It may be the first start after pg_upgrade. */
+	rule_cover_database();
+	return true;
+}
+
+/*
+ * Before anything is delivered, if that is possible.  Otherwise deliveries go on, fills are
+ * refused (incarnation.h), and it is tried again.  Returns when.
+ */
+static TimestampTz
+make_incarnation_known(void)
+{
+	static bool known = false;
+	static TimestampTz retry_at = 0;
+	TimestampTz now;
+
+	if (known)
+		return DT_NOEND;
+	now = clock_now();
+	if (now < retry_at)
+		return retry_at;
+	outboxscan_begin();
+	known = adopt_incarnation();
+	outboxscan_end();
+	retry_at = TimestampTzPlusMilliseconds(now, INCARNATION_RETRY_MS);
+	return known ? DT_NOEND : retry_at;
+}
+
+static void
+tell_start(void)
+{
+	if (setting_delivery)
+		ereport(LOG, (errmsg("pg_uncache %s has started a worker for Redis at %s",
+							 UNCACHE_VERSION, connection_addresses())));
+	else
+		ereport(LOG, (errmsg("pg_uncache %s has started a worker, which delivers nothing while \"%s\" is off",
+							 UNCACHE_VERSION, "uncache.delivery")));
+}
+
+static void
+read_standing(void)
+{
+	outboxscan_begin();
+	standing_load();
+	outboxscan_end();
+}
+
+static void
+start_up(Datum arg)
+{
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGINT, PG_SIG_IGN);	/* pg_cancel_backend() would be an ERROR */
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+
+	slot = shmem_slot(DatumGetInt32(arg));
+	BackgroundWorkerInitializeConnectionByOid(pg_atomic_read_u32(&slot->dboid),
+											  InvalidOid, 0);
+	workerlog_init();
+	force_settings();
+	pgstat_report_appname("pg_uncache worker");
+	if (!extension_exists())
+		give_slot_back();
+
+	turn_context = AllocSetContextCreate(TopMemoryContext, "pg_uncache turn",
+										 ALLOCSET_DEFAULT_SIZES);
+	enter_slot();
+	delivered_create(slot);
+	connection_init(slot);
+	idle_init(slot);
+	deliver_init(slot);
+	patternscan_init(slot);
+	outboxscan_init(slot);
+	outboxside_init();
+	damage_init(slot);
+	rotation_init(slot);
+	fence_init(slot);
+	outboxnote_init(slot);
+	seconddelete_init();
+	barrier_init(slot);
+	comeback_init(slot);
+	doubt_init();
+	yield_init(slot);
+	tell_start();
+	read_standing();
+	(void) make_incarnation_known();
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Requests
+ * --------------------------------------------------------------------------
+ */
+
+static void
+reload(void)
+{
+	int			fence_ttl = setting_fence_ttl;
+
+	ProcessConfigFile(PGC_SIGHUP);
+	force_settings();
+	if (linksettings_have_changed())
+	{
+		connection_reset();
+		comeback_lose_all();
+	}
+	else if (fence_ttl != setting_fence_ttl)
+		fence_change_all();
+}
+
+/* Who holds the database may be about to drop it. */
+static void
+tell_what_is_left(void)
+{
+	if (slot->holds > 0)
+		pg_atomic_write_u32(&slot->left_behind,
+							outboxside_has_rows() || outboxscan_has_undelivered() ?
+							LEFT_SOMETHING : LEFT_NOTHING);
+}
+
+static void
+handle_requests(void)
+{
+	if (ProcDiePending)
+		proc_exit(1);			/* without a FATAL in the log of every shutdown */
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		reload();
+	}
+	if (pg_atomic_read_u32(&slot->restart_requested) != 0)
+	{
+		tell_what_is_left();
+		proc_exit(1);			/* the launcher starts a new worker at once */
+	}
+	if (!beat_holds_transaction())
+		discard_turn(slot);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Taking
+ * --------------------------------------------------------------------------
+ */
+
+static void
+take_entry(const RingEntry *entry)
+{
+	DeliveryRow row = {
+		.xid = entry->xid,
+		.table = entry->table,
+		.tid = entry->tid,
+		.at = entry->committed_at,
+		.waiter = entry->waiter,
+		.items = ring_items(entry),
+		.len = ring_items_len(entry),
+	};
+
+	if (entry->kind != RING_COMMITTED)
+	{
+		doubt_take(entry);
+		return;
+	}
+	outboxscan_check_file(row.table, entry->file);
+	/* A scan may have found the row first; its waiter is answered by xid then. */
+	if (delivered_get(row.table, &row.tid) == ROW_UNSENT)
+		deliver_take(CLASS_SMALL, &row);
+}
+
+/* Returns how many entries there were. */
+static int
+take_ring(void)
+{
+	int			count = 0;
+
+	while (deliver_has_room(CLASS_SMALL))
+	{
+		union
+		{
+			RingEntry	head;
+			char		bytes[MAXALIGN(sizeof(RingEntry)) + OUTBOX_ROW_ITEMS];
+		}			copy;
+		RingEntry  *entry;
+
+		LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+		entry = ring_peek(&slot->ring);
+		if (entry)
+		{
+			memcpy(&copy, entry, entry->size);
+			ring_take(&slot->ring);
+		}
+		LWLockRelease(slot->lock);
+
+		if (entry == NULL)
+			break;
+		count++;
+		FAULT_POINT("ring-taken");
+		take_entry(&copy.head);
+	}
+	return count;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Main loop
+ * --------------------------------------------------------------------------
+ */
+
+/* With a connection: take, send, answer.  Returns how many entries the ring had. */
+static int
+deliver_turn(TimestampTz now, TimestampTz *wake)
+{
+	int			taken;
+
+	outboxscan_collect_dirty();
+	if (pg_atomic_exchange_u32(&slot->side_dirty, 0) != 0)
+		outboxside_look();
+
+	*wake = Min(*wake, fence_turn(now));
+	*wake = Min(*wake, beat_turn(now));
+	*wake = Min(*wake, replicas_turn(now));
+	node_flush_all();
+	if (!node_some_open())
+		return 0;
+
+	taken = take_ring();
+	*wake = Min(*wake, doubt_turn(now));
+	deliver_send();
+	*wake = Min(*wake, seconddelete_turn(now));
+	*wake = Min(*wake, refusalask_turn(now));
+	*wake = Min(*wake, outboxscan_turn(now));
+	*wake = Min(*wake, comeback_turn(now));
+	if (!beat_holds_transaction())
+		*wake = Min(*wake, outboxnote_turn(now));
+	*wake = Min(*wake, outboxside_turn(now, true));
+	deliver_send();
+	if (deliver_wants_turn())
+		*wake = now;
+	*wake = Min(*wake, deliverpieces_turn(now, outboxscan_is_done() && !deliver_has_unsent()));
+	*wake = Min(*wake, patternscan_turn());
+	comeback_catch_up();
+	node_flush_all();
+	waiters_flush();
+	barrier_turn();
+	return taken;
+}
+
+/* An attach that replaces a rule leaves the counters of the old one behind. */
+static void
+forget_dropped_rules(void)
+{
+	if (beat_holds_transaction() || !stats_has_new_rules())
+		return;
+	outboxscan_begin();
+	stats_forget_dropped_rules();
+	outboxscan_end();
+}
+
+static void
+main_loop(void)
+{
+	for (;;)
+	{
+		TimestampTz wake = DT_NOEND;
+		TimestampTz now;
+		int			taken = 0;
+
+		MemoryContextReset(turn_context);
+		MemoryContextSwitchTo(turn_context);
+		handle_requests();
+		comeback_connect();
+
+		now = clock_now();
+		if (connection_is_serving())
+			taken = deliver_turn(now, &wake);
+		else
+		{
+			beat_turn(now);
+			outboxside_turn(now, false);
+		}
+		if (!beat_holds_transaction())
+		{
+			wake = Min(wake, make_incarnation_known());
+			wake = Min(wake, standing_turn(now));
+			wake = Min(wake, rotation_turn(now));
+			wake = Min(wake, damage_turn(now));
+			wake = Min(wake, outboxnote_watch_size(now));
+		}
+		wake = Min(wake, connection_deadline());
+		forget_dropped_rules();
+		yield_turn(now);
+
+		idle_wait(wake, taken);
+	}
+}
+
+void
+uncache_worker_main(Datum arg)
+{
+	start_up(arg);
+	main_loop();
+}

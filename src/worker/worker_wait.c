@@ -1,0 +1,256 @@
+/*
+ * worker_wait.c
+ *	  How the worker waits between two turns.
+ *
+ * Waking up is most of what a small transaction costs the worker, and Redis.  So
+ * while many transactions come that nobody waits for the worker gathers: it sleeps
+ * for GATHER_MS, and one turn takes what has come, and the answers of Redis with
+ * it.  Otherwise it sleeps until something comes.
+ *
+ * The worker shows in its slot who has to wake it.  It does so before it looks a
+ * last time, and a committer looks there after it has put its entry, so no entry
+ * is overlooked.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "worker/wait_barrier.h"
+#include "fence/fence_beat.h"
+#include "base/clock.h"
+#include "delivery/batch.h"
+#include "topology/connections.h"
+#include "delivery/delivery_queue.h"
+#include "worker/worker_wait.h"
+#include "topology/link_set.h"
+#include "topology/node.h"
+#include "outbox/outbox_scan.h"
+
+/*
+ * The worker begins to gather where three transactions a millisecond come: more
+ * than one client makes that waits for its disk, so that a transaction which comes
+ * alone is delivered at once.  It goes on while two do, which still share a command.
+ * They come in bunches, behind one flush of the WAL, so some milliseconds count.
+ */
+#define GATHER_MS		1
+#define COUNT_MS		4
+#define GATHER_BEGIN	(3 * COUNT_MS)
+#define GATHER_GO_ON	(2 * COUNT_MS)
+
+static DatabaseSlot *slot;
+
+/* Numbers of wait events, since they are looked up under a lock. */
+static uint32 wait_main;
+static uint32 wait_gather;
+
+static WaitEventSet *wait_set = NULL;
+static uint64 wait_set_generation;
+static WaitEvent *events = NULL;	/* room for all of the set */
+static int	max_events;
+
+void
+idle_init(DatabaseSlot *my_slot)
+{
+	slot = my_slot;
+	wait_main = WaitEventExtensionNew("UncacheWorkerMain");
+	wait_gather = WaitEventExtensionNew("UncacheWorkerGather");
+}
+
+/* The link's socket, or those that its name is being resolved with. */
+static void
+add_sockets(WaitedLink *waited)
+{
+	RedisSocket sockets[REDIS_MAX_SOCKETS];
+	int			n = redis_resolver_sockets(waited->link, sockets);
+
+	for (int i = 0; i < n; i++)
+		AddWaitEventToSet(wait_set, sockets[i].events, sockets[i].socket, NULL, waited);
+
+	waited->position = -1;
+	if (redis_socket(waited->link) == PGINVALID_SOCKET)
+		return;
+	waited->wanted = redis_wanted_events(waited->link);
+	waited->position = AddWaitEventToSet(wait_set, waited->wanted,
+										 redis_socket(waited->link), NULL, waited);
+}
+
+/* The latch, the postmaster, and all sockets. */
+static int
+count_events(void)
+{
+	RedisSocket sockets[REDIS_MAX_SOCKETS];
+	int			count = 2;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, linkset_all())
+	{
+		WaitedLink *waited = dlist_container(WaitedLink, node, iter.cur);
+
+		count += 1 + redis_resolver_sockets(waited->link, sockets);
+	}
+	return count;
+}
+
+static void
+build_wait_set(void)
+{
+	dlist_iter	iter;
+
+	if (wait_set)
+	{
+		FreeWaitEventSet(wait_set);
+		pfree(events);
+	}
+	max_events = count_events();
+	wait_set = CreateWaitEventSet(NULL, max_events);
+	events = MemoryContextAlloc(TopMemoryContext, max_events * sizeof(WaitEvent));
+	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	dlist_foreach(iter, linkset_all())
+		add_sockets(dlist_container(WaitedLink, node, iter.cur));
+	wait_set_generation = linkset_generation();
+}
+
+static void
+update_wait_set(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, linkset_all())
+	{
+		WaitedLink *waited = dlist_container(WaitedLink, node, iter.cur);
+		uint32		wanted = redis_wanted_events(waited->link);
+
+		if (waited->position < 0 || waited->wanted == wanted)
+			continue;
+		waited->wanted = wanted;
+		ModifyWaitEvent(wait_set, waited->position, wanted, NULL);
+	}
+}
+
+/* Tells the events of the sockets. */
+static void
+wait_for_events(long timeout)
+{
+	int			n;
+
+	if (wait_set == NULL || wait_set_generation != linkset_generation())
+		build_wait_set();
+	else
+		update_wait_set();
+
+	n = WaitEventSetWait(wait_set, timeout, events, max_events, wait_main);
+	for (int i = 0; i < n; i++)
+	{
+		WaitedLink *waited = events[i].user_data;
+
+		if (events[i].events & WL_LATCH_SET)
+			ResetLatch(MyLatch);
+		else if (waited != NULL)
+			waited->events |= events[i].events;
+	}
+}
+
+/*
+ * Let transactions gather, and answers.  Answers are due by the end of it; should
+ * there be none, looking does no harm.
+ */
+static void
+gather(long timeout)
+{
+	int			got = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+								timeout, wait_gather);
+	dlist_iter	iter;
+
+	if (got & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+	dlist_foreach(iter, linkset_all())
+	{
+		WaitedLink *waited = dlist_container(WaitedLink, node, iter.cur);
+
+		if (redis_unanswered(waited->link) > 0)
+			waited->events = WL_SOCKET_READABLE;
+	}
+}
+
+/* Whether transactions come so fast that gathering them pays. */
+static bool
+is_busy(int taken)
+{
+	static TimestampTz since = 0;
+	static int	count = 0;
+	static bool busy = false;
+	TimestampTz now;
+
+	if (taken == 0 && !busy)
+		return false;
+	now = clock_now();
+	count += taken;
+	if (now >= since + COUNT_MS * 1000)
+	{
+		busy = count >= (busy ? GATHER_GO_ON : GATHER_BEGIN);
+		count = 0;
+		since = now;
+	}
+	return busy;
+}
+
+static bool
+shall_gather(int taken)
+{
+	return is_busy(taken) && connection_is_serving() && !barrier_is_asked_for() &&
+		!deliver_has_unsent() && !command_is_awaited();
+}
+
+/*
+ * Whether something came after this turn had looked; what nobody waits for does
+ * not count while the worker gathers.
+ */
+static bool
+has_news(bool gathers)
+{
+	bool		ring;
+
+	if ((pg_atomic_read_u64(&slot->discard_drawn) != pg_atomic_read_u64(&slot->discard_done) &&
+		 !beat_holds_transaction()) ||
+		pg_atomic_read_u32(&slot->restart_requested) != 0 ||
+		pg_atomic_read_u32(&slot->yield_requested) != 0)
+		return true;
+	/* What comes is not taken before keys may be sent. */
+	if (!node_some_open())
+		return false;
+	LWLockAcquire(slot->lock, LW_SHARED);
+	ring = !ring_is_empty(&slot->ring) && deliver_has_room(CLASS_SMALL) &&
+		(!gathers || slot->ring.awaited);
+	LWLockRelease(slot->lock);
+	return ring || barrier_has_work() ||
+		pg_atomic_read_u32(&slot->any_dirty) != 0 ||
+		pg_atomic_read_u32(&slot->side_dirty) != 0 ||
+		(deliver_has_room(CLASS_BULK) && outboxscan_has_work());
+}
+
+void
+idle_wait(TimestampTz wake, int taken)
+{
+	bool		gathers = shall_gather(taken);
+	long		timeout = -1;
+
+	if (wake != DT_NOEND)
+		timeout = TimestampDifferenceMilliseconds(clock_now(), wake);
+	if (gathers)
+		timeout = timeout < 0 ? GATHER_MS : Min(timeout, GATHER_MS);
+
+	pg_atomic_write_u32(&slot->sleep, gathers ? WORKER_GATHERS : WORKER_SLEEPS);
+	pg_memory_barrier();
+	if (has_news(gathers))
+		timeout = 0;
+
+	if (gathers && timeout > 0)
+		gather(timeout);
+	else
+		wait_for_events(timeout);
+	pg_atomic_write_u32(&slot->sleep, WORKER_AWAKE);
+}

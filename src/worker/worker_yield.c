@@ -1,0 +1,120 @@
+/*
+ * worker_yield.c
+ *	  A worker with nothing to do makes room for a database that is written.
+ *
+ * Where more databases have the extension than uncache.max_database_workers allows, the
+ * launcher asks the worker that has been idle for longest to give up its slot.  The
+ * worker does so only when all that is committed is delivered, and no session waits for
+ * it; otherwise it ignores the request, and the launcher asks again.
+ *
+ * A commit may come in that moment.  Either it has left something in the slot before the
+ * worker gives it up, which the worker sees; or it finds that the slot is not its
+ * database's any more, and asks the launcher for another worker (handover.c).  To be
+ * sure of that both do it under the slot's lock, but for the marks on blocks: these are
+ * written first and the owner of the slot is read second, and here the other way round.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+
+#include "worker/wait_barrier.h"
+#include "fence/fence_beat.h"
+#include "base/clock.h"
+#include "outbox/outbox_damage.h"
+#include "delivery/delivery_queue.h"
+#include "fence/fence_doubt.h"
+#include "outbox/outbox_overflow.h"
+#include "outbox/outbox_scan.h"
+#include "outbox/outbox_side.h"
+#include "delivery/second_delete.h"
+#include "worker/worker_yield.h"
+
+static DatabaseSlot *slot;
+
+void
+yield_init(DatabaseSlot *my_slot)
+{
+	slot = my_slot;
+	pg_atomic_write_u64(&slot->idle_since, 0);
+}
+
+/* Whether nothing is left to be delivered, of all that this worker knows. */
+static bool
+has_delivered_all(void)
+{
+	return pg_atomic_read_u32(&slot->state) == SLOT_CONNECTED &&
+		deliver_oldest_number() == deliver_next_number() && !deliver_has_waiting() &&
+		outboxscan_is_done() && outboxside_is_done() && !outboxside_has_prepared() &&
+		!damage_is_unanswered() &&
+		outboxnote_is_done() &&
+		!doubt_has_any() && !seconddelete_has_any() && !beat_holds_transaction();
+}
+
+/* Writes shared memory only when something has changed. */
+static void
+note_idleness(TimestampTz now)
+{
+	static uint64 taken_before = 0;
+	static bool idle = false;
+	bool		was_idle = idle;
+
+	idle = has_delivered_all() && taken_before == deliver_next_number();
+	taken_before = deliver_next_number();
+	if (idle != was_idle)
+		pg_atomic_write_u64(&slot->idle_since, idle ? now : 0);
+}
+
+/* Whether no session has left anything in the slot; the caller holds its lock. */
+static bool
+is_untouched(void)
+{
+	return ring_is_empty(&slot->ring) &&
+		pg_atomic_read_u32(&slot->any_dirty) == 0 &&
+		pg_atomic_read_u32(&slot->side_dirty) == 0 &&
+		pg_atomic_read_u32(&slot->note_dirty) == 0 &&
+		pg_atomic_read_u32(&slot->discard_callers) == 0 &&
+		!barrier_is_asked_for();
+}
+
+static bool
+give_up_slot(void)
+{
+	bool		untouched;
+
+	LWLockAcquire(Shared_state->lock, LW_EXCLUSIVE);
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	untouched = is_untouched();
+	if (untouched)
+		pg_atomic_write_u32(&slot->dboid, InvalidOid);
+	LWLockRelease(slot->lock);
+	/* The rest of the slot, which is nobody's by now. */
+	if (untouched)
+		shmem_slot_assign(slot, InvalidOid);
+	LWLockRelease(Shared_state->lock);
+	if (untouched)
+		stats_forget_database(MyDatabaseId);
+	return untouched;
+}
+
+void
+yield_turn(TimestampTz now)
+{
+	TimestampTz since;
+
+	note_idleness(now);
+	if (pg_atomic_read_u32(&slot->yield_requested) == 0)
+		return;
+	since = (TimestampTz) pg_atomic_read_u64(&slot->idle_since);
+	if (since == 0 || !TimestampDifferenceExceeds(since, now, YIELD_IDLE_MS) || !give_up_slot())
+	{
+		pg_atomic_write_u32(&slot->yield_requested, 0);
+		return;
+	}
+
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&slot->any_dirty) != 0)
+		shmem_request_launch(MyDatabaseId, true);
+	shmem_wake_launcher();
+	proc_exit(1);
+}
