@@ -85,7 +85,7 @@ _PG_init(void)
 {
 	bool		preloaded = process_shared_preload_libraries_in_progress;
 
-	secrets_init();
+	log_mask_init();
 	settings_define(preloaded);
 	xact_init();
 	if (preloaded)
@@ -93,6 +93,6 @@ _PG_init(void)
 		shmem_install_hooks();
 		launcher_register();
 	}
-	lifecycle_init();
+	utility_hook_init();
 	drop_notice_init();
 }

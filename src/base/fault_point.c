@@ -91,7 +91,7 @@ act(const char *name, const char *action)
 }
 
 void
-faultpoint_reached(const char *name)
+fault_point_reached(const char *name)
 {
 	size_t		len = strlen(name);
 
@@ -108,7 +108,7 @@ faultpoint_reached(const char *name)
 }
 
 void
-faultpoint_define_setting(void)
+fault_point_define_setting(void)
 {
 	DefineCustomStringVariable("uncache.fault_point",
 							   "What goes wrong, as NAME:ACTION.",

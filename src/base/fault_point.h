@@ -11,17 +11,17 @@
 #ifdef UNCACHE_FAULT_POINTS
 
 /* Do what uncache.fault_point asks for at the place of this name. */
-extern void faultpoint_reached(const char *name);
+extern void fault_point_reached(const char *name);
 
 /* Define uncache.fault_point; in _PG_init. */
-extern void faultpoint_define_setting(void);
+extern void fault_point_define_setting(void);
 
-#define FAULT_POINT(name)	faultpoint_reached(name)
+#define FAULT_POINT(name)	fault_point_reached(name)
 
 #else
 
 #define FAULT_POINT(name)	((void) 0)
-#define faultpoint_define_setting()	((void) 0)
+#define fault_point_define_setting()	((void) 0)
 
 #endif
 

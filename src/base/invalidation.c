@@ -48,14 +48,14 @@ is_kind(uint32 kind)
 }
 
 const ItemTraits *
-item_traits(ItemKind kind)
+invalidation_traits(ItemKind kind)
 {
 	Assert(is_kind(kind));
 	return &traits[kind];
 }
 
 bool
-item_read_head(const PackedItem *piece, FragmentHead *head)
+invalidation_read_head(const PackedItem *piece, FragmentHead *head)
 {
 	uint32		len;
 
@@ -70,17 +70,17 @@ item_read_head(const PackedItem *piece, FragmentHead *head)
 }
 
 const ItemTraits *
-item_traits_of_whole(const PackedItem *item)
+invalidation_traits_of_whole(const PackedItem *item)
 {
 	FragmentHead head;
 
 	if (item->kind != ITEM_FRAGMENT)
-		return item_traits(item->kind);
-	return item_read_head(item, &head) ? item_traits(head.kind) : NULL;
+		return invalidation_traits(item->kind);
+	return invalidation_read_head(item, &head) ? invalidation_traits(head.kind) : NULL;
 }
 
 size_t
-item_write(char *to, const PackedItem *item, const Oid *previous_rule)
+invalidation_write(char *to, const PackedItem *item, const Oid *previous_rule)
 {
 	char	   *p = to;
 	bool		has_rule = previous_rule == NULL || *previous_rule != item->rule;
@@ -106,7 +106,7 @@ item_write(char *to, const PackedItem *item, const Oid *previous_rule)
 }
 
 void
-item_reader_init(ItemReader *reader, const char *bytes, size_t len)
+invalidation_reader_init(ItemReader *reader, const char *bytes, size_t len)
 {
 	reader->next = bytes;
 	reader->end = bytes + len;
@@ -133,7 +133,7 @@ read_length(ItemReader *reader, uint32 *len)
 }
 
 int
-item_read(ItemReader *reader, PackedItem *item)
+invalidation_read(ItemReader *reader, PackedItem *item)
 {
 	uint8		tag;
 
@@ -169,18 +169,18 @@ begins_item(const PackedItem *item)
 {
 	FragmentHead head;
 
-	return item->kind != ITEM_FRAGMENT || (item_read_head(item, &head) && head.offset == 0);
+	return item->kind != ITEM_FRAGMENT || (invalidation_read_head(item, &head) && head.offset == 0);
 }
 
 uint32
-item_count(const char *bytes, size_t len)
+invalidation_count(const char *bytes, size_t len)
 {
 	ItemReader	reader;
 	PackedItem	item;
 	uint32		count = 0;
 
-	item_reader_init(&reader, bytes, len);
-	while (item_read(&reader, &item) > 0)
+	invalidation_reader_init(&reader, bytes, len);
+	while (invalidation_read(&reader, &item) > 0)
 	{
 		if (begins_item(&item))
 			count++;

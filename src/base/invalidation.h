@@ -107,37 +107,37 @@ typedef struct ItemReader
 	Oid			rule;
 } ItemReader;
 
-/* Of a kind that item_read() has returned, or that the code names. */
-extern const ItemTraits *item_traits(ItemKind kind);
+/* Of a kind that invalidation_read() has returned, or that the code names. */
+extern const ItemTraits *invalidation_traits(ItemKind kind);
 
 /*
  * The head of a piece, behind which its bytes follow.  Returns false where it makes no
  * sense: nothing of it is true then.
  */
-extern bool item_read_head(const PackedItem *piece, FragmentHead *head);
+extern bool invalidation_read_head(const PackedItem *piece, FragmentHead *head);
 
 /*
- * The same as item_traits(), but for a piece those of its whole.  NULL: the piece makes no
+ * The same as invalidation_traits(), but for a piece those of its whole.  NULL: the piece makes no
  * sense.
  */
-extern const ItemTraits *item_traits_of_whole(const PackedItem *item);
+extern const ItemTraits *invalidation_traits_of_whole(const PackedItem *item);
 
 /* Keys and patterns in a string, each in pieces once; where it is damaged, those before. */
-extern uint32 item_count(const char *bytes, size_t len);
+extern uint32 invalidation_count(const char *bytes, size_t len);
 
 /*
  * Write an item at "to", which has room for ITEM_MAX_HEAD + item->len bytes.
  * "previous_rule" is the rule of the item before it, NULL for the first of a
  * string.  Returns the number of bytes written.
  */
-extern size_t item_write(char *to, const PackedItem *item, const Oid *previous_rule);
+extern size_t invalidation_write(char *to, const PackedItem *item, const Oid *previous_rule);
 
-extern void item_reader_init(ItemReader *reader, const char *bytes, size_t len);
+extern void invalidation_reader_init(ItemReader *reader, const char *bytes, size_t len);
 
 /*
  * Read the next item.  Returns 1 and fills *item (whose bytes point into the
  * string), 0 at the end, -1 where the string is damaged.
  */
-extern int	item_read(ItemReader *reader, PackedItem *item);
+extern int	invalidation_read(ItemReader *reader, PackedItem *item);
 
 #endif							/* UNCACHE_ITEM_H */

@@ -11,7 +11,7 @@
 #include "base/subtransaction.h"
 
 ErrorData *
-attempt(void (*work) (void *arg), void *arg)
+run_in_subtransaction(void (*work) (void *arg), void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -38,9 +38,9 @@ attempt(void (*work) (void *arg), void *arg)
 }
 
 void
-attempt_or_report(void (*work) (void *arg), void *arg)
+run_in_subtransaction_or_report(void (*work) (void *arg), void *arg)
 {
-	ErrorData  *edata = attempt(work, arg);
+	ErrorData  *edata = run_in_subtransaction(work, arg);
 
 	if (edata == NULL)
 		return;

@@ -60,17 +60,17 @@ begins_with_long_key(const OutboxItems *items)
 	ItemReader	reader;
 	PackedItem	item;
 
-	item_reader_init(&reader, items->bytes, items->len);
-	return item_read(&reader, &item) > 0 && item.kind == ITEM_FRAGMENT &&
-		item_traits_of_whole(&item)->fence == ITEM_FENCE_RECORD;
+	invalidation_reader_init(&reader, items->bytes, items->len);
+	return invalidation_read(&reader, &item) > 0 && item.kind == ITEM_FRAGMENT &&
+		invalidation_traits_of_whole(&item)->fence == ITEM_FENCE_RECORD;
 }
 
 /* All of it is held in memory, here and in the worker, and goes through the ring. */
 void
-strict_check_size(const OutboxWritten *written)
+commit_strict_check_size(const OutboxWritten *written)
 {
-	uint64		keys = pending_keys();
-	uint64		bytes = pending_bytes();
+	uint64		keys = pending_set_keys();
+	uint64		bytes = pending_set_bytes();
 	const char *detail;
 
 	for (; written; written = written->next)
@@ -173,7 +173,7 @@ wait_for_fences(WaitSlot *mine, TimestampTz deadline)
 {
 	for (;;)
 	{
-		WaitState	state = waiters_state(mine);
+		WaitState	state = wait_slots_state(mine);
 		long		left = TimestampDifferenceMilliseconds(clock_now(), deadline);
 
 		if (state == WAIT_ANSWERED)
@@ -187,7 +187,7 @@ wait_for_fences(WaitSlot *mine, TimestampTz deadline)
 }
 
 void
-strict_fence(OutboxWritten *written)
+commit_strict_fence(OutboxWritten *written)
 {
 	DatabaseSlot *slot = shmem_my_slot();
 	WaitSlot   *mine = shmem_my_wait_slot();
@@ -203,22 +203,22 @@ strict_fence(OutboxWritten *written)
 	if (count == 0)
 		return;
 
-	waiters_announce(mine, doubt_xid, count, true);
+	wait_slots_announce(mine, doubt_xid, count, true);
 	put_doubts(slot, deadline);
 	FAULT_POINT("doubts-put");
 	wait_for_fences(mine, deadline);
-	(void) waiters_leave(mine);
+	(void) wait_slots_leave(mine);
 }
 
 void
-strict_release(void)
+commit_strict_release(void)
 {
 	DatabaseSlot *slot = shmem_my_slot();
 	WaitSlot   *mine = shmem_my_wait_slot();
 
 	if (in_doubt == NULL)
 		return;
-	(void) waiters_leave(mine);
+	(void) wait_slots_leave(mine);
 	/* One entry is enough: the worker knows the keys by the transaction. */
 	if (slot != NULL && try_to_put(slot, RING_RELEASE, in_doubt))
 		shmem_wake_worker(slot);
@@ -226,7 +226,7 @@ strict_release(void)
 }
 
 void
-strict_forget(void)
+commit_strict_forget(void)
 {
 	in_doubt = NULL;
 }

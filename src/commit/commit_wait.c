@@ -42,7 +42,7 @@ static uint32 wait_event = 0;
  */
 
 void
-commitwait_prepare(void)
+commit_wait_prepare(void)
 {
 	if (wait_event == 0)
 		wait_event = WaitEventExtensionNew("UncacheDelivery");
@@ -64,7 +64,7 @@ unlinks_files(void)
 }
 
 bool
-commitwait_wanted(DatabaseSlot *slot)
+commit_wait_wanted(DatabaseSlot *slot)
 {
 	if (setting_consistency == CONSISTENCY_EVENTUAL || setting_wait_timeout == 0 ||
 		MyBackendType != B_BACKEND)
@@ -73,8 +73,8 @@ commitwait_wanted(DatabaseSlot *slot)
 	if (setting_delivery &&
 		pg_atomic_read_u32(&slot->serving) != 0 &&
 		pg_atomic_read_u32(&slot->breaker) < setting_wait_timeout &&
-		pending_is_awaited() &&
-		pending_keys() <= (uint64) setting_wait_max_keys &&
+		pending_set_is_awaited() &&
+		pending_set_keys() <= (uint64) setting_wait_max_keys &&
 		!unlinks_files())
 		return true;
 
@@ -158,7 +158,7 @@ wait_for_answer(WaitSlot *mine)
 		int			events;
 
 		ResetLatch(MyLatch);
-		state = waiters_state(mine);
+		state = wait_slots_state(mine);
 		if (state == WAIT_ANSWERED)
 			return OUTCOME_DELIVERED;
 		if (state == WAIT_GIVEN_UP)
@@ -258,7 +258,7 @@ take_cancel(void)
 }
 
 void
-commitwait(void)
+commit_wait(void)
 {
 	WaitSlot   *mine = shmem_my_wait_slot();
 	DatabaseSlot *slot = shmem_my_slot();
@@ -270,7 +270,7 @@ commitwait(void)
 	outcome = wait_for_answer(mine);
 
 	/* An answer that came this moment is as good as one that came in time. */
-	if (waiters_leave(mine) == WAIT_ANSWERED &&
+	if (wait_slots_leave(mine) == WAIT_ANSWERED &&
 		outcome != OUTCOME_CANCELED && outcome != OUTCOME_TERMINATED)
 		outcome = OUTCOME_DELIVERED;
 

@@ -81,7 +81,7 @@ announce(bool wait)
 	for (OutboxWritten *w = written; w; w = w->next)
 		rows += w->nrows;
 
-	waiters_announce(mine, U64FromFullTransactionId(written->xid), rows, wait && rows > 0);
+	wait_slots_announce(mine, U64FromFullTransactionId(written->xid), rows, wait && rows > 0);
 }
 
 static void
@@ -94,7 +94,7 @@ write_for_prepare(void)
 				 errhint("Use SET LOCAL uncache.consistency = read_your_writes.")));
 	warn_once_if_not_preloaded();
 	written = outbox_write(OUTBOX_PREPARE, written);
-	pending_clear();
+	pending_set_clear();
 	FAULT_POINT("prepare-written");
 }
 
@@ -106,13 +106,13 @@ write_pending_set(void)
 	bool		wait;
 
 	warn_once_if_not_preloaded();
-	wait = slot != NULL && commitwait_wanted(slot);
+	wait = slot != NULL && commit_wait_wanted(slot);
 	if (strict)
-		strict_check_size(written);
+		commit_strict_check_size(written);
 	written = outbox_write(strict ? OUTBOX_COMMIT_KEEP_ITEMS : OUTBOX_COMMIT, written);
-	pending_clear();
+	pending_set_clear();
 	if (strict && written != NULL)
-		strict_fence(written);
+		commit_strict_fence(written);
 	if (written != NULL)
 		announce(wait);
 	FAULT_POINT("outbox-written");
@@ -125,7 +125,7 @@ write_pending_set(void)
 static void
 pending_grew(Oid rule)
 {
-	sizelimit_check_transaction(rule, pending_bytes());
+	sizelimit_check_transaction(rule, pending_set_bytes());
 	if (phase == PAST_PRE_COMMIT)
 		write_pending_set();
 	else if (phase == PAST_PRE_PREPARE)
@@ -135,12 +135,12 @@ pending_grew(Oid rule)
 static void
 pre_commit(void)
 {
-	commitwait_prepare();
+	commit_wait_prepare();
 	phase = PAST_PRE_COMMIT;
-	if (!pending_is_empty())
+	if (!pending_set_is_empty())
 		write_pending_set();
 	else
-		pending_clear();
+		pending_set_clear();
 }
 
 /*
@@ -156,19 +156,19 @@ committed(void)
 	bool		wait;
 
 	phase = RUNNING;
-	strict_forget();
+	commit_strict_forget();
 	if (written == NULL)
 		return;
 
 	FAULT_POINT("commit-visible");
 	if (mine != NULL)
 	{
-		wait = waiters_state(mine) != WAIT_NONE;
+		wait = wait_slots_state(mine) != WAIT_NONE;
 		must_wait = handover(written, wait) && wait;
 		pg_write_barrier();
 		pg_atomic_write_u32(&mine->handing_over, 0);
 		if (!must_wait)
-			(void) waiters_leave(mine);
+			(void) wait_slots_leave(mine);
 	}
 	FAULT_POINT("handed-over");
 	written = NULL;
@@ -193,12 +193,12 @@ aborted(void)
 	WaitSlot   *mine = shmem_my_wait_slot();
 
 	phase = RUNNING;
-	strict_release();
+	commit_strict_release();
 	if (written == NULL)
 		return;
 	if (mine != NULL)
 	{
-		(void) waiters_leave(mine);
+		(void) wait_slots_leave(mine);
 		pg_atomic_write_u32(&mine->handing_over, 0);
 	}
 	written = NULL;
@@ -220,22 +220,22 @@ xact_callback(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			phase = PAST_PRE_PREPARE;
-			if (!pending_is_empty())
+			if (!pending_set_is_empty())
 				write_for_prepare();
 			else
-				pending_clear();
+				pending_set_clear();
 			break;
 		case XACT_EVENT_COMMIT:
 			committed();
-			pending_forget();
+			pending_set_forget();
 			break;
 		case XACT_EVENT_ABORT:
 			aborted();
-			pending_forget();
+			pending_set_forget();
 			break;
 		case XACT_EVENT_PREPARE:
 			prepared();
-			pending_forget();
+			pending_set_forget();
 			break;
 		case XACT_EVENT_PARALLEL_PRE_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
@@ -251,10 +251,10 @@ subxact_callback(SubXactEvent event, SubTransactionId subid,
 	switch (event)
 	{
 		case SUBXACT_EVENT_COMMIT_SUB:
-			pending_subcommit(GetCurrentTransactionNestLevel());
+			pending_set_subcommit(GetCurrentTransactionNestLevel());
 			break;
 		case SUBXACT_EVENT_ABORT_SUB:
-			pending_subabort(GetCurrentTransactionNestLevel());
+			pending_set_subabort(GetCurrentTransactionNestLevel());
 			break;
 		case SUBXACT_EVENT_START_SUB:
 		case SUBXACT_EVENT_PRE_COMMIT_SUB:
@@ -276,7 +276,7 @@ release_callback(ResourceReleasePhase release_phase, bool is_commit, bool is_top
 		return;
 
 	must_wait = false;
-	commitwait();
+	commit_wait();
 }
 
 void

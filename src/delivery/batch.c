@@ -41,11 +41,11 @@
 static int	silent[DELIVERY_CLASSES];	/* of the commands under way, at silent nodes */
 
 void
-command_init(DatabaseSlot *my_slot)
+batch_init(DatabaseSlot *my_slot)
 {
 	commandend_init();
 	refusal_init();
-	commandsend_init(my_slot);
+	batch_send_init(my_slot);
 }
 
 /*
@@ -55,16 +55,16 @@ command_init(DatabaseSlot *my_slot)
  */
 
 bool
-command_under_way(void)
+batch_under_way(void)
 {
-	return command_count_under_way(CLASS_SMALL) + command_count_under_way(CLASS_BULK) > 0;
+	return batch_send_count_under_way(CLASS_SMALL) + batch_send_count_under_way(CLASS_BULK) > 0;
 }
 
 void
-command_look_for_silent(void)
+batch_look_for_silent(void)
 {
 	silent[CLASS_SMALL] = silent[CLASS_BULK] = 0;
-	if (node_count() <= 1 || !command_under_way())
+	if (node_count() <= 1 || !batch_under_way())
 		return;
 	for (int i = 0; i < node_count(); i++)
 	{
@@ -79,10 +79,10 @@ command_look_for_silent(void)
 }
 
 bool
-command_has_room(DeliveryClass class)
+batch_has_room(DeliveryClass class)
 {
 	int			limit = class == CLASS_SMALL ? SMALL_COMMANDS : BULK_COMMANDS;
-	int			under_way = command_count_under_way(class);
+	int			under_way = batch_send_count_under_way(class);
 
 	if (node_count() > 0 && node_at(0)->in_cluster)
 		limit *= SLOT_FACTOR;
@@ -90,7 +90,7 @@ command_has_room(DeliveryClass class)
 }
 
 bool
-command_is_awaited(void)
+batch_is_awaited(void)
 {
 	for (int i = 0; i < node_count(); i++)
 	{
@@ -128,10 +128,10 @@ open_command_of(RedisNode *node, DeliveryClass class, Oid rule, uint16 key_slot,
 	if (unused == NULL)
 	{
 		unused = &queue->open[(rule + key_slot) % OPEN_COMMANDS];
-		command_send(node, *unused);
+		batch_send(node, *unused);
 		queue->nopen--;
 	}
-	*unused = command_new(node->target, class, rule, key_slot, !node->in_cluster);
+	*unused = batch_new(node->target, class, rule, key_slot, !node->in_cluster);
 	(*unused)->refusable = refusable;
 	queue->nopen++;
 	return unused;
@@ -146,22 +146,22 @@ gather(RedisNode *node, uint16 key_slot, DeliveryClass class, Oid rule, const Ke
 
 	/* All keys of a command are, or none. */
 	if (command->nkeys == 0)
-		command->late = node->late != 0 || replicas_are_short(node) || refusable;
+		command->late = node->late != 0 || replica_ack_are_short(node) || refusable;
 	if (command->late)
-		deliver_part_late(key->delivery);
+		delivery_part_late(key->delivery);
 	command->keys[command->nkeys++] = *key;
 	command->bytes += key->len;
-	command->awaited |= deliver_is_awaited(key->delivery);
+	command->awaited |= delivery_is_awaited(key->delivery);
 	if (command->nkeys == command->room || command->bytes >= COMMAND_BYTES)
 	{
 		*open = NULL;
 		node->commands->nopen--;
-		command_send(node, command);
+		batch_send(node, command);
 	}
 }
 
 void
-command_add_key(Delivery *delivery, DeliveryClass class, const PackedItem *item,
+batch_add_key(Delivery *delivery, DeliveryClass class, const PackedItem *item,
 				bool only_lacking)
 {
 	KeyRef		key = {.delivery = delivery, .bytes = item->bytes, .len = item->len};
@@ -174,18 +174,18 @@ command_add_key(Delivery *delivery, DeliveryClass class, const PackedItem *item,
 		RedisNode  *node = target_node(target, key.bytes, key.len, &key_slot);
 
 		if (only_lacking && node != NULL && !lacking_is(node))
-			command_key_done(target, rule, &key, PART_DELIVERED);
+			batch_key_done(target, rule, &key, PART_DELIVERED);
 		else if (node != NULL && node->open)
 			gather(node, key_slot, class, rule, &key);
 		else if (node == NULL || node->is_down)
-			command_key_done(target, rule, &key, PART_AWAY);
+			batch_key_done(target, rule, &key, PART_AWAY);
 		else
-			command_key_done(target, rule, &key, PART_AGAIN);	/* about to be connected */
+			batch_key_done(target, rule, &key, PART_AGAIN);	/* about to be connected */
 	}
 }
 
 void
-command_send_open(void)
+batch_send_open(void)
 {
 	for (int n = 0; n < node_count(); n++)
 	{
@@ -200,7 +200,7 @@ command_send_open(void)
 			if (command)
 			{
 				queue->nopen--;
-				command_send(node, command);
+				batch_send(node, command);
 			}
 		}
 	}

@@ -10,33 +10,33 @@
 #include "delivery/delivery.h"
 #include "shmem/shmem.h"
 
-extern void command_init(DatabaseSlot *slot);
+extern void batch_init(DatabaseSlot *slot);
 
 /*
  * Send a key to its node of each target: as many parts of the delivery as there are
- * targets.  deliver_part_done() ends each, perhaps at once.  The bytes must stay
+ * targets.  delivery_part_done() ends each, perhaps at once.  The bytes must stay
  * until then.  "only_lacking": it was sent before, and is done where the node lacks nothing.
  */
-extern void command_add_key(Delivery *delivery, DeliveryClass class, const PackedItem *item,
+extern void batch_add_key(Delivery *delivery, DeliveryClass class, const PackedItem *item,
 							bool only_lacking);
 
 /* Send what has been gathered, to all nodes. */
-extern void command_send_open(void);
+extern void batch_send_open(void);
 
 /* Have replicas acknowledge what was sent, where that is asked for. */
-extern void command_ask_replicas(void);
+extern void batch_ask_replicas(void);
 
 /*
  * Whether more commands should be sent now.  Commands at silent nodes do not count;
  * which nodes are silent is looked for first, by the other function.
  */
-extern bool command_has_room(DeliveryClass class);
-extern void command_look_for_silent(void);
+extern bool batch_has_room(DeliveryClass class);
+extern void batch_look_for_silent(void);
 
 /* Whether an answer is due that somebody waits for, or may. */
-extern bool command_is_awaited(void);
+extern bool batch_is_awaited(void);
 
 /* Whether any command is under way. */
-extern bool command_under_way(void);
+extern bool batch_under_way(void);
 
 #endif							/* UNCACHE_COMMAND_H */

@@ -80,35 +80,35 @@ command_queue_of(RedisNode *node)
 }
 
 /* A command without keys.  "many": with room for COMMAND_KEYS, else for COMMAND_KEYS_OF_SLOT. */
-extern Command *command_new(const Target *target, DeliveryClass class, Oid rule, uint16 key_slot,
+extern Command *batch_new(const Target *target, DeliveryClass class, Oid rule, uint16 key_slot,
 							bool many);
 
 /* Free it; its keys were taken over. */
-extern void command_free(Command *command);
+extern void batch_free(Command *command);
 
 /*
  * Send it.  The command is not the caller's any more: it is finished with its answer, or
  * at once where the link is of no use.
  */
-extern void command_send(RedisNode *node, Command *command);
+extern void batch_send(RedisNode *node, Command *command);
 
 /* At all nodes. */
-extern int	command_count_under_way(DeliveryClass class);
+extern int	batch_send_count_under_way(DeliveryClass class);
 
 /* End a part of the key's delivery, for this target. */
-extern void command_key_done(const Target *target, Oid rule, const KeyRef *key,
+extern void batch_key_done(const Target *target, Oid rule, const KeyRef *key,
 							 PartOutcome outcome);
 
 /* End a part for each of its keys, and free it. */
-extern void command_finish(Command *command, PartOutcome outcome);
+extern void batch_finish(Command *command, PartOutcome outcome);
 
 /* It is about to be sent, so its queue exists: see whether replicas are to acknowledge it. */
-extern void command_see_to_confirm(RedisNode *node, Command *command);
+extern void batch_see_to_confirm(RedisNode *node, Command *command);
 
 /* The node has carried it out: finish it, now or when replicas have acknowledged it. */
-extern void command_carried_out(RedisNode *node, Command *command);
+extern void batch_carried_out(RedisNode *node, Command *command);
 
-extern void commandsend_init(DatabaseSlot *slot);
+extern void batch_send_init(DatabaseSlot *slot);
 extern void commandend_init(void);
 
 #endif							/* UNCACHE_COMMAND_INT_H */

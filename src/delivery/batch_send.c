@@ -37,7 +37,7 @@ static MemoryContext names_context; /* of records, until they are sent */
 static int	under_way[DELIVERY_CLASSES];	/* at all nodes */
 
 void
-commandsend_init(DatabaseSlot *my_slot)
+batch_send_init(DatabaseSlot *my_slot)
 {
 	slot = my_slot;
 	names_context = AllocSetContextCreate(TopMemoryContext, "pg_uncache record names",
@@ -45,7 +45,7 @@ commandsend_init(DatabaseSlot *my_slot)
 }
 
 int
-command_count_under_way(DeliveryClass class)
+batch_send_count_under_way(DeliveryClass class)
 {
 	return under_way[class];
 }
@@ -56,7 +56,7 @@ split_command(RedisNode *node, Command *command)
 {
 	for (uint32 i = 0; i < command->nkeys; i++)
 	{
-		Command    *single = command_new(command->target, command->class, command->rule, command->slot, false);
+		Command    *single = batch_new(command->target, command->class, command->rule, command->slot, false);
 
 		single->awaited = command->awaited;
 		single->refusable = command->refusable;
@@ -64,9 +64,9 @@ split_command(RedisNode *node, Command *command)
 		single->records_gone = command->records_gone;
 		single->hops = command->hops;
 		single->keys[single->nkeys++] = command->keys[i];
-		command_send(node, single);
+		batch_send(node, single);
 	}
-	command_free(command);
+	batch_free(command);
 }
 
 /* Arguments of a command under construction. */
@@ -104,7 +104,7 @@ count_command(Command *command, int64 existed)
 	pg_atomic_fetch_add_u64(&slot->stats.batches, 1);
 	pg_atomic_fetch_add_u64(&slot->stats.keys, command->nkeys);
 	pg_atomic_fetch_add_u64(&slot->stats.keys_existed, existed);
-	stats_count_rule(command->rule, command->nkeys, existed);
+	counters_count_rule(command->rule, command->nkeys, existed);
 }
 
 static void
@@ -123,11 +123,11 @@ send_again(RedisNode *node, Command *command, bool asking)
 
 	command->records_gone = false;
 	if (node == NULL || !node->open || ++command->hops > MAX_HOPS)
-		command_finish(command, node != NULL && node->is_down ? PART_AWAY : PART_AGAIN);
+		batch_finish(command, node != NULL && node->is_down ? PART_AWAY : PART_AGAIN);
 	else if (asking && !redis_send_texts(node->link, 1, argv, foregoing_answered, NULL))
-		command_finish(command, PART_LOST);
+		batch_finish(command, PART_LOST);
 	else
-		command_send(node, command);
+		batch_send(node, command);
 }
 
 /*
@@ -148,12 +148,12 @@ records_answered(void *arg, const RedisReply *reply)
 
 	/* With ASK the record is at the new node, too, or nowhere; else it is gone. */
 	if (reply == NULL)
-		command_finish(command, PART_LOST);
+		batch_finish(command, PART_LOST);
 	else if (redis_reply_type(reply) == REDIS_INTEGER || redis_reply_is_error(reply, "ASK") ||
 			 redis_reply_is_error(reply, "MOVED"))
 	{
 		command->records_gone = true;
-		command_send(node, command);
+		batch_send(node, command);
 	}
 	else
 		command_refused(node, command, reply);
@@ -172,7 +172,7 @@ record_name(const KeyRef *key, size_t *len)
 	if (!tagged)
 		appendStringInfoChar(&name, '}');
 	*len = name.len;
-	return cluster_slot(name.data, name.len) == cluster_slot(key->bytes, key->len) ? name.data : NULL;
+	return cluster_map_slot(name.data, name.len) == cluster_map_slot(key->bytes, key->len) ? name.data : NULL;
 }
 
 /* UNLINK the records of all keys.  False where that can't be sent, or there can't be any. */
@@ -216,7 +216,7 @@ follow_cluster(RedisNode *node, Command *command, const RedisReply *reply)
 		if (command->nkeys > 1)
 			split_command(node, command);
 		else
-			command_finish(command, PART_AGAIN);
+			batch_finish(command, PART_AGAIN);
 		return true;
 	}
 
@@ -245,7 +245,7 @@ note_refused(const Command *command)
 {
 	const KeyRef *key = &command->keys[0];
 	RefusedKey	refused = {
-		.xid = deliver_xid(key->delivery), .rule = command->rule,
+		.xid = delivery_xid(key->delivery), .rule = command->rule,
 		.bytes = key->bytes, .len = key->len
 	};
 
@@ -270,20 +270,20 @@ command_refused(RedisNode *node, Command *command, const RedisReply *reply)
 	if (command->hops < MAX_HOPS && fence_note_loss(node, reply))
 	{
 		command->hops++;
-		command_send(node, command);
+		batch_send(node, command);
 	}
-	else if (trouble_is(reply, &why))
+	else if (redis_error_is_fatal(reply, &why))
 	{
 		node_note_trouble(node, reply);
-		command_finish(command, PART_LOST);
+		batch_finish(command, PART_LOST);
 	}
 	else if (command->nkeys > 1)
 		split_command(node, command);
 	else
 	{
-		trouble_note_refusal(reply);
+		redis_error_note_refusal(reply);
 		note_refused(command);
-		command_finish(command, PART_REFUSED);
+		batch_finish(command, PART_REFUSED);
 	}
 }
 
@@ -298,19 +298,19 @@ command_answered(void *arg, const RedisReply *reply)
 	if (!command->awaited)
 		node->commands->not_awaited--;
 	if (reply == NULL)
-		command_finish(command, PART_LOST);
+		batch_finish(command, PART_LOST);
 	else if (redis_reply_type(reply) == REDIS_INTEGER)
 	{
 		FAULT_POINT("answered");
 		node_note_use(node);
 		count_command(command, redis_reply_integer(reply));
 		note_accepted(command);
-		command_carried_out(node, command);
+		batch_carried_out(node, command);
 	}
 	else if (redis_reply_type(reply) != REDIS_ERROR)
 	{
 		node_note_nonsense(node);
-		command_finish(command, PART_LOST);
+		batch_finish(command, PART_LOST);
 	}
 	else
 		command_refused(node, command, reply);
@@ -346,20 +346,20 @@ make_arguments(const RedisNode *node, Command *command)
 	for (uint32 i = 0; i < command->nkeys; i++)
 	{
 		snprintf(arguments.xids[i], sizeof(arguments.xids[i]), UINT64_FORMAT,
-				 deliver_xid(command->keys[i].delivery));
+				 delivery_xid(command->keys[i].delivery));
 		add_text(arguments.xids[i]);
 	}
 }
 
 void
-command_send(RedisNode *node, Command *command)
+batch_send(RedisNode *node, Command *command)
 {
 	CommandQueue *queue = command_queue_of(node);
 
 	if (fence_is_shut_out(node))
 		(void) unlink_records(node, command, foregoing_answered, NULL);
 	make_arguments(node, command);
-	command_see_to_confirm(node, command);
+	batch_see_to_confirm(node, command);
 	if (redis_send(node->link, arguments.n, arguments.argv, arguments.lens,
 				   command_answered, command))
 	{
@@ -369,5 +369,5 @@ command_send(RedisNode *node, Command *command)
 			queue->not_awaited++;
 	}
 	else
-		command_finish(command, PART_LOST);
+		batch_finish(command, PART_LOST);
 }

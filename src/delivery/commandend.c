@@ -34,7 +34,7 @@ commandend_init(void)
 }
 
 Command *
-command_new(const Target *target, DeliveryClass class, Oid rule, uint16 key_slot, bool many)
+batch_new(const Target *target, DeliveryClass class, Oid rule, uint16 key_slot, bool many)
 {
 	Command    *command = free_commands[many];
 
@@ -63,7 +63,7 @@ command_new(const Target *target, DeliveryClass class, Oid rule, uint16 key_slot
 }
 
 void
-command_free(Command *command)
+batch_free(Command *command)
 {
 	bool		many = command->room == COMMAND_KEYS;
 
@@ -72,7 +72,7 @@ command_free(Command *command)
 }
 
 void
-command_key_done(const Target *target, Oid rule, const KeyRef *key, PartOutcome outcome)
+batch_key_done(const Target *target, Oid rule, const KeyRef *key, PartOutcome outcome)
 {
 	PackedItem	item = {
 		.kind = ITEM_KEY, .rule = rule, .bytes = key->bytes, .len = key->len
@@ -80,19 +80,19 @@ command_key_done(const Target *target, Oid rule, const KeyRef *key, PartOutcome 
 
 	if (outcome != PART_DELIVERED && outcome != PART_REFUSED)
 		lacking_note_key(target, key->bytes, key->len);
-	deliver_part_done(key->delivery, outcome, &item);
+	delivery_part_done(key->delivery, outcome, &item);
 }
 
 void
-command_finish(Command *command, PartOutcome outcome)
+batch_finish(Command *command, PartOutcome outcome)
 {
 	for (uint32 i = 0; i < command->nkeys; i++)
 	{
 		if (command->late)
-			deliver_part_not_late(command->keys[i].delivery);
-		command_key_done(command->target, command->rule, &command->keys[i], outcome);
+			delivery_part_not_late(command->keys[i].delivery);
+		batch_key_done(command->target, command->rule, &command->keys[i], outcome);
 	}
-	command_free(command);
+	batch_free(command);
 }
 
 /*
@@ -102,14 +102,14 @@ command_finish(Command *command, PartOutcome outcome)
  */
 
 void
-command_see_to_confirm(RedisNode *node, Command *command)
+batch_see_to_confirm(RedisNode *node, Command *command)
 {
-	command->to_confirm = replicas_are_wanted() && !replicas_are_short(node);
+	command->to_confirm = replica_ack_are_wanted() && !replica_ack_are_short(node);
 	node->commands->wait_is_due |= command->to_confirm;
 }
 
 void
-command_carried_out(RedisNode *node, Command *command)
+batch_carried_out(RedisNode *node, Command *command)
 {
 	if (command->to_confirm)
 	{
@@ -117,7 +117,7 @@ command_carried_out(RedisNode *node, Command *command)
 		node->commands->unconfirmed = command;
 	}
 	else
-		command_finish(command, replicas_are_short(node) ? PART_UNCONFIRMED : PART_DELIVERED);
+		batch_finish(command, replica_ack_are_short(node) ? PART_UNCONFIRMED : PART_DELIVERED);
 }
 
 static void
@@ -130,7 +130,7 @@ finish_unconfirmed(RedisNode *node, PartOutcome outcome)
 	{
 		Command    *next = command->next;
 
-		command_finish(command, outcome);
+		batch_finish(command, outcome);
 		command = next;
 	}
 }
@@ -144,11 +144,11 @@ wait_answered(void *arg, const RedisReply *reply)
 	if (reply == NULL)
 		finish_unconfirmed(node, PART_LOST);
 	else
-		finish_unconfirmed(node, replicas_note(node, reply) ? PART_DELIVERED : PART_UNCONFIRMED);
+		finish_unconfirmed(node, replica_ack_note(node, reply) ? PART_DELIVERED : PART_UNCONFIRMED);
 }
 
 void
-command_ask_replicas(void)
+batch_ask_replicas(void)
 {
 	for (int n = 0; n < node_count(); n++)
 	{
@@ -158,7 +158,7 @@ command_ask_replicas(void)
 		if (queue == NULL || !queue->wait_is_due)
 			continue;
 		queue->wait_is_due = false;
-		if (node->link == NULL || !replicas_ask(node, wait_answered))
+		if (node->link == NULL || !replica_ack_ask(node, wait_answered))
 			finish_unconfirmed(node, PART_LOST);	/* the link has failed */
 	}
 }

@@ -54,25 +54,25 @@ delivery_init(DatabaseSlot *my_slot)
 }
 
 uint64
-deliver_xid(const Delivery *delivery)
+delivery_xid(const Delivery *delivery)
 {
 	return delivery->row.xid;
 }
 
 bool
-deliver_is_awaited(const Delivery *delivery)
+delivery_is_awaited(const Delivery *delivery)
 {
 	return delivery->row.waiter >= 0 || delivery->class == CLASS_BULK;
 }
 
 uint64
-deliver_next_number(void)
+delivery_next_number(void)
 {
 	return next_number;
 }
 
 uint64
-deliver_oldest_number(void)
+delivery_oldest_number(void)
 {
 	if (dlist_is_empty(&all_deliveries))
 		return next_number;
@@ -80,19 +80,19 @@ deliver_oldest_number(void)
 }
 
 int
-deliver_count_of_table(int table)
+delivery_count_of_table(int table)
 {
 	return count_of_table[table];
 }
 
 uint64
-deliver_taken_of_table(int table)
+delivery_taken_of_table(int table)
 {
 	return taken_of_table[table];
 }
 
 TimestampTz
-deliver_last_of_table(int table)
+delivery_last_of_table(int table)
 {
 	return last_of_table[table];
 }
@@ -107,14 +107,14 @@ delivery_new(DeliveryClass class, const DeliveryRow *row)
 	delivery->row = *row;
 	delivery->row.items = (char *) (delivery + 1);
 	memcpy(delivery + 1, row->items, row->len);
-	item_reader_init(&delivery->reader, delivery->row.items, row->len);
+	invalidation_reader_init(&delivery->reader, delivery->row.items, row->len);
 	delivery->parts_left = 1;
 
 	dlist_push_tail(&all_deliveries, &delivery->all_node);
 	count_of_table[row->table]++;
 	taken_of_table[row->table]++;
 	if (row->table < OUTBOX_TABLES)
-		delivered_set(row->table, &row->tid, delivered_when_sent(row->answered));
+		delivery_map_set(row->table, &row->tid, delivered_when_sent(row->answered));
 	return delivery;
 }
 
@@ -128,9 +128,9 @@ static void
 set_row_state(Delivery *delivery, RowState state)
 {
 	if (delivery->row.table == OUTBOX_SIDE)
-		outboxside_finished(&delivery->row.tid, state == ROW_DELIVERED);
+		outbox_side_finished(&delivery->row.tid, state == ROW_DELIVERED);
 	else if (delivery->row.table < OUTBOX_TABLES)
-		delivered_set(delivery->row.table, &delivery->row.tid, state);
+		delivery_map_set(delivery->row.table, &delivery->row.tid, state);
 }
 
 static void
@@ -145,27 +145,27 @@ count_delivered(Delivery *delivery)
 	}
 	if (delivery->row.chunk == 0)
 		pg_atomic_fetch_add_u64(&slot->stats.transactions, 1);
-	stats_latency(&slot->stats, GetCurrentTimestamp() - delivery->row.at);
+	counters_latency(&slot->stats, GetCurrentTimestamp() - delivery->row.at);
 }
 
 static void
 finish_lost(Delivery *delivery)
 {
 	/* Its node is back already, perhaps. */
-	bool		soon = delivery->lost_for_now || delivery->lost_before != deliveragain_releases();
+	bool		soon = delivery->lost_for_now || delivery->lost_before != resend_releases();
 
-	deliveragain_wait();
+	resend_wait();
 	pg_atomic_fetch_add_u64(&slot->stats.retries, 1);
 	if (delivery->row.table == OUTBOX_NOWHERE)
-		seconddelete_lost(&delivery->row, soon);
+		second_delete_lost(&delivery->row, soon);
 	else if (delivery->row.table == OUTBOX_SIDE)
 		set_row_state(delivery, ROW_UNSENT);	/* it has pauses of its own */
 	else if (soon)
-		deliver_release_soon();
+		resend_release_soon();
 
 	/* Who waits for what is sent again soon goes on waiting. */
 	if (!delivery->lost_for_now && !delivery->row.answered)
-		waiters_let_go(delivery->row.xid, delivery->row.waiter,
+		wait_slots_let_go(delivery->row.xid, delivery->row.waiter,
 					   delivery->class == CLASS_BULK, delivery->lost_under_way);
 }
 
@@ -175,16 +175,16 @@ finish_delivered(Delivery *delivery)
 	if (delivery->to_repeat && !delivery->discarded)
 	{
 		set_row_state(delivery, ROW_TO_REPEAT);
-		deliver_release_soon();
+		resend_release_soon();
 	}
 	else
 		set_row_state(delivery, ROW_DELIVERED);
 	count_delivered(delivery);
 	/* Counted twice it would stand for another row, which is not delivered yet. */
 	if (!delivery->row.answered)
-		waiters_row_delivered(delivery->row.xid, delivery->row.waiter);
+		wait_slots_row_delivered(delivery->row.xid, delivery->row.waiter);
 	if (delivery->row.table != OUTBOX_NOWHERE)
-		seconddelete_add(&delivery->row);
+		second_delete_add(&delivery->row);
 }
 
 /*
@@ -202,7 +202,7 @@ remember_refused(Delivery *delivery, const PackedItem *item)
 	if (delivery->refused == NULL)
 	{
 		delivery->refused = MemoryContextAllocZero(context, delivery->row.len / 8 + 1);
-		delivery->refused_error = MemoryContextStrdup(context, trouble_last_refusal());
+		delivery->refused_error = MemoryContextStrdup(context, redis_error_last_refusal());
 	}
 	if (delivery->is_fragment)
 		return;
@@ -232,17 +232,17 @@ move_refused(const Delivery *delivery)
 	ItemReader	reader;
 	PackedItem	item;
 
-	item_reader_init(&reader, delivery->row.items, delivery->row.len);
-	while (item_read(&reader, &item) > 0)
+	invalidation_reader_init(&reader, delivery->row.items, delivery->row.len);
+	while (invalidation_read(&reader, &item) > 0)
 	{
 		if (!delivery->is_fragment && !was_refused(delivery, &item))
 			continue;
-		len += item_write(items + len, &item, len == 0 ? NULL : &rule);
+		len += invalidation_write(items + len, &item, len == 0 ? NULL : &rule);
 		rule = item.rule;
 	}
 	if (delivery->row.attempts == 0)
-		pg_atomic_fetch_add_u64(&slot->stats.keys_refused, item_count(items, len));
-	outboxside_refused(&delivery->row, items, len, delivery->refused_error, delivery->to_repeat);
+		pg_atomic_fetch_add_u64(&slot->stats.keys_refused, invalidation_count(items, len));
+	outbox_side_refused(&delivery->row, items, len, delivery->refused_error, delivery->to_repeat);
 	pfree(items);
 }
 
@@ -261,10 +261,10 @@ note_refused_as_lacking(const Delivery *delivery)
 		lacking_note_all();		/* the whole may be gone already */
 		return;
 	}
-	item_reader_init(&reader, delivery->row.items, delivery->row.len);
-	while (item_read(&reader, &item) > 0)
+	invalidation_reader_init(&reader, delivery->row.items, delivery->row.len);
+	while (invalidation_read(&reader, &item) > 0)
 	{
-		if (!was_refused(delivery, &item) || item_traits(item.kind)->keys != ITEM_KEYS_ITSELF)
+		if (!was_refused(delivery, &item) || invalidation_traits(item.kind)->keys != ITEM_KEYS_ITSELF)
 			continue;
 		for (int i = 0; i < target_count(); i++)
 			lacking_note_key(target_at(i), item.bytes, item.len);
@@ -284,7 +284,7 @@ static void
 finish_discarded(Delivery *delivery)
 {
 	set_row_state(delivery, ROW_DELIVERED);
-	waiters_let_go(delivery->row.xid, delivery->row.waiter, delivery->class == CLASS_BULK, true);
+	wait_slots_let_go(delivery->row.xid, delivery->row.waiter, delivery->class == CLASS_BULK, true);
 }
 
 static void
@@ -304,7 +304,7 @@ see_to_outcome(Delivery *delivery)
 	else if (delivery->refused && moves_to_side_table(delivery))
 	{
 		move_refused(delivery);
-		waiters_refused(delivery->row.xid);
+		wait_slots_refused(delivery->row.xid);
 	}
 	else
 		finish_delivered(delivery);
@@ -339,14 +339,14 @@ delivery_note_lost(Delivery *delivery, PartOutcome outcome)
 
 	if (!delivery->lost)
 	{
-		delivery->lost_before = deliveragain_releases();
+		delivery->lost_before = resend_releases();
 		delivery->lost_for_now = for_now;
 	}
 	delivery->lost = true;
 	delivery->lost_for_now &= for_now;
 	delivery->lost_under_way |= outcome == PART_LOST || outcome == PART_UNCONFIRMED;
 	if (for_now)
-		deliver_release_soon();
+		resend_release_soon();
 }
 
 /* Nothing is left but parts that nobody waits for. */
@@ -355,12 +355,12 @@ let_go_if_late(Delivery *delivery)
 {
 	if (delivery->parts_late > 0 && delivery->parts_left == delivery->parts_late &&
 		!delivery->row.answered)
-		waiters_let_go(delivery->row.xid, delivery->row.waiter,
+		wait_slots_let_go(delivery->row.xid, delivery->row.waiter,
 					   delivery->class == CLASS_BULK, false);
 }
 
 void
-deliver_part_done(Delivery *delivery, PartOutcome outcome, const PackedItem *item)
+delivery_part_done(Delivery *delivery, PartOutcome outcome, const PackedItem *item)
 {
 	while (delivery)
 	{
@@ -390,13 +390,13 @@ delivery_all_sent(Delivery *delivery)
 }
 
 void
-deliver_part_late(Delivery *delivery)
+delivery_part_late(Delivery *delivery)
 {
 	delivery->parts_late++;
 }
 
 void
-deliver_part_not_late(Delivery *delivery)
+delivery_part_not_late(Delivery *delivery)
 {
 	delivery->parts_late--;
 }
@@ -409,36 +409,36 @@ deliver_part_not_late(Delivery *delivery)
 
 /* What has a delivery, or is about to be written to the side table, stays as it is. */
 void
-deliver_release_waiting(void)
+delivery_release_waiting(void)
 {
 	dlist_iter	iter;
 
-	if (!deliveragain_release())
+	if (!resend_release())
 		return;
-	delivered_resume_sent();
+	delivery_map_resume_sent();
 	dlist_foreach(iter, &all_deliveries)
 	{
 		Delivery   *delivery = dlist_container(Delivery, all_node, iter.cur);
 
 		if (delivery->row.table < OUTBOX_TABLES)
-			delivered_set(delivery->row.table, &delivery->row.tid,
+			delivery_map_set(delivery->row.table, &delivery->row.tid,
 						  delivered_when_sent(delivery->row.answered));
 	}
-	outboxside_keep_refused();
+	outbox_side_keep_refused();
 }
 
 void
-deliver_repeat_under_way(void)
+delivery_repeat_under_way(void)
 {
 	dlist_iter	iter;
 
 	dlist_foreach(iter, &all_deliveries)
 		dlist_container(Delivery, all_node, iter.cur)->to_repeat = true;
-	outboxside_repeat_unwritten();
+	outbox_side_repeat_unwritten();
 }
 
 void
-deliver_discard(uint64 xid)
+delivery_discard(uint64 xid)
 {
 	dlist_iter	iter;
 

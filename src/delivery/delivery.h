@@ -57,22 +57,22 @@ typedef enum PartOutcome
  */
 
 /* The transaction that wrote the row. */
-extern uint64 deliver_xid(const Delivery *delivery);
+extern uint64 delivery_xid(const Delivery *delivery);
 
 /* Whether somebody waits for it, or may: who waits for what a scan finds is unknown. */
-extern bool deliver_is_awaited(const Delivery *delivery);
+extern bool delivery_is_awaited(const Delivery *delivery);
 
 /*
  * A part is finished; the item is what was given, which is not looked at but when it was
  * refused.  The delivery may be gone afterwards.  Of an item that was put together from
  * pieces this finishes a part of each piece's delivery.
  */
-extern void deliver_part_done(Delivery *delivery, PartOutcome outcome,
+extern void delivery_part_done(Delivery *delivery, PartOutcome outcome,
 							  const PackedItem *item);
 
 /* A part is at a node that nobody waits for; or not any more. */
-extern void deliver_part_late(Delivery *delivery);
-extern void deliver_part_not_late(Delivery *delivery);
+extern void delivery_part_late(Delivery *delivery);
+extern void delivery_part_not_late(Delivery *delivery);
 
 /*
  * All deliveries
@@ -82,28 +82,28 @@ extern void deliver_part_not_late(Delivery *delivery);
  * Every delivery has a number, ascending; the oldest one unfinished, or the next
  * number when there is none.
  */
-extern uint64 deliver_next_number(void);
-extern uint64 deliver_oldest_number(void);
-extern int	deliver_count_of_table(int table);	/* unfinished ones */
-extern uint64 deliver_taken_of_table(int table);	/* ever taken */
-extern TimestampTz deliver_last_of_table(int table);	/* last delivered; 0: never */
+extern uint64 delivery_next_number(void);
+extern uint64 delivery_oldest_number(void);
+extern int	delivery_count_of_table(int table);	/* unfinished ones */
+extern uint64 delivery_taken_of_table(int table);	/* ever taken */
+extern TimestampTz delivery_last_of_table(int table);	/* last delivered; 0: never */
 
 /*
  * Have the rows that wait (resend.h) resumed, by a scan that is to be begun then.
  * A row that has a delivery is not one of them.
  */
-extern void deliver_release_waiting(void);
+extern void delivery_release_waiting(void);
 
 /*
  * A server that may have forgotten what it was sent takes part again: what is under
  * way counts as to be repeated when it is delivered.
  */
-extern void deliver_repeat_under_way(void);
+extern void delivery_repeat_under_way(void);
 
 /*
  * Nobody wants what is under way of a transaction (xid; 0: of all) any more: it ends as
  * delivered, whatever becomes of it.
  */
-extern void deliver_discard(uint64 xid);
+extern void delivery_discard(uint64 xid);
 
 #endif							/* UNCACHE_DELIVERY_H */

@@ -49,7 +49,7 @@ static MemoryContext context;
 static dlist_head assemblies = DLIST_STATIC_INIT(assemblies);
 
 void
-deliverpieces_init(void)
+delivery_fragments_init(void)
 {
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache pieces",
 									ALLOCSET_DEFAULT_SIZES);
@@ -109,7 +109,7 @@ complete(Delivery *last, Assembly *assembly, PackedItem *whole)
 
 /* So far each piece has counted one part: that it waits for the others. */
 bool
-deliverpieces_parts(Delivery *last, int parts)
+delivery_fragments_parts(Delivery *last, int parts)
 {
 	bool		only_lacking = true;
 
@@ -122,14 +122,14 @@ deliverpieces_parts(Delivery *last, int parts)
 }
 
 PieceOutcome
-deliverpieces_add(Delivery *delivery, const PackedItem *item, PackedItem *whole)
+delivery_fragments_add(Delivery *delivery, const PackedItem *item, PackedItem *whole)
 {
 	FragmentHead head;
 	uint32		len;
 	int32		first_chunk;
 	Assembly   *assembly;
 
-	if (!item_read_head(item, &head))
+	if (!invalidation_read_head(item, &head))
 		return PIECE_DAMAGED;
 	len = item->len - sizeof(head);
 	first_chunk = delivery->row.chunk - head.offset / FRAGMENT_BYTES;
@@ -153,7 +153,7 @@ deliverpieces_add(Delivery *delivery, const PackedItem *item, PackedItem *whole)
 }
 
 void
-deliverpieces_forget(void)
+delivery_fragments_forget(void)
 {
 	dlist_mutable_iter iter;
 
@@ -162,7 +162,7 @@ deliverpieces_forget(void)
 		Assembly   *assembly = dlist_container(Assembly, node, iter.cur);
 
 		dlist_delete(&assembly->node);
-		deliver_part_done(assembly->pieces, PART_LOST, NULL);
+		delivery_part_done(assembly->pieces, PART_LOST, NULL);
 		pfree(assembly->bytes);
 		pfree(assembly);
 	}
@@ -171,15 +171,15 @@ deliverpieces_forget(void)
 static void
 give_up(Assembly *assembly)
 {
-	damage_note_row(assembly->xid, "a part of a long key is missing");
+	outbox_damage_note_row(assembly->xid, "a part of a long key is missing");
 	dlist_delete(&assembly->node);
-	deliver_part_done(assembly->pieces, PART_DELIVERED, NULL);
+	delivery_part_done(assembly->pieces, PART_DELIVERED, NULL);
 	pfree(assembly->bytes);
 	pfree(assembly);
 }
 
 TimestampTz
-deliverpieces_turn(TimestampTz now, bool all_read)
+delivery_fragments_turn(TimestampTz now, bool all_read)
 {
 	TimestampTz wake = DT_NOEND;
 	dlist_mutable_iter iter;

@@ -10,13 +10,13 @@
 
 #include "delivery/delivery.h"
 
-extern void deliverpieces_init(void);
+extern void delivery_fragments_init(void);
 
 typedef enum PieceOutcome
 {
 	PIECE_DAMAGED,				/* it makes no sense, and nothing was done */
 	PIECE_WAITS,				/* for other pieces; it is a part of its delivery */
-	PIECE_COMPLETES,			/* *whole is to be sent now, by deliverpieces_parts() parts */
+	PIECE_COMPLETES,			/* *whole is to be sent now, by delivery_fragments_parts() parts */
 } PieceOutcome;
 
 /*
@@ -24,22 +24,22 @@ typedef enum PieceOutcome
  * *whole is set, with bytes that stay until the delivery is finished.  The deliveries of all
  * pieces are joined and finish together: a part of this one is a part of all.
  */
-extern PieceOutcome deliverpieces_add(Delivery *delivery, const PackedItem *piece,
+extern PieceOutcome delivery_fragments_add(Delivery *delivery, const PackedItem *piece,
 									  PackedItem *whole);
 
 /*
  * The whole is about to be sent in so many parts.  Returns whether all of the pieces were
  * sent before, and are for nodes that lack something.
  */
-extern bool deliverpieces_parts(Delivery *last, int parts);
+extern bool delivery_fragments_parts(Delivery *last, int parts);
 
 /* What waits for other pieces is lost. */
-extern void deliverpieces_forget(void);
+extern void delivery_fragments_forget(void);
 
 /*
  * Give up keys of which a piece is missing; "all_read": nothing is left that could bring
  * it.  Returns when to come again.
  */
-extern TimestampTz deliverpieces_turn(TimestampTz now, bool all_read);
+extern TimestampTz delivery_fragments_turn(TimestampTz now, bool all_read);
 
 #endif							/* UNCACHE_DELIVERPIECES_H */

@@ -25,7 +25,7 @@ struct Delivery
 	bool		lost_under_way; /* somebody may have waited in vain */
 	bool		lost_for_now;	/* and nothing else: it won't take long */
 	bool		to_repeat;		/* a node that has it already may have forgotten it */
-	uint64		lost_before;	/* deliveragain_releases() at the time */
+	uint64		lost_before;	/* resend_releases() at the time */
 	bool		discarded;		/* ends as delivered */
 	bool		is_fragment;	/* this and the next two: delivery_fragments.c */
 	char	   *assembled;		/* the item of which it is the last piece, or NULL */

@@ -48,33 +48,33 @@ static int	queued[DELIVERY_CLASSES];
 static int	patterns_given = 0;
 
 void
-deliver_init(DatabaseSlot *slot)
+delivery_queue_init(DatabaseSlot *slot)
 {
 	delivery_init(slot);
-	deliverpieces_init();
-	command_init(slot);
+	delivery_fragments_init();
+	batch_init(slot);
 }
 
 bool
-deliver_has_room(DeliveryClass class)
+delivery_queue_has_room(DeliveryClass class)
 {
 	return queued[class] < (class == CLASS_SMALL ? SMALL_ROWS : BULK_ROWS);
 }
 
 bool
-deliver_wants_turn(void)
+delivery_queue_wants_turn(void)
 {
 	return patterns_given >= PATTERNS_PER_TURN;
 }
 
 bool
-deliver_has_unsent(void)
+delivery_queue_has_unsent(void)
 {
 	return queued[CLASS_SMALL] + queued[CLASS_BULK] > 0;
 }
 
 void
-deliver_take(DeliveryClass class, const DeliveryRow *row)
+delivery_queue_take(DeliveryClass class, const DeliveryRow *row)
 {
 	Delivery   *delivery = delivery_new(class, row);
 
@@ -90,7 +90,7 @@ gather_piece(Delivery *delivery, const PackedItem *piece)
 {
 	PackedItem	whole;
 
-	switch (deliverpieces_add(delivery, piece, &whole))
+	switch (delivery_fragments_add(delivery, piece, &whole))
 	{
 		case PIECE_DAMAGED:
 			return false;
@@ -107,7 +107,7 @@ static bool
 add_parts(Delivery *delivery, int parts, bool is_whole)
 {
 	if (is_whole)
-		return deliverpieces_parts(delivery, parts);
+		return delivery_fragments_parts(delivery, parts);
 	delivery->parts_left += parts;
 	return delivery->row.only_lacking;
 }
@@ -121,16 +121,16 @@ gather_item(Delivery *delivery, const PackedItem *item, bool is_whole)
 {
 	bool		only_lacking;
 
-	switch (item_traits(item->kind)->command)
+	switch (invalidation_traits(item->kind)->command)
 	{
 		case ITEM_UNLINK:
 			only_lacking = add_parts(delivery, target_count(), is_whole);
-			command_add_key(delivery, delivery->class, item, only_lacking);
+			batch_add_key(delivery, delivery->class, item, only_lacking);
 			return true;
 		case ITEM_SCAN:
 			(void) add_parts(delivery, 1, is_whole);
 			patterns_given++;
-			patternscan_add(delivery, item);
+			pattern_queue_add(delivery, item);
 			return true;
 		case ITEM_JOIN:
 			return gather_piece(delivery, item);
@@ -151,43 +151,43 @@ all_sent(Delivery *delivery)
 static void
 send_from(DeliveryClass class)
 {
-	while (!dlist_is_empty(&queues[class]) && command_has_room(class) &&
+	while (!dlist_is_empty(&queues[class]) && batch_has_room(class) &&
 		   patterns_given < PATTERNS_PER_TURN)
 	{
 		Delivery   *delivery = dlist_head_element(Delivery, queue_node, &queues[class]);
 		PackedItem	item;
-		int			read = item_read(&delivery->reader, &item);
+		int			read = invalidation_read(&delivery->reader, &item);
 
 		if (read > 0 && gather_item(delivery, &item, false))
 			continue;
 		if (read != 0)
-			damage_note_row(delivery->row.xid, "its items cannot be read to their end");
+			outbox_damage_note_row(delivery->row.xid, "its items cannot be read to their end");
 		all_sent(delivery);
 	}
-	command_send_open();
+	batch_send_open();
 }
 
 void
-deliver_send(void)
+delivery_queue_send(void)
 {
 	patterns_given = 0;
-	if (deliver_has_unsent())
+	if (delivery_queue_has_unsent())
 	{
-		command_look_for_silent();
+		batch_look_for_silent();
 		send_from(CLASS_SMALL);
 		send_from(CLASS_BULK);
 	}
-	command_ask_replicas();
+	batch_ask_replicas();
 	node_flush_all();
-	if (command_under_way())
+	if (batch_under_way())
 		FAULT_POINT("batch-sent");
 }
 
 void
-deliver_forget_unsent(void)
+delivery_queue_forget_unsent(void)
 {
-	deliverpieces_forget();
-	patternscan_forget();
+	delivery_fragments_forget();
+	pattern_queue_forget();
 	refusal_forget_all();
 	for (int class = 0; class < DELIVERY_CLASSES; class++)
 	{
@@ -199,5 +199,5 @@ deliver_forget_unsent(void)
 			all_sent(delivery);
 		}
 	}
-	Assert(deliver_oldest_number() == deliver_next_number());
+	Assert(delivery_oldest_number() == delivery_next_number());
 }

@@ -82,18 +82,18 @@ static int	again_ms = AGAIN_FIRST_MS;
 static void pass_ended(const PatternPassEnd *end);
 
 void
-patternscan_init(DatabaseSlot *my_slot)
+pattern_queue_init(DatabaseSlot *my_slot)
 {
 	slot = my_slot;
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache patterns",
 									ALLOCSET_DEFAULT_SIZES);
 	pass_context = AllocSetContextCreate(context, "pg_uncache pattern pass",
 										 ALLOCSET_DEFAULT_SIZES);
-	patternpass_init(slot, pass_ended);
+	pattern_scan_init(slot, pass_ended);
 }
 
 void
-patternscan_add(Delivery *delivery, const PackedItem *item)
+pattern_queue_add(Delivery *delivery, const PackedItem *item)
 {
 	Job		   *job = MemoryContextAllocZero(context, sizeof(Job));
 
@@ -109,7 +109,7 @@ finish_job(Job *job, PartOutcome outcome)
 {
 	dlist_delete(&job->node);
 	pg_atomic_fetch_sub_u32(&slot->stats.patterns_running, 1);
-	deliver_part_done(job->delivery, outcome, &job->item);
+	delivery_part_done(job->delivery, outcome, &job->item);
 	pfree(job);
 }
 
@@ -122,7 +122,7 @@ gather_some(void)
 	if (stage == PASS_NONE)
 	{
 		stage = PASS_GATHERS;
-		patterns = patternset_make();
+		patterns = pattern_set_make();
 		gather_until = TimestampTzPlusMilliseconds(clock_now(), GATHER_MS);
 	}
 	for (int i = 0; i < JOBS_PER_TURN && nwaiting > 0; i++)
@@ -130,7 +130,7 @@ gather_some(void)
 		Job		   *job = dlist_head_element(Job, node, &waiting);
 
 		nwaiting--;
-		job->pattern = patternset_add(patterns, &job->item);
+		job->pattern = pattern_set_add(patterns, &job->item);
 		if (job->pattern == NULL)
 		{
 			ereport(LOG,
@@ -151,7 +151,7 @@ begin_pass(void)
 {
 	MemoryContext old_context;
 
-	if (patternset_count(patterns) == 0)
+	if (pattern_set_count(patterns) == 0)
 	{
 		stage = PASS_NONE;
 		MemoryContextReset(pass_context);
@@ -159,7 +159,7 @@ begin_pass(void)
 	}
 	stage = PASS_RUNS;
 	old_context = MemoryContextSwitchTo(pass_context);
-	patternpass_begin(patterns);
+	pattern_scan_begin(patterns);
 	MemoryContextSwitchTo(old_context);
 }
 
@@ -207,14 +207,14 @@ leave_some(int most)
 
 	for (n = 0; n < most && !dlist_is_empty(&served); n++)
 		leave_pass(dlist_head_element(Job, node, &served));
-	if (!dlist_is_empty(&served) || !patternset_free_some(patterns, most - n))
+	if (!dlist_is_empty(&served) || !pattern_set_free_some(patterns, most - n))
 		return;
 	stage = PASS_NONE;
 	MemoryContextReset(pass_context);
 }
 
 TimestampTz
-patternscan_turn(void)
+pattern_queue_turn(void)
 {
 	TimestampTz wake;
 
@@ -226,7 +226,7 @@ patternscan_turn(void)
 		if (nwaiting == 0 || clock_now() >= gather_until)
 			begin_pass();
 	}
-	wake = patternpass_turn();
+	wake = pattern_scan_turn();
 	if (stage == PASS_ENDED)
 		leave_some(JOBS_PER_TURN);
 	if (stage == PASS_RUNS)
@@ -235,13 +235,13 @@ patternscan_turn(void)
 }
 
 void
-patternscan_forget(void)
+pattern_queue_forget(void)
 {
 	dlist_mutable_iter iter;
 
 	if (stage == PASS_GATHERS)
 		pass_ended(&(PatternPassEnd) {.outcome = PART_LOST});
-	patternpass_break();
+	pattern_scan_break();
 	if (stage == PASS_ENDED)
 		leave_some(INT_MAX);
 	Assert(stage == PASS_NONE);

@@ -11,15 +11,15 @@
 #include "base/invalidation.h"
 #include "shmem/shmem.h"
 
-extern void patternscan_init(DatabaseSlot *slot);
+extern void pattern_queue_init(DatabaseSlot *slot);
 
-/* Take a pattern, a part of the delivery.  deliver_part_done() ends it. */
-extern void patternscan_add(Delivery *delivery, const PackedItem *item);
+/* Take a pattern, a part of the delivery.  delivery_part_done() ends it. */
+extern void pattern_queue_add(Delivery *delivery, const PackedItem *item);
 
 /* Begin a pass if one is due, or say when: DT_NOEND for "nothing to do". */
-extern TimestampTz patternscan_turn(void);
+extern TimestampTz pattern_queue_turn(void);
 
 /* All links are gone: every pattern is lost, and will come again. */
-extern void patternscan_forget(void);
+extern void pattern_queue_forget(void);
 
 #endif							/* UNCACHE_PATTERNSCAN_H */

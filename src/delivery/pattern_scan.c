@@ -67,15 +67,15 @@ static bool asking = false;
 static void end_pass_if_done(void);
 
 void
-patternpass_init(DatabaseSlot *my_slot, PatternPassEnded when_ended)
+pattern_scan_init(DatabaseSlot *my_slot, PatternPassEnded when_ended)
 {
 	slot = my_slot;
 	ended = when_ended;
-	patternsweep_init(slot, end_pass_if_done);
+	pattern_sweep_init(slot, end_pass_if_done);
 }
 
 bool
-patternpass_is_running(void)
+pattern_scan_is_running(void)
 {
 	return running;
 }
@@ -107,7 +107,7 @@ scan_nodes(void)
 	for (int i = 0; i < node_count(); i++)
 	{
 		if (takes_part(node_at(i)))
-			patternsweep_node(node_at(i));
+			pattern_sweep_node(node_at(i));
 	}
 }
 
@@ -125,7 +125,7 @@ slots_told(void *arg, const RedisReply *reply)
 {
 	RedisNode  *node = node_answering();
 
-	scan_of(node)->slots = reply ? slotstate_read(node, reply) : SLOTS_MOVE;
+	scan_of(node)->slots = reply ? cluster_migration_read(node, reply) : SLOTS_MOVE;
 	come_nearer();
 }
 
@@ -164,7 +164,7 @@ begin_at_nodes(void)
 		}
 		scan->pass = pass_number;
 		scan->slots = SLOTS_MOVE;
-		if (node->in_cluster && slotstate_ask(node, slots_told))
+		if (node->in_cluster && cluster_migration_ask(node, slots_told))
 			under_way++;
 		if (!fence_is_used(node))
 			continue;
@@ -178,13 +178,13 @@ begin_at_nodes(void)
 }
 
 void
-patternpass_begin(PatternSet *set)
+pattern_scan_begin(PatternSet *set)
 {
 	running = true;
 	pass_scans = false;
-	patternsweep_begin(set, asking);
+	pattern_sweep_begin(set, asking);
 	pass_lost = false;
-	pass_confirmed = !replicas_are_wanted();
+	pass_confirmed = !replica_ack_are_wanted();
 	pass_compared = false;
 	pass_moves = false;
 	pass_again = false;
@@ -238,7 +238,7 @@ static void
 end_pass(void)
 {
 	PatternPassEnd end = {.began = pass_began, .moves = pass_moves};
-	PatternSweep sweep = patternsweep_state();
+	PatternSweep sweep = pattern_sweep_state();
 
 	pass_lost |= sweep.lost;
 	pass_again |= sweep.missed;
@@ -247,7 +247,7 @@ end_pass(void)
 	end.again = pass_again;
 
 	running = false;
-	patternsweep_end();
+	pattern_sweep_end();
 	asking = pass_again || pass_moves;
 	if (!pass_lost && !pass_again)
 		pg_atomic_fetch_add_u64(&slot->stats.pattern_passes, 1);
@@ -258,7 +258,7 @@ static void
 replicas_answered(void *arg, const RedisReply *reply)
 {
 	under_way--;
-	if (!replicas_note(node_answering(), reply))
+	if (!replica_ack_note(node_answering(), reply))
 		pass_lost = true;
 	end_pass_if_done();
 }
@@ -271,7 +271,7 @@ ask_replicas(void)
 	{
 		RedisNode  *node = node_at(i);
 
-		if (takes_part(node) && replicas_ask(node, replicas_answered))
+		if (takes_part(node) && replica_ack_ask(node, replicas_answered))
 			under_way++;
 	}
 }
@@ -280,7 +280,7 @@ static void
 slots_told_again(void *arg, const RedisReply *reply)
 {
 	RedisNode  *node = node_answering();
-	uint32		slots = reply ? slotstate_read(node, reply) : SLOTS_MOVE;
+	uint32		slots = reply ? cluster_migration_read(node, reply) : SLOTS_MOVE;
 
 	under_way--;
 	if (slots == SLOTS_MOVE || slots != scan_of(node)->slots)
@@ -297,7 +297,7 @@ compare_slots(void)
 	{
 		RedisNode  *node = node_at(i);
 
-		if (takes_part(node) && node->in_cluster && slotstate_ask(node, slots_told_again))
+		if (takes_part(node) && node->in_cluster && cluster_migration_ask(node, slots_told_again))
 			under_way++;
 	}
 }
@@ -305,7 +305,7 @@ compare_slots(void)
 static bool
 all_answered(void)
 {
-	return under_way == 0 && pass_scans && patternsweep_is_done();
+	return under_way == 0 && pass_scans && pattern_sweep_is_done();
 }
 
 static void
@@ -320,32 +320,32 @@ end_pass_if_done(void)
 }
 
 TimestampTz
-patternpass_turn(void)
+pattern_scan_turn(void)
 {
-	TimestampTz wake = patternsweep_turn();
+	TimestampTz wake = pattern_sweep_turn();
 
 	end_pass_if_done();
 	return wake;
 }
 
 void
-patternpass_note_moves(void)
+pattern_scan_note_moves(void)
 {
 	pass_moves = true;
 }
 
 void
-patternpass_leave_out(RedisNode *node)
+pattern_scan_leave_out(RedisNode *node)
 {
 	if (node->scan == NULL)
 		return;
 	pass_lost |= running && node->scan->pass == pass_number;
-	patternsweep_leave(node);
+	pattern_sweep_leave(node);
 	node->scan->pass = 0;
 }
 
 void
-patternpass_break(void)
+pattern_scan_break(void)
 {
 	if (running)
 	{

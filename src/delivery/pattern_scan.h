@@ -24,30 +24,30 @@ typedef struct PatternPassEnd
 typedef void (*PatternPassEnded) (const PatternPassEnd *end);
 
 /* Once, in the worker.  Every pass ends with one call of "ended", which may not begin another. */
-extern void patternpass_init(DatabaseSlot *slot, PatternPassEnded ended);
+extern void pattern_scan_init(DatabaseSlot *slot, PatternPassEnded ended);
 
 /*
  * Begin a pass for these patterns.  None may be running, and the set must not be empty.
  * The set, and the current memory context, must stay until the end of the pass, which sets
  * PassPattern.refused where Redis has said no, and .aside.  The end is not within this call.
  */
-extern void patternpass_begin(PatternSet *set);
+extern void pattern_scan_begin(PatternSet *set);
 
-extern bool patternpass_is_running(void);
+extern bool pattern_scan_is_running(void);
 
 /*
  * Do the next slice of the pass, and end it if nothing is under way any more.  Returns when
  * to come again: DT_NOEND for "when an answer has come".
  */
-extern TimestampTz patternpass_turn(void);
+extern TimestampTz pattern_scan_turn(void);
 
 /* Nodes have got other keys than before. */
-extern void patternpass_note_moves(void);
+extern void pattern_scan_note_moves(void);
 
 /* A node's link is gone: with the next one it takes part in the next pass. */
-extern void patternpass_leave_out(RedisNode *node);
+extern void pattern_scan_leave_out(RedisNode *node);
 
 /* All links are gone, and have answered everything: a pass that runs ends, lost. */
-extern void patternpass_break(void);
+extern void pattern_scan_break(void);
 
 #endif							/* UNCACHE_PATTERNPASS_H */

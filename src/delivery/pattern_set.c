@@ -96,7 +96,7 @@ make_table(void)
 }
 
 PatternSet *
-patternset_make(void)
+pattern_set_make(void)
 {
 	PatternSet *set = palloc0(sizeof(PatternSet));
 
@@ -108,13 +108,13 @@ patternset_make(void)
 }
 
 int
-patternset_count(const PatternSet *set)
+pattern_set_count(const PatternSet *set)
 {
 	return set->count;
 }
 
 PassPattern *
-patternset_first(const PatternSet *set)
+pattern_set_first(const PatternSet *set)
 {
 	return set->first;
 }
@@ -224,7 +224,7 @@ matcher_of(const PackedItem *item)
 }
 
 PassPattern *
-patternset_add(PatternSet *set, const PackedItem *item)
+pattern_set_add(PatternSet *set, const PackedItem *item)
 {
 	HTAB	   *table = item->kind == ITEM_GLOB ? set->globs : set->templates;
 	bool		found;
@@ -277,7 +277,7 @@ glob_for_head(const char *head, size_t len)
 
 /* The pattern itself where it is alone; otherwise what all of them begin with. */
 char *
-patternset_glob(const PatternSet *set)
+pattern_set_glob(const PatternSet *set)
 {
 	size_t		len;
 	const char *head = keypattern_literal_head(set->first->matcher, &len);
@@ -300,7 +300,7 @@ compare_heads(const void *a, const void *b)
 }
 
 PassPattern *
-patternset_nth(PatternSet *set, int n)
+pattern_set_nth(PatternSet *set, int n)
 {
 	if (set->sorted == NULL)
 	{
@@ -316,17 +316,17 @@ patternset_nth(PatternSet *set, int n)
 
 /* What the first and the last of a sorted range have in common all between them have. */
 char *
-patternset_glob_of(PatternSet *set, int from, int count)
+pattern_set_glob_of(PatternSet *set, int from, int count)
 {
 	size_t		first_len;
 	size_t		last_len;
 	size_t		same = 0;
-	const char *first = keypattern_literal_head(patternset_nth(set, from)->matcher, &first_len);
-	const char *last = keypattern_literal_head(patternset_nth(set, from + count - 1)->matcher,
+	const char *first = keypattern_literal_head(pattern_set_nth(set, from)->matcher, &first_len);
+	const char *last = keypattern_literal_head(pattern_set_nth(set, from + count - 1)->matcher,
 											   &last_len);
 
 	if (count == 1)
-		return pstrdup(keypattern_glob(patternset_nth(set, from)->matcher));
+		return pstrdup(keypattern_glob(pattern_set_nth(set, from)->matcher));
 	while (same < first_len && same < last_len && first[same] == last[same])
 		same++;
 	return glob_for_head(first, same);
@@ -339,13 +339,13 @@ patternset_glob_of(PatternSet *set, int from, int count)
  */
 
 void
-patternset_search(PatternSearch *search, const PatternSet *set, const char *key, size_t len)
+pattern_set_search(PatternSearch *search, const PatternSet *set, const char *key, size_t len)
 {
 	*search = (PatternSearch) {.set = set, .key = key, .len = len, .hash = HASH_BEGIN};
 }
 
 bool
-patternset_next(PatternSearch *search, PassPattern **candidate)
+pattern_set_next(PatternSearch *search, PassPattern **candidate)
 {
 	const PatternSet *set = search->set;
 
@@ -370,7 +370,7 @@ patternset_next(PatternSearch *search, PassPattern **candidate)
 }
 
 bool
-patternset_free_some(PatternSet *set, int most)
+pattern_set_free_some(PatternSet *set, int most)
 {
 	for (int i = 0; i < most && set->first != NULL; i++)
 	{

@@ -23,27 +23,27 @@ typedef struct PassPattern
 typedef struct PatternSet PatternSet;
 
 /* An empty one, in the current memory context. */
-extern PatternSet *patternset_make(void);
+extern PatternSet *pattern_set_make(void);
 
 /*
  * The pattern of an item in the set: equal items have the same one.  The item's bytes must
  * stay as long as the set.  NULL where the item can't be read.
  */
-extern PassPattern *patternset_add(PatternSet *set, const PackedItem *item);
+extern PassPattern *pattern_set_add(PatternSet *set, const PackedItem *item);
 
-extern int	patternset_count(const PatternSet *set);
-extern PassPattern *patternset_first(const PatternSet *set);
+extern int	pattern_set_count(const PatternSet *set);
+extern PassPattern *pattern_set_first(const PatternSet *set);
 
 /*
  * What to ask SCAN for, to find the keys of all patterns; or of "count" of them, from the
  * one of this number on, in the order of their heads (the first call sorts them).  In the
  * current memory context.  The set must not be empty.
  */
-extern char *patternset_glob(const PatternSet *set);
-extern char *patternset_glob_of(PatternSet *set, int from, int count);
+extern char *pattern_set_glob(const PatternSet *set);
+extern char *pattern_set_glob_of(PatternSet *set, int from, int count);
 
 /* The pattern of this number in the order of their heads. */
-extern PassPattern *patternset_nth(PatternSet *set, int n);
+extern PassPattern *pattern_set_nth(PatternSet *set, int n);
 
 /*
  * A search for the patterns that may cover a key: those whose literal head it begins with.
@@ -61,14 +61,14 @@ typedef struct PatternSearch
 	PassPattern *more;			/* candidates not given yet */
 } PatternSearch;
 
-extern void patternset_search(PatternSearch *search, const PatternSet *set, const char *key,
+extern void pattern_set_search(PatternSearch *search, const PatternSet *set, const char *key,
 							  size_t len);
-extern bool patternset_next(PatternSearch *search, PassPattern **candidate);
+extern bool pattern_set_next(PatternSearch *search, PassPattern **candidate);
 
 /*
  * Free some of what the memory context of the set does not hold, at most so many patterns.
  * Returns whether nothing is left.  In between the set can't be used otherwise.
  */
-extern bool patternset_free_some(PatternSet *set, int most);
+extern bool pattern_set_free_some(PatternSet *set, int most);
 
 #endif							/* UNCACHE_PATTERNSET_H */

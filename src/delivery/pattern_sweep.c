@@ -106,47 +106,47 @@ static void unlink_answered(void);
 static const PatternUnlinkCallbacks unlink_callbacks = {key_refused, unlink_answered};
 
 void
-patternsweep_init(DatabaseSlot *my_slot, void (*when_answered) (void))
+pattern_sweep_init(DatabaseSlot *my_slot, void (*when_answered) (void))
 {
 	slot = my_slot;
 	answered = when_answered;
-	patternunlink_init(slot, &unlink_callbacks);
+	pattern_unlink_init(slot, &unlink_callbacks);
 }
 
 void
-patternsweep_begin(PatternSet *set, bool asking)
+pattern_sweep_begin(PatternSet *set, bool asking)
 {
 	patterns = set;
 	context = CurrentMemoryContext;
-	match = patternset_glob(set);
+	match = pattern_set_glob(set);
 	set_aside = false;
 	sweep_number++;
 	memset(&sweep, 0, sizeof(sweep));
 	memset(&cost, 0, sizeof(cost));
-	patternunlink_begin(asking);
+	pattern_unlink_begin(asking);
 }
 
 void
-patternsweep_end(void)
+pattern_sweep_end(void)
 {
 	elog(DEBUG1, "pass for %d patterns: " UINT64_FORMAT " scans, " UINT64_FORMAT " breaks, "
 		 UINT64_FORMAT " keys, " UINT64_FORMAT " tried, " UINT64_FORMAT " slices, most work %d",
-		 patternset_count(patterns), cost.scans, cost.breaks, cost.keys, cost.tried, cost.slices,
+		 pattern_set_count(patterns), cost.scans, cost.breaks, cost.keys, cost.tried, cost.slices,
 		 cost.most);
 	for (int i = 0; i < node_count(); i++)
 		node_release_scan_link(node_at(i));
-	patternunlink_end();
+	pattern_unlink_end();
 	patterns = NULL;
 	sweep_number++;
 }
 
 PatternSweep
-patternsweep_state(void)
+pattern_sweep_state(void)
 {
 	PatternSweep state = sweep;
 
-	state.lost |= patternunlink_lost();
-	state.missed |= patternunlink_missed();
+	state.lost |= pattern_unlink_lost();
+	state.missed |= pattern_unlink_missed();
 	return state;
 }
 
@@ -160,7 +160,7 @@ walk_of(RedisNode *node)
 }
 
 void
-patternsweep_node(RedisNode *node)
+pattern_sweep_node(RedisNode *node)
 {
 	NodeWalk   *walk;
 
@@ -168,7 +168,7 @@ patternsweep_node(RedisNode *node)
 		node->walk = MemoryContextAllocZero(node->context, sizeof(NodeWalk));
 	walk = node->walk;
 	walk->sweep = sweep_number;
-	scanstep_begin(&walk->step, patternset_count(patterns));
+	scan_step_begin(&walk->step, pattern_set_count(patterns));
 	walk->asked = false;
 	walk->refused = NULL;
 	walk->searching = false;
@@ -187,11 +187,11 @@ has_keys(const NodeWalk *walk)
 static bool
 is_through(const NodeWalk *walk)
 {
-	return !walk->asked && !has_keys(walk) && scanstep_next(&walk->step) == SCAN_DONE;
+	return !walk->asked && !has_keys(walk) && scan_step_next(&walk->step) == SCAN_DONE;
 }
 
 void
-patternsweep_leave(RedisNode *node)
+pattern_sweep_leave(RedisNode *node)
 {
 	NodeWalk   *walk = patterns != NULL ? walk_of(node) : NULL;
 
@@ -202,9 +202,9 @@ patternsweep_leave(RedisNode *node)
 }
 
 bool
-patternsweep_is_done(void)
+pattern_sweep_is_done(void)
 {
-	if (patternunlink_under_way() > 0)
+	if (pattern_unlink_under_way() > 0)
 		return false;
 	for (int i = 0; i < node_count(); i++)
 	{
@@ -237,18 +237,18 @@ scan_refused(RedisNode *node, const RedisReply *reply)
 {
 	const char *why;
 
-	if (node->in_cluster && patternunlink_is_moving(reply))
+	if (node->in_cluster && pattern_unlink_is_moving(reply))
 		sweep.missed = true;
 	else if (!cannot_scan(reply) &&
-			 (redis_reply_type(reply) != REDIS_ERROR || trouble_is(reply, &why)))
+			 (redis_reply_type(reply) != REDIS_ERROR || redis_error_is_fatal(reply, &why)))
 	{
 		node_note_trouble(node, reply);
 		sweep.lost = true;
 	}
 	else
 	{
-		trouble_note_refusal(reply);
-		for (PassPattern *p = patternset_first(patterns); p; p = p->next)
+		redis_error_note_refusal(reply);
+		for (PassPattern *p = pattern_set_first(patterns); p; p = p->next)
 			p->refused = true;
 	}
 }
@@ -283,7 +283,7 @@ set_pattern_aside(PassPattern *pattern)
 static void
 set_all_aside(void)
 {
-	for (PassPattern *p = patternset_first(patterns); p; p = p->next)
+	for (PassPattern *p = pattern_set_first(patterns); p; p = p->next)
 		set_pattern_aside(p);
 }
 
@@ -296,7 +296,7 @@ step_lost(RedisNode *node, NodeWalk *walk)
 {
 	sweep.lost = true;
 	if (walk->step.count > 1)
-		(void) scanstep_broke(&walk->step);
+		(void) scan_step_broke(&walk->step);
 	else if (++walk->lost_at_one >= LOST_AT_ONE_KEY)
 	{
 		note_aside(node, node_scan_error(node));
@@ -309,13 +309,13 @@ static void
 step_broke(RedisNode *node, NodeWalk *walk)
 {
 	cost.breaks++;
-	switch (scanstep_broke(&walk->step))
+	switch (scan_step_broke(&walk->step))
 	{
 		case BREAK_REPEAT:
 			break;
 		case BREAK_ONE:
 			note_aside(node, node_scan_error(node));
-			set_pattern_aside(patternset_nth(patterns, scanstep_aside(&walk->step)));
+			set_pattern_aside(pattern_set_nth(patterns, scan_step_aside(&walk->step)));
 			break;
 		case BREAK_ALL:
 			note_aside(node, node_scan_error(node));
@@ -376,7 +376,7 @@ scan_answered(void *arg, const RedisReply *reply)
 		int			ms = (int) ((clock_now() - walk->asked_at) / 1000);
 
 		walk->lost_at_one = 0;
-		if (!scanstep_answered(&walk->step, cursor, bytes, ms, setting_command_timeout))
+		if (!scan_step_answered(&walk->step, cursor, bytes, ms, setting_command_timeout))
 			sweep.missed = true;
 	}
 	else
@@ -396,8 +396,8 @@ match_of(ScanAsk what, const ScanStep *step)
 		return match;
 	if (what == SCAN_FOR_NONE)
 		return "";
-	range = scanstep_range(step);
-	return patternset_glob_of(patterns, range.from, range.count);
+	range = scan_step_range(step);
+	return pattern_set_glob_of(patterns, range.from, range.count);
 }
 
 /* Send the next SCAN, if there is a link for it. */
@@ -412,7 +412,7 @@ ask(RedisNode *node, NodeWalk *walk)
 	if (link == NULL)
 		return;
 	old = MemoryContextSwitchTo(context);
-	argv[3] = match_of(scanstep_next(&walk->step), &walk->step);
+	argv[3] = match_of(scan_step_next(&walk->step), &walk->step);
 	MemoryContextSwitchTo(old);
 	snprintf(count, sizeof(count), "%u", walk->step.count);
 	walk->asked = redis_send_texts(link, lengthof(argv), argv, scan_answered, NULL);
@@ -461,12 +461,12 @@ have_key(NodeWalk *walk)
 	if (walk->refused != NULL)
 	{
 		walk->refused = walk->refused->next;
-		patternset_search(&walk->search, patterns, walk->is_refused->bytes, walk->is_refused->len);
+		pattern_set_search(&walk->search, patterns, walk->is_refused->bytes, walk->is_refused->len);
 	}
 	else if (walk->next_found < walk->found.len)
 	{
 		memcpy(&len, walk->found.data + walk->next_found, sizeof(len));
-		patternset_search(&walk->search, patterns,
+		pattern_set_search(&walk->search, patterns,
 						  walk->found.data + walk->next_found + sizeof(len), len);
 		walk->next_found += sizeof(len) + len;
 		cost.keys++;
@@ -484,7 +484,7 @@ try_pattern(RedisNode *node, NodeWalk *walk)
 	const PatternSearch *search = &walk->search;
 	PassPattern *pattern;
 
-	walk->searching = patternset_next(&walk->search, &pattern);
+	walk->searching = pattern_set_next(&walk->search, &pattern);
 	if (pattern == NULL)
 		return STEP_WORK;
 	cost.tried++;
@@ -494,7 +494,7 @@ try_pattern(RedisNode *node, NodeWalk *walk)
 			pattern->refused = true;
 		else
 		{
-			patternunlink_add(node, pattern->item.rule, search->key, search->len);
+			pattern_unlink_add(node, pattern->item.rule, search->key, search->len);
 			walk->searching = false;
 		}
 	}
@@ -505,9 +505,9 @@ try_pattern(RedisNode *node, NodeWalk *walk)
 static int
 look_up_some(RedisNode *node, NodeWalk *walk, int work)
 {
-	while (work > 0 && patternunlink_has_room(node) && have_key(walk))
+	while (work > 0 && pattern_unlink_has_room(node) && have_key(walk))
 		work -= try_pattern(node, walk);
-	patternunlink_send(node);
+	pattern_unlink_send(node);
 	return work;
 }
 
@@ -516,15 +516,15 @@ turn_node(RedisNode *node, NodeWalk *walk, int *work)
 {
 	*work = look_up_some(node, walk, *work);
 	if (has_keys(walk))
-		return patternunlink_has_room(node) ? 0 : DT_NOEND;
-	if (walk->asked || scanstep_next(&walk->step) == SCAN_DONE)
+		return pattern_unlink_has_room(node) ? 0 : DT_NOEND;
+	if (walk->asked || scan_step_next(&walk->step) == SCAN_DONE)
 		return DT_NOEND;
 	ask(node, walk);
 	return walk->asked ? DT_NOEND : node_scan_link_retry_at(node);
 }
 
 TimestampTz
-patternsweep_turn(void)
+pattern_sweep_turn(void)
 {
 	static int	first = 0;		/* the nodes take turns in being first */
 	TimestampTz wake = DT_NOEND;

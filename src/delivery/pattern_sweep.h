@@ -20,32 +20,32 @@ typedef struct PatternSweep
 } PatternSweep;
 
 /* Once, in the worker.  "answered" is called after each answer, when all is counted. */
-extern void patternsweep_init(DatabaseSlot *slot, void (*answered) (void));
+extern void pattern_sweep_init(DatabaseSlot *slot, void (*answered) (void));
 
 /*
  * Begin with no node yet.  The set must not be empty; it and the current memory context
- * must stay until patternsweep_end().  "asking": keys may be at nodes of a cluster that do
+ * must stay until pattern_sweep_end().  "asking": keys may be at nodes of a cluster that do
  * not have their slots yet.
  */
-extern void patternsweep_begin(PatternSet *set, bool asking);
+extern void pattern_sweep_begin(PatternSet *set, bool asking);
 
 /*
  * Walk the keys of a node that is open.  Where Redis says no, PassPattern.refused is set;
  * where a look for the keys of a pattern breaks the link, PassPattern.aside.
  */
-extern void patternsweep_node(RedisNode *node);
+extern void pattern_sweep_node(RedisNode *node);
 
 /* The node's link is gone: if it was not walked to the end the sweep is lost. */
-extern void patternsweep_leave(RedisNode *node);
+extern void pattern_sweep_leave(RedisNode *node);
 
 /* Do the next slice.  Returns when to come again: DT_NOEND for "when an answer has come". */
-extern TimestampTz patternsweep_turn(void);
+extern TimestampTz pattern_sweep_turn(void);
 
 /* Whether every node is through, and all commands are answered. */
-extern bool patternsweep_is_done(void);
-extern PatternSweep patternsweep_state(void);
+extern bool pattern_sweep_is_done(void);
+extern PatternSweep pattern_sweep_state(void);
 
 /* The set is going away.  What is under way then will not be answered. */
-extern void patternsweep_end(void);
+extern void pattern_sweep_end(void);
 
 #endif							/* UNCACHE_PATTERNSWEEP_H */

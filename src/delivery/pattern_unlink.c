@@ -47,7 +47,7 @@ static int	under_way;
 static bool lost;
 static bool missed;
 
-/* Of the node that keys are given for, between patternunlink_add() and _send(). */
+/* Of the node that keys are given for, between pattern_unlink_add() and _send(). */
 static Batch *gathering[OPEN_BATCHES];
 
 /* What is known of a node, in RedisNode.unlinks. */
@@ -60,14 +60,14 @@ typedef struct NodeUnlinks
 static uint64 pass_number = 0;
 
 void
-patternunlink_init(DatabaseSlot *my_slot, const PatternUnlinkCallbacks *my_callbacks)
+pattern_unlink_init(DatabaseSlot *my_slot, const PatternUnlinkCallbacks *my_callbacks)
 {
 	slot = my_slot;
 	callbacks = my_callbacks;
 }
 
 void
-patternunlink_begin(bool must_ask)
+pattern_unlink_begin(bool must_ask)
 {
 	context = CurrentMemoryContext;
 	asking = must_ask;
@@ -79,26 +79,26 @@ patternunlink_begin(bool must_ask)
 }
 
 void
-patternunlink_end(void)
+pattern_unlink_end(void)
 {
 	under_way = 0;
 	pass_number++;
 }
 
 int
-patternunlink_under_way(void)
+pattern_unlink_under_way(void)
 {
 	return under_way;
 }
 
 bool
-patternunlink_lost(void)
+pattern_unlink_lost(void)
 {
 	return lost;
 }
 
 bool
-patternunlink_missed(void)
+pattern_unlink_missed(void)
 {
 	return missed;
 }
@@ -117,7 +117,7 @@ unlinks_of(RedisNode *node)
 }
 
 bool
-patternunlink_has_room(const RedisNode *node)
+pattern_unlink_has_room(const RedisNode *node)
 {
 	return node->unlinks == NULL || node->unlinks->pass != pass_number ||
 		node->unlinks->under_way < BATCHES_MOST * (node->in_cluster ? SLOT_FACTOR : 1);
@@ -125,7 +125,7 @@ patternunlink_has_room(const RedisNode *node)
 
 /* The key that was to be deleted is about to be at another node. */
 bool
-patternunlink_is_moving(const RedisReply *reply)
+pattern_unlink_is_moving(const RedisReply *reply)
 {
 	return redis_reply_is_error(reply, "MOVED") || redis_reply_is_error(reply, "ASK") ||
 		redis_reply_is_error(reply, "TRYAGAIN");
@@ -186,9 +186,9 @@ batch_refused(RedisNode *node, Batch *batch, const RedisReply *reply)
 {
 	const char *why;
 
-	if (node->in_cluster && patternunlink_is_moving(reply))
+	if (node->in_cluster && pattern_unlink_is_moving(reply))
 		missed = true;
-	else if (redis_reply_type(reply) != REDIS_ERROR || trouble_is(reply, &why))
+	else if (redis_reply_type(reply) != REDIS_ERROR || redis_error_is_fatal(reply, &why))
 	{
 		node_note_trouble(node, reply);
 		lost = true;
@@ -197,7 +197,7 @@ batch_refused(RedisNode *node, Batch *batch, const RedisReply *reply)
 		split_batch(node, batch);
 	else
 	{
-		trouble_note_refusal(reply);
+		redis_error_note_refusal(reply);
 		callbacks->refused(node, batch->keys.data, batch->lens[0]);
 	}
 }
@@ -218,7 +218,7 @@ batch_answered(void *arg, const RedisReply *reply)
 
 		pg_atomic_fetch_add_u64(&slot->stats.keys_existed, existed);
 		pg_atomic_fetch_add_u64(&slot->stats.keys, existed);
-		stats_count_rule(batch->rule, existed, existed);
+		counters_count_rule(batch->rule, existed, existed);
 	}
 	else
 		batch_refused(node, batch, reply);
@@ -290,7 +290,7 @@ open_batch_of(RedisNode *node, Oid rule)
 }
 
 void
-patternunlink_add(RedisNode *node, Oid rule, const char *key, size_t len)
+pattern_unlink_add(RedisNode *node, Oid rule, const char *key, size_t len)
 {
 	Batch	  **batch = open_batch_of(node, rule);
 
@@ -304,7 +304,7 @@ patternunlink_add(RedisNode *node, Oid rule, const char *key, size_t len)
 }
 
 void
-patternunlink_send(RedisNode *node)
+pattern_unlink_send(RedisNode *node)
 {
 	for (int i = 0; i < OPEN_BATCHES; i++)
 	{

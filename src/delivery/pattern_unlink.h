@@ -20,30 +20,30 @@ typedef struct PatternUnlinkCallbacks
 } PatternUnlinkCallbacks;
 
 /* Once, in the worker. */
-extern void patternunlink_init(DatabaseSlot *slot, const PatternUnlinkCallbacks *callbacks);
+extern void pattern_unlink_init(DatabaseSlot *slot, const PatternUnlinkCallbacks *callbacks);
 
 /*
  * A pass begins.  The current memory context must stay until the last answer.  "asking":
  * keys may be at nodes of a cluster that do not have their slots yet.
  */
-extern void patternunlink_begin(bool asking);
+extern void pattern_unlink_begin(bool asking);
 
 /* Whether more keys should be given for this node now. */
-extern bool patternunlink_has_room(const RedisNode *node);
+extern bool pattern_unlink_has_room(const RedisNode *node);
 
 /* Delete a key, which is copied; and send what was gathered. */
-extern void patternunlink_add(RedisNode *node, Oid rule, const char *key, size_t len);
-extern void patternunlink_send(RedisNode *node);
+extern void pattern_unlink_add(RedisNode *node, Oid rule, const char *key, size_t len);
+extern void pattern_unlink_send(RedisNode *node);
 
 /* Of this pass: commands without an answer, at all nodes; what has gone wrong so far. */
-extern int	patternunlink_under_way(void);
-extern bool patternunlink_lost(void);	/* there was no answer, or the link is of no use */
-extern bool patternunlink_missed(void); /* a key had moved in the cluster before it was deleted */
+extern int	pattern_unlink_under_way(void);
+extern bool pattern_unlink_lost(void);	/* there was no answer, or the link is of no use */
+extern bool pattern_unlink_missed(void); /* a key had moved in the cluster before it was deleted */
 
 /* What is under way will not be answered. */
-extern void patternunlink_end(void);
+extern void pattern_unlink_end(void);
 
 /* Whether an answer says that a key is at another node of the cluster, or about to be. */
-extern bool patternunlink_is_moving(const RedisReply *reply);
+extern bool pattern_unlink_is_moving(const RedisReply *reply);
 
 #endif							/* UNCACHE_PATTERNUNLINK_H */

@@ -34,20 +34,20 @@ take(const RefusedKey *key)
 		.items = packed,
 	};
 
-	row.len = item_write(packed, &item, NULL);
-	deliver_take(CLASS_BULK, &row);
+	row.len = invalidation_write(packed, &item, NULL);
+	delivery_queue_take(CLASS_BULK, &row);
 	pfree(packed);
 }
 
 TimestampTz
-refusalask_turn(TimestampTz now)
+refusal_probe_turn(TimestampTz now)
 {
 	RefusedKey	key;
 	TimestampTz wake = DT_NOEND;
 
 	if (refusal_is_over())
-		outboxside_retry();
-	while (deliver_has_room(CLASS_BULK) && refusal_next_due(now, &key, &wake))
+		outbox_side_retry();
+	while (delivery_queue_has_room(CLASS_BULK) && refusal_next_due(now, &key, &wake))
 		take(&key);
 	return wake;
 }

@@ -9,6 +9,6 @@
 #include "datatype/timestamp.h"
 
 /* Take the keys that are due, and see what came of others.  Returns when to come again. */
-extern TimestampTz refusalask_turn(TimestampTz now);
+extern TimestampTz refusal_probe_turn(TimestampTz now);
 
 #endif							/* UNCACHE_REFUSALASK_H */

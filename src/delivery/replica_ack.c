@@ -33,25 +33,25 @@ typedef struct NodeReplicas
 } NodeReplicas;
 
 bool
-replicas_are_wanted(void)
+replica_ack_are_wanted(void)
 {
 	return setting_wait_replicas > 0;
 }
 
 bool
-replicas_are_short(const RedisNode *node)
+replica_ack_are_short(const RedisNode *node)
 {
-	return node->replicas != NULL && node->replicas->is_short && replicas_are_wanted();
+	return node->replicas != NULL && node->replicas->is_short && replica_ack_are_wanted();
 }
 
 bool
-replicas_are_short_anywhere(void)
+replica_ack_are_short_anywhere(void)
 {
-	return node_some(replicas_are_short);
+	return node_some(replica_ack_are_short);
 }
 
 bool
-replicas_ask(RedisNode *node, RedisAnswer answer)
+replica_ack_ask(RedisNode *node, RedisAnswer answer)
 {
 	char		number[12];
 	char		timeout[12];
@@ -73,14 +73,14 @@ note_short(RedisNode *node, const RedisReply *reply)
 	node->replicas->probe_at = TimestampTzPlusMilliseconds(clock_now(), PROBE_MS);
 	if (redis_reply_type(reply) == REDIS_ERROR)
 		node_note_error(node, "Redis cannot be asked whether replicas have the deletes: %s",
-						trouble_text(reply));
+						redis_error_text(reply));
 	else
 		node_note_error(node, "only " INT64_FORMAT " of %d replicas have acknowledged deletes in time; they are kept and sent again",
 						redis_reply_integer(reply), setting_wait_replicas);
 }
 
 bool
-replicas_note(RedisNode *node, const RedisReply *reply)
+replica_ack_note(RedisNode *node, const RedisReply *reply)
 {
 	bool		enough;
 
@@ -98,7 +98,7 @@ replicas_note(RedisNode *node, const RedisReply *reply)
 		node->replicas->is_short = false;
 		ereport(LOG,
 				(errmsg("enough replicas of Redis at %s acknowledge deletes again", node->name)));
-		deliver_release_soon();
+		resend_release_soon();
 	}
 	return enough;
 }
@@ -110,11 +110,11 @@ probe_answered(void *arg, const RedisReply *reply)
 
 	node->replicas->probing = false;
 	node->replicas->probe_at = TimestampTzPlusMilliseconds(clock_now(), PROBE_MS);
-	replicas_note(node, reply);
+	replica_ack_note(node, reply);
 }
 
 TimestampTz
-replicas_turn(TimestampTz now)
+replica_ack_turn(TimestampTz now)
 {
 	TimestampTz next = DT_NOEND;
 
@@ -126,7 +126,7 @@ replicas_turn(TimestampTz now)
 		if (replicas == NULL || !replicas->is_short || replicas->probing || !node->open)
 			continue;
 		if (now >= replicas->probe_at)
-			replicas->probing = replicas_ask(node, probe_answered);
+			replicas->probing = replica_ack_ask(node, probe_answered);
 		else
 			next = Min(next, replicas->probe_at);
 	}

@@ -11,26 +11,26 @@
 #include "topology/node.h"
 
 /* Whether that is asked for. */
-extern bool replicas_are_wanted(void);
+extern bool replica_ack_are_wanted(void);
 
 /*
  * Whether the last time too few have answered in time.  Then nobody should ask, or
- * wait for it: the node is asked once a second (replicas_turn), and what waits is
+ * wait for it: the node is asked once a second (replica_ack_turn), and what waits is
  * sent again when enough have answered.
  */
-extern bool replicas_are_short(const RedisNode *node);
-extern bool replicas_are_short_anywhere(void);
+extern bool replica_ack_are_short(const RedisNode *node);
+extern bool replica_ack_are_short_anywhere(void);
 
 /*
  * Send WAIT: the answer comes when enough replicas have all that was sent to the node
- * before, or when it took too long.  To be given to replicas_note(), which returns
+ * before, or when it took too long.  To be given to replica_ack_note(), which returns
  * whether they are enough.  Returns false, and never calls "answer", where the
  * link is not ready.
  */
-extern bool replicas_ask(RedisNode *node, RedisAnswer answer);
-extern bool replicas_note(RedisNode *node, const RedisReply *reply);
+extern bool replica_ack_ask(RedisNode *node, RedisAnswer answer);
+extern bool replica_ack_note(RedisNode *node, const RedisReply *reply);
 
 /* Ask nodes that are short of replicas; returns when to come again. */
-extern TimestampTz replicas_turn(TimestampTz now);
+extern TimestampTz replica_ack_turn(TimestampTz now);
 
 #endif							/* UNCACHE_REPLICAS_H */

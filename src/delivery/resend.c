@@ -35,19 +35,19 @@ static int	scan_ms = 0;
 static int	again_ms = AGAIN_FIRST_MS;
 
 bool
-deliver_has_waiting(void)
+resend_has_waiting(void)
 {
 	return has_waiting;
 }
 
 TimestampTz
-deliver_release_at(void)
+resend_release_at(void)
 {
 	return release_at;
 }
 
 void
-deliver_release_soon(void)
+resend_release_soon(void)
 {
 	TimestampTz now = clock_now();
 
@@ -59,7 +59,7 @@ deliver_release_soon(void)
 }
 
 void
-deliver_note_read(TimestampTz now)
+resend_note_read(TimestampTz now)
 {
 	if (is_read)
 		return;
@@ -69,26 +69,26 @@ deliver_note_read(TimestampTz now)
 
 /* Begun anew each time, the scan of a large outbox would never come to its end. */
 TimestampTz
-deliver_release_due_at(void)
+resend_release_due_at(void)
 {
 	return is_read ? release_at :
 		Max(release_at, TimestampTzPlusMilliseconds(released_at, AGAIN_LAST_MS));
 }
 
 void
-deliveragain_wait(void)
+resend_wait(void)
 {
 	has_waiting = true;
 }
 
 uint64
-deliveragain_releases(void)
+resend_releases(void)
 {
 	return releases;
 }
 
 bool
-deliveragain_release(void)
+resend_release(void)
 {
 	bool		had_waiting = has_waiting;
 	int			last_ms = Min(Max(AGAIN_CHEAP_MS, scan_ms * AGAIN_SCAN_FACTOR), AGAIN_LAST_MS);

@@ -4,7 +4,7 @@
  *
  * A row with a part that was lost is not to be sent again at once: while its node is
  * away a scan would find it over and over.  It stays ROW_SENT, "waiting", although
- * no delivery has it, until deliver_release_waiting().
+ * no delivery has it, until delivery_release_waiting().
  */
 #ifndef UNCACHE_DELIVERAGAIN_H
 #define UNCACHE_DELIVERAGAIN_H
@@ -13,27 +13,27 @@
 #include "datatype/timestamp.h"
 
 /* Whether there may be such rows. */
-extern bool deliver_has_waiting(void);
+extern bool resend_has_waiting(void);
 
 /* They are to be released without a node's coming back, after a pause. */
-extern void deliver_release_soon(void);
+extern void resend_release_soon(void);
 
 /* When they may be, at the earliest; DT_NOEND: only when a node comes back. */
-extern TimestampTz deliver_release_at(void);
+extern TimestampTz resend_release_at(void);
 
 /* Likewise, but not while the scan that the release before has begun goes on, for a while. */
-extern TimestampTz deliver_release_due_at(void);
+extern TimestampTz resend_release_due_at(void);
 
 /* That scan has read all.  May be called again. */
-extern void deliver_note_read(TimestampTz now);
+extern void resend_note_read(TimestampTz now);
 
 /* For delivery.c: a row begins to wait. */
-extern void deliveragain_wait(void);
+extern void resend_wait(void);
 
 /* For delivery.c: how often rows were released, ever. */
-extern uint64 deliveragain_releases(void);
+extern uint64 resend_releases(void);
 
 /* For delivery.c: they are released now.  Whether there may be any. */
-extern bool deliveragain_release(void);
+extern bool resend_release(void);
 
 #endif							/* UNCACHE_DELIVERAGAIN_H */

@@ -28,7 +28,7 @@
 #define COUNT_SLOW		10
 
 void
-scanstep_begin(ScanStep *step, int npatterns)
+scan_step_begin(ScanStep *step, int npatterns)
 {
 	if (step->count == 0)
 		step->count = COUNT_FIRST;
@@ -39,7 +39,7 @@ scanstep_begin(ScanStep *step, int npatterns)
 }
 
 ScanAsk
-scanstep_next(const ScanStep *step)
+scan_step_next(const ScanStep *step)
 {
 	if (!step->walking)
 		return SCAN_DONE;
@@ -49,14 +49,14 @@ scanstep_next(const ScanStep *step)
 }
 
 ScanRange
-scanstep_range(const ScanStep *step)
+scan_step_range(const ScanStep *step)
 {
 	Assert(step->nranges > 0);
 	return step->ranges[step->nranges - 1];
 }
 
 int
-scanstep_aside(const ScanStep *step)
+scan_step_aside(const ScanStep *step)
 {
 	return step->aside;
 }
@@ -81,7 +81,7 @@ adapt_count(ScanStep *step, size_t bytes, int ms, int most_ms)
 }
 
 bool
-scanstep_answered(ScanStep *step, const char *cursor, size_t bytes, int ms, int most_ms)
+scan_step_answered(ScanStep *step, const char *cursor, size_t bytes, int ms, int most_ms)
 {
 	bool		same = true;
 
@@ -124,7 +124,7 @@ halve(ScanStep *step, ScanRange range)
 }
 
 ScanBreak
-scanstep_broke(ScanStep *step)
+scan_step_broke(ScanStep *step)
 {
 	ScanBreak	result;
 

@@ -38,14 +38,14 @@ typedef enum ScanAsk
 {
 	SCAN_FOR_ALL,				/* keys that any pattern may cover */
 	SCAN_FOR_NONE,				/* the next cursor alone */
-	SCAN_FOR_RANGE,				/* keys that the patterns of scanstep_range() may cover */
+	SCAN_FOR_RANGE,				/* keys that the patterns of scan_step_range() may cover */
 	SCAN_DONE,					/* nothing: the walk is over */
 } ScanAsk;
 
 typedef enum ScanBreak
 {
-	BREAK_REPEAT,				/* ask again: scanstep_next() asks for less */
-	BREAK_ONE,					/* a pattern is to be set aside: scanstep_aside() */
+	BREAK_REPEAT,				/* ask again: scan_step_next() asks for less */
+	BREAK_ONE,					/* a pattern is to be set aside: scan_step_aside() */
 	BREAK_ALL,					/* no key can be read there, of whatever pattern; the walk is over */
 } ScanBreak;
 
@@ -66,22 +66,22 @@ typedef struct ScanStep
 } ScanStep;
 
 /* Begin a walk.  *step was zero before the first one. */
-extern void scanstep_begin(ScanStep *step, int npatterns);
+extern void scan_step_begin(ScanStep *step, int npatterns);
 
 /* What to ask for now, at step->cursor, with COUNT step->count. */
-extern ScanAsk scanstep_next(const ScanStep *step);
-extern ScanRange scanstep_range(const ScanStep *step);
+extern ScanAsk scan_step_next(const ScanStep *step);
+extern ScanRange scan_step_range(const ScanStep *step);
 
 /*
  * An answer came: with this cursor, bytes of keys, after so many ms of which "most_ms" may
  * not be reached.  Returns false where the table has changed while its bucket was read by
  * parts, so that keys may have been missed.
  */
-extern bool scanstep_answered(ScanStep *step, const char *cursor, size_t bytes, int ms,
+extern bool scan_step_answered(ScanStep *step, const char *cursor, size_t bytes, int ms,
 							  int most_ms);
 
 /* The link broke, and there was no answer. */
-extern ScanBreak scanstep_broke(ScanStep *step);
-extern int	scanstep_aside(const ScanStep *step);
+extern ScanBreak scan_step_broke(ScanStep *step);
+extern int	scan_step_aside(const ScanStep *step);
 
 #endif							/* UNCACHE_SCANSTEP_H */

@@ -49,7 +49,7 @@ static size_t lost_bytes = 0;
 static TimestampTz tell_again_at = 0;
 
 void
-seconddelete_init(void)
+second_delete_init(void)
 {
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache second deletes",
 									ALLOCSET_DEFAULT_SIZES);
@@ -88,7 +88,7 @@ remember(const DeliveryRow *row, TimestampTz due)
 }
 
 void
-seconddelete_add(const DeliveryRow *row)
+second_delete_add(const DeliveryRow *row)
 {
 	if (setting_second_delete_delay == 0)
 		return;
@@ -122,7 +122,7 @@ forget_oldest_lost(void)
 }
 
 void
-seconddelete_lost(const DeliveryRow *row, bool soon)
+second_delete_lost(const DeliveryRow *row, bool soon)
 {
 	TimestampTz due = TimestampTzPlusMilliseconds(clock_now(), RETRY_MS);
 	Waiting    *waiting;
@@ -141,7 +141,7 @@ seconddelete_lost(const DeliveryRow *row, bool soon)
 
 /* They are the oldest of all, so they come before those that wait for their time. */
 void
-seconddelete_try_lost(void)
+second_delete_try_lost(void)
 {
 	TimestampTz now = clock_now();
 
@@ -169,9 +169,9 @@ tell_early(TimestampTz now)
 }
 
 TimestampTz
-seconddelete_turn(TimestampTz now)
+second_delete_turn(TimestampTz now)
 {
-	while (!dlist_is_empty(&queue) && deliver_has_room(CLASS_BULK))
+	while (!dlist_is_empty(&queue) && delivery_queue_has_room(CLASS_BULK))
 	{
 		Waiting    *first = dlist_head_element(Waiting, node, &queue);
 
@@ -183,14 +183,14 @@ seconddelete_turn(TimestampTz now)
 		}
 		dlist_delete(&first->node);
 		bytes -= size_of(first);
-		deliver_take(CLASS_BULK, &first->row);
+		delivery_queue_take(CLASS_BULK, &first->row);
 		pfree(first);
 	}
 	return DT_NOEND;
 }
 
 bool
-seconddelete_has_any(void)
+second_delete_has_any(void)
 {
 	return !dlist_is_empty(&queue) || !dlist_is_empty(&lost);
 }

@@ -9,22 +9,22 @@
 
 #include "delivery/delivery_queue.h"
 
-extern void seconddelete_init(void);
+extern void second_delete_init(void);
 
 /* A row was delivered: remember it, if the setting says so. */
-extern void seconddelete_add(const DeliveryRow *row);
+extern void second_delete_add(const DeliveryRow *row);
 
 /*
  * A second delivery was lost: it is tried again soon, or else when a node that was
  * away comes back.
  */
-extern void seconddelete_lost(const DeliveryRow *row, bool soon);
-extern void seconddelete_try_lost(void);
+extern void second_delete_lost(const DeliveryRow *row, bool soon);
+extern void second_delete_try_lost(void);
 
 /* Whether any are due, now or later. */
-extern bool seconddelete_has_any(void);
+extern bool second_delete_has_any(void);
 
 /* Deliver what is due; returns when to come again, DT_NOEND when there is nothing. */
-extern TimestampTz seconddelete_turn(TimestampTz now);
+extern TimestampTz second_delete_turn(TimestampTz now);
 
 #endif							/* UNCACHE_SECONDDELETE_H */

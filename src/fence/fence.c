@@ -96,8 +96,8 @@ fence_init(DatabaseSlot *my_slot)
 {
 	slot = my_slot;
 	fence_publish();
-	fencelook_init();
-	standing_init(slot);
+	fence_library_init();
+	fence_standing_init(slot);
 }
 
 bool
@@ -227,7 +227,7 @@ fence_new_epoch(RedisNode *node, FenceDone done)
 	};
 
 	if (fence_state_of(node) == FENCE_SUPERSEDED)
-		return fencelook_ask(node, epoch_answered, (void *) done);
+		return fence_library_ask(node, epoch_answered, (void *) done);
 	if (setting_fence_ttl > 0 && fence_state_of(node) != FENCE_NO_EPOCH)
 	{
 		if (!pg_strong_random(&random, sizeof(random)))

@@ -36,7 +36,7 @@ static RedisNode *answered_by[NODES_MAX];
 static TimestampTz next_at = 0;
 
 bool
-beat_holds_transaction(void)
+fence_beat_holds_transaction(void)
 {
 	return is_open;
 }
@@ -116,7 +116,7 @@ end(void)
 }
 
 TimestampTz
-beat_turn(TimestampTz now)
+fence_beat_turn(TimestampTz now)
 {
 	if (is_open && (due <= 0 || now >= give_up_at))
 		end();

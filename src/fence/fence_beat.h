@@ -11,9 +11,9 @@
 #include "topology/node.h"
 
 /* Begin one, or end one, if it is time; returns when to come again. */
-extern TimestampTz beat_turn(TimestampTz now);
+extern TimestampTz fence_beat_turn(TimestampTz now);
 
 /* A beat's transaction is open: no other may be begun. */
-extern bool beat_holds_transaction(void);
+extern bool fence_beat_holds_transaction(void);
 
 #endif							/* UNCACHE_BEAT_H */

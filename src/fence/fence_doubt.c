@@ -74,7 +74,7 @@ static uint64 bytes_taken = 0;
 #define WORTH_GIVING_BACK	(1024 * 1024)
 
 void
-doubt_init(void)
+fence_doubt_init(void)
 {
 	/* In small blocks one of a row's size has a block of its own, which is given back. */
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache doubts",
@@ -96,7 +96,7 @@ add(const RingEntry *entry)
 }
 
 void
-doubt_take(const RingEntry *entry)
+fence_doubt_take(const RingEntry *entry)
 {
 	dlist_iter	iter;
 
@@ -127,7 +127,7 @@ note_refusal(const RedisReply *reply)
 	char		message[256];
 
 	snprintf(message, sizeof(message), "Redis has not fenced a key of a strict transaction: %.180s",
-			 trouble_text(reply));
+			 redis_error_text(reply));
 	shmem_note_error(shmem_my_slot(), message);
 }
 
@@ -143,7 +143,7 @@ answered(Doubt *doubt, const RedisReply *reply)
 	/* Where the functions were lost it is tried again, and the session is told that it failed. */
 	if (reply == NULL || fence_note_loss(node_answering(), reply))
 		return;
-	if (trouble_is(reply, &why))
+	if (redis_error_is_fatal(reply, &why))
 		node_note_trouble(node_answering(), reply);
 	else
 		note_refusal(reply);
@@ -160,11 +160,11 @@ fence_is_sent(Doubt *doubt)
 	if (doubt->waiter < 0)
 		return;
 	if (doubt->failed)
-		waiters_refused(doubt->xid);
+		wait_slots_refused(doubt->xid);
 	else
 	{
 		doubt->promised = true;
-		waiters_row_delivered(doubt->xid, doubt->waiter);
+		wait_slots_row_delivered(doubt->xid, doubt->waiter);
 	}
 	doubt->waiter = -1;
 }
@@ -247,14 +247,14 @@ send_keys_to(Target *target, Doubt *doubt, bool release)
 	ItemReader	reader;
 	PackedItem	item;
 
-	item_reader_init(&reader, doubt->items, doubt->len);
+	invalidation_reader_init(&reader, doubt->items, doubt->len);
 	begin_call(&call, release);
-	while (item_read(&reader, &item) > 0)
+	while (invalidation_read(&reader, &item) > 0)
 	{
 		uint16		key_slot;
 		RedisNode  *node;
 
-		if (item_traits(item.kind)->fence != ITEM_FENCE_RECORD)
+		if (invalidation_traits(item.kind)->fence != ITEM_FENCE_RECORD)
 			continue;
 		node = target_node(target, item.bytes, item.len, &key_slot);
 		if (node == NULL || !node->open || !fence_is_on(node))
@@ -332,7 +332,7 @@ give_memory_back(void)
 }
 
 TimestampTz
-doubt_turn(TimestampTz now)
+fence_doubt_turn(TimestampTz now)
 {
 	TimestampTz wake = DT_NOEND;
 	dlist_mutable_iter iter;
@@ -365,7 +365,7 @@ doubt_turn(TimestampTz now)
 }
 
 bool
-doubt_has_any(void)
+fence_doubt_has_any(void)
 {
 	return !dlist_is_empty(&doubts);
 }

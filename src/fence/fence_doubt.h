@@ -10,15 +10,15 @@
 
 #include "shmem/ring.h"
 
-extern void doubt_init(void);
+extern void fence_doubt_init(void);
 
 /* An entry of the ring: RING_DOUBT or RING_RELEASE. */
-extern void doubt_take(const RingEntry *entry);
+extern void fence_doubt_take(const RingEntry *entry);
 
 /* Whether a transaction is in doubt that has not been seen to end. */
-extern bool doubt_has_any(void);
+extern bool fence_doubt_has_any(void);
 
 /* Send, renew and release; returns when to come again, DT_NOEND without doubts. */
-extern TimestampTz doubt_turn(TimestampTz now);
+extern TimestampTz fence_doubt_turn(TimestampTz now);
 
 #endif							/* UNCACHE_DOUBT_H */

@@ -61,13 +61,13 @@ extern void fence_publish(void);
 /* Send a command of texts. */
 extern bool fence_send(RedisNode *node, int argc, const char **argv, RedisAnswer answer, void *arg);
 
-extern void fencelook_init(void);
+extern void fence_library_init(void);
 
 /* An error other than "the functions are gone" is the link's trouble. */
 extern void fence_note_error(RedisNode *node, const RedisReply *reply);
 
 /* Ask for the status now: a node, and all that are known to have functions. */
-extern bool fencelook_ask(RedisNode *node, RedisAnswer answer, void *arg);
-extern void fencelook_ask_all(void);
+extern bool fence_library_ask(RedisNode *node, RedisAnswer answer, void *arg);
+extern void fence_library_ask_all(void);
 
 #endif							/* UNCACHE_FENCE_INT_H */

@@ -51,7 +51,7 @@ static void begin(RedisNode *node);
 static bool send_status(RedisNode *node);
 
 void
-fencelook_init(void)
+fence_library_init(void)
 {
 	snprintf(server_id, sizeof(server_id), UINT64_FORMAT, GetSystemIdentifier());
 	snprintf(timeline, sizeof(timeline), "%u", GetWALInsertionTimeLine());
@@ -106,7 +106,7 @@ library_refused(RedisNode *node, const RedisReply *reply)
 		return;
 	}
 	node_note_error(node, "Redis does not load the functions of pg_uncache: %s",
-					trouble_text(reply));
+					redis_error_text(reply));
 	go_without(node);
 }
 
@@ -231,10 +231,10 @@ no_functions(RedisNode *node, const RedisReply *reply)
 	else if (says_not_found(reply) && setting_fence_ttl > 0)
 		load_library(node, false);
 	else if (redis_reply_is_error(reply, "NOPERM") || redis_reply_is_error(reply, "ERR") ||
-			 !trouble_is(reply, &why))
+			 !redis_error_is_fatal(reply, &why))
 	{
 		if (setting_fence_ttl > 0)
-			node_note_error(node, "fenced fills are not possible: %s", trouble_text(reply));
+			node_note_error(node, "fenced fills are not possible: %s", redis_error_text(reply));
 		fence_set_state(node, setting_fence_ttl > 0 ? FENCE_IMPOSSIBLE : FENCE_NONE);
 		node->fence->shut_out = redis_reply_is_error(reply, "NOPERM");
 		node->fence->looks_for_functions = !node->fence->shut_out;
@@ -275,12 +275,12 @@ note_standing(RedisNode *node, const RedisReply *reply)
 {
 	Fence	   *fence = fence_of(node);
 
-	if (!standing_parse(reply, &fence->standing))
+	if (!fence_standing_parse(reply, &fence->standing))
 		return false;
 	strlcpy(fence->told, fence->standing.by, sizeof(fence->told));
 	if (setting_fence_ttl == 0)
 		return false;
-	standing_note(&fence->standing);
+	fence_standing_note(&fence->standing);
 	return fence->standing.kind != STANDING_FILLS;
 }
 
@@ -370,14 +370,14 @@ status_to(RedisNode *node)
 	argv[5] = Shared_state->incarnation;
 	argv[6] = fence->database;
 	argv[7] = setting_key_prefix;
-	standing_texts(&argv[8], &argv[9], &argv[10]);
+	fence_standing_texts(&argv[8], &argv[9], &argv[10]);
 	argv[11] = fence->told;
 	argv[12] = next_xid;
 	return argv;
 }
 
 bool
-fencelook_ask(RedisNode *node, RedisAnswer answer, void *arg)
+fence_library_ask(RedisNode *node, RedisAnswer answer, void *arg)
 {
 	return fence_send(node, STATUS_ARGS, status_to(node), answer, arg);
 }
@@ -385,11 +385,11 @@ fencelook_ask(RedisNode *node, RedisAnswer answer, void *arg)
 static bool
 send_status(RedisNode *node)
 {
-	return fencelook_ask(node, status_answered, NULL);
+	return fence_library_ask(node, status_answered, NULL);
 }
 
 void
-fencelook_ask_all(void)
+fence_library_ask_all(void)
 {
 	for (int i = 0; i < node_count(); i++)
 	{
@@ -449,7 +449,7 @@ list_answered(void *arg, const RedisReply *reply)
 	}
 	/* A server that does not know the command has no functions, and is well. */
 	else if (redis_reply_is_error(reply, "NOPERM") || redis_reply_is_error(reply, "ERR") ||
-			 !trouble_is(reply, &why))
+			 !redis_error_is_fatal(reply, &why))
 		node->fence->looks_for_functions = false;
 	else
 		node_note_trouble(node, reply);
@@ -485,7 +485,7 @@ fence_begin(RedisNode *node)
 	node->fence->regaining = false;
 	node->fence->name_is_taken = node->fence->foreign = false;
 	if (node->new_server)
-		standing_note_new_server();
+		fence_standing_note_new_server();
 	begin(node);
 }
 

@@ -157,7 +157,7 @@ take_row(Relation rel, HeapTuple row)
 }
 
 void
-standing_load(void)
+fence_standing_load(void)
 {
 	Relation	rel = open_table(AccessShareLock);
 	TableScanDesc scan;
@@ -223,9 +223,9 @@ write_down(void)
 {
 	bool		written;
 
-	outboxscan_begin();
+	outbox_scan_begin();
 	written = write_row();
-	outboxscan_end();
+	outbox_scan_end();
 	unwritten = !written;
 	return written;
 }
@@ -237,20 +237,20 @@ write_down(void)
  */
 
 void
-standing_init(DatabaseSlot *my_slot)
+fence_standing_init(DatabaseSlot *my_slot)
 {
 	slot = my_slot;
 	heard_at = clock_now();
 }
 
 void
-standing_note_new_server(void)
+fence_standing_note_new_server(void)
 {
 	heard_at = clock_now();
 }
 
 void
-standing_texts(const char **claim, const char **place_claim, const char **superseded)
+fence_standing_texts(const char **claim, const char **place_claim, const char **superseded)
 {
 	static char texts[2][24];
 
@@ -262,7 +262,7 @@ standing_texts(const char **claim, const char **place_claim, const char **supers
 }
 
 bool
-standing_parse(const RedisReply *reply, StandingAnswer *answer)
+fence_standing_parse(const RedisReply *reply, StandingAnswer *answer)
 {
 	if (redis_reply_count(reply) < 16)
 		return false;
@@ -345,7 +345,7 @@ set_mark(const StandingAnswer *answer)
 }
 
 void
-standing_note(const StandingAnswer *answer)
+fence_standing_note(const StandingAnswer *answer)
 {
 	TimestampTz now = clock_now();
 
@@ -441,11 +441,11 @@ finish(bool clean)
 	bool		written;
 
 	mine.kind = STANDING_FILLS;
-	outboxscan_begin();
+	outbox_scan_begin();
 	written = write_row();
 	if (written && flush)
-		invalidate_all_rules(false);
-	outboxscan_end();
+		rule_flush_all_rules(false);
+	outbox_scan_end();
 	if (!written)
 	{
 		mine.kind = kind;
@@ -498,19 +498,19 @@ is_to_take_back(TimestampTz now, TimestampTz *wake)
 }
 
 TimestampTz
-standing_turn(TimestampTz now)
+fence_standing_turn(TimestampTz now)
 {
 	TimestampTz wake = DT_NOEND;
 	bool		clean;
 
-	if (beat_holds_transaction())
+	if (fence_beat_holds_transaction())
 		return DT_NOEND;
 	/* Superseded in two ways: the second is seen when the first is over. */
 	if (is_asked() || is_to_take_back(now, &wake) || (reclaiming && is_superseded()))
 	{
 		reclaiming = raise_claim();
 		if (reclaiming)
-			fencelook_ask_all();
+			fence_library_ask_all();
 		else
 			reclaim_ticket = 0;
 	}

@@ -34,25 +34,25 @@ typedef struct StandingAnswer
 } StandingAnswer;
 
 /* Read what is remembered; in a transaction of the worker, before any node is asked. */
-extern void standing_init(DatabaseSlot *slot);
-extern void standing_load(void);
+extern void fence_standing_init(DatabaseSlot *slot);
+extern void fence_standing_load(void);
 
 /* Take the part of a status (lua/uncache.lua) that says it; false where it has none. */
-extern bool standing_parse(const RedisReply *reply, StandingAnswer *answer);
+extern bool fence_standing_parse(const RedisReply *reply, StandingAnswer *answer);
 
 /* A node has answered: note who has superseded this server, and say it. */
-extern void standing_note(const StandingAnswer *answer);
+extern void fence_standing_note(const StandingAnswer *answer);
 
 /* A node has lost its memory, so that it has heard of nobody. */
-extern void standing_note_new_server(void);
+extern void fence_standing_note_new_server(void);
 
 /*
  * For the next status: claims, and what is remembered.  The texts are valid until the
  * next call.
  */
-extern void standing_texts(const char **claim, const char **place_claim, const char **superseded);
+extern void fence_standing_texts(const char **claim, const char **place_claim, const char **superseded);
 
 /* Write down what has changed, reclaim, flush; returns when to come again. */
-extern TimestampTz standing_turn(TimestampTz now);
+extern TimestampTz fence_standing_turn(TimestampTz now);
 
 #endif							/* UNCACHE_STANDING_H */

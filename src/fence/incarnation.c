@@ -111,7 +111,7 @@ incarnation_look(void)
 	IncarnationStart start = INCARNATION_SAME;
 	Relation	rel;
 
-	switch (opening_try(table_oid(), RowExclusiveLock, &rel))
+	switch (outbox_open_try(table_oid(), RowExclusiveLock, &rel))
 	{
 		case OPENING_DONE:
 			start = judge(rel, find_row(rel, GetActiveSnapshot()), GetWALInsertionTimeLine());

@@ -68,9 +68,9 @@ is_fresh(const char *token)
 
 	/* What began on a standby may have read there, though that is a primary by now. */
 	if (TransactionStartedDuringRecovery() || IsolationUsesXactSnapshot() ||
-		!arrived_is_of_client(portal))
+		!snapshot_tokens_is_of_client(portal))
 		return false;
-	return arrived_has(portal, token);
+	return snapshot_tokens_has(portal, token);
 }
 
 /* The one snapshot with which all of the running statement has read; NULL: not known. */
@@ -79,7 +79,7 @@ snapshot_of_statement(void)
 {
 	Portal		portal = ActivePortal;
 
-	if (arrived_is_of_client(portal) && portal->strategy == PORTAL_ONE_SELECT &&
+	if (snapshot_tokens_is_of_client(portal) && portal->strategy == PORTAL_ONE_SELECT &&
 		portal->queryDesc != NULL)
 		return portal->queryDesc->snapshot;
 	return NULL;
@@ -200,7 +200,7 @@ uncache_snapshot(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	token = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	if (!arrived_is_token(token) || !look(&incarnation, &rest))
+	if (!snapshot_tokens_is_token(token) || !look(&incarnation, &rest))
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(bind_snapshot(token, incarnation, rest.data));
 }
@@ -227,7 +227,7 @@ uncache_snapshots(PG_FUNCTION_ARGS)
 		char	   *token = nulls[i] ? NULL : TextDatumGetCString(tokens[i]);
 
 		CHECK_FOR_INTERRUPTS();
-		nulls[i] = token == NULL || !told || !arrived_is_token(token);
+		nulls[i] = token == NULL || !told || !snapshot_tokens_is_token(token);
 		if (!nulls[i])
 			tokens[i] = bind_snapshot(token, incarnation, rest.data);
 	}

@@ -113,7 +113,7 @@ token_around(const char *text, const char *colon)
 }
 
 bool
-arrived_is_token(const char *text)
+snapshot_tokens_is_token(const char *text)
 {
 	const char *colon = strchr(text, ':');
 	TokenText	token;
@@ -231,7 +231,7 @@ search(Portal portal)
  */
 
 bool
-arrived_is_of_client(Portal portal)
+snapshot_tokens_is_of_client(Portal portal)
 {
 	if (portal == NULL || portal->sourceText == NULL || debug_query_string == NULL)
 		return false;
@@ -245,7 +245,7 @@ arrived_is_of_client(Portal portal)
 }
 
 bool
-arrived_has(Portal portal, const char *token)
+snapshot_tokens_has(Portal portal, const char *token)
 {
 	TokenText	text = {token, strlen(token)};
 

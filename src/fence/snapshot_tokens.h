@@ -12,15 +12,15 @@
 #define TOKEN_MAX	128
 
 /* Whether the text has the shape of a token: letters, digits, dots, a colon, digits. */
-extern bool arrived_is_token(const char *text);
+extern bool snapshot_tokens_is_token(const char *text);
 
 /* Whether the portal runs the statement that the client has sent, and nothing within it. */
-extern bool arrived_is_of_client(Portal portal);
+extern bool snapshot_tokens_is_of_client(Portal portal);
 
 /*
  * Whether the token stands in the text of the portal's statement or in one of its
  * parameters.  The portal is of the client.
  */
-extern bool arrived_has(Portal portal, const char *token);
+extern bool snapshot_tokens_has(Portal portal, const char *token);
 
 #endif							/* UNCACHE_ARRIVED_H */

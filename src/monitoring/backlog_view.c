@@ -219,7 +219,7 @@ put_key(Listing *listing, const BacklogRow *row, const PackedItem *item)
 	Datum		values[BACKLOG_KEYS_COLUMNS] = {0};
 	bool		nulls[BACKLOG_KEYS_COLUMNS] = {false};
 
-	values[0] = CStringGetTextDatum(item_traits(item->kind)->command == ITEM_UNLINK ? "key" : "pattern");
+	values[0] = CStringGetTextDatum(invalidation_traits(item->kind)->command == ITEM_UNLINK ? "key" : "pattern");
 	values[1] = PointerGetDatum(functions_readable_key(item));
 	nulls[2] = nulls[3] = !OidIsValid(item->rule) || !functions_describe_rule(item->rule, &values[2]);
 	values[4] = Int32GetDatum(row->attempts);
@@ -263,7 +263,7 @@ add_piece(Listing *listing, const BacklogRow *row, const PackedItem *item)
 	LongKey    *key;
 	PackedItem	whole = {.rule = item->rule};
 
-	if (!item_read_head(item, &head))
+	if (!invalidation_read_head(item, &head))
 		return;
 	len = item->len - sizeof(head);
 	key = find_long_key(listing, row->table, row->chunk - head.offset / FRAGMENT_BYTES, &head);
@@ -291,10 +291,10 @@ list_row(const BacklogRow *row, void *arg)
 
 	if (U64FromFullTransactionId(row->xid) != listing->xid)
 		return;
-	item_reader_init(&reader, row->items, row->len);
-	while (item_read(&reader, &item) > 0)
+	invalidation_reader_init(&reader, row->items, row->len);
+	while (invalidation_read(&reader, &item) > 0)
 	{
-		if (item_traits(item.kind)->command == ITEM_JOIN)
+		if (invalidation_traits(item.kind)->command == ITEM_JOIN)
 			add_piece(listing, row, &item);
 		else
 			put_key(listing, row, &item);

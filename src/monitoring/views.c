@@ -216,7 +216,7 @@ put_delivery(Row *row, SlotStats *stats, Worker *worker)
 	put_count(row, &stats->waits);
 	put_count(row, &stats->wait_timeouts);
 	put_count(row, &stats->waits_skipped);
-	put(row, Int32GetDatum(Shared_state == NULL ? 0 : waiters_count(MyDatabaseId)));
+	put(row, Int32GetDatum(Shared_state == NULL ? 0 : wait_slots_count(MyDatabaseId)));
 	/* A worker that died in the middle of a pass leaves its level behind. */
 	put(row, Int32GetDatum(worker->pid == 0 ? 0 : (int32) pg_atomic_read_u32(&stats->patterns_running)));
 	put_count(row, &stats->pattern_passes);
@@ -241,10 +241,10 @@ put_outbox(Row *row)
 static void
 put_latencies(Row *row, SlotStats *stats)
 {
-	double		p50 = stats_percentile(stats, 0.5);
+	double		p50 = counters_percentile(stats, 0.5);
 
 	put_latency(row, p50);
-	put_latency(row, stats_percentile(stats, 0.99));
+	put_latency(row, counters_percentile(stats, 0.99));
 	put_latency(row, p50 < 0 ? -1 : (double) pg_atomic_read_u64(&stats->latency_max));
 }
 
@@ -305,7 +305,7 @@ uncache_stat_get(PG_FUNCTION_ARGS)
 		elog(ERROR, "stat_get() must return %d columns", STAT_COLUMNS);
 
 	if (slot == NULL)
-		stats_init(&none);
+		counters_init(&none);
 	copy_worker(slot, &worker);
 
 	put_worker(&row, &worker);
@@ -352,7 +352,7 @@ uncache_stat_reset(PG_FUNCTION_ARGS)
 
 	if (slot != NULL)
 	{
-		stats_reset(&slot->stats, MyDatabaseId);
+		counters_reset(&slot->stats, MyDatabaseId);
 		forget_error(slot);
 	}
 	PG_RETURN_VOID();
@@ -372,7 +372,7 @@ uncache_stat_rules_get(PG_FUNCTION_ARGS)
 	int			place = 0;
 
 	InitMaterializedSRF(fcinfo, 0);
-	while (stats_next_rule(&place, &counts))
+	while (counters_next_rule(&place, &counts))
 	{
 		Datum		values[RULE_COLUMNS];
 		bool		nulls[RULE_COLUMNS] = {false};

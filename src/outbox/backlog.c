@@ -95,7 +95,7 @@ static bool
 is_delivered(Reading *reading, ItemPointer tid)
 {
 	return reading->delivered != NULL && reading->table != OUTBOX_SIDE &&
-		delivered_view_has(reading->delivered, reading->table, tid);
+		delivery_map_view_has(reading->delivered, reading->table, tid);
 }
 
 typedef struct BlockReading
@@ -150,8 +150,8 @@ read_block_if_sound(Reading *reading, BlockNumber block, TupleVisit visit, void 
 	if (IsInParallelMode())
 		read_block(&one);
 	else
-		error = attempt(read_block, &one);
-	if (error != NULL && !damage_is_meant(error))
+		error = run_in_subtransaction(read_block, &one);
+	if (error != NULL && !outbox_damage_is_meant(error))
 		ReThrowError(error);
 	if (error != NULL && reading->warn)
 		ereport(WARNING,
@@ -242,7 +242,7 @@ open_delivered(void)
 {
 	DatabaseSlot *slot = shmem_my_slot();
 
-	return slot == NULL ? NULL : delivered_view_open(slot);
+	return slot == NULL ? NULL : delivery_map_view_open(slot);
 }
 
 /* ---------- row by row ---------- */
@@ -256,7 +256,7 @@ typedef struct Visiting
 int64
 backlog_count_keys(const char *bytes, uint32 len)
 {
-	return item_count(bytes, len);
+	return invalidation_count(bytes, len);
 }
 
 static void
@@ -300,7 +300,7 @@ visit_all(Visiting *visiting, BlockNumber whole, BlockNumber some)
 		end_reading(&reading);
 	}
 	if (delivered != NULL)
-		delivered_view_close(delivered);
+		delivery_map_view_close(delivered);
 }
 
 void
@@ -383,7 +383,7 @@ backlog_sum(BacklogTotals *totals)
 		end_reading(&reading);
 	}
 	if (delivered != NULL)
-		delivered_view_close(delivered);
+		delivery_map_view_close(delivered);
 }
 
 uint64

@@ -218,7 +218,7 @@ make_root(void)
 }
 
 void
-delivered_create(DatabaseSlot *slot)
+delivery_map_create(DatabaseSlot *slot)
 {
 	my_slot = slot;
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache delivered rows",
@@ -456,7 +456,7 @@ expand(Place *place, int table, BlockNumber page)
 }
 
 RowState
-delivered_get(int table, const ItemPointerData *tid)
+delivery_map_get(int table, const ItemPointerData *tid)
 {
 	Place		place = find_place(table, ItemPointerGetBlockNumberNoCheck(tid), false);
 
@@ -480,7 +480,7 @@ set_uniform(PageEntry *entry, int row, RowState state)
 }
 
 void
-delivered_set(int table, const ItemPointerData *tid, RowState state)
+delivery_map_set(int table, const ItemPointerData *tid, RowState state)
 {
 	BlockNumber page = ItemPointerGetBlockNumberNoCheck(tid);
 	int			row = ItemPointerGetOffsetNumberNoCheck(tid);
@@ -552,7 +552,7 @@ forget_own_pages(int table)
 }
 
 void
-delivered_forget_table(int table)
+delivery_map_forget_table(int table)
 {
 	newest[table] = InvalidBlockNumber;
 	forget_own_pages(table);
@@ -628,13 +628,13 @@ change_all(RowState from, RowState to)
 }
 
 void
-delivered_repeat_all(void)
+delivery_map_repeat_all(void)
 {
 	change_all(ROW_DELIVERED, ROW_TO_REPEAT);
 }
 
 void
-delivered_resume_sent(void)
+delivery_map_resume_sent(void)
 {
 	change_all(ROW_SENT, ROW_TO_RESUME);
 	/* Who waited for it is not to be answered once more. */
@@ -642,7 +642,7 @@ delivered_resume_sent(void)
 }
 
 DeliveredView *
-delivered_view_open(DatabaseSlot *slot)
+delivery_map_view_open(DatabaseSlot *slot)
 {
 	DeliveredView *view = palloc(sizeof(DeliveredView));
 
@@ -662,7 +662,7 @@ delivered_view_open(DatabaseSlot *slot)
 }
 
 bool
-delivered_view_has(DeliveredView *view, int table, ItemPointer tid)
+delivery_map_view_has(DeliveredView *view, int table, ItemPointer tid)
 {
 	Root	   *from = dsa_get_address(view->area, view->root);
 	PageEntry  *entry;
@@ -677,7 +677,7 @@ delivered_view_has(DeliveredView *view, int table, ItemPointer tid)
 }
 
 void
-delivered_view_close(DeliveredView *view)
+delivery_map_view_close(DeliveredView *view)
 {
 	dsa_detach(view->area);
 	pfree(view);

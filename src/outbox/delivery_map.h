@@ -47,28 +47,28 @@ delivered_when_sent(bool answered)
 }
 
 /* For the worker of the slot, once. */
-extern void delivered_create(DatabaseSlot *slot);
+extern void delivery_map_create(DatabaseSlot *slot);
 
 /* What is known of a row of a table that takes its turn. */
-extern RowState delivered_get(int table, const ItemPointerData *tid);
-extern void delivered_set(int table, const ItemPointerData *tid, RowState state);
+extern RowState delivery_map_get(int table, const ItemPointerData *tid);
+extern void delivery_map_set(int table, const ItemPointerData *tid, RowState state);
 
 /* Forget a table that is empty now. */
-extern void delivered_forget_table(int table);
+extern void delivery_map_forget_table(int table);
 
 /* What was delivered is to be sent again. */
-extern void delivered_repeat_all(void);
+extern void delivery_map_repeat_all(void);
 
 /* What was sent is to be resumed; the caller sees to what is really under way. */
-extern void delivered_resume_sent(void);
+extern void delivery_map_resume_sent(void);
 
 /*
  * For the views.  NULL: nothing is known to be delivered.  The view may lag behind
  * the worker by an instant, and does not have rows for which shared memory was short.
  */
 typedef struct DeliveredView DeliveredView;
-extern DeliveredView *delivered_view_open(DatabaseSlot *slot);
-extern bool delivered_view_has(DeliveredView *view, int table, ItemPointer tid);
-extern void delivered_view_close(DeliveredView *view);
+extern DeliveredView *delivery_map_view_open(DatabaseSlot *slot);
+extern bool delivery_map_view_has(DeliveredView *view, int table, ItemPointer tid);
+extern void delivery_map_view_close(DeliveredView *view);
 
 #endif							/* UNCACHE_DELIVERED_H */

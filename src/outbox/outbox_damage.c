@@ -54,7 +54,7 @@ static TimestampTz answer_at = 0;
 static TimestampTz logged_at = 0;	/* 0: never */
 
 void
-damage_init(DatabaseSlot *my_slot)
+outbox_damage_init(DatabaseSlot *my_slot)
 {
 	HASHCTL		control = {
 		.keysize = sizeof(((DamagedBlock *) 0)->key),
@@ -72,7 +72,7 @@ damage_init(DatabaseSlot *my_slot)
  * never was.  Not memory, disk space or files that are short: these come back.
  */
 bool
-damage_is_meant(const ErrorData *error)
+outbox_damage_is_meant(const ErrorData *error)
 {
 	return error->sqlerrcode == ERRCODE_DATA_CORRUPTED ||
 		error->sqlerrcode == ERRCODE_IO_ERROR ||
@@ -120,7 +120,7 @@ may_have_news(DamagedBlock *block, bool found)
 }
 
 void
-damage_note_block(int table, BlockNumber number, ReadingFor what, const char *reason)
+outbox_damage_note_block(int table, BlockNumber number, ReadingFor what, const char *reason)
 {
 	DamagedBlock sought = {.key = {.table = table, .block = number}};
 	bool		found;
@@ -141,7 +141,7 @@ damage_note_block(int table, BlockNumber number, ReadingFor what, const char *re
 }
 
 bool
-damage_is_known(int table, BlockNumber number)
+outbox_damage_is_known(int table, BlockNumber number)
 {
 	DamagedBlock sought = {.key = {.table = table, .block = number}};
 
@@ -150,7 +150,7 @@ damage_is_known(int table, BlockNumber number)
 }
 
 void
-damage_note_row(uint64 xid, const char *reason)
+outbox_damage_note_row(uint64 xid, const char *reason)
 {
 	char		what[64];
 
@@ -160,7 +160,7 @@ damage_note_row(uint64 xid, const char *reason)
 }
 
 bool
-damage_is_unanswered(void)
+outbox_damage_is_unanswered(void)
 {
 	return unanswered;
 }
@@ -168,32 +168,32 @@ damage_is_unanswered(void)
 static void
 invalidate_everything(void *arg)
 {
-	invalidate_all_rules(false);
+	rule_flush_all_rules(false);
 }
 
 TimestampTz
-damage_turn(TimestampTz now)
+outbox_damage_turn(TimestampTz now)
 {
 	if (!unanswered)
 		return DT_NOEND;
 	if (now < answer_at)
 		return answer_at;
 	answer_at = TimestampTzPlusMilliseconds(now, ANSWER_MS);
-	outboxscan_begin();
-	attempt_or_report(invalidate_everything, NULL);
-	outboxscan_end();
+	outbox_scan_begin();
+	run_in_subtransaction_or_report(invalidate_everything, NULL);
+	outbox_scan_end();
 	unanswered = false;
 	return DT_NOEND;
 }
 
 bool
-damage_in_table(int table)
+outbox_damage_in_table(int table)
 {
 	return count_of_table[table] > 0;
 }
 
 void
-damage_forget_table(int table)
+outbox_damage_forget_table(int table)
 {
 	HASH_SEQ_STATUS scan;
 	DamagedBlock *block;

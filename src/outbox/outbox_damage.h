@@ -21,26 +21,26 @@ typedef enum ReadingFor
 	READING_TO_DISCARD,			/* nobody wants its keys */
 } ReadingFor;
 
-extern void damage_init(DatabaseSlot *slot);
+extern void outbox_damage_init(DatabaseSlot *slot);
 
 /* Whether an error says that a block can't be read, and not that the worker can't go on. */
-extern bool damage_is_meant(const ErrorData *error);
+extern bool outbox_damage_is_meant(const ErrorData *error);
 
 /* This block can't be read.  "reason" has no line break. */
-extern void damage_note_block(int table, BlockNumber block, ReadingFor what, const char *reason);
-extern bool damage_is_known(int table, BlockNumber block);
+extern void outbox_damage_note_block(int table, BlockNumber block, ReadingFor what, const char *reason);
+extern bool outbox_damage_is_known(int table, BlockNumber block);
 
 /* A row of this transaction can't be understood, or a part of a long key is missing. */
-extern void damage_note_row(uint64 xid, const char *reason);
+extern void outbox_damage_note_row(uint64 xid, const char *reason);
 
 /* Whether what stands for the keys that were lost is still to be written to the outbox. */
-extern bool damage_is_unanswered(void);
+extern bool outbox_damage_is_unanswered(void);
 
 /* Write it, outside of a transaction.  Returns when to come again. */
-extern TimestampTz damage_turn(TimestampTz now);
+extern TimestampTz outbox_damage_turn(TimestampTz now);
 
 /* Whether a table has such a block; to be forgotten with the table's content. */
-extern bool damage_in_table(int table);
-extern void damage_forget_table(int table);
+extern bool outbox_damage_in_table(int table);
+extern void outbox_damage_forget_table(int table);
 
 #endif							/* UNCACHE_DAMAGE_H */

@@ -96,7 +96,7 @@ ask_for_holders(const char *query)
 
 /* With the rights and the search_path of nobody who could have prepared for this. */
 char *
-opening_holders(Oid relid, LOCKMODE mode)
+outbox_open_holders(Oid relid, LOCKMODE mode)
 {
 	char	   *query = psprintf(HOLDERS_QUERY, relid, MyDatabaseId, MyProcPid,
 								 conflicting_modes(mode));
@@ -147,7 +147,7 @@ tell(Oid relid, LOCKMODE mode)
 		return;
 	message = psprintf("table %s.%s is locked: %s",
 					   get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid),
-					   opening_holders(relid, mode));
+					   outbox_open_holders(relid, mode));
 	shmem_note_error(shmem_my_slot(), message);
 	if (is_new)
 	{
@@ -165,7 +165,7 @@ tell(Oid relid, LOCKMODE mode)
 }
 
 bool
-opening_lock(Oid relid, LOCKMODE mode)
+outbox_open_lock(Oid relid, LOCKMODE mode)
 {
 	Refused    *known = find_refused(relid);
 
@@ -180,11 +180,11 @@ opening_lock(Oid relid, LOCKMODE mode)
 }
 
 Opening
-opening_try(Oid relid, LOCKMODE mode, Relation *rel)
+outbox_open_try(Oid relid, LOCKMODE mode, Relation *rel)
 {
 	if (!OidIsValid(relid))
 		return OPENING_GONE;
-	if (!opening_lock(relid, mode))
+	if (!outbox_open_lock(relid, mode))
 		return OPENING_REFUSED;
 	*rel = try_relation_open(relid, NoLock);
 	return *rel != NULL ? OPENING_DONE : OPENING_GONE;

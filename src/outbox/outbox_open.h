@@ -21,16 +21,16 @@ typedef enum Opening
  * it is not, last_error and, once, the log say which table is locked by whom.  *rel is
  * set with OPENING_DONE only.
  */
-extern Opening opening_try(Oid relid, LOCKMODE mode, Relation *rel);
+extern Opening outbox_open_try(Oid relid, LOCKMODE mode, Relation *rel);
 
 /* The same for a table of users, which is locked and not opened; true: locked. */
-extern bool opening_lock(Oid relid, LOCKMODE mode);
+extern bool outbox_open_lock(Oid relid, LOCKMODE mode);
 
 /*
  * Who keeps a lock of this mode from being had, as in "held by PID 17
  * (AccessExclusiveLock)"; made in CurrentMemoryContext.  In a transaction, and not where
  * nothing may fail.
  */
-extern char *opening_holders(Oid relid, LOCKMODE mode);
+extern char *outbox_open_holders(Oid relid, LOCKMODE mode);
 
 #endif							/* UNCACHE_OPENING_H */

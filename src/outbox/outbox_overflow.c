@@ -101,7 +101,7 @@ limit_pages(void)
  */
 
 bool
-outboxnote_is_time(void)
+outbox_overflow_is_time(void)
 {
 	DatabaseSlot *slot = shmem_my_slot();
 
@@ -139,7 +139,7 @@ patterns_of_rule(Oid oid)
 		if (pattern == NULL || used + ITEM_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
 			items = NULL;
 		else
-			used += item_write(VARDATA(items) + used, &item, used == 0 ? NULL : &oid);
+			used += invalidation_write(VARDATA(items) + used, &item, used == 0 ? NULL : &oid);
 	}
 	rule_discard(rule);
 	relation_close(rel, AccessShareLock);
@@ -182,7 +182,7 @@ insert_note(Relation rel, bytea *items)
 }
 
 bytea *
-outboxnote_make(Oid rule)
+outbox_overflow_make(Oid rule)
 {
 	bytea	   *items = OidIsValid(rule) ? patterns_of_rule(rule) : NULL;
 	Oid			oid = note_table();
@@ -200,14 +200,14 @@ outboxnote_make(Oid rule)
 }
 
 bool
-outboxnote_covers(const bytea *note, const char *key, size_t len)
+outbox_overflow_covers(const bytea *note, const char *key, size_t len)
 {
 	ItemReader	reader;
 	PackedItem	item;
 	bool		covers = false;
 
-	item_reader_init(&reader, VARDATA_ANY(note), VARSIZE_ANY_EXHDR(note));
-	while (!covers && item_read(&reader, &item) > 0)
+	invalidation_reader_init(&reader, VARDATA_ANY(note), VARSIZE_ANY_EXHDR(note));
+	while (!covers && invalidation_read(&reader, &item) > 0)
 	{
 		KeyPattern *pattern = keypattern_parse(item.bytes, item.len);
 
@@ -231,19 +231,19 @@ static TimestampTz watch_at = 0;
 static int	told_percent = 0;
 
 void
-outboxnote_init(DatabaseSlot *my_slot)
+outbox_overflow_init(DatabaseSlot *my_slot)
 {
 	slot = my_slot;
 }
 
 void
-outboxnote_look(void)
+outbox_overflow_look(void)
 {
 	look = true;
 }
 
 bool
-outboxnote_is_done(void)
+outbox_overflow_is_done(void)
 {
 	return !look && pg_atomic_read_u32(&slot->note_dirty) == 0;
 }
@@ -254,9 +254,9 @@ add_items(bytea *items)
 	ItemReader	reader;
 	PackedItem	item;
 
-	item_reader_init(&reader, VARDATA_ANY(items), VARSIZE_ANY_EXHDR(items));
-	while (item_read(&reader, &item) > 0)
-		pending_add(item.kind, item.rule, item.bytes, item.len);
+	invalidation_reader_init(&reader, VARDATA_ANY(items), VARSIZE_ANY_EXHDR(items));
+	while (invalidation_read(&reader, &item) > 0)
+		pending_set_add(item.kind, item.rule, item.bytes, item.len);
 }
 
 /* All notes become part of this transaction's pending set. */
@@ -286,14 +286,14 @@ lock_notes(Oid oid)
 {
 	static int	refusals = 0;	/* in a row */
 	bool		locked = refusals < TELL_AFTER ? ConditionalLockRelationOid(oid, ExclusiveLock) :
-		opening_lock(oid, ExclusiveLock);
+		outbox_open_lock(oid, ExclusiveLock);
 
 	refusals = locked ? 0 : refusals + 1;
 	return locked;
 }
 
 TimestampTz
-outboxnote_turn(TimestampTz now)
+outbox_overflow_turn(TimestampTz now)
 {
 	Oid			oid;
 	Relation	rel;
@@ -329,7 +329,7 @@ outboxnote_turn(TimestampTz now)
 }
 
 TimestampTz
-outboxnote_watch_size(TimestampTz now)
+outbox_overflow_watch_size(TimestampTz now)
 {
 	static const int levels[] = {100, 80, 50};
 	int			percent;

@@ -51,12 +51,12 @@ static Table tables[OUTBOX_TABLES];
 static TimestampTz next_turn = 0;
 
 void
-rotation_init(DatabaseSlot *my_slot)
+outbox_rotate_init(DatabaseSlot *my_slot)
 {
 	TimestampTz now = clock_now();
 
 	slot = my_slot;
-	emptying_init(slot);
+	outbox_truncate_init(slot);
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
 		tables[t].in_use = true;
@@ -72,7 +72,7 @@ table_blocks(int table)
 	BlockNumber blocks = 0;
 	Relation	rel;
 
-	switch (outboxscan_open(table, &rel))
+	switch (outbox_scan_open(table, &rel))
 	{
 		case OPENING_DONE:
 			blocks = RelationGetNumberOfBlocks(rel);
@@ -104,7 +104,7 @@ note_use(TimestampTz now)
 		Table	   *table = &tables[t];
 
 		if (!table->in_use &&
-			(deliver_taken_of_table(t) != table->taken_before || damage_in_table(t)))
+			(delivery_taken_of_table(t) != table->taken_before || outbox_damage_in_table(t)))
 		{
 			table->in_use = true;
 			table->in_use_since = now;
@@ -121,11 +121,11 @@ note_empty_tables(void)
 {
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
-		if (tables[t].in_use && deliver_count_of_table(t) == 0 && table_blocks(t) == 0)
+		if (tables[t].in_use && delivery_count_of_table(t) == 0 && table_blocks(t) == 0)
 		{
 			tables[t].in_use = false;
-			tables[t].taken_before = deliver_taken_of_table(t);
-			damage_forget_table(t);
+			tables[t].taken_before = delivery_taken_of_table(t);
+			outbox_damage_forget_table(t);
 		}
 	}
 }
@@ -149,7 +149,7 @@ static bool
 is_discarded(int table)
 {
 	return tables[table].discarded &&
-		tables[table].discarded_taken == deliver_taken_of_table(table);
+		tables[table].discarded_taken == delivery_taken_of_table(table);
 }
 
 static bool
@@ -158,7 +158,7 @@ is_due(int current, TimestampTz now)
 	int			seconds = Max(setting_redeliver_window, 1);
 
 	return tables[current].in_use &&
-		(is_discarded(current) || damage_in_table(current) ||
+		(is_discarded(current) || outbox_damage_in_table(current) ||
 		 TimestampDifferenceExceeds(tables[current].in_use_since, now, seconds * 1000) ||
 		 table_blocks(current) >= RETIRE_BLOCKS);
 }
@@ -175,7 +175,7 @@ retire_current(TimestampTz now)
 		int			next = (current + i) % OUTBOX_TABLES;
 
 		/* Where none is empty, one that can be written to is better than a damaged one. */
-		if (tables[next].in_use && !(damage_in_table(current) && !damage_in_table(next)))
+		if (tables[next].in_use && !(outbox_damage_in_table(current) && !outbox_damage_in_table(next)))
 			continue;
 		tables[current].retired_at = now;
 		pg_atomic_write_u32(&slot->current_table, next);
@@ -184,27 +184,27 @@ retire_current(TimestampTz now)
 }
 
 void
-rotation_retire(void)
+outbox_rotate_retire(void)
 {
 	int			current = pg_atomic_read_u32(&slot->current_table);
 	TimestampTz now = clock_now();
 
-	outboxscan_begin();
+	outbox_scan_begin();
 	note_empty_tables();
 	note_used_tables(now);
 	tables[current].discarded = tables[current].in_use;
-	tables[current].discarded_taken = deliver_taken_of_table(current);
+	tables[current].discarded_taken = delivery_taken_of_table(current);
 	retire_current(now);
-	outboxscan_end();
+	outbox_scan_end();
 }
 
 void
-rotation_discard(void)
+outbox_rotate_discard(void)
 {
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
 		tables[t].discarded = tables[t].in_use;
-		tables[t].discarded_taken = deliver_taken_of_table(t);
+		tables[t].discarded_taken = delivery_taken_of_table(t);
 	}
 	next_turn = 0;
 }
@@ -218,9 +218,9 @@ rotation_discard(void)
 static bool
 is_ready_to_empty(int table, TimestampTz now)
 {
-	TimestampTz since = Max(tables[table].retired_at, deliver_last_of_table(table));
+	TimestampTz since = Max(tables[table].retired_at, delivery_last_of_table(table));
 
-	return tables[table].in_use && deliver_count_of_table(table) == 0 &&
+	return tables[table].in_use && delivery_count_of_table(table) == 0 &&
 		(is_discarded(table) || TimestampDifferenceExceeds(since, now, setting_redeliver_window * 1000));
 }
 
@@ -228,12 +228,12 @@ is_ready_to_empty(int table, TimestampTz now)
 static bool
 go_on_emptying(int table)
 {
-	EmptyingResult result = emptying_turn(table);
+	EmptyingResult result = outbox_truncate_turn(table);
 
 	if (result == EMPTYING_DONE)
 	{
 		tables[table].in_use = false;
-		tables[table].taken_before = deliver_taken_of_table(table);
+		tables[table].taken_before = delivery_taken_of_table(table);
 		tables[table].discarded = false;
 		/* It can take the place of the current one. */
 		next_turn = clock_now();
@@ -251,7 +251,7 @@ empty_retired(int *table, TimestampTz now)
 	for (; *table < OUTBOX_TABLES; (*table)++)
 	{
 		/* What is being read has rows that nobody knows of yet. */
-		if (outboxscan_is_done_with(*table) &&
+		if (outbox_scan_is_done_with(*table) &&
 			*table != (int) pg_atomic_read_u32(&slot->current_table) &&
 			is_ready_to_empty(*table, now) && go_on_emptying(*table))
 			return true;
@@ -268,7 +268,7 @@ time_to_next_turn(void)
 	bool		idle;
 
 	for (int t = 0; t < OUTBOX_TABLES; t++)
-		taken += deliver_taken_of_table(t);
+		taken += delivery_taken_of_table(t);
 	idle = taken == taken_before;
 	taken_before = taken;
 	if (!idle)
@@ -277,19 +277,19 @@ time_to_next_turn(void)
 }
 
 TimestampTz
-rotation_turn(TimestampTz now)
+outbox_rotate_turn(TimestampTz now)
 {
 	static int	table = 0;		/* the next to be emptied; none at the end */
 
 	if (!note_use(now))
 		return DT_NOEND;
-	if (now >= next_turn || damage_in_table(pg_atomic_read_u32(&slot->current_table)))
+	if (now >= next_turn || outbox_damage_in_table(pg_atomic_read_u32(&slot->current_table)))
 	{
 		next_turn = TimestampTzPlusMilliseconds(now, time_to_next_turn());
-		outboxscan_begin();
+		outbox_scan_begin();
 		note_empty_tables();
 		retire_current(now);
-		outboxscan_end();
+		outbox_scan_end();
 		if (table == OUTBOX_TABLES)
 			table = 0;
 	}

@@ -10,17 +10,17 @@
 
 #include "shmem/shmem.h"
 
-extern void rotation_init(DatabaseSlot *slot);
+extern void outbox_rotate_init(DatabaseSlot *slot);
 
 /* Do what is due; returns when to come again, DT_NOEND while all is empty. */
-extern TimestampTz rotation_turn(TimestampTz now);
+extern TimestampTz outbox_rotate_turn(TimestampTz now);
 
 /*
  * For uncache.discard_backlog(): let another table be the current one, if one is empty, so
  * that nothing is added to what is discarded; then have all that is there emptied without
  * waiting for the window.
  */
-extern void rotation_retire(void);
-extern void rotation_discard(void);
+extern void outbox_rotate_retire(void);
+extern void outbox_rotate_discard(void);
 
 #endif							/* UNCACHE_ROTATION_H */

@@ -69,13 +69,13 @@ static uint32 marked[OUTBOX_TABLES][DIRTY_WORDS];
 static int	nmarked = 0;
 
 void
-outboxscan_init(DatabaseSlot *my_slot)
+outbox_scan_init(DatabaseSlot *my_slot)
 {
 	slot = my_slot;
 }
 
 void
-outboxscan_begin(void)
+outbox_scan_begin(void)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -83,32 +83,32 @@ outboxscan_begin(void)
 }
 
 void
-outboxscan_end(void)
+outbox_scan_end(void)
 {
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }
 
-/* Returns whether there was a transaction already, for outboxscan_end_reading(). */
+/* Returns whether there was a transaction already, for outbox_scan_end_reading(). */
 bool
-outboxscan_begin_reading(void)
+outbox_scan_begin_reading(void)
 {
 	bool		joins = IsTransactionState();
 
 	if (joins)
 		PushActiveSnapshot(GetTransactionSnapshot());
 	else
-		outboxscan_begin();
+		outbox_scan_begin();
 	return joins;
 }
 
 void
-outboxscan_end_reading(bool joined)
+outbox_scan_end_reading(bool joined)
 {
 	if (joined)
 		PopActiveSnapshot();
 	else
-		outboxscan_end();
+		outbox_scan_end();
 }
 
 /*
@@ -117,7 +117,7 @@ outboxscan_end_reading(bool joined)
  * worth anything, and its successor reads all.
  */
 void
-outboxscan_check_file(int table, RelFileNumber file)
+outbox_scan_check_file(int table, RelFileNumber file)
 {
 	static RelFileNumber files[OUTBOX_TABLES + 1];	/* as first met; 0: not yet */
 
@@ -131,12 +131,12 @@ outboxscan_check_file(int table, RelFileNumber file)
 }
 
 Opening
-outboxscan_open(int table, Relation *rel)
+outbox_scan_open(int table, Relation *rel)
 {
-	Opening		opening = opening_try(outbox_table_oid(table), AccessShareLock, rel);
+	Opening		opening = outbox_open_try(outbox_table_oid(table), AccessShareLock, rel);
 
 	if (opening == OPENING_DONE)
-		outboxscan_check_file(table, RelationGetFileNumber(*rel));
+		outbox_scan_check_file(table, RelationGetFileNumber(*rel));
 	if (table < OUTBOX_TABLES)
 		locked_until[table] = opening == OPENING_REFUSED ?
 			TimestampTzPlusMilliseconds(clock_now(), LOCKED_MS) : 0;
@@ -210,21 +210,21 @@ read_range(void *arg)
 static ErrorData *
 try_to_read(Range *range)
 {
-	ErrorData  *error = attempt(read_range, range);
+	ErrorData  *error = run_in_subtransaction(read_range, range);
 
-	if (error != NULL && !damage_is_meant(error))
+	if (error != NULL && !outbox_damage_is_meant(error))
 		ReThrowError(error);
 	return error;
 }
 
 void
-outboxscan_read(Relation rel, int table, BlockNumber from, BlockNumber count,
+outbox_scan_read(Relation rel, int table, BlockNumber from, BlockNumber count,
 				ReadingFor what, OutboxRowFunction function, void *arg)
 {
 	Range		range = {rel, table, from, count, function, arg, true};
 	BlockNumber end = from + count;
 
-	if (count == 0 || (!damage_in_table(table) && try_to_read(&range) == NULL))
+	if (count == 0 || (!outbox_damage_in_table(table) && try_to_read(&range) == NULL))
 		return;
 	/* Something is damaged: block by block. */
 	range.count = 1;
@@ -233,7 +233,7 @@ outboxscan_read(Relation rel, int table, BlockNumber from, BlockNumber count,
 		ErrorData  *error = try_to_read(&range);
 
 		if (error != NULL)
-			damage_note_block(table, range.from, what, error->message);
+			outbox_damage_note_block(table, range.from, what, error->message);
 	}
 }
 
@@ -263,30 +263,30 @@ read_row(void *arg)
 }
 
 void
-outboxscan_read_row(Relation rel, int table, const ItemPointerData *tid,
+outbox_scan_read_row(Relation rel, int table, const ItemPointerData *tid,
 					OutboxRowFunction function, void *arg)
 {
 	RowSought	sought = {rel, table, tid, function, arg};
-	ErrorData  *error = attempt(read_row, &sought);
+	ErrorData  *error = run_in_subtransaction(read_row, &sought);
 
-	if (error != NULL && !damage_is_meant(error))
+	if (error != NULL && !outbox_damage_is_meant(error))
 		ReThrowError(error);
 	if (error != NULL)
-		damage_note_block(table, ItemPointerGetBlockNumber(tid), READING_AGAIN, error->message);
+		outbox_damage_note_block(table, ItemPointerGetBlockNumber(tid), READING_AGAIN, error->message);
 }
 
 static bool
 take_if_unsent(const DeliveryRow *row, void *arg)
 {
 	bool	   *again = arg;
-	RowState	state = delivered_get(row->table, &row->tid);
+	RowState	state = delivery_map_get(row->table, &row->tid);
 	DeliveryRow copy = *row;
 
 	copy.again = *again || state == ROW_TO_REPEAT;
 	copy.answered = state == ROW_TO_REPEAT;
 	copy.only_lacking = delivered_was_sent(state);
 	if (delivered_is_due(state))
-		deliver_take(CLASS_BULK, &copy);
+		delivery_queue_take(CLASS_BULK, &copy);
 	return true;
 }
 
@@ -297,7 +297,7 @@ take_if_unsent(const DeliveryRow *row, void *arg)
  */
 
 void
-outboxscan_start_over(bool again)
+outbox_scan_start_over(bool again)
 {
 	full_again = again;
 	/* The table after the current one is the one that was retired first. */
@@ -330,13 +330,13 @@ read_full_step(int table, BlockNumber most)
 	Relation	rel;
 	BlockNumber blocks = 0;
 
-	switch (outboxscan_open(table, &rel))
+	switch (outbox_scan_open(table, &rel))
 	{
 		case OPENING_DONE:
 			if (full_block[table] < RelationGetNumberOfBlocks(rel))
 			{
 				blocks = Min(most, RelationGetNumberOfBlocks(rel) - full_block[table]);
-				outboxscan_read(rel, table, full_block[table], blocks, READING_NEWS,
+				outbox_scan_read(rel, table, full_block[table], blocks, READING_NEWS,
 								take_if_unsent, &full_again);
 			}
 			relation_close(rel, AccessShareLock);
@@ -358,7 +358,7 @@ read_full_step(int table, BlockNumber most)
  */
 
 void
-outboxscan_collect_dirty(void)
+outbox_scan_collect_dirty(void)
 {
 	if (pg_atomic_read_u32(&slot->any_dirty) == 0)
 		return;
@@ -407,7 +407,7 @@ read_marked_step(BlockNumber most, TimestampTz now)
 	while (most > 0 && next_marked(&table, &bit, now))
 	{
 		Relation	rel;
-		Opening		opening = outboxscan_open(table, &rel);
+		Opening		opening = outbox_scan_open(table, &rel);
 
 		if (opening == OPENING_REFUSED)
 			continue;
@@ -417,7 +417,7 @@ read_marked_step(BlockNumber most, TimestampTz now)
 			continue;
 		for (BlockNumber b = bit; b < RelationGetNumberOfBlocks(rel); b += DIRTY_BITS)
 		{
-			outboxscan_read(rel, table, b, 1, READING_NEWS, take_if_unsent, &again);
+			outbox_scan_read(rel, table, b, 1, READING_NEWS, take_if_unsent, &again);
 			most -= Min(most, 1);
 		}
 		relation_close(rel, AccessShareLock);
@@ -430,7 +430,7 @@ read_step(TimestampTz now)
 	BlockNumber left = STEP_BLOCKS;
 	int			table = 0;
 	uint32		bit = 0;
-	bool		joined = outboxscan_begin_reading();
+	bool		joined = outbox_scan_begin_reading();
 
 	if (next_marked(&table, &bit, now))
 		read_marked_step(left, now);
@@ -439,20 +439,20 @@ read_step(TimestampTz now)
 		while (left > 0 && (table = next_full_table(now)) >= 0)
 			left -= read_full_step(table, left);
 	}
-	outboxscan_end_reading(joined);
+	outbox_scan_end_reading(joined);
 	FAULT_POINT("scan-step");
 	if (!joined)
 		pgstat_report_stat(false);
 }
 
 TimestampTz
-outboxscan_turn(TimestampTz now)
+outbox_scan_turn(TimestampTz now)
 {
 	TimestampTz wake = DT_NOEND;
 
-	if (outboxscan_has_work() && deliver_has_room(CLASS_BULK))
+	if (outbox_scan_has_work() && delivery_queue_has_room(CLASS_BULK))
 		read_step(now);
-	if (outboxscan_is_done())
+	if (outbox_scan_is_done())
 		return DT_NOEND;
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
@@ -463,7 +463,7 @@ outboxscan_turn(TimestampTz now)
 }
 
 bool
-outboxscan_is_done(void)
+outbox_scan_is_done(void)
 {
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
@@ -474,7 +474,7 @@ outboxscan_is_done(void)
 }
 
 bool
-outboxscan_is_done_with(int table)
+outbox_scan_is_done_with(int table)
 {
 	if (full_left[table])
 		return false;
@@ -487,13 +487,13 @@ outboxscan_is_done_with(int table)
 }
 
 bool
-outboxscan_has_work(void)
+outbox_scan_has_work(void)
 {
 	TimestampTz now;
 	int			table = 0;
 	uint32		bit = 0;
 
-	if (outboxscan_is_done())
+	if (outbox_scan_is_done())
 		return false;
 	now = clock_now();
 	return next_full_table(now) >= 0 || (nmarked > 0 && next_marked(&table, &bit, now));
@@ -504,29 +504,29 @@ look_for_undelivered(const DeliveryRow *row, void *arg)
 {
 	bool	   *found = arg;
 
-	*found = delivered_get(row->table, &row->tid) != ROW_DELIVERED;
+	*found = delivery_map_get(row->table, &row->tid) != ROW_DELIVERED;
 	return !*found;
 }
 
 bool
-outboxscan_has_undelivered(void)
+outbox_scan_has_undelivered(void)
 {
-	bool		joined = outboxscan_begin_reading();
+	bool		joined = outbox_scan_begin_reading();
 	bool		found = false;
 
 	for (int t = 0; t < OUTBOX_TABLES && !found; t++)
 	{
 		Relation	rel;
-		Opening		opening = outboxscan_open(t, &rel);
+		Opening		opening = outbox_scan_open(t, &rel);
 
 		found = opening == OPENING_REFUSED;
 		if (opening != OPENING_DONE)
 			continue;
-		outboxscan_read(rel, t, 0, RelationGetNumberOfBlocks(rel), READING_AGAIN,
+		outbox_scan_read(rel, t, 0, RelationGetNumberOfBlocks(rel), READING_AGAIN,
 						look_for_undelivered, &found);
 		relation_close(rel, AccessShareLock);
 	}
-	outboxscan_end_reading(joined);
+	outbox_scan_end_reading(joined);
 	return found;
 }
 
@@ -547,13 +547,13 @@ static bool
 discard_row(const DeliveryRow *row, void *arg)
 {
 	Discarding *discarding = arg;
-	RowState	state = delivered_get(row->table, &row->tid);
+	RowState	state = delivery_map_get(row->table, &row->tid);
 
 	if (state == ROW_DELIVERED || (discarding->xid != 0 && discarding->xid != row->xid))
 		return true;
-	/* What is under way ends as delivered, whatever comes of it (deliver_discard()). */
+	/* What is under way ends as delivered, whatever comes of it (delivery_discard()). */
 	if (delivered_is_due(state))
-		delivered_set(row->table, &row->tid, ROW_DELIVERED);
+		delivery_map_set(row->table, &row->tid, ROW_DELIVERED);
 	if (discarding->xid != 0 ||
 		(state != ROW_TO_REPEAT && state != ROW_SENT_AGAIN && row->chunk == 0))
 		discarding->transactions++;
@@ -589,22 +589,22 @@ forget_reading(int table)
 }
 
 uint64
-outboxscan_discard(uint64 xid)
+outbox_scan_discard(uint64 xid)
 {
 	Discarding	discarding = {.xid = xid};
 
 	/* Marks that come later are of rows that this may not see. */
 	if (xid == 0)
-		outboxscan_collect_dirty();
+		outbox_scan_collect_dirty();
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
 		Relation	rel;
 
 		CHECK_FOR_INTERRUPTS();
-		outboxscan_begin();
-		if (outboxscan_open(t, &rel) == OPENING_DONE)
+		outbox_scan_begin();
+		if (outbox_scan_open(t, &rel) == OPENING_DONE)
 		{
-			outboxscan_read(rel, t, 0, RelationGetNumberOfBlocks(rel),
+			outbox_scan_read(rel, t, 0, RelationGetNumberOfBlocks(rel),
 							xid == 0 ? READING_TO_DISCARD : READING_AGAIN, discard_row, &discarding);
 			if (discarding.found != NIL && ConditionalLockRelationOid(RelationGetRelid(rel), RowExclusiveLock))
 				delete_found(rel, discarding.found);
@@ -614,7 +614,7 @@ outboxscan_discard(uint64 xid)
 		}
 		list_free_deep(discarding.found);
 		discarding.found = NIL;
-		outboxscan_end();
+		outbox_scan_end();
 	}
 	return discarding.transactions;
 }

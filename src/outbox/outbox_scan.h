@@ -14,42 +14,42 @@
 #include "outbox/outbox_open.h"
 #include "shmem/shmem.h"
 
-extern void outboxscan_init(DatabaseSlot *slot);
+extern void outbox_scan_init(DatabaseSlot *slot);
 
 /*
  * Read everything, from the oldest table on.  "again": what is found may have
  * been delivered before.
  */
-extern void outboxscan_start_over(bool again);
+extern void outbox_scan_start_over(bool again);
 
 /* Take over the blocks that committers have marked since the last call. */
-extern void outboxscan_collect_dirty(void);
+extern void outbox_scan_collect_dirty(void);
 
 /*
  * Read some blocks, if there are any to read and deliveries have room.  Returns when to
  * try again what is locked by others.
  */
-extern TimestampTz outboxscan_turn(TimestampTz now);
+extern TimestampTz outbox_scan_turn(TimestampTz now);
 
 /* Whether nothing is left to read. */
-extern bool outboxscan_is_done(void);
-extern bool outboxscan_is_done_with(int table);
+extern bool outbox_scan_is_done(void);
+extern bool outbox_scan_is_done_with(int table);
 
 /* Whether something is left to read in a table that is not locked by others. */
-extern bool outboxscan_has_work(void);
+extern bool outbox_scan_has_work(void);
 
 /*
  * Whether any row of a table that takes its turn is not delivered, or may be, since
  * others have the table locked.
  */
-extern bool outboxscan_has_undelivered(void);
+extern bool outbox_scan_has_undelivered(void);
 
 /*
  * Mark all rows that are visible now as delivered, or delete those of one transaction
  * (xid; 0: all).  Returns how many transactions there were that have something to be sent;
  * of one, how many rows.
  */
-extern uint64 outboxscan_discard(uint64 xid);
+extern uint64 outbox_scan_discard(uint64 xid);
 
 /*
  * Read blocks [from, from + count) of an outbox table with the active snapshot,
@@ -58,25 +58,25 @@ extern uint64 outboxscan_discard(uint64 xid);
  * the function may have been called for rows of the others twice.
  */
 typedef bool (*OutboxRowFunction) (const DeliveryRow *row, void *arg);
-extern void outboxscan_read(Relation rel, int table, BlockNumber from, BlockNumber count,
+extern void outbox_scan_read(Relation rel, int table, BlockNumber from, BlockNumber count,
 							ReadingFor what, OutboxRowFunction function, void *arg);
 
 /* One row, if it is still there. */
-extern void outboxscan_read_row(Relation rel, int table, const ItemPointerData *tid,
+extern void outbox_scan_read_row(Relation rel, int table, const ItemPointerData *tid,
 								OutboxRowFunction function, void *arg);
 
 /* A transaction of the worker, with its snapshot. */
-extern void outboxscan_begin(void);
-extern void outboxscan_end(void);
+extern void outbox_scan_begin(void);
+extern void outbox_scan_end(void);
 
 /* The same to read only: within the transaction of a beat (fence_beat.h), if one is open. */
-extern bool outboxscan_begin_reading(void);
-extern void outboxscan_end_reading(bool joined);
+extern bool outbox_scan_begin_reading(void);
+extern void outbox_scan_end_reading(bool joined);
 
 /* Open an outbox table for reading, in a transaction, if nobody has it locked. */
-extern Opening outboxscan_open(int table, Relation *rel);
+extern Opening outbox_scan_open(int table, Relation *rel);
 
 /* Ends the worker where this is not the file that the table had before. */
-extern void outboxscan_check_file(int table, RelFileNumber file);
+extern void outbox_scan_check_file(int table, RelFileNumber file);
 
 #endif							/* UNCACHE_OUTBOXSCAN_H */

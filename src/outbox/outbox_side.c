@@ -123,7 +123,7 @@ compare_retries(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 }
 
 void
-outboxside_init(void)
+outbox_side_init(void)
 {
 	MemoryContext old_context;
 
@@ -198,7 +198,7 @@ forget_row(SideRow *row)
 }
 
 void
-outboxside_retry(void)
+outbox_side_retry(void)
 {
 	HASH_SEQ_STATUS scan;
 	SideRow    *row;
@@ -212,31 +212,31 @@ outboxside_retry(void)
 }
 
 void
-outboxside_look(void)
+outbox_side_look(void)
 {
 	look = true;
 }
 
 int
-outboxside_unwritten(void)
+outbox_side_unwritten(void)
 {
 	return nrefused;
 }
 
 bool
-outboxside_is_done(void)
+outbox_side_is_done(void)
 {
 	return !look && nrefused == 0 && hash_get_num_entries(rows) == ndelivered;
 }
 
 bool
-outboxside_has_rows(void)
+outbox_side_has_rows(void)
 {
 	return nrefused > 0 || hash_get_num_entries(rows) > ndelivered;
 }
 
 bool
-outboxside_has_prepared(void)
+outbox_side_has_prepared(void)
 {
 	return in_progress;
 }
@@ -259,7 +259,7 @@ copy_error(char *to, const char *error)
 }
 
 void
-outboxside_refused(const DeliveryRow *row, const char *items, uint32 len,
+outbox_side_refused(const DeliveryRow *row, const char *items, uint32 len,
 				   const char *error, bool to_repeat)
 {
 	RefusedRow *copy = MemoryContextAlloc(context, sizeof(RefusedRow) + len);
@@ -276,7 +276,7 @@ outboxside_refused(const DeliveryRow *row, const char *items, uint32 len,
 }
 
 void
-outboxside_repeat_unwritten(void)
+outbox_side_repeat_unwritten(void)
 {
 	dlist_iter	iter;
 
@@ -285,7 +285,7 @@ outboxside_repeat_unwritten(void)
 }
 
 void
-outboxside_finished(const ItemPointerData *tid, bool is_delivered)
+outbox_side_finished(const ItemPointerData *tid, bool is_delivered)
 {
 	SideRow    *row = hash_search(rows, tid, HASH_FIND, NULL);
 
@@ -298,7 +298,7 @@ outboxside_finished(const ItemPointerData *tid, bool is_delivered)
 }
 
 void
-outboxside_keep_refused(void)
+outbox_side_keep_refused(void)
 {
 	dlist_iter	iter;
 
@@ -307,7 +307,7 @@ outboxside_keep_refused(void)
 		RefusedRow *from = dlist_container(RefusedRow, node, iter.cur);
 
 		if (from->row.table < OUTBOX_TABLES)
-			delivered_set(from->row.table, &from->row.tid,
+			delivery_map_set(from->row.table, &from->row.tid,
 						  delivered_when_sent(from->row.answered));
 	}
 }
@@ -351,7 +351,7 @@ insert_refused(Relation rel, RefusedRow *from, TimestampTz now)
 
 	row = enter_row(&tuple->t_self, &found);
 	set_waiting(row, SIDE_WAITS, retry_time(now, from->row.attempts));
-	set_keys(row, item_count(from->row.items, from->row.len));
+	set_keys(row, invalidation_count(from->row.items, from->row.len));
 }
 
 typedef struct Writing
@@ -393,11 +393,11 @@ forget_refused(RefusedRow *from, bool to_repeat)
 	}
 	else if (to_repeat)
 	{
-		delivered_set(from->row.table, &from->row.tid, ROW_TO_REPEAT);
-		deliver_release_soon();
+		delivery_map_set(from->row.table, &from->row.tid, ROW_TO_REPEAT);
+		resend_release_soon();
 	}
 	else
-		delivered_set(from->row.table, &from->row.tid, ROW_DELIVERED);
+		delivery_map_set(from->row.table, &from->row.tid, ROW_DELIVERED);
 	dlist_delete(&from->node);
 	nrefused--;
 	pfree(from);
@@ -427,10 +427,10 @@ open_if_free(LOCKMODE mode, TimestampTz now)
 {
 	Relation	rel = NULL;
 
-	switch (opening_try(outbox_table_oid(OUTBOX_SIDE), mode, &rel))
+	switch (outbox_open_try(outbox_table_oid(OUTBOX_SIDE), mode, &rel))
 	{
 		case OPENING_DONE:
-			outboxscan_check_file(OUTBOX_SIDE, RelationGetFileNumber(rel));
+			outbox_scan_check_file(OUTBOX_SIDE, RelationGetFileNumber(rel));
 			break;
 		case OPENING_REFUSED:
 			locked_until = TimestampTzPlusMilliseconds(now, POLL_MS);
@@ -462,11 +462,11 @@ write_turn(TimestampTz now)
 	Writing		writing = {.now = now};
 	ErrorData  *error;
 
-	outboxscan_begin();
+	outbox_scan_begin();
 	writing.rel = open_if_free(RowExclusiveLock, now);
 	if (writing.rel != NULL)
 	{
-		error = attempt(write_changes, &writing);
+		error = run_in_subtransaction(write_changes, &writing);
 		if (error != NULL && ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INSUFFICIENT_RESOURCES)
 			ReThrowError(error);
 		if (error != NULL)
@@ -476,7 +476,7 @@ write_turn(TimestampTz now)
 		relation_close(writing.rel, NoLock);
 		FAULT_POINT("side-inserted");
 	}
-	outboxscan_end();
+	outbox_scan_end();
 	FAULT_POINT("side-written");
 	if (now >= locked_until)
 	{
@@ -500,18 +500,18 @@ take_row(const DeliveryRow *row, void *arg)
 
 	side->found = true;
 	if (!known && row->attempts > 0)
-		set_keys(side, item_count(row->items, row->len));
+		set_keys(side, invalidation_count(row->items, row->len));
 	if (known && side->state != SIDE_LOST &&
 		(side->state != SIDE_WAITS || side->retry_at > now))
 		return true;
 	/* Of a large table memory takes as much as it has room for. */
-	if (!deliver_has_room(CLASS_BULK))
+	if (!delivery_queue_has_room(CLASS_BULK))
 	{
 		set_waiting(side, SIDE_LOST, now);
 		return true;
 	}
 	leave_state(side);
-	deliver_take(CLASS_BULK, row);
+	delivery_queue_take(CLASS_BULK, row);
 	return true;
 }
 
@@ -536,14 +536,14 @@ forget_unfound(void)
 static void
 take_due(Relation rel, TimestampTz now)
 {
-	while (!pairingheap_is_empty(waiting) && deliver_has_room(CLASS_BULK))
+	while (!pairingheap_is_empty(waiting) && delivery_queue_has_room(CLASS_BULK))
 	{
 		SideRow    *row = pairingheap_container(SideRow, heap_node, pairingheap_first(waiting));
 
 		if (row->retry_at > now)
 			break;
 		row->found = false;
-		outboxscan_read_row(rel, OUTBOX_SIDE, &row->tid, take_row, &now);
+		outbox_scan_read_row(rel, OUTBOX_SIDE, &row->tid, take_row, &now);
 		if (!row->found)
 			forget_row(row);
 		else
@@ -571,11 +571,11 @@ look_for_running(void *arg)
 static void
 note_running(Relation rel)
 {
-	ErrorData  *error = attempt(look_for_running, rel);
+	ErrorData  *error = run_in_subtransaction(look_for_running, rel);
 
 	if (error == NULL)
 		return;
-	if (!damage_is_meant(error))
+	if (!outbox_damage_is_meant(error))
 		ReThrowError(error);
 	in_progress = true;
 }
@@ -585,7 +585,7 @@ read_whole(Relation rel, TimestampTz now)
 {
 	/* Looked at first: what commits in between is seen by the next poll. */
 	note_running(rel);
-	outboxscan_read(rel, OUTBOX_SIDE, 0, RelationGetNumberOfBlocks(rel),
+	outbox_scan_read(rel, OUTBOX_SIDE, 0, RelationGetNumberOfBlocks(rel),
 					look ? READING_NEWS : READING_AGAIN, take_row, &now);
 	forget_unfound();
 	poll_at = TimestampTzPlusMilliseconds(now, POLL_MS);
@@ -600,7 +600,7 @@ is_to_be_read(TimestampTz now)
 static void
 read_turn(TimestampTz now)
 {
-	bool		joined = outboxscan_begin_reading();
+	bool		joined = outbox_scan_begin_reading();
 	Relation	rel = open_if_free(AccessShareLock, now);
 
 	if (rel != NULL)
@@ -612,7 +612,7 @@ read_turn(TimestampTz now)
 		look = false;
 		relation_close(rel, AccessShareLock);
 	}
-	outboxscan_end_reading(joined);
+	outbox_scan_end_reading(joined);
 }
 
 /* When there is something to read next; what has no room now waits for answers. */
@@ -621,13 +621,13 @@ next_due(void)
 {
 	TimestampTz due = DT_NOEND;
 
-	if (!pairingheap_is_empty(waiting) && deliver_has_room(CLASS_BULK))
+	if (!pairingheap_is_empty(waiting) && delivery_queue_has_room(CLASS_BULK))
 		due = pairingheap_container(SideRow, heap_node, pairingheap_first(waiting))->retry_at;
 	return in_progress ? Min(due, poll_at) : due;
 }
 
 TimestampTz
-outboxside_turn(TimestampTz now, bool connected)
+outbox_side_turn(TimestampTz now, bool connected)
 {
 	if (now < locked_until)
 		return locked_until;
@@ -661,7 +661,7 @@ note_row(const DeliveryRow *row, void *arg)
 	known = enter_row(&row->tid, &found);
 	if (known->state == SIDE_DELIVERED)
 		return true;
-	/* What is under way ends as delivered, whatever comes of it (deliver_discard()). */
+	/* What is under way ends as delivered, whatever comes of it (delivery_discard()). */
 	if (!found || known->state == SIDE_WAITS || known->state == SIDE_LOST)
 		set_delivered(known);
 	if (discarding->xid != 0 || row->chunk == 0)
@@ -681,9 +681,9 @@ discard_refused(uint64 xid)
 		if (xid != 0 && xid != from->row.xid)
 			continue;
 		if (from->row.table == OUTBOX_SIDE)
-			outboxside_finished(&from->row.tid, true);
+			outbox_side_finished(&from->row.tid, true);
 		else
-			delivered_set(from->row.table, &from->row.tid, ROW_DELIVERED);
+			delivery_map_set(from->row.table, &from->row.tid, ROW_DELIVERED);
 		dlist_delete(&from->node);
 		nrefused--;
 		pfree(from);
@@ -696,7 +696,7 @@ may_be_emptied(uint64 xid)
 {
 	Oid			oid = outbox_table_oid(OUTBOX_SIDE);
 
-	return xid == 0 && damage_in_table(OUTBOX_SIDE) && OidIsValid(oid) &&
+	return xid == 0 && outbox_damage_in_table(OUTBOX_SIDE) && OidIsValid(oid) &&
 		ConditionalLockRelationOid(oid, AccessExclusiveLock);
 }
 
@@ -710,27 +710,27 @@ empty_table(Relation rel)
 	hash_seq_init(&scan, rows);
 	while ((row = hash_seq_search(&scan)) != NULL)
 		forget_row(row);
-	damage_forget_table(OUTBOX_SIDE);
+	outbox_damage_forget_table(OUTBOX_SIDE);
 }
 
 uint64
-outboxside_discard(uint64 xid)
+outbox_side_discard(uint64 xid)
 {
 	Discarding	discarding = {.xid = xid};
 	Relation	rel;
 	bool		is_locked;
 
 	discard_refused(xid);
-	outboxscan_begin();
+	outbox_scan_begin();
 	is_locked = may_be_emptied(xid);
-	if (outboxscan_open(OUTBOX_SIDE, &rel) == OPENING_DONE)
+	if (outbox_scan_open(OUTBOX_SIDE, &rel) == OPENING_DONE)
 	{
-		outboxscan_read(rel, OUTBOX_SIDE, 0, RelationGetNumberOfBlocks(rel),
+		outbox_scan_read(rel, OUTBOX_SIDE, 0, RelationGetNumberOfBlocks(rel),
 						READING_TO_DISCARD, note_row, &discarding);
 		if (is_locked)
 			empty_table(rel);
 		relation_close(rel, NoLock);
 	}
-	outboxscan_end();
+	outbox_scan_end();
 	return discarding.transactions;
 }

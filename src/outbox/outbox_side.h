@@ -11,52 +11,52 @@
 
 #include "delivery/delivery_queue.h"
 
-extern void outboxside_init(void);
+extern void outbox_side_init(void);
 
 /*
  * Redis has refused these items of a row, and said why: keep them, and try again later.
  * "to_repeat": a node may have forgotten the others, so the row is sent again, too.
  */
-extern void outboxside_refused(const DeliveryRow *row, const char *items, uint32 len,
+extern void outbox_side_refused(const DeliveryRow *row, const char *items, uint32 len,
 							   const char *error, bool to_repeat);
 
 /* The same is to be done with all rows whose refused items are not in the table yet. */
-extern void outboxside_repeat_unwritten(void);
+extern void outbox_side_repeat_unwritten(void);
 
 /* As long as they are not, a scan is not to send these rows from where they are. */
-extern void outboxside_keep_refused(void);
+extern void outbox_side_keep_refused(void);
 
 /* A row of the side table is finished: delivered, or lost. */
-extern void outboxside_finished(const ItemPointerData *tid, bool delivered);
+extern void outbox_side_finished(const ItemPointerData *tid, bool delivered);
 
 /* Try all that was refused at the next turn, without its pauses. */
-extern void outboxside_retry(void);
+extern void outbox_side_retry(void);
 
 /* Look into the table at the next turn. */
-extern void outboxside_look(void);
+extern void outbox_side_look(void);
 
 /*
  * Do what is due: store what was refused, delete what is delivered, take what can
  * be sent.  Returns when to come again: DT_NOEND for "when something happens".
  */
-extern TimestampTz outboxside_turn(TimestampTz now, bool connected);
+extern TimestampTz outbox_side_turn(TimestampTz now, bool connected);
 
 /* Whether all that is visible in the table is delivered. */
-extern bool outboxside_is_done(void);
+extern bool outbox_side_is_done(void);
 
 /* Whether rows are known that are not delivered. */
-extern bool outboxside_has_rows(void);
+extern bool outbox_side_has_rows(void);
 
 /* Whether rows of running transactions were seen, most likely prepared ones. */
-extern bool outboxside_has_prepared(void);
+extern bool outbox_side_has_prepared(void);
 
 /* Whether memory holds work that must be written before a table is emptied. */
-extern int	outboxside_unwritten(void);
+extern int	outbox_side_unwritten(void);
 
 /*
  * For uncache.discard_backlog(): forget the rows of a transaction (xid; 0: of all).
  * Returns the number of transactions; of one, of its rows.
  */
-extern uint64 outboxside_discard(uint64 xid);
+extern uint64 outbox_side_discard(uint64 xid);
 
 #endif							/* UNCACHE_OUTBOXSIDE_H */

@@ -58,7 +58,7 @@ static DatabaseSlot *slot;
 static Check checks[OUTBOX_TABLES];
 
 void
-emptying_init(DatabaseSlot *my_slot)
+outbox_truncate_init(DatabaseSlot *my_slot)
 {
 	slot = my_slot;
 }
@@ -72,14 +72,14 @@ is_quiet(int table)
 	LWLockAcquire(slot->lock, LW_SHARED);
 	in_ring = ring_has_table(&slot->ring, table);
 	LWLockRelease(slot->lock);
-	return !in_ring && deliver_count_of_table(table) == 0 && outboxside_unwritten() == 0;
+	return !in_ring && delivery_count_of_table(table) == 0 && outbox_side_unwritten() == 0;
 }
 
 /* Whether what was read is still all that there is. */
 static bool
 still_holds(const Check *check, int table)
 {
-	return check->taken == deliver_taken_of_table(table) &&
+	return check->taken == delivery_taken_of_table(table) &&
 		check->late_writers == pg_atomic_read_u32(&slot->late_writers[table]);
 }
 
@@ -94,7 +94,7 @@ open_unwritten(int table)
 		return NULL;
 	rel = try_relation_open(oid, NoLock);
 	if (rel != NULL)
-		outboxscan_check_file(table, RelationGetFileNumber(rel));
+		outbox_scan_check_file(table, RelationGetFileNumber(rel));
 	return rel;
 }
 
@@ -105,18 +105,18 @@ begin_check(Check *check, int table)
 
 	if (!is_quiet(table))
 		return false;
-	outboxscan_begin();
+	outbox_scan_begin();
 	rel = open_unwritten(table);
 	if (rel != NULL)
 	{
 		check->begun = true;
 		check->nblocks = RelationGetNumberOfBlocks(rel);
 		check->next = 0;
-		check->taken = deliver_taken_of_table(table);
+		check->taken = delivery_taken_of_table(table);
 		check->late_writers = pg_atomic_read_u32(&slot->late_writers[table]);
 		relation_close(rel, NoLock);
 	}
-	outboxscan_end();
+	outbox_scan_end();
 	return rel != NULL;
 }
 
@@ -125,12 +125,12 @@ static bool
 look_for_undelivered(const DeliveryRow *row, void *arg)
 {
 	bool	   *all_delivered = arg;
-	RowState	state = delivered_get(row->table, &row->tid);
+	RowState	state = delivery_map_get(row->table, &row->tid);
 
 	if (state == ROW_DELIVERED)
 		return true;
 	if (delivered_is_due(state))
-		deliver_take(CLASS_BULK, row);
+		delivery_queue_take(CLASS_BULK, row);
 	*all_delivered = false;
 	return false;
 }
@@ -142,22 +142,22 @@ read_step(Check *check, int table)
 	BlockNumber blocks = Min(STEP_BLOCKS, check->nblocks - check->next);
 	Relation	rel;
 
-	outboxscan_begin();
-	if (outboxscan_open(table, &rel) != OPENING_DONE)
+	outbox_scan_begin();
+	if (outbox_scan_open(table, &rel) != OPENING_DONE)
 		all_delivered = false;
 	else
 	{
 		/* A VACUUM by hand can have shortened it. */
 		if (check->next < RelationGetNumberOfBlocks(rel))
-			outboxscan_read(rel, table, check->next, blocks, READING_AGAIN,
+			outbox_scan_read(rel, table, check->next, blocks, READING_AGAIN,
 							look_for_undelivered, &all_delivered);
 		relation_close(rel, AccessShareLock);
 	}
-	outboxscan_end();
+	outbox_scan_end();
 	check->next += blocks;
 	FAULT_POINT("emptying-step");
 	/* What can't be read is as good as delivered once something else stands for it. */
-	return all_delivered && !damage_is_unanswered();
+	return all_delivered && !outbox_damage_is_unanswered();
 }
 
 static bool
@@ -177,7 +177,7 @@ end_check(Check *check, int table)
 	bool		emptied = false;
 	Relation	rel;
 
-	outboxscan_begin();
+	outbox_scan_begin();
 	rel = open_unwritten(table);
 	if (rel != NULL)
 	{
@@ -187,12 +187,12 @@ end_check(Check *check, int table)
 	}
 	if (emptied)
 		FAULT_POINT("emptied");
-	outboxscan_end();
+	outbox_scan_end();
 	return emptied;
 }
 
 EmptyingResult
-emptying_turn(int table)
+outbox_truncate_turn(int table)
 {
 	Check	   *check = &checks[table];
 
@@ -209,7 +209,7 @@ emptying_turn(int table)
 	if (!end_check(check, table))
 		return EMPTYING_LATER;
 	check->begun = false;
-	delivered_forget_table(table);
-	damage_forget_table(table);
+	delivery_map_forget_table(table);
+	outbox_damage_forget_table(table);
 	return EMPTYING_DONE;
 }

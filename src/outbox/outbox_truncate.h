@@ -16,9 +16,9 @@ typedef enum EmptyingResult
 	EMPTYING_DONE,				/* the table is empty */
 } EmptyingResult;
 
-extern void emptying_init(DatabaseSlot *slot);
+extern void outbox_truncate_init(DatabaseSlot *slot);
 
 /* Do one step for a table that is not the current one. */
-extern EmptyingResult emptying_turn(int table);
+extern EmptyingResult outbox_truncate_turn(int table);
 
 #endif							/* UNCACHE_EMPTYING_H */

@@ -190,7 +190,7 @@ open_rotating(int *table)
 pg_noreturn static void
 raise_locked(int table)
 {
-	char	   *holders = opening_holders(outbox_table_oid(table), RowExclusiveLock);
+	char	   *holders = outbox_open_holders(outbox_table_oid(table), RowExclusiveLock);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
@@ -315,7 +315,7 @@ write_row(RowWriter *writer)
 static void
 add_item(RowWriter *writer, const PackedItem *item)
 {
-	writer->used += item_write(row_items + writer->used, item,
+	writer->used += invalidation_write(row_items + writer->used, item,
 							   writer->used == 0 ? NULL : &writer->last_rule);
 	writer->last_rule = item->rule;
 }
@@ -331,9 +331,9 @@ add_in_fragments(RowWriter *writer, const PackedItem *item)
 	char		bytes[OUTBOX_ROW_ITEMS];
 	uint32		offset = 0;
 
-	if (!item_traits(item->kind)->may_be_cut)
+	if (!invalidation_traits(item->kind)->may_be_cut)
 		elog(ERROR, "a %s of %u bytes does not fit into a row of the outbox",
-			 item_traits(item->kind)->name, item->len);
+			 invalidation_traits(item->kind)->name, item->len);
 	write_row(writer);
 	while (offset < item->len)
 	{
@@ -367,7 +367,7 @@ note_of_rule(RowWriter *writer, Oid rule)
 		if (list_nth_oid(writer->noted, i) == rule)
 			return list_nth(writer->notes, i);
 	}
-	note = outboxnote_make(rule);
+	note = outbox_overflow_make(rule);
 	if (note == NULL)
 		writer->not_noted = lappend_oid(writer->not_noted, rule);
 	else
@@ -388,19 +388,19 @@ is_noted(RowWriter *writer, const PackedItem *item)
 {
 	bytea	   *note = note_of_rule(writer, item->rule);
 
-	return note != NULL && outboxnote_covers(note, item->bytes, item->len);
+	return note != NULL && outbox_overflow_covers(note, item->bytes, item->len);
 }
 
 static void
 write_items(RowWriter *writer, bool may_note)
 {
-	PendingReader *reader = pending_read_begin();
-	bool		notes = may_note && outboxnote_is_time();
+	PendingReader *reader = pending_log_read_begin();
+	bool		notes = may_note && outbox_overflow_is_time();
 	PackedItem	item;
 
-	while (pending_read_next(reader, &item))
+	while (pending_log_read_next(reader, &item))
 	{
-		if (notes && item_traits(item.kind)->may_be_noted && is_noted(writer, &item))
+		if (notes && invalidation_traits(item.kind)->may_be_noted && is_noted(writer, &item))
 			continue;
 		if (writer->used + ITEM_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
 			write_row(writer);
@@ -410,7 +410,7 @@ write_items(RowWriter *writer, bool may_note)
 			add_item(writer, &item);
 	}
 	write_row(writer);
-	pending_read_end(reader);
+	pending_log_read_end(reader);
 }
 
 /*
@@ -461,8 +461,8 @@ outbox_write(OutboxMode mode, OutboxWritten *earlier)
 	written->blocks = written->few_blocks;
 	written->next = earlier;
 	written->xid = GetTopFullTransactionId();
-	written->nkeys = pending_keys();
-	written->key_bytes = pending_bytes();
+	written->nkeys = pending_set_keys();
+	written->key_bytes = pending_set_bytes();
 
 	/* A prepared transaction would hold the notes' lock for as long as it likes. */
 	write_items(&writer, mode != OUTBOX_PREPARE);

@@ -213,7 +213,7 @@ find_or_take_place(void)
 }
 
 bool
-pendinglog_add(ItemKind kind, Oid rule, const char *bytes, size_t len)
+pending_log_add(ItemKind kind, Oid rule, const char *bytes, size_t len)
 {
 	Entry	   *entry;
 
@@ -236,7 +236,7 @@ pendinglog_add(ItemKind kind, Oid rule, const char *bytes, size_t len)
 }
 
 uint64
-pendinglog_position(void)
+pending_log_position(void)
 {
 	return set.base + set.used;
 }
@@ -257,7 +257,7 @@ forget_places(uint32 from)
 }
 
 void
-pendinglog_cut(uint64 position)
+pending_log_cut(uint64 position)
 {
 	if (position < set.base)
 	{
@@ -278,16 +278,16 @@ pendinglog_cut(uint64 position)
 }
 
 void
-pendinglog_clear(void)
+pending_log_clear(void)
 {
 	if (set.file)
 		BufFileClose(set.file);
-	pendinglog_forget();
+	pending_log_forget();
 }
 
 /* The transaction is over; a temporary file is its resource owner's business. */
 void
-pendinglog_forget(void)
+pending_log_forget(void)
 {
 	if (set.context == NULL)
 		return;
@@ -311,7 +311,7 @@ struct PendingReader
 };
 
 PendingReader *
-pending_read_begin(void)
+pending_log_read_begin(void)
 {
 	PendingReader *reader = palloc0(sizeof(PendingReader));
 
@@ -342,7 +342,7 @@ read_from_file(PendingReader *reader)
 }
 
 bool
-pending_read_next(PendingReader *reader, PackedItem *item)
+pending_log_read_next(PendingReader *reader, PackedItem *item)
 {
 	Entry	   *entry;
 
@@ -363,7 +363,7 @@ pending_read_next(PendingReader *reader, PackedItem *item)
 }
 
 void
-pending_read_end(PendingReader *reader)
+pending_log_read_end(PendingReader *reader)
 {
 	if (reader->from_file)
 		pfree(reader->from_file);

@@ -14,27 +14,27 @@
  * did.  The bytes are copied; there are ITEM_MAX_BYTES at the most.  Raises an ERROR for
  * want of memory or temporary disk space, and then the log is as it was.
  */
-extern bool pendinglog_add(ItemKind kind, Oid rule, const char *bytes, size_t len);
+extern bool pending_log_add(ItemKind kind, Oid rule, const char *bytes, size_t len);
 
 /* Where the next entry will be.  0: the log is empty. */
-extern uint64 pendinglog_position(void);
+extern uint64 pending_log_position(void);
 
 /* Take out all from this position on, where an entry begins.  Neither allocates nor raises. */
-extern void pendinglog_cut(uint64 position);
+extern void pending_log_cut(uint64 position);
 
 /* Empty the log.  Closes the temporary file, so it is for when errors are still allowed. */
-extern void pendinglog_clear(void);
+extern void pending_log_clear(void);
 
 /* The same once the resource owner has closed it.  Neither allocates nor raises. */
-extern void pendinglog_forget(void);
+extern void pending_log_forget(void);
 
 /*
  * Read the set in the order in which it was made.  The set must not change
  * while it is read; an item's bytes are valid until the next call.
  */
 typedef struct PendingReader PendingReader;
-extern PendingReader *pending_read_begin(void);
-extern bool pending_read_next(PendingReader *reader, PackedItem *item);
-extern void pending_read_end(PendingReader *reader);
+extern PendingReader *pending_log_read_begin(void);
+extern bool pending_log_read_next(PendingReader *reader, PackedItem *item);
+extern void pending_log_read_end(PendingReader *reader);
 
 #endif							/* UNCACHE_PENDINGLOG_H */

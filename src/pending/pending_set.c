@@ -65,23 +65,23 @@ make_mark(void)
 	}
 	mark = &set.marks[set.nmarks++];
 	mark->level = level;
-	mark->position = pendinglog_position();
+	mark->position = pending_log_position();
 	mark->keys = set.keys;
 	mark->not_awaited = set.not_awaited;
 	mark->bytes = set.bytes;
 }
 
 bool
-pending_add(ItemKind kind, Oid rule, const char *bytes, size_t len)
+pending_set_add(ItemKind kind, Oid rule, const char *bytes, size_t len)
 {
 	make_mark();
-	if (!pendinglog_add(kind, rule, bytes, len))
+	if (!pending_log_add(kind, rule, bytes, len))
 		return false;
 
 	set.bytes += len;
-	if (item_traits(kind)->keys == ITEM_KEYS_ITSELF)
+	if (invalidation_traits(kind)->keys == ITEM_KEYS_ITSELF)
 		set.keys++;
-	if (!item_traits(kind)->is_awaited)
+	if (!invalidation_traits(kind)->is_awaited)
 		set.not_awaited++;
 	if (pending_grown_hook)
 		pending_grown_hook(rule);
@@ -89,34 +89,34 @@ pending_add(ItemKind kind, Oid rule, const char *bytes, size_t len)
 }
 
 uint64
-pending_keys(void)
+pending_set_keys(void)
 {
 	return set.keys;
 }
 
 uint64
-pending_bytes(void)
+pending_set_bytes(void)
 {
 	return set.bytes;
 }
 
 bool
-pending_is_awaited(void)
+pending_set_is_awaited(void)
 {
 	return set.not_awaited == 0;
 }
 
 bool
-pending_is_empty(void)
+pending_set_is_empty(void)
 {
-	return pendinglog_position() == 0;
+	return pending_log_position() == 0;
 }
 
 /* Cut the log where the mark says. */
 static void
 cut(const Mark *mark)
 {
-	pendinglog_cut(mark->position);
+	pending_log_cut(mark->position);
 	set.keys = mark->keys;
 	set.not_awaited = mark->not_awaited;
 	set.bytes = mark->bytes;
@@ -124,7 +124,7 @@ cut(const Mark *mark)
 
 /* A subtransaction at this level is now part of its parent. */
 void
-pending_subcommit(int nest_level)
+pending_set_subcommit(int nest_level)
 {
 	Mark	   *top;
 
@@ -140,24 +140,24 @@ pending_subcommit(int nest_level)
 }
 
 void
-pending_subabort(int nest_level)
+pending_set_subabort(int nest_level)
 {
 	while (set.nmarks > 0 && set.marks[set.nmarks - 1].level >= nest_level)
 		cut(&set.marks[--set.nmarks]);
 }
 
 void
-pending_clear(void)
+pending_set_clear(void)
 {
-	pendinglog_clear();
-	pending_forget();
+	pending_log_clear();
+	pending_set_forget();
 }
 
 /* The transaction is over; a temporary file is its resource owner's business. */
 void
-pending_forget(void)
+pending_set_forget(void)
 {
-	pendinglog_forget();
+	pending_log_forget();
 	if (set.marks)
 		pfree(set.marks);
 	memset(&set, 0, sizeof(set));

@@ -15,7 +15,7 @@
  * transaction did not hold this kind and text yet.  Raises an ERROR only for
  * want of memory or temporary disk space.
  */
-extern bool pending_add(ItemKind kind, Oid rule, const char *bytes, size_t len);
+extern bool pending_set_add(ItemKind kind, Oid rule, const char *bytes, size_t len);
 
 /*
  * Called after every addition that was new, with its rule; xact.c is the one who listens.
@@ -24,17 +24,17 @@ extern bool pending_add(ItemKind kind, Oid rule, const char *bytes, size_t len);
 extern void (*pending_grown_hook) (Oid rule);
 
 /* Counts of what the transaction holds; and whether a COMMIT may wait for all of it. */
-extern uint64 pending_keys(void);
-extern uint64 pending_bytes(void);
-extern bool pending_is_awaited(void);
-extern bool pending_is_empty(void);
+extern uint64 pending_set_keys(void);
+extern uint64 pending_set_bytes(void);
+extern bool pending_set_is_awaited(void);
+extern bool pending_set_is_empty(void);
 
 /* Empty the set, while errors are still allowed: it closes the temporary file. */
-extern void pending_clear(void);
+extern void pending_set_clear(void);
 
 /* What transaction callbacks do; none of these allocates or raises. */
-extern void pending_subcommit(int nest_level);
-extern void pending_subabort(int nest_level);
-extern void pending_forget(void);
+extern void pending_set_subcommit(int nest_level);
+extern void pending_set_subabort(int nest_level);
+extern void pending_set_forget(void);
 
 #endif							/* UNCACHE_PENDING_H */

@@ -26,7 +26,7 @@ describe(Oid rule)
 }
 
 void
-sizelimit_raise_row(Oid rule)
+size_limit_raise_row(Oid rule)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -36,7 +36,7 @@ sizelimit_raise_row(Oid rule)
 }
 
 void
-sizelimit_raise_transaction(Oid rule)
+size_limit_raise_transaction(Oid rule)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),

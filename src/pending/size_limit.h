@@ -15,16 +15,16 @@
 
 /* The ERRORs of the next two.  "rule" is a trigger, or InvalidOid for keys without one. */
 pg_noreturn
-extern void sizelimit_raise_row(Oid rule);
+extern void size_limit_raise_row(Oid rule);
 pg_noreturn
-extern void sizelimit_raise_transaction(Oid rule);
+extern void size_limit_raise_transaction(Oid rule);
 
 /* Raise an ERROR where these are more bytes than uncache.max_row_size. */
 static inline void
 sizelimit_check_row(Oid rule, uint64 bytes)
 {
 	if (unlikely(bytes > (uint64) setting_max_row_size * 1024))
-		sizelimit_raise_row(rule);
+		size_limit_raise_row(rule);
 }
 
 /* Likewise uncache.max_transaction_size. */
@@ -32,7 +32,7 @@ static inline void
 sizelimit_check_transaction(Oid rule, uint64 bytes)
 {
 	if (unlikely(bytes > (uint64) setting_max_transaction_size * 1024))
-		sizelimit_raise_transaction(rule);
+		size_limit_raise_transaction(rule);
 }
 
 #endif							/* UNCACHE_SIZELIMIT_H */

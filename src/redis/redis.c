@@ -40,7 +40,7 @@
 static uint64 generation = 0;
 
 void
-redislink_fail(RedisLink *link, const char *format,...)
+redis_link_fail(RedisLink *link, const char *format,...)
 {
 	va_list		args;
 
@@ -73,21 +73,21 @@ open_context(RedisLink *link, const RedisHost *host)
 {
 	if (!AcquireExternalFD())
 	{
-		redislink_fail(link, "could not connect to Redis at %s: %s", link->where, strerror(errno));
+		redis_link_fail(link, "could not connect to Redis at %s: %s", link->where, strerror(errno));
 		return false;
 	}
 	link->context = redisConnectFd(PGINVALID_SOCKET);
 	if (link->context != NULL)
-		link->resolve = redisresolve_begin(host);
+		link->resolve = redis_resolve_begin(host);
 	else
 		ReleaseExternalFD();
 	if (link->resolve == NULL)
 	{
-		redislink_fail(link, "out of memory while connecting to Redis at %s", link->where);
+		redis_link_fail(link, "out of memory while connecting to Redis at %s", link->where);
 		return false;
 	}
 	link->context->flags &= ~REDIS_BLOCK;
-	redislink_limit_replies(link);
+	redis_reply_limit_replies(link);
 	return true;
 }
 
@@ -95,29 +95,29 @@ static void
 forget_resolve(RedisLink *link)
 {
 	if (link->resolve != NULL)
-		redisresolve_free(link->resolve);
+		redis_resolve_free(link->resolve);
 	link->resolve = NULL;
 }
 
 void
-redislink_look_for_address(RedisLink *link)
+redis_link_look_for_address(RedisLink *link)
 {
 	const RedisAddress *addresses;
 	int			count;
 
-	switch (redisresolve_turn(link->resolve))
+	switch (redis_resolve_turn(link->resolve))
 	{
 		case RESOLVE_PENDING:
 			return;
 		case RESOLVE_FAILED:
-			redislink_fail(link, "could not connect to Redis at %s: %s",
-						   link->where, redisresolve_error(link->resolve));
+			redis_link_fail(link, "could not connect to Redis at %s: %s",
+						   link->where, redis_resolve_error(link->resolve));
 			break;
 		case RESOLVE_DONE:
-			addresses = redisresolve_addresses(link->resolve, &count);
-			link->context->fd = redisnet_connect(addresses, count);
+			addresses = redis_resolve_addresses(link->resolve, &count);
+			link->context->fd = redis_socket_connect(addresses, count);
 			if (link->context->fd == PGINVALID_SOCKET)
-				redislink_fail(link, "could not connect to Redis at %s: %s",
+				redis_link_fail(link, "could not connect to Redis at %s: %s",
 							   link->where, strerror(errno));
 			generation++;
 			break;
@@ -146,9 +146,9 @@ open_tls(RedisLink *link, const RedisTarget *target, int host, const RedisOption
 	link->secured = !target->tls;
 	if (target->tls)
 	{
-		link->tls = redistls_open(options, target->hosts[host].name, reason, sizeof(reason));
+		link->tls = redis_tls_open(options, target->hosts[host].name, reason, sizeof(reason));
 		if (link->tls == NULL)
-			redislink_fail(link, "TLS with Redis at %s is not possible: %s", link->where, reason);
+			redis_link_fail(link, "TLS with Redis at %s is not possible: %s", link->where, reason);
 	}
 	return link->state != REDIS_FAILED;
 }
@@ -169,9 +169,9 @@ redis_open(const RedisTarget *target, int host, const RedisOptions *options)
 
 	if (open_tls(link, target, host, options) && open_context(link, &target->hosts[host]))
 	{
-		redislink_look_for_address(link);
+		redis_link_look_for_address(link);
 		if (link->state != REDIS_FAILED)
-			redishello_send(link, target, options);
+			redis_handshake_send(link, target, options);
 	}
 	return link;
 }
@@ -180,8 +180,8 @@ void
 redis_close(RedisLink *link)
 {
 	Assert(!link->in_turn);
-	redislink_fail(link, "connection to Redis at %s was closed", link->where);
-	redislink_abandon_answers(link);
+	redis_link_fail(link, "connection to Redis at %s was closed", link->where);
+	redis_io_abandon_answers(link);
 	forget_resolve(link);
 	if (link->context != NULL)
 	{
@@ -189,7 +189,7 @@ redis_close(RedisLink *link)
 		ReleaseExternalFD();
 	}
 	if (link->tls != NULL)
-		redistls_close(link->tls);
+		redis_tls_close(link->tls);
 	free(link->due);
 	free(link);
 }
@@ -221,7 +221,7 @@ reserve_due(RedisLink *link)
 }
 
 bool
-redislink_send(RedisLink *link, int argc, const char **argv, const size_t *argvlen,
+redis_link_send(RedisLink *link, int argc, const char **argv, const size_t *argvlen,
 			   RedisAnswer answer, void *arg)
 {
 	size_t		unsent;
@@ -234,7 +234,7 @@ redislink_send(RedisLink *link, int argc, const char **argv, const size_t *argvl
 	if (unsent > MAX_UNSENT_BYTES || !reserve_due(link) ||
 		redisAppendCommandArgv(link->context, argc, argv, argvlen) != REDIS_OK)
 	{
-		redislink_fail(link, "out of memory for commands to Redis at %s", link->where);
+		redis_link_fail(link, "out of memory for commands to Redis at %s", link->where);
 		return false;
 	}
 	link->appended += sdslen(link->context->obuf) - unsent;
@@ -256,7 +256,7 @@ redis_send(RedisLink *link, int argc, const char **argv, const size_t *argvlen,
 		   RedisAnswer answer, void *arg)
 {
 	return link->state == REDIS_READY &&
-		redislink_send(link, argc, argv, argvlen, answer, arg);
+		redis_link_send(link, argc, argv, argvlen, answer, arg);
 }
 
 bool
@@ -283,13 +283,13 @@ redis_socket(const RedisLink *link)
 int
 redis_resolver_sockets(const RedisLink *link, RedisSocket *sockets)
 {
-	return link->resolve != NULL ? redisresolve_sockets(link->resolve, sockets) : 0;
+	return link->resolve != NULL ? redis_resolve_sockets(link->resolve, sockets) : 0;
 }
 
 uint64
 redis_generation(void)
 {
-	return generation + redisresolve_generation();
+	return generation + redis_resolve_generation();
 }
 
 RedisLinkState
@@ -349,19 +349,19 @@ redis_version(const RedisLink *link)
 }
 
 RedisServer *
-redislink_server(RedisLink *link)
+redis_link_server(RedisLink *link)
 {
 	return &link->server;
 }
 
 const char *
-redislink_where(const RedisLink *link)
+redis_link_where(const RedisLink *link)
 {
 	return link->where;
 }
 
 void
-redislink_ready(RedisLink *link)
+redis_link_ready(RedisLink *link)
 {
 	Assert(link->state == REDIS_CONNECTING && link->count == 0);
 	link->state = REDIS_READY;

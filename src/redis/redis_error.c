@@ -24,7 +24,7 @@
 static char last_refusal[256];
 
 bool
-trouble_is(const RedisReply *reply, const char **why)
+redis_error_is_fatal(const RedisReply *reply, const char **why)
 {
 	static const struct
 	{
@@ -67,7 +67,7 @@ trouble_is(const RedisReply *reply, const char **why)
 }
 
 const char *
-trouble_text(const RedisReply *reply)
+redis_error_text(const RedisReply *reply)
 {
 	static char text[256];
 	char	   *arguments;
@@ -80,22 +80,22 @@ trouble_text(const RedisReply *reply)
 }
 
 const char *
-trouble_last_refusal(void)
+redis_error_last_refusal(void)
 {
 	return last_refusal;
 }
 
 void
-trouble_note_refusal(const RedisReply *reply)
+redis_error_note_refusal(const RedisReply *reply)
 {
 	char		message[256];
 
 	static TimestampTz logged_at = 0;
 	TimestampTz now = clock_now();
 
-	strlcpy(last_refusal, trouble_text(reply), sizeof(last_refusal));
+	strlcpy(last_refusal, redis_error_text(reply), sizeof(last_refusal));
 	snprintf(message, sizeof(message), "Redis has refused an invalidation and is asked again: %.180s",
-			 trouble_text(reply));
+			 redis_error_text(reply));
 	shmem_note_error(shmem_my_slot(), message);
 	if (logged_at != 0 && !TimestampDifferenceExceeds(logged_at, now, LOG_MS))
 		return;

@@ -10,15 +10,15 @@
 #include "redis/redis.h"
 
 /* A reply that means "Redis as a whole is of no use now"; *why says it. */
-extern bool trouble_is(const RedisReply *reply, const char **why);
+extern bool redis_error_is_fatal(const RedisReply *reply, const char **why);
 
 /* An error reply in words: without the keys that Redis repeats.  Until the next call. */
-extern const char *trouble_text(const RedisReply *reply);
+extern const char *redis_error_text(const RedisReply *reply);
 
 /* Show what Redis said of a key or pattern that it refuses, in uncache.stat. */
-extern void trouble_note_refusal(const RedisReply *reply);
+extern void redis_error_note_refusal(const RedisReply *reply);
 
 /* What the last refusal said. */
-extern const char *trouble_last_refusal(void);
+extern const char *redis_error_last_refusal(void);
 
 #endif							/* UNCACHE_TROUBLE_H */

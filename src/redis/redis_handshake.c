@@ -57,10 +57,10 @@ fail_with_answer(RedisLink *link, const char *command, const RedisReply *reply)
 
 	copy_printable(text, sizeof(text), answer, len);
 	if (redis_reply_type(reply) == REDIS_ERROR)
-		redislink_fail(link, "Redis at %s refused %s: %s", redislink_where(link), command, text);
+		redis_link_fail(link, "Redis at %s refused %s: %s", redis_link_where(link), command, text);
 	else
-		redislink_fail(link, "what answers at %s is not a Redis server: unexpected answer to %s",
-					   redislink_where(link), command);
+		redis_link_fail(link, "what answers at %s is not a Redis server: unexpected answer to %s",
+					   redis_link_where(link), command);
 }
 
 static bool
@@ -100,7 +100,7 @@ is_turned_away(RedisLink *link, const RedisReply *reply)
 		problem = "has no connection left (maxclients)";
 
 	if (problem != NULL)
-		redislink_fail(link, "Redis at %s %s", redislink_where(link), problem);
+		redis_link_fail(link, "Redis at %s %s", redis_link_where(link), problem);
 	return problem != NULL;
 }
 
@@ -108,8 +108,8 @@ is_turned_away(RedisLink *link, const RedisReply *reply)
 static bool
 is_withheld(RedisLink *link, const char *question, const RedisReply *reply)
 {
-	char	   *withheld = redislink_server(link)->withheld;
-	size_t		size = sizeof(redislink_server(link)->withheld);
+	char	   *withheld = redis_link_server(link)->withheld;
+	size_t		size = sizeof(redis_link_server(link)->withheld);
 	size_t		used = strlen(withheld);
 	char		why[120];
 	size_t		len;
@@ -185,20 +185,20 @@ static void
 auth_answered(void *arg, const RedisReply *reply)
 {
 	RedisLink  *link = arg;
-	const char *where = redislink_where(link);
+	const char *where = redis_link_where(link);
 
 	if (is_turned_away(link, reply) || redis_reply_type(reply) == REDIS_STATUS)
 		return;
 	/* What is given is meant for the master; a Sentinel may have no password. */
-	if (redislink_server(link)->is_sentinel)
+	if (redis_link_server(link)->is_sentinel)
 		return;
 	if (redis_reply_is_error(reply, "WRONGPASS") || begins_with(reply, "ERR invalid password"))
-		redislink_fail(link, "Redis at %s refused the user name or the password", where);
+		redis_link_fail(link, "Redis at %s refused the user name or the password", where);
 	else if (begins_with(reply, "ERR AUTH <password> called without") ||
 			 begins_with(reply, "ERR Client sent AUTH, but no password"))
-		redislink_fail(link, "Redis at %s has no password, but one was given", where);
+		redis_link_fail(link, "Redis at %s has no password, but one was given", where);
 	else
-		redislink_fail(link, "Redis at %s refused AUTH", where);
+		redis_link_fail(link, "Redis at %s refused AUTH", where);
 }
 
 static void
@@ -209,8 +209,8 @@ select_answered(void *arg, const RedisReply *reply)
 	if (is_turned_away(link, reply) || redis_reply_type(reply) == REDIS_STATUS)
 		return;
 	if (begins_with(reply, "ERR DB index is out of range"))
-		redislink_fail(link, "Redis at %s does not have as many databases as the address asks for",
-					   redislink_where(link));
+		redis_link_fail(link, "Redis at %s does not have as many databases as the address asks for",
+					   redis_link_where(link));
 	else
 		fail_with_answer(link, "SELECT", reply);
 }
@@ -225,7 +225,7 @@ static void
 server_info_answered(void *arg, const RedisReply *reply)
 {
 	RedisLink  *link = arg;
-	RedisServer *server = redislink_server(link);
+	RedisServer *server = redis_link_server(link);
 	char		version[32];
 
 	if (is_turned_away(link, reply) || is_withheld(link, "INFO", reply))
@@ -260,31 +260,31 @@ ping_answered(void *arg, const RedisReply *reply)
 static void
 finish(RedisLink *link)
 {
-	const char *role = redislink_server(link)->role;
-	const char *where = redislink_where(link);
+	const char *role = redis_link_server(link)->role;
+	const char *where = redis_link_where(link);
 
-	if (redislink_server(link)->is_sentinel)
+	if (redis_link_server(link)->is_sentinel)
 	{
 		if (role[0] == '\0' || strcmp(role, "sentinel") == 0)
-			redislink_ready(link);
+			redis_link_ready(link);
 		else
-			redislink_fail(link, "Redis at %s is not a Sentinel", where);
+			redis_link_fail(link, "Redis at %s is not a Sentinel", where);
 		return;
 	}
 	/* Any node of a cluster can be asked who its masters are. */
-	if (role[0] == '\0' || strcmp(role, "master") == 0 || redislink_server(link)->any_role)
-		redislink_ready(link);
+	if (role[0] == '\0' || strcmp(role, "master") == 0 || redis_link_server(link)->any_role)
+		redis_link_ready(link);
 	else if (strcmp(role, "sentinel") == 0)
-		redislink_fail(link, "Redis at %s is a Sentinel, which holds no keys", where);
+		redis_link_fail(link, "Redis at %s is a Sentinel, which holds no keys", where);
 	else
-		redislink_fail(link, "Redis at %s is a replica (role %s), not a master", where, role);
+		redis_link_fail(link, "Redis at %s is a replica (role %s), not a master", where, role);
 }
 
 static void
 replication_info_answered(void *arg, const RedisReply *reply)
 {
 	RedisLink  *link = arg;
-	RedisServer *server = redislink_server(link);
+	RedisServer *server = redis_link_server(link);
 
 	if (is_turned_away(link, reply))
 		return;
@@ -310,14 +310,14 @@ ask(RedisLink *link, RedisAnswer answer, const char *a, const char *b, const cha
 		len[argc] = strlen(argv[argc]);
 		argc++;
 	}
-	(void) redislink_send(link, argc, argv, len, answer, link);
+	(void) redis_link_send(link, argc, argv, len, answer, link);
 }
 
 static void
 role_answered(void *arg, const RedisReply *reply)
 {
 	RedisLink  *link = arg;
-	RedisServer *server = redislink_server(link);
+	RedisServer *server = redis_link_server(link);
 	const RedisReply *role;
 	const char *text;
 	size_t		len;
@@ -361,7 +361,7 @@ read_password_file(RedisLink *link, const char *path, char *password, size_t siz
 	}
 	if (len < 0)
 	{
-		redislink_fail(link, "could not read the Redis password file \"%s\": %s",
+		redis_link_fail(link, "could not read the Redis password file \"%s\": %s",
 					   path, strerror(errno));
 		return false;
 	}
@@ -372,12 +372,12 @@ read_password_file(RedisLink *link, const char *path, char *password, size_t siz
 		len--;
 	if (len == 0 || (size_t) len >= size || memchr(password, '\0', len) != NULL)
 	{
-		redislink_fail(link, "the Redis password file \"%s\" does not hold a password", path);
+		redis_link_fail(link, "the Redis password file \"%s\" does not hold a password", path);
 		return false;
 	}
 	if (memchr(password, '\n', len) != NULL)
 	{
-		redislink_fail(link, "the Redis password file \"%s\" has more than one line", path);
+		redis_link_fail(link, "the Redis password file \"%s\" has more than one line", path);
 		return false;
 	}
 	password[len] = '\0';
@@ -408,12 +408,12 @@ ask_to_authenticate(RedisLink *link, const RedisTarget *target, const RedisOptio
 }
 
 void
-redishello_send(RedisLink *link, const RedisTarget *target, const RedisOptions *options)
+redis_handshake_send(RedisLink *link, const RedisTarget *target, const RedisOptions *options)
 {
 	bool		is_sentinel = target->scheme == REDIS_SENTINEL;
 
-	redislink_server(link)->is_sentinel = is_sentinel;
-	redislink_server(link)->any_role = target->scheme == REDIS_CLUSTER;
+	redis_link_server(link)->is_sentinel = is_sentinel;
+	redis_link_server(link)->any_role = target->scheme == REDIS_CLUSTER;
 	if (!ask_to_authenticate(link, target, options))
 		return;
 	if (target->db != 0 && !is_sentinel)

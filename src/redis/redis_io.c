@@ -42,18 +42,18 @@ fail_from_context(RedisLink *link)
 	const redisContext *context = link->context;
 
 	if (link->reply_refused)
-		redislink_fail(link, "Redis at %s sent an answer that is too large", link->where);
-	else if (link->tls != NULL && redistls_error()[0] != '\0')
-		redislink_fail(link, "TLS with Redis at %s failed: %s", link->where, redistls_error());
+		redis_link_fail(link, "Redis at %s sent an answer that is too large", link->where);
+	else if (link->tls != NULL && redis_tls_error()[0] != '\0')
+		redis_link_fail(link, "TLS with Redis at %s failed: %s", link->where, redis_tls_error());
 	else if (context->err == REDIS_ERR_EOF)
-		redislink_fail(link, "Redis at %s closed the connection", link->where);
+		redis_link_fail(link, "Redis at %s closed the connection", link->where);
 	else if (context->err == REDIS_ERR_IO)
-		redislink_fail(link, "connection to Redis at %s was lost: %s",
+		redis_link_fail(link, "connection to Redis at %s was lost: %s",
 					   link->where, context->errstr);
 	else if (context->err == REDIS_ERR_OOM)
-		redislink_fail(link, "out of memory while talking to Redis at %s", link->where);
+		redis_link_fail(link, "out of memory while talking to Redis at %s", link->where);
 	else
-		redislink_fail(link, "what answers at %s is not a Redis server: %s",
+		redis_link_fail(link, "what answers at %s is not a Redis server: %s",
 					   link->where, context->errstr);
 }
 
@@ -70,7 +70,7 @@ next_due(RedisLink *link)
 
 /* Nobody will be answered any more: tell them. */
 void
-redislink_abandon_answers(RedisLink *link)
+redis_io_abandon_answers(RedisLink *link)
 {
 	Assert(link->state == REDIS_FAILED);
 	while (link->count > 0)
@@ -96,7 +96,7 @@ write_commands(RedisLink *link)
 		link->last_moved = link->last_look = clock_now();
 		link->clock_waits = false;
 	}
-	redistls_clear_error();
+	redis_tls_clear_error();
 	for (int i = 0; i < WRITES_PER_TURN && unsent > 0 && !link->write_failed; i++)
 	{
 		size_t		before = unsent;
@@ -107,7 +107,7 @@ write_commands(RedisLink *link)
 			break;
 	}
 	link->write_wants_read = unsent > 0 && link->tls != NULL &&
-		redistls_wanted_events(link->tls) == WL_SOCKET_READABLE;
+		redis_tls_wanted_events(link->tls) == WL_SOCKET_READABLE;
 }
 
 void
@@ -139,7 +139,7 @@ take_answers(RedisLink *link)
 		link->reply_bytes = reader->len - reader->pos;
 		link->reply_elements = 0;
 		if (link->count == 0 || redis_reply_type(reply) == REDIS_OTHER)
-			redislink_fail(link, "Redis at %s sent an answer that was not asked for", link->where);
+			redis_link_fail(link, "Redis at %s sent an answer that was not asked for", link->where);
 		else
 		{
 			due = next_due(link);
@@ -148,7 +148,7 @@ take_answers(RedisLink *link)
 		freeReplyObject(reply);
 	}
 
-	if (link->state != REDIS_FAILED && !redislink_reply_is_within_limits(link))
+	if (link->state != REDIS_FAILED && !redis_reply_reply_is_within_limits(link))
 	{
 		link->reply_refused = true;
 		fail_from_context(link);
@@ -166,7 +166,7 @@ read_answers(RedisLink *link, TimestampTz now)
 		size_t		before = reader->len;
 		size_t		got;
 
-		redistls_clear_error();
+		redis_tls_clear_error();
 		if (redisBufferRead(link->context) != REDIS_OK)
 		{
 			fail_from_context(link);
@@ -221,7 +221,7 @@ static void
 look_for_progress(RedisLink *link, TimestampTz now)
 {
 	uint64		written = link->appended - sdslen(link->context->obuf);
-	uint64		untaken = redisnet_untaken(redis_socket(link));
+	uint64		untaken = redis_socket_untaken(redis_socket(link));
 	uint64		taken = written > untaken ? written - untaken : 0;
 
 	if (taken > link->taken)
@@ -240,7 +240,7 @@ redis_deadline(const RedisLink *link)
 
 	if (link->state == REDIS_CONNECTING && link->resolve != NULL)
 		return Min(TimestampTzPlusMilliseconds(link->last_moved, RESOLVE_MS),
-				   redisresolve_deadline(link->resolve));
+				   redis_resolve_deadline(link->resolve));
 	if (link->state == REDIS_CONNECTING)
 		return TimestampTzPlusMilliseconds(link->last_moved, link->connect_timeout);
 	if (link->state == REDIS_FAILED || link->count == 0 || link->clock_waits)
@@ -267,34 +267,34 @@ check_time(RedisLink *link, TimestampTz now)
 	if (link->resolve != NULL)
 	{
 		if (now >= TimestampTzPlusMilliseconds(link->last_moved, RESOLVE_MS))
-			redislink_fail(link, "could not connect to Redis at %s: "
+			redis_link_fail(link, "could not connect to Redis at %s: "
 						   "the host name could not be resolved within %d ms",
 						   link->where, RESOLVE_MS);
 		return;
 	}
 	if (!link->connected)
 	{
-		redisnet_try_another();
-		redislink_fail(link, "could not connect to Redis at %s: no answer within %d ms",
+		redis_socket_try_another();
+		redis_link_fail(link, "could not connect to Redis at %s: no answer within %d ms",
 					   link->where, link->connect_timeout);
 		return;
 	}
 	if (!link->secured)
 	{
-		redislink_fail(link, "Redis at %s did not take up TLS within %d ms; its port may be one without",
+		redis_link_fail(link, "Redis at %s did not take up TLS within %d ms; its port may be one without",
 					   link->where, link->connect_timeout);
 		return;
 	}
 	if (link->state == REDIS_CONNECTING)
 	{
-		redislink_fail(link, "Redis at %s gave no answer within %d ms",
+		redis_link_fail(link, "Redis at %s gave no answer within %d ms",
 					   link->where, link->connect_timeout);
 		return;
 	}
 
 	look_for_progress(link, now);
 	if (now >= TimestampTzPlusMilliseconds(link->last_moved, link->command_timeout))
-		redislink_fail(link, "Redis at %s gave no answer within %d ms",
+		redis_link_fail(link, "Redis at %s gave no answer within %d ms",
 					   link->where, link->command_timeout);
 }
 
@@ -312,11 +312,11 @@ is_connected(RedisLink *link)
 		return true;
 	if (link->resolve != NULL)
 		return false;
-	status = redisnet_status(redis_socket(link));
+	status = redis_socket_status(redis_socket(link));
 	if (status < 0)
 	{
-		redisnet_try_another();
-		redislink_fail(link, "could not connect to Redis at %s: %s", link->where, strerror(errno));
+		redis_socket_try_another();
+		redis_link_fail(link, "could not connect to Redis at %s: %s", link->where, strerror(errno));
 	}
 	link->connected = status > 0;
 	return link->connected;
@@ -331,9 +331,9 @@ is_secured(RedisLink *link)
 
 	if (link->secured)
 		return true;
-	status = redistls_shake_hands(link->tls, link->context, reason, sizeof(reason));
+	status = redis_tls_shake_hands(link->tls, link->context, reason, sizeof(reason));
 	if (status < 0)
-		redislink_fail(link, "TLS with Redis at %s failed: %s", link->where, reason);
+		redis_link_fail(link, "TLS with Redis at %s failed: %s", link->where, reason);
 	link->secured = status > 0;
 	return link->secured;
 }
@@ -346,7 +346,7 @@ redis_turn(RedisLink *link, uint32 events)
 	Assert(!link->in_turn);
 	link->in_turn = true;
 	if (link->state != REDIS_FAILED && link->resolve != NULL)
-		redislink_look_for_address(link);
+		redis_link_look_for_address(link);
 	if (link->state != REDIS_FAILED && is_connected(link) && is_secured(link))
 	{
 		/*
@@ -363,7 +363,7 @@ redis_turn(RedisLink *link, uint32 events)
 	}
 	check_time(link, now);
 	if (link->state == REDIS_FAILED)
-		redislink_abandon_answers(link);
+		redis_io_abandon_answers(link);
 	link->in_turn = false;
 	return link->state;
 }
@@ -378,8 +378,8 @@ redis_wanted_events(const RedisLink *link)
 	if (!link->connected)
 		return WL_SOCKET_CONNECTED;
 	if (!link->secured)
-		return redistls_wanted_events(link->tls);
+		return redis_tls_wanted_events(link->tls);
 	return WL_SOCKET_READABLE |
 		(sdslen(link->context->obuf) > 0 && !link->write_wants_read ? WL_SOCKET_WRITEABLE : 0) |
-		(link->tls ? redistls_wanted_events(link->tls) : 0);
+		(link->tls ? redis_tls_wanted_events(link->tls) : 0);
 }

@@ -21,21 +21,21 @@ typedef struct RedisServer
 } RedisServer;
 
 /* For the handshake to fill; part of the link. */
-extern RedisServer *redislink_server(RedisLink *link);
+extern RedisServer *redis_link_server(RedisLink *link);
 
 /* The server's address, for messages. */
-extern const char *redislink_where(const RedisLink *link);
+extern const char *redis_link_where(const RedisLink *link);
 
 /* As redis_send(), but during the handshake. */
-extern bool redislink_send(RedisLink *link, int argc, const char **argv, const size_t *argvlen,
+extern bool redis_link_send(RedisLink *link, int argc, const char **argv, const size_t *argvlen,
 						   RedisAnswer answer, void *arg);
 
 /* The handshake is over: the link is ready, or failed for the reason given. */
-extern void redislink_ready(RedisLink *link);
-extern void redislink_fail(RedisLink *link, const char *format,...) pg_attribute_printf(2, 3);
+extern void redis_link_ready(RedisLink *link);
+extern void redis_link_fail(RedisLink *link, const char *format,...) pg_attribute_printf(2, 3);
 
 /* redis_handshake.c: send the handshake's commands.  Fails the link where it can't. */
-extern void redishello_send(RedisLink *link, const RedisTarget *target,
+extern void redis_handshake_send(RedisLink *link, const RedisTarget *target,
 							const RedisOptions *options);
 
 #endif							/* UNCACHE_REDISLINK_H */

@@ -70,13 +70,13 @@ struct RedisLink
 };
 
 /* redis.c: connect, once the addresses are known; fails the link where it can't. */
-extern void redislink_look_for_address(RedisLink *link);
+extern void redis_link_look_for_address(RedisLink *link);
 
 /* redis_reply.c: hold the server's answers to limits, and whether what has arrived does. */
-extern void redislink_limit_replies(RedisLink *link);
-extern bool redislink_reply_is_within_limits(const RedisLink *link);
+extern void redis_reply_limit_replies(RedisLink *link);
+extern bool redis_reply_reply_is_within_limits(const RedisLink *link);
 
 /* redis_io.c: answer everything with NULL; the link has failed. */
-extern void redislink_abandon_answers(RedisLink *link);
+extern void redis_io_abandon_answers(RedisLink *link);
 
 #endif							/* UNCACHE_REDISLINK_INT_H */

@@ -11,7 +11,7 @@
  *
  * Failure: a name server that is silent is passed over after TRY_MS.  An error ends
  * the resolution; its text is for the link that wanted the addresses.  c-ares calls
- * back from redisresolve_turn() and redisresolve_free() alone, and what it calls only
+ * back from redis_resolve_turn() and redis_resolve_free() alone, and what it calls only
  * takes notes.
  *
  * Limits: sources of names other than files and DNS are not asked (mDNS, LDAP,
@@ -216,10 +216,10 @@ close_channel(RedisResolve *resolve)
 }
 
 RedisResolveState
-redisresolve_turn(RedisResolve *resolve)
+redis_resolve_turn(RedisResolve *resolve)
 {
 	RedisSocket sockets[REDIS_MAX_SOCKETS];
-	int			n = redisresolve_sockets(resolve, sockets);
+	int			n = redis_resolve_sockets(resolve, sockets);
 
 	/* They don't block; one that is not ready costs a call. */
 	for (int i = 0; i < n && resolve->state == RESOLVE_PENDING; i++)
@@ -232,14 +232,14 @@ redisresolve_turn(RedisResolve *resolve)
 }
 
 int
-redisresolve_sockets(const RedisResolve *resolve, RedisSocket *sockets)
+redis_resolve_sockets(const RedisResolve *resolve, RedisSocket *sockets)
 {
 	memcpy(sockets, resolve->sockets, resolve->nsockets * sizeof(RedisSocket));
 	return resolve->nsockets;
 }
 
 TimestampTz
-redisresolve_deadline(const RedisResolve *resolve)
+redis_resolve_deadline(const RedisResolve *resolve)
 {
 	struct timeval left;
 
@@ -265,19 +265,19 @@ close_channel(RedisResolve *resolve)
 }
 
 RedisResolveState
-redisresolve_turn(RedisResolve *resolve)
+redis_resolve_turn(RedisResolve *resolve)
 {
 	return resolve->state;
 }
 
 int
-redisresolve_sockets(const RedisResolve *resolve, RedisSocket *sockets)
+redis_resolve_sockets(const RedisResolve *resolve, RedisSocket *sockets)
 {
 	return 0;
 }
 
 TimestampTz
-redisresolve_deadline(const RedisResolve *resolve)
+redis_resolve_deadline(const RedisResolve *resolve)
 {
 	return DT_NOEND;
 }
@@ -289,7 +289,7 @@ redisresolve_deadline(const RedisResolve *resolve)
  * ------------------------------------------------------------------------
  */
 RedisResolve *
-redisresolve_begin(const RedisHost *host)
+redis_resolve_begin(const RedisHost *host)
 {
 	RedisResolve *resolve = calloc(1, sizeof(RedisResolve));
 	char		port[16];
@@ -305,27 +305,27 @@ redisresolve_begin(const RedisHost *host)
 }
 
 void
-redisresolve_free(RedisResolve *resolve)
+redis_resolve_free(RedisResolve *resolve)
 {
 	close_channel(resolve);
 	free(resolve);
 }
 
 const RedisAddress *
-redisresolve_addresses(const RedisResolve *resolve, int *count)
+redis_resolve_addresses(const RedisResolve *resolve, int *count)
 {
 	*count = resolve->naddresses;
 	return resolve->addresses;
 }
 
 const char *
-redisresolve_error(const RedisResolve *resolve)
+redis_resolve_error(const RedisResolve *resolve)
 {
 	return resolve->error;
 }
 
 uint64
-redisresolve_generation(void)
+redis_resolve_generation(void)
 {
 	return generation;
 }

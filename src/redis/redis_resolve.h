@@ -22,7 +22,7 @@ typedef enum RedisResolveState
 {
 	RESOLVE_PENDING,
 	RESOLVE_DONE,
-	RESOLVE_FAILED,				/* see redisresolve_error() */
+	RESOLVE_FAILED,				/* see redis_resolve_error() */
 } RedisResolveState;
 
 typedef struct RedisAddress
@@ -32,21 +32,21 @@ typedef struct RedisAddress
 } RedisAddress;
 
 /* Always over at once for a socket's path and for a numeric address.  NULL: out of memory. */
-extern RedisResolve *redisresolve_begin(const RedisHost *host);
-extern void redisresolve_free(RedisResolve *resolve);
+extern RedisResolve *redis_resolve_begin(const RedisHost *host);
+extern void redis_resolve_free(RedisResolve *resolve);
 
 /* Read and write what the name servers' sockets allow. */
-extern RedisResolveState redisresolve_turn(RedisResolve *resolve);
+extern RedisResolveState redis_resolve_turn(RedisResolve *resolve);
 
 /* What to wait for until the next turn: as redis_resolver_sockets(), and redis_deadline(). */
-extern int	redisresolve_sockets(const RedisResolve *resolve, RedisSocket *sockets);
-extern TimestampTz redisresolve_deadline(const RedisResolve *resolve);
+extern int	redis_resolve_sockets(const RedisResolve *resolve, RedisSocket *sockets);
+extern TimestampTz redis_resolve_deadline(const RedisResolve *resolve);
 
 /* Once it is over: the addresses in the order in which to try them; or the reason. */
-extern const RedisAddress *redisresolve_addresses(const RedisResolve *resolve, int *count);
-extern const char *redisresolve_error(const RedisResolve *resolve);
+extern const RedisAddress *redis_resolve_addresses(const RedisResolve *resolve, int *count);
+extern const char *redis_resolve_error(const RedisResolve *resolve);
 
 /* Greater than before when any resolution has other sockets, or other events of them. */
-extern uint64 redisresolve_generation(void);
+extern uint64 redis_resolve_generation(void);
 
 #endif							/* UNCACHE_REDISRESOLVE_H */

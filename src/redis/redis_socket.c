@@ -37,7 +37,7 @@
 static unsigned int first_address = 0;
 
 void
-redisnet_try_another(void)
+redis_socket_try_another(void)
 {
 	first_address++;
 }
@@ -82,7 +82,7 @@ start_connecting(const struct sockaddr *address, socklen_t len)
 			return sock;
 
 		/* A refusal from this machine is there already; see it now. */
-		if ((errno == EINPROGRESS || errno == EINTR) && redisnet_status(sock) >= 0)
+		if ((errno == EINPROGRESS || errno == EINTR) && redis_socket_status(sock) >= 0)
 			return sock;
 	}
 	saved_errno = errno;
@@ -93,7 +93,7 @@ start_connecting(const struct sockaddr *address, socklen_t len)
 
 /* Try the addresses in turn; returns the first socket that did not fail at once. */
 pgsocket
-redisnet_connect(const RedisAddress *addresses, int count)
+redis_socket_connect(const RedisAddress *addresses, int count)
 {
 	for (int i = 0; i < count; i++)
 	{
@@ -107,7 +107,7 @@ redisnet_connect(const RedisAddress *addresses, int count)
 }
 
 int
-redisnet_status(pgsocket sock)
+redis_socket_status(pgsocket sock)
 {
 	struct pollfd pollfd = {sock, POLLOUT, 0};
 	int			error = 0;
@@ -122,7 +122,7 @@ redisnet_status(pgsocket sock)
 }
 
 size_t
-redisnet_untaken(pgsocket sock)
+redis_socket_untaken(pgsocket sock)
 {
 #ifdef SIOCOUTQ
 	int			bytes;

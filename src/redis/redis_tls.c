@@ -36,13 +36,13 @@ struct RedisTls
 };
 
 void
-redistls_clear_error(void)
+redis_tls_clear_error(void)
 {
 	ERR_clear_error();
 }
 
 const char *
-redistls_error(void)
+redis_tls_error(void)
 {
 	unsigned long code = ERR_peek_last_error();
 	const char *text = code ? ERR_reason_error_string(code) : "";
@@ -70,7 +70,7 @@ load_authorities(SSL_CTX *context, const char *file, char *error, size_t size)
 	}
 	if (SSL_CTX_load_verify_locations(context, file, NULL) == 1)
 		return true;
-	snprintf(error, size, "could not load the CA file \"%s\": %s", file, redistls_error());
+	snprintf(error, size, "could not load the CA file \"%s\": %s", file, redis_tls_error());
 	return false;
 }
 
@@ -83,9 +83,9 @@ load_certificate(SSL_CTX *context, const char *cert, const char *key, char *erro
 		snprintf(error, size, "a certificate needs both uncache.redis_tls_cert_file and uncache.redis_tls_key_file");
 	else if (SSL_CTX_use_certificate_chain_file(context, cert) != 1)
 		snprintf(error, size, "could not load the certificate file \"%s\": %s",
-				 cert, redistls_error());
+				 cert, redis_tls_error());
 	else if (SSL_CTX_use_PrivateKey_file(context, key, SSL_FILETYPE_PEM) != 1)
-		snprintf(error, size, "could not load the key file \"%s\": %s", key, redistls_error());
+		snprintf(error, size, "could not load the key file \"%s\": %s", key, redis_tls_error());
 	else
 		return true;
 	return false;
@@ -105,7 +105,7 @@ make_context(const RedisOptions *options, char *error, size_t size)
 
 	if (context == NULL)
 	{
-		snprintf(error, size, "could not make a TLS context: %s", redistls_error());
+		snprintf(error, size, "could not make a TLS context: %s", redis_tls_error());
 		return NULL;
 	}
 	SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
@@ -131,7 +131,7 @@ expect_name(SSL *ssl, const char *name)
 }
 
 RedisTls *
-redistls_open(const RedisOptions *options, const char *host, char *error, size_t size)
+redis_tls_open(const RedisOptions *options, const char *host, char *error, size_t size)
 {
 	const char *name = is_given(options->tls_server_name) ? options->tls_server_name : host;
 	RedisTls   *tls = calloc(1, sizeof(RedisTls));
@@ -140,7 +140,7 @@ redistls_open(const RedisOptions *options, const char *host, char *error, size_t
 	snprintf(error, size, "out of memory");
 	if (tls == NULL)
 		return NULL;
-	redistls_clear_error();
+	redis_tls_clear_error();
 	context = make_context(options, error, size);
 	if (context != NULL)
 	{
@@ -150,12 +150,12 @@ redistls_open(const RedisOptions *options, const char *host, char *error, size_t
 	}
 	if (tls->ssl != NULL && expect_name(tls->ssl, tls->name))
 		return tls;
-	redistls_close(tls);
+	redis_tls_close(tls);
 	return NULL;
 }
 
 void
-redistls_close(RedisTls *tls)
+redis_tls_close(RedisTls *tls)
 {
 	if (!tls->attached)
 		SSL_free(tls->ssl);
@@ -174,8 +174,8 @@ explain(RedisTls *tls, int result, char *error, size_t size)
 	else if (verified != X509_V_OK)
 		snprintf(error, size, "its certificate is not accepted: %s",
 				 X509_verify_cert_error_string(verified));
-	else if (redistls_error()[0] != '\0')
-		snprintf(error, size, "%s", redistls_error());
+	else if (redis_tls_error()[0] != '\0')
+		snprintf(error, size, "%s", redis_tls_error());
 	else if (result < 0 && saved_errno != 0)
 		snprintf(error, size, "%s", strerror(saved_errno));
 	else
@@ -183,11 +183,11 @@ explain(RedisTls *tls, int result, char *error, size_t size)
 }
 
 int
-redistls_shake_hands(RedisTls *tls, redisContext *context, char *error, size_t size)
+redis_tls_shake_hands(RedisTls *tls, redisContext *context, char *error, size_t size)
 {
 	int			result;
 
-	redistls_clear_error();
+	redis_tls_clear_error();
 	errno = 0;
 	if (!tls->attached)
 	{
@@ -213,7 +213,7 @@ redistls_shake_hands(RedisTls *tls, redisContext *context, char *error, size_t s
 }
 
 uint32
-redistls_wanted_events(const RedisTls *tls)
+redis_tls_wanted_events(const RedisTls *tls)
 {
 	if (SSL_want_write(tls->ssl))
 		return WL_SOCKET_WRITEABLE;
@@ -223,36 +223,36 @@ redistls_wanted_events(const RedisTls *tls)
 #else							/* !HAVE_HIREDIS_SSL */
 
 RedisTls *
-redistls_open(const RedisOptions *options, const char *host, char *error, size_t size)
+redis_tls_open(const RedisOptions *options, const char *host, char *error, size_t size)
 {
 	snprintf(error, size, "this build of pg_uncache cannot use TLS");
 	return NULL;
 }
 
 void
-redistls_close(RedisTls *tls)
+redis_tls_close(RedisTls *tls)
 {
 }
 
 int
-redistls_shake_hands(RedisTls *tls, struct redisContext *context, char *error, size_t size)
+redis_tls_shake_hands(RedisTls *tls, struct redisContext *context, char *error, size_t size)
 {
 	return -1;
 }
 
 uint32
-redistls_wanted_events(const RedisTls *tls)
+redis_tls_wanted_events(const RedisTls *tls)
 {
 	return 0;
 }
 
 void
-redistls_clear_error(void)
+redis_tls_clear_error(void)
 {
 }
 
 const char *
-redistls_error(void)
+redis_tls_error(void)
 {
 	return "";
 }

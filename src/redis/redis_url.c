@@ -353,7 +353,7 @@ take_url(Parser *parser, const char *url)
 }
 
 RedisTarget *
-redisurl_parse(const char *url, const char **error)
+redis_url_parse(const char *url, const char **error)
 {
 	Parser		parser = {NULL};
 
@@ -372,12 +372,12 @@ redisurl_parse(const char *url, const char **error)
 		return parser.target;
 	}
 	*error = parser.error;
-	redisurl_free(parser.target);
+	redis_url_free(parser.target);
 	return NULL;
 }
 
 void
-redisurl_free(RedisTarget *target)
+redis_url_free(RedisTarget *target)
 {
 	free(target);
 }
@@ -413,7 +413,7 @@ append_number(char *to, size_t size, const char *before, int number)
 }
 
 void
-redisurl_public(const RedisTarget *target, char *to, size_t size)
+redis_url_public(const RedisTarget *target, char *to, size_t size)
 {
 	if (size == 0)
 		return;

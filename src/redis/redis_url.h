@@ -44,13 +44,13 @@ typedef struct RedisTarget
 
 /*
  * Take a URL apart.  Returns a target made in one piece with malloc, to be
- * given to redisurl_free(), or NULL, with *error set to a static text that says
+ * given to redis_url_free(), or NULL, with *error set to a static text that says
  * what is wrong and never repeats a part of the URL that could be a secret.
  */
-extern RedisTarget *redisurl_parse(const char *url, const char **error);
-extern void redisurl_free(RedisTarget *target);
+extern RedisTarget *redis_url_parse(const char *url, const char **error);
+extern void redis_url_free(RedisTarget *target);
 
 /* The URL without user and password, for views and the log; "size" bytes at most. */
-extern void redisurl_public(const RedisTarget *target, char *to, size_t size);
+extern void redis_url_public(const RedisTarget *target, char *to, size_t size);
 
 #endif							/* UNCACHE_REDISURL_H */

@@ -92,10 +92,10 @@ render_sample(const Attachment *attachment, NoticeSink *notice)
 	ExecStoreHeapTuple(&tuple, slot, false);
 	slot->tts_tableOid = tuple.t_tableOid;
 
-	nest_level = fixed_settings_begin(SETTINGS_ALL);
+	nest_level = render_settings_begin(SETTINGS_ALL);
 	foreach(cell, attachment->templates)
 		template_render(lfirst(cell), slot, &notice->sink);
-	fixed_settings_end(nest_level);
+	render_settings_end(nest_level);
 	ExecDropSingleTupleTableSlot(slot);
 }
 

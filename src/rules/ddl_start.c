@@ -187,7 +187,7 @@ check_command(Node *tree, const char *tag)
 			refuse_if_own(((CreatePolicyStmt *) tree)->table, tag);
 			break;
 		case T_DropStmt:
-			drop_guard_before((DropStmt *) tree);
+			drop_extension_before((DropStmt *) tree);
 			break;
 		default:
 			break;

@@ -331,6 +331,6 @@ uncache_ddl_rewrite(PG_FUNCTION_ARGS)
 		if (rule_compile_problem(lfirst(cell), NULL) != NULL)
 			PG_RETURN_NULL();
 	}
-	(void) invalidate_rules_of_table(relid, false, 0);
+	(void) rule_flush_rules_of_table(relid, false, 0);
 	PG_RETURN_NULL();
 }

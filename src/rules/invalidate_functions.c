@@ -96,7 +96,7 @@ uncache_invalidate_keys(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("a key must not be empty")));
 		key = with_prefix(setting_key_prefix, "key", DatumGetTextPP(keys[i]), false, &len);
-		if (pending_add(ITEM_KEY, InvalidOid, key, len))
+		if (pending_set_add(ITEM_KEY, InvalidOid, key, len))
 			added++;
 	}
 	PG_RETURN_INT64(added);
@@ -127,7 +127,7 @@ uncache_invalidate_pattern(PG_FUNCTION_ARGS)
 				 errmsg("pattern is too long"),
 				 errdetail("It has %zu bytes with uncache.key_prefix; %d are allowed.",
 						   len, OUTBOX_MAX_PATTERN)));
-	pending_add(ITEM_GLOB, InvalidOid, glob, len);
+	pending_set_add(ITEM_GLOB, InvalidOid, glob, len);
 	PG_RETURN_VOID();
 }
 
@@ -200,8 +200,8 @@ uncache_transaction_keys(PG_FUNCTION_ARGS)
 	PackedItem	item;
 
 	InitMaterializedSRF(fcinfo, 0);
-	reader = pending_read_begin();
-	while (pending_read_next(reader, &item))
+	reader = pending_log_read_begin();
+	while (pending_log_read_next(reader, &item))
 	{
 		MemoryContext old_context = MemoryContextSwitchTo(row_context);
 		Datum		values[3] = {0};
@@ -214,7 +214,7 @@ uncache_transaction_keys(PG_FUNCTION_ARGS)
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 		MemoryContextReset(row_context);
 	}
-	pending_read_end(reader);
+	pending_log_read_end(reader);
 	MemoryContextDelete(row_context);
 	return (Datum) 0;
 }

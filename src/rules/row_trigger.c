@@ -56,7 +56,7 @@ add_to_pending(KeySink *sink, const char *key, size_t len)
 {
 	PendingSink *pending = (PendingSink *) sink;
 
-	if (!pending_add(ITEM_KEY, pending->rule, key, len))
+	if (!pending_set_add(ITEM_KEY, pending->rule, key, len))
 		return;
 	*pending->bytes += len;
 	sizelimit_check_row(pending->rule, *pending->bytes);
@@ -165,14 +165,14 @@ record_with_snapshot(Rule *rule, TriggerData *trigdata)
 static void
 record_in_environment(Rule *rule, TriggerData *trigdata)
 {
-	int			nest_level = rule->settings ? fixed_settings_begin(rule->settings) : 0;
+	int			nest_level = rule->settings ? render_settings_begin(rule->settings) : 0;
 
 	if (rule->queries)
 		record_with_snapshot(rule, trigdata);
 	else
 		record_event(rule, trigdata);
 	if (rule->settings)
-		fixed_settings_end(nest_level);
+		render_settings_end(nest_level);
 }
 
 static void
@@ -233,7 +233,7 @@ invalidate_truncated(TriggerData *trigdata, bool by_columns)
 						trigger->tgnargs, trigger->tgargs);
 	PG_TRY();
 	{
-		invalidate_rule(rule, WARNING);
+		rule_flush_rule(rule, WARNING);
 	}
 	PG_FINALLY();
 	{

@@ -25,7 +25,7 @@
 SQL_FUNCTION(uncache_invalidate_table);
 
 void
-invalidate_rule(Rule *rule, int elevel)
+rule_flush_rule(Rule *rule, int elevel)
 {
 	for (int i = 0; i < rule->ntemplates; i++)
 	{
@@ -34,7 +34,7 @@ invalidate_rule(Rule *rule, int elevel)
 
 		if (pattern != NULL)
 		{
-			pending_add(ITEM_KEYPATTERN, rule->topmost, pattern, strlen(pattern));
+			pending_set_add(ITEM_KEYPATTERN, rule->topmost, pattern, strlen(pattern));
 			pfree(pattern);
 		}
 		else if (elevel != 0)
@@ -63,7 +63,7 @@ invalidate_rules_of_relation(Oid relid, bool clones, int elevel)
 		if (OidIsValid(info->parent) && !clones)
 			continue;
 		rule = rule_inspect(rel, info);
-		invalidate_rule(rule, elevel);
+		rule_flush_rule(rule, elevel);
 		rule_discard(rule);
 		nrules++;
 	}
@@ -72,7 +72,7 @@ invalidate_rules_of_relation(Oid relid, bool clones, int elevel)
 }
 
 int
-invalidate_rules_of_table(Oid relid, bool descend, int elevel)
+rule_flush_rules_of_table(Oid relid, bool descend, int elevel)
 {
 	int			nrules = invalidate_rules_of_relation(relid, true, elevel);
 	ListCell   *cell;
@@ -100,7 +100,7 @@ invalidate_one_rule(void *arg)
 	if (rel == NULL)
 		return;
 	rule = rule_inspect(rel, info);
-	invalidate_rule(rule, LOG);
+	rule_flush_rule(rule, LOG);
 	rule_discard(rule);
 	relation_close(rel, NoLock);
 }
@@ -113,7 +113,7 @@ is_wanted(const RuleInfo *info, bool only_unlogged)
 }
 
 bool
-invalidate_lock_tables(bool only_unlogged)
+rule_flush_lock_tables(bool only_unlogged)
 {
 	ListCell   *cell;
 
@@ -121,14 +121,14 @@ invalidate_lock_tables(bool only_unlogged)
 	{
 		RuleInfo   *info = lfirst(cell);
 
-		if (is_wanted(info, only_unlogged) && !opening_lock(info->relation, AccessShareLock))
+		if (is_wanted(info, only_unlogged) && !outbox_open_lock(info->relation, AccessShareLock))
 			return false;
 	}
 	return true;
 }
 
 void
-invalidate_all_rules(bool only_unlogged)
+rule_flush_all_rules(bool only_unlogged)
 {
 	ListCell   *cell;
 
@@ -136,7 +136,7 @@ invalidate_all_rules(bool only_unlogged)
 	{
 		/* One rule that is broken leaves the others alone. */
 		if (is_wanted(lfirst(cell), only_unlogged))
-			attempt_or_report(invalidate_one_rule, lfirst(cell));
+			run_in_subtransaction_or_report(invalidate_one_rule, lfirst(cell));
 	}
 }
 
@@ -162,7 +162,7 @@ uncache_invalidate_table(PG_FUNCTION_ARGS)
 	 * A template whose keys cannot be found is a WARNING, also where there is no
 	 * other: a call for all tables does what it can, as TRUNCATE does.
 	 */
-	if (invalidate_rules_of_table(relid, true, WARNING) == 0)
+	if (rule_flush_rules_of_table(relid, true, WARNING) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("table \"%s\" has no rule", get_rel_name(relid)),

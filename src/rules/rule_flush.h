@@ -11,24 +11,24 @@
  * Add the key patterns of a rule to the pending set.  Templates that cannot be
  * used for that are reported at "elevel" (0: not at all).
  */
-extern void invalidate_rule(Rule *rule, int elevel);
+extern void rule_flush_rule(Rule *rule, int elevel);
 
 /*
  * The same for all rules of a table; where "descend" of the tables below it too.
  * Takes AccessShareLock on them.  Returns the number of rules found.
  */
-extern int	invalidate_rules_of_table(Oid relid, bool descend, int elevel);
+extern int	rule_flush_rules_of_table(Oid relid, bool descend, int elevel);
 
 /*
  * The same for all rules of the database, or only those of unlogged tables.  A
  * rule that does not work is reported in the log and left out.
  */
-extern void invalidate_all_rules(bool only_unlogged);
+extern void rule_flush_all_rules(bool only_unlogged);
 
 /*
  * For a worker: lock the tables that this opens, until the end of the transaction.  False,
  * having said so (outbox_open.h), where others have one of them locked.
  */
-extern bool invalidate_lock_tables(bool only_unlogged);
+extern bool rule_flush_lock_tables(bool only_unlogged);
 
 #endif							/* UNCACHE_INVALIDATE_H */

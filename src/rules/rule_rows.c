@@ -131,7 +131,7 @@ find_rows(Oid partition, PartitionRows *rows)
 static void
 add_to_pending(KeySink *sink, const char *key, size_t len)
 {
-	pending_add(ITEM_KEY, ((RowSink *) sink)->rule, key, len);
+	pending_set_add(ITEM_KEY, ((RowSink *) sink)->rule, key, len);
 }
 
 /* The templates of a rule, bound to a partition as its clone of the rule has them. */
@@ -198,13 +198,13 @@ render_rows(void *arg)
 
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(rel->rd_rel->relowner, context | SECURITY_RESTRICTED_OPERATION);
-	nest_level = fixed_settings_begin(SETTINGS_ALL);
+	nest_level = render_settings_begin(SETTINGS_ALL);
 	foreach(rule, rows->rules)
 	{
 		foreach(leaf, rows->leaves)
 			render_leaf(lfirst(rule), lfirst_oid(leaf));
 	}
-	fixed_settings_end(nest_level);
+	render_settings_end(nest_level);
 	SetUserIdAndSecContext(user, context);
 	table_close(rel, NoLock);
 }
@@ -213,7 +213,7 @@ render_rows(void *arg)
 static bool
 try_rendering(PartitionRows *rows)
 {
-	ErrorData  *edata = attempt(render_rows, rows);
+	ErrorData  *edata = run_in_subtransaction(render_rows, rows);
 
 	if (edata == NULL)
 		return true;
@@ -254,7 +254,7 @@ invalidate_rows(Oid relid, Oid partition, PartitionRows *rows)
 				 count > MAX_ROWS ?
 				 errdetail("Partition \"%s\" has more than %d rows, or could not be read at once.",
 						   name, MAX_ROWS) : 0));
-		(void) invalidate_rules_of_table(relid, false, NOTICE);
+		(void) rule_flush_rules_of_table(relid, false, NOTICE);
 	}
 }
 

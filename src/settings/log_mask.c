@@ -218,7 +218,7 @@ mask_log(ErrorData *edata)
 }
 
 void
-secrets_init(void)
+log_mask_init(void)
 {
 	next_hook = emit_log_hook;
 	emit_log_hook = mask_log;

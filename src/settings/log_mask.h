@@ -5,6 +5,6 @@
 #ifndef UNCACHE_SECRETS_H
 #define UNCACHE_SECRETS_H
 
-extern void secrets_init(void);
+extern void log_mask_init(void);
 
 #endif							/* UNCACHE_SECRETS_H */

@@ -149,7 +149,7 @@ define_connection_settings(void)
 							   &setting_redis_url,
 							   "redis://127.0.0.1:6379/0",
 							   PGC_SUSET, GUC_SUPERUSER_ONLY,
-							   redisurl_setting_check, NULL, NULL);
+							   settings_redis_url_check, NULL, NULL);
 	DefineCustomStringVariable("uncache.redis_password_file",
 							   "File with the Redis password, read at every connect.",
 							   "It takes the place of a password in uncache.redis_url.",
@@ -382,7 +382,7 @@ settings_define(bool preloaded)
 {
 	if (preloaded)
 	{
-		redisurl_setting_refuse();
+		settings_redis_url_refuse();
 		refuse_databases();
 	}
 	define_connection_settings();
@@ -395,6 +395,6 @@ settings_define(bool preloaded)
 	define_fence_settings();
 	if (preloaded)
 		define_preload_settings();
-	faultpoint_define_setting();
+	fault_point_define_setting();
 	MarkGUCPrefixReserved("uncache");
 }

@@ -39,13 +39,13 @@ warn_of_password(const RedisTarget *target, GucSource source)
 static bool
 check_address(const char *url, GucSource source, const char **problem, const char **unserved)
 {
-	RedisTarget *target = redisurl_parse(url, problem);
+	RedisTarget *target = redis_url_parse(url, problem);
 
 	if (target == NULL)
 		return false;
 	*unserved = unserved_feature(target);
 	warn_of_password(target, source);
-	redisurl_free(target);
+	redis_url_free(target);
 	return *unserved == NULL;
 }
 
@@ -89,7 +89,7 @@ find_problem(const char *setting, GucSource source)
 }
 
 bool
-redisurl_setting_check(char **newval, void **extra, GucSource source)
+settings_redis_url_check(char **newval, void **extra, GucSource source)
 {
 	AddressProblem problem = find_problem(*newval, source);
 
@@ -110,7 +110,7 @@ redisurl_setting_check(char **newval, void **extra, GucSource source)
  * setting of PostgreSQL itself.
  */
 void
-redisurl_setting_refuse(void)
+settings_redis_url_refuse(void)
 {
 	const char *address = GetConfigOption("uncache.redis_url", true, false);
 	AddressProblem problem = {0};

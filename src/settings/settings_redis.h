@@ -9,9 +9,9 @@
 #include "utils/guc.h"
 
 /* The check hook of the setting. */
-extern bool redisurl_setting_check(char **newval, void **extra, GucSource source);
+extern bool settings_redis_url_check(char **newval, void **extra, GucSource source);
 
 /* FATAL where the value that the server starts with cannot be used. */
-extern void redisurl_setting_refuse(void);
+extern void settings_redis_url_refuse(void);
 
 #endif							/* UNCACHE_REDISURL_SETTING_H */

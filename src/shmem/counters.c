@@ -64,7 +64,7 @@ nth_counter(SlotStats *stats, int n)
 }
 
 void
-stats_init(SlotStats *stats)
+counters_init(SlotStats *stats)
 {
 	for (int n = 0; n < lengthof(counters); n++)
 		pg_atomic_init_u64(nth_counter(stats, n), 0);
@@ -106,7 +106,7 @@ bucket_end(int bucket)
 }
 
 void
-stats_latency(SlotStats *stats, int64 microseconds)
+counters_latency(SlotStats *stats, int64 microseconds)
 {
 	uint64		us = (uint64) Max(microseconds, 0);
 	uint64		longest = pg_atomic_read_u64(&stats->latency_max);
@@ -118,7 +118,7 @@ stats_latency(SlotStats *stats, int64 microseconds)
 }
 
 double
-stats_percentile(SlotStats *stats, double share)
+counters_percentile(SlotStats *stats, double share)
 {
 	uint64		count[LATENCY_BUCKETS];
 	uint64		total = 0;
@@ -209,7 +209,7 @@ place_rule(RuleStats *place)
 }
 
 void
-stats_count_rule(Oid rule, uint64 keys, uint64 existed)
+counters_count_rule(Oid rule, uint64 keys, uint64 existed)
 {
 	uint64		id = rule_id(MyDatabaseId, rule);
 	RuleStats  *place;
@@ -251,14 +251,14 @@ rule_exists(Relation triggers, Oid rule)
 }
 
 bool
-stats_has_new_rules(void)
+counters_has_new_rules(void)
 {
 	return has_new_rules &&
 		TimestampDifferenceExceeds(swept_at, clock_now(), SWEEP_MS);
 }
 
 void
-stats_forget_dropped_rules(void)
+counters_forget_dropped_rules(void)
 {
 	Relation	triggers = table_open(TriggerRelationId, AccessShareLock);
 
@@ -275,7 +275,7 @@ stats_forget_dropped_rules(void)
 }
 
 void
-stats_forget_database(Oid dboid)
+counters_forget_database(Oid dboid)
 {
 	for (int i = 0; i < RULE_STATS_PLACES; i++)
 	{
@@ -287,7 +287,7 @@ stats_forget_database(Oid dboid)
 }
 
 bool
-stats_next_rule(int *place, RuleCounts *counts)
+counters_next_rule(int *place, RuleCounts *counts)
 {
 	while (Shared_state != NULL && *place < RULE_STATS_PLACES)
 	{
@@ -305,7 +305,7 @@ stats_next_rule(int *place, RuleCounts *counts)
 }
 
 void
-stats_reset(SlotStats *stats, Oid dboid)
+counters_reset(SlotStats *stats, Oid dboid)
 {
 	for (int n = 0; n < lengthof(counters); n++)
 		pg_atomic_write_u64(nth_counter(stats, n), 0);

@@ -58,7 +58,7 @@ typedef struct RuleStats
 	pg_atomic_uint64 last_at;	/* TimestampTz */
 } RuleStats;
 
-/* What stats_next_rule() found. */
+/* What counters_next_rule() found. */
 typedef struct RuleCounts
 {
 	Oid			rule;
@@ -68,42 +68,42 @@ typedef struct RuleCounts
 } RuleCounts;
 
 /* All of a slot to zero, before anybody can see it. */
-extern void stats_init(SlotStats *stats);
+extern void counters_init(SlotStats *stats);
 
 /* uncache.stat_reset(): counters of a slot and its database, not the levels. */
-extern void stats_reset(SlotStats *stats, Oid dboid);
+extern void counters_reset(SlotStats *stats, Oid dboid);
 
 /* Count one delivery that took this long (below 0 counts as 0). */
-extern void stats_latency(SlotStats *stats, int64 microseconds);
+extern void counters_latency(SlotStats *stats, int64 microseconds);
 
 /*
  * The latency in microseconds that this share (0 to 1) of the deliveries did
  * not exceed, rounded up to the edge of its bucket; -1 when there were none.
  */
-extern double stats_percentile(SlotStats *stats, double share);
+extern double counters_percentile(SlotStats *stats, double share);
 
 /* Count keys of a rule of MyDatabaseId.  In the worker; never fails. */
-extern void stats_count_rule(Oid rule, uint64 keys, uint64 existed);
+extern void counters_count_rule(Oid rule, uint64 keys, uint64 existed);
 
 /*
  * Give back the places of this database's rules that do not exist any more.  In
  * the worker, now and then, within a transaction: reads pg_trigger.
  */
-extern void stats_forget_dropped_rules(void);
+extern void counters_forget_dropped_rules(void);
 
 /*
  * Whether that is worth a transaction: this worker has counted a new rule since
  * the last time (so an older one may be gone), and that is a minute ago.
  */
-extern bool stats_has_new_rules(void);
+extern bool counters_has_new_rules(void);
 
 /* Give back all places of a database that has no worker now. */
-extern void stats_forget_database(Oid dboid);
+extern void counters_forget_database(Oid dboid);
 
 /*
  * Step through the rules of MyDatabaseId: *place is 0 at first; false at the
  * end.
  */
-extern bool stats_next_rule(int *place, RuleCounts *counts);
+extern bool counters_next_rule(int *place, RuleCounts *counts);
 
 #endif							/* UNCACHE_STATS_H */

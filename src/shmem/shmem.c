@@ -118,7 +118,7 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	pg_atomic_init_u64(&slot->fence.stored, 0);
 	pg_atomic_init_u64(&slot->fence.refused, 0);
 	pg_atomic_init_u64(&slot->fence.beats, 0);
-	stats_init(&slot->stats);
+	counters_init(&slot->stats);
 }
 
 /* Hand out the next piece of the allocation. */
@@ -254,9 +254,9 @@ shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
 	pg_atomic_fetch_add_u32(&slot->assignment, 1);
 	pg_atomic_write_u32(&slot->dboid, dboid);
 	LWLockRelease(slot->lock);
-	stats_init(&slot->stats);
+	counters_init(&slot->stats);
 	if (OidIsValid(before) && before != dboid)
-		stats_forget_database(before);
+		counters_forget_database(before);
 }
 
 void

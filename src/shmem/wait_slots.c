@@ -33,12 +33,12 @@ static int	ngathered = 0;
 /* ----- The session's side ----- */
 
 void
-waiters_announce(WaitSlot *mine, uint64 xid, uint32 rows, bool wait)
+wait_slots_announce(WaitSlot *mine, uint64 xid, uint32 rows, bool wait)
 {
 	uint64		generation = WORD_GENERATION(pg_atomic_read_u64(&mine->word)) + 1;
 
 	/* It may be a second announcement in the same transaction. */
-	(void) waiters_leave(mine);
+	(void) wait_slots_leave(mine);
 	pg_write_barrier();
 	pg_atomic_write_u32(&mine->dboid, MyDatabaseId);
 	pg_atomic_write_u64(&mine->xid, xid);
@@ -49,13 +49,13 @@ waiters_announce(WaitSlot *mine, uint64 xid, uint32 rows, bool wait)
 }
 
 WaitState
-waiters_state(WaitSlot *mine)
+wait_slots_state(WaitSlot *mine)
 {
 	return WORD_STATE(pg_atomic_read_u64(&mine->word));
 }
 
 WaitState
-waiters_leave(WaitSlot *mine)
+wait_slots_leave(WaitSlot *mine)
 {
 	uint64		word = pg_atomic_read_u64(&mine->word);
 
@@ -118,7 +118,7 @@ row_delivered_to(int proc, uint64 xid)
 }
 
 void
-waiters_row_delivered(uint64 xid, int waiter)
+wait_slots_row_delivered(uint64 xid, int waiter)
 {
 	if (waiter >= 0)
 	{
@@ -126,18 +126,18 @@ waiters_row_delivered(uint64 xid, int waiter)
 		return;
 	}
 	if (ngathered == GATHER_MAX)
-		waiters_flush();
+		wait_slots_flush();
 	gathered[ngathered++] = xid;
 }
 
 void
-waiters_flush(void)
+wait_slots_flush(void)
 {
 	if (ngathered == 0)
 		return;
 	for (int proc = 0; proc < Shared_state->nwaitslots; proc++)
 	{
-		if (waiters_state(&Shared_state->wait_slots[proc]) != WAIT_PENDING)
+		if (wait_slots_state(&Shared_state->wait_slots[proc]) != WAIT_PENDING)
 			continue;
 		for (int i = 0; i < ngathered; i++)
 			row_delivered_to(proc, gathered[i]);
@@ -164,14 +164,14 @@ end_wait(int proc, Oid dboid, uint64 xid, WaitState state)
 }
 
 void
-waiters_give_up(Oid dboid)
+wait_slots_give_up(Oid dboid)
 {
 	for (int proc = 0; proc < Shared_state->nwaitslots; proc++)
 		end_wait(proc, dboid, 0, WAIT_GIVEN_UP);
 }
 
 void
-waiters_let_go(uint64 xid, int waiter, bool unknown, bool in_vain)
+wait_slots_let_go(uint64 xid, int waiter, bool unknown, bool in_vain)
 {
 	WaitState	state = in_vain ? WAIT_GIVEN_UP : WAIT_NONE;
 
@@ -185,14 +185,14 @@ waiters_let_go(uint64 xid, int waiter, bool unknown, bool in_vain)
 }
 
 void
-waiters_refused(uint64 xid)
+wait_slots_refused(uint64 xid)
 {
 	for (int proc = 0; proc < Shared_state->nwaitslots; proc++)
 		end_wait(proc, MyDatabaseId, xid, WAIT_GIVEN_UP);
 }
 
 int
-waiters_count(Oid dboid)
+wait_slots_count(Oid dboid)
 {
 	int			count = 0;
 

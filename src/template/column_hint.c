@@ -60,7 +60,7 @@ column_hint(Relation rel, const char *name, bool in_sql, const char *otherwise)
 }
 
 bool
-column_exists(Relation rel, const char *name)
+column_hint_exists(Relation rel, const char *name)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 

@@ -9,7 +9,7 @@
 #include "utils/rel.h"
 
 /* Whether a table has a column of exactly this name; not a system column. */
-extern bool column_exists(Relation rel, const char *name);
+extern bool column_hint_exists(Relation rel, const char *name);
 
 /*
  * For ereport(): a hint at the column whose name is most like this one; where there

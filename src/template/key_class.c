@@ -466,7 +466,7 @@ parse_kind(KeyClass *class, const char *text)
 }
 
 bool
-keyclass_parse(KeyClass *class, const char *text, size_t len, char *room)
+key_class_parse(KeyClass *class, const char *text, size_t len, char *room)
 {
 	char		copy[80];		/* a name and two numbers */
 
@@ -489,7 +489,7 @@ keyclass_parse(KeyClass *class, const char *text, size_t len, char *room)
 }
 
 bool
-keyclass_is_any(const KeyClass *class)
+key_class_is_any(const KeyClass *class)
 {
 	return class->kind == &kinds[0];
 }
@@ -592,7 +592,7 @@ step_shape(const Shape *shape, const char *key, size_t len,
 }
 
 void
-keyclass_step(const KeyClass *class, const char *key, size_t len,
+key_class_step(const KeyClass *class, const char *key, size_t len,
 			  const Places *from, Places *to)
 {
 	const KeyClassKind *kind = class->kind;

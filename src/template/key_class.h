@@ -55,16 +55,16 @@ places_add(Places *places, size_t at)
  * Read what stands between the braces; false where it is no class.  "room" takes the
  * texts of a list, which are never longer than what they are read from.
  */
-extern bool keyclass_parse(KeyClass *class, const char *text, size_t len, char *room);
+extern bool key_class_parse(KeyClass *class, const char *text, size_t len, char *room);
 
 /* Whether everything fits, the empty text included. */
-extern bool keyclass_is_any(const KeyClass *class);
+extern bool key_class_is_any(const KeyClass *class);
 
 /*
  * Add to "to" the places where a text of the class can end that begins at one of "from".
  * Time grows with the length of the key, for a list times the list's.
  */
-extern void keyclass_step(const KeyClass *class, const char *key, size_t len,
+extern void key_class_step(const KeyClass *class, const char *key, size_t len,
 						  const Places *from, Places *to);
 
 #endif							/* UNCACHE_KEYCLASS_H */

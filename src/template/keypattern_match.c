@@ -60,7 +60,7 @@ step_literal_anywhere(const Part *part, const Part *next, const char *key, size_
 	while ((at = find_literal(part, key, len, at)) <= len)
 	{
 		places_add(to, at + part->len);
-		if (next != NULL && next->is_class && keyclass_is_any(&next->class))
+		if (next != NULL && next->is_class && key_class_is_any(&next->class))
 			break;
 		at++;
 	}
@@ -89,14 +89,14 @@ step_part(const Part *part, const Part *next, const char *key, size_t len,
 {
 	if (!part->is_class)
 		step_literal(part, next, key, len, from, to);
-	else if (keyclass_is_any(&part->class))
+	else if (key_class_is_any(&part->class))
 	{
 		to->first = from->first;
 		to->last = len;
 		to->all = true;
 	}
 	else
-		keyclass_step(&part->class, key, len, from, to);
+		key_class_step(&part->class, key, len, from, to);
 }
 
 /* Most keys fail at the beginning, or at the end. */

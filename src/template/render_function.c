@@ -150,10 +150,10 @@ render_row(RenderState *state, HeapTupleHeader row, ArraySink *array)
 	state->slot->tts_tableOid = state->relation;
 
 	if (state->template->settings)
-		nest_level = fixed_settings_begin(state->template->settings);
+		nest_level = render_settings_begin(state->template->settings);
 	template_render(state->template, state->slot, &array->sink);
 	if (state->template->settings)
-		fixed_settings_end(nest_level);
+		render_settings_end(nest_level);
 	ExecClearTuple(state->slot);
 }
 

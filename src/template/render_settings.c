@@ -49,7 +49,7 @@ static const struct
 };
 
 int
-fixed_settings_begin(int mask)
+render_settings_begin(int mask)
 {
 	int			nest_level = NewGUCNestLevel();
 
@@ -73,7 +73,7 @@ fixed_settings_begin(int mask)
 }
 
 void
-fixed_settings_end(int nest_level)
+render_settings_end(int nest_level)
 {
 	AtEOXact_GUC(true, nest_level);
 }

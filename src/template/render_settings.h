@@ -15,10 +15,10 @@
 #define SETTINGS_ALL	0x0F
 
 /*
- * Fix these settings; returns what fixed_settings_end() wants.  Where an ERROR
+ * Fix these settings; returns what render_settings_end() wants.  Where an ERROR
  * comes between, the end of the (sub)transaction puts them back.
  */
-extern int	fixed_settings_begin(int mask);
-extern void fixed_settings_end(int nest_level);
+extern int	render_settings_begin(int mask);
+extern void render_settings_end(int nest_level);
 
 #endif							/* UNCACHE_FIXED_SETTINGS_H */

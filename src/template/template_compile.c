@@ -223,7 +223,7 @@ compile_segments(Compiler *compiler)
 	int			nest_level;
 
 	template_parse(template, &compiler->position);
-	nest_level = fixed_settings_begin(SETTINGS_ALL);
+	nest_level = render_settings_begin(SETTINGS_ALL);
 	for (int i = 0; i < template->nsegments; i++)
 	{
 		if (!template->segments[i].is_expr)
@@ -232,7 +232,7 @@ compile_segments(Compiler *compiler)
 		compile_segment(compiler, &template->segments[i], scratch);
 		MemoryContextReset(scratch);
 	}
-	fixed_settings_end(nest_level);
+	render_settings_end(nest_level);
 
 	/*
 	 * Output functions, casts and what not can call functions of users in many

@@ -194,7 +194,7 @@ template_unquoted_column(Relation rel, const Segment *segment)
 
 	if (begin[strlen(name) + strspn(begin + strlen(name), blanks)] != '\0')
 		return NULL;
-	return column_exists(rel, name) ? name : NULL;
+	return column_hint_exists(rel, name) ? name : NULL;
 }
 
 /*

@@ -66,7 +66,7 @@ crc16(const char *bytes, size_t len)
 }
 
 uint16
-cluster_slot(const char *key, size_t len)
+cluster_map_slot(const char *key, size_t len)
 {
 	const char *open = memchr(key, '{', len);
 
@@ -324,7 +324,7 @@ cluster_map_equal(const ClusterMap *a, const ClusterMap *b)
  */
 
 uint64
-cluster_epoch_read(const RedisReply *reply)
+cluster_map_epoch_read(const RedisReply *reply)
 {
 	static const char name[] = "cluster_current_epoch:";
 	size_t		len;
@@ -352,7 +352,7 @@ cluster_epoch_read(const RedisReply *reply)
  * so that the last colon is the one before the port.
  */
 ClusterRedirect
-cluster_redirect(const RedisReply *reply, uint16 *slot, char *host, size_t hostlen, int *port)
+cluster_map_redirect(const RedisReply *reply, uint16 *slot, char *host, size_t hostlen, int *port)
 {
 	bool		moved = redis_reply_is_error(reply, "MOVED");
 	size_t		len;

@@ -20,7 +20,7 @@
  * The slot of a key of "len" bytes, 0 .. CLUSTER_SLOTS - 1: of its hash tag (what
  * is between the first '{' and the next '}', if anything is), or of all of it.
  */
-extern uint16 cluster_slot(const char *key, size_t len);
+extern uint16 cluster_map_slot(const char *key, size_t len);
 
 /* Which master serves which slot.  Never changes once it was read. */
 typedef struct ClusterMap ClusterMap;
@@ -51,7 +51,7 @@ extern bool cluster_map_equal(const ClusterMap *a, const ClusterMap *b);
  * The epoch of the cluster in an answer to CLUSTER INFO; 0 where it does not tell.
  * A failover raises it, so a node with a lower one than another has missed some.
  */
-extern uint64 cluster_epoch_read(const RedisReply *reply);
+extern uint64 cluster_map_epoch_read(const RedisReply *reply);
 
 typedef enum ClusterRedirect
 {
@@ -67,7 +67,7 @@ typedef enum ClusterRedirect
  * gave the answer.  Nothing is set where the result is CLUSTER_NO_REDIRECT, as
  * it is for a redirection that makes no sense.
  */
-extern ClusterRedirect cluster_redirect(const RedisReply *reply, uint16 *slot,
+extern ClusterRedirect cluster_map_redirect(const RedisReply *reply, uint16 *slot,
 										char *host, size_t hostlen, int *port);
 
 #endif							/* UNCACHE_CLUSTER_H */

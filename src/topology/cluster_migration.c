@@ -92,7 +92,7 @@ take_in_id(Target *target, const char *id, const char *text, const char *behind)
 }
 
 uint32
-slotstate_read(RedisNode *node, const RedisReply *reply)
+cluster_migration_read(RedisNode *node, const RedisReply *reply)
 {
 	size_t		len;
 	const char *text = redis_reply_text(reply, &len);
@@ -123,7 +123,7 @@ slotstate_read(RedisNode *node, const RedisReply *reply)
 }
 
 bool
-slotstate_ask(RedisNode *node, RedisAnswer answer)
+cluster_migration_ask(RedisNode *node, RedisAnswer answer)
 {
 	const char *argv[] = {"CLUSTER", "NODES"};
 

@@ -60,14 +60,14 @@ struct ClusterNodes
 };
 
 ClusterNodes *
-clusternodes_make(struct Target *owner, const RedisTarget *url)
+cluster_nodes_make(struct Target *owner, const RedisTarget *url)
 {
 	ClusterNodes *cluster = MemoryContextAllocZero(TopMemoryContext, sizeof(ClusterNodes));
 
 	cluster->owner = owner;
 	cluster->url = url;
-	redisurl_public(url, cluster->name, sizeof(cluster->name));
-	cluster->watch = slotwatch_make(url);
+	redis_url_public(url, cluster->name, sizeof(cluster->name));
+	cluster->watch = cluster_watch_make(url);
 	return cluster;
 }
 
@@ -85,16 +85,16 @@ free_member(ClusterNodes *cluster, Member *member)
 }
 
 void
-clusternodes_free(ClusterNodes *cluster)
+cluster_nodes_free(ClusterNodes *cluster)
 {
 	while (cluster->nmembers > 0)
 		free_member(cluster, cluster->members[--cluster->nmembers]);
-	slotwatch_free(cluster->watch);
+	cluster_watch_free(cluster->watch);
 	pfree(cluster);
 }
 
 int
-clusternodes_count(const ClusterNodes *cluster)
+cluster_nodes_count(const ClusterNodes *cluster)
 {
 	return cluster->nmembers;
 }
@@ -140,7 +140,7 @@ find_or_make_member(ClusterNodes *cluster, const char *host, int port)
 	member->address.nhosts = 1;
 	member->address.hosts[0].name = member->host;
 	member->address.hosts[0].port = port;
-	redisurl_public(&member->address, node->name, sizeof(node->name));
+	redis_url_public(&member->address, node->name, sizeof(node->name));
 	cluster->members[cluster->nmembers++] = member;
 	return member;
 }
@@ -187,7 +187,7 @@ is_mapped(const ClusterNodes *cluster, const RedisNode *node)
 static void
 assign_slots(ClusterNodes *cluster, RedisNode *const *by_number)
 {
-	const ClusterMap *map = slotwatch_map(cluster->watch);
+	const ClusterMap *map = cluster_watch_map(cluster->watch);
 
 	cluster->has_gaps = false;
 	for (int slot = 0; slot < CLUSTER_SLOTS; slot++)
@@ -210,7 +210,7 @@ assign_slots(ClusterNodes *cluster, RedisNode *const *by_number)
 static void
 use_map(ClusterNodes *cluster, TimestampTz now)
 {
-	const ClusterMap *map = slotwatch_map(cluster->watch);
+	const ClusterMap *map = cluster_watch_map(cluster->watch);
 	RedisNode  *by_number[NODES_MAX];
 
 	for (int m = 0; m < cluster->nmembers; m++)
@@ -245,8 +245,8 @@ use_map(ClusterNodes *cluster, TimestampTz now)
 static const char *
 cluster_problem(const ClusterNodes *cluster)
 {
-	if (slotwatch_map(cluster->watch) == NULL)
-		return slotwatch_error(cluster->watch)[0] ? slotwatch_error(cluster->watch) : NULL;
+	if (cluster_watch_map(cluster->watch) == NULL)
+		return cluster_watch_error(cluster->watch)[0] ? cluster_watch_error(cluster->watch) : NULL;
 	return cluster->has_gaps ? "no node serves some of the slots" : NULL;
 }
 
@@ -261,7 +261,7 @@ tell_problem(ClusterNodes *cluster, TimestampTz now)
 		return;
 	if (problem == NULL)
 	{
-		if (slotwatch_map(cluster->watch) == NULL)
+		if (cluster_watch_map(cluster->watch) == NULL)
 			return;				/* asking */
 		cluster->is_down = false;
 		ereport(LOG, (errmsg("the Redis Cluster at %s can be used again", cluster->name)));
@@ -295,13 +295,13 @@ ask_while_down(ClusterNodes *cluster, TimestampTz now)
 	if (!down || now < cluster->ask_at)
 		return;
 	cluster->ask_at = TimestampTzPlusMilliseconds(now, ASK_WHILE_DOWN_MS);
-	slotwatch_ask(cluster->watch, true);
+	cluster_watch_ask(cluster->watch, true);
 }
 
 bool
-clusternodes_turn(ClusterNodes *cluster, TimestampTz now)
+cluster_nodes_turn(ClusterNodes *cluster, TimestampTz now)
 {
-	bool		changed = slotwatch_turn(cluster->watch, now);
+	bool		changed = cluster_watch_turn(cluster->watch, now);
 
 	if (changed)
 		use_map(cluster, now);
@@ -314,7 +314,7 @@ clusternodes_turn(ClusterNodes *cluster, TimestampTz now)
 			node_connect(member->node, &member->address, 0);
 		node_turn(member->node);
 		if (member->node->event == NODE_LOST)
-			slotwatch_ask(cluster->watch, true);
+			cluster_watch_ask(cluster->watch, true);
 	}
 	ask_while_down(cluster, now);
 	if (!changed && now >= cluster->forget_at)
@@ -332,9 +332,9 @@ clusternodes_turn(ClusterNodes *cluster, TimestampTz now)
  */
 
 TimestampTz
-clusternodes_deadline(const ClusterNodes *cluster)
+cluster_nodes_deadline(const ClusterNodes *cluster)
 {
-	TimestampTz deadline = slotwatch_deadline(cluster->watch);
+	TimestampTz deadline = cluster_watch_deadline(cluster->watch);
 
 	for (int m = 0; m < cluster->nmembers; m++)
 		deadline = Min(deadline, node_deadline(cluster->members[m]->node));
@@ -342,28 +342,28 @@ clusternodes_deadline(const ClusterNodes *cluster)
 }
 
 RedisNode *
-clusternodes_node(const ClusterNodes *cluster, const char *key, size_t len, uint16 *slot)
+cluster_nodes_node(const ClusterNodes *cluster, const char *key, size_t len, uint16 *slot)
 {
 	*slot = 0;
-	if (slotwatch_map(cluster->watch) == NULL)
+	if (cluster_watch_map(cluster->watch) == NULL)
 		return NULL;
-	*slot = cluster_slot(key, len);
+	*slot = cluster_map_slot(key, len);
 	return cluster->by_slot[*slot];
 }
 
 bool
-clusternodes_are_whole(const ClusterNodes *cluster)
+cluster_nodes_are_whole(const ClusterNodes *cluster)
 {
 	for (int m = 0; m < cluster->nmembers; m++)
 	{
 		if (cluster->members[m]->mapped && cluster->members[m]->node->link == NULL)
 			return false;
 	}
-	return slotwatch_map(cluster->watch) != NULL && !cluster->has_gaps;
+	return cluster_watch_map(cluster->watch) != NULL && !cluster->has_gaps;
 }
 
 bool
-clusternodes_are_down(const ClusterNodes *cluster)
+cluster_nodes_are_down(const ClusterNodes *cluster)
 {
 	for (int m = 0; m < cluster->nmembers; m++)
 	{
@@ -376,7 +376,7 @@ clusternodes_are_down(const ClusterNodes *cluster)
 }
 
 RedisNode *
-clusternodes_take_in(ClusterNodes *cluster, const char *host, int port)
+cluster_nodes_take_in(ClusterNodes *cluster, const char *host, int port)
 {
 	Member	   *member = find_or_make_member(cluster, host, port);
 
@@ -387,22 +387,22 @@ clusternodes_take_in(ClusterNodes *cluster, const char *host, int port)
 }
 
 RedisNode *
-clusternodes_redirect(ClusterNodes *cluster, const RedisReply *reply, bool *asking)
+cluster_nodes_redirect(ClusterNodes *cluster, const RedisReply *reply, bool *asking)
 {
 	uint16		slot;
 	char		host[CLUSTER_MAX_HOST + 1];
 	int			port;
-	ClusterRedirect redirect = cluster_redirect(reply, &slot, host, sizeof(host), &port);
+	ClusterRedirect redirect = cluster_map_redirect(reply, &slot, host, sizeof(host), &port);
 
 	if (redirect == CLUSTER_NO_REDIRECT)
 		return NULL;
 	if (redirect == CLUSTER_MOVED)
-		slotwatch_ask(cluster->watch, false);
+		cluster_watch_ask(cluster->watch, false);
 	for (int m = 0; m < cluster->nmembers && host[0] == '\0'; m++)
 	{
 		if (cluster->members[m]->node == node_answering())
 			strlcpy(host, cluster->members[m]->host, sizeof(host));
 	}
 	*asking = redirect == CLUSTER_ASK;
-	return clusternodes_take_in(cluster, host, port);
+	return cluster_nodes_take_in(cluster, host, port);
 }

@@ -15,24 +15,24 @@
 
 typedef struct ClusterNodes ClusterNodes;
 
-/* The URL must stay until clusternodes_free(). */
-extern ClusterNodes *clusternodes_make(struct Target *owner, const RedisTarget *url);
-extern void clusternodes_free(ClusterNodes *cluster);
+/* The URL must stay until cluster_nodes_free(). */
+extern ClusterNodes *cluster_nodes_make(struct Target *owner, const RedisTarget *url);
+extern void cluster_nodes_free(ClusterNodes *cluster);
 
 /* Find out which nodes there are, and turn all of them; true: the map has changed. */
-extern bool clusternodes_turn(ClusterNodes *cluster, TimestampTz now);
-extern TimestampTz clusternodes_deadline(const ClusterNodes *cluster);
+extern bool cluster_nodes_turn(ClusterNodes *cluster, TimestampTz now);
+extern TimestampTz cluster_nodes_deadline(const ClusterNodes *cluster);
 
 /* The node of a key; whether all are connected, some has failed; how many there are. */
-extern RedisNode *clusternodes_node(const ClusterNodes *cluster, const char *key, size_t len,
+extern RedisNode *cluster_nodes_node(const ClusterNodes *cluster, const char *key, size_t len,
 									uint16 *slot);
-extern bool clusternodes_are_whole(const ClusterNodes *cluster);
-extern bool clusternodes_are_down(const ClusterNodes *cluster);
-extern int	clusternodes_count(const ClusterNodes *cluster);
+extern bool cluster_nodes_are_whole(const ClusterNodes *cluster);
+extern bool cluster_nodes_are_down(const ClusterNodes *cluster);
+extern int	cluster_nodes_count(const ClusterNodes *cluster);
 
 /* A node that the map need not name; NULL where there is no room for it. */
-extern RedisNode *clusternodes_take_in(ClusterNodes *cluster, const char *host, int port);
-extern RedisNode *clusternodes_redirect(ClusterNodes *cluster, const RedisReply *reply,
+extern RedisNode *cluster_nodes_take_in(ClusterNodes *cluster, const char *host, int port);
+extern RedisNode *cluster_nodes_redirect(ClusterNodes *cluster, const RedisReply *reply,
 										bool *asking);
 
 #endif							/* UNCACHE_CLUSTERNODES_H */

@@ -58,7 +58,7 @@ struct SlotWatch
 };
 
 SlotWatch *
-slotwatch_make(const RedisTarget *target)
+cluster_watch_make(const RedisTarget *target)
 {
 	SlotWatch  *watch = MemoryContextAllocZero(TopMemoryContext, sizeof(SlotWatch));
 
@@ -69,7 +69,7 @@ slotwatch_make(const RedisTarget *target)
 static void
 close_link(SlotWatch *watch)
 {
-	RedisLink  *closing = linkset_remove(&watch->waited);
+	RedisLink  *closing = link_set_remove(&watch->waited);
 
 	if (closing != NULL)
 		redis_close(closing);
@@ -77,7 +77,7 @@ close_link(SlotWatch *watch)
 }
 
 void
-slotwatch_free(SlotWatch *watch)
+cluster_watch_free(SlotWatch *watch)
 {
 	close_link(watch);
 	cluster_map_free(watch->map);
@@ -85,19 +85,19 @@ slotwatch_free(SlotWatch *watch)
 }
 
 const ClusterMap *
-slotwatch_map(const SlotWatch *watch)
+cluster_watch_map(const SlotWatch *watch)
 {
 	return watch->map;
 }
 
 const char *
-slotwatch_error(const SlotWatch *watch)
+cluster_watch_error(const SlotWatch *watch)
 {
 	return watch->error;
 }
 
 void
-slotwatch_ask(SlotWatch *watch, bool elsewhere)
+cluster_watch_ask(SlotWatch *watch, bool elsewhere)
 {
 	/* One that was not asked yet stays: else a slow connect would never be of use. */
 	if (elsewhere && watch->answered)
@@ -117,7 +117,7 @@ info_answered(void *arg, const RedisReply *reply)
 {
 	SlotWatch  *watch = arg;
 
-	watch->told_epoch = reply ? cluster_epoch_read(reply) : 0;
+	watch->told_epoch = reply ? cluster_map_epoch_read(reply) : 0;
 	if (reply == NULL || redis_reply_type(reply) != REDIS_ERROR || watch->told_withheld)
 		return;
 	watch->told_withheld = true;
@@ -224,7 +224,7 @@ open_link(SlotWatch *watch, TimestampTz now)
 	watch->refused = false;
 	watch->asked_at = now;
 	watch->move_on_at = TimestampTzPlusMilliseconds(now, MOVE_ON_MS);
-	linkset_add(&watch->waited, redis_open(&one, 0, &options));
+	link_set_add(&watch->waited, redis_open(&one, 0, &options));
 }
 
 /* This node is of no use; the next one may be, at once or after a round of them. */
@@ -241,7 +241,7 @@ leave_node(SlotWatch *watch, TimestampTz now)
 static void
 turn_link(SlotWatch *watch, TimestampTz now)
 {
-	RedisLinkState state = linkset_turn(&watch->waited);
+	RedisLinkState state = link_set_turn(&watch->waited);
 
 	if (state == REDIS_FAILED)
 		strlcpy(watch->error, redis_error(watch->waited.link), sizeof(watch->error));
@@ -263,7 +263,7 @@ turn_link(SlotWatch *watch, TimestampTz now)
 }
 
 bool
-slotwatch_turn(SlotWatch *watch, TimestampTz now)
+cluster_watch_turn(SlotWatch *watch, TimestampTz now)
 {
 	bool		changed;
 
@@ -282,7 +282,7 @@ slotwatch_turn(SlotWatch *watch, TimestampTz now)
 }
 
 TimestampTz
-slotwatch_deadline(const SlotWatch *watch)
+cluster_watch_deadline(const SlotWatch *watch)
 {
 	TimestampTz deadline;
 

@@ -15,29 +15,29 @@
 
 typedef struct SlotWatch SlotWatch;
 
-/* For the seeds of a target, which must stay until slotwatch_free(). */
-extern SlotWatch *slotwatch_make(const RedisTarget *target);
-extern void slotwatch_free(SlotWatch *watch);
+/* For the seeds of a target, which must stay until cluster_watch_free(). */
+extern SlotWatch *cluster_watch_make(const RedisTarget *target);
+extern void cluster_watch_free(SlotWatch *watch);
 
 /*
  * Do what can be done without waiting.  Returns true when the map is another one
  * than before (at first: when there is one).
  */
-extern bool slotwatch_turn(SlotWatch *watch, TimestampTz now);
+extern bool cluster_watch_turn(SlotWatch *watch, TimestampTz now);
 
 /* What was heard last, valid until a turn returns true again; NULL: nothing yet. */
-extern const ClusterMap *slotwatch_map(const SlotWatch *watch);
+extern const ClusterMap *cluster_watch_map(const SlotWatch *watch);
 
 /*
  * The map may be wrong: ask soon.  "elsewhere": of another node, since the one that
  * was asked may be cut off from the others.
  */
-extern void slotwatch_ask(SlotWatch *watch, bool elsewhere);
+extern void cluster_watch_ask(SlotWatch *watch, bool elsewhere);
 
 /* Why no node has told the map at the last attempt; empty if one has. */
-extern const char *slotwatch_error(const SlotWatch *watch);
+extern const char *cluster_watch_error(const SlotWatch *watch);
 
 /* When to come again. */
-extern TimestampTz slotwatch_deadline(const SlotWatch *watch);
+extern TimestampTz cluster_watch_deadline(const SlotWatch *watch);
 
 #endif							/* UNCACHE_SLOTWATCH_H */

@@ -34,7 +34,7 @@ static bool left_one_down = false;	/* the log has heard that it cannot be used *
 static char endpoint[sizeof(((DatabaseSlot *) NULL)->endpoint)];
 
 void
-connection_init(DatabaseSlot *my_slot)
+connections_init(DatabaseSlot *my_slot)
 {
 	slot = my_slot;
 	node_init(slot);
@@ -42,7 +42,7 @@ connection_init(DatabaseSlot *my_slot)
 }
 
 bool
-connection_is_serving(void)
+connections_is_serving(void)
 {
 	return pg_atomic_read_u32(&slot->serving) != 0;
 }
@@ -201,7 +201,7 @@ next_address(char **rest)
 	while ((url = strsep(rest, REDISURL_BLANKS)) != NULL)
 	{
 		const char *problem;
-		RedisTarget *parsed = *url ? redisurl_parse(url, &problem) : NULL;
+		RedisTarget *parsed = *url ? redis_url_parse(url, &problem) : NULL;
 
 		if (parsed)
 			return parsed;
@@ -224,7 +224,7 @@ take_addresses(void)
 }
 
 char *
-connection_addresses(void)
+connections_addresses(void)
 {
 	StringInfoData text;
 	char	   *rest = pstrdup(setting_redis_url);
@@ -234,9 +234,9 @@ connection_addresses(void)
 	initStringInfo(&text);
 	while ((parsed = next_address(&rest)) != NULL)
 	{
-		redisurl_public(parsed, address, sizeof(address));
+		redis_url_public(parsed, address, sizeof(address));
 		appendStringInfo(&text, "%s%s", text.len > 0 ? " " : "", address);
-		redisurl_free(parsed);
+		redis_url_free(parsed);
 	}
 	return text.data;
 }
@@ -250,7 +250,7 @@ forget_addresses(void)
 }
 
 bool
-connection_turn(void)
+connections_turn(void)
 {
 	TimestampTz now;
 	bool		changed = false;
@@ -276,7 +276,7 @@ connection_turn(void)
 }
 
 void
-connection_reset(void)
+connections_reset(void)
 {
 	forget_addresses();
 	linksettings_note();
@@ -284,7 +284,7 @@ connection_reset(void)
 }
 
 TimestampTz
-connection_deadline(void)
+connections_deadline(void)
 {
 	TimestampTz deadline = DT_NOEND;
 

@@ -10,7 +10,7 @@ static dlist_head all = DLIST_STATIC_INIT(all);
 static uint64 generation = 0;
 
 void
-linkset_add(WaitedLink *waited, RedisLink *link)
+link_set_add(WaitedLink *waited, RedisLink *link)
 {
 	Assert(waited->link == NULL);
 	if (link == NULL)
@@ -23,7 +23,7 @@ linkset_add(WaitedLink *waited, RedisLink *link)
 }
 
 RedisLink *
-linkset_remove(WaitedLink *waited)
+link_set_remove(WaitedLink *waited)
 {
 	RedisLink  *link = waited->link;
 
@@ -36,7 +36,7 @@ linkset_remove(WaitedLink *waited)
 }
 
 RedisLinkState
-linkset_turn(WaitedLink *waited)
+link_set_turn(WaitedLink *waited)
 {
 	uint32		events = waited->events;
 
@@ -45,13 +45,13 @@ linkset_turn(WaitedLink *waited)
 }
 
 dlist_head *
-linkset_all(void)
+link_set_all(void)
 {
 	return &all;
 }
 
 uint64
-linkset_generation(void)
+link_set_generation(void)
 {
 	return generation + redis_generation();
 }

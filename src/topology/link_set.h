@@ -23,16 +23,16 @@ typedef struct WaitedLink
 } WaitedLink;
 
 /* Have a link waited for; it may be NULL. */
-extern void linkset_add(WaitedLink *waited, RedisLink *link);
+extern void link_set_add(WaitedLink *waited, RedisLink *link);
 
 /* Have it waited for no more; returns the link, for the owner to close, or NULL. */
-extern RedisLink *linkset_remove(WaitedLink *waited);
+extern RedisLink *link_set_remove(WaitedLink *waited);
 
 /* redis_turn() with the events that have come.  There must be a link. */
-extern RedisLinkState linkset_turn(WaitedLink *waited);
+extern RedisLinkState link_set_turn(WaitedLink *waited);
 
 /* All of them, as WaitedLinks; and what changes with the set or its sockets. */
-extern dlist_head *linkset_all(void);
-extern uint64 linkset_generation(void);
+extern dlist_head *link_set_all(void);
+extern uint64 link_set_generation(void);
 
 #endif							/* UNCACHE_LINKSET_H */

@@ -159,9 +159,9 @@ node_note_trouble(RedisNode *node, const RedisReply *reply)
 	char	   *trouble = node->own->trouble;
 	const char *why;
 
-	if (trouble[0] != '\0' || !trouble_is(reply, &why))
+	if (trouble[0] != '\0' || !redis_error_is_fatal(reply, &why))
 		return;
-	snprintf(trouble, sizeof(node->own->trouble), "%s (%.150s)", why, trouble_text(reply));
+	snprintf(trouble, sizeof(node->own->trouble), "%s (%.150s)", why, redis_error_text(reply));
 	node->own->of_cluster = node->cluster != NULL && redis_reply_is_error(reply, "CLUSTERDOWN");
 }
 
@@ -262,7 +262,7 @@ static void
 close_link(RedisNode *node)
 {
 	NodePrivate *own = node->own;
-	RedisLink  *closing = linkset_remove(&own->waited);
+	RedisLink  *closing = link_set_remove(&own->waited);
 
 	if (own->was_ready)
 		own->event = NODE_LOST;
@@ -273,7 +273,7 @@ close_link(RedisNode *node)
 	answering = node;
 	if (closing)
 		redis_close(closing);
-	nodescan_close(node);
+	node_scan_close(node);
 	answering = NULL;
 	own->server = NULL;
 	own->trouble[0] = '\0';
@@ -332,7 +332,7 @@ node_connect(RedisNode *node, const RedisTarget *target, int host)
 	node->own->links++;
 	node->own->server = target;
 	node->own->server_host = host;
-	linkset_add(&node->own->waited, link);
+	link_set_add(&node->own->waited, link);
 }
 
 /* Once for each node: what a service or an ACL hides stays hidden. */
@@ -416,9 +416,9 @@ turn_link(RedisNode *node)
 	TimestampTz now;
 
 	answering = node;
-	state = linkset_turn(&own->waited);
+	state = link_set_turn(&own->waited);
 	if (state == REDIS_READY)
-		nodescan_turn(node);
+		node_scan_turn(node);
 	answering = NULL;
 
 	now = clock_now();
@@ -460,7 +460,7 @@ node_flush_all(void)
 		if (nodes[i]->link != NULL)
 		{
 			redis_flush(nodes[i]->link);
-			nodescan_flush(nodes[i]);
+			node_scan_flush(nodes[i]);
 		}
 	}
 }
@@ -473,7 +473,7 @@ node_deadline(const RedisNode *node)
 
 	if (own->waited.link == NULL)
 		return own->retry_at;
-	deadline = Min(redis_deadline(own->waited.link), nodescan_deadline(node));
+	deadline = Min(redis_deadline(own->waited.link), node_scan_deadline(node));
 	if (own->was_ready && !own->ping_under_way)
 		deadline = Min(deadline, own->ping_at);
 	return deadline;

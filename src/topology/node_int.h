@@ -75,10 +75,10 @@ typedef struct NodePrivate
 extern bool node_is_alone(void);
 
 /* As node.c does with the link. */
-extern void nodescan_turn(RedisNode *node);
-extern void nodescan_flush(RedisNode *node);
-extern void nodescan_close(RedisNode *node);
-extern TimestampTz nodescan_deadline(const RedisNode *node);
+extern void node_scan_turn(RedisNode *node);
+extern void node_scan_flush(RedisNode *node);
+extern void node_scan_close(RedisNode *node);
+extern TimestampTz node_scan_deadline(const RedisNode *node);
 
 extern void nodeping_init(DatabaseSlot *slot);
 

@@ -31,7 +31,7 @@
 static void
 close_scan_link(RedisNode *node)
 {
-	RedisLink  *closing = linkset_remove(&node->own->scan.waited);
+	RedisLink  *closing = link_set_remove(&node->own->scan.waited);
 
 	node->own->scan.ready = false;
 	if (closing != NULL)
@@ -39,7 +39,7 @@ close_scan_link(RedisNode *node)
 }
 
 void
-nodescan_close(RedisNode *node)
+node_scan_close(RedisNode *node)
 {
 	close_scan_link(node);
 	node->own->scan.retry_at = 0;
@@ -65,7 +65,7 @@ node_scan_link(RedisNode *node)
 	{
 		RedisOptions options = linksettings_options();
 
-		linkset_add(&scan->waited, redis_open(node->own->server, node->own->server_host, &options));
+		link_set_add(&scan->waited, redis_open(node->own->server, node->own->server_host, &options));
 		if (scan->waited.link == NULL)
 			scan->retry_at = TimestampTzPlusMilliseconds(clock_now(), REFUSED_LAST_MS);
 	}
@@ -113,7 +113,7 @@ is_same_server(const RedisNode *node)
 }
 
 void
-nodescan_turn(RedisNode *node)
+node_scan_turn(RedisNode *node)
 {
 	NodeScanLink *scan = &node->own->scan;
 	RedisLinkState state;
@@ -123,10 +123,10 @@ nodescan_turn(RedisNode *node)
 		return;
 	if (!scan->wanted)
 	{
-		nodescan_close(node);
+		node_scan_close(node);
 		return;
 	}
-	state = linkset_turn(&scan->waited);
+	state = link_set_turn(&scan->waited);
 	now = clock_now();
 	if (state == REDIS_FAILED)
 		fail(node, redis_error(scan->waited.link), now);
@@ -140,7 +140,7 @@ nodescan_turn(RedisNode *node)
 }
 
 TimestampTz
-nodescan_deadline(const RedisNode *node)
+node_scan_deadline(const RedisNode *node)
 {
 	const NodeScanLink *scan = &node->own->scan;
 
@@ -159,7 +159,7 @@ node_scan_link_retry_at(const RedisNode *node)
 }
 
 void
-nodescan_flush(RedisNode *node)
+node_scan_flush(RedisNode *node)
 {
 	if (node->own->scan.ready)
 		redis_flush(node->own->scan.waited.link);

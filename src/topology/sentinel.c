@@ -76,7 +76,7 @@ struct Sentinel
 static void
 close_link(Sentinel *sentinel)
 {
-	RedisLink  *closing = linkset_remove(&sentinel->waited);
+	RedisLink  *closing = link_set_remove(&sentinel->waited);
 
 	if (closing != NULL)
 		redis_close(closing);
@@ -326,7 +326,7 @@ open_link(Sentinel *sentinel, TimestampTz now)
 {
 	RedisOptions options = linksettings_options();
 
-	linkset_add(&sentinel->waited, redis_open(sentinel->target, sentinel->host, &options));
+	link_set_add(&sentinel->waited, redis_open(sentinel->target, sentinel->host, &options));
 	sentinel->answer = ANSWER_NONE;
 	sentinel->move_on_at = TimestampTzPlusMilliseconds(now, MOVE_ON_MS);
 	if (sentinel->waited.link == NULL)
@@ -336,7 +336,7 @@ open_link(Sentinel *sentinel, TimestampTz now)
 static void
 turn_link(Sentinel *sentinel)
 {
-	RedisLinkState link_state = linkset_turn(&sentinel->waited);
+	RedisLinkState link_state = link_set_turn(&sentinel->waited);
 
 	if (link_state == REDIS_FAILED)
 		refuse_answer(sentinel, "Sentinel cannot be asked: %.200s", redis_error(sentinel->waited.link));

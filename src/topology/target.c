@@ -53,18 +53,18 @@ target_add(RedisTarget *url)
 
 	if (ntargets == TARGETS_MAX)
 	{
-		redisurl_free(url);
+		redis_url_free(url);
 		return;
 	}
 	target = MemoryContextAllocZero(TopMemoryContext, sizeof(Target));
 	target->url = url;
 	if (url->scheme == REDIS_CLUSTER)
-		target->cluster = clusternodes_make(target, url);
+		target->cluster = cluster_nodes_make(target, url);
 	else
 	{
 		target->only = node_make(false);
 		target->only->target = target;
-		redisurl_public(url, target->only->name, sizeof(target->only->name));
+		redis_url_public(url, target->only->name, sizeof(target->only->name));
 	}
 	if (url->scheme == REDIS_SENTINEL)
 		target->sentinel = sentinel_make(url);
@@ -84,8 +84,8 @@ target_forget_all(void)
 		if (target->sentinel)
 			sentinel_free(target->sentinel);
 		if (target->cluster)
-			clusternodes_free(target->cluster);
-		redisurl_free(target->url);
+			cluster_nodes_free(target->cluster);
+		redis_url_free(target->url);
 		pfree(target);
 	}
 }
@@ -143,7 +143,7 @@ turn_single(Target *target, TimestampTz now)
 
 		if (server)
 		{
-			redisurl_public(server, node->name, sizeof(node->name));
+			redis_url_public(server, node->name, sizeof(node->name));
 			node_connect(node, server, 0);
 		}
 	}
@@ -153,7 +153,7 @@ turn_single(Target *target, TimestampTz now)
 	if (target->sentinel && target->had_link && !node_has_link(node))
 	{
 		sentinel_forget(target->sentinel);
-		redisurl_public(target->url, node->name, sizeof(node->name));
+		redis_url_public(target->url, node->name, sizeof(node->name));
 	}
 	target->had_link = node_has_link(node);
 }
@@ -168,7 +168,7 @@ bool
 target_turn(Target *target, TimestampTz now)
 {
 	if (target->cluster)
-		return clusternodes_turn(target->cluster, now);
+		return cluster_nodes_turn(target->cluster, now);
 	turn_single(target, now);
 	return false;
 }
@@ -179,7 +179,7 @@ target_deadline(const Target *target)
 	TimestampTz deadline = DT_NOEND;
 
 	if (target->cluster)
-		return clusternodes_deadline(target->cluster);
+		return cluster_nodes_deadline(target->cluster);
 	if (target->sentinel)
 		deadline = sentinel_deadline(target->sentinel);
 	if (target->sentinel == NULL || node_has_link(target->only) ||
@@ -192,7 +192,7 @@ RedisNode *
 target_node(const Target *target, const char *key, size_t len, uint16 *slot)
 {
 	if (target->cluster)
-		return clusternodes_node(target->cluster, key, len, slot);
+		return cluster_nodes_node(target->cluster, key, len, slot);
 	*slot = 0;
 	return target->only;
 }
@@ -201,7 +201,7 @@ bool
 target_is_whole(const Target *target)
 {
 	if (target->cluster)
-		return clusternodes_are_whole(target->cluster);
+		return cluster_nodes_are_whole(target->cluster);
 	return target->only->link != NULL;
 }
 
@@ -209,20 +209,20 @@ bool
 target_is_down(const Target *target)
 {
 	if (target->cluster)
-		return clusternodes_are_down(target->cluster);
+		return cluster_nodes_are_down(target->cluster);
 	return target->only->link == NULL && target->only->is_down;
 }
 
 RedisNode *
 target_take_in(Target *target, const char *host, int port)
 {
-	return target->cluster ? clusternodes_take_in(target->cluster, host, port) : NULL;
+	return target->cluster ? cluster_nodes_take_in(target->cluster, host, port) : NULL;
 }
 
 RedisNode *
 target_redirect(Target *target, const RedisReply *reply, bool *asking)
 {
-	return target->cluster ? clusternodes_redirect(target->cluster, reply, asking) : NULL;
+	return target->cluster ? cluster_nodes_redirect(target->cluster, reply, asking) : NULL;
 }
 
 void
@@ -231,8 +231,8 @@ target_describe(const Target *target, StringInfo to)
 	char		address[128];
 	const RedisTarget *master = target->sentinel ? sentinel_master(target->sentinel) : NULL;
 
-	redisurl_public(master ? master : target->url, address, sizeof(address));
+	redis_url_public(master ? master : target->url, address, sizeof(address));
 	appendStringInfoString(to, address);
-	if (target->cluster && clusternodes_count(target->cluster) > 0)
-		appendStringInfo(to, " (%d nodes)", clusternodes_count(target->cluster));
+	if (target->cluster && cluster_nodes_count(target->cluster) > 0)
+		appendStringInfo(to, " (%d nodes)", cluster_nodes_count(target->cluster));
 }

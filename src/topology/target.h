@@ -20,7 +20,7 @@ typedef struct Target Target;
 extern int	target_count(void);
 extern Target *target_at(int i);
 
-/* Takes over what redisurl_parse() has made. */
+/* Takes over what redis_url_parse() has made. */
 extern void target_add(RedisTarget *url);
 extern void target_forget_all(void);
 

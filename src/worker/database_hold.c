@@ -107,7 +107,7 @@ wait_until_gone(DatabaseSlot *slot)
 }
 
 LeftBehind
-hold_database(Oid dboid, LOCKMODE mode)
+database_hold(Oid dboid, LOCKMODE mode)
 {
 	DatabaseSlot *slot;
 
@@ -159,7 +159,7 @@ on_xact_end(XactEvent event, void *arg)
 }
 
 void
-hold_init(void)
+database_hold_init(void)
 {
 	RegisterXactCallback(on_xact_end, NULL);
 }

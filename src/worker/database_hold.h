@@ -11,7 +11,7 @@
 #include "shmem/shmem.h"
 
 /* Register what releases the holds; once, in _PG_init. */
-extern void hold_init(void);
+extern void database_hold_init(void);
 
 /*
  * End the worker of a database, wait until it is gone, and keep it away until
@@ -20,6 +20,6 @@ extern void hold_init(void);
  * command then finds the worker itself.  Returns whether the worker has left anything
  * undelivered, if there was one to say so.  May raise (lock, cancel).
  */
-extern LeftBehind hold_database(Oid dboid, LOCKMODE mode);
+extern LeftBehind database_hold(Oid dboid, LOCKMODE mode);
 
 #endif							/* UNCACHE_HOLD_H */

@@ -39,7 +39,7 @@ static BackgroundWorkerHandle *probe_handle = NULL;
 static Oid	probe_dboid = InvalidOid;
 
 bool
-probe_start(Oid dboid)
+database_probe_start(Oid dboid)
 {
 	BackgroundWorker worker;
 	MemoryContext old;
@@ -67,7 +67,7 @@ probe_start(Oid dboid)
 }
 
 ProbeResult
-probe_result(void)
+database_probe_result(void)
 {
 	uint64		probed;
 	pid_t		pid;

@@ -19,10 +19,10 @@ typedef enum ProbeResult
  * Start looking; one at a time.  The launcher's latch is set when there is an
  * answer.  Returns false where no background worker process is left.
  */
-extern bool probe_start(Oid dboid);
+extern bool database_probe_start(Oid dboid);
 
 /* What became of the probe that was started; ask until it is not PROBE_RUNNING. */
-extern ProbeResult probe_result(void);
+extern ProbeResult database_probe_result(void);
 
 /* Entry point of the background worker; arg is the database's OID. */
 extern PGDLLEXPORT void uncache_probe_main(Datum arg);

@@ -23,9 +23,9 @@ discard_all(void)
 {
 	uint64		transactions;
 
-	rotation_retire();
-	transactions = outboxscan_discard(0) + outboxside_discard(0);
-	rotation_discard();
+	outbox_rotate_retire();
+	transactions = outbox_scan_discard(0) + outbox_side_discard(0);
+	outbox_rotate_discard();
 	ereport(LOG,
 			(errmsg_plural("backlog of " UINT64_FORMAT " transaction discarded on request",
 						   "backlog of " UINT64_FORMAT " transactions discarded on request",
@@ -36,7 +36,7 @@ discard_all(void)
 static uint64
 discard_transaction(uint64 xid)
 {
-	uint64		rows = outboxscan_discard(xid) + outboxside_discard(xid);
+	uint64		rows = outbox_scan_discard(xid) + outbox_side_discard(xid);
 
 	if (rows == 0)
 		return 0;
@@ -59,8 +59,8 @@ discard_turn(DatabaseSlot *slot)
 		return;
 	}
 	xid = pg_atomic_read_u64(&slot->discard_xid);
-	deliver_release_waiting();
-	deliver_discard(xid);
+	delivery_release_waiting();
+	delivery_discard(xid);
 	pg_atomic_fetch_add_u64(&slot->discarded,
 							xid == 0 ? discard_all() : discard_transaction(xid));
 	pg_atomic_write_u64(&slot->discard_done, drawn);

@@ -55,7 +55,7 @@ lock_side_table(void)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (clock_now() >= deadline)
-			raise_in_use(opening_holders(table, AccessExclusiveLock));
+			raise_in_use(outbox_open_holders(table, AccessExclusiveLock));
 		pg_usleep(POLL_US);
 	}
 }
@@ -129,7 +129,7 @@ drops_extension(const DropStmt *drop)
 }
 
 void
-drop_guard_before(DropStmt *drop)
+drop_extension_before(DropStmt *drop)
 {
 	/* Others are refused by the command itself. */
 	if (!drops_extension(drop) || !superuser() || RecoveryInProgress())

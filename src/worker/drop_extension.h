@@ -9,6 +9,6 @@
 #include "nodes/parsenodes.h"
 
 /* Before a DROP of anything is carried out.  May raise. */
-extern void drop_guard_before(DropStmt *drop);
+extern void drop_extension_before(DropStmt *drop);
 
 #endif							/* UNCACHE_DROP_GUARD_H */

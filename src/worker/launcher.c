@@ -135,14 +135,14 @@ add_again(Oid dboid, bool written, bool told)
 static void
 add_all_databases(void)
 {
-	List	   *dboids = setting_database_names() == NIL ? served_read() : NIL;
+	List	   *dboids = setting_database_names() == NIL ? served_databases_read() : NIL;
 	ListCell   *lc;
 
 	foreach(lc, databases_list())
 		dboids = list_append_unique_oid(dboids, ((const Database *) lfirst(lc))->dboid);
 	foreach(lc, dboids)
 	{
-		if (databases_find(lfirst_oid(lc)) != NULL && !places_have(lfirst_oid(lc)))
+		if (databases_find(lfirst_oid(lc)) != NULL && !worker_slots_have(lfirst_oid(lc)))
 			add_candidate(lfirst_oid(lc));
 	}
 }
@@ -157,7 +157,7 @@ take_requests(void)
 
 		bool		written = (request & LAUNCH_WRITTEN) != 0;
 
-		if (OidIsValid(dboid) && !places_note_request(dboid, written))
+		if (OidIsValid(dboid) && !worker_slots_note_request(dboid, written))
 			add_candidate(dboid)->written |= written;
 	}
 	if (pg_atomic_exchange_u32(&Shared_state->look_everywhere, 0) != 0)
@@ -169,7 +169,7 @@ static void
 take_probe_result(void)
 {
 	Candidate  *candidate = probed;
-	ProbeResult result = candidate == NULL ? PROBE_RUNNING : probe_result();
+	ProbeResult result = candidate == NULL ? PROBE_RUNNING : database_probe_result();
 
 	if (result == PROBE_RUNNING)
 		return;
@@ -188,9 +188,9 @@ static void
 probe(Candidate *candidate)
 {
 	candidate->asked = false;
-	if (!probe_start(candidate->dboid))
+	if (!database_probe_start(candidate->dboid))
 	{
-		places_warn_of_processes();
+		worker_slots_warn_of_processes();
 		pause_more(&candidate->pause);
 		return;
 	}
@@ -251,13 +251,13 @@ give_slots(bool written)
 
 		if (candidate->stage != STAGE_WANTS_SLOT || candidate->written != written)
 			continue;
-		if (!places_have_room())
+		if (!worker_slots_have_room())
 		{
 			if (!candidate->warned)
 				warn_of_slots(candidate);
 		}
 		else if (databases_find(candidate->dboid) == NULL ||
-				 places_give(candidate->dboid))
+				 worker_slots_give(candidate->dboid))
 		{
 			candidates = foreach_delete_current(candidates, lc);
 			pfree(candidate);
@@ -303,7 +303,7 @@ remember_served(void)
 			return;
 	}
 	looked_at_all = true;
-	served_write(places_add_databases(dboids));
+	served_databases_write(worker_slots_add_databases(dboids));
 }
 
 /*
@@ -344,12 +344,12 @@ take_a_turn(void)
 	first = false;
 	take_requests();
 	take_probe_result();
-	places_look_after(add_again);
+	worker_slots_look_after(add_again);
 	give_slots(true);
 	give_slots(false);
 	if (written_waits())
-		places_ask_to_yield();
-	places_start_workers();
+		worker_slots_ask_to_yield();
+	worker_slots_start_workers();
 	probe_next(true);
 	probe_next(false);
 	remember_served();
@@ -361,7 +361,7 @@ take_a_turn(void)
 static long
 time_to_sleep(void)
 {
-	long		ms = places_due_in(written_waits() ? YIELD_LOOK_MS : IDLE_MS);
+	long		ms = worker_slots_due_in(written_waits() ? YIELD_LOOK_MS : IDLE_MS);
 	ListCell   *lc;
 
 	foreach(lc, candidates)
@@ -393,7 +393,7 @@ set_up(void)
 
 	before_shmem_exit(say_goodbye, 0);
 	pg_atomic_write_u32(&Shared_state->launcher_proc, MyProcNumber + 1);
-	places_init();
+	worker_slots_init();
 	pg_atomic_write_u32(&Shared_state->look_everywhere, 1);
 }
 

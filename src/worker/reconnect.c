@@ -43,7 +43,7 @@ static bool first_scan = true;
 static uint64 catch_up_until = 0;
 
 void
-comeback_init(DatabaseSlot *my_slot)
+reconnect_init(DatabaseSlot *my_slot)
 {
 	slot = my_slot;
 }
@@ -59,13 +59,13 @@ throw_ring_away(void)
 
 /* There is no node left. */
 void
-comeback_lose_all(void)
+reconnect_discard_all(void)
 {
 	lacking_note_all();
-	deliver_forget_unsent();
+	delivery_queue_forget_unsent();
 	throw_ring_away();
-	waiters_give_up(MyDatabaseId);
-	barrier_begin_anew();
+	wait_slots_give_up(MyDatabaseId);
+	wait_barrier_begin_anew();
 }
 
 /* What waited for a node is sent again. */
@@ -73,14 +73,14 @@ static void
 scan_again(void)
 {
 	lacking_scan_begins();
-	deliver_release_waiting();
-	outboxscan_start_over(first_scan);
-	seconddelete_try_lost();
+	delivery_release_waiting();
+	outbox_scan_start_over(first_scan);
+	second_delete_try_lost();
 	first_scan = false;
 	catch_up_until = 0;
-	outboxside_look();
-	outboxnote_look();
-	barrier_begin_anew();
+	outbox_side_look();
+	outbox_overflow_look();
+	wait_barrier_begin_anew();
 }
 
 /* All that the outbox holds is sent to a node again, at the next scan. */
@@ -88,8 +88,8 @@ static void
 repeat_all(RedisNode *node)
 {
 	node->lacks = true;
-	delivered_repeat_all();
-	deliver_repeat_under_way();
+	delivery_map_repeat_all();
+	delivery_repeat_under_way();
 }
 
 static void
@@ -111,7 +111,7 @@ after_node_event(RedisNode *node)
 			break;
 		case NODE_LOST:
 			fence_forget(node);
-			patternpass_leave_out(node);
+			pattern_scan_leave_out(node);
 			break;
 	}
 }
@@ -132,7 +132,7 @@ some_node_has_opened(void)
 		if (node->open && !node->was_open)
 		{
 			if (node_count() > 1 && node_flaps(node))
-				deliver_release_soon();
+				resend_release_soon();
 			else
 				opened = true;
 		}
@@ -142,17 +142,17 @@ some_node_has_opened(void)
 }
 
 void
-comeback_connect(void)
+reconnect_connect(void)
 {
-	bool		served = connection_is_serving();
-	bool		keys_moved = connection_turn();
+	bool		served = connections_is_serving();
+	bool		keys_moved = connections_turn();
 
 	for (int i = 0; i < node_count(); i++)
 		after_node_event(node_at(i));
-	if (served && !connection_is_serving())
-		comeback_lose_all();
+	if (served && !connections_is_serving())
+		reconnect_discard_all();
 	if (keys_moved)
-		patternpass_note_moves();
+		pattern_scan_note_moves();
 	if (some_node_has_opened() || keys_moved)
 		scan_again();
 }
@@ -179,18 +179,18 @@ repeat_where_wanted(void)
  * the outbox holds: what it may have forgotten is in there.
  */
 void
-comeback_catch_up(void)
+reconnect_catch_up(void)
 {
 	repeat_where_wanted();
 	if (!fence_waits_for_catching_up() && !lacking_is_being_sent())
 		return;
-	if (catch_up_until == 0 && outboxscan_is_done() && deliver_release_at() == DT_NOEND)
-		catch_up_until = deliver_next_number();
-	if (catch_up_until != 0 && deliver_oldest_number() >= catch_up_until &&
-		outboxside_unwritten() == 0)
+	if (catch_up_until == 0 && outbox_scan_is_done() && resend_release_at() == DT_NOEND)
+		catch_up_until = delivery_next_number();
+	if (catch_up_until != 0 && delivery_oldest_number() >= catch_up_until &&
+		outbox_side_unwritten() == 0)
 	{
 		catch_up_until = 0;
-		if (deliver_release_at() == DT_NOEND)
+		if (resend_release_at() == DT_NOEND)
 		{
 			lacking_scan_is_over();
 			fence_caught_up();
@@ -199,15 +199,15 @@ comeback_catch_up(void)
 }
 
 TimestampTz
-comeback_turn(TimestampTz now)
+reconnect_turn(TimestampTz now)
 {
 	/* Nothing is away that could bring it back: a node has refused what it must not. */
-	if (deliver_has_waiting() && pg_atomic_read_u32(&slot->state) == SLOT_CONNECTED &&
-		!replicas_are_short_anywhere())
-		deliver_release_soon();
-	if (outboxscan_is_done())
-		deliver_note_read(now);
-	if (now >= deliver_release_due_at())
+	if (resend_has_waiting() && pg_atomic_read_u32(&slot->state) == SLOT_CONNECTED &&
+		!replica_ack_are_short_anywhere())
+		resend_release_soon();
+	if (outbox_scan_is_done())
+		resend_note_read(now);
+	if (now >= resend_release_due_at())
 		scan_again();
-	return deliver_release_due_at();
+	return resend_release_due_at();
 }

@@ -10,18 +10,18 @@
 
 #include "shmem/shmem.h"
 
-extern void comeback_init(DatabaseSlot *slot);
+extern void reconnect_init(DatabaseSlot *slot);
 
 /* A turn of the connections, and what follows from it. */
-extern void comeback_connect(void);
+extern void reconnect_connect(void);
 
 /* All connections were closed: forget what is under way, and let go who waits. */
-extern void comeback_lose_all(void);
+extern void reconnect_discard_all(void);
 
 /* Send again what waits, if it is time; returns when to come again. */
-extern TimestampTz comeback_turn(TimestampTz now);
+extern TimestampTz reconnect_turn(TimestampTz now);
 
 /* After sending: let nodes have an epoch when they have got what they may have missed. */
-extern void comeback_catch_up(void);
+extern void reconnect_catch_up(void);
 
 #endif							/* UNCACHE_COMEBACK_H */

@@ -28,7 +28,7 @@
 #define SERVED_MOST		1000
 
 List *
-served_read(void)
+served_databases_read(void)
 {
 	FILE	   *file = AllocateFile(SERVED_FILE, PG_BINARY_R);
 	List	   *dboids = NIL;
@@ -58,7 +58,7 @@ write_file(const List *dboids)
 }
 
 void
-served_write(const List *dboids)
+served_databases_write(const List *dboids)
 {
 	static List *written = NIL; /* in TopMemoryContext */
 	MemoryContext old;

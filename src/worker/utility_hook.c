@@ -254,7 +254,7 @@ hold_named(const char *name, LOCKMODE mode)
 	/* Of the commands only CREATE DATABASE may name the current database. */
 	if (dboid == MyDatabaseId && mode == AccessExclusiveLock)
 		return LEFT_UNKNOWN;
-	return hold_database(dboid, mode);
+	return database_hold(dboid, mode);
 }
 
 static void
@@ -430,9 +430,9 @@ on_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 }
 
 void
-lifecycle_init(void)
+utility_hook_init(void)
 {
-	hold_init();
+	database_hold_init();
 	RegisterXactCallback(on_xact_end, NULL);
 	next_utility = ProcessUtility_hook;
 	ProcessUtility_hook = on_utility;

@@ -8,6 +8,6 @@
 #define UNCACHE_LIFECYCLE_H
 
 /* Install the hooks; in _PG_init, also where the library is not preloaded. */
-extern void lifecycle_init(void);
+extern void utility_hook_init(void);
 
 #endif							/* UNCACHE_LIFECYCLE_H */

@@ -32,7 +32,7 @@ static uint64 number;			/* deliveries below must be finished; 0: collecting */
 static bool just_begun;			/* no turn has passed since */
 
 void
-barrier_init(DatabaseSlot *my_slot)
+wait_barrier_init(DatabaseSlot *my_slot)
 {
 	slot = my_slot;
 }
@@ -51,7 +51,7 @@ begin(uint64 drawn)
 	ticket = drawn;
 	number = 0;
 	just_begun = true;
-	outboxside_look();
+	outbox_side_look();
 	note_ring();
 }
 
@@ -59,16 +59,16 @@ begin(uint64 drawn)
 static bool
 is_collected(void)
 {
-	if (!outboxnote_is_done() || damage_is_unanswered())
+	if (!outbox_overflow_is_done() || outbox_damage_is_unanswered())
 	{
 		note_ring();			/* what stands for them comes through the ring */
 		return false;
 	}
-	return slot->ring.taken >= ring_until && outboxscan_is_done();
+	return slot->ring.taken >= ring_until && outbox_scan_is_done();
 }
 
 void
-barrier_turn(void)
+wait_barrier_turn(void)
 {
 	uint64		drawn = pg_atomic_read_u64(&slot->barrier_drawn);
 
@@ -80,10 +80,10 @@ barrier_turn(void)
 	}
 	just_begun = false;
 	if (number == 0 && is_collected())
-		number = deliver_next_number();
-	if (number == 0 || deliver_oldest_number() < number || !outboxside_is_done())
+		number = delivery_next_number();
+	if (number == 0 || delivery_oldest_number() < number || !outbox_side_is_done())
 		return;
-	if (deliver_has_waiting())
+	if (resend_has_waiting())
 		number = 0;				/* until its node is back, and it was read again */
 	else
 	{
@@ -94,19 +94,19 @@ barrier_turn(void)
 }
 
 void
-barrier_begin_anew(void)
+wait_barrier_begin_anew(void)
 {
 	number = 0;
 }
 
 bool
-barrier_is_asked_for(void)
+wait_barrier_is_asked_for(void)
 {
 	return pg_atomic_read_u64(&slot->barrier_drawn) != pg_atomic_read_u64(&slot->barrier_done);
 }
 
 bool
-barrier_has_work(void)
+wait_barrier_needs_turn(void)
 {
-	return ticket != 0 ? just_begun : barrier_is_asked_for();
+	return ticket != 0 ? just_begun : wait_barrier_is_asked_for();
 }

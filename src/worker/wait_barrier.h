@@ -9,18 +9,18 @@
 
 #include "shmem/shmem.h"
 
-extern void barrier_init(DatabaseSlot *slot);
+extern void wait_barrier_init(DatabaseSlot *slot);
 
 /* At the end of a turn: answer callers when all that came before them is delivered. */
-extern void barrier_turn(void);
+extern void wait_barrier_turn(void);
 
 /* What was under way is lost and will be taken anew. */
-extern void barrier_begin_anew(void);
+extern void wait_barrier_begin_anew(void);
 
 /* Whether somebody waits in wait(). */
-extern bool barrier_is_asked_for(void);
+extern bool wait_barrier_is_asked_for(void);
 
 /* Whether the next turn is needed at once. */
-extern bool barrier_has_work(void);
+extern bool wait_barrier_needs_turn(void);
 
 #endif							/* UNCACHE_BARRIER_H */

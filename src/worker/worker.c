@@ -94,7 +94,7 @@ leave_slot(int code, Datum arg)
 	pg_atomic_write_u32(&slot->serving, 0);
 	pg_atomic_write_u32(&slot->stats.patterns_running, 0);
 	pg_memory_barrier();
-	waiters_give_up(MyDatabaseId);
+	wait_slots_give_up(MyDatabaseId);
 	/* One that was started after this worker is not told by the postmaster. */
 	shmem_wake_launcher();
 }
@@ -186,11 +186,11 @@ adopt_incarnation(void)
 	if (start == INCARNATION_SAME)
 		return true;
 	if (start == INCARNATION_LOCKED ||
-		(start == INCARNATION_AFTER_CRASH && !invalidate_lock_tables(only_unlogged)))
+		(start == INCARNATION_AFTER_CRASH && !rule_flush_lock_tables(only_unlogged)))
 		return false;
 	incarnation_adopt();
 	if (start == INCARNATION_AFTER_CRASH)
-		invalidate_all_rules(only_unlogged);
+		rule_flush_all_rules(only_unlogged);
 	/* It may be the first start after pg_upgrade. */
 	rule_cover_database();
 	return true;
@@ -212,9 +212,9 @@ make_incarnation_known(void)
 	now = clock_now();
 	if (now < retry_at)
 		return retry_at;
-	outboxscan_begin();
+	outbox_scan_begin();
 	known = adopt_incarnation();
-	outboxscan_end();
+	outbox_scan_end();
 	retry_at = TimestampTzPlusMilliseconds(now, INCARNATION_RETRY_MS);
 	return known ? DT_NOEND : retry_at;
 }
@@ -224,7 +224,7 @@ tell_start(void)
 {
 	if (setting_delivery)
 		ereport(LOG, (errmsg("pg_uncache %s has started a worker for Redis at %s",
-							 UNCACHE_VERSION, connection_addresses())));
+							 UNCACHE_VERSION, connections_addresses())));
 	else
 		ereport(LOG, (errmsg("pg_uncache %s has started a worker, which delivers nothing while \"%s\" is off",
 							 UNCACHE_VERSION, "uncache.delivery")));
@@ -233,9 +233,9 @@ tell_start(void)
 static void
 read_standing(void)
 {
-	outboxscan_begin();
-	standing_load();
-	outboxscan_end();
+	outbox_scan_begin();
+	fence_standing_load();
+	outbox_scan_end();
 }
 
 static void
@@ -249,7 +249,7 @@ start_up(Datum arg)
 	slot = shmem_slot(DatumGetInt32(arg));
 	BackgroundWorkerInitializeConnectionByOid(pg_atomic_read_u32(&slot->dboid),
 											  InvalidOid, 0);
-	workerlog_init();
+	worker_log_init();
 	force_settings();
 	pgstat_report_appname("pg_uncache worker");
 	if (!extension_exists())
@@ -258,22 +258,22 @@ start_up(Datum arg)
 	turn_context = AllocSetContextCreate(TopMemoryContext, "pg_uncache turn",
 										 ALLOCSET_DEFAULT_SIZES);
 	enter_slot();
-	delivered_create(slot);
-	connection_init(slot);
-	idle_init(slot);
-	deliver_init(slot);
-	patternscan_init(slot);
-	outboxscan_init(slot);
-	outboxside_init();
-	damage_init(slot);
-	rotation_init(slot);
+	delivery_map_create(slot);
+	connections_init(slot);
+	worker_wait_init(slot);
+	delivery_queue_init(slot);
+	pattern_queue_init(slot);
+	outbox_scan_init(slot);
+	outbox_side_init();
+	outbox_damage_init(slot);
+	outbox_rotate_init(slot);
 	fence_init(slot);
-	outboxnote_init(slot);
-	seconddelete_init();
-	barrier_init(slot);
-	comeback_init(slot);
-	doubt_init();
-	yield_init(slot);
+	outbox_overflow_init(slot);
+	second_delete_init();
+	wait_barrier_init(slot);
+	reconnect_init(slot);
+	fence_doubt_init();
+	worker_yield_init(slot);
 	tell_start();
 	read_standing();
 	(void) make_incarnation_known();
@@ -294,8 +294,8 @@ reload(void)
 	force_settings();
 	if (linksettings_have_changed())
 	{
-		connection_reset();
-		comeback_lose_all();
+		connections_reset();
+		reconnect_discard_all();
 	}
 	else if (fence_ttl != setting_fence_ttl)
 		fence_change_all();
@@ -307,7 +307,7 @@ tell_what_is_left(void)
 {
 	if (slot->holds > 0)
 		pg_atomic_write_u32(&slot->left_behind,
-							outboxside_has_rows() || outboxscan_has_undelivered() ?
+							outbox_side_has_rows() || outbox_scan_has_undelivered() ?
 							LEFT_SOMETHING : LEFT_NOTHING);
 }
 
@@ -327,7 +327,7 @@ handle_requests(void)
 		tell_what_is_left();
 		proc_exit(1);			/* the launcher starts a new worker at once */
 	}
-	if (!beat_holds_transaction())
+	if (!fence_beat_holds_transaction())
 		discard_turn(slot);
 }
 
@@ -352,13 +352,13 @@ take_entry(const RingEntry *entry)
 
 	if (entry->kind != RING_COMMITTED)
 	{
-		doubt_take(entry);
+		fence_doubt_take(entry);
 		return;
 	}
-	outboxscan_check_file(row.table, entry->file);
+	outbox_scan_check_file(row.table, entry->file);
 	/* A scan may have found the row first; its waiter is answered by xid then. */
-	if (delivered_get(row.table, &row.tid) == ROW_UNSENT)
-		deliver_take(CLASS_SMALL, &row);
+	if (delivery_map_get(row.table, &row.tid) == ROW_UNSENT)
+		delivery_queue_take(CLASS_SMALL, &row);
 }
 
 /* Returns how many entries there were. */
@@ -367,7 +367,7 @@ take_ring(void)
 {
 	int			count = 0;
 
-	while (deliver_has_room(CLASS_SMALL))
+	while (delivery_queue_has_room(CLASS_SMALL))
 	{
 		union
 		{
@@ -406,36 +406,36 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 {
 	int			taken;
 
-	outboxscan_collect_dirty();
+	outbox_scan_collect_dirty();
 	if (pg_atomic_exchange_u32(&slot->side_dirty, 0) != 0)
-		outboxside_look();
+		outbox_side_look();
 
 	*wake = Min(*wake, fence_turn(now));
-	*wake = Min(*wake, beat_turn(now));
-	*wake = Min(*wake, replicas_turn(now));
+	*wake = Min(*wake, fence_beat_turn(now));
+	*wake = Min(*wake, replica_ack_turn(now));
 	node_flush_all();
 	if (!node_some_open())
 		return 0;
 
 	taken = take_ring();
-	*wake = Min(*wake, doubt_turn(now));
-	deliver_send();
-	*wake = Min(*wake, seconddelete_turn(now));
-	*wake = Min(*wake, refusalask_turn(now));
-	*wake = Min(*wake, outboxscan_turn(now));
-	*wake = Min(*wake, comeback_turn(now));
-	if (!beat_holds_transaction())
-		*wake = Min(*wake, outboxnote_turn(now));
-	*wake = Min(*wake, outboxside_turn(now, true));
-	deliver_send();
-	if (deliver_wants_turn())
+	*wake = Min(*wake, fence_doubt_turn(now));
+	delivery_queue_send();
+	*wake = Min(*wake, second_delete_turn(now));
+	*wake = Min(*wake, refusal_probe_turn(now));
+	*wake = Min(*wake, outbox_scan_turn(now));
+	*wake = Min(*wake, reconnect_turn(now));
+	if (!fence_beat_holds_transaction())
+		*wake = Min(*wake, outbox_overflow_turn(now));
+	*wake = Min(*wake, outbox_side_turn(now, true));
+	delivery_queue_send();
+	if (delivery_queue_wants_turn())
 		*wake = now;
-	*wake = Min(*wake, deliverpieces_turn(now, outboxscan_is_done() && !deliver_has_unsent()));
-	*wake = Min(*wake, patternscan_turn());
-	comeback_catch_up();
+	*wake = Min(*wake, delivery_fragments_turn(now, outbox_scan_is_done() && !delivery_queue_has_unsent()));
+	*wake = Min(*wake, pattern_queue_turn());
+	reconnect_catch_up();
 	node_flush_all();
-	waiters_flush();
-	barrier_turn();
+	wait_slots_flush();
+	wait_barrier_turn();
 	return taken;
 }
 
@@ -443,11 +443,11 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 static void
 forget_dropped_rules(void)
 {
-	if (beat_holds_transaction() || !stats_has_new_rules())
+	if (fence_beat_holds_transaction() || !counters_has_new_rules())
 		return;
-	outboxscan_begin();
-	stats_forget_dropped_rules();
-	outboxscan_end();
+	outbox_scan_begin();
+	counters_forget_dropped_rules();
+	outbox_scan_end();
 }
 
 static void
@@ -462,29 +462,29 @@ main_loop(void)
 		MemoryContextReset(turn_context);
 		MemoryContextSwitchTo(turn_context);
 		handle_requests();
-		comeback_connect();
+		reconnect_connect();
 
 		now = clock_now();
-		if (connection_is_serving())
+		if (connections_is_serving())
 			taken = deliver_turn(now, &wake);
 		else
 		{
-			beat_turn(now);
-			outboxside_turn(now, false);
+			fence_beat_turn(now);
+			outbox_side_turn(now, false);
 		}
-		if (!beat_holds_transaction())
+		if (!fence_beat_holds_transaction())
 		{
 			wake = Min(wake, make_incarnation_known());
-			wake = Min(wake, standing_turn(now));
-			wake = Min(wake, rotation_turn(now));
-			wake = Min(wake, damage_turn(now));
-			wake = Min(wake, outboxnote_watch_size(now));
+			wake = Min(wake, fence_standing_turn(now));
+			wake = Min(wake, outbox_rotate_turn(now));
+			wake = Min(wake, outbox_damage_turn(now));
+			wake = Min(wake, outbox_overflow_watch_size(now));
 		}
-		wake = Min(wake, connection_deadline());
+		wake = Min(wake, connections_deadline());
 		forget_dropped_rules();
-		yield_turn(now);
+		worker_yield_turn(now);
 
-		idle_wait(wake, taken);
+		worker_wait_wait(wake, taken);
 	}
 }
 

@@ -39,7 +39,7 @@ name_database(ErrorData *edata)
 }
 
 void
-workerlog_init(void)
+worker_log_init(void)
 {
 	StartTransactionCommand();
 	database = MemoryContextStrdup(TopMemoryContext, get_database_name(MyDatabaseId));

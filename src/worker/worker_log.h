@@ -6,6 +6,6 @@
 #define UNCACHE_WORKERLOG_H
 
 /* For the rest of this process; the name is that of its database now. */
-extern void workerlog_init(void);
+extern void worker_log_init(void);
 
 #endif							/* UNCACHE_WORKERLOG_H */

@@ -77,7 +77,7 @@ end_unknown_workers(int code, Datum arg)
 }
 
 void
-places_init(void)
+worker_slots_init(void)
 {
 	places_context = CurrentMemoryContext;
 	places = palloc0(Shared_state->nslots * sizeof(Place));
@@ -106,13 +106,13 @@ find_place(Oid dboid)
 }
 
 bool
-places_have(Oid dboid)
+worker_slots_have(Oid dboid)
 {
 	return find_place(dboid) != NULL;
 }
 
 bool
-places_note_request(Oid dboid, bool written)
+worker_slots_note_request(Oid dboid, bool written)
 {
 	Place	   *place = find_place(dboid);
 
@@ -124,9 +124,9 @@ places_note_request(Oid dboid, bool written)
 }
 
 bool
-places_have_room(void)
+worker_slots_have_room(void)
 {
-	return places_have(InvalidOid);
+	return worker_slots_have(InvalidOid);
 }
 
 /* False when the slot is not free, or somebody still has a hold on it. */
@@ -144,7 +144,7 @@ take_slot(DatabaseSlot *slot, Oid dboid)
 }
 
 bool
-places_give(Oid dboid)
+worker_slots_give(Oid dboid)
 {
 	for (int i = 0; i < Shared_state->nslots; i++)
 	{
@@ -201,7 +201,7 @@ tell_of_yield(Oid dboid)
 }
 
 void
-places_look_after(void (*ask) (Oid dboid, bool written, bool told))
+worker_slots_look_after(void (*ask) (Oid dboid, bool written, bool told))
 {
 	for (int i = 0; i < Shared_state->nslots; i++)
 	{
@@ -251,7 +251,7 @@ idle_since(int i)
 }
 
 void
-places_ask_to_yield(void)
+worker_slots_ask_to_yield(void)
 {
 	TimestampTz now = clock_now();
 	TimestampTz longest = 0;
@@ -293,7 +293,7 @@ compare_idle_times(const void *a, const void *b)
 }
 
 List *
-places_add_databases(List *dboids)
+worker_slots_add_databases(List *dboids)
 {
 	int		   *order = palloc(Shared_state->nslots * sizeof(int));
 
@@ -311,7 +311,7 @@ places_add_databases(List *dboids)
 /* --------------- workers --------------- */
 
 void
-places_warn_of_processes(void)
+worker_slots_warn_of_processes(void)
 {
 	if (!warned_of_processes)
 		ereport(WARNING,
@@ -372,7 +372,7 @@ start_worker(Place *place)
 	place->to_yield = false;
 	if (!register_worker(place))
 	{
-		places_warn_of_processes();
+		worker_slots_warn_of_processes();
 		pause_more(&place->pause);
 		return;
 	}
@@ -382,7 +382,7 @@ start_worker(Place *place)
 }
 
 void
-places_start_workers(void)
+worker_slots_start_workers(void)
 {
 	for (int i = 0; i < Shared_state->nslots; i++)
 	{
@@ -392,7 +392,7 @@ places_start_workers(void)
 }
 
 long
-places_due_in(long longest)
+worker_slots_due_in(long longest)
 {
 	for (int i = 0; i < Shared_state->nslots; i++)
 	{

@@ -52,7 +52,7 @@ static WaitEvent *events = NULL;	/* room for all of the set */
 static int	max_events;
 
 void
-idle_init(DatabaseSlot *my_slot)
+worker_wait_init(DatabaseSlot *my_slot)
 {
 	slot = my_slot;
 	wait_main = WaitEventExtensionNew("UncacheWorkerMain");
@@ -85,7 +85,7 @@ count_events(void)
 	int			count = 2;
 	dlist_iter	iter;
 
-	dlist_foreach(iter, linkset_all())
+	dlist_foreach(iter, link_set_all())
 	{
 		WaitedLink *waited = dlist_container(WaitedLink, node, iter.cur);
 
@@ -109,9 +109,9 @@ build_wait_set(void)
 	events = MemoryContextAlloc(TopMemoryContext, max_events * sizeof(WaitEvent));
 	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-	dlist_foreach(iter, linkset_all())
+	dlist_foreach(iter, link_set_all())
 		add_sockets(dlist_container(WaitedLink, node, iter.cur));
-	wait_set_generation = linkset_generation();
+	wait_set_generation = link_set_generation();
 }
 
 static void
@@ -119,7 +119,7 @@ update_wait_set(void)
 {
 	dlist_iter	iter;
 
-	dlist_foreach(iter, linkset_all())
+	dlist_foreach(iter, link_set_all())
 	{
 		WaitedLink *waited = dlist_container(WaitedLink, node, iter.cur);
 		uint32		wanted = redis_wanted_events(waited->link);
@@ -137,7 +137,7 @@ wait_for_events(long timeout)
 {
 	int			n;
 
-	if (wait_set == NULL || wait_set_generation != linkset_generation())
+	if (wait_set == NULL || wait_set_generation != link_set_generation())
 		build_wait_set();
 	else
 		update_wait_set();
@@ -167,7 +167,7 @@ gather(long timeout)
 
 	if (got & WL_LATCH_SET)
 		ResetLatch(MyLatch);
-	dlist_foreach(iter, linkset_all())
+	dlist_foreach(iter, link_set_all())
 	{
 		WaitedLink *waited = dlist_container(WaitedLink, node, iter.cur);
 
@@ -201,8 +201,8 @@ is_busy(int taken)
 static bool
 shall_gather(int taken)
 {
-	return is_busy(taken) && connection_is_serving() && !barrier_is_asked_for() &&
-		!deliver_has_unsent() && !command_is_awaited();
+	return is_busy(taken) && connections_is_serving() && !wait_barrier_is_asked_for() &&
+		!delivery_queue_has_unsent() && !batch_is_awaited();
 }
 
 /*
@@ -215,7 +215,7 @@ has_news(bool gathers)
 	bool		ring;
 
 	if ((pg_atomic_read_u64(&slot->discard_drawn) != pg_atomic_read_u64(&slot->discard_done) &&
-		 !beat_holds_transaction()) ||
+		 !fence_beat_holds_transaction()) ||
 		pg_atomic_read_u32(&slot->restart_requested) != 0 ||
 		pg_atomic_read_u32(&slot->yield_requested) != 0)
 		return true;
@@ -223,17 +223,17 @@ has_news(bool gathers)
 	if (!node_some_open())
 		return false;
 	LWLockAcquire(slot->lock, LW_SHARED);
-	ring = !ring_is_empty(&slot->ring) && deliver_has_room(CLASS_SMALL) &&
+	ring = !ring_is_empty(&slot->ring) && delivery_queue_has_room(CLASS_SMALL) &&
 		(!gathers || slot->ring.awaited);
 	LWLockRelease(slot->lock);
-	return ring || barrier_has_work() ||
+	return ring || wait_barrier_needs_turn() ||
 		pg_atomic_read_u32(&slot->any_dirty) != 0 ||
 		pg_atomic_read_u32(&slot->side_dirty) != 0 ||
-		(deliver_has_room(CLASS_BULK) && outboxscan_has_work());
+		(delivery_queue_has_room(CLASS_BULK) && outbox_scan_has_work());
 }
 
 void
-idle_wait(TimestampTz wake, int taken)
+worker_wait_wait(TimestampTz wake, int taken)
 {
 	bool		gathers = shall_gather(taken);
 	long		timeout = -1;

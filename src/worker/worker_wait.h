@@ -10,13 +10,13 @@
 
 #include "shmem/shmem.h"
 
-extern void idle_init(DatabaseSlot *slot);
+extern void worker_wait_init(DatabaseSlot *slot);
 
 /*
  * Wait for something to do, until "wake" at the longest (DT_NOEND: no end).
  * "taken" is how many entries of the ring the turn has found.  Leaves what has come
  * in the WaitedLinks.
  */
-extern void idle_wait(TimestampTz wake, int taken);
+extern void worker_wait_wait(TimestampTz wake, int taken);
 
 #endif							/* UNCACHE_IDLE_H */

@@ -33,7 +33,7 @@
 static DatabaseSlot *slot;
 
 void
-yield_init(DatabaseSlot *my_slot)
+worker_yield_init(DatabaseSlot *my_slot)
 {
 	slot = my_slot;
 	pg_atomic_write_u64(&slot->idle_since, 0);
@@ -44,11 +44,11 @@ static bool
 has_delivered_all(void)
 {
 	return pg_atomic_read_u32(&slot->state) == SLOT_CONNECTED &&
-		deliver_oldest_number() == deliver_next_number() && !deliver_has_waiting() &&
-		outboxscan_is_done() && outboxside_is_done() && !outboxside_has_prepared() &&
-		!damage_is_unanswered() &&
-		outboxnote_is_done() &&
-		!doubt_has_any() && !seconddelete_has_any() && !beat_holds_transaction();
+		delivery_oldest_number() == delivery_next_number() && !resend_has_waiting() &&
+		outbox_scan_is_done() && outbox_side_is_done() && !outbox_side_has_prepared() &&
+		!outbox_damage_is_unanswered() &&
+		outbox_overflow_is_done() &&
+		!fence_doubt_has_any() && !second_delete_has_any() && !fence_beat_holds_transaction();
 }
 
 /* Writes shared memory only when something has changed. */
@@ -59,8 +59,8 @@ note_idleness(TimestampTz now)
 	static bool idle = false;
 	bool		was_idle = idle;
 
-	idle = has_delivered_all() && taken_before == deliver_next_number();
-	taken_before = deliver_next_number();
+	idle = has_delivered_all() && taken_before == delivery_next_number();
+	taken_before = delivery_next_number();
 	if (idle != was_idle)
 		pg_atomic_write_u64(&slot->idle_since, idle ? now : 0);
 }
@@ -74,7 +74,7 @@ is_untouched(void)
 		pg_atomic_read_u32(&slot->side_dirty) == 0 &&
 		pg_atomic_read_u32(&slot->note_dirty) == 0 &&
 		pg_atomic_read_u32(&slot->discard_callers) == 0 &&
-		!barrier_is_asked_for();
+		!wait_barrier_is_asked_for();
 }
 
 static bool
@@ -93,12 +93,12 @@ give_up_slot(void)
 		shmem_slot_assign(slot, InvalidOid);
 	LWLockRelease(Shared_state->lock);
 	if (untouched)
-		stats_forget_database(MyDatabaseId);
+		counters_forget_database(MyDatabaseId);
 	return untouched;
 }
 
 void
-yield_turn(TimestampTz now)
+worker_yield_turn(TimestampTz now)
 {
 	TimestampTz since;
 

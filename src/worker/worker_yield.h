@@ -16,12 +16,12 @@
  */
 #define YIELD_IDLE_MS	10000
 
-extern void yield_init(DatabaseSlot *slot);
+extern void worker_yield_init(DatabaseSlot *slot);
 
 /*
  * At the end of a turn: note since when nothing came.  Where the launcher has asked for
  * the slot, and everything that is committed is delivered, give it up and end.
  */
-extern void yield_turn(TimestampTz now);
+extern void worker_yield_turn(TimestampTz now);
 
 #endif							/* UNCACHE_YIELD_H */

@@ -154,20 +154,20 @@ check_redirect(const RedisReply *reply)
 	uint16		slot;
 	int			port;
 
-	if (cluster_redirect(reply, &slot, host, sizeof(host), &port) != CLUSTER_NO_REDIRECT)
+	if (cluster_map_redirect(reply, &slot, host, sizeof(host), &port) != CLUSTER_NO_REDIRECT)
 	{
 		if (slot >= CLUSTER_SLOTS || port < 1 || port > 65535)
 			abort();
 		check_host(host);
 	}
-	cluster_redirect(reply, &slot, small, sizeof(small), &port);
+	cluster_map_redirect(reply, &slot, small, sizeof(small), &port);
 }
 
 /* What a key and its tag say must agree. */
 static void
 check_slot(const uint8 *data, size_t size)
 {
-	uint16		slot = cluster_slot((const char *) data, size);
+	uint16		slot = cluster_map_slot((const char *) data, size);
 	char	   *tagged = malloc(size + 2);
 
 	if (slot >= CLUSTER_SLOTS)
@@ -176,7 +176,7 @@ check_slot(const uint8 *data, size_t size)
 	memcpy(tagged + 1, data, size);
 	tagged[size + 1] = '}';
 	if (size > 0 && memchr(data, '{', size) == NULL && memchr(data, '}', size) == NULL &&
-		cluster_slot(tagged, size + 2) != slot)
+		cluster_map_slot(tagged, size + 2) != slot)
 		abort();
 	free(tagged);
 }
@@ -193,7 +193,7 @@ LLVMFuzzerTestOneInput(const uint8 *data, size_t size)
 		check_map(map);
 	cluster_map_free(map);
 	check_redirect(reply);
-	cluster_epoch_read(reply);
+	cluster_map_epoch_read(reply);
 	check_slot(data, size);
 	freeReplyObject(tree);
 	return 0;

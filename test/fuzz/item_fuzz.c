@@ -13,17 +13,17 @@ static void
 check_round_trip(const PackedItem *item)
 {
 	char	   *packed = malloc(ITEM_MAX_HEAD + item->len);
-	size_t		len = item_write(packed, item, NULL);
+	size_t		len = invalidation_write(packed, item, NULL);
 	ItemReader	reader;
 	PackedItem	again;
 
 	if (len > ITEM_MAX_HEAD + item->len)
 		abort();
-	item_reader_init(&reader, packed, len);
-	if (item_read(&reader, &again) != 1 || again.kind != item->kind ||
+	invalidation_reader_init(&reader, packed, len);
+	if (invalidation_read(&reader, &again) != 1 || again.kind != item->kind ||
 		again.rule != item->rule || again.len != item->len ||
 		memcmp(again.bytes, item->bytes, item->len) != 0 ||
-		item_read(&reader, &again) != 0)
+		invalidation_read(&reader, &again) != 0)
 		abort();
 	free(packed);
 }
@@ -35,8 +35,8 @@ LLVMFuzzerTestOneInput(const uint8 *data, size_t size)
 	PackedItem	item;
 	size_t		room = size;
 
-	item_reader_init(&reader, (const char *) data, size);
-	while (item_read(&reader, &item) == 1)
+	invalidation_reader_init(&reader, (const char *) data, size);
+	while (invalidation_read(&reader, &item) == 1)
 	{
 		if (item.len > ITEM_MAX_BYTES || item.len >= room ||
 			item.bytes + item.len > (const char *) data + size)

@@ -36,7 +36,7 @@ start_listening(void)
 		listen(listener, 1) != 0)
 		abort();
 	snprintf(url, sizeof(url), "unix://%s", address.sun_path);
-	target = redisurl_parse(url, &error);
+	target = redis_url_parse(url, &error);
 	signal(SIGPIPE, SIG_IGN);
 }
 

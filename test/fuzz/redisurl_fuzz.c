@@ -24,7 +24,7 @@ check_target(const RedisTarget *target)
 			target->hosts[i].port < 0 || target->hosts[i].port > 65535)
 			abort();
 	}
-	redisurl_public(target, public, sizeof(public));
+	redis_url_public(target, public, sizeof(public));
 	for (const char *p = public; *p; p++)
 	{
 		if ((unsigned char) *p < 0x20)
@@ -41,12 +41,12 @@ LLVMFuzzerTestOneInput(const uint8 *data, size_t size)
 
 	memcpy(url, data, size);
 	url[size] = '\0';
-	target = redisurl_parse(url, &error);
+	target = redis_url_parse(url, &error);
 	if ((target == NULL) != (error != NULL))
 		abort();
 	if (target != NULL)
 		check_target(target);
-	redisurl_free(target);
+	redis_url_free(target);
 	free(url);
 	return 0;
 }

@@ -134,10 +134,10 @@ static RedisLink *
 open_url(const char *url, const RedisOptions *options)
 {
 	const char *error;
-	RedisTarget *target = redisurl_parse(url, &error);
+	RedisTarget *target = redis_url_parse(url, &error);
 	RedisLink  *link = redis_open(target, 0, options);
 
-	redisurl_free(target);
+	redis_url_free(target);
 	return link;
 }
 

@@ -38,13 +38,13 @@ check_slots(void)
 	char		high[300];
 
 	for (int i = 0; i < lengthof(key_slots); i++)
-		ok(cluster_slot(key_slots[i].key, strlen(key_slots[i].key)) == key_slots[i].slot,
+		ok(cluster_map_slot(key_slots[i].key, strlen(key_slots[i].key)) == key_slots[i].slot,
 		   "slot of \"%s\"", key_slots[i].key);
 	memset(high, 0xff, sizeof(high));
-	ok(cluster_slot(high, sizeof(high)) == 6874, "slot of a long key of high bytes");
-	ok(cluster_slot("a\0b\377{", 5) == 2693, "slot of a key with a zero byte");
-	ok(cluster_slot("{a}", 2) == cluster_slot("{a", 2), "nothing behind the key is looked at");
-	ok(cluster_slot("{a\0}", 4) == cluster_slot("a\0", 2), "a zero byte does not end a tag");
+	ok(cluster_map_slot(high, sizeof(high)) == 6874, "slot of a long key of high bytes");
+	ok(cluster_map_slot("a\0b\377{", 5) == 2693, "slot of a key with a zero byte");
+	ok(cluster_map_slot("{a}", 2) == cluster_map_slot("{a", 2), "nothing behind the key is looked at");
+	ok(cluster_map_slot("{a\0}", 4) == cluster_map_slot("a\0", 2), "a zero byte does not end a tag");
 }
 
 /* ------------------------------------------------------------------------
@@ -330,7 +330,7 @@ check_redirects(void)
 		const Redirect *expected = &redirects[i];
 
 		reply = parse(expected->bytes);
-		ok(cluster_redirect(reply, &slot, host, sizeof(host), &port) == expected->redirect &&
+		ok(cluster_map_redirect(reply, &slot, host, sizeof(host), &port) == expected->redirect &&
 		   slot == expected->slot && port == expected->port &&
 		   strcmp(host, expected->host) == 0,
 		   "redirection: %.*s", (int) strcspn(expected->bytes, "\r"), expected->bytes);
@@ -342,7 +342,7 @@ check_redirects(void)
 		port = 7;
 		strcpy(host, "as before");
 		reply = parse(not_redirects[i]);
-		ok(cluster_redirect(reply, &slot, host, sizeof(host), &port) == CLUSTER_NO_REDIRECT &&
+		ok(cluster_map_redirect(reply, &slot, host, sizeof(host), &port) == CLUSTER_NO_REDIRECT &&
 		   slot == 7 && port == 7 && strcmp(host, "as before") == 0,
 		   "no redirection: %.*s", (int) strcspn(not_redirects[i], "\r\n"), not_redirects[i]);
 		freeReplyObject(reply);
@@ -359,21 +359,21 @@ check_small_rooms(void)
 	uint16		slot;
 	int			port;
 
-	ok(cluster_redirect(reply, &slot, host, 5, &port) == CLUSTER_MOVED && host[5] == '#',
+	ok(cluster_map_redirect(reply, &slot, host, 5, &port) == CLUSTER_MOVED && host[5] == '#',
 	   "a host that just fits");
 	memset(host, '#', sizeof(host));
-	ok(cluster_redirect(reply, &slot, host, 4, &port) == CLUSTER_NO_REDIRECT && host[0] == '#',
+	ok(cluster_map_redirect(reply, &slot, host, 4, &port) == CLUSTER_NO_REDIRECT && host[0] == '#',
 	   "no redirection: a host that does not fit");
 	freeReplyObject(reply);
 
 	snprintf(bytes, sizeof(bytes), "-MOVED 1 %0*d:1\r\n", CLUSTER_MAX_HOST, 0);
 	reply = parse(bytes);
-	ok(cluster_redirect(reply, &slot, large, sizeof(large), &port) == CLUSTER_MOVED,
+	ok(cluster_map_redirect(reply, &slot, large, sizeof(large), &port) == CLUSTER_MOVED,
 	   "the longest host there is");
 	freeReplyObject(reply);
 	snprintf(bytes, sizeof(bytes), "-MOVED 1 %0*d:1\r\n", CLUSTER_MAX_HOST + 1, 0);
 	reply = parse(bytes);
-	ok(cluster_redirect(reply, &slot, large, sizeof(large), &port) == CLUSTER_NO_REDIRECT,
+	ok(cluster_map_redirect(reply, &slot, large, sizeof(large), &port) == CLUSTER_NO_REDIRECT,
 	   "no redirection: a longer one, even if there is room");
 	freeReplyObject(reply);
 }
@@ -404,7 +404,7 @@ check_epochs(void)
 	{
 		RedisReply *reply = parse(cases[i].bytes);
 
-		ok(cluster_epoch_read(reply) == cases[i].epoch, "epoch %d is " UINT64_FORMAT, i, cases[i].epoch);
+		ok(cluster_map_epoch_read(reply) == cases[i].epoch, "epoch %d is " UINT64_FORMAT, i, cases[i].epoch);
 		freeReplyObject(reply);
 	}
 }

@@ -10,7 +10,7 @@
 typedef struct Accepted
 {
 	const char *url;
-	const char *public;			/* as redisurl_public() shows it */
+	const char *public;			/* as redis_url_public() shows it */
 	const char *user;
 	const char *password;
 } Accepted;
@@ -66,30 +66,30 @@ check_accepted(const Accepted *expected)
 {
 	const char *error = NULL;
 	char		public[200];
-	RedisTarget *target = redisurl_parse(expected->url, &error);
+	RedisTarget *target = redis_url_parse(expected->url, &error);
 
 	if (!ok(target != NULL && error == NULL, "%s is taken", expected->url))
 	{
 		printf("# %s\n", error);
 		return;
 	}
-	redisurl_public(target, public, sizeof(public));
+	redis_url_public(target, public, sizeof(public));
 	is(public, expected->public, "... and shown without secrets");
 	is(target->user, expected->user, "... with its user");
 	is(target->password, expected->password, "... with its password");
-	redisurl_free(target);
+	redis_url_free(target);
 }
 
 static void
 check_refused(const char *url)
 {
 	const char *error = NULL;
-	RedisTarget *target = redisurl_parse(url, &error);
+	RedisTarget *target = redis_url_parse(url, &error);
 
 	ok(target == NULL && error != NULL && strstr(error, "secret") == NULL,
 	   "refused: %.*s", (int) strcspn(url, "\n"), url);
 	if (target != NULL)
-		redisurl_free(target);
+		redis_url_free(target);
 }
 
 /* Whatever room there is, the text ends within it. */
@@ -98,7 +98,7 @@ check_small_rooms(void)
 {
 	const char *error;
 	const char *whole = "redis+sentinel://a:26379,[::1]:5/master/2";
-	RedisTarget *target = redisurl_parse("redis+sentinel://x:secret@a,[::1]:5/master/2", &error);
+	RedisTarget *target = redis_url_parse("redis+sentinel://x:secret@a,[::1]:5/master/2", &error);
 	bool		right = true;
 
 	for (size_t size = 1; size < 60; size++)
@@ -106,13 +106,13 @@ check_small_rooms(void)
 		char		room[64];
 
 		memset(room, '#', sizeof(room));
-		redisurl_public(target, room, size);
+		redis_url_public(target, room, size);
 		if (strlen(room) != Min(size - 1, strlen(whole)) ||
 			strncmp(room, whole, strlen(room)) != 0 || room[size] != '#')
 			right = false;
 	}
 	ok(right, "a public address is cut to the room there is");
-	redisurl_free(target);
+	redis_url_free(target);
 }
 
 int

@@ -58,7 +58,7 @@ is_asked_for(ScanAsk what, ScanRange range, int pattern)
 static void
 take_step(Walk *walk)
 {
-	ScanAsk		what = scanstep_next(&walk->step);
+	ScanAsk		what = scan_step_next(&walk->step);
 	ScanRange	range = {0, 0};
 	int			at = atoi(walk->step.cursor);
 	int			end = Min(at + (int) walk->step.count, BUCKETS);
@@ -66,7 +66,7 @@ take_step(Walk *walk)
 	char		next[SCAN_CURSOR_BYTES];
 
 	if (what == SCAN_FOR_RANGE)
-		range = scanstep_range(&walk->step);
+		range = scan_step_range(&walk->step);
 	walk->steps++;
 	for (int i = at; i < end; i++)
 		bytes += is_asked_for(what, range, table[i].pattern) ? table[i].bytes : 0;
@@ -74,12 +74,12 @@ take_step(Walk *walk)
 	{
 		walk->breaks++;
 		walk->most_in_a_row = Max(walk->most_in_a_row, ++walk->breaks_in_a_row);
-		switch (scanstep_broke(&walk->step))
+		switch (scan_step_broke(&walk->step))
 		{
 			case BREAK_REPEAT:
 				break;
 			case BREAK_ONE:
-				walk->aside[scanstep_aside(&walk->step)]++;
+				walk->aside[scan_step_aside(&walk->step)]++;
 				break;
 			case BREAK_ALL:
 				walk->all++;
@@ -91,7 +91,7 @@ take_step(Walk *walk)
 	for (int i = at; i < end; i++)
 		table[i].found |= is_asked_for(what, range, table[i].pattern);
 	snprintf(next, sizeof(next), "%d", end == BUCKETS ? 0 : end);
-	if (!scanstep_answered(&walk->step, next, bytes, 1, 1000))
+	if (!scan_step_answered(&walk->step, next, bytes, 1, 1000))
 		walk->changed = true;
 }
 
@@ -99,8 +99,8 @@ static void
 walk_all(Walk *walk)
 {
 	memset(walk, 0, sizeof(*walk));
-	scanstep_begin(&walk->step, PATTERNS);
-	while (scanstep_next(&walk->step) != SCAN_DONE && walk->steps < 100000)
+	scan_step_begin(&walk->step, PATTERNS);
+	while (scan_step_next(&walk->step) != SCAN_DONE && walk->steps < 100000)
 		take_step(walk);
 }
 
@@ -214,13 +214,13 @@ test_nothing_can_be_read(void)
 {
 	Walk		walk = {.steps = 0};
 
-	scanstep_begin(&walk.step, PATTERNS);
+	scan_step_begin(&walk.step, PATTERNS);
 	for (int i = 0; i < 100 && walk.all == 0; i++)
-		walk.all = scanstep_broke(&walk.step) == BREAK_ALL;
+		walk.all = scan_step_broke(&walk.step) == BREAK_ALL;
 	ok(walk.all == 1, "a link that breaks at each step ends the walk");
-	ok(scanstep_next(&walk.step) == SCAN_DONE, "it is over");
-	scanstep_begin(&walk.step, PATTERNS);
-	ok(walk.step.count == 1 && scanstep_next(&walk.step) == SCAN_FOR_ALL,
+	ok(scan_step_next(&walk.step) == SCAN_DONE, "it is over");
+	scan_step_begin(&walk.step, PATTERNS);
+	ok(walk.step.count == 1 && scan_step_next(&walk.step) == SCAN_FOR_ALL,
 	   "the next walk begins with one key");
 }
 
@@ -229,13 +229,13 @@ test_table_changes(void)
 {
 	ScanStep	step = {.count = 1};
 
-	scanstep_begin(&step, 2);
-	(void) scanstep_broke(&step);
-	ok(scanstep_next(&step) == SCAN_FOR_NONE, "first the next cursor");
-	ok(scanstep_answered(&step, "8", 0, 1, 1000), "is told");
-	ok(scanstep_next(&step) == SCAN_FOR_RANGE && scanstep_range(&step).count == 1, "then a half");
-	ok(!scanstep_answered(&step, "4", 10, 1, 1000), "another cursor tells that the table has changed");
-	ok(scanstep_answered(&step, "8", 10, 1, 1000), "the other half");
+	scan_step_begin(&step, 2);
+	(void) scan_step_broke(&step);
+	ok(scan_step_next(&step) == SCAN_FOR_NONE, "first the next cursor");
+	ok(scan_step_answered(&step, "8", 0, 1, 1000), "is told");
+	ok(scan_step_next(&step) == SCAN_FOR_RANGE && scan_step_range(&step).count == 1, "then a half");
+	ok(!scan_step_answered(&step, "4", 10, 1, 1000), "another cursor tells that the table has changed");
+	ok(scan_step_answered(&step, "8", 10, 1, 1000), "the other half");
 	is(step.cursor, "8", "the walk goes on");
 }
 
@@ -245,12 +245,12 @@ test_slow(void)
 {
 	ScanStep	step = {.count = 1000};
 
-	scanstep_begin(&step, 1);
+	scan_step_begin(&step, 1);
 	for (int i = 0; i < 20; i++)
-		(void) scanstep_answered(&step, "1", 100, 600, 1000);
+		(void) scan_step_answered(&step, "1", 100, 600, 1000);
 	ok(step.count == 10, "slow answers: COUNT %u", step.count);
 	for (int i = 0; i < 20; i++)
-		(void) scanstep_answered(&step, "1", 100, 10, 1000);
+		(void) scan_step_answered(&step, "1", 100, 10, 1000);
 	ok(step.count == 1000, "quick ones: COUNT %u", step.count);
 }
 
