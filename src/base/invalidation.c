@@ -10,34 +10,34 @@
 
 /* By kind.  Numbers are on disk: a kind that is not used any more keeps its place. */
 static const ItemTraits traits[] = {
-	[ITEM_KEY] = {
+	[INVALIDATION_KEY] = {
 		.name = "key",
 		.may_be_cut = true,
 		.is_awaited = true,
 		.may_be_noted = true,
-		.keys = ITEM_KEYS_ITSELF,
-		.command = ITEM_UNLINK,
-		.fence = ITEM_FENCE_RECORD,
+		.keys = INVALIDATION_KEYS_ITSELF,
+		.command = INVALIDATION_UNLINK,
+		.fence = INVALIDATION_FENCE_RECORD,
 	},
-	[ITEM_GLOB] = {
+	[INVALIDATION_GLOB] = {
 		.name = "pattern",
 		.may_be_cut = true,
-		.keys = ITEM_KEYS_FOUND,
-		.command = ITEM_SCAN,
-		.fence = ITEM_FENCE_EPOCH,
+		.keys = INVALIDATION_KEYS_FOUND,
+		.command = INVALIDATION_SCAN,
+		.fence = INVALIDATION_FENCE_EPOCH,
 	},
-	[ITEM_KEYPATTERN] = {
+	[INVALIDATION_KEYPATTERN] = {
 		.name = "key pattern",
 		.may_be_cut = true,
-		.keys = ITEM_KEYS_FOUND,
-		.command = ITEM_SCAN,
-		.fence = ITEM_FENCE_EPOCH,
+		.keys = INVALIDATION_KEYS_FOUND,
+		.command = INVALIDATION_SCAN,
+		.fence = INVALIDATION_FENCE_EPOCH,
 	},
-	[ITEM_FRAGMENT] = {
+	[INVALIDATION_FRAGMENT] = {
 		.name = "piece",
-		.keys = ITEM_KEYS_OF_WHOLE,
-		.command = ITEM_JOIN,
-		.fence = ITEM_FENCE_OF_WHOLE,
+		.keys = INVALIDATION_KEYS_OF_WHOLE,
+		.command = INVALIDATION_JOIN,
+		.fence = INVALIDATION_FENCE_OF_WHOLE,
 	},
 };
 
@@ -48,47 +48,47 @@ is_kind(uint32 kind)
 }
 
 const ItemTraits *
-invalidation_traits(ItemKind kind)
+invalidation_traits(InvalidationKind kind)
 {
 	Assert(is_kind(kind));
 	return &traits[kind];
 }
 
 bool
-invalidation_read_head(const PackedItem *piece, FragmentHead *head)
+invalidation_read_head(const Invalidation *piece, FragmentHead *head)
 {
 	uint32		len;
 
-	if (piece->kind != ITEM_FRAGMENT || piece->len <= sizeof(FragmentHead))
+	if (piece->kind != INVALIDATION_FRAGMENT || piece->len <= sizeof(FragmentHead))
 		return false;
 	memcpy(head, piece->bytes, sizeof(FragmentHead));
 	len = piece->len - sizeof(FragmentHead);
 	return is_kind(head->kind) && traits[head->kind].may_be_cut &&
-		head->total <= ITEM_MAX_BYTES && head->offset < head->total &&
+		head->total <= INVALIDATION_MAX_BYTES && head->offset < head->total &&
 		head->offset % FRAGMENT_BYTES == 0 &&
 		len == Min(head->total - head->offset, FRAGMENT_BYTES);
 }
 
 const ItemTraits *
-invalidation_traits_of_whole(const PackedItem *item)
+invalidation_traits_of_whole(const Invalidation *item)
 {
 	FragmentHead head;
 
-	if (item->kind != ITEM_FRAGMENT)
+	if (item->kind != INVALIDATION_FRAGMENT)
 		return invalidation_traits(item->kind);
 	return invalidation_read_head(item, &head) ? invalidation_traits(head.kind) : NULL;
 }
 
 size_t
-invalidation_write(char *to, const PackedItem *item, const Oid *previous_rule)
+invalidation_write(char *to, const Invalidation *item, const Oid *previous_rule)
 {
 	char	   *p = to;
 	bool		has_rule = previous_rule == NULL || *previous_rule != item->rule;
 	uint32		len = item->len;
 
-	Assert(len <= ITEM_MAX_BYTES);
+	Assert(len <= INVALIDATION_MAX_BYTES);
 
-	*p++ = (char) (item->kind | (has_rule ? ITEM_HAS_RULE : 0));
+	*p++ = (char) (item->kind | (has_rule ? INVALIDATION_HAS_RULE : 0));
 	if (has_rule)
 	{
 		for (int shift = 0; shift < 32; shift += 8)
@@ -106,7 +106,7 @@ invalidation_write(char *to, const PackedItem *item, const Oid *previous_rule)
 }
 
 void
-invalidation_reader_init(ItemReader *reader, const char *bytes, size_t len)
+invalidation_reader_init(InvalidationReader *reader, const char *bytes, size_t len)
 {
 	reader->next = bytes;
 	reader->end = bytes + len;
@@ -115,7 +115,7 @@ invalidation_reader_init(ItemReader *reader, const char *bytes, size_t len)
 
 /* LEB128 of at most three bytes; returns false where it runs out or over. */
 static bool
-read_length(ItemReader *reader, uint32 *len)
+read_length(InvalidationReader *reader, uint32 *len)
 {
 	*len = 0;
 	for (int shift = 0; shift < 21; shift += 7)
@@ -127,13 +127,13 @@ read_length(ItemReader *reader, uint32 *len)
 		byte = (uint8) *reader->next++;
 		*len |= (uint32) (byte & 0x7F) << shift;
 		if ((byte & 0x80) == 0)
-			return *len <= ITEM_MAX_BYTES;
+			return *len <= INVALIDATION_MAX_BYTES;
 	}
 	return false;
 }
 
 int
-invalidation_read(ItemReader *reader, PackedItem *item)
+invalidation_read(InvalidationReader *reader, Invalidation *item)
 {
 	uint8		tag;
 
@@ -141,11 +141,11 @@ invalidation_read(ItemReader *reader, PackedItem *item)
 		return 0;
 
 	tag = (uint8) *reader->next++;
-	item->kind = tag & ~ITEM_HAS_RULE;
+	item->kind = tag & ~INVALIDATION_HAS_RULE;
 	if (!is_kind(item->kind))
 		return -1;
 
-	if (tag & ITEM_HAS_RULE)
+	if (tag & INVALIDATION_HAS_RULE)
 	{
 		if (reader->end - reader->next < 4)
 			return -1;
@@ -165,18 +165,18 @@ invalidation_read(ItemReader *reader, PackedItem *item)
 
 /* Of an item in pieces only the first one counts. */
 static bool
-begins_item(const PackedItem *item)
+begins_item(const Invalidation *item)
 {
 	FragmentHead head;
 
-	return item->kind != ITEM_FRAGMENT || (invalidation_read_head(item, &head) && head.offset == 0);
+	return item->kind != INVALIDATION_FRAGMENT || (invalidation_read_head(item, &head) && head.offset == 0);
 }
 
 uint32
 invalidation_count(const char *bytes, size_t len)
 {
-	ItemReader	reader;
-	PackedItem	item;
+	InvalidationReader	reader;
+	Invalidation	item;
 	uint32		count = 0;
 
 	invalidation_reader_init(&reader, bytes, len);

@@ -5,13 +5,13 @@
  *
  * Invalidations travel as a byte string of items, one after the other:
  *
- *		tag		1 byte	kind, plus ITEM_HAS_RULE when a rule follows
+ *		tag		1 byte	kind, plus INVALIDATION_HAS_RULE when a rule follows
  *		rule	4 bytes	OID of the rule (little endian); without it the item
  *						belongs to the same rule as the item before it
  *		length	1-3 bytes	LEB128
  *		bytes	length bytes
  *
- * The first item of a string always has ITEM_HAS_RULE; rule 0 stands for a key
+ * The first item of a string always has INVALIDATION_HAS_RULE; rule 0 stands for a key
  * that no rule made (invalidate_keys).  The form is read back from disk by the
  * worker, so the decoder trusts nothing: a string that does not parse is
  * reported, never followed.
@@ -21,36 +21,36 @@
 
 #include "postgres.h"
 
-typedef enum ItemKind
+typedef enum InvalidationKind
 {
-	ITEM_KEY = 1,				/* a key, complete with prefix, in UTF-8 */
-	ITEM_GLOB = 2,				/* a Redis glob from invalidate_pattern() */
-	ITEM_KEYPATTERN = 3,		/* text of a key pattern (keypattern.h) */
-	ITEM_FRAGMENT = 4,			/* piece of an item too long for one row */
-} ItemKind;
+	INVALIDATION_KEY = 1,				/* a key, complete with prefix, in UTF-8 */
+	INVALIDATION_GLOB = 2,				/* a Redis glob from invalidate_pattern() */
+	INVALIDATION_KEYPATTERN = 3,		/* text of a key pattern (keypattern.h) */
+	INVALIDATION_FRAGMENT = 4,			/* piece of an item too long for one row */
+} InvalidationKind;
 
 /* Which keys of Redis an item invalidates. */
 typedef enum ItemKeys
 {
-	ITEM_KEYS_ITSELF,			/* its bytes are the key, so it has a node */
-	ITEM_KEYS_FOUND,			/* those that a walk over all nodes finds */
-	ITEM_KEYS_OF_WHOLE,			/* those of the item that it is a piece of */
+	INVALIDATION_KEYS_ITSELF,			/* its bytes are the key, so it has a node */
+	INVALIDATION_KEYS_FOUND,			/* those that a walk over all nodes finds */
+	INVALIDATION_KEYS_OF_WHOLE,			/* those of the item that it is a piece of */
 } ItemKeys;
 
 /* How the worker has them deleted. */
 typedef enum ItemCommand
 {
-	ITEM_UNLINK,				/* UNLINK, or with the fence FCALL uncache_invalidate: batch.c */
-	ITEM_SCAN,					/* SCAN, and UNLINK what it finds: pattern_queue.c */
-	ITEM_JOIN,					/* as the whole is, once its pieces are together: delivery_fragments.c */
+	INVALIDATION_UNLINK,				/* UNLINK, or with the fence FCALL uncache_invalidate: batch.c */
+	INVALIDATION_SCAN,					/* SCAN, and UNLINK what it finds: pattern_queue.c */
+	INVALIDATION_JOIN,					/* as the whole is, once its pieces are together: delivery_fragments.c */
 } ItemCommand;
 
 /* What keeps a fill out that has read the old row. */
 typedef enum ItemFence
 {
-	ITEM_FENCE_RECORD,			/* the xid in the key's record; strict: before the commit, too */
-	ITEM_FENCE_EPOCH,			/* a new epoch, which voids all tokens; none before the commit */
-	ITEM_FENCE_OF_WHOLE,
+	INVALIDATION_FENCE_RECORD,			/* the xid in the key's record; strict: before the commit, too */
+	INVALIDATION_FENCE_EPOCH,			/* a new epoch, which voids all tokens; none before the commit */
+	INVALIDATION_FENCE_OF_WHOLE,
 } ItemFence;
 
 /*
@@ -61,7 +61,7 @@ typedef enum ItemFence
 typedef struct ItemTraits
 {
 	const char *name;			/* in messages; NULL: there is no such kind */
-	bool		may_be_cut;		/* into ITEM_FRAGMENTs; else it must fit into a row */
+	bool		may_be_cut;		/* into INVALIDATION_FRAGMENTs; else it must fit into a row */
 	bool		is_awaited;		/* COMMIT may wait until it is delivered */
 	bool		may_be_noted;	/* a note may stand for it while the outbox is over its limit */
 	ItemKeys	keys;
@@ -69,24 +69,24 @@ typedef struct ItemTraits
 	ItemFence	fence;
 } ItemTraits;
 
-#define ITEM_HAS_RULE	0x80
+#define INVALIDATION_HAS_RULE	0x80
 
 /* A rendered key may be this long; so no item's bytes are ever longer. */
-#define ITEM_MAX_BYTES	(64 * 1024)
+#define INVALIDATION_MAX_BYTES	(64 * 1024)
 
 /* Room that any item's tag, rule and length need at most. */
-#define ITEM_MAX_HEAD	(1 + 4 + 3)
+#define INVALIDATION_MAX_HEAD	(1 + 4 + 3)
 
-typedef struct PackedItem
+typedef struct Invalidation
 {
-	ItemKind	kind;
+	InvalidationKind	kind;
 	Oid			rule;			/* InvalidOid: none */
 	const char *bytes;			/* not null-terminated */
 	uint32		len;
-} PackedItem;
+} Invalidation;
 
 /*
- * The bytes of an ITEM_FRAGMENT begin with this head.  Pieces other than the
+ * The bytes of an INVALIDATION_FRAGMENT begin with this head.  Pieces other than the
  * last are FRAGMENT_BYTES long, so that piece offset / FRAGMENT_BYTES of an item is
  * in the chunk that many after the first.
  */
@@ -94,50 +94,50 @@ typedef struct FragmentHead
 {
 	uint32		total;			/* length of the whole */
 	uint32		offset;			/* of this piece in it */
-	uint32		kind;			/* ItemKind of the whole */
+	uint32		kind;			/* InvalidationKind of the whole */
 } FragmentHead;
 
 /* With its two heads a piece fits into a row (OUTBOX_ROW_ITEMS); pieces on disk have this size. */
 #define FRAGMENT_BYTES	7800
 
-typedef struct ItemReader
+typedef struct InvalidationReader
 {
 	const char *next;
 	const char *end;
 	Oid			rule;
-} ItemReader;
+} InvalidationReader;
 
 /* Of a kind that invalidation_read() has returned, or that the code names. */
-extern const ItemTraits *invalidation_traits(ItemKind kind);
+extern const ItemTraits *invalidation_traits(InvalidationKind kind);
 
 /*
  * The head of a piece, behind which its bytes follow.  Returns false where it makes no
  * sense: nothing of it is true then.
  */
-extern bool invalidation_read_head(const PackedItem *piece, FragmentHead *head);
+extern bool invalidation_read_head(const Invalidation *piece, FragmentHead *head);
 
 /*
  * The same as invalidation_traits(), but for a piece those of its whole.  NULL: the piece makes no
  * sense.
  */
-extern const ItemTraits *invalidation_traits_of_whole(const PackedItem *item);
+extern const ItemTraits *invalidation_traits_of_whole(const Invalidation *item);
 
 /* Keys and patterns in a string, each in pieces once; where it is damaged, those before. */
 extern uint32 invalidation_count(const char *bytes, size_t len);
 
 /*
- * Write an item at "to", which has room for ITEM_MAX_HEAD + item->len bytes.
+ * Write an item at "to", which has room for INVALIDATION_MAX_HEAD + item->len bytes.
  * "previous_rule" is the rule of the item before it, NULL for the first of a
  * string.  Returns the number of bytes written.
  */
-extern size_t invalidation_write(char *to, const PackedItem *item, const Oid *previous_rule);
+extern size_t invalidation_write(char *to, const Invalidation *item, const Oid *previous_rule);
 
-extern void invalidation_reader_init(ItemReader *reader, const char *bytes, size_t len);
+extern void invalidation_reader_init(InvalidationReader *reader, const char *bytes, size_t len);
 
 /*
  * Read the next item.  Returns 1 and fills *item (whose bytes point into the
  * string), 0 at the end, -1 where the string is damaged.
  */
-extern int	invalidation_read(ItemReader *reader, PackedItem *item);
+extern int	invalidation_read(InvalidationReader *reader, Invalidation *item);
 
 #endif							/* UNCACHE_ITEM_H */

@@ -57,12 +57,12 @@ raise_not_fenced(const char *detail)
 static bool
 begins_with_long_key(const OutboxItems *items)
 {
-	ItemReader	reader;
-	PackedItem	item;
+	InvalidationReader	reader;
+	Invalidation	item;
 
 	invalidation_reader_init(&reader, items->bytes, items->len);
-	return invalidation_read(&reader, &item) > 0 && item.kind == ITEM_FRAGMENT &&
-		invalidation_traits_of_whole(&item)->fence == ITEM_FENCE_RECORD;
+	return invalidation_read(&reader, &item) > 0 && item.kind == INVALIDATION_FRAGMENT &&
+		invalidation_traits_of_whole(&item)->fence == INVALIDATION_FENCE_RECORD;
 }
 
 /* All of it is held in memory, here and in the worker, and goes through the ring. */
@@ -94,7 +94,7 @@ commit_strict_check_size(const OutboxWritten *written)
 }
 
 static void
-check_possible(DatabaseSlot *slot, OutboxItems *items)
+check_possible(DatabaseState *slot, OutboxItems *items)
 {
 	if (setting_fence_ttl == 0)
 		ereport(ERROR,
@@ -117,12 +117,12 @@ check_possible(DatabaseSlot *slot, OutboxItems *items)
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 					 errmsg("a key is too long for uncache.consistency = strict"),
 					 errdetail("Keys of up to %d bytes can be fenced before the commit.",
-							   OUTBOX_ROW_ITEMS - ITEM_MAX_HEAD)));
+							   OUTBOX_ROW_ITEMS - INVALIDATION_MAX_HEAD)));
 	}
 }
 
 static bool
-try_to_put(DatabaseSlot *slot, RingKind kind, const OutboxItems *items)
+try_to_put(DatabaseState *slot, RingKind kind, const OutboxItems *items)
 {
 	RingEntry	entry = {0};
 	bool		done;
@@ -153,7 +153,7 @@ sleep_before_commit(long ms)
 }
 
 static void
-put_doubts(DatabaseSlot *slot, TimestampTz deadline)
+put_doubts(DatabaseState *slot, TimestampTz deadline)
 {
 	for (OutboxItems *items = in_doubt; items; items = items->next)
 	{
@@ -189,7 +189,7 @@ wait_for_fences(WaitSlot *mine, TimestampTz deadline)
 void
 commit_strict_fence(OutboxWritten *written)
 {
-	DatabaseSlot *slot = shmem_my_slot();
+	DatabaseState *slot = shmem_my_database();
 	WaitSlot   *mine = shmem_my_wait_slot();
 	int			timeout = setting_wait_timeout > 0 ? setting_wait_timeout : setting_command_timeout;
 	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), timeout);
@@ -213,7 +213,7 @@ commit_strict_fence(OutboxWritten *written)
 void
 commit_strict_release(void)
 {
-	DatabaseSlot *slot = shmem_my_slot();
+	DatabaseState *slot = shmem_my_database();
 	WaitSlot   *mine = shmem_my_wait_slot();
 
 	if (in_doubt == NULL)

@@ -64,7 +64,7 @@ unlinks_files(void)
 }
 
 bool
-commit_wait_wanted(DatabaseSlot *slot)
+commit_wait_wanted(DatabaseState *slot)
 {
 	if (setting_consistency == CONSISTENCY_EVENTUAL || setting_wait_timeout == 0 ||
 		MyBackendType != B_BACKEND)
@@ -187,7 +187,7 @@ wait_for_answer(WaitSlot *mine)
  * it knows which of several nodes is to blame.
  */
 static void
-open_breaker(DatabaseSlot *slot)
+open_breaker(DatabaseState *slot)
 {
 	uint32		breaker = pg_atomic_read_u32(&slot->breaker);
 
@@ -261,7 +261,7 @@ void
 commit_wait(void)
 {
 	WaitSlot   *mine = shmem_my_wait_slot();
-	DatabaseSlot *slot = shmem_my_slot();
+	DatabaseState *slot = shmem_my_database();
 	WaitOutcome outcome;
 
 	if (slot != NULL)

@@ -18,7 +18,7 @@
 
 /* Make sure that the worker will look; it may be awake, or about to look anyway. */
 static void
-wake_worker(DatabaseSlot *slot, bool urgent)
+wake_worker(DatabaseState *slot, bool urgent)
 {
 	uint32		sleep;
 
@@ -33,7 +33,7 @@ wake_worker(DatabaseSlot *slot, bool urgent)
  * this database any more: then the marks mean nothing.
  */
 static bool
-mark_dirty(DatabaseSlot *slot, const OutboxWritten *written)
+mark_dirty(DatabaseState *slot, const OutboxWritten *written)
 {
 	for (const OutboxWritten *w = written; w; w = w->next)
 	{
@@ -58,7 +58,7 @@ mark_dirty(DatabaseSlot *slot, const OutboxWritten *written)
  * not, or the slot was given to another database meanwhile.
  */
 static bool
-put_into_ring(DatabaseSlot *slot, const OutboxWritten *written, bool wait)
+put_into_ring(DatabaseState *slot, const OutboxWritten *written, bool wait)
 {
 	RingEntry	entry = {0};
 	bool		ours;
@@ -87,7 +87,7 @@ put_into_ring(DatabaseSlot *slot, const OutboxWritten *written, bool wait)
 
 /* Under its lock, so that a slot which is just being given up counts as such. */
 static bool
-is_ours(DatabaseSlot *slot)
+is_ours(DatabaseState *slot)
 {
 	bool		result;
 
@@ -102,7 +102,7 @@ is_ours(DatabaseSlot *slot)
  * reads the whole outbox when it is, so it need not be told.
  */
 static bool
-tell_worker(DatabaseSlot *slot, const OutboxWritten *written, bool wait)
+tell_worker(DatabaseState *slot, const OutboxWritten *written, bool wait)
 {
 	for (const OutboxWritten *w = written; w; w = w->next)
 	{
@@ -117,7 +117,7 @@ tell_worker(DatabaseSlot *slot, const OutboxWritten *written, bool wait)
 bool
 handover(const OutboxWritten *written, bool wait)
 {
-	DatabaseSlot *slot = shmem_my_slot();
+	DatabaseState *slot = shmem_my_database();
 
 	if (slot == NULL || !tell_worker(slot, written, wait))
 	{
@@ -132,7 +132,7 @@ handover(const OutboxWritten *written, bool wait)
 }
 
 void
-handover_wake(DatabaseSlot *slot)
+handover_wake(DatabaseState *slot)
 {
 	wake_worker(slot, true);
 }
@@ -140,7 +140,7 @@ handover_wake(DatabaseSlot *slot)
 void
 handover_side(void)
 {
-	DatabaseSlot *slot = shmem_my_slot();
+	DatabaseState *slot = shmem_my_database();
 
 	if (slot != NULL)
 	{

@@ -57,7 +57,7 @@ warn_once_if_not_preloaded(void)
 {
 	static bool warned = false;
 
-	if (Shared_state != NULL || warned)
+	if (UncacheShmem != NULL || warned)
 		return;
 	warned = true;
 	ereport(WARNING,
@@ -101,7 +101,7 @@ write_for_prepare(void)
 static void
 write_pending_set(void)
 {
-	DatabaseSlot *slot = shmem_my_slot();
+	DatabaseState *slot = shmem_my_database();
 	bool		strict = setting_consistency == CONSISTENCY_STRICT;
 	bool		wait;
 

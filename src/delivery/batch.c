@@ -38,14 +38,14 @@
 /* A node with commands under way that has not moved a byte for so long is silent. */
 #define SILENT_MS			50
 
-static int	silent[DELIVERY_CLASSES];	/* of the commands under way, at silent nodes */
+static int	silent[DELIVERY_PRIORITIES];	/* of the commands under way, at silent nodes */
 
 void
-batch_init(DatabaseSlot *my_slot)
+batch_init(DatabaseState *my_slot)
 {
 	commandend_init();
 	refusal_init();
-	batch_send_init(my_slot);
+	batch_send_init();
 }
 
 /*
@@ -57,13 +57,13 @@ batch_init(DatabaseSlot *my_slot)
 bool
 batch_under_way(void)
 {
-	return batch_send_count_under_way(CLASS_SMALL) + batch_send_count_under_way(CLASS_BULK) > 0;
+	return batch_send_count_under_way(PRIORITY_COMMIT) + batch_send_count_under_way(PRIORITY_SCAN) > 0;
 }
 
 void
 batch_look_for_silent(void)
 {
-	silent[CLASS_SMALL] = silent[CLASS_BULK] = 0;
+	silent[PRIORITY_COMMIT] = silent[PRIORITY_SCAN] = 0;
 	if (node_count() <= 1 || !batch_under_way())
 		return;
 	for (int i = 0; i < node_count(); i++)
@@ -73,15 +73,15 @@ batch_look_for_silent(void)
 
 		if (node->link == NULL || redis_silent_ms(node->link) < SILENT_MS)
 			continue;
-		silent[CLASS_SMALL] += queue->under_way[CLASS_SMALL];
-		silent[CLASS_BULK] += queue->under_way[CLASS_BULK];
+		silent[PRIORITY_COMMIT] += queue->under_way[PRIORITY_COMMIT];
+		silent[PRIORITY_SCAN] += queue->under_way[PRIORITY_SCAN];
 	}
 }
 
 bool
-batch_has_room(DeliveryClass class)
+batch_has_room(DeliveryPriority class)
 {
-	int			limit = class == CLASS_SMALL ? SMALL_COMMANDS : BULK_COMMANDS;
+	int			limit = class == PRIORITY_COMMIT ? SMALL_COMMANDS : BULK_COMMANDS;
 	int			under_way = batch_send_count_under_way(class);
 
 	if (node_count() > 0 && node_at(0)->in_cluster)
@@ -111,7 +111,7 @@ batch_is_awaited(void)
 
 /* The command that gathers these keys; sends one where all are in use. */
 static Command **
-open_command_of(RedisNode *node, DeliveryClass class, Oid rule, uint16 key_slot, bool refusable)
+open_command_of(RedisNode *node, DeliveryPriority class, Oid rule, uint16 key_slot, bool refusable)
 {
 	CommandQueue *queue = command_queue_of(node);
 	Command   **unused = NULL;
@@ -138,7 +138,7 @@ open_command_of(RedisNode *node, DeliveryClass class, Oid rule, uint16 key_slot,
 }
 
 static void
-gather(RedisNode *node, uint16 key_slot, DeliveryClass class, Oid rule, const KeyRef *key)
+gather(RedisNode *node, uint16 key_slot, DeliveryPriority class, Oid rule, const KeyRef *key)
 {
 	bool		refusable = refusal_is_likely(node->target, rule, key->bytes, key->len);
 	Command   **open = open_command_of(node, class, rule, key_slot, refusable);
@@ -148,7 +148,7 @@ gather(RedisNode *node, uint16 key_slot, DeliveryClass class, Oid rule, const Ke
 	if (command->nkeys == 0)
 		command->late = node->late != 0 || replica_ack_are_short(node) || refusable;
 	if (command->late)
-		delivery_part_late(key->delivery);
+		delivery_part_unawaited(key->delivery);
 	command->keys[command->nkeys++] = *key;
 	command->bytes += key->len;
 	command->awaited |= delivery_is_awaited(key->delivery);
@@ -161,7 +161,7 @@ gather(RedisNode *node, uint16 key_slot, DeliveryClass class, Oid rule, const Ke
 }
 
 void
-batch_add_key(Delivery *delivery, DeliveryClass class, const PackedItem *item,
+batch_add_key(Delivery *delivery, DeliveryPriority class, const Invalidation *item,
 				bool only_lacking)
 {
 	KeyRef		key = {.delivery = delivery, .bytes = item->bytes, .len = item->len};
@@ -178,9 +178,9 @@ batch_add_key(Delivery *delivery, DeliveryClass class, const PackedItem *item,
 		else if (node != NULL && node->open)
 			gather(node, key_slot, class, rule, &key);
 		else if (node == NULL || node->is_down)
-			batch_key_done(target, rule, &key, PART_AWAY);
+			batch_key_done(target, rule, &key, PART_NODE_DOWN);
 		else
-			batch_key_done(target, rule, &key, PART_AGAIN);	/* about to be connected */
+			batch_key_done(target, rule, &key, PART_RETRY_SOON);	/* about to be connected */
 	}
 }
 

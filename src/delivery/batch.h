@@ -10,14 +10,14 @@
 #include "delivery/delivery.h"
 #include "shmem/shmem.h"
 
-extern void batch_init(DatabaseSlot *slot);
+extern void batch_init(DatabaseState *slot);
 
 /*
  * Send a key to its node of each target: as many parts of the delivery as there are
  * targets.  delivery_part_done() ends each, perhaps at once.  The bytes must stay
  * until then.  "only_lacking": it was sent before, and is done where the node lacks nothing.
  */
-extern void batch_add_key(Delivery *delivery, DeliveryClass class, const PackedItem *item,
+extern void batch_add_key(Delivery *delivery, DeliveryPriority class, const Invalidation *item,
 							bool only_lacking);
 
 /* Send what has been gathered, to all nodes. */
@@ -30,7 +30,7 @@ extern void batch_ask_replicas(void);
  * Whether more commands should be sent now.  Commands at silent nodes do not count;
  * which nodes are silent is looked for first, by the other function.
  */
-extern bool batch_has_room(DeliveryClass class);
+extern bool batch_has_room(DeliveryPriority class);
 extern void batch_look_for_silent(void);
 
 /* Whether an answer is due that somebody waits for, or may. */

@@ -39,7 +39,7 @@ typedef struct Command
 {
 	struct Command *next;		/* free, or unconfirmed */
 	const Target *target;
-	DeliveryClass class;
+	DeliveryPriority class;
 	Oid			rule;
 	uint16		slot;
 	uint16		room;			/* of keys[] */
@@ -62,7 +62,7 @@ typedef struct CommandQueue
 	int			nopen;
 
 	/* batch_send.c */
-	int			under_way[DELIVERY_CLASSES];
+	int			under_way[DELIVERY_PRIORITIES];
 	int			not_awaited;	/* of those under way */
 
 	/* commandend.c */
@@ -80,7 +80,7 @@ command_queue_of(RedisNode *node)
 }
 
 /* A command without keys.  "many": with room for COMMAND_KEYS, else for COMMAND_KEYS_OF_SLOT. */
-extern Command *batch_new(const Target *target, DeliveryClass class, Oid rule, uint16 key_slot,
+extern Command *batch_new(const Target *target, DeliveryPriority class, Oid rule, uint16 key_slot,
 							bool many);
 
 /* Free it; its keys were taken over. */
@@ -93,7 +93,7 @@ extern void batch_free(Command *command);
 extern void batch_send(RedisNode *node, Command *command);
 
 /* At all nodes. */
-extern int	batch_send_count_under_way(DeliveryClass class);
+extern int	batch_send_count_under_way(DeliveryPriority class);
 
 /* End a part of the key's delivery, for this target. */
 extern void batch_key_done(const Target *target, Oid rule, const KeyRef *key,
@@ -108,7 +108,7 @@ extern void batch_see_to_confirm(RedisNode *node, Command *command);
 /* The node has carried it out: finish it, now or when replicas have acknowledged it. */
 extern void batch_carried_out(RedisNode *node, Command *command);
 
-extern void batch_send_init(DatabaseSlot *slot);
+extern void batch_send_init(void);
 extern void commandend_init(void);
 
 #endif							/* UNCACHE_COMMAND_INT_H */

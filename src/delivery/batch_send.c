@@ -9,7 +9,7 @@
  *		it is refused		then it is sent again key by key, to find the key that is
  *							to blame
  *		it is redirected	by a node of a cluster: it follows, a few times; what is in
- *							the middle of being moved is tried again (PART_AGAIN)
+ *							the middle of being moved is tried again (PART_RETRY_SOON)
  *
  * An answer that says something of the server rather than of the keys (it is loading, say)
  * is the node's trouble, and the keys are lost; as they are when the link breaks, which
@@ -32,20 +32,18 @@
 /* How often a command follows a redirection. */
 #define MAX_HOPS			5
 
-static DatabaseSlot *slot;
 static MemoryContext names_context; /* of records, until they are sent */
-static int	under_way[DELIVERY_CLASSES];	/* at all nodes */
+static int	under_way[DELIVERY_PRIORITIES];	/* at all nodes */
 
 void
-batch_send_init(DatabaseSlot *my_slot)
+batch_send_init(void)
 {
-	slot = my_slot;
 	names_context = AllocSetContextCreate(TopMemoryContext, "pg_uncache record names",
 										  ALLOCSET_SMALL_SIZES);
 }
 
 int
-batch_send_count_under_way(DeliveryClass class)
+batch_send_count_under_way(DeliveryPriority class)
 {
 	return under_way[class];
 }
@@ -101,9 +99,9 @@ add_text(const char *text)
 static void
 count_command(Command *command, int64 existed)
 {
-	pg_atomic_fetch_add_u64(&slot->stats.batches, 1);
-	pg_atomic_fetch_add_u64(&slot->stats.keys, command->nkeys);
-	pg_atomic_fetch_add_u64(&slot->stats.keys_existed, existed);
+	pg_atomic_fetch_add_u64(&MyDatabaseState->stats.batches, 1);
+	pg_atomic_fetch_add_u64(&MyDatabaseState->stats.keys, command->nkeys);
+	pg_atomic_fetch_add_u64(&MyDatabaseState->stats.keys_existed, existed);
 	counters_count_rule(command->rule, command->nkeys, existed);
 }
 
@@ -123,9 +121,9 @@ send_again(RedisNode *node, Command *command, bool asking)
 
 	command->records_gone = false;
 	if (node == NULL || !node->open || ++command->hops > MAX_HOPS)
-		batch_finish(command, node != NULL && node->is_down ? PART_AWAY : PART_AGAIN);
+		batch_finish(command, node != NULL && node->is_down ? PART_NODE_DOWN : PART_RETRY_SOON);
 	else if (asking && !redis_send_texts(node->link, 1, argv, foregoing_answered, NULL))
-		batch_finish(command, PART_LOST);
+		batch_finish(command, PART_NO_REPLY);
 	else
 		batch_send(node, command);
 }
@@ -148,7 +146,7 @@ records_answered(void *arg, const RedisReply *reply)
 
 	/* With ASK the record is at the new node, too, or nowhere; else it is gone. */
 	if (reply == NULL)
-		batch_finish(command, PART_LOST);
+		batch_finish(command, PART_NO_REPLY);
 	else if (redis_reply_type(reply) == REDIS_INTEGER || redis_reply_is_error(reply, "ASK") ||
 			 redis_reply_is_error(reply, "MOVED"))
 	{
@@ -216,7 +214,7 @@ follow_cluster(RedisNode *node, Command *command, const RedisReply *reply)
 		if (command->nkeys > 1)
 			split_command(node, command);
 		else
-			batch_finish(command, PART_AGAIN);
+			batch_finish(command, PART_RETRY_SOON);
 		return true;
 	}
 
@@ -275,7 +273,7 @@ command_refused(RedisNode *node, Command *command, const RedisReply *reply)
 	else if (redis_error_is_fatal(reply, &why))
 	{
 		node_note_trouble(node, reply);
-		batch_finish(command, PART_LOST);
+		batch_finish(command, PART_NO_REPLY);
 	}
 	else if (command->nkeys > 1)
 		split_command(node, command);
@@ -298,7 +296,7 @@ command_answered(void *arg, const RedisReply *reply)
 	if (!command->awaited)
 		node->commands->not_awaited--;
 	if (reply == NULL)
-		batch_finish(command, PART_LOST);
+		batch_finish(command, PART_NO_REPLY);
 	else if (redis_reply_type(reply) == REDIS_INTEGER)
 	{
 		FAULT_POINT("answered");
@@ -310,7 +308,7 @@ command_answered(void *arg, const RedisReply *reply)
 	else if (redis_reply_type(reply) != REDIS_ERROR)
 	{
 		node_note_nonsense(node);
-		batch_finish(command, PART_LOST);
+		batch_finish(command, PART_NO_REPLY);
 	}
 	else
 		command_refused(node, command, reply);
@@ -342,7 +340,7 @@ make_arguments(const RedisNode *node, Command *command)
 		return;
 
 	add_text(fence_ttl_text());
-	add_text(Shared_state->incarnation);
+	add_text(UncacheShmem->incarnation);
 	for (uint32 i = 0; i < command->nkeys; i++)
 	{
 		snprintf(arguments.xids[i], sizeof(arguments.xids[i]), UINT64_FORMAT,
@@ -369,5 +367,5 @@ batch_send(RedisNode *node, Command *command)
 			queue->not_awaited++;
 	}
 	else
-		batch_finish(command, PART_LOST);
+		batch_finish(command, PART_NO_REPLY);
 }

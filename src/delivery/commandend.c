@@ -34,7 +34,7 @@ commandend_init(void)
 }
 
 Command *
-batch_new(const Target *target, DeliveryClass class, Oid rule, uint16 key_slot, bool many)
+batch_new(const Target *target, DeliveryPriority class, Oid rule, uint16 key_slot, bool many)
 {
 	Command    *command = free_commands[many];
 
@@ -74,8 +74,8 @@ batch_free(Command *command)
 void
 batch_key_done(const Target *target, Oid rule, const KeyRef *key, PartOutcome outcome)
 {
-	PackedItem	item = {
-		.kind = ITEM_KEY, .rule = rule, .bytes = key->bytes, .len = key->len
+	Invalidation	item = {
+		.kind = INVALIDATION_KEY, .rule = rule, .bytes = key->bytes, .len = key->len
 	};
 
 	if (outcome != PART_DELIVERED && outcome != PART_REFUSED)
@@ -89,7 +89,7 @@ batch_finish(Command *command, PartOutcome outcome)
 	for (uint32 i = 0; i < command->nkeys; i++)
 	{
 		if (command->late)
-			delivery_part_not_late(command->keys[i].delivery);
+			delivery_part_awaited(command->keys[i].delivery);
 		batch_key_done(command->target, command->rule, &command->keys[i], outcome);
 	}
 	batch_free(command);
@@ -142,7 +142,7 @@ wait_answered(void *arg, const RedisReply *reply)
 	RedisNode  *node = node_answering();
 
 	if (reply == NULL)
-		finish_unconfirmed(node, PART_LOST);
+		finish_unconfirmed(node, PART_NO_REPLY);
 	else
 		finish_unconfirmed(node, replica_ack_note(node, reply) ? PART_DELIVERED : PART_UNCONFIRMED);
 }
@@ -159,6 +159,6 @@ batch_ask_replicas(void)
 			continue;
 		queue->wait_is_due = false;
 		if (node->link == NULL || !replica_ack_ask(node, wait_answered))
-			finish_unconfirmed(node, PART_LOST);	/* the link has failed */
+			finish_unconfirmed(node, PART_NO_REPLY);	/* the link has failed */
 	}
 }

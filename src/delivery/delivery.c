@@ -35,20 +35,18 @@
 #include "redis/redis_error.h"
 #include "shmem/wait_slots.h"
 
-static DatabaseSlot *slot;
 static MemoryContext context;
 
 static dlist_head all_deliveries = DLIST_STATIC_INIT(all_deliveries);
 
 static uint64 next_number = 1;
-static int	count_of_table[OUTBOX_NOWHERE + 1];
-static uint64 taken_of_table[OUTBOX_NOWHERE + 1];
-static TimestampTz last_of_table[OUTBOX_NOWHERE + 1];
+static int	count_of_table[OUTBOX_MEMORY + 1];
+static uint64 taken_of_table[OUTBOX_MEMORY + 1];
+static TimestampTz last_of_table[OUTBOX_MEMORY + 1];
 
 void
-delivery_init(DatabaseSlot *my_slot)
+delivery_init(void)
 {
-	slot = my_slot;
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache deliveries",
 									ALLOCSET_DEFAULT_SIZES);
 }
@@ -62,7 +60,7 @@ delivery_xid(const Delivery *delivery)
 bool
 delivery_is_awaited(const Delivery *delivery)
 {
-	return delivery->row.waiter >= 0 || delivery->class == CLASS_BULK;
+	return delivery->row.waiter >= 0 || delivery->class == PRIORITY_SCAN;
 }
 
 uint64
@@ -98,7 +96,7 @@ delivery_last_of_table(int table)
 }
 
 Delivery *
-delivery_new(DeliveryClass class, const DeliveryRow *row)
+delivery_new(DeliveryPriority class, const DeliveryRow *row)
 {
 	Delivery   *delivery = MemoryContextAllocZero(context, sizeof(Delivery) + row->len);
 
@@ -140,12 +138,12 @@ count_delivered(Delivery *delivery)
 	if (delivery->row.again)
 	{
 		/* How long it took when it was delivered first is not known. */
-		pg_atomic_fetch_add_u64(&slot->stats.retries, 1);
+		pg_atomic_fetch_add_u64(&MyDatabaseState->stats.retries, 1);
 		return;
 	}
 	if (delivery->row.chunk == 0)
-		pg_atomic_fetch_add_u64(&slot->stats.transactions, 1);
-	counters_latency(&slot->stats, GetCurrentTimestamp() - delivery->row.at);
+		pg_atomic_fetch_add_u64(&MyDatabaseState->stats.transactions, 1);
+	counters_latency(&MyDatabaseState->stats, GetCurrentTimestamp() - delivery->row.at);
 }
 
 static void
@@ -155,8 +153,8 @@ finish_lost(Delivery *delivery)
 	bool		soon = delivery->lost_for_now || delivery->lost_before != resend_releases();
 
 	resend_wait();
-	pg_atomic_fetch_add_u64(&slot->stats.retries, 1);
-	if (delivery->row.table == OUTBOX_NOWHERE)
+	pg_atomic_fetch_add_u64(&MyDatabaseState->stats.retries, 1);
+	if (delivery->row.table == OUTBOX_MEMORY)
 		second_delete_lost(&delivery->row, soon);
 	else if (delivery->row.table == OUTBOX_SIDE)
 		set_row_state(delivery, ROW_UNSENT);	/* it has pauses of its own */
@@ -166,7 +164,7 @@ finish_lost(Delivery *delivery)
 	/* Who waits for what is sent again soon goes on waiting. */
 	if (!delivery->lost_for_now && !delivery->row.answered)
 		wait_slots_let_go(delivery->row.xid, delivery->row.waiter,
-					   delivery->class == CLASS_BULK, delivery->lost_under_way);
+					   delivery->class == PRIORITY_SCAN, delivery->lost_under_way);
 }
 
 static void
@@ -174,7 +172,7 @@ finish_delivered(Delivery *delivery)
 {
 	if (delivery->to_repeat && !delivery->discarded)
 	{
-		set_row_state(delivery, ROW_TO_REPEAT);
+		set_row_state(delivery, ROW_RESEND_FORGOTTEN);
 		resend_release_soon();
 	}
 	else
@@ -183,7 +181,7 @@ finish_delivered(Delivery *delivery)
 	/* Counted twice it would stand for another row, which is not delivered yet. */
 	if (!delivery->row.answered)
 		wait_slots_row_delivered(delivery->row.xid, delivery->row.waiter);
-	if (delivery->row.table != OUTBOX_NOWHERE)
+	if (delivery->row.table != OUTBOX_MEMORY)
 		second_delete_add(&delivery->row);
 }
 
@@ -195,7 +193,7 @@ finish_delivered(Delivery *delivery)
 
 /* Several targets may refuse the same item.  "item" is one of the row, but of a fragment. */
 static void
-remember_refused(Delivery *delivery, const PackedItem *item)
+remember_refused(Delivery *delivery, const Invalidation *item)
 {
 	uint32		at;
 
@@ -212,7 +210,7 @@ remember_refused(Delivery *delivery, const PackedItem *item)
 }
 
 static bool
-was_refused(const Delivery *delivery, const PackedItem *item)
+was_refused(const Delivery *delivery, const Invalidation *item)
 {
 	uint32		at = item->bytes - delivery->row.items;
 
@@ -229,8 +227,8 @@ move_refused(const Delivery *delivery)
 	char	   *items = MemoryContextAlloc(context, delivery->row.len);
 	uint32		len = 0;
 	Oid			rule;
-	ItemReader	reader;
-	PackedItem	item;
+	InvalidationReader	reader;
+	Invalidation	item;
 
 	invalidation_reader_init(&reader, delivery->row.items, delivery->row.len);
 	while (invalidation_read(&reader, &item) > 0)
@@ -241,7 +239,7 @@ move_refused(const Delivery *delivery)
 		rule = item.rule;
 	}
 	if (delivery->row.attempts == 0)
-		pg_atomic_fetch_add_u64(&slot->stats.keys_refused, invalidation_count(items, len));
+		pg_atomic_fetch_add_u64(&MyDatabaseState->stats.keys_refused, invalidation_count(items, len));
 	outbox_side_refused(&delivery->row, items, len, delivery->refused_error, delivery->to_repeat);
 	pfree(items);
 }
@@ -253,8 +251,8 @@ move_refused(const Delivery *delivery)
 static void
 note_refused_as_lacking(const Delivery *delivery)
 {
-	ItemReader	reader;
-	PackedItem	item;
+	InvalidationReader	reader;
+	Invalidation	item;
 
 	if (delivery->is_fragment)
 	{
@@ -264,7 +262,7 @@ note_refused_as_lacking(const Delivery *delivery)
 	invalidation_reader_init(&reader, delivery->row.items, delivery->row.len);
 	while (invalidation_read(&reader, &item) > 0)
 	{
-		if (!was_refused(delivery, &item) || invalidation_traits(item.kind)->keys != ITEM_KEYS_ITSELF)
+		if (!was_refused(delivery, &item) || invalidation_traits(item.kind)->keys != INVALIDATION_KEYS_ITSELF)
 			continue;
 		for (int i = 0; i < target_count(); i++)
 			lacking_note_key(target_at(i), item.bytes, item.len);
@@ -275,7 +273,7 @@ note_refused_as_lacking(const Delivery *delivery)
 static bool
 moves_to_side_table(const Delivery *delivery)
 {
-	return delivery->row.table != OUTBOX_NOWHERE &&
+	return delivery->row.table != OUTBOX_MEMORY &&
 		!(delivery->row.table == OUTBOX_SIDE && delivery->to_repeat);
 }
 
@@ -284,7 +282,7 @@ static void
 finish_discarded(Delivery *delivery)
 {
 	set_row_state(delivery, ROW_DELIVERED);
-	wait_slots_let_go(delivery->row.xid, delivery->row.waiter, delivery->class == CLASS_BULK, true);
+	wait_slots_let_go(delivery->row.xid, delivery->row.waiter, delivery->class == PRIORITY_SCAN, true);
 }
 
 static void
@@ -335,7 +333,7 @@ finish(Delivery *delivery)
 void
 delivery_note_lost(Delivery *delivery, PartOutcome outcome)
 {
-	bool		for_now = outcome == PART_AGAIN;
+	bool		for_now = outcome == PART_RETRY_SOON;
 
 	if (!delivery->lost)
 	{
@@ -344,7 +342,7 @@ delivery_note_lost(Delivery *delivery, PartOutcome outcome)
 	}
 	delivery->lost = true;
 	delivery->lost_for_now &= for_now;
-	delivery->lost_under_way |= outcome == PART_LOST || outcome == PART_UNCONFIRMED;
+	delivery->lost_under_way |= outcome == PART_NO_REPLY || outcome == PART_UNCONFIRMED;
 	if (for_now)
 		resend_release_soon();
 }
@@ -356,11 +354,11 @@ let_go_if_late(Delivery *delivery)
 	if (delivery->parts_late > 0 && delivery->parts_left == delivery->parts_late &&
 		!delivery->row.answered)
 		wait_slots_let_go(delivery->row.xid, delivery->row.waiter,
-					   delivery->class == CLASS_BULK, false);
+					   delivery->class == PRIORITY_SCAN, false);
 }
 
 void
-delivery_part_done(Delivery *delivery, PartOutcome outcome, const PackedItem *item)
+delivery_part_done(Delivery *delivery, PartOutcome outcome, const Invalidation *item)
 {
 	while (delivery)
 	{
@@ -390,13 +388,13 @@ delivery_all_sent(Delivery *delivery)
 }
 
 void
-delivery_part_late(Delivery *delivery)
+delivery_part_unawaited(Delivery *delivery)
 {
 	delivery->parts_late++;
 }
 
 void
-delivery_part_not_late(Delivery *delivery)
+delivery_part_awaited(Delivery *delivery)
 {
 	delivery->parts_late--;
 }

@@ -14,19 +14,19 @@
 #include "base/invalidation.h"
 
 /* Small transactions overtake what is large or late. */
-typedef enum DeliveryClass
+typedef enum DeliveryPriority
 {
-	CLASS_SMALL,				/* from the ring: somebody may wait */
-	CLASS_BULK,					/* from a scan */
-} DeliveryClass;
-#define DELIVERY_CLASSES	2
+	PRIORITY_COMMIT,				/* from the ring: somebody may wait */
+	PRIORITY_SCAN,					/* from a scan */
+} DeliveryPriority;
+#define DELIVERY_PRIORITIES	2
 
 /* An outbox row to deliver.  The items are copied. */
 typedef struct DeliveryRow
 {
 	uint64		xid;
 	int32		chunk;
-	int			table;			/* OUTBOX_SIDE and OUTBOX_NOWHERE too */
+	int			table;			/* OUTBOX_SIDE and OUTBOX_MEMORY too */
 	ItemPointerData tid;
 	int32		attempts;		/* how often Redis has refused it so far */
 	TimestampTz at;				/* since when it is to be delivered */
@@ -46,9 +46,9 @@ typedef enum PartOutcome
 {
 	PART_DELIVERED,
 	PART_REFUSED,				/* Redis said no, and will again */
-	PART_LOST,					/* no answer; to be sent again when its node is back */
-	PART_AWAY,					/* likewise; it was known to be away, and not sent */
-	PART_AGAIN,					/* to be sent again soon */
+	PART_NO_REPLY,					/* no answer; to be sent again when its node is back */
+	PART_NODE_DOWN,					/* likewise; it was known to be away, and not sent */
+	PART_RETRY_SOON,					/* to be sent again soon */
 	PART_UNCONFIRMED,			/* carried out, but too few replicas have it */
 } PartOutcome;
 
@@ -68,11 +68,11 @@ extern bool delivery_is_awaited(const Delivery *delivery);
  * pieces this finishes a part of each piece's delivery.
  */
 extern void delivery_part_done(Delivery *delivery, PartOutcome outcome,
-							  const PackedItem *item);
+							  const Invalidation *item);
 
 /* A part is at a node that nobody waits for; or not any more. */
-extern void delivery_part_late(Delivery *delivery);
-extern void delivery_part_not_late(Delivery *delivery);
+extern void delivery_part_unawaited(Delivery *delivery);
+extern void delivery_part_awaited(Delivery *delivery);
 
 /*
  * All deliveries

@@ -12,7 +12,7 @@
  * and the pieces that are there count as delivered.
  *
  * When the links are gone what is here is forgotten, and after a crash, too: the rows are in
- * the outbox, and come again.  An item takes ITEM_MAX_BYTES at the most.
+ * the outbox, and come again.  An item takes INVALIDATION_MAX_BYTES at the most.
  */
 #include "postgres.h"
 
@@ -91,7 +91,7 @@ new_assembly(const DeliveryRow *row, int32 first_chunk, Oid rule, const Fragment
  * last came: then all are to be repeated, since some would never make an item.
  */
 static void
-complete(Delivery *last, Assembly *assembly, PackedItem *whole)
+complete(Delivery *last, Assembly *assembly, Invalidation *whole)
 {
 	bool		to_repeat = false;
 
@@ -122,7 +122,7 @@ delivery_fragments_parts(Delivery *last, int parts)
 }
 
 PieceOutcome
-delivery_fragments_add(Delivery *delivery, const PackedItem *item, PackedItem *whole)
+delivery_fragments_add(Delivery *delivery, const Invalidation *item, Invalidation *whole)
 {
 	FragmentHead head;
 	uint32		len;
@@ -162,7 +162,7 @@ delivery_fragments_forget(void)
 		Assembly   *assembly = dlist_container(Assembly, node, iter.cur);
 
 		dlist_delete(&assembly->node);
-		delivery_part_done(assembly->pieces, PART_LOST, NULL);
+		delivery_part_done(assembly->pieces, PART_NO_REPLY, NULL);
 		pfree(assembly->bytes);
 		pfree(assembly);
 	}

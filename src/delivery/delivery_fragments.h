@@ -20,12 +20,12 @@ typedef enum PieceOutcome
 } PieceOutcome;
 
 /*
- * A piece of a long item, an ITEM_FRAGMENT.  When the last is here, with this delivery,
+ * A piece of a long item, an INVALIDATION_FRAGMENT.  When the last is here, with this delivery,
  * *whole is set, with bytes that stay until the delivery is finished.  The deliveries of all
  * pieces are joined and finish together: a part of this one is a part of all.
  */
-extern PieceOutcome delivery_fragments_add(Delivery *delivery, const PackedItem *piece,
-									  PackedItem *whole);
+extern PieceOutcome delivery_fragments_add(Delivery *delivery, const Invalidation *piece,
+									  Invalidation *whole);
 
 /*
  * The whole is about to be sent in so many parts.  Returns whether all of the pieces were

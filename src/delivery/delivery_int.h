@@ -16,9 +16,9 @@ struct Delivery
 	dlist_node	all_node;		/* in all_deliveries, by number */
 	dlist_node	queue_node;		/* delivery_queue.c: in queues[class], until all parts are sent */
 	uint64		number;
-	DeliveryClass class;
+	DeliveryPriority class;
 	DeliveryRow row;			/* row.items is this delivery's own copy */
-	ItemReader	reader;			/* items not sent yet */
+	InvalidationReader	reader;			/* items not sent yet */
 	uint32		parts_left;		/* under way, plus one until all are sent */
 	uint32		parts_late;		/* of these, at nodes that nobody waits for */
 	bool		lost;
@@ -40,13 +40,13 @@ struct Delivery
 	char	   *refused_error;	/* what Redis said of the first; NULL without */
 };
 
-extern void delivery_init(DatabaseSlot *slot);
+extern void delivery_init(void);
 
 /*
  * A delivery for this row, of which the items are copied.  It counts one part until
  * delivery_all_sent(); whoever gives a part on adds it to parts_left before.
  */
-extern Delivery *delivery_new(DeliveryClass class, const DeliveryRow *row);
+extern Delivery *delivery_new(DeliveryPriority class, const DeliveryRow *row);
 
 /* All items of the delivery are under way (or can't be read).  It may be gone afterwards. */
 extern void delivery_all_sent(Delivery *delivery);

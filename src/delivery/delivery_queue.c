@@ -34,11 +34,11 @@
 #define SMALL_ROWS			4096
 #define BULK_ROWS			1024
 
-static dlist_head queues[DELIVERY_CLASSES] = {
-	DLIST_STATIC_INIT(queues[CLASS_SMALL]),
-	DLIST_STATIC_INIT(queues[CLASS_BULK]),
+static dlist_head queues[DELIVERY_PRIORITIES] = {
+	DLIST_STATIC_INIT(queues[PRIORITY_COMMIT]),
+	DLIST_STATIC_INIT(queues[PRIORITY_SCAN]),
 };
-static int	queued[DELIVERY_CLASSES];
+static int	queued[DELIVERY_PRIORITIES];
 
 /*
  * Patterns that are given on in one turn: some 100 microseconds.  A row has a hundred, and
@@ -48,17 +48,17 @@ static int	queued[DELIVERY_CLASSES];
 static int	patterns_given = 0;
 
 void
-delivery_queue_init(DatabaseSlot *slot)
+delivery_queue_init(DatabaseState *slot)
 {
-	delivery_init(slot);
+	delivery_init();
 	delivery_fragments_init();
 	batch_init(slot);
 }
 
 bool
-delivery_queue_has_room(DeliveryClass class)
+delivery_queue_has_room(DeliveryPriority class)
 {
-	return queued[class] < (class == CLASS_SMALL ? SMALL_ROWS : BULK_ROWS);
+	return queued[class] < (class == PRIORITY_COMMIT ? SMALL_ROWS : BULK_ROWS);
 }
 
 bool
@@ -70,11 +70,11 @@ delivery_queue_wants_turn(void)
 bool
 delivery_queue_has_unsent(void)
 {
-	return queued[CLASS_SMALL] + queued[CLASS_BULK] > 0;
+	return queued[PRIORITY_COMMIT] + queued[PRIORITY_SCAN] > 0;
 }
 
 void
-delivery_queue_take(DeliveryClass class, const DeliveryRow *row)
+delivery_queue_take(DeliveryPriority class, const DeliveryRow *row)
 {
 	Delivery   *delivery = delivery_new(class, row);
 
@@ -82,13 +82,13 @@ delivery_queue_take(DeliveryClass class, const DeliveryRow *row)
 	queued[class]++;
 }
 
-static bool gather_item(Delivery *delivery, const PackedItem *item, bool is_whole);
+static bool gather_item(Delivery *delivery, const Invalidation *item, bool is_whole);
 
 /* A piece of an item, which is given on when all of it is here. */
 static bool
-gather_piece(Delivery *delivery, const PackedItem *piece)
+gather_piece(Delivery *delivery, const Invalidation *piece)
 {
-	PackedItem	whole;
+	Invalidation	whole;
 
 	switch (delivery_fragments_add(delivery, piece, &whole))
 	{
@@ -117,22 +117,22 @@ add_parts(Delivery *delivery, int parts, bool is_whole)
  * false where it is damaged.
  */
 static bool
-gather_item(Delivery *delivery, const PackedItem *item, bool is_whole)
+gather_item(Delivery *delivery, const Invalidation *item, bool is_whole)
 {
 	bool		only_lacking;
 
 	switch (invalidation_traits(item->kind)->command)
 	{
-		case ITEM_UNLINK:
+		case INVALIDATION_UNLINK:
 			only_lacking = add_parts(delivery, target_count(), is_whole);
 			batch_add_key(delivery, delivery->class, item, only_lacking);
 			return true;
-		case ITEM_SCAN:
+		case INVALIDATION_SCAN:
 			(void) add_parts(delivery, 1, is_whole);
 			patterns_given++;
 			pattern_queue_add(delivery, item);
 			return true;
-		case ITEM_JOIN:
+		case INVALIDATION_JOIN:
 			return gather_piece(delivery, item);
 	}
 	return false;
@@ -149,13 +149,13 @@ all_sent(Delivery *delivery)
 
 /* Send from one queue while commands of its class may be under way. */
 static void
-send_from(DeliveryClass class)
+send_from(DeliveryPriority class)
 {
 	while (!dlist_is_empty(&queues[class]) && batch_has_room(class) &&
 		   patterns_given < PATTERNS_PER_TURN)
 	{
 		Delivery   *delivery = dlist_head_element(Delivery, queue_node, &queues[class]);
-		PackedItem	item;
+		Invalidation	item;
 		int			read = invalidation_read(&delivery->reader, &item);
 
 		if (read > 0 && gather_item(delivery, &item, false))
@@ -174,8 +174,8 @@ delivery_queue_send(void)
 	if (delivery_queue_has_unsent())
 	{
 		batch_look_for_silent();
-		send_from(CLASS_SMALL);
-		send_from(CLASS_BULK);
+		send_from(PRIORITY_COMMIT);
+		send_from(PRIORITY_SCAN);
 	}
 	batch_ask_replicas();
 	node_flush_all();
@@ -189,13 +189,13 @@ delivery_queue_forget_unsent(void)
 	delivery_fragments_forget();
 	pattern_queue_forget();
 	refusal_forget_all();
-	for (int class = 0; class < DELIVERY_CLASSES; class++)
+	for (int class = 0; class < DELIVERY_PRIORITIES; class++)
 	{
 		while (!dlist_is_empty(&queues[class]))
 		{
 			Delivery   *delivery = dlist_head_element(Delivery, queue_node, &queues[class]);
 
-			delivery_note_lost(delivery, PART_LOST);
+			delivery_note_lost(delivery, PART_NO_REPLY);
 			all_sent(delivery);
 		}
 	}

@@ -13,13 +13,13 @@
 #include "delivery/delivery.h"
 #include "shmem/shmem.h"
 
-extern void delivery_queue_init(DatabaseSlot *slot);
+extern void delivery_queue_init(DatabaseState *slot);
 
 /* Whether more should be taken now. */
-extern bool delivery_queue_has_room(DeliveryClass class);
+extern bool delivery_queue_has_room(DeliveryPriority class);
 
 /* Take a row.  The items are copied; of a row of an outbox table the state is set. */
-extern void delivery_queue_take(DeliveryClass class, const DeliveryRow *row);
+extern void delivery_queue_take(DeliveryPriority class, const DeliveryRow *row);
 
 /* Send what may be sent now. */
 extern void delivery_queue_send(void);

@@ -51,12 +51,11 @@ typedef struct Job
 {
 	dlist_node	node;
 	Delivery   *delivery;
-	PackedItem	item;			/* bytes belong to the delivery */
+	Invalidation	item;			/* bytes belong to the delivery */
 	PassPattern *pattern;		/* of the running pass */
 	bool		had_pass;		/* this is not the first one */
 } Job;
 
-static DatabaseSlot *slot;
 static MemoryContext context;	/* jobs */
 static MemoryContext pass_context;	/* patterns of the pass; reset at its end */
 
@@ -82,18 +81,17 @@ static int	again_ms = AGAIN_FIRST_MS;
 static void pass_ended(const PatternPassEnd *end);
 
 void
-pattern_queue_init(DatabaseSlot *my_slot)
+pattern_queue_init(void)
 {
-	slot = my_slot;
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache patterns",
 									ALLOCSET_DEFAULT_SIZES);
 	pass_context = AllocSetContextCreate(context, "pg_uncache pattern pass",
 										 ALLOCSET_DEFAULT_SIZES);
-	pattern_scan_init(slot, pass_ended);
+	pattern_scan_init(pass_ended);
 }
 
 void
-pattern_queue_add(Delivery *delivery, const PackedItem *item)
+pattern_queue_add(Delivery *delivery, const Invalidation *item)
 {
 	Job		   *job = MemoryContextAllocZero(context, sizeof(Job));
 
@@ -101,14 +99,14 @@ pattern_queue_add(Delivery *delivery, const PackedItem *item)
 	job->item = *item;
 	dlist_push_tail(&waiting, &job->node);
 	nwaiting++;
-	pg_atomic_fetch_add_u32(&slot->stats.patterns_running, 1);
+	pg_atomic_fetch_add_u32(&MyDatabaseState->stats.patterns_running, 1);
 }
 
 static void
 finish_job(Job *job, PartOutcome outcome)
 {
 	dlist_delete(&job->node);
-	pg_atomic_fetch_sub_u32(&slot->stats.patterns_running, 1);
+	pg_atomic_fetch_sub_u32(&MyDatabaseState->stats.patterns_running, 1);
 	delivery_part_done(job->delivery, outcome, &job->item);
 	pfree(job);
 }
@@ -240,13 +238,13 @@ pattern_queue_forget(void)
 	dlist_mutable_iter iter;
 
 	if (stage == PASS_GATHERS)
-		pass_ended(&(PatternPassEnd) {.outcome = PART_LOST});
+		pass_ended(&(PatternPassEnd) {.outcome = PART_NO_REPLY});
 	pattern_scan_break();
 	if (stage == PASS_ENDED)
 		leave_some(INT_MAX);
 	Assert(stage == PASS_NONE);
 	dlist_foreach_modify(iter, &waiting)
-		finish_job(dlist_container(Job, node, iter.cur), PART_LOST);
+		finish_job(dlist_container(Job, node, iter.cur), PART_NO_REPLY);
 	nwaiting = 0;
 	next_pass_at = 0;
 }

@@ -11,10 +11,10 @@
 #include "base/invalidation.h"
 #include "shmem/shmem.h"
 
-extern void pattern_queue_init(DatabaseSlot *slot);
+extern void pattern_queue_init(void);
 
 /* Take a pattern, a part of the delivery.  delivery_part_done() ends it. */
-extern void pattern_queue_add(Delivery *delivery, const PackedItem *item);
+extern void pattern_queue_add(Delivery *delivery, const Invalidation *item);
 
 /* Begin a pass if one is due, or say when: DT_NOEND for "nothing to do". */
 extern TimestampTz pattern_queue_turn(void);

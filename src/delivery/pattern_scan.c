@@ -46,7 +46,6 @@ typedef struct NodeScan
 	uint32		slots;			/* their state when it began */
 } NodeScan;
 
-static DatabaseSlot *slot;
 static PatternPassEnded ended;
 
 /* Of the running pass; meaningless unless "running". */
@@ -67,11 +66,10 @@ static bool asking = false;
 static void end_pass_if_done(void);
 
 void
-pattern_scan_init(DatabaseSlot *my_slot, PatternPassEnded when_ended)
+pattern_scan_init(PatternPassEnded when_ended)
 {
-	slot = my_slot;
 	ended = when_ended;
-	pattern_sweep_init(slot, end_pass_if_done);
+	pattern_sweep_init(end_pass_if_done);
 }
 
 bool
@@ -113,7 +111,7 @@ scan_nodes(void)
 
 /* One thing less to be done before the first SCAN. */
 static void
-come_nearer(void)
+pre_scan_answered(void)
 {
 	if (--under_way == 0)
 		scan_nodes();
@@ -126,7 +124,7 @@ slots_told(void *arg, const RedisReply *reply)
 	RedisNode  *node = node_answering();
 
 	scan_of(node)->slots = reply ? cluster_migration_read(node, reply) : SLOTS_MOVE;
-	come_nearer();
+	pre_scan_answered();
 }
 
 /* This node's tokens are void, or it failed.  Once all nodes have said so the scans begin. */
@@ -141,7 +139,7 @@ tokens_are_void(bool ok, const RedisReply *reply)
 		if (reply)
 			node_note_trouble(node_answering(), reply);
 	}
-	come_nearer();
+	pre_scan_answered();
 }
 
 /* Which nodes there are, and their epochs; what is away is lost. */
@@ -219,19 +217,19 @@ outcome_of_loss(void)
 	for (int i = 0; i < node_count(); i++)
 	{
 		if (node_at(i)->open && !takes_part(node_at(i)))
-			return PART_AGAIN;
+			return PART_RETRY_SOON;
 	}
 	for (int i = 0; i < target_count(); i++)
 	{
 		if (!target_is_whole(target_at(i)))
-			return PART_LOST;
+			return PART_NO_REPLY;
 	}
 	for (int i = 0; i < node_count(); i++)
 	{
 		if (!node_at(i)->open)
-			return PART_LOST;
+			return PART_NO_REPLY;
 	}
-	return PART_AGAIN;
+	return PART_RETRY_SOON;
 }
 
 static void
@@ -250,7 +248,7 @@ end_pass(void)
 	pattern_sweep_end();
 	asking = pass_again || pass_moves;
 	if (!pass_lost && !pass_again)
-		pg_atomic_fetch_add_u64(&slot->stats.pattern_passes, 1);
+		pg_atomic_fetch_add_u64(&MyDatabaseState->stats.pattern_passes, 1);
 	ended(&end);
 }
 

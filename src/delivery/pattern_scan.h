@@ -16,7 +16,7 @@
 typedef struct PatternPassEnd
 {
 	TimestampTz began;
-	PartOutcome outcome;		/* PART_DELIVERED, or of all patterns: PART_LOST, PART_AGAIN */
+	PartOutcome outcome;		/* PART_DELIVERED, or of all patterns: PART_NO_REPLY, PART_RETRY_SOON */
 	bool		again;			/* it has missed keys that it knows of: does not count */
 	bool		moves;			/* slots were on the move: a second pass is needed */
 } PatternPassEnd;
@@ -24,7 +24,7 @@ typedef struct PatternPassEnd
 typedef void (*PatternPassEnded) (const PatternPassEnd *end);
 
 /* Once, in the worker.  Every pass ends with one call of "ended", which may not begin another. */
-extern void pattern_scan_init(DatabaseSlot *slot, PatternPassEnded ended);
+extern void pattern_scan_init(PatternPassEnded ended);
 
 /*
  * Begin a pass for these patterns.  None may be running, and the set must not be empty.

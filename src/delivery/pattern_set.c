@@ -208,25 +208,25 @@ add_head(PatternSet *set, PassPattern *pattern)
 }
 
 static KeyPattern *
-matcher_of(const PackedItem *item)
+matcher_of(const Invalidation *item)
 {
 	switch (item->kind)
 	{
-		case ITEM_GLOB:
+		case INVALIDATION_GLOB:
 			return keypattern_from_glob(item->bytes, item->len);
-		case ITEM_KEYPATTERN:
+		case INVALIDATION_KEYPATTERN:
 			return keypattern_parse(item->bytes, item->len);
-		case ITEM_KEY:
-		case ITEM_FRAGMENT:
+		case INVALIDATION_KEY:
+		case INVALIDATION_FRAGMENT:
 			break;				/* no patterns */
 	}
 	return NULL;
 }
 
 PassPattern *
-pattern_set_add(PatternSet *set, const PackedItem *item)
+pattern_set_add(PatternSet *set, const Invalidation *item)
 {
-	HTAB	   *table = item->kind == ITEM_GLOB ? set->globs : set->templates;
+	HTAB	   *table = item->kind == INVALIDATION_GLOB ? set->globs : set->templates;
 	bool		found;
 	TextEntry  *entry = enter(table, item->bytes, item->len, &found);
 	PassPattern *pattern;

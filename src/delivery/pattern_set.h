@@ -14,7 +14,7 @@ typedef struct PassPattern
 {
 	struct PassPattern *next;	/* in the set */
 	struct PassPattern *next_of_head;	/* with the same literal head */
-	PackedItem	item;			/* of the first that asked for it; not a copy */
+	Invalidation	item;			/* of the first that asked for it; not a copy */
 	KeyPattern *matcher;
 	bool		refused;		/* Redis has said no to it */
 	bool		aside;			/* to look for its keys breaks the link */
@@ -29,7 +29,7 @@ extern PatternSet *pattern_set_make(void);
  * The pattern of an item in the set: equal items have the same one.  The item's bytes must
  * stay as long as the set.  NULL where the item can't be read.
  */
-extern PassPattern *pattern_set_add(PatternSet *set, const PackedItem *item);
+extern PassPattern *pattern_set_add(PatternSet *set, const Invalidation *item);
 
 extern int	pattern_set_count(const PatternSet *set);
 extern PassPattern *pattern_set_first(const PatternSet *set);

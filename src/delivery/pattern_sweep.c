@@ -78,7 +78,6 @@ typedef struct NodeWalk
 	PatternSearch search;
 } NodeWalk;
 
-static DatabaseSlot *slot;
 static void (*answered) (void);
 
 /* Of the running sweep. */
@@ -106,11 +105,10 @@ static void unlink_answered(void);
 static const PatternUnlinkCallbacks unlink_callbacks = {key_refused, unlink_answered};
 
 void
-pattern_sweep_init(DatabaseSlot *my_slot, void (*when_answered) (void))
+pattern_sweep_init(void (*when_answered) (void))
 {
-	slot = my_slot;
 	answered = when_answered;
-	pattern_unlink_init(slot, &unlink_callbacks);
+	pattern_unlink_init(&unlink_callbacks);
 }
 
 void
@@ -263,7 +261,7 @@ note_aside(RedisNode *node, const char *error)
 	snprintf(message, sizeof(message),
 			 "a SCAN for one key at a time breaks the connection, so patterns are set aside and tried again: %s",
 			 error[0] ? error : node->name);
-	shmem_note_error(slot, message);
+	shmem_note_error(MyDatabaseState, message);
 	if (set_aside || (logged_at != 0 && !TimestampDifferenceExceeds(logged_at, now, LOG_MS)))
 		return;
 	logged_at = now;

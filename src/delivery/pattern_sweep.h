@@ -20,7 +20,7 @@ typedef struct PatternSweep
 } PatternSweep;
 
 /* Once, in the worker.  "answered" is called after each answer, when all is counted. */
-extern void pattern_sweep_init(DatabaseSlot *slot, void (*answered) (void));
+extern void pattern_sweep_init(void (*answered) (void));
 
 /*
  * Begin with no node yet.  The set must not be empty; it and the current memory context

@@ -37,7 +37,6 @@ typedef struct Batch
 	size_t		lens[UNLINK_KEYS];
 } Batch;
 
-static DatabaseSlot *slot;
 static const PatternUnlinkCallbacks *callbacks;
 
 /* Of the running pass. */
@@ -60,9 +59,8 @@ typedef struct NodeUnlinks
 static uint64 pass_number = 0;
 
 void
-pattern_unlink_init(DatabaseSlot *my_slot, const PatternUnlinkCallbacks *my_callbacks)
+pattern_unlink_init(const PatternUnlinkCallbacks *my_callbacks)
 {
-	slot = my_slot;
 	callbacks = my_callbacks;
 }
 
@@ -216,8 +214,8 @@ batch_answered(void *arg, const RedisReply *reply)
 	{
 		int64		existed = redis_reply_integer(reply);
 
-		pg_atomic_fetch_add_u64(&slot->stats.keys_existed, existed);
-		pg_atomic_fetch_add_u64(&slot->stats.keys, existed);
+		pg_atomic_fetch_add_u64(&MyDatabaseState->stats.keys_existed, existed);
+		pg_atomic_fetch_add_u64(&MyDatabaseState->stats.keys, existed);
 		counters_count_rule(batch->rule, existed, existed);
 	}
 	else

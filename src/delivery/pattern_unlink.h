@@ -20,7 +20,7 @@ typedef struct PatternUnlinkCallbacks
 } PatternUnlinkCallbacks;
 
 /* Once, in the worker. */
-extern void pattern_unlink_init(DatabaseSlot *slot, const PatternUnlinkCallbacks *callbacks);
+extern void pattern_unlink_init(const PatternUnlinkCallbacks *callbacks);
 
 /*
  * A pass begins.  The current memory context must stay until the last answer.  "asking":

@@ -20,14 +20,14 @@
 static void
 take(const RefusedKey *key)
 {
-	PackedItem	item = {
-		.kind = ITEM_KEY, .rule = key->rule, .bytes = key->bytes, .len = key->len
+	Invalidation	item = {
+		.kind = INVALIDATION_KEY, .rule = key->rule, .bytes = key->bytes, .len = key->len
 	};
-	char	   *packed = palloc(ITEM_MAX_HEAD + key->len);
+	char	   *packed = palloc(INVALIDATION_MAX_HEAD + key->len);
 	DeliveryRow row = {
 		.xid = key->xid,
 		.chunk = 1,				/* counts as no transaction */
-		.table = OUTBOX_NOWHERE,
+		.table = OUTBOX_MEMORY,
 		.waiter = -1,
 		.again = true,
 		.answered = true,
@@ -35,7 +35,7 @@ take(const RefusedKey *key)
 	};
 
 	row.len = invalidation_write(packed, &item, NULL);
-	delivery_queue_take(CLASS_BULK, &row);
+	delivery_queue_take(PRIORITY_SCAN, &row);
 	pfree(packed);
 }
 
@@ -47,7 +47,7 @@ refusal_probe_turn(TimestampTz now)
 
 	if (refusal_is_over())
 		outbox_side_retry();
-	while (delivery_queue_has_room(CLASS_BULK) && refusal_next_due(now, &key, &wake))
+	while (delivery_queue_has_room(PRIORITY_SCAN) && refusal_next_due(now, &key, &wake))
 		take(&key);
 	return wake;
 }

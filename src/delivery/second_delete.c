@@ -62,7 +62,7 @@ copy_row(const DeliveryRow *row, TimestampTz due)
 
 	waiting->due = due;
 	waiting->row = *row;
-	waiting->row.table = OUTBOX_NOWHERE;
+	waiting->row.table = OUTBOX_MEMORY;
 	waiting->row.waiter = -1;
 	waiting->row.again = true;
 	waiting->row.only_lacking = false;
@@ -171,7 +171,7 @@ tell_early(TimestampTz now)
 TimestampTz
 second_delete_turn(TimestampTz now)
 {
-	while (!dlist_is_empty(&queue) && delivery_queue_has_room(CLASS_BULK))
+	while (!dlist_is_empty(&queue) && delivery_queue_has_room(PRIORITY_SCAN))
 	{
 		Waiting    *first = dlist_head_element(Waiting, node, &queue);
 
@@ -183,7 +183,7 @@ second_delete_turn(TimestampTz now)
 		}
 		dlist_delete(&first->node);
 		bytes -= size_of(first);
-		delivery_queue_take(CLASS_BULK, &first->row);
+		delivery_queue_take(PRIORITY_SCAN, &first->row);
 		pfree(first);
 	}
 	return DT_NOEND;

@@ -34,7 +34,6 @@
 /* For records of keys while the own fence is off: the five minutes that are recommended. */
 #define DEFAULT_TTL_MS		(300 * 1000)
 
-static DatabaseSlot *slot;
 
 static char ttl_text[12];
 
@@ -76,11 +75,11 @@ fence_publish(void)
 		refused += node->fence->refused;
 		beats = Max(beats, node->fence->beats);
 	}
-	pg_atomic_write_u32(&slot->fence.state, any ? least : FENCE_UNKNOWN);
-	pg_atomic_write_u32(&slot->fence.any_on, any_on);
-	pg_atomic_write_u64(&slot->fence.stored, stored);
-	pg_atomic_write_u64(&slot->fence.refused, refused);
-	pg_atomic_write_u64(&slot->fence.beats, beats);
+	pg_atomic_write_u32(&MyDatabaseState->fence.state, any ? least : FENCE_UNKNOWN);
+	pg_atomic_write_u32(&MyDatabaseState->fence.any_on, any_on);
+	pg_atomic_write_u64(&MyDatabaseState->fence.stored, stored);
+	pg_atomic_write_u64(&MyDatabaseState->fence.refused, refused);
+	pg_atomic_write_u64(&MyDatabaseState->fence.beats, beats);
 }
 
 void
@@ -92,12 +91,11 @@ fence_set_state(RedisNode *node, FenceState state)
 }
 
 void
-fence_init(DatabaseSlot *my_slot)
+fence_init(void)
 {
-	slot = my_slot;
 	fence_publish();
 	fence_library_init();
-	fence_standing_init(slot);
+	fence_standing_init();
 }
 
 bool
@@ -223,7 +221,7 @@ fence_new_epoch(RedisNode *node, FenceDone done)
 	char		random_text[20] = "";
 	uint64		random;
 	const char *argv[] = {
-		"FCALL", "uncache_epoch", "0", random_text, fence_ttl_text(), Shared_state->incarnation
+		"FCALL", "uncache_epoch", "0", random_text, fence_ttl_text(), UncacheShmem->incarnation
 	};
 
 	if (fence_state_of(node) == FENCE_SUPERSEDED)

@@ -11,7 +11,7 @@
 #include "redis/redis.h"
 #include "shmem/shmem.h"
 
-extern void fence_init(DatabaseSlot *slot);
+extern void fence_init(void);
 
 /*
  * There is a link: find out what the node knows.  A new server (RedisNode.new_server) is

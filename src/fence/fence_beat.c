@@ -63,7 +63,7 @@ send_beat(RedisNode *node, const char *step, RedisAnswer answer)
 {
 	char		text[24];
 	const char *argv[] = {
-		"FCALL", "uncache_beat", "0", step, Shared_state->incarnation, text
+		"FCALL", "uncache_beat", "0", step, UncacheShmem->incarnation, text
 	};
 
 	snprintf(text, sizeof(text), UINT64_FORMAT, xid);

@@ -128,7 +128,7 @@ note_refusal(const RedisReply *reply)
 
 	snprintf(message, sizeof(message), "Redis has not fenced a key of a strict transaction: %.180s",
 			 redis_error_text(reply));
-	shmem_note_error(shmem_my_slot(), message);
+	shmem_note_error(shmem_my_database(), message);
 }
 
 static void
@@ -215,7 +215,7 @@ send_call(RedisNode *node, Doubt *doubt, Call *call, bool release)
 	call->lens[2] = strlen(nkeys);
 	if (!release)
 		add_argument(call, fence_ttl_text(), strlen(fence_ttl_text()));
-	add_argument(call, Shared_state->incarnation, strlen(Shared_state->incarnation));
+	add_argument(call, UncacheShmem->incarnation, strlen(UncacheShmem->incarnation));
 	for (int i = 0; i < call->nkeys; i++)
 		add_argument(call, entry, strlen(entry));
 
@@ -244,8 +244,8 @@ send_keys_to(Target *target, Doubt *doubt, bool release)
 {
 	static Call call;
 	RedisNode  *call_node = NULL;
-	ItemReader	reader;
-	PackedItem	item;
+	InvalidationReader	reader;
+	Invalidation	item;
 
 	invalidation_reader_init(&reader, doubt->items, doubt->len);
 	begin_call(&call, release);
@@ -254,7 +254,7 @@ send_keys_to(Target *target, Doubt *doubt, bool release)
 		uint16		key_slot;
 		RedisNode  *node;
 
-		if (invalidation_traits(item.kind)->fence != ITEM_FENCE_RECORD)
+		if (invalidation_traits(item.kind)->fence != INVALIDATION_FENCE_RECORD)
 			continue;
 		node = target_node(target, item.bytes, item.len, &key_slot);
 		if (node == NULL || !node->open || !fence_is_on(node))

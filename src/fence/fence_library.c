@@ -261,7 +261,7 @@ static void
 void_tokens(RedisNode *node)
 {
 	const char *argv[] = {
-		"FCALL", "uncache_epoch", "0", "", fence_ttl_text(), Shared_state->incarnation
+		"FCALL", "uncache_epoch", "0", "", fence_ttl_text(), UncacheShmem->incarnation
 	};
 
 	node->fence->may_have_forgotten = false;
@@ -367,7 +367,7 @@ status_to(RedisNode *node)
 	argv[2] = "0";
 	argv[3] = server_id;
 	argv[4] = timeline;
-	argv[5] = Shared_state->incarnation;
+	argv[5] = UncacheShmem->incarnation;
 	argv[6] = fence->database;
 	argv[7] = setting_key_prefix;
 	fence_standing_texts(&argv[8], &argv[9], &argv[10]);

@@ -68,7 +68,6 @@ enum
 /* Before what could not be written is tried again. */
 #define RETRY_MS			200
 
-static DatabaseSlot *slot;
 
 /* The row. */
 static struct
@@ -165,7 +164,7 @@ fence_standing_load(void)
 
 	if (rel == NULL)
 	{
-		shmem_note_error(slot, "could not read table \"uncache.fence_standing\", which another session has locked");
+		shmem_note_error(MyDatabaseState, "could not read table \"uncache.fence_standing\", which another session has locked");
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("could not read table \"uncache.fence_standing\""),
@@ -237,9 +236,8 @@ write_down(void)
  */
 
 void
-fence_standing_init(DatabaseSlot *my_slot)
+fence_standing_init(void)
 {
-	slot = my_slot;
 	heard_at = clock_now();
 }
 
@@ -304,7 +302,7 @@ set_last_error(void)
 	snprintf(error, sizeof(error),
 			 "fenced fills are refused: superseded by %s, last seen %s; "
 			 "if it is a copy, SELECT uncache.reclaim_fence() here", who, seen);
-	shmem_note_error(slot, error);
+	shmem_note_error(MyDatabaseState, error);
 	said_at = clock_now();
 }
 
@@ -427,9 +425,9 @@ answer_ticket(void)
 {
 	if (reclaim_ticket == 0)
 		return;
-	pg_atomic_write_u64(&slot->reclaim_done, reclaim_ticket);
+	pg_atomic_write_u64(&MyDatabaseState->reclaim_done, reclaim_ticket);
 	reclaim_ticket = 0;
-	ConditionVariableBroadcast(&slot->barrier_cv);
+	ConditionVariableBroadcast(&MyDatabaseState->barrier_cv);
 }
 
 /* All nodes agree: delete what the other may have stored, and clear the mark. */
@@ -463,14 +461,14 @@ finish(bool clean)
 static bool
 is_asked(void)
 {
-	uint64		drawn = pg_atomic_read_u64(&slot->reclaim_drawn);
+	uint64		drawn = pg_atomic_read_u64(&MyDatabaseState->reclaim_drawn);
 
-	if (drawn == pg_atomic_read_u64(&slot->reclaim_done) || reclaim_ticket == drawn)
+	if (drawn == pg_atomic_read_u64(&MyDatabaseState->reclaim_done) || reclaim_ticket == drawn)
 		return false;
-	if (pg_atomic_read_u32(&slot->reclaim_callers) == 0)
+	if (pg_atomic_read_u32(&MyDatabaseState->reclaim_callers) == 0)
 	{
 		/* Who asked has given up. */
-		pg_atomic_write_u64(&slot->reclaim_done, drawn);
+		pg_atomic_write_u64(&MyDatabaseState->reclaim_done, drawn);
 		return false;
 	}
 	reclaim_ticket = drawn;

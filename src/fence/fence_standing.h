@@ -34,7 +34,7 @@ typedef struct StandingAnswer
 } StandingAnswer;
 
 /* Read what is remembered; in a transaction of the worker, before any node is asked. */
-extern void fence_standing_init(DatabaseSlot *slot);
+extern void fence_standing_init(void);
 extern void fence_standing_load(void);
 
 /* Take the part of a status (lua/uncache.lua) that says it; false where it has none. */

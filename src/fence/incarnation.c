@@ -72,10 +72,10 @@ form_row(Relation rel, TimeLineID timeline)
 	Datum		values[INCARNATION_NCOLUMNS];
 	bool		nulls[INCARNATION_NCOLUMNS] = {false};
 
-	values[INCARNATION_ID - 1] = CStringGetTextDatum(Shared_state->incarnation);
+	values[INCARNATION_ID - 1] = CStringGetTextDatum(UncacheShmem->incarnation);
 	values[INCARNATION_TIMELINE - 1] = Int32GetDatum((int32) timeline);
 	values[INCARNATION_SINCE - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
-	values[INCARNATION_LINEAGE - 1] = CStringGetTextDatum(Shared_state->lineage);
+	values[INCARNATION_LINEAGE - 1] = CStringGetTextDatum(UncacheShmem->lineage);
 	return heap_form_tuple(RelationGetDescr(rel), values, nulls);
 }
 
@@ -96,10 +96,10 @@ judge(Relation rel, HeapTuple row, TimeLineID timeline)
 
 	if (row == NULL)
 		return INCARNATION_AFTER_SHUTDOWN;	/* the extension is new */
-	if (strcmp(text_of_row(rel, row, INCARNATION_ID), Shared_state->incarnation) == 0)
+	if (strcmp(text_of_row(rel, row, INCARNATION_ID), UncacheShmem->incarnation) == 0)
 		return INCARNATION_SAME;
 	last = heap_getattr(row, INCARNATION_TIMELINE, RelationGetDescr(rel), &isnull);
-	if (strcmp(text_of_row(rel, row, INCARNATION_LINEAGE), Shared_state->lineage) != 0 ||
+	if (strcmp(text_of_row(rel, row, INCARNATION_LINEAGE), UncacheShmem->lineage) != 0 ||
 		(TimeLineID) DatumGetInt32(last) != timeline)
 		return INCARNATION_AFTER_CRASH;
 	return INCARNATION_AFTER_SHUTDOWN;

@@ -156,7 +156,7 @@ incarnation_of(Snapshot snapshot)
 
 	if (id == NULL || TransactionStartedDuringRecovery())
 		return id;
-	return Shared_state != NULL && strcmp(id, Shared_state->incarnation) == 0 ? id : NULL;
+	return UncacheShmem != NULL && strcmp(id, UncacheShmem->incarnation) == 0 ? id : NULL;
 }
 
 /*

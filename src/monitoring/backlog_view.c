@@ -213,13 +213,13 @@ typedef struct Listing
 } Listing;
 
 static void
-put_key(Listing *listing, const BacklogRow *row, const PackedItem *item)
+put_key(Listing *listing, const BacklogRow *row, const Invalidation *item)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(listing->row_context);
 	Datum		values[BACKLOG_KEYS_COLUMNS] = {0};
 	bool		nulls[BACKLOG_KEYS_COLUMNS] = {false};
 
-	values[0] = CStringGetTextDatum(invalidation_traits(item->kind)->command == ITEM_UNLINK ? "key" : "pattern");
+	values[0] = CStringGetTextDatum(invalidation_traits(item->kind)->command == INVALIDATION_UNLINK ? "key" : "pattern");
 	values[1] = PointerGetDatum(functions_readable_key(item));
 	nulls[2] = nulls[3] = !OidIsValid(item->rule) || !functions_describe_rule(item->rule, &values[2]);
 	values[4] = Int32GetDatum(row->attempts);
@@ -256,12 +256,12 @@ find_long_key(Listing *listing, int table, int32 first_chunk, const FragmentHead
 
 /* A piece of a key; the last one shows it.  Those of other keys stay in the list. */
 static void
-add_piece(Listing *listing, const BacklogRow *row, const PackedItem *item)
+add_piece(Listing *listing, const BacklogRow *row, const Invalidation *item)
 {
 	FragmentHead head;
 	uint32		len;
 	LongKey    *key;
-	PackedItem	whole = {.rule = item->rule};
+	Invalidation	whole = {.rule = item->rule};
 
 	if (!invalidation_read_head(item, &head))
 		return;
@@ -286,15 +286,15 @@ static void
 list_row(const BacklogRow *row, void *arg)
 {
 	Listing    *listing = arg;
-	ItemReader	reader;
-	PackedItem	item;
+	InvalidationReader	reader;
+	Invalidation	item;
 
 	if (U64FromFullTransactionId(row->xid) != listing->xid)
 		return;
 	invalidation_reader_init(&reader, row->items, row->len);
 	while (invalidation_read(&reader, &item) > 0)
 	{
-		if (invalidation_traits(item.kind)->command == ITEM_JOIN)
+		if (invalidation_traits(item.kind)->command == INVALIDATION_JOIN)
 			add_piece(listing, row, &item);
 		else
 			put_key(listing, row, &item);

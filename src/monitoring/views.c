@@ -53,12 +53,12 @@ typedef struct Row
 /* What a slot's lock covers, copied. */
 typedef struct Worker
 {
-	SlotState	state;
+	WorkerState	state;
 	int			pid;			/* 0: none */
-	char		endpoint[sizeof(((DatabaseSlot *) 0)->endpoint)];
+	char		endpoint[sizeof(((DatabaseState *) 0)->endpoint)];
 	uint32		ring_used;
 	uint32		ring_size;
-	char		last_error[sizeof(((DatabaseSlot *) 0)->last_error)];
+	char		last_error[sizeof(((DatabaseState *) 0)->last_error)];
 	TimestampTz last_error_at;	/* 0: never */
 } Worker;
 
@@ -113,19 +113,19 @@ put_latency(Row *row, double us)
 }
 
 static const char *
-state_name(SlotState state)
+state_name(WorkerState state)
 {
 	switch (state)
 	{
-		case SLOT_NO_WORKER:
+		case WORKER_NONE:
 			return "no worker";
-		case SLOT_CONNECTING:
+		case WORKER_CONNECTING:
 			return "connecting";
-		case SLOT_CONNECTED:
+		case WORKER_CONNECTED:
 			return "connected";
-		case SLOT_DOWN:
+		case WORKER_DOWN:
 			return "down";
-		case SLOT_PAUSED:
+		case WORKER_PAUSED:
 			return "paused";
 	}
 	elog(ERROR, "unexpected state of a worker: %d", (int) state);
@@ -147,9 +147,9 @@ database_is_template(void)
 
 /* Why this database has no worker, in words for uncache.stat. */
 static const char *
-no_worker_reason(DatabaseSlot *slot)
+no_worker_reason(DatabaseState *slot)
 {
-	if (Shared_state == NULL)
+	if (UncacheShmem == NULL)
 		return "library pg_uncache is not in shared_preload_libraries";
 	if (RecoveryInProgress())
 		return "this server is a standby; its worker starts at promotion";
@@ -160,20 +160,20 @@ no_worker_reason(DatabaseSlot *slot)
 	if (slot != NULL)
 		return "the worker has ended or has not started yet; the server log may say why";
 
-	for (int i = 0; i < Shared_state->nslots; i++)
+	for (int i = 0; i < UncacheShmem->nslots; i++)
 	{
-		if (pg_atomic_read_u32(&shmem_slot(i)->dboid) == InvalidOid)
+		if (pg_atomic_read_u32(&shmem_database(i)->dboid) == InvalidOid)
 			return "the launcher has not started a worker for this database yet; if that lasts, the server log says why";
 	}
-	return psprintf("uncache.max_database_workers (%d) is reached", Shared_state->nslots);
+	return psprintf("uncache.max_database_workers (%d) is reached", UncacheShmem->nslots);
 }
 
 /* The slot may be given to another database meanwhile: then there is none. */
 static void
-copy_worker(DatabaseSlot *slot, Worker *worker)
+copy_worker(DatabaseState *slot, Worker *worker)
 {
 	memset(worker, 0, sizeof(Worker));
-	worker->state = SLOT_NO_WORKER;
+	worker->state = WORKER_NONE;
 	if (slot != NULL)
 	{
 		LWLockAcquire(slot->lock, LW_SHARED);
@@ -189,7 +189,7 @@ copy_worker(DatabaseSlot *slot, Worker *worker)
 		}
 		LWLockRelease(slot->lock);
 	}
-	if (worker->state == SLOT_NO_WORKER && worker->last_error[0] == '\0')
+	if (worker->state == WORKER_NONE && worker->last_error[0] == '\0')
 		strlcpy(worker->last_error, no_worker_reason(slot), sizeof(worker->last_error));
 }
 
@@ -205,7 +205,7 @@ put_worker(Row *row, Worker *worker)
 }
 
 static void
-put_delivery(Row *row, SlotStats *stats, Worker *worker)
+put_delivery(Row *row, DatabaseCounters *stats, Worker *worker)
 {
 	put_count(row, &stats->transactions);
 	put_count(row, &stats->keys);
@@ -216,7 +216,7 @@ put_delivery(Row *row, SlotStats *stats, Worker *worker)
 	put_count(row, &stats->waits);
 	put_count(row, &stats->wait_timeouts);
 	put_count(row, &stats->waits_skipped);
-	put(row, Int32GetDatum(Shared_state == NULL ? 0 : wait_slots_count(MyDatabaseId)));
+	put(row, Int32GetDatum(UncacheShmem == NULL ? 0 : wait_slots_count(MyDatabaseId)));
 	/* A worker that died in the middle of a pass leaves its level behind. */
 	put(row, Int32GetDatum(worker->pid == 0 ? 0 : (int32) pg_atomic_read_u32(&stats->patterns_running)));
 	put_count(row, &stats->pattern_passes);
@@ -239,7 +239,7 @@ put_outbox(Row *row)
 }
 
 static void
-put_latencies(Row *row, SlotStats *stats)
+put_latencies(Row *row, DatabaseCounters *stats)
 {
 	double		p50 = counters_percentile(stats, 0.5);
 
@@ -272,7 +272,7 @@ fence_name(FenceState state)
 }
 
 static void
-put_fence(Row *row, DatabaseSlot *slot)
+put_fence(Row *row, DatabaseState *slot)
 {
 	if (slot == NULL || pg_atomic_read_u32(&slot->serving) == 0)
 	{
@@ -293,9 +293,9 @@ put_fence(Row *row, DatabaseSlot *slot)
 Datum
 uncache_stat_get(PG_FUNCTION_ARGS)
 {
-	DatabaseSlot *slot = shmem_my_slot();
-	SlotStats	none;
-	SlotStats  *stats = slot != NULL ? &slot->stats : &none;
+	DatabaseState *slot = shmem_my_database();
+	DatabaseCounters	none;
+	DatabaseCounters  *stats = slot != NULL ? &slot->stats : &none;
 	Worker		worker;
 	Row			row = {.n = 0};
 	TupleDesc	desc;
@@ -333,10 +333,10 @@ uncache_version(PG_FUNCTION_ARGS)
 
 /* An error that is over goes with the counters; one that lasts is still news. */
 static void
-forget_error(DatabaseSlot *slot)
+forget_error(DatabaseState *slot)
 {
 	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	if (pg_atomic_read_u32(&slot->state) == SLOT_CONNECTED)
+	if (pg_atomic_read_u32(&slot->state) == WORKER_CONNECTED)
 	{
 		slot->last_error[0] = '\0';
 		slot->last_error_at = 0;
@@ -348,7 +348,7 @@ forget_error(DatabaseSlot *slot)
 Datum
 uncache_stat_reset(PG_FUNCTION_ARGS)
 {
-	DatabaseSlot *slot = shmem_my_slot();
+	DatabaseState *slot = shmem_my_database();
 
 	if (slot != NULL)
 	{

@@ -240,7 +240,7 @@ column(Reading *reading, HeapTuple tuple, int attnum)
 static DeliveredView *
 open_delivered(void)
 {
-	DatabaseSlot *slot = shmem_my_slot();
+	DatabaseState *slot = shmem_my_database();
 
 	return slot == NULL ? NULL : delivery_map_view_open(slot);
 }

@@ -96,7 +96,7 @@ typedef struct Place
 } Place;
 
 /* The worker's own; NULL elsewhere. */
-static DatabaseSlot *my_slot = NULL;
+static DatabaseState *my_slot = NULL;
 static dsa_area *area = NULL;	/* NULL, and root with it, where there was no memory */
 static Root *root = NULL;
 static MemoryContext context;
@@ -108,7 +108,7 @@ static BlockNumber newest[OUTBOX_TABLES];
 
 struct DeliveredView
 {
-	DatabaseSlot *slot;
+	DatabaseState *slot;
 	dsa_area   *area;
 	dsa_pointer root;
 };
@@ -154,7 +154,7 @@ try_to_allocate(Size size)
 		FAULT_POINT("shared-memory");
 		if (area == NULL)
 		{
-			area = dsa_create(Shared_state->dsa_tranche);
+			area = dsa_create(UncacheShmem->dsa_tranche);
 			dsa_pin_mapping(area);
 		}
 		pointer = dsa_allocate_extended(area, size, DSA_ALLOC_ZERO | DSA_ALLOC_NO_OOM);
@@ -218,7 +218,7 @@ make_root(void)
 }
 
 void
-delivery_map_create(DatabaseSlot *slot)
+delivery_map_create(DatabaseState *slot)
 {
 	my_slot = slot;
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache delivered rows",
@@ -630,19 +630,19 @@ change_all(RowState from, RowState to)
 void
 delivery_map_repeat_all(void)
 {
-	change_all(ROW_DELIVERED, ROW_TO_REPEAT);
+	change_all(ROW_DELIVERED, ROW_RESEND_FORGOTTEN);
 }
 
 void
 delivery_map_resume_sent(void)
 {
-	change_all(ROW_SENT, ROW_TO_RESUME);
+	change_all(ROW_SENT, ROW_RESEND_MISSED);
 	/* Who waited for it is not to be answered once more. */
-	change_all(ROW_SENT_AGAIN, ROW_TO_REPEAT);
+	change_all(ROW_SENT_AGAIN, ROW_RESEND_FORGOTTEN);
 }
 
 DeliveredView *
-delivery_map_view_open(DatabaseSlot *slot)
+delivery_map_view_open(DatabaseState *slot)
 {
 	DeliveredView *view = palloc(sizeof(DeliveredView));
 

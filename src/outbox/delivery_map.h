@@ -20,9 +20,9 @@ typedef enum RowState
 	ROW_UNSENT = 0,
 	ROW_SENT = 1,				/* the worker holds it, or it waits for a node */
 	ROW_DELIVERED = 2,
-	ROW_TO_REPEAT = 3,			/* was delivered; a node may have forgotten it */
-	ROW_TO_RESUME = 4,			/* was sent; some of its nodes have not got it */
-	ROW_SENT_AGAIN = 5,			/* as ROW_SENT; it was ROW_TO_REPEAT */
+	ROW_RESEND_FORGOTTEN = 3,			/* was delivered; a node may have forgotten it */
+	ROW_RESEND_MISSED = 4,			/* was sent; some of its nodes have not got it */
+	ROW_SENT_AGAIN = 5,			/* as ROW_SENT; it was ROW_RESEND_FORGOTTEN */
 } RowState;
 #define ROW_STATES		6
 
@@ -36,7 +36,7 @@ delivered_is_due(RowState state)
 static inline bool
 delivered_was_sent(RowState state)
 {
-	return state == ROW_TO_REPEAT || state == ROW_TO_RESUME;
+	return state == ROW_RESEND_FORGOTTEN || state == ROW_RESEND_MISSED;
 }
 
 /* The state while it is under way; "answered": its waiter was told that it is delivered. */
@@ -47,7 +47,7 @@ delivered_when_sent(bool answered)
 }
 
 /* For the worker of the slot, once. */
-extern void delivery_map_create(DatabaseSlot *slot);
+extern void delivery_map_create(DatabaseState *slot);
 
 /* What is known of a row of a table that takes its turn. */
 extern RowState delivery_map_get(int table, const ItemPointerData *tid);
@@ -67,7 +67,7 @@ extern void delivery_map_resume_sent(void);
  * the worker by an instant, and does not have rows for which shared memory was short.
  */
 typedef struct DeliveredView DeliveredView;
-extern DeliveredView *delivery_map_view_open(DatabaseSlot *slot);
+extern DeliveredView *delivery_map_view_open(DatabaseState *slot);
 extern bool delivery_map_view_has(DeliveredView *view, int table, ItemPointer tid);
 extern void delivery_map_view_close(DeliveredView *view);
 

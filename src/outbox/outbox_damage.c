@@ -46,7 +46,6 @@ typedef struct DamagedBlock
 	bool		was_current;	/* the table, at that time */
 } DamagedBlock;
 
-static DatabaseSlot *slot;
 static HTAB *blocks;
 static int	count_of_table[OUTBOX_TABLES + 1];
 static bool unanswered = false;
@@ -54,7 +53,7 @@ static TimestampTz answer_at = 0;
 static TimestampTz logged_at = 0;	/* 0: never */
 
 void
-outbox_damage_init(DatabaseSlot *my_slot)
+outbox_damage_init(void)
 {
 	HASHCTL		control = {
 		.keysize = sizeof(((DamagedBlock *) 0)->key),
@@ -62,7 +61,6 @@ outbox_damage_init(DatabaseSlot *my_slot)
 		.hcxt = TopMemoryContext,
 	};
 
-	slot = my_slot;
 	blocks = hash_create("pg_uncache damaged blocks", 16, &control,
 						 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
@@ -88,7 +86,7 @@ report(const char *what, const char *reason)
 	snprintf(message, sizeof(message),
 			 "%s is damaged; all keys that the rules can produce are deleted instead: %.120s",
 			 what, reason);
-	shmem_note_error(slot, message);
+	shmem_note_error(MyDatabaseState, message);
 	if (logged_at != 0 && !TimestampDifferenceExceeds(logged_at, now, LOG_MS))
 		return;
 	logged_at = now;
@@ -105,9 +103,9 @@ static bool
 may_have_news(DamagedBlock *block, bool found)
 {
 	int			table = block->key.table;
-	bool		is_current = (int) pg_atomic_read_u32(&slot->current_table) == table;
+	bool		is_current = (int) pg_atomic_read_u32(&MyDatabaseState->current_table) == table;
 	uint32		late_writers = table < OUTBOX_TABLES ?
-		pg_atomic_read_u32(&slot->late_writers[table]) : 0;
+		pg_atomic_read_u32(&MyDatabaseState->late_writers[table]) : 0;
 	bool		result = !found || table == OUTBOX_SIDE || is_current || block->was_current ||
 		block->late_writers != late_writers;
 

@@ -21,7 +21,7 @@ typedef enum ReadingFor
 	READING_TO_DISCARD,			/* nobody wants its keys */
 } ReadingFor;
 
-extern void outbox_damage_init(DatabaseSlot *slot);
+extern void outbox_damage_init(void);
 
 /* Whether an error says that a block can't be read, and not that the worker can't go on. */
 extern bool outbox_damage_is_meant(const ErrorData *error);

@@ -148,7 +148,7 @@ tell(Oid relid, LOCKMODE mode)
 	message = psprintf("table %s.%s is locked: %s",
 					   get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid),
 					   outbox_open_holders(relid, mode));
-	shmem_note_error(shmem_my_slot(), message);
+	shmem_note_error(shmem_my_database(), message);
 	if (is_new)
 	{
 		ereport(LOG,

@@ -103,10 +103,10 @@ limit_pages(void)
 bool
 outbox_overflow_is_time(void)
 {
-	DatabaseSlot *slot = shmem_my_slot();
+	DatabaseState *database = shmem_my_database();
 
 	return setting_outbox_max_size > 0 &&
-		(slot == NULL || pg_atomic_read_u32(&slot->state) != SLOT_CONNECTED) &&
+		(database == NULL || pg_atomic_read_u32(&database->state) != WORKER_CONNECTED) &&
 		outbox_pages() >= limit_pages();
 }
 
@@ -133,10 +133,10 @@ patterns_of_rule(Oid oid)
 	for (int i = 0; items != NULL && i < rule->ntemplates; i++)
 	{
 		char	   *pattern = template_keypattern(rule->templates[i]);
-		PackedItem	item = {.kind = ITEM_KEYPATTERN, .rule = oid, .bytes = pattern};
+		Invalidation	item = {.kind = INVALIDATION_KEYPATTERN, .rule = oid, .bytes = pattern};
 
 		item.len = pattern ? strlen(pattern) : 0;
-		if (pattern == NULL || used + ITEM_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
+		if (pattern == NULL || used + INVALIDATION_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
 			items = NULL;
 		else
 			used += invalidation_write(VARDATA(items) + used, &item, used == 0 ? NULL : &oid);
@@ -202,8 +202,8 @@ outbox_overflow_make(Oid rule)
 bool
 outbox_overflow_covers(const bytea *note, const char *key, size_t len)
 {
-	ItemReader	reader;
-	PackedItem	item;
+	InvalidationReader	reader;
+	Invalidation	item;
 	bool		covers = false;
 
 	invalidation_reader_init(&reader, VARDATA_ANY(note), VARSIZE_ANY_EXHDR(note));
@@ -224,16 +224,14 @@ outbox_overflow_covers(const bytea *note, const char *key, size_t len)
  * --------------------------------------------------------------------------
  */
 
-static DatabaseSlot *slot;
 static bool look = true;
 static TimestampTz retry_at = 0;
 static TimestampTz watch_at = 0;
 static int	told_percent = 0;
 
 void
-outbox_overflow_init(DatabaseSlot *my_slot)
+outbox_overflow_init(void)
 {
-	slot = my_slot;
 }
 
 void
@@ -245,14 +243,14 @@ outbox_overflow_look(void)
 bool
 outbox_overflow_is_done(void)
 {
-	return !look && pg_atomic_read_u32(&slot->note_dirty) == 0;
+	return !look && pg_atomic_read_u32(&MyDatabaseState->note_dirty) == 0;
 }
 
 static void
 add_items(bytea *items)
 {
-	ItemReader	reader;
-	PackedItem	item;
+	InvalidationReader	reader;
+	Invalidation	item;
 
 	invalidation_reader_init(&reader, VARDATA_ANY(items), VARSIZE_ANY_EXHDR(items));
 	while (invalidation_read(&reader, &item) > 0)
@@ -299,7 +297,7 @@ outbox_overflow_turn(TimestampTz now)
 	Relation	rel;
 	int			moved = 0;
 
-	if (pg_atomic_exchange_u32(&slot->note_dirty, 0) != 0)
+	if (pg_atomic_exchange_u32(&MyDatabaseState->note_dirty, 0) != 0)
 		look = true;
 	if (!look)
 		return DT_NOEND;

@@ -27,7 +27,7 @@ extern bytea *outbox_overflow_make(Oid rule);
 extern bool outbox_overflow_covers(const bytea *note, const char *key, size_t len);
 
 /* For the worker. */
-extern void outbox_overflow_init(DatabaseSlot *slot);
+extern void outbox_overflow_init(void);
 
 /*
  * Move notes to where they are delivered.  Returns when to come again, DT_NOEND

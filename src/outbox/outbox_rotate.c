@@ -46,17 +46,15 @@ typedef struct Table
 	uint64		discarded_taken;	/* ... unless more deliveries than these were taken */
 } Table;
 
-static DatabaseSlot *slot;
 static Table tables[OUTBOX_TABLES];
 static TimestampTz next_turn = 0;
 
 void
-outbox_rotate_init(DatabaseSlot *my_slot)
+outbox_rotate_init(void)
 {
 	TimestampTz now = clock_now();
 
-	slot = my_slot;
-	outbox_truncate_init(slot);
+	outbox_truncate_init();
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
 		tables[t].in_use = true;
@@ -166,7 +164,7 @@ is_due(int current, TimestampTz now)
 static void
 retire_current(TimestampTz now)
 {
-	int			current = pg_atomic_read_u32(&slot->current_table);
+	int			current = pg_atomic_read_u32(&MyDatabaseState->current_table);
 
 	if (!is_due(current, now))
 		return;
@@ -178,7 +176,7 @@ retire_current(TimestampTz now)
 		if (tables[next].in_use && !(outbox_damage_in_table(current) && !outbox_damage_in_table(next)))
 			continue;
 		tables[current].retired_at = now;
-		pg_atomic_write_u32(&slot->current_table, next);
+		pg_atomic_write_u32(&MyDatabaseState->current_table, next);
 		return;
 	}
 }
@@ -186,7 +184,7 @@ retire_current(TimestampTz now)
 void
 outbox_rotate_retire(void)
 {
-	int			current = pg_atomic_read_u32(&slot->current_table);
+	int			current = pg_atomic_read_u32(&MyDatabaseState->current_table);
 	TimestampTz now = clock_now();
 
 	outbox_scan_begin();
@@ -252,7 +250,7 @@ empty_retired(int *table, TimestampTz now)
 	{
 		/* What is being read has rows that nobody knows of yet. */
 		if (outbox_scan_is_done_with(*table) &&
-			*table != (int) pg_atomic_read_u32(&slot->current_table) &&
+			*table != (int) pg_atomic_read_u32(&MyDatabaseState->current_table) &&
 			is_ready_to_empty(*table, now) && go_on_emptying(*table))
 			return true;
 	}
@@ -283,7 +281,7 @@ outbox_rotate_turn(TimestampTz now)
 
 	if (!note_use(now))
 		return DT_NOEND;
-	if (now >= next_turn || outbox_damage_in_table(pg_atomic_read_u32(&slot->current_table)))
+	if (now >= next_turn || outbox_damage_in_table(pg_atomic_read_u32(&MyDatabaseState->current_table)))
 	{
 		next_turn = TimestampTzPlusMilliseconds(now, time_to_next_turn());
 		outbox_scan_begin();

@@ -10,7 +10,7 @@
 
 #include "shmem/shmem.h"
 
-extern void outbox_rotate_init(DatabaseSlot *slot);
+extern void outbox_rotate_init(void);
 
 /* Do what is due; returns when to come again, DT_NOEND while all is empty. */
 extern TimestampTz outbox_rotate_turn(TimestampTz now);

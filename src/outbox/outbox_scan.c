@@ -50,7 +50,6 @@
 /* Blocks of one step: a quarter of a megabyte. */
 #define STEP_BLOCKS		32
 
-static DatabaseSlot *slot;
 
 /* Before a table that is locked by others is tried again. */
 #define LOCKED_MS		1000
@@ -69,9 +68,8 @@ static uint32 marked[OUTBOX_TABLES][DIRTY_WORDS];
 static int	nmarked = 0;
 
 void
-outbox_scan_init(DatabaseSlot *my_slot)
+outbox_scan_init(void)
 {
-	slot = my_slot;
 }
 
 void
@@ -282,11 +280,11 @@ take_if_unsent(const DeliveryRow *row, void *arg)
 	RowState	state = delivery_map_get(row->table, &row->tid);
 	DeliveryRow copy = *row;
 
-	copy.again = *again || state == ROW_TO_REPEAT;
-	copy.answered = state == ROW_TO_REPEAT;
+	copy.again = *again || state == ROW_RESEND_FORGOTTEN;
+	copy.answered = state == ROW_RESEND_FORGOTTEN;
 	copy.only_lacking = delivered_was_sent(state);
 	if (delivered_is_due(state))
-		delivery_queue_take(CLASS_BULK, &copy);
+		delivery_queue_take(PRIORITY_SCAN, &copy);
 	return true;
 }
 
@@ -301,7 +299,7 @@ outbox_scan_start_over(bool again)
 {
 	full_again = again;
 	/* The table after the current one is the one that was retired first. */
-	full_oldest = (pg_atomic_read_u32(&slot->current_table) + 1) % OUTBOX_TABLES;
+	full_oldest = (pg_atomic_read_u32(&MyDatabaseState->current_table) + 1) % OUTBOX_TABLES;
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
 		full_left[t] = true;
@@ -360,10 +358,10 @@ read_full_step(int table, BlockNumber most)
 void
 outbox_scan_collect_dirty(void)
 {
-	if (pg_atomic_read_u32(&slot->any_dirty) == 0)
+	if (pg_atomic_read_u32(&MyDatabaseState->any_dirty) == 0)
 		return;
 
-	pg_atomic_write_u32(&slot->any_dirty, 0);
+	pg_atomic_write_u32(&MyDatabaseState->any_dirty, 0);
 	pg_memory_barrier();
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
@@ -371,8 +369,8 @@ outbox_scan_collect_dirty(void)
 		{
 			uint32		bits = 0;
 
-			if (pg_atomic_read_u32(&slot->dirty[t][w]) != 0)
-				bits = pg_atomic_exchange_u32(&slot->dirty[t][w], 0);
+			if (pg_atomic_read_u32(&MyDatabaseState->dirty[t][w]) != 0)
+				bits = pg_atomic_exchange_u32(&MyDatabaseState->dirty[t][w], 0);
 			nmarked += pg_popcount32(bits & ~marked[t][w]);
 			marked[t][w] |= bits;
 		}
@@ -450,7 +448,7 @@ outbox_scan_turn(TimestampTz now)
 {
 	TimestampTz wake = DT_NOEND;
 
-	if (outbox_scan_has_work() && delivery_queue_has_room(CLASS_BULK))
+	if (outbox_scan_has_work() && delivery_queue_has_room(PRIORITY_SCAN))
 		read_step(now);
 	if (outbox_scan_is_done())
 		return DT_NOEND;
@@ -555,7 +553,7 @@ discard_row(const DeliveryRow *row, void *arg)
 	if (delivered_is_due(state))
 		delivery_map_set(row->table, &row->tid, ROW_DELIVERED);
 	if (discarding->xid != 0 ||
-		(state != ROW_TO_REPEAT && state != ROW_SENT_AGAIN && row->chunk == 0))
+		(state != ROW_RESEND_FORGOTTEN && state != ROW_SENT_AGAIN && row->chunk == 0))
 		discarding->transactions++;
 	if (discarding->xid != 0)
 		discarding->found = lappend(discarding->found, memcpy(palloc(sizeof(ItemPointerData)),

@@ -14,7 +14,7 @@
 #include "outbox/outbox_open.h"
 #include "shmem/shmem.h"
 
-extern void outbox_scan_init(DatabaseSlot *slot);
+extern void outbox_scan_init(void);
 
 /*
  * Read everything, from the oldest table on.  "again": what is found may have

@@ -133,14 +133,14 @@ outbox_side_init(void)
 	old_context = MemoryContextSwitchTo(context);
 	waiting = pairingheap_allocate(compare_retries, NULL);
 	MemoryContextSwitchTo(old_context);
-	pg_atomic_write_u64(&shmem_my_slot()->stats.keys_refused_now, 0);
+	pg_atomic_write_u64(&shmem_my_database()->stats.keys_refused_now, 0);
 }
 
 /* The level that the view shows is the sum of all rows known. */
 static void
 set_keys(SideRow *row, uint32 keys)
 {
-	pg_atomic_fetch_add_u64(&shmem_my_slot()->stats.keys_refused_now, (int64) keys - row->keys);
+	pg_atomic_fetch_add_u64(&shmem_my_database()->stats.keys_refused_now, (int64) keys - row->keys);
 	row->keys = keys;
 }
 
@@ -212,7 +212,7 @@ outbox_side_retry(void)
 }
 
 void
-outbox_side_look(void)
+outbox_side_request_scan(void)
 {
 	look = true;
 }
@@ -393,7 +393,7 @@ forget_refused(RefusedRow *from, bool to_repeat)
 	}
 	else if (to_repeat)
 	{
-		delivery_map_set(from->row.table, &from->row.tid, ROW_TO_REPEAT);
+		delivery_map_set(from->row.table, &from->row.tid, ROW_RESEND_FORGOTTEN);
 		resend_release_soon();
 	}
 	else
@@ -450,7 +450,7 @@ note_failure(ErrorData *error, TimestampTz now)
 	locked_until = TimestampTzPlusMilliseconds(now, POLL_MS);
 	snprintf(message, sizeof(message), "what Redis refuses cannot be set aside in table uncache.outbox_side: %.150s",
 			 error->message);
-	shmem_note_error(shmem_my_slot(), message);
+	shmem_note_error(shmem_my_database(), message);
 	if (!failed)
 		ereport(LOG, (errmsg("%s", message)));
 	failed = true;
@@ -505,13 +505,13 @@ take_row(const DeliveryRow *row, void *arg)
 		(side->state != SIDE_WAITS || side->retry_at > now))
 		return true;
 	/* Of a large table memory takes as much as it has room for. */
-	if (!delivery_queue_has_room(CLASS_BULK))
+	if (!delivery_queue_has_room(PRIORITY_SCAN))
 	{
 		set_waiting(side, SIDE_LOST, now);
 		return true;
 	}
 	leave_state(side);
-	delivery_queue_take(CLASS_BULK, row);
+	delivery_queue_take(PRIORITY_SCAN, row);
 	return true;
 }
 
@@ -536,7 +536,7 @@ forget_unfound(void)
 static void
 take_due(Relation rel, TimestampTz now)
 {
-	while (!pairingheap_is_empty(waiting) && delivery_queue_has_room(CLASS_BULK))
+	while (!pairingheap_is_empty(waiting) && delivery_queue_has_room(PRIORITY_SCAN))
 	{
 		SideRow    *row = pairingheap_container(SideRow, heap_node, pairingheap_first(waiting));
 
@@ -621,7 +621,7 @@ next_due(void)
 {
 	TimestampTz due = DT_NOEND;
 
-	if (!pairingheap_is_empty(waiting) && delivery_queue_has_room(CLASS_BULK))
+	if (!pairingheap_is_empty(waiting) && delivery_queue_has_room(PRIORITY_SCAN))
 		due = pairingheap_container(SideRow, heap_node, pairingheap_first(waiting))->retry_at;
 	return in_progress ? Min(due, poll_at) : due;
 }

@@ -33,7 +33,7 @@ extern void outbox_side_finished(const ItemPointerData *tid, bool delivered);
 extern void outbox_side_retry(void);
 
 /* Look into the table at the next turn. */
-extern void outbox_side_look(void);
+extern void outbox_side_request_scan(void);
 
 /*
  * Do what is due: store what was refused, delete what is delivered, take what can

@@ -54,13 +54,11 @@ typedef struct Check
 	uint32		late_writers;
 } Check;
 
-static DatabaseSlot *slot;
 static Check checks[OUTBOX_TABLES];
 
 void
-outbox_truncate_init(DatabaseSlot *my_slot)
+outbox_truncate_init(void)
 {
-	slot = my_slot;
 }
 
 /* Whether the worker holds nothing of this table that it has yet to see to. */
@@ -69,9 +67,9 @@ is_quiet(int table)
 {
 	bool		in_ring;
 
-	LWLockAcquire(slot->lock, LW_SHARED);
-	in_ring = ring_has_table(&slot->ring, table);
-	LWLockRelease(slot->lock);
+	LWLockAcquire(MyDatabaseState->lock, LW_SHARED);
+	in_ring = ring_has_table(&MyDatabaseState->ring, table);
+	LWLockRelease(MyDatabaseState->lock);
 	return !in_ring && delivery_count_of_table(table) == 0 && outbox_side_unwritten() == 0;
 }
 
@@ -80,7 +78,7 @@ static bool
 still_holds(const Check *check, int table)
 {
 	return check->taken == delivery_taken_of_table(table) &&
-		check->late_writers == pg_atomic_read_u32(&slot->late_writers[table]);
+		check->late_writers == pg_atomic_read_u32(&MyDatabaseState->late_writers[table]);
 }
 
 /* Open a table that nobody writes to, until the end of the transaction. */
@@ -113,7 +111,7 @@ begin_check(Check *check, int table)
 		check->nblocks = RelationGetNumberOfBlocks(rel);
 		check->next = 0;
 		check->taken = delivery_taken_of_table(table);
-		check->late_writers = pg_atomic_read_u32(&slot->late_writers[table]);
+		check->late_writers = pg_atomic_read_u32(&MyDatabaseState->late_writers[table]);
 		relation_close(rel, NoLock);
 	}
 	outbox_scan_end();
@@ -130,7 +128,7 @@ look_for_undelivered(const DeliveryRow *row, void *arg)
 	if (state == ROW_DELIVERED)
 		return true;
 	if (delivered_is_due(state))
-		delivery_queue_take(CLASS_BULK, row);
+		delivery_queue_take(PRIORITY_SCAN, row);
 	*all_delivered = false;
 	return false;
 }

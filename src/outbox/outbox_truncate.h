@@ -16,7 +16,7 @@ typedef enum EmptyingResult
 	EMPTYING_DONE,				/* the table is empty */
 } EmptyingResult;
 
-extern void outbox_truncate_init(DatabaseSlot *slot);
+extern void outbox_truncate_init(void);
 
 /* Do one step for a table that is not the current one. */
 extern EmptyingResult outbox_truncate_turn(int table);

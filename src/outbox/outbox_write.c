@@ -61,7 +61,7 @@ static Oid	table_oids[OUTBOX_TABLES + 1];
 static bool table_oids_valid = false;
 
 StaticAssertDecl(OUTBOX_ROW_ITEMS <= BLCKSZ - 256, "a row of the outbox must fit into a page");
-StaticAssertDecl(FRAGMENT_BYTES + sizeof(FragmentHead) + ITEM_MAX_HEAD <= OUTBOX_ROW_ITEMS,
+StaticAssertDecl(FRAGMENT_BYTES + sizeof(FragmentHead) + INVALIDATION_MAX_HEAD <= OUTBOX_ROW_ITEMS,
 				 "a piece of an item must fit into a row of the outbox");
 
 /* A row under construction. */
@@ -159,7 +159,7 @@ open_if_free(int i)
 static void
 note_if_late(int table)
 {
-	DatabaseSlot *slot = shmem_my_slot();
+	DatabaseState *slot = shmem_my_database();
 
 	if (slot && (int) pg_atomic_read_u32(&slot->current_table) != table)
 		pg_atomic_fetch_add_u32(&slot->late_writers[table], 1);
@@ -169,7 +169,7 @@ note_if_late(int table)
 static Relation
 open_rotating(int *table)
 {
-	DatabaseSlot *slot = shmem_my_slot();
+	DatabaseState *slot = shmem_my_database();
 	int			first = slot ? pg_atomic_read_u32(&slot->current_table) : 0;
 
 	for (int i = 0; i < OUTBOX_TABLES; i++)
@@ -313,7 +313,7 @@ write_row(RowWriter *writer)
 }
 
 static void
-add_item(RowWriter *writer, const PackedItem *item)
+add_item(RowWriter *writer, const Invalidation *item)
 {
 	writer->used += invalidation_write(row_items + writer->used, item,
 							   writer->used == 0 ? NULL : &writer->last_rule);
@@ -326,7 +326,7 @@ add_item(RowWriter *writer, const PackedItem *item)
  * chunks.
  */
 static void
-add_in_fragments(RowWriter *writer, const PackedItem *item)
+add_in_fragments(RowWriter *writer, const Invalidation *item)
 {
 	char		bytes[OUTBOX_ROW_ITEMS];
 	uint32		offset = 0;
@@ -339,8 +339,8 @@ add_in_fragments(RowWriter *writer, const PackedItem *item)
 	{
 		FragmentHead head = {.total = item->len, .offset = offset, .kind = item->kind};
 		uint32		len = Min(item->len - offset, FRAGMENT_BYTES);
-		PackedItem	fragment = {
-			.kind = ITEM_FRAGMENT,
+		Invalidation	fragment = {
+			.kind = INVALIDATION_FRAGMENT,
 			.rule = item->rule,
 			.bytes = bytes,
 			.len = sizeof(head) + len,
@@ -384,7 +384,7 @@ note_of_rule(RowWriter *writer, Oid rule)
  * or its table, what it did before that can have left other keys.
  */
 static bool
-is_noted(RowWriter *writer, const PackedItem *item)
+is_noted(RowWriter *writer, const Invalidation *item)
 {
 	bytea	   *note = note_of_rule(writer, item->rule);
 
@@ -396,15 +396,15 @@ write_items(RowWriter *writer, bool may_note)
 {
 	PendingReader *reader = pending_log_read_begin();
 	bool		notes = may_note && outbox_overflow_is_time();
-	PackedItem	item;
+	Invalidation	item;
 
 	while (pending_log_read_next(reader, &item))
 	{
 		if (notes && invalidation_traits(item.kind)->may_be_noted && is_noted(writer, &item))
 			continue;
-		if (writer->used + ITEM_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
+		if (writer->used + INVALIDATION_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
 			write_row(writer);
-		if (ITEM_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
+		if (INVALIDATION_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
 			add_in_fragments(writer, &item);
 		else
 			add_item(writer, &item);

@@ -35,7 +35,7 @@ enum OutboxColumn
 #define OUTBOX_SIDE			OUTBOX_TABLES
 
 /* What the worker delivers from memory alone: second deletes. */
-#define OUTBOX_NOWHERE		(OUTBOX_TABLES + 1)
+#define OUTBOX_MEMORY		(OUTBOX_TABLES + 1)
 
 /* One row is at most one page with one tuple; so are the items in it. */
 #define OUTBOX_ROW_ITEMS	7900

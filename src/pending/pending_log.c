@@ -47,7 +47,7 @@ typedef struct Entry
 	uint32		hash;
 	uint32		len;
 	Oid			rule;
-	uint32		kind;			/* ItemKind */
+	uint32		kind;			/* InvalidationKind */
 	char		bytes[FLEXIBLE_ARRAY_MEMBER];
 } Entry;
 
@@ -213,11 +213,11 @@ find_or_take_place(void)
 }
 
 bool
-pending_log_add(ItemKind kind, Oid rule, const char *bytes, size_t len)
+pending_log_add(InvalidationKind kind, Oid rule, const char *bytes, size_t len)
 {
 	Entry	   *entry;
 
-	Assert(len <= ITEM_MAX_BYTES);
+	Assert(len <= INVALIDATION_MAX_BYTES);
 
 	make_room(entry_size(len));
 	entry = entry_at(set.used);
@@ -342,7 +342,7 @@ read_from_file(PendingReader *reader)
 }
 
 bool
-pending_log_read_next(PendingReader *reader, PackedItem *item)
+pending_log_read_next(PendingReader *reader, Invalidation *item)
 {
 	Entry	   *entry;
 

@@ -11,10 +11,10 @@
 
 /*
  * Append an entry unless one of the same kind and bytes is in memory; returns whether it
- * did.  The bytes are copied; there are ITEM_MAX_BYTES at the most.  Raises an ERROR for
+ * did.  The bytes are copied; there are INVALIDATION_MAX_BYTES at the most.  Raises an ERROR for
  * want of memory or temporary disk space, and then the log is as it was.
  */
-extern bool pending_log_add(ItemKind kind, Oid rule, const char *bytes, size_t len);
+extern bool pending_log_add(InvalidationKind kind, Oid rule, const char *bytes, size_t len);
 
 /* Where the next entry will be.  0: the log is empty. */
 extern uint64 pending_log_position(void);
@@ -34,7 +34,7 @@ extern void pending_log_forget(void);
  */
 typedef struct PendingReader PendingReader;
 extern PendingReader *pending_log_read_begin(void);
-extern bool pending_log_read_next(PendingReader *reader, PackedItem *item);
+extern bool pending_log_read_next(PendingReader *reader, Invalidation *item);
 extern void pending_log_read_end(PendingReader *reader);
 
 #endif							/* UNCACHE_PENDINGLOG_H */

@@ -72,14 +72,14 @@ make_mark(void)
 }
 
 bool
-pending_set_add(ItemKind kind, Oid rule, const char *bytes, size_t len)
+pending_set_add(InvalidationKind kind, Oid rule, const char *bytes, size_t len)
 {
 	make_mark();
 	if (!pending_log_add(kind, rule, bytes, len))
 		return false;
 
 	set.bytes += len;
-	if (invalidation_traits(kind)->keys == ITEM_KEYS_ITSELF)
+	if (invalidation_traits(kind)->keys == INVALIDATION_KEYS_ITSELF)
 		set.keys++;
 	if (!invalidation_traits(kind)->is_awaited)
 		set.not_awaited++;

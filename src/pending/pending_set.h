@@ -15,7 +15,7 @@
  * transaction did not hold this kind and text yet.  Raises an ERROR only for
  * want of memory or temporary disk space.
  */
-extern bool pending_set_add(ItemKind kind, Oid rule, const char *bytes, size_t len);
+extern bool pending_set_add(InvalidationKind kind, Oid rule, const char *bytes, size_t len);
 
 /*
  * Called after every addition that was new, with its rule; xact.c is the one who listens.

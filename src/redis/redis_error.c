@@ -96,7 +96,7 @@ redis_error_note_refusal(const RedisReply *reply)
 	strlcpy(last_refusal, redis_error_text(reply), sizeof(last_refusal));
 	snprintf(message, sizeof(message), "Redis has refused an invalidation and is asked again: %.180s",
 			 redis_error_text(reply));
-	shmem_note_error(shmem_my_slot(), message);
+	shmem_note_error(shmem_my_database(), message);
 	if (logged_at != 0 && !TimestampDifferenceExceeds(logged_at, now, LOG_MS))
 		return;
 	logged_at = now;

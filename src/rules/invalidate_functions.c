@@ -59,12 +59,12 @@ with_prefix(const char *prefix, const char *what, text *value, bool escape_prefi
 
 	utf8 = key_to_utf8(key.data, key.len);
 	*len = utf8 == key.data ? key.len : strlen(utf8);
-	if (*len > ITEM_MAX_BYTES)
+	if (*len > INVALIDATION_MAX_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("%s is too long", what),
 				 errdetail("It has %zu bytes with uncache.key_prefix; %d are allowed.",
-						   *len, ITEM_MAX_BYTES)));
+						   *len, INVALIDATION_MAX_BYTES)));
 	return utf8;
 }
 
@@ -96,7 +96,7 @@ uncache_invalidate_keys(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("a key must not be empty")));
 		key = with_prefix(setting_key_prefix, "key", DatumGetTextPP(keys[i]), false, &len);
-		if (pending_set_add(ITEM_KEY, InvalidOid, key, len))
+		if (pending_set_add(INVALIDATION_KEY, InvalidOid, key, len))
 			added++;
 	}
 	PG_RETURN_INT64(added);
@@ -127,7 +127,7 @@ uncache_invalidate_pattern(PG_FUNCTION_ARGS)
 				 errmsg("pattern is too long"),
 				 errdetail("It has %zu bytes with uncache.key_prefix; %d are allowed.",
 						   len, OUTBOX_MAX_PATTERN)));
-	pending_set_add(ITEM_GLOB, InvalidOid, glob, len);
+	pending_set_add(INVALIDATION_GLOB, InvalidOid, glob, len);
 	PG_RETURN_VOID();
 }
 
@@ -166,7 +166,7 @@ functions_describe_rule(Oid rule, Datum *values)
 }
 
 text *
-functions_readable_key(const PackedItem *item)
+functions_readable_key(const Invalidation *item)
 {
 	char	   *copy = pnstrdup(item->bytes, item->len);
 	char	   *text_form = copy;
@@ -174,7 +174,7 @@ functions_readable_key(const PackedItem *item)
 
 	switch (item->kind)
 	{
-		case ITEM_KEYPATTERN:
+		case INVALIDATION_KEYPATTERN:
 			pattern = keypattern_parse(item->bytes, item->len);
 			if (pattern)
 			{
@@ -182,9 +182,9 @@ functions_readable_key(const PackedItem *item)
 				keypattern_free(pattern);
 			}
 			break;
-		case ITEM_KEY:
-		case ITEM_GLOB:
-		case ITEM_FRAGMENT:		/* made in the outbox only */
+		case INVALIDATION_KEY:
+		case INVALIDATION_GLOB:
+		case INVALIDATION_FRAGMENT:		/* made in the outbox only */
 			break;
 	}
 	return cstring_to_text(key_from_utf8(text_form, strlen(text_form)));
@@ -197,7 +197,7 @@ uncache_transaction_keys(PG_FUNCTION_ARGS)
 	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext, "pg_uncache key",
 													  ALLOCSET_SMALL_SIZES);
 	PendingReader *reader;
-	PackedItem	item;
+	Invalidation	item;
 
 	InitMaterializedSRF(fcinfo, 0);
 	reader = pending_log_read_begin();

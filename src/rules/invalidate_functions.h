@@ -13,6 +13,6 @@
 extern bool functions_describe_rule(Oid rule, Datum *values);
 
 /* A key as text; a key pattern as the glob that it stands for. */
-extern text *functions_readable_key(const PackedItem *item);
+extern text *functions_readable_key(const Invalidation *item);
 
 #endif							/* UNCACHE_FUNCTIONS_H */

@@ -56,7 +56,7 @@ add_to_pending(KeySink *sink, const char *key, size_t len)
 {
 	PendingSink *pending = (PendingSink *) sink;
 
-	if (!pending_set_add(ITEM_KEY, pending->rule, key, len))
+	if (!pending_set_add(INVALIDATION_KEY, pending->rule, key, len))
 		return;
 	*pending->bytes += len;
 	sizelimit_check_row(pending->rule, *pending->bytes);

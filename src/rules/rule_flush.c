@@ -34,7 +34,7 @@ rule_flush_rule(Rule *rule, int elevel)
 
 		if (pattern != NULL)
 		{
-			pending_set_add(ITEM_KEYPATTERN, rule->topmost, pattern, strlen(pattern));
+			pending_set_add(INVALIDATION_KEYPATTERN, rule->topmost, pattern, strlen(pattern));
 			pfree(pattern);
 		}
 		else if (elevel != 0)

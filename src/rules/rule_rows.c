@@ -131,7 +131,7 @@ find_rows(Oid partition, PartitionRows *rows)
 static void
 add_to_pending(KeySink *sink, const char *key, size_t len)
 {
-	pending_set_add(ITEM_KEY, ((RowSink *) sink)->rule, key, len);
+	pending_set_add(INVALIDATION_KEY, ((RowSink *) sink)->rule, key, len);
 }
 
 /* The templates of a rule, bound to a partition as its clone of the rule has them. */

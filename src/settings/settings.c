@@ -63,7 +63,7 @@ static const struct config_enum_entry on_truncate_options[] = {
 	{NULL, 0, false}
 };
 
-/* A longer one would eat the room that a key has (ITEM_MAX_BYTES), or a pattern. */
+/* A longer one would eat the room that a key has (INVALIDATION_MAX_BYTES), or a pattern. */
 #define MAX_KEY_PREFIX	1024
 
 static bool

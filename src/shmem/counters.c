@@ -42,29 +42,29 @@ static const double quarter[] = {1.189207115002721, 1.4142135623730951, 1.681792
 
 /* Every plain counter, so that making and resetting cannot disagree. */
 static const size_t counters[] = {
-	offsetof(SlotStats, transactions),
-	offsetof(SlotStats, keys),
-	offsetof(SlotStats, keys_existed),
-	offsetof(SlotStats, batches),
-	offsetof(SlotStats, retries),
-	offsetof(SlotStats, reconnects),
-	offsetof(SlotStats, waits),
-	offsetof(SlotStats, wait_timeouts),
-	offsetof(SlotStats, waits_skipped),
-	offsetof(SlotStats, ring_overflows),
-	offsetof(SlotStats, pattern_passes),
-	offsetof(SlotStats, keys_refused),
-	offsetof(SlotStats, latency_max),
+	offsetof(DatabaseCounters, transactions),
+	offsetof(DatabaseCounters, keys),
+	offsetof(DatabaseCounters, keys_existed),
+	offsetof(DatabaseCounters, batches),
+	offsetof(DatabaseCounters, retries),
+	offsetof(DatabaseCounters, reconnects),
+	offsetof(DatabaseCounters, waits),
+	offsetof(DatabaseCounters, wait_timeouts),
+	offsetof(DatabaseCounters, waits_skipped),
+	offsetof(DatabaseCounters, ring_overflows),
+	offsetof(DatabaseCounters, pattern_passes),
+	offsetof(DatabaseCounters, keys_refused),
+	offsetof(DatabaseCounters, latency_max),
 };
 
 static pg_atomic_uint64 *
-nth_counter(SlotStats *stats, int n)
+nth_counter(DatabaseCounters *stats, int n)
 {
 	return (pg_atomic_uint64 *) ((char *) stats + counters[n]);
 }
 
 void
-counters_init(SlotStats *stats)
+counters_init(DatabaseCounters *stats)
 {
 	for (int n = 0; n < lengthof(counters); n++)
 		pg_atomic_init_u64(nth_counter(stats, n), 0);
@@ -106,7 +106,7 @@ bucket_end(int bucket)
 }
 
 void
-counters_latency(SlotStats *stats, int64 microseconds)
+counters_latency(DatabaseCounters *stats, int64 microseconds)
 {
 	uint64		us = (uint64) Max(microseconds, 0);
 	uint64		longest = pg_atomic_read_u64(&stats->latency_max);
@@ -118,7 +118,7 @@ counters_latency(SlotStats *stats, int64 microseconds)
 }
 
 double
-counters_percentile(SlotStats *stats, double share)
+counters_percentile(DatabaseCounters *stats, double share)
 {
 	uint64		count[LATENCY_BUCKETS];
 	uint64		total = 0;
@@ -154,7 +154,7 @@ nth_probe(uint64 id, int n)
 	uint32		home = hash_combine(murmurhash32((uint32) (id >> 32)),
 									murmurhash32((uint32) id));
 
-	return &Shared_state->rule_stats[(home + n) % RULE_STATS_PLACES];
+	return &UncacheShmem->rule_stats[(home + n) % RULE_STATS_PLACES];
 }
 
 static RuleStats *
@@ -214,7 +214,7 @@ counters_count_rule(Oid rule, uint64 keys, uint64 existed)
 	uint64		id = rule_id(MyDatabaseId, rule);
 	RuleStats  *place;
 
-	if (Shared_state == NULL || !OidIsValid(rule))
+	if (UncacheShmem == NULL || !OidIsValid(rule))
 		return;
 	place = find_place(id);
 	if (place == NULL)
@@ -266,7 +266,7 @@ counters_forget_dropped_rules(void)
 	swept_at = clock_now();
 	for (int i = 0; i < RULE_STATS_PLACES; i++)
 	{
-		RuleStats  *place = &Shared_state->rule_stats[i];
+		RuleStats  *place = &UncacheShmem->rule_stats[i];
 
 		if (place_is_of(place, MyDatabaseId) && !rule_exists(triggers, place_rule(place)))
 			give_back(place);
@@ -279,7 +279,7 @@ counters_forget_database(Oid dboid)
 {
 	for (int i = 0; i < RULE_STATS_PLACES; i++)
 	{
-		RuleStats  *place = &Shared_state->rule_stats[i];
+		RuleStats  *place = &UncacheShmem->rule_stats[i];
 
 		if (place_is_of(place, dboid))
 			give_back(place);
@@ -289,9 +289,9 @@ counters_forget_database(Oid dboid)
 bool
 counters_next_rule(int *place, RuleCounts *counts)
 {
-	while (Shared_state != NULL && *place < RULE_STATS_PLACES)
+	while (UncacheShmem != NULL && *place < RULE_STATS_PLACES)
 	{
-		RuleStats  *found = &Shared_state->rule_stats[(*place)++];
+		RuleStats  *found = &UncacheShmem->rule_stats[(*place)++];
 
 		if (!place_is_of(found, MyDatabaseId))
 			continue;
@@ -305,7 +305,7 @@ counters_next_rule(int *place, RuleCounts *counts)
 }
 
 void
-counters_reset(SlotStats *stats, Oid dboid)
+counters_reset(DatabaseCounters *stats, Oid dboid)
 {
 	for (int n = 0; n < lengthof(counters); n++)
 		pg_atomic_write_u64(nth_counter(stats, n), 0);
@@ -315,7 +315,7 @@ counters_reset(SlotStats *stats, Oid dboid)
 
 	for (int i = 0; i < RULE_STATS_PLACES; i++)
 	{
-		RuleStats  *place = &Shared_state->rule_stats[i];
+		RuleStats  *place = &UncacheShmem->rule_stats[i];
 
 		if (place_is_of(place, dboid))
 			zero_place(place);

@@ -19,7 +19,7 @@
  */
 #define LATENCY_BUCKETS	128
 
-typedef struct SlotStats
+typedef struct DatabaseCounters
 {
 	pg_atomic_uint64 transactions;	/* delivered; by their first row */
 	pg_atomic_uint64 keys;		/* delivered */
@@ -38,7 +38,7 @@ typedef struct SlotStats
 	pg_atomic_uint64 latency[LATENCY_BUCKETS];
 	pg_atomic_uint64 latency_max;	/* microseconds */
 	pg_atomic_uint64 reset_at;	/* TimestampTz */
-} SlotStats;
+} DatabaseCounters;
 
 /*
  * Per rule, in one array for the server, found by (dboid, rule) with open
@@ -68,19 +68,19 @@ typedef struct RuleCounts
 } RuleCounts;
 
 /* All of a slot to zero, before anybody can see it. */
-extern void counters_init(SlotStats *stats);
+extern void counters_init(DatabaseCounters *stats);
 
 /* uncache.stat_reset(): counters of a slot and its database, not the levels. */
-extern void counters_reset(SlotStats *stats, Oid dboid);
+extern void counters_reset(DatabaseCounters *stats, Oid dboid);
 
 /* Count one delivery that took this long (below 0 counts as 0). */
-extern void counters_latency(SlotStats *stats, int64 microseconds);
+extern void counters_latency(DatabaseCounters *stats, int64 microseconds);
 
 /*
  * The latency in microseconds that this share (0 to 1) of the deliveries did
  * not exceed, rounded up to the edge of its bucket; -1 when there were none.
  */
-extern double counters_percentile(SlotStats *stats, double share);
+extern double counters_percentile(DatabaseCounters *stats, double share);
 
 /* Count keys of a rule of MyDatabaseId.  In the worker; never fails. */
 extern void counters_count_rule(Oid rule, uint64 keys, uint64 existed);

@@ -2,7 +2,7 @@
  * ring.h
  *	  Hands committed invalidations from the backends to one worker at once.
  *
- * A ring belongs to a DatabaseSlot and is covered by that slot's lock; many
+ * A ring belongs to a DatabaseState and is covered by that slot's lock; many
  * backends put, the worker alone takes.  Positions only grow; the place of a
  * position is its remainder by size.  An entry is never split: one that would
  * cross the end starts at the beginning, behind a filler.

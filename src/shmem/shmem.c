@@ -21,7 +21,8 @@
 /* Below this a ring could not hold a single entry of a usual size. */
 #define RING_MIN_BYTES	256
 
-Shared	   *Shared_state = NULL;
+Shared	   *UncacheShmem = NULL;
+DatabaseState *MyDatabaseState = NULL;
 
 static shmem_request_hook_type next_shmem_request = NULL;
 static shmem_startup_hook_type next_shmem_startup = NULL;
@@ -41,7 +42,7 @@ shared_bytes(void)
 
 	size = add_size(size, MAXALIGN(mul_size(MaxBackends, sizeof(WaitSlot))));
 	size = add_size(size, MAXALIGN(mul_size(RULE_STATS_PLACES, sizeof(RuleStats))));
-	size = add_size(size, MAXALIGN(mul_size(setting_max_database_workers, sizeof(DatabaseSlot))));
+	size = add_size(size, MAXALIGN(mul_size(setting_max_database_workers, sizeof(DatabaseState))));
 	size = add_size(size, mul_size(setting_max_database_workers, ring_bytes()));
 	return size;
 }
@@ -76,9 +77,9 @@ init_rule_stats(RuleStats *place)
 }
 
 static void
-init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
+init_slot(DatabaseState *slot, LWLock *lock, char *ring, Size ring_size)
 {
-	memset(slot, 0, sizeof(DatabaseSlot));
+	memset(slot, 0, sizeof(DatabaseState));
 	pg_atomic_init_u32(&slot->dboid, InvalidOid);
 	pg_atomic_init_u32(&slot->assignment, 0);
 	pg_atomic_init_u32(&slot->restart_requested, 0);
@@ -89,7 +90,7 @@ init_slot(DatabaseSlot *slot, LWLock *lock, char *ring, Size ring_size)
 	slot->worker_proc = INVALID_PROC_NUMBER;
 	slot->delivered_area = DSM_HANDLE_INVALID;
 	ring_init(&slot->ring, ring, ring_size);
-	pg_atomic_init_u32(&slot->state, SLOT_NO_WORKER);
+	pg_atomic_init_u32(&slot->state, WORKER_NONE);
 	pg_atomic_init_u32(&slot->serving, 0);
 	pg_atomic_init_u32(&slot->sleep, WORKER_AWAKE);
 	pg_atomic_init_u32(&slot->breaker, 0);
@@ -152,7 +153,7 @@ init_shared(Shared *shared)
 	shared->nwaitslots = MaxBackends;
 	shared->wait_slots = carve(&next, shared->nwaitslots * sizeof(WaitSlot));
 	shared->rule_stats = carve(&next, RULE_STATS_PLACES * sizeof(RuleStats));
-	shared->slots = carve(&next, shared->nslots * sizeof(DatabaseSlot));
+	shared->slots = carve(&next, shared->nslots * sizeof(DatabaseState));
 	ring = carve(&next, shared->nslots * ring_bytes());
 
 	for (int i = 0; i < shared->nwaitslots; i++)
@@ -197,9 +198,9 @@ startup_shmem(void)
 		next_shmem_startup();
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	Shared_state = ShmemInitStruct(TRANCHE, shared_bytes(), &found);
+	UncacheShmem = ShmemInitStruct(TRANCHE, shared_bytes(), &found);
 	if (!found)
-		init_shared(Shared_state);
+		init_shared(UncacheShmem);
 	LWLockRelease(AddinShmemInitLock);
 	if (!found && !IsBinaryUpgrade)
 		warn_of_processes();
@@ -217,7 +218,7 @@ shmem_install_hooks(void)
 void
 shmem_require_preload(const char *what)
 {
-	if (Shared_state == NULL)
+	if (UncacheShmem == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("%s needs pg_uncache in shared_preload_libraries", what),
@@ -230,18 +231,18 @@ shmem_require_preload(const char *what)
  * Shared->lock.  Whatever the ring held for the database before is dropped.
  */
 void
-shmem_slot_assign(DatabaseSlot *slot, Oid dboid)
+shmem_assign_database(DatabaseState *slot, Oid dboid)
 {
 	Oid			before = pg_atomic_read_u32(&slot->dboid);
 
-	Assert(LWLockHeldByMeInMode(Shared_state->lock, LW_EXCLUSIVE));
+	Assert(LWLockHeldByMeInMode(UncacheShmem->lock, LW_EXCLUSIVE));
 	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 	ring_init(&slot->ring, slot->ring.data, slot->ring.size);
 	slot->endpoint[0] = '\0';
 	slot->last_error[0] = '\0';
 	slot->last_error_at = 0;
 	slot->delivered_area = DSM_HANDLE_INVALID;
-	pg_atomic_write_u32(&slot->state, SLOT_NO_WORKER);
+	pg_atomic_write_u32(&slot->state, WORKER_NONE);
 	pg_atomic_write_u32(&slot->serving, 0);
 	pg_atomic_write_u32(&slot->breaker, 0);
 	pg_atomic_write_u32(&slot->current_table, 0);
@@ -290,7 +291,7 @@ shmem_copy_text(char *to, Size size, const char *from)
 }
 
 void
-shmem_note_error(DatabaseSlot *slot, const char *error)
+shmem_note_error(DatabaseState *slot, const char *error)
 {
 	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 	shmem_copy_text(slot->last_error, sizeof(slot->last_error), error);
@@ -299,7 +300,7 @@ shmem_note_error(DatabaseSlot *slot, const char *error)
 }
 
 pid_t
-shmem_worker_pid(DatabaseSlot *slot)
+shmem_worker_pid(DatabaseState *slot)
 {
 	pid_t		pid;
 
@@ -309,38 +310,38 @@ shmem_worker_pid(DatabaseSlot *slot)
 	return pid;
 }
 
-DatabaseSlot *
-shmem_slot(int i)
+DatabaseState *
+shmem_database(int i)
 {
-	Assert(i >= 0 && i < Shared_state->nslots);
-	return &Shared_state->slots[i];
+	Assert(i >= 0 && i < UncacheShmem->nslots);
+	return &UncacheShmem->slots[i];
 }
 
-DatabaseSlot *
-shmem_find_slot(Oid dboid)
+DatabaseState *
+shmem_find_database(Oid dboid)
 {
-	if (Shared_state == NULL || !OidIsValid(dboid))
+	if (UncacheShmem == NULL || !OidIsValid(dboid))
 		return NULL;
-	for (int i = 0; i < Shared_state->nslots; i++)
+	for (int i = 0; i < UncacheShmem->nslots; i++)
 	{
-		if (pg_atomic_read_u32(&Shared_state->slots[i].dboid) == dboid)
-			return &Shared_state->slots[i];
+		if (pg_atomic_read_u32(&UncacheShmem->slots[i].dboid) == dboid)
+			return &UncacheShmem->slots[i];
 	}
 	return NULL;
 }
 
-DatabaseSlot *
-shmem_my_slot(void)
+DatabaseState *
+shmem_my_database(void)
 {
-	return shmem_find_slot(MyDatabaseId);
+	return shmem_find_database(MyDatabaseId);
 }
 
 WaitSlot *
 shmem_my_wait_slot(void)
 {
-	if (Shared_state == NULL || MyProcNumber >= Shared_state->nwaitslots)
+	if (UncacheShmem == NULL || MyProcNumber >= UncacheShmem->nwaitslots)
 		return NULL;
-	return &Shared_state->wait_slots[MyProcNumber];
+	return &UncacheShmem->wait_slots[MyProcNumber];
 }
 
 void
@@ -348,15 +349,15 @@ shmem_request_launch(Oid dboid, bool written)
 {
 	uint64		request = launch_request(dboid, written);
 
-	if (Shared_state == NULL)
+	if (UncacheShmem == NULL)
 		return;
-	for (int i = 0; i < lengthof(Shared_state->requests); i++)
+	for (int i = 0; i < lengthof(UncacheShmem->requests); i++)
 	{
 		uint64		empty = 0;
 
-		if (pg_atomic_read_u64(&Shared_state->requests[i]) == request)
+		if (pg_atomic_read_u64(&UncacheShmem->requests[i]) == request)
 			return;				/* asked for already */
-		if (pg_atomic_compare_exchange_u64(&Shared_state->requests[i], &empty, request))
+		if (pg_atomic_compare_exchange_u64(&UncacheShmem->requests[i], &empty, request))
 		{
 			shmem_wake_launcher();
 			return;
@@ -364,7 +365,7 @@ shmem_request_launch(Oid dboid, bool written)
 		if (empty == request)
 			return;
 	}
-	pg_atomic_write_u32(&Shared_state->look_everywhere, 1);
+	pg_atomic_write_u32(&UncacheShmem->look_everywhere, 1);
 	shmem_wake_launcher();
 }
 
@@ -373,7 +374,7 @@ shmem_request_launch(Oid dboid, bool written)
  * process that is gone by now costs at most a needless wake-up of its successor.
  */
 void
-shmem_wake_worker(DatabaseSlot *slot)
+shmem_wake_worker(DatabaseState *slot)
 {
 	ProcNumber	proc = slot->worker_proc;
 
@@ -384,7 +385,7 @@ shmem_wake_worker(DatabaseSlot *slot)
 void
 shmem_wake_launcher(void)
 {
-	uint32		proc = pg_atomic_read_u32(&Shared_state->launcher_proc);
+	uint32		proc = pg_atomic_read_u32(&UncacheShmem->launcher_proc);
 
 	if (proc != 0)
 		SetLatch(&GetPGProcByNumber(proc - 1)->procLatch);

@@ -2,7 +2,7 @@
  * shmem.h
  *	  What the processes of pg_uncache share.
  *
- * One DatabaseSlot stands for one database that is served; there are
+ * One DatabaseState stands for one database that is served; there are
  * uncache.max_database_workers of them.  One WaitSlot belongs to each PGPROC.
  * Nothing in shared memory is the truth: that is the outbox.  Shared memory is
  * made anew after every crash of the server, and may be lost at any time.
@@ -42,14 +42,14 @@
 #define DIRTY_WORDS		(DIRTY_BITS / 32)
 
 /* What a database's worker is doing; uncache.stat shows it as "state". */
-typedef enum SlotState
+typedef enum WorkerState
 {
-	SLOT_NO_WORKER,				/* zero: a new slot */
-	SLOT_CONNECTING,			/* first attempt, or Redis just lost */
-	SLOT_CONNECTED,				/* to all nodes */
-	SLOT_DOWN,					/* Redis, or a node of it, can't be reached; retrying */
-	SLOT_PAUSED,				/* uncache.delivery = off */
-} SlotState;
+	WORKER_NONE,				/* zero: a new slot */
+	WORKER_CONNECTING,			/* first attempt, or Redis just lost */
+	WORKER_CONNECTED,				/* to all nodes */
+	WORKER_DOWN,					/* Redis, or a node of it, can't be reached; retrying */
+	WORKER_PAUSED,				/* uncache.delivery = off */
+} WorkerState;
 
 /* Whether an outbox has rows that are not delivered, as far as it is known. */
 typedef enum LeftBehind
@@ -90,7 +90,7 @@ typedef struct FenceStatus
 	pg_atomic_uint64 beats;
 } FenceStatus;
 
-typedef struct DatabaseSlot
+typedef struct DatabaseState
 {
 	/*
 	 * The launcher writes these under Shared->lock and slot->lock; readable without
@@ -131,7 +131,7 @@ typedef struct DatabaseSlot
 	char		last_error[256];	/* worker writes */
 	TimestampTz last_error_at;	/* 0: never */
 
-	pg_atomic_uint32 state;		/* SlotState; worker writes */
+	pg_atomic_uint32 state;		/* WorkerState; worker writes */
 
 	/* Whether any node is connected: the worker takes what is put into the ring. */
 	pg_atomic_uint32 serving;	/* worker writes */
@@ -202,8 +202,8 @@ typedef struct DatabaseSlot
 	dsa_pointer delivered_root;
 
 	FenceStatus fence;			/* worker writes */
-	SlotStats	stats;
-} DatabaseSlot;
+	DatabaseCounters	stats;
+} DatabaseState;
 
 typedef enum WaitState
 {
@@ -258,11 +258,14 @@ typedef struct Shared
 	int			nwaitslots;
 	WaitSlot   *wait_slots;		/* indexed by ProcNumber */
 	RuleStats  *rule_stats;
-	DatabaseSlot *slots;
+	DatabaseState *slots;
 } Shared;
 
 /* NULL where the library is not in shared_preload_libraries. */
-extern Shared *Shared_state;
+extern Shared *UncacheShmem;
+
+/* In a worker: the state of its own database, set once while it starts; else NULL. */
+extern DatabaseState *MyDatabaseState;
 
 /* Called in _PG_init while preloading. */
 extern void shmem_install_hooks(void);
@@ -274,12 +277,12 @@ extern void shmem_require_preload(const char *what);
  * The slot that serves a database, or NULL.  Takes no lock: may be used where
  * nothing may fail.  Who needs to be sure looks at dboid again under slot->lock.
  */
-extern DatabaseSlot *shmem_find_slot(Oid dboid);
-extern DatabaseSlot *shmem_my_slot(void);	/* of MyDatabaseId */
-extern DatabaseSlot *shmem_slot(int i);
+extern DatabaseState *shmem_find_database(Oid dboid);
+extern DatabaseState *shmem_my_database(void);	/* of MyDatabaseId */
+extern DatabaseState *shmem_database(int i);
 
 /* Make a slot serve a database, or nobody; the caller holds Shared->lock. */
-extern void shmem_slot_assign(DatabaseSlot *slot, Oid dboid);
+extern void shmem_assign_database(DatabaseState *slot, Oid dboid);
 
 /*
  * Copy what fits, as text that is valid in the database's encoding, whole to its last
@@ -288,10 +291,10 @@ extern void shmem_slot_assign(DatabaseSlot *slot, Oid dboid);
 extern void shmem_copy_text(char *to, Size size, const char *from);
 
 /* For a worker: what uncache.stat is to show as the last error, as of now. */
-extern void shmem_note_error(DatabaseSlot *slot, const char *error);
+extern void shmem_note_error(DatabaseState *slot, const char *error);
 
 /* Process id of the slot's worker; 0: none. */
-extern pid_t shmem_worker_pid(DatabaseSlot *slot);
+extern pid_t shmem_worker_pid(DatabaseState *slot);
 
 /* NULL where the library is not preloaded, and in auxiliary processes. */
 extern WaitSlot *shmem_my_wait_slot(void);
@@ -309,7 +312,7 @@ extern void shmem_request_launch(Oid dboid, bool written);
 #define launch_request_dboid(request)	((Oid) ((request) & PG_UINT32_MAX))
 
 /* Set the latch of a slot's worker, of the launcher; no-op without one. */
-extern void shmem_wake_worker(DatabaseSlot *slot);
+extern void shmem_wake_worker(DatabaseState *slot);
 extern void shmem_wake_launcher(void);
 
 #endif							/* UNCACHE_SHMEM_H */

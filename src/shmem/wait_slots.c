@@ -100,7 +100,7 @@ wake(int proc)
 static void
 row_delivered_to(int proc, uint64 xid)
 {
-	WaitSlot   *wait = &Shared_state->wait_slots[proc];
+	WaitSlot   *wait = &UncacheShmem->wait_slots[proc];
 	uint64		word = pg_atomic_read_u64(&wait->word);
 
 	while (waits_for(wait, word, xid))
@@ -135,9 +135,9 @@ wait_slots_flush(void)
 {
 	if (ngathered == 0)
 		return;
-	for (int proc = 0; proc < Shared_state->nwaitslots; proc++)
+	for (int proc = 0; proc < UncacheShmem->nwaitslots; proc++)
 	{
-		if (wait_slots_state(&Shared_state->wait_slots[proc]) != WAIT_PENDING)
+		if (wait_slots_state(&UncacheShmem->wait_slots[proc]) != WAIT_PENDING)
 			continue;
 		for (int i = 0; i < ngathered; i++)
 			row_delivered_to(proc, gathered[i]);
@@ -149,7 +149,7 @@ wait_slots_flush(void)
 static void
 end_wait(int proc, Oid dboid, uint64 xid, WaitState state)
 {
-	WaitSlot   *wait = &Shared_state->wait_slots[proc];
+	WaitSlot   *wait = &UncacheShmem->wait_slots[proc];
 	uint64		word = pg_atomic_read_u64(&wait->word);
 
 	while (waits_in(wait, word, dboid) &&
@@ -166,7 +166,7 @@ end_wait(int proc, Oid dboid, uint64 xid, WaitState state)
 void
 wait_slots_give_up(Oid dboid)
 {
-	for (int proc = 0; proc < Shared_state->nwaitslots; proc++)
+	for (int proc = 0; proc < UncacheShmem->nwaitslots; proc++)
 		end_wait(proc, dboid, 0, WAIT_GIVEN_UP);
 }
 
@@ -179,7 +179,7 @@ wait_slots_let_go(uint64 xid, int waiter, bool unknown, bool in_vain)
 		end_wait(waiter, MyDatabaseId, xid, state);
 	else if (unknown)
 	{
-		for (int proc = 0; proc < Shared_state->nwaitslots; proc++)
+		for (int proc = 0; proc < UncacheShmem->nwaitslots; proc++)
 			end_wait(proc, MyDatabaseId, xid, state);
 	}
 }
@@ -187,7 +187,7 @@ wait_slots_let_go(uint64 xid, int waiter, bool unknown, bool in_vain)
 void
 wait_slots_refused(uint64 xid)
 {
-	for (int proc = 0; proc < Shared_state->nwaitslots; proc++)
+	for (int proc = 0; proc < UncacheShmem->nwaitslots; proc++)
 		end_wait(proc, MyDatabaseId, xid, WAIT_GIVEN_UP);
 }
 
@@ -196,9 +196,9 @@ wait_slots_count(Oid dboid)
 {
 	int			count = 0;
 
-	for (int proc = 0; proc < Shared_state->nwaitslots; proc++)
+	for (int proc = 0; proc < UncacheShmem->nwaitslots; proc++)
 	{
-		WaitSlot   *wait = &Shared_state->wait_slots[proc];
+		WaitSlot   *wait = &UncacheShmem->wait_slots[proc];
 
 		if (waits_in(wait, pg_atomic_read_u64(&wait->word), dboid))
 			count++;

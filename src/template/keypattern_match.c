@@ -18,7 +18,7 @@
 #include "template/keypattern_int.h"
 
 /* Bits of the two sets of a match, for the longest key; one match at a time needs them. */
-#define PLACE_BYTES		(ITEM_MAX_BYTES / 8 + 1)
+#define PLACE_BYTES		(INVALIDATION_MAX_BYTES / 8 + 1)
 static uint8 place_bits[2][PLACE_BYTES];
 
 static void
@@ -119,7 +119,7 @@ int
 keypattern_work(const KeyPattern *pattern, size_t len)
 {
 	size_t		parts = pattern->is_glob ? 1 : pattern->nparts;
-	size_t		bytes = Min(len, ITEM_MAX_BYTES) + 1;
+	size_t		bytes = Min(len, INVALIDATION_MAX_BYTES) + 1;
 
 	return (int) Min(parts * bytes, INT_MAX);
 }
@@ -135,7 +135,7 @@ keypattern_matches(const KeyPattern *pattern, const char *key, size_t len)
 		return glob_matches(pattern->glob, pattern->globlen, key, len);
 
 	/* No rule makes longer keys. */
-	if (len > ITEM_MAX_BYTES || !ends_fit(pattern, key, len))
+	if (len > INVALIDATION_MAX_BYTES || !ends_fit(pattern, key, len))
 		return false;
 
 	make_empty(from, len);

@@ -124,7 +124,7 @@ template_full_keypattern(const Template *template)
 	for (int i = 0; i < template->nsegments; i++)
 		append_segment(&text, &template->segments[i]);
 	utf8 = key_to_utf8(text.data, text.len);
-	if (strlen(utf8) > ITEM_MAX_BYTES)
+	if (strlen(utf8) > INVALIDATION_MAX_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("template is too long"),

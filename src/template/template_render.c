@@ -50,7 +50,7 @@ raise_key_too_long(const Template *template)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-			 errmsg("key is longer than %d bytes", ITEM_MAX_BYTES),
+			 errmsg("key is longer than %d bytes", INVALIDATION_MAX_BYTES),
 			 errdetail("Template \"%s\" of table \"%s\".",
 					   template_shown(template->text), template->relation),
 			 errhint("Put a hash of the long value into the template, such as {md5(column)}.")));
@@ -64,8 +64,8 @@ buffer_reserve(const Template *template, Size more)
 
 	if (likely(need <= buffer_size))
 		return;
-	if (more > ITEM_MAX_BYTES + NUMBER_ROOM ||
-		buffer_used > ITEM_MAX_BYTES)
+	if (more > INVALIDATION_MAX_BYTES + NUMBER_ROOM ||
+		buffer_used > INVALIDATION_MAX_BYTES)
 		raise_key_too_long(template);
 	need = Max(need * 2, 1024);
 	buffer = buffer == NULL ? MemoryContextAlloc(TopMemoryContext, need) :
@@ -106,7 +106,7 @@ buffer_emit(const Template *template, KeySink *sink)
 	key = key_to_utf8(buffer, buffer_used);
 	if (key != buffer)
 		len = strlen(key);
-	if (unlikely(len > ITEM_MAX_BYTES))
+	if (unlikely(len > INVALIDATION_MAX_BYTES))
 		raise_key_too_long(template);
 	sink->emit(sink, key, len);
 }

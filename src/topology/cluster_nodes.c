@@ -280,7 +280,7 @@ tell_problem(ClusterNodes *cluster, TimestampTz now)
 				(errmsg("the Redis Cluster at %s cannot be used: %s", cluster->name, problem),
 				 errdetail("The outbox keeps what is to be deleted until it can.")));
 		snprintf(text, sizeof(text), "%s: %s", cluster->name, problem);
-		shmem_note_error(shmem_my_slot(), text);
+		shmem_note_error(shmem_my_database(), text);
 	}
 }
 

@@ -10,7 +10,7 @@
  * the state DOWN.  Keys of the others are delivered all the same, so whether
  * committers use the ring is another question: it is "serving" that says so.
  *
- * Who waited in vain opens the breaker (DatabaseSlot.breaker).  With one node that
+ * Who waited in vain opens the breaker (DatabaseState.breaker).  With one node that
  * keeps all from waiting.  With several, the worker finds out which are late,
  * closes the breaker and lets go of those only who would wait for a late one.
  */
@@ -27,24 +27,22 @@
 #include "settings/settings.h"
 #include "topology/target.h"
 
-static DatabaseSlot *slot;
 static bool addresses_taken = false;
 static bool has_one_node = true;
 static bool left_one_down = false;	/* the log has heard that it cannot be used */
-static char endpoint[sizeof(((DatabaseSlot *) NULL)->endpoint)];
+static char endpoint[sizeof(((DatabaseState *) NULL)->endpoint)];
 
 void
-connections_init(DatabaseSlot *my_slot)
+connections_init(void)
 {
-	slot = my_slot;
-	node_init(slot);
+	node_init();
 	linksettings_note();
 }
 
 bool
 connections_is_serving(void)
 {
-	return pg_atomic_read_u32(&slot->serving) != 0;
+	return pg_atomic_read_u32(&MyDatabaseState->serving) != 0;
 }
 
 /*
@@ -68,9 +66,9 @@ note_endpoint(void)
 	if (strncmp(text.data, endpoint, sizeof(endpoint) - 1) != 0)
 	{
 		strlcpy(endpoint, text.data, sizeof(endpoint));
-		LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-		strlcpy(slot->endpoint, endpoint, sizeof(slot->endpoint));
-		LWLockRelease(slot->lock);
+		LWLockAcquire(MyDatabaseState->lock, LW_EXCLUSIVE);
+		strlcpy(MyDatabaseState->endpoint, endpoint, sizeof(MyDatabaseState->endpoint));
+		LWLockRelease(MyDatabaseState->lock);
 	}
 	pfree(text.data);
 }
@@ -81,7 +79,7 @@ was_made(const RedisNode *node)
 	return node->event == NODE_MADE;
 }
 
-static SlotState
+static WorkerState
 state_of_targets(void)
 {
 	bool		whole = target_count() > 0;
@@ -93,26 +91,26 @@ state_of_targets(void)
 		down |= target_is_down(target_at(i));
 	}
 	if (whole)
-		return SLOT_CONNECTED;
+		return WORKER_CONNECTED;
 	if (down)
-		return SLOT_DOWN;
-	return SLOT_CONNECTING;
+		return WORKER_DOWN;
+	return WORKER_CONNECTING;
 }
 
 /* Who reads the outbox from now on must see what was skipped before. */
 static void
-set_state(SlotState state, bool serving)
+set_state(WorkerState state, bool serving)
 {
 	bool		changed = false;
 
-	if (pg_atomic_read_u32(&slot->state) != state)
+	if (pg_atomic_read_u32(&MyDatabaseState->state) != state)
 	{
-		pg_atomic_write_u32(&slot->state, state);
+		pg_atomic_write_u32(&MyDatabaseState->state, state);
 		changed = true;
 	}
-	if (pg_atomic_read_u32(&slot->serving) != serving)
+	if (pg_atomic_read_u32(&MyDatabaseState->serving) != serving)
 	{
-		pg_atomic_write_u32(&slot->serving, serving);
+		pg_atomic_write_u32(&MyDatabaseState->serving, serving);
 		changed = true;
 	}
 	if (changed)
@@ -135,10 +133,10 @@ is_down(const RedisNode *node)
 static void
 note_state(void)
 {
-	SlotState	state = state_of_targets();
+	WorkerState	state = state_of_targets();
 
 	set_state(state, node_some(is_linked));
-	if (state == SLOT_CONNECTED && left_one_down)
+	if (state == WORKER_CONNECTED && left_one_down)
 	{
 		ereport(LOG, (errmsg("connected to Redis at %s", endpoint)));
 		left_one_down = false;
@@ -177,12 +175,12 @@ find_late_nodes(uint32 waited_ms)
 static void
 look_at_breaker(void)
 {
-	uint32		waited_ms = pg_atomic_read_u32(&slot->breaker);
+	uint32		waited_ms = pg_atomic_read_u32(&MyDatabaseState->breaker);
 
 	if (waited_ms == 0)
 		return;
 	find_late_nodes(waited_ms);
-	pg_atomic_write_u32(&slot->breaker, 0);
+	pg_atomic_write_u32(&MyDatabaseState->breaker, 0);
 }
 
 /*
@@ -219,7 +217,7 @@ take_addresses(void)
 		target_add(parsed);
 	addresses_taken = true;
 	has_one_node = target_count() == 1 && node_count() == 1;
-	node_be_alone(has_one_node);
+	node_set_single(has_one_node);
 	note_endpoint();
 }
 
@@ -258,7 +256,7 @@ connections_turn(void)
 	if (!setting_delivery)
 	{
 		forget_addresses();
-		set_state(SLOT_PAUSED, false);
+		set_state(WORKER_PAUSED, false);
 		return false;
 	}
 	if (!addresses_taken)
@@ -280,7 +278,7 @@ connections_reset(void)
 {
 	forget_addresses();
 	linksettings_note();
-	set_state(setting_delivery ? SLOT_CONNECTING : SLOT_PAUSED, false);
+	set_state(setting_delivery ? WORKER_CONNECTING : WORKER_PAUSED, false);
 }
 
 TimestampTz

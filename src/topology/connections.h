@@ -11,7 +11,7 @@
 #include "topology/node.h"
 #include "shmem/shmem.h"
 
-extern void connections_init(DatabaseSlot *slot);
+extern void connections_init(void);
 
 /*
  * Connect, read and write as far as it is possible without waiting.  What has

@@ -41,7 +41,6 @@
 /* Redis 6.2: what this program was tested with at the least. */
 #define OLDEST_VERSION		60200
 
-static DatabaseSlot *slot;
 static RedisNode *nodes[NODES_MAX];
 static int	nnodes = 0;
 static bool is_alone = true;
@@ -54,10 +53,9 @@ static RedisNode *answering = NULL;
  */
 
 void
-node_init(DatabaseSlot *my_slot)
+node_init(void)
 {
-	slot = my_slot;
-	nodeping_init(slot);
+	nodeping_init();
 }
 
 int
@@ -107,7 +105,7 @@ node_free(RedisNode *node)
 }
 
 void
-node_be_alone(bool alone)
+node_set_single(bool alone)
 {
 	is_alone = alone;
 }
@@ -136,7 +134,7 @@ is_open(const RedisNode *node)
 }
 
 bool
-node_some_open(void)
+node_any_open(void)
 {
 	return node_some(is_open);
 }
@@ -191,11 +189,11 @@ show_error(const RedisNode *node, const char *error)
 
 	if (is_alone)
 	{
-		shmem_note_error(slot, error);
+		shmem_note_error(MyDatabaseState, error);
 		return;
 	}
 	snprintf(text, sizeof(text), "%s: %s", whose, error);
-	shmem_note_error(slot, text);
+	shmem_note_error(MyDatabaseState, text);
 }
 
 void
@@ -369,7 +367,7 @@ note_ready(RedisNode *node, TimestampTz now)
 						node->name)));
 	tell_withheld(node);
 	if (own->links > 1)
-		pg_atomic_fetch_add_u64(&slot->stats.reconnects, 1);
+		pg_atomic_fetch_add_u64(&MyDatabaseState->stats.reconnects, 1);
 
 	node->link = link;
 	own->was_ready = true;

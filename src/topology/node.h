@@ -74,7 +74,7 @@ typedef struct RedisNode
 	struct NodePrivate *own;
 } RedisNode;
 
-extern void node_init(DatabaseSlot *slot);
+extern void node_init(void);
 
 /* All nodes; the order means nothing, and changes only when one is freed. */
 extern int	node_count(void);
@@ -82,7 +82,7 @@ extern RedisNode *node_at(int i);
 
 /* Whether there is one of this kind. */
 extern bool node_some(bool (*is) (const RedisNode *node));
-extern bool node_some_open(void);
+extern bool node_any_open(void);
 
 /* NULL where there are NODES_MAX already. */
 extern RedisNode *node_make(bool in_cluster);
@@ -90,9 +90,9 @@ extern void node_free(RedisNode *node);
 
 /*
  * That this is the only one: then sessions that wait in vain skip waiting by
- * themselves (DatabaseSlot.breaker).
+ * themselves (DatabaseState.breaker).
  */
-extern void node_be_alone(bool alone);
+extern void node_set_single(bool alone);
 
 /*
  * Whether there is a link, ready or not; else whether it is time to connect; and

@@ -71,7 +71,7 @@ typedef struct NodePrivate
 	RedisAnswer due_answer;		/* of the ping under way; another may be chosen meanwhile */
 } NodePrivate;
 
-/* Whether this is the only node; see node_be_alone(). */
+/* Whether this is the only node; see node_set_single(). */
 extern bool node_is_alone(void);
 
 /* As node.c does with the link. */
@@ -80,7 +80,7 @@ extern void node_scan_flush(RedisNode *node);
 extern void node_scan_close(RedisNode *node);
 extern TimestampTz node_scan_deadline(const RedisNode *node);
 
-extern void nodeping_init(DatabaseSlot *slot);
+extern void nodeping_init(void);
 
 /* There is a link, and it has not been pinged yet. */
 extern void nodeping_begin(RedisNode *node, TimestampTz now);
@@ -88,7 +88,7 @@ extern void nodeping_if_due(RedisNode *node, TimestampTz now);
 
 /*
  * Set how late the node is: the wait in ms that was in vain, 0 for not late.  Where
- * it is the only one that is said of the database (DatabaseSlot.breaker).
+ * it is the only one that is said of the database (DatabaseState.breaker).
  */
 extern void nodeping_set_lateness(RedisNode *node, uint32 ms);
 

@@ -23,27 +23,25 @@
 /* A shorter wait than twice this says nothing about Redis. */
 #define LATE_LEAST_MS		10
 
-static DatabaseSlot *slot;
 
 static const char *plain_ping[] = {"PING"};
 
 void
-nodeping_init(DatabaseSlot *my_slot)
+nodeping_init(void)
 {
-	slot = my_slot;
 }
 
 static uint32
 lateness(const RedisNode *node)
 {
-	return node_is_alone() ? pg_atomic_read_u32(&slot->breaker) : node->late;
+	return node_is_alone() ? pg_atomic_read_u32(&MyDatabaseState->breaker) : node->late;
 }
 
 void
 nodeping_set_lateness(RedisNode *node, uint32 ms)
 {
 	if (node_is_alone())
-		pg_atomic_write_u32(&slot->breaker, ms);
+		pg_atomic_write_u32(&MyDatabaseState->breaker, ms);
 	else
 		node->late = ms;
 }

@@ -54,25 +54,25 @@ static List *held_slots = NIL;
  * Room to write the hold down is made before it counts, so that nothing can fail in
  * between.  Returns NULL where the database is not served.
  */
-static DatabaseSlot *
+static DatabaseState *
 take_hold(Oid dboid)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-	DatabaseSlot *slot;
+	DatabaseState *slot;
 
 	held_slots = lappend_int(held_slots, -1);
 	MemoryContextSwitchTo(old);
 
-	LWLockAcquire(Shared_state->lock, LW_EXCLUSIVE);
-	slot = shmem_find_slot(dboid);
+	LWLockAcquire(UncacheShmem->lock, LW_EXCLUSIVE);
+	slot = shmem_find_database(dboid);
 	if (slot != NULL)
 	{
 		if (slot->holds++ == 0)
 			pg_atomic_write_u32(&slot->left_behind, LEFT_UNKNOWN);
-		llast_int(held_slots) = slot - Shared_state->slots;
+		llast_int(held_slots) = slot - UncacheShmem->slots;
 		pg_atomic_write_u32(&slot->restart_requested, 1);
 	}
-	LWLockRelease(Shared_state->lock);
+	LWLockRelease(UncacheShmem->lock);
 	return slot;
 }
 
@@ -81,7 +81,7 @@ take_hold(Oid dboid)
  * where the commands look.
  */
 static void
-wait_until_gone(DatabaseSlot *slot)
+wait_until_gone(DatabaseState *slot)
 {
 	TimestampTz began = clock_now();
 	pid_t		pid = shmem_worker_pid(slot);
@@ -109,7 +109,7 @@ wait_until_gone(DatabaseSlot *slot)
 LeftBehind
 database_hold(Oid dboid, LOCKMODE mode)
 {
-	DatabaseSlot *slot;
+	DatabaseState *slot;
 
 	LockSharedObject(DatabaseRelationId, dboid, 0, mode);
 	slot = take_hold(dboid);
@@ -128,13 +128,13 @@ release_all(void)
 
 	if (held_slots == NIL)
 		return;
-	LWLockAcquire(Shared_state->lock, LW_EXCLUSIVE);
+	LWLockAcquire(UncacheShmem->lock, LW_EXCLUSIVE);
 	foreach(lc, held_slots)
 	{
 		if (lfirst_int(lc) >= 0)
-			shmem_slot(lfirst_int(lc))->holds--;
+			shmem_database(lfirst_int(lc))->holds--;
 	}
-	LWLockRelease(Shared_state->lock);
+	LWLockRelease(UncacheShmem->lock);
 	held_slots = NIL;
 	shmem_wake_launcher();
 }

@@ -46,7 +46,7 @@ database_probe_start(Oid dboid)
 	bool		started;
 
 	Assert(probe_handle == NULL);
-	pg_atomic_write_u64(&Shared_state->probed, 0);
+	pg_atomic_write_u64(&UncacheShmem->probed, 0);
 	memset(&worker, 0, sizeof(worker));
 	snprintf(worker.bgw_name, BGW_MAXLEN, "pg_uncache probe of database %u", dboid);
 	strlcpy(worker.bgw_type, "pg_uncache probe", BGW_MAXLEN);
@@ -77,7 +77,7 @@ database_probe_result(void)
 	pfree(probe_handle);
 	probe_handle = NULL;
 
-	probed = pg_atomic_read_u64(&Shared_state->probed);
+	probed = pg_atomic_read_u64(&UncacheShmem->probed);
 	if (probed / 2 != probe_dboid)
 		return PROBE_FAILED;
 	return probed % 2 == 1 ? PROBE_FOUND : PROBE_ABSENT;
@@ -97,6 +97,6 @@ uncache_probe_main(Datum arg)
 	StartTransactionCommand();
 	found = OidIsValid(get_extension_oid("pg_uncache", true));
 	CommitTransactionCommand();
-	pg_atomic_write_u64(&Shared_state->probed, (uint64) dboid * 2 + (found ? 1 : 0));
+	pg_atomic_write_u64(&UncacheShmem->probed, (uint64) dboid * 2 + (found ? 1 : 0));
 	proc_exit(0);
 }

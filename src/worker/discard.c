@@ -46,7 +46,7 @@ discard_transaction(uint64 xid)
 }
 
 void
-discard_turn(DatabaseSlot *slot)
+discard_turn(DatabaseState *slot)
 {
 	uint64		drawn = pg_atomic_read_u64(&slot->discard_drawn);
 	uint64		xid;

@@ -150,9 +150,9 @@ add_all_databases(void)
 static void
 take_requests(void)
 {
-	for (int i = 0; i < lengthof(Shared_state->requests); i++)
+	for (int i = 0; i < lengthof(UncacheShmem->requests); i++)
 	{
-		uint64		request = pg_atomic_exchange_u64(&Shared_state->requests[i], 0);
+		uint64		request = pg_atomic_exchange_u64(&UncacheShmem->requests[i], 0);
 		Oid			dboid = launch_request_dboid(request);
 
 		bool		written = (request & LAUNCH_WRITTEN) != 0;
@@ -160,7 +160,7 @@ take_requests(void)
 		if (OidIsValid(dboid) && !worker_slots_note_request(dboid, written))
 			add_candidate(dboid)->written |= written;
 	}
-	if (pg_atomic_exchange_u32(&Shared_state->look_everywhere, 0) != 0)
+	if (pg_atomic_exchange_u32(&UncacheShmem->look_everywhere, 0) != 0)
 		add_all_databases();
 }
 
@@ -235,7 +235,7 @@ warn_of_slots(Candidate *candidate)
 			 errmsg("no pg_uncache worker is left for database \"%s\"",
 					NameStr(database->name)),
 			 errdetail("Invalidations of this database stay in its outbox until one of the %d databases that are served gives up its worker.",
-					   Shared_state->nslots),
+					   UncacheShmem->nslots),
 			 errhint("Increase uncache.max_database_workers and restart the server.")));
 	candidate->warned = true;
 }
@@ -375,11 +375,11 @@ time_to_sleep(void)
 }
 
 static void
-say_goodbye(int code, Datum arg)
+clear_launcher(int code, Datum arg)
 {
 	uint32		me = MyProcNumber + 1;
 
-	pg_atomic_compare_exchange_u32(&Shared_state->launcher_proc, &me, 0);
+	pg_atomic_compare_exchange_u32(&UncacheShmem->launcher_proc, &me, 0);
 }
 
 static void
@@ -391,10 +391,10 @@ set_up(void)
 										 ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(launcher_context);
 
-	before_shmem_exit(say_goodbye, 0);
-	pg_atomic_write_u32(&Shared_state->launcher_proc, MyProcNumber + 1);
+	before_shmem_exit(clear_launcher, 0);
+	pg_atomic_write_u32(&UncacheShmem->launcher_proc, MyProcNumber + 1);
 	worker_slots_init();
-	pg_atomic_write_u32(&Shared_state->look_everywhere, 1);
+	pg_atomic_write_u32(&UncacheShmem->look_everywhere, 1);
 }
 
 void

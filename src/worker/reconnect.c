@@ -31,7 +31,6 @@
 #include "delivery/second_delete.h"
 #include "shmem/wait_slots.h"
 
-static DatabaseSlot *slot;
 
 /* The worker before may have delivered what the first scan finds. */
 static bool first_scan = true;
@@ -43,18 +42,17 @@ static bool first_scan = true;
 static uint64 catch_up_until = 0;
 
 void
-reconnect_init(DatabaseSlot *my_slot)
+reconnect_init(void)
 {
-	slot = my_slot;
 }
 
 /* Nobody is going to deliver it now, and the outbox has it. */
 static void
 throw_ring_away(void)
 {
-	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	slot->ring.taken = slot->ring.put;
-	LWLockRelease(slot->lock);
+	LWLockAcquire(MyDatabaseState->lock, LW_EXCLUSIVE);
+	MyDatabaseState->ring.taken = MyDatabaseState->ring.put;
+	LWLockRelease(MyDatabaseState->lock);
 }
 
 /* There is no node left. */
@@ -78,7 +76,7 @@ scan_again(void)
 	second_delete_try_lost();
 	first_scan = false;
 	catch_up_until = 0;
-	outbox_side_look();
+	outbox_side_request_scan();
 	outbox_overflow_look();
 	wait_barrier_begin_anew();
 }
@@ -202,7 +200,7 @@ TimestampTz
 reconnect_turn(TimestampTz now)
 {
 	/* Nothing is away that could bring it back: a node has refused what it must not. */
-	if (resend_has_waiting() && pg_atomic_read_u32(&slot->state) == SLOT_CONNECTED &&
+	if (resend_has_waiting() && pg_atomic_read_u32(&MyDatabaseState->state) == WORKER_CONNECTED &&
 		!replica_ack_are_short_anywhere())
 		resend_release_soon();
 	if (outbox_scan_is_done())

@@ -10,7 +10,7 @@
 
 #include "shmem/shmem.h"
 
-extern void reconnect_init(DatabaseSlot *slot);
+extern void reconnect_init(void);
 
 /* A turn of the connections, and what follows from it. */
 extern void reconnect_connect(void);

@@ -84,7 +84,7 @@ add_due(List **list, Oid dboid)
 }
 
 static void
-request_restart(DatabaseSlot *slot)
+request_restart(DatabaseState *slot)
 {
 	pg_atomic_write_u32(&slot->restart_requested, 1);
 	shmem_wake_worker(slot);
@@ -98,13 +98,13 @@ carry_out(void)
 
 	foreach(lc, due.restart)
 	{
-		DatabaseSlot *slot = shmem_find_slot(lfirst_oid(lc));
+		DatabaseState *slot = shmem_find_database(lfirst_oid(lc));
 
 		if (slot != NULL)
 			request_restart(slot);
 	}
-	for (int i = 0; due.restart_all && i < Shared_state->nslots; i++)
-		request_restart(shmem_slot(i));
+	for (int i = 0; due.restart_all && i < UncacheShmem->nslots; i++)
+		request_restart(shmem_database(i));
 	foreach(lc, due.look)
 		shmem_request_launch(lfirst_oid(lc), false);
 	/* A worker that has ended by an error need not wait any longer. */
@@ -118,7 +118,7 @@ on_xact_end(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			if (Shared_state != NULL)
+			if (UncacheShmem != NULL)
 				carry_out();
 			memset(&due, 0, sizeof(Due));
 			break;
@@ -376,7 +376,7 @@ after_command(Node *stmt)
 static void
 prepared_finished(void)
 {
-	if (shmem_my_slot() != NULL || OidIsValid(get_extension_oid(EXTENSION_NAME, true)))
+	if (shmem_my_database() != NULL || OidIsValid(get_extension_oid(EXTENSION_NAME, true)))
 		handover_side();
 }
 
@@ -401,7 +401,7 @@ is_watched(Node *stmt)
 		case T_AlterDatabaseSetStmt:
 		case T_AlterRoleSetStmt:
 		case T_AlterExtensionStmt:
-			return Shared_state != NULL && !RecoveryInProgress();
+			return UncacheShmem != NULL && !RecoveryInProgress();
 		default:
 			return false;
 	}
@@ -414,7 +414,7 @@ on_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 {
 	Node	   *stmt = pstmt->utilityStmt;
 	bool		watched = is_watched(stmt);
-	bool		prepared = Shared_state != NULL && finishes_prepared(stmt);
+	bool		prepared = UncacheShmem != NULL && finishes_prepared(stmt);
 
 	if (watched)
 		before_command(stmt);

@@ -24,7 +24,6 @@
 #include "outbox/outbox_scan.h"
 #include "outbox/outbox_side.h"
 
-static DatabaseSlot *slot;
 
 static uint64 ticket = 0;		/* being served; 0: none, the rest means nothing */
 static uint64 ring_until;		/* the ring must be taken up to here */
@@ -32,17 +31,16 @@ static uint64 number;			/* deliveries below must be finished; 0: collecting */
 static bool just_begun;			/* no turn has passed since */
 
 void
-wait_barrier_init(DatabaseSlot *my_slot)
+wait_barrier_init(void)
 {
-	slot = my_slot;
 }
 
 static void
 note_ring(void)
 {
-	LWLockAcquire(slot->lock, LW_SHARED);
-	ring_until = slot->ring.put;
-	LWLockRelease(slot->lock);
+	LWLockAcquire(MyDatabaseState->lock, LW_SHARED);
+	ring_until = MyDatabaseState->ring.put;
+	LWLockRelease(MyDatabaseState->lock);
 }
 
 static void
@@ -51,7 +49,7 @@ begin(uint64 drawn)
 	ticket = drawn;
 	number = 0;
 	just_begun = true;
-	outbox_side_look();
+	outbox_side_request_scan();
 	note_ring();
 }
 
@@ -64,17 +62,17 @@ is_collected(void)
 		note_ring();			/* what stands for them comes through the ring */
 		return false;
 	}
-	return slot->ring.taken >= ring_until && outbox_scan_is_done();
+	return MyDatabaseState->ring.taken >= ring_until && outbox_scan_is_done();
 }
 
 void
 wait_barrier_turn(void)
 {
-	uint64		drawn = pg_atomic_read_u64(&slot->barrier_drawn);
+	uint64		drawn = pg_atomic_read_u64(&MyDatabaseState->barrier_drawn);
 
 	if (ticket == 0)
 	{
-		if (drawn != pg_atomic_read_u64(&slot->barrier_done))
+		if (drawn != pg_atomic_read_u64(&MyDatabaseState->barrier_done))
 			begin(drawn);
 		return;					/* the next turn collects what is there now */
 	}
@@ -87,8 +85,8 @@ wait_barrier_turn(void)
 		number = 0;				/* until its node is back, and it was read again */
 	else
 	{
-		pg_atomic_write_u64(&slot->barrier_done, ticket);
-		ConditionVariableBroadcast(&slot->barrier_cv);
+		pg_atomic_write_u64(&MyDatabaseState->barrier_done, ticket);
+		ConditionVariableBroadcast(&MyDatabaseState->barrier_cv);
 		ticket = 0;
 	}
 }
@@ -102,7 +100,7 @@ wait_barrier_begin_anew(void)
 bool
 wait_barrier_is_asked_for(void)
 {
-	return pg_atomic_read_u64(&slot->barrier_drawn) != pg_atomic_read_u64(&slot->barrier_done);
+	return pg_atomic_read_u64(&MyDatabaseState->barrier_drawn) != pg_atomic_read_u64(&MyDatabaseState->barrier_done);
 }
 
 bool

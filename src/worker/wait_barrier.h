@@ -9,7 +9,7 @@
 
 #include "shmem/shmem.h"
 
-extern void wait_barrier_init(DatabaseSlot *slot);
+extern void wait_barrier_init(void);
 
 /* At the end of a turn: answer callers when all that came before them is delivered. */
 extern void wait_barrier_turn(void);

@@ -62,9 +62,9 @@ uncache_require_preload(PG_FUNCTION_ARGS)
 static void
 wait_for_handovers(void)
 {
-	for (int proc = 0; proc < Shared_state->nwaitslots; proc++)
+	for (int proc = 0; proc < UncacheShmem->nwaitslots; proc++)
 	{
-		WaitSlot   *wait = &Shared_state->wait_slots[proc];
+		WaitSlot   *wait = &UncacheShmem->wait_slots[proc];
 		uint64		xid = pg_atomic_read_u64(&wait->xid);
 
 		while (pg_atomic_read_u32(&wait->handing_over) != 0 &&
@@ -80,7 +80,7 @@ wait_for_handovers(void)
 
 typedef struct Ticket
 {
-	DatabaseSlot *slot;
+	DatabaseState *slot;
 	pg_atomic_uint64 *done;
 	uint64		number;
 	uint32		assignment;		/* of the slot, when it was drawn */
@@ -88,7 +88,7 @@ typedef struct Ticket
 
 /* False where the slot serves another database by now. */
 static bool
-draw_ticket(Ticket *ticket, DatabaseSlot *slot, pg_atomic_uint64 *drawn, pg_atomic_uint64 *done)
+draw_ticket(Ticket *ticket, DatabaseState *slot, pg_atomic_uint64 *drawn, pg_atomic_uint64 *done)
 {
 	bool		is_ours;
 
@@ -118,7 +118,7 @@ ticket_is_void(const Ticket *ticket)
 static bool
 wait_for_ticket(const Ticket *ticket, TimestampTz deadline)
 {
-	DatabaseSlot *slot = ticket->slot;
+	DatabaseState *slot = ticket->slot;
 	bool		reached;
 	uint32		wait_event = WaitEventExtensionNew("UncacheWait");
 
@@ -144,7 +144,7 @@ wait_for_ticket(const Ticket *ticket, TimestampTz deadline)
 #define FOR_EVER_US		(100.0 * 365 * USECS_PER_DAY)
 
 static TimestampTz
-end_of_patience(const Interval *timeout)
+wait_deadline(const Interval *timeout)
 {
 	double		us = ((double) timeout->month * DAYS_PER_MONTH + timeout->day) * USECS_PER_DAY +
 		timeout->time;
@@ -155,12 +155,12 @@ end_of_patience(const Interval *timeout)
 }
 
 /* The slot of this database; it may take the launcher a moment to assign one. */
-static DatabaseSlot *
+static DatabaseState *
 wait_for_slot(TimestampTz deadline)
 {
-	DatabaseSlot *slot;
+	DatabaseState *slot;
 
-	while ((slot = shmem_my_slot()) == NULL)
+	while ((slot = shmem_my_database()) == NULL)
 	{
 		shmem_request_launch(MyDatabaseId, false);
 		CHECK_FOR_INTERRUPTS();
@@ -175,12 +175,12 @@ Datum
 uncache_wait(PG_FUNCTION_ARGS)
 {
 	TimestampTz deadline;
-	DatabaseSlot *slot;
+	DatabaseState *slot;
 	Ticket		ticket;
 
 	shmem_require_preload("uncache.wait()");
 	PreventCommandDuringRecovery("uncache.wait()");
-	deadline = PG_ARGISNULL(0) ? DT_NOEND : end_of_patience(PG_GETARG_INTERVAL_P(0));
+	deadline = PG_ARGISNULL(0) ? DT_NOEND : wait_deadline(PG_GETARG_INTERVAL_P(0));
 	slot = wait_for_slot(deadline);
 	if (slot == NULL)
 		PG_RETURN_BOOL(false);
@@ -325,7 +325,7 @@ delete_rows_of(FullTransactionId xid)
 static void
 wait_no_more(int code, Datum arg)
 {
-	DatabaseSlot *slot = (DatabaseSlot *) DatumGetPointer(arg);
+	DatabaseState *slot = (DatabaseState *) DatumGetPointer(arg);
 
 	pg_atomic_fetch_sub_u32(&slot->discard_callers, 1);
 }
@@ -335,7 +335,7 @@ wait_no_more(int code, Datum arg)
  * worker comes to it.
  */
 static bool
-ask_to_discard(DatabaseSlot *slot, uint64 xid)
+ask_to_discard(DatabaseState *slot, uint64 xid)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), DISCARD_MS);
 	Ticket		ticket;
@@ -355,7 +355,7 @@ ask_to_discard(DatabaseSlot *slot, uint64 xid)
 
 /* Have the worker discard; returns the number of transactions. */
 static int64
-discard_by_worker(DatabaseSlot *slot, uint64 xid)
+discard_by_worker(DatabaseState *slot, uint64 xid)
 {
 	Oid			extension = get_extension_oid("pg_uncache", false);
 	uint64		before;
@@ -375,10 +375,10 @@ discard_by_worker(DatabaseSlot *slot, uint64 xid)
 }
 
 /* The slot of the worker that is to discard; NULL without one. */
-static DatabaseSlot *
+static DatabaseState *
 begin_to_discard(void)
 {
-	DatabaseSlot *slot = shmem_my_slot();
+	DatabaseState *slot = shmem_my_database();
 
 	if (!superuser())
 		ereport(ERROR,
@@ -392,7 +392,7 @@ begin_to_discard(void)
 Datum
 uncache_discard_backlog(PG_FUNCTION_ARGS)
 {
-	DatabaseSlot *slot = begin_to_discard();
+	DatabaseState *slot = begin_to_discard();
 	uint64		transactions = 0;
 
 	if (slot != NULL)
@@ -406,7 +406,7 @@ uncache_discard_backlog(PG_FUNCTION_ARGS)
 Datum
 uncache_discard_transaction(PG_FUNCTION_ARGS)
 {
-	DatabaseSlot *slot = begin_to_discard();
+	DatabaseState *slot = begin_to_discard();
 	FullTransactionId xid;
 
 	if (PG_ARGISNULL(0))
@@ -434,14 +434,14 @@ uncache_discard_transaction(PG_FUNCTION_ARGS)
 static void
 reclaim_no_more(int code, Datum arg)
 {
-	DatabaseSlot *slot = (DatabaseSlot *) DatumGetPointer(arg);
+	DatabaseState *slot = (DatabaseState *) DatumGetPointer(arg);
 
 	pg_atomic_fetch_sub_u32(&slot->reclaim_callers, 1);
 }
 
 /* Who gives up before the worker has begun does not have it done later. */
 static bool
-ask_to_reclaim(DatabaseSlot *slot, TimestampTz deadline)
+ask_to_reclaim(DatabaseState *slot, TimestampTz deadline)
 {
 	Ticket		ticket;
 	volatile bool done = false;
@@ -461,7 +461,7 @@ Datum
 uncache_reclaim_fence(PG_FUNCTION_ARGS)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), RECLAIM_MS);
-	DatabaseSlot *slot;
+	DatabaseState *slot;
 
 	if (!superuser())
 		ereport(ERROR,

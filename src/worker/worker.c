@@ -72,7 +72,6 @@
 /* Until the incarnation is made known, where a table was locked: like other locks. */
 #define INCARNATION_RETRY_MS	1000
 
-static DatabaseSlot *slot;
 static MemoryContext turn_context;
 
 /*
@@ -82,17 +81,17 @@ static MemoryContext turn_context;
  */
 
 static void
-leave_slot(int code, Datum arg)
+leave_database(int code, Datum arg)
 {
-	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	slot->worker_proc = INVALID_PROC_NUMBER;
-	slot->worker_pid = 0;
-	slot->delivered_area = DSM_HANDLE_INVALID;
-	LWLockRelease(slot->lock);
+	LWLockAcquire(MyDatabaseState->lock, LW_EXCLUSIVE);
+	MyDatabaseState->worker_proc = INVALID_PROC_NUMBER;
+	MyDatabaseState->worker_pid = 0;
+	MyDatabaseState->delivered_area = DSM_HANDLE_INVALID;
+	LWLockRelease(MyDatabaseState->lock);
 
-	pg_atomic_write_u32(&slot->state, SLOT_NO_WORKER);
-	pg_atomic_write_u32(&slot->serving, 0);
-	pg_atomic_write_u32(&slot->stats.patterns_running, 0);
+	pg_atomic_write_u32(&MyDatabaseState->state, WORKER_NONE);
+	pg_atomic_write_u32(&MyDatabaseState->serving, 0);
+	pg_atomic_write_u32(&MyDatabaseState->stats.patterns_running, 0);
 	pg_memory_barrier();
 	wait_slots_give_up(MyDatabaseId);
 	/* One that was started after this worker is not told by the postmaster. */
@@ -104,25 +103,25 @@ leave_slot(int code, Datum arg)
  * launcher has cleared what was requested of others.
  */
 static void
-enter_slot(void)
+enter_database(void)
 {
 	pid_t		other;
 
-	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	other = slot->worker_pid;
+	LWLockAcquire(MyDatabaseState->lock, LW_EXCLUSIVE);
+	other = MyDatabaseState->worker_pid;
 	if (other == 0)
 	{
-		slot->worker_proc = MyProcNumber;
-		slot->worker_pid = MyProcPid;
+		MyDatabaseState->worker_proc = MyProcNumber;
+		MyDatabaseState->worker_pid = MyProcPid;
 		/* Left from the worker before: the rows may be gone, others in their places. */
-		slot->ring.taken = slot->ring.put;
+		MyDatabaseState->ring.taken = MyDatabaseState->ring.put;
 	}
-	LWLockRelease(slot->lock);
+	LWLockRelease(MyDatabaseState->lock);
 	if (other != 0)
 		elog(ERROR, "database %u has a worker already, PID %d", MyDatabaseId, (int) other);
-	before_shmem_exit(leave_slot, (Datum) 0);
-	pg_atomic_write_u32(&slot->sleep, WORKER_AWAKE);
-	pg_atomic_write_u32(&slot->state, setting_delivery ? SLOT_CONNECTING : SLOT_PAUSED);
+	before_shmem_exit(leave_database, (Datum) 0);
+	pg_atomic_write_u32(&MyDatabaseState->sleep, WORKER_AWAKE);
+	pg_atomic_write_u32(&MyDatabaseState->state, setting_delivery ? WORKER_CONNECTING : WORKER_PAUSED);
 }
 
 /* What a database or role sets by default must not break the worker. */
@@ -162,11 +161,11 @@ extension_exists(void)
 
 /* This database has no extension: give the slot back, and do not come again. */
 static void
-give_slot_back(void)
+give_database_back(void)
 {
-	LWLockAcquire(Shared_state->lock, LW_EXCLUSIVE);
-	shmem_slot_assign(slot, InvalidOid);
-	LWLockRelease(Shared_state->lock);
+	LWLockAcquire(UncacheShmem->lock, LW_EXCLUSIVE);
+	shmem_assign_database(MyDatabaseState, InvalidOid);
+	LWLockRelease(UncacheShmem->lock);
 	shmem_wake_launcher();
 	proc_exit(0);
 }
@@ -246,34 +245,34 @@ start_up(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 
-	slot = shmem_slot(DatumGetInt32(arg));
-	BackgroundWorkerInitializeConnectionByOid(pg_atomic_read_u32(&slot->dboid),
+	MyDatabaseState = shmem_database(DatumGetInt32(arg));
+	BackgroundWorkerInitializeConnectionByOid(pg_atomic_read_u32(&MyDatabaseState->dboid),
 											  InvalidOid, 0);
 	worker_log_init();
 	force_settings();
 	pgstat_report_appname("pg_uncache worker");
 	if (!extension_exists())
-		give_slot_back();
+		give_database_back();
 
 	turn_context = AllocSetContextCreate(TopMemoryContext, "pg_uncache turn",
 										 ALLOCSET_DEFAULT_SIZES);
-	enter_slot();
-	delivery_map_create(slot);
-	connections_init(slot);
-	worker_wait_init(slot);
-	delivery_queue_init(slot);
-	pattern_queue_init(slot);
-	outbox_scan_init(slot);
+	enter_database();
+	delivery_map_create(MyDatabaseState);
+	connections_init();
+	worker_wait_init();
+	delivery_queue_init(MyDatabaseState);
+	pattern_queue_init();
+	outbox_scan_init();
 	outbox_side_init();
-	outbox_damage_init(slot);
-	outbox_rotate_init(slot);
-	fence_init(slot);
-	outbox_overflow_init(slot);
+	outbox_damage_init();
+	outbox_rotate_init();
+	fence_init();
+	outbox_overflow_init();
 	second_delete_init();
-	wait_barrier_init(slot);
-	reconnect_init(slot);
+	wait_barrier_init();
+	reconnect_init();
 	fence_doubt_init();
-	worker_yield_init(slot);
+	worker_yield_init();
 	tell_start();
 	read_standing();
 	(void) make_incarnation_known();
@@ -305,8 +304,8 @@ reload(void)
 static void
 tell_what_is_left(void)
 {
-	if (slot->holds > 0)
-		pg_atomic_write_u32(&slot->left_behind,
+	if (MyDatabaseState->holds > 0)
+		pg_atomic_write_u32(&MyDatabaseState->left_behind,
 							outbox_side_has_rows() || outbox_scan_has_undelivered() ?
 							LEFT_SOMETHING : LEFT_NOTHING);
 }
@@ -322,13 +321,13 @@ handle_requests(void)
 		ConfigReloadPending = false;
 		reload();
 	}
-	if (pg_atomic_read_u32(&slot->restart_requested) != 0)
+	if (pg_atomic_read_u32(&MyDatabaseState->restart_requested) != 0)
 	{
 		tell_what_is_left();
 		proc_exit(1);			/* the launcher starts a new worker at once */
 	}
 	if (!fence_beat_holds_transaction())
-		discard_turn(slot);
+		discard_turn(MyDatabaseState);
 }
 
 /*
@@ -358,7 +357,7 @@ take_entry(const RingEntry *entry)
 	outbox_scan_check_file(row.table, entry->file);
 	/* A scan may have found the row first; its waiter is answered by xid then. */
 	if (delivery_map_get(row.table, &row.tid) == ROW_UNSENT)
-		delivery_queue_take(CLASS_SMALL, &row);
+		delivery_queue_take(PRIORITY_COMMIT, &row);
 }
 
 /* Returns how many entries there were. */
@@ -367,7 +366,7 @@ take_ring(void)
 {
 	int			count = 0;
 
-	while (delivery_queue_has_room(CLASS_SMALL))
+	while (delivery_queue_has_room(PRIORITY_COMMIT))
 	{
 		union
 		{
@@ -376,14 +375,14 @@ take_ring(void)
 		}			copy;
 		RingEntry  *entry;
 
-		LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-		entry = ring_peek(&slot->ring);
+		LWLockAcquire(MyDatabaseState->lock, LW_EXCLUSIVE);
+		entry = ring_peek(&MyDatabaseState->ring);
 		if (entry)
 		{
 			memcpy(&copy, entry, entry->size);
-			ring_take(&slot->ring);
+			ring_take(&MyDatabaseState->ring);
 		}
-		LWLockRelease(slot->lock);
+		LWLockRelease(MyDatabaseState->lock);
 
 		if (entry == NULL)
 			break;
@@ -407,14 +406,14 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	int			taken;
 
 	outbox_scan_collect_dirty();
-	if (pg_atomic_exchange_u32(&slot->side_dirty, 0) != 0)
-		outbox_side_look();
+	if (pg_atomic_exchange_u32(&MyDatabaseState->side_dirty, 0) != 0)
+		outbox_side_request_scan();
 
 	*wake = Min(*wake, fence_turn(now));
 	*wake = Min(*wake, fence_beat_turn(now));
 	*wake = Min(*wake, replica_ack_turn(now));
 	node_flush_all();
-	if (!node_some_open())
+	if (!node_any_open())
 		return 0;
 
 	taken = take_ring();

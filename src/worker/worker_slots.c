@@ -50,7 +50,7 @@ static MemoryContext places_context;
 static bool warned_of_processes = false;
 
 static bool
-worker_has_ended(const Place *place, DatabaseSlot *slot)
+worker_has_ended(const Place *place, DatabaseState *slot)
 {
 	pid_t		pid;
 
@@ -68,10 +68,10 @@ worker_has_ended(const Place *place, DatabaseSlot *slot)
 static void
 end_unknown_workers(int code, Datum arg)
 {
-	for (int i = 0; i < Shared_state->nslots; i++)
+	for (int i = 0; i < UncacheShmem->nslots; i++)
 	{
 		if (places[i].running && places[i].handle != NULL &&
-			shmem_worker_pid(shmem_slot(i)) == 0)
+			shmem_worker_pid(shmem_database(i)) == 0)
 			TerminateBackgroundWorker(places[i].handle);
 	}
 }
@@ -80,13 +80,13 @@ void
 worker_slots_init(void)
 {
 	places_context = CurrentMemoryContext;
-	places = palloc0(Shared_state->nslots * sizeof(Place));
-	for (int i = 0; i < Shared_state->nslots; i++)
+	places = palloc0(UncacheShmem->nslots * sizeof(Place));
+	for (int i = 0; i < UncacheShmem->nslots; i++)
 	{
 		Place	   *place = &places[i];
 
-		place->dboid = pg_atomic_read_u32(&shmem_slot(i)->dboid);
-		place->running = OidIsValid(place->dboid) && shmem_worker_pid(shmem_slot(i)) != 0;
+		place->dboid = pg_atomic_read_u32(&shmem_database(i)->dboid);
+		place->running = OidIsValid(place->dboid) && shmem_worker_pid(shmem_database(i)) != 0;
 		place->started_at = clock_now();
 	}
 	before_shmem_exit(end_unknown_workers, 0);
@@ -97,7 +97,7 @@ worker_slots_init(void)
 static Place *
 find_place(Oid dboid)
 {
-	for (int i = 0; i < Shared_state->nslots; i++)
+	for (int i = 0; i < UncacheShmem->nslots; i++)
 	{
 		if (places[i].dboid == dboid)
 			return &places[i];
@@ -131,26 +131,26 @@ worker_slots_have_room(void)
 
 /* False when the slot is not free, or somebody still has a hold on it. */
 static bool
-take_slot(DatabaseSlot *slot, Oid dboid)
+take_slot(DatabaseState *slot, Oid dboid)
 {
 	bool		free;
 
-	LWLockAcquire(Shared_state->lock, LW_EXCLUSIVE);
+	LWLockAcquire(UncacheShmem->lock, LW_EXCLUSIVE);
 	free = slot->holds == 0 && !OidIsValid(pg_atomic_read_u32(&slot->dboid));
 	if (free)
-		shmem_slot_assign(slot, dboid);
-	LWLockRelease(Shared_state->lock);
+		shmem_assign_database(slot, dboid);
+	LWLockRelease(UncacheShmem->lock);
 	return free;
 }
 
 bool
 worker_slots_give(Oid dboid)
 {
-	for (int i = 0; i < Shared_state->nslots; i++)
+	for (int i = 0; i < UncacheShmem->nslots; i++)
 	{
 		Place	   *place = &places[i];
 
-		if (OidIsValid(place->dboid) || !take_slot(shmem_slot(i), dboid))
+		if (OidIsValid(place->dboid) || !take_slot(shmem_database(i), dboid))
 			continue;
 		memset(place, 0, sizeof(Place));
 		place->dboid = dboid;
@@ -180,12 +180,12 @@ is_due(const Place *place)
 
 /* Take the slot back; no worker is running. */
 static void
-free_slot(DatabaseSlot *slot, Oid dboid)
+free_slot(DatabaseState *slot, Oid dboid)
 {
-	LWLockAcquire(Shared_state->lock, LW_EXCLUSIVE);
+	LWLockAcquire(UncacheShmem->lock, LW_EXCLUSIVE);
 	if (pg_atomic_read_u32(&slot->dboid) == dboid)
-		shmem_slot_assign(slot, InvalidOid);
-	LWLockRelease(Shared_state->lock);
+		shmem_assign_database(slot, InvalidOid);
+	LWLockRelease(UncacheShmem->lock);
 }
 
 static void
@@ -203,10 +203,10 @@ tell_of_yield(Oid dboid)
 void
 worker_slots_look_after(void (*ask) (Oid dboid, bool written, bool told))
 {
-	for (int i = 0; i < Shared_state->nslots; i++)
+	for (int i = 0; i < UncacheShmem->nslots; i++)
 	{
 		Place	   *place = &places[i];
-		DatabaseSlot *slot = shmem_slot(i);
+		DatabaseState *slot = shmem_database(i);
 		Oid			dboid = place->dboid;
 
 		if (!OidIsValid(dboid))
@@ -242,7 +242,7 @@ worker_slots_look_after(void (*ask) (Oid dboid, bool written, bool told))
 static TimestampTz
 idle_since(int i)
 {
-	DatabaseSlot *slot = shmem_slot(i);
+	DatabaseState *slot = shmem_database(i);
 
 	if (!OidIsValid(places[i].dboid) || !places[i].running ||
 		pg_atomic_read_u32(&slot->dboid) != places[i].dboid)
@@ -257,13 +257,13 @@ worker_slots_ask_to_yield(void)
 	TimestampTz longest = 0;
 	int			idlest = -1;
 
-	for (int i = 0; i < Shared_state->nslots; i++)
+	for (int i = 0; i < UncacheShmem->nslots; i++)
 	{
 		TimestampTz since = idle_since(i);
 
 		/* One that is about to be free is enough. */
 		if (OidIsValid(places[i].dboid) &&
-			pg_atomic_read_u32(&shmem_slot(i)->dboid) != places[i].dboid)
+			pg_atomic_read_u32(&shmem_database(i)->dboid) != places[i].dboid)
 			return;
 		if (since == 0 || !TimestampDifferenceExceeds(since, now, YIELD_IDLE_MS) ||
 			(idlest >= 0 && since >= longest))
@@ -274,8 +274,8 @@ worker_slots_ask_to_yield(void)
 	if (idlest < 0)
 		return;
 	places[idlest].to_yield = true;
-	pg_atomic_write_u32(&shmem_slot(idlest)->yield_requested, 1);
-	shmem_wake_worker(shmem_slot(idlest));
+	pg_atomic_write_u32(&shmem_database(idlest)->yield_requested, 1);
+	shmem_wake_worker(shmem_database(idlest));
 }
 
 /* --------------- remembering --------------- */
@@ -295,12 +295,12 @@ compare_idle_times(const void *a, const void *b)
 List *
 worker_slots_add_databases(List *dboids)
 {
-	int		   *order = palloc(Shared_state->nslots * sizeof(int));
+	int		   *order = palloc(UncacheShmem->nslots * sizeof(int));
 
-	for (int i = 0; i < Shared_state->nslots; i++)
+	for (int i = 0; i < UncacheShmem->nslots; i++)
 		order[i] = i;
-	qsort(order, Shared_state->nslots, sizeof(int), compare_idle_times);
-	for (int i = 0; i < Shared_state->nslots; i++)
+	qsort(order, UncacheShmem->nslots, sizeof(int), compare_idle_times);
+	for (int i = 0; i < UncacheShmem->nslots; i++)
 	{
 		if (OidIsValid(places[order[i]].dboid))
 			dboids = list_append_unique_oid(dboids, places[order[i]].dboid);
@@ -352,15 +352,15 @@ register_worker(Place *place)
  * requested from here on is meant for the new worker.
  */
 static bool
-may_start(DatabaseSlot *slot)
+may_start(DatabaseState *slot)
 {
 	bool		held;
 
-	LWLockAcquire(Shared_state->lock, LW_EXCLUSIVE);
+	LWLockAcquire(UncacheShmem->lock, LW_EXCLUSIVE);
 	held = slot->holds > 0;
 	if (!held)
 		pg_atomic_write_u32(&slot->restart_requested, 0);
-	LWLockRelease(Shared_state->lock);
+	LWLockRelease(UncacheShmem->lock);
 	return !held;
 }
 
@@ -384,9 +384,9 @@ start_worker(Place *place)
 void
 worker_slots_start_workers(void)
 {
-	for (int i = 0; i < Shared_state->nslots; i++)
+	for (int i = 0; i < UncacheShmem->nslots; i++)
 	{
-		if (is_due(&places[i]) && may_start(shmem_slot(i)))
+		if (is_due(&places[i]) && may_start(shmem_database(i)))
 			start_worker(&places[i]);
 	}
 }
@@ -394,7 +394,7 @@ worker_slots_start_workers(void)
 long
 worker_slots_due_in(long longest)
 {
-	for (int i = 0; i < Shared_state->nslots; i++)
+	for (int i = 0; i < UncacheShmem->nslots; i++)
 	{
 		const Place *place = &places[i];
 

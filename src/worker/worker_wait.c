@@ -40,7 +40,6 @@
 #define GATHER_BEGIN	(3 * COUNT_MS)
 #define GATHER_GO_ON	(2 * COUNT_MS)
 
-static DatabaseSlot *slot;
 
 /* Numbers of wait events, since they are looked up under a lock. */
 static uint32 wait_main;
@@ -52,9 +51,8 @@ static WaitEvent *events = NULL;	/* room for all of the set */
 static int	max_events;
 
 void
-worker_wait_init(DatabaseSlot *my_slot)
+worker_wait_init(void)
 {
-	slot = my_slot;
 	wait_main = WaitEventExtensionNew("UncacheWorkerMain");
 	wait_gather = WaitEventExtensionNew("UncacheWorkerGather");
 }
@@ -214,22 +212,22 @@ has_news(bool gathers)
 {
 	bool		ring;
 
-	if ((pg_atomic_read_u64(&slot->discard_drawn) != pg_atomic_read_u64(&slot->discard_done) &&
+	if ((pg_atomic_read_u64(&MyDatabaseState->discard_drawn) != pg_atomic_read_u64(&MyDatabaseState->discard_done) &&
 		 !fence_beat_holds_transaction()) ||
-		pg_atomic_read_u32(&slot->restart_requested) != 0 ||
-		pg_atomic_read_u32(&slot->yield_requested) != 0)
+		pg_atomic_read_u32(&MyDatabaseState->restart_requested) != 0 ||
+		pg_atomic_read_u32(&MyDatabaseState->yield_requested) != 0)
 		return true;
 	/* What comes is not taken before keys may be sent. */
-	if (!node_some_open())
+	if (!node_any_open())
 		return false;
-	LWLockAcquire(slot->lock, LW_SHARED);
-	ring = !ring_is_empty(&slot->ring) && delivery_queue_has_room(CLASS_SMALL) &&
-		(!gathers || slot->ring.awaited);
-	LWLockRelease(slot->lock);
+	LWLockAcquire(MyDatabaseState->lock, LW_SHARED);
+	ring = !ring_is_empty(&MyDatabaseState->ring) && delivery_queue_has_room(PRIORITY_COMMIT) &&
+		(!gathers || MyDatabaseState->ring.awaited);
+	LWLockRelease(MyDatabaseState->lock);
 	return ring || wait_barrier_needs_turn() ||
-		pg_atomic_read_u32(&slot->any_dirty) != 0 ||
-		pg_atomic_read_u32(&slot->side_dirty) != 0 ||
-		(delivery_queue_has_room(CLASS_BULK) && outbox_scan_has_work());
+		pg_atomic_read_u32(&MyDatabaseState->any_dirty) != 0 ||
+		pg_atomic_read_u32(&MyDatabaseState->side_dirty) != 0 ||
+		(delivery_queue_has_room(PRIORITY_SCAN) && outbox_scan_has_work());
 }
 
 void
@@ -243,7 +241,7 @@ worker_wait_wait(TimestampTz wake, int taken)
 	if (gathers)
 		timeout = timeout < 0 ? GATHER_MS : Min(timeout, GATHER_MS);
 
-	pg_atomic_write_u32(&slot->sleep, gathers ? WORKER_GATHERS : WORKER_SLEEPS);
+	pg_atomic_write_u32(&MyDatabaseState->sleep, gathers ? WORKER_GATHERS : WORKER_SLEEPS);
 	pg_memory_barrier();
 	if (has_news(gathers))
 		timeout = 0;
@@ -252,5 +250,5 @@ worker_wait_wait(TimestampTz wake, int taken)
 		gather(timeout);
 	else
 		wait_for_events(timeout);
-	pg_atomic_write_u32(&slot->sleep, WORKER_AWAKE);
+	pg_atomic_write_u32(&MyDatabaseState->sleep, WORKER_AWAKE);
 }

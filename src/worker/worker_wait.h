@@ -10,7 +10,7 @@
 
 #include "shmem/shmem.h"
 
-extern void worker_wait_init(DatabaseSlot *slot);
+extern void worker_wait_init(void);
 
 /*
  * Wait for something to do, until "wake" at the longest (DT_NOEND: no end).

@@ -30,20 +30,18 @@
 #include "delivery/second_delete.h"
 #include "worker/worker_yield.h"
 
-static DatabaseSlot *slot;
 
 void
-worker_yield_init(DatabaseSlot *my_slot)
+worker_yield_init(void)
 {
-	slot = my_slot;
-	pg_atomic_write_u64(&slot->idle_since, 0);
+	pg_atomic_write_u64(&MyDatabaseState->idle_since, 0);
 }
 
 /* Whether nothing is left to be delivered, of all that this worker knows. */
 static bool
 has_delivered_all(void)
 {
-	return pg_atomic_read_u32(&slot->state) == SLOT_CONNECTED &&
+	return pg_atomic_read_u32(&MyDatabaseState->state) == WORKER_CONNECTED &&
 		delivery_oldest_number() == delivery_next_number() && !resend_has_waiting() &&
 		outbox_scan_is_done() && outbox_side_is_done() && !outbox_side_has_prepared() &&
 		!outbox_damage_is_unanswered() &&
@@ -62,18 +60,18 @@ note_idleness(TimestampTz now)
 	idle = has_delivered_all() && taken_before == delivery_next_number();
 	taken_before = delivery_next_number();
 	if (idle != was_idle)
-		pg_atomic_write_u64(&slot->idle_since, idle ? now : 0);
+		pg_atomic_write_u64(&MyDatabaseState->idle_since, idle ? now : 0);
 }
 
 /* Whether no session has left anything in the slot; the caller holds its lock. */
 static bool
 is_untouched(void)
 {
-	return ring_is_empty(&slot->ring) &&
-		pg_atomic_read_u32(&slot->any_dirty) == 0 &&
-		pg_atomic_read_u32(&slot->side_dirty) == 0 &&
-		pg_atomic_read_u32(&slot->note_dirty) == 0 &&
-		pg_atomic_read_u32(&slot->discard_callers) == 0 &&
+	return ring_is_empty(&MyDatabaseState->ring) &&
+		pg_atomic_read_u32(&MyDatabaseState->any_dirty) == 0 &&
+		pg_atomic_read_u32(&MyDatabaseState->side_dirty) == 0 &&
+		pg_atomic_read_u32(&MyDatabaseState->note_dirty) == 0 &&
+		pg_atomic_read_u32(&MyDatabaseState->discard_callers) == 0 &&
 		!wait_barrier_is_asked_for();
 }
 
@@ -82,16 +80,16 @@ give_up_slot(void)
 {
 	bool		untouched;
 
-	LWLockAcquire(Shared_state->lock, LW_EXCLUSIVE);
-	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	LWLockAcquire(UncacheShmem->lock, LW_EXCLUSIVE);
+	LWLockAcquire(MyDatabaseState->lock, LW_EXCLUSIVE);
 	untouched = is_untouched();
 	if (untouched)
-		pg_atomic_write_u32(&slot->dboid, InvalidOid);
-	LWLockRelease(slot->lock);
+		pg_atomic_write_u32(&MyDatabaseState->dboid, InvalidOid);
+	LWLockRelease(MyDatabaseState->lock);
 	/* The rest of the slot, which is nobody's by now. */
 	if (untouched)
-		shmem_slot_assign(slot, InvalidOid);
-	LWLockRelease(Shared_state->lock);
+		shmem_assign_database(MyDatabaseState, InvalidOid);
+	LWLockRelease(UncacheShmem->lock);
 	if (untouched)
 		counters_forget_database(MyDatabaseId);
 	return untouched;
@@ -103,17 +101,17 @@ worker_yield_turn(TimestampTz now)
 	TimestampTz since;
 
 	note_idleness(now);
-	if (pg_atomic_read_u32(&slot->yield_requested) == 0)
+	if (pg_atomic_read_u32(&MyDatabaseState->yield_requested) == 0)
 		return;
-	since = (TimestampTz) pg_atomic_read_u64(&slot->idle_since);
+	since = (TimestampTz) pg_atomic_read_u64(&MyDatabaseState->idle_since);
 	if (since == 0 || !TimestampDifferenceExceeds(since, now, YIELD_IDLE_MS) || !give_up_slot())
 	{
-		pg_atomic_write_u32(&slot->yield_requested, 0);
+		pg_atomic_write_u32(&MyDatabaseState->yield_requested, 0);
 		return;
 	}
 
 	pg_memory_barrier();
-	if (pg_atomic_read_u32(&slot->any_dirty) != 0)
+	if (pg_atomic_read_u32(&MyDatabaseState->any_dirty) != 0)
 		shmem_request_launch(MyDatabaseId, true);
 	shmem_wake_launcher();
 	proc_exit(1);

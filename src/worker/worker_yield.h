@@ -16,7 +16,7 @@
  */
 #define YIELD_IDLE_MS	10000
 
-extern void worker_yield_init(DatabaseSlot *slot);
+extern void worker_yield_init(void);
 
 /*
  * At the end of a turn: note since when nothing came.  Where the launcher has asked for

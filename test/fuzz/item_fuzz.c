@@ -10,14 +10,14 @@ int			LLVMFuzzerTestOneInput(const uint8 *data, size_t size);
 
 /* Writing what was read, and reading that again, gives the same item. */
 static void
-check_round_trip(const PackedItem *item)
+check_round_trip(const Invalidation *item)
 {
-	char	   *packed = malloc(ITEM_MAX_HEAD + item->len);
+	char	   *packed = malloc(INVALIDATION_MAX_HEAD + item->len);
 	size_t		len = invalidation_write(packed, item, NULL);
-	ItemReader	reader;
-	PackedItem	again;
+	InvalidationReader	reader;
+	Invalidation	again;
 
-	if (len > ITEM_MAX_HEAD + item->len)
+	if (len > INVALIDATION_MAX_HEAD + item->len)
 		abort();
 	invalidation_reader_init(&reader, packed, len);
 	if (invalidation_read(&reader, &again) != 1 || again.kind != item->kind ||
@@ -31,14 +31,14 @@ check_round_trip(const PackedItem *item)
 int
 LLVMFuzzerTestOneInput(const uint8 *data, size_t size)
 {
-	ItemReader	reader;
-	PackedItem	item;
+	InvalidationReader	reader;
+	Invalidation	item;
 	size_t		room = size;
 
 	invalidation_reader_init(&reader, (const char *) data, size);
 	while (invalidation_read(&reader, &item) == 1)
 	{
-		if (item.len > ITEM_MAX_BYTES || item.len >= room ||
+		if (item.len > INVALIDATION_MAX_BYTES || item.len >= room ||
 			item.bytes + item.len > (const char *) data + size)
 			abort();
 		room -= item.len;

@@ -367,7 +367,7 @@ test_random_globs(void)
 static void
 test_bad_cases(void)
 {
-	static char key[ITEM_MAX_BYTES + 1];
+	static char key[INVALIDATION_MAX_BYTES + 1];
 	char		text[512] = "x";
 	char		glob[512] = "x";
 	KeyPattern *pattern;
@@ -382,11 +382,11 @@ test_bad_cases(void)
 	memset(key, '1', sizeof(key));
 	key[0] = 'x';
 	pattern = keypattern_parse(text, strlen(text));
-	ok(!keypattern_matches(pattern, key, ITEM_MAX_BYTES), "a bad case is decided");
+	ok(!keypattern_matches(pattern, key, INVALIDATION_MAX_BYTES), "a bad case is decided");
 	ok(!glob_matches(glob, strlen(glob), key, 2000), "so is a bad glob");
-	key[ITEM_MAX_BYTES - 1] = 'y';
-	ok(keypattern_matches(pattern, key, ITEM_MAX_BYTES), "the longest key can match");
-	ok(!keypattern_matches(pattern, key, ITEM_MAX_BYTES + 1), "a longer one is none of a rule");
+	key[INVALIDATION_MAX_BYTES - 1] = 'y';
+	ok(keypattern_matches(pattern, key, INVALIDATION_MAX_BYTES), "the longest key can match");
+	ok(!keypattern_matches(pattern, key, INVALIDATION_MAX_BYTES + 1), "a longer one is none of a rule");
 	keypattern_free(pattern);
 }
 
@@ -397,7 +397,7 @@ test_bad_cases(void)
 static void
 test_many_texts(void)
 {
-	static char key[ITEM_MAX_BYTES];
+	static char key[INVALIDATION_MAX_BYTES];
 	static char text[860 * 6 + 16] = "page:";
 	KeyPattern *pattern;
 	int			taken = 0;
