@@ -146,7 +146,7 @@ gather(RedisNode *node, uint16 key_slot, DeliveryPriority class, Oid rule, const
 
 	/* All keys of a command are, or none. */
 	if (command->nkeys == 0)
-		command->late = node->late != 0 || replica_ack_are_short(node) || refusable;
+		command->late = node->slow_after_ms != 0 || replica_ack_are_short(node) || refusable;
 	if (command->late)
 		delivery_part_unawaited(key->delivery);
 	command->keys[command->nkeys++] = *key;

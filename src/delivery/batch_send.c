@@ -300,7 +300,7 @@ command_answered(void *arg, const RedisReply *reply)
 	else if (redis_reply_type(reply) == REDIS_INTEGER)
 	{
 		FAULT_POINT("answered");
-		node_note_use(node);
+		node_note_success(node);
 		count_command(command, redis_reply_integer(reply));
 		note_accepted(command);
 		batch_carried_out(node, command);

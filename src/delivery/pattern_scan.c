@@ -149,7 +149,7 @@ begin_at_nodes(void)
 	pass_number++;
 	under_way = 0;
 	for (int i = 0; i < target_count(); i++)
-		pass_lost |= !target_is_whole(target_at(i));
+		pass_lost |= !target_is_connected(target_at(i));
 	for (int i = 0; i < node_count(); i++)
 	{
 		RedisNode  *node = node_at(i);
@@ -221,7 +221,7 @@ outcome_of_loss(void)
 	}
 	for (int i = 0; i < target_count(); i++)
 	{
-		if (!target_is_whole(target_at(i)))
+		if (!target_is_connected(target_at(i)))
 			return PART_NO_REPLY;
 	}
 	for (int i = 0; i < node_count(); i++)

@@ -47,7 +47,7 @@ replica_ack_are_short(const RedisNode *node)
 bool
 replica_ack_are_short_anywhere(void)
 {
-	return node_some(replica_ack_are_short);
+	return node_any(replica_ack_are_short);
 }
 
 bool

@@ -149,7 +149,7 @@ waits_for_catching_up(const RedisNode *node)
 bool
 fence_waits_for_catching_up(void)
 {
-	return node_some(waits_for_catching_up);
+	return node_any(waits_for_catching_up);
 }
 
 static bool
@@ -161,7 +161,7 @@ wants_beat(const RedisNode *node)
 bool
 fence_wants_beat(void)
 {
-	return node_some(wants_beat);
+	return node_any(wants_beat);
 }
 
 void

@@ -34,7 +34,7 @@ extern void fence_change_all(void);
 extern bool fence_note_loss(RedisNode *node, const RedisReply *reply);
 
 /* Choose the nodes' pings; returns when to come again. */
-extern TimestampTz fence_turn(TimestampTz now);
+extern TimestampTz fence_run(TimestampTz now);
 
 /* Whether keys are delivered by uncache_invalidate; whether fills can be let through. */
 extern bool fence_is_used(const RedisNode *node);

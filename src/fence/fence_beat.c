@@ -116,7 +116,7 @@ end(void)
 }
 
 TimestampTz
-fence_beat_turn(TimestampTz now)
+fence_beat_run(TimestampTz now)
 {
 	if (is_open && (due <= 0 || now >= give_up_at))
 		end();

@@ -2,8 +2,8 @@
  * fence_beat.h
  *	  Transactions by which old snapshots prove that they are young enough.
  */
-#ifndef UNCACHE_BEAT_H
-#define UNCACHE_BEAT_H
+#ifndef UNCACHE_FENCE_BEAT_H
+#define UNCACHE_FENCE_BEAT_H
 
 #include "postgres.h"
 #include "datatype/timestamp.h"
@@ -11,9 +11,9 @@
 #include "topology/node.h"
 
 /* Begin one, or end one, if it is time; returns when to come again. */
-extern TimestampTz fence_beat_turn(TimestampTz now);
+extern TimestampTz fence_beat_run(TimestampTz now);
 
 /* A beat's transaction is open: no other may be begun. */
 extern bool fence_beat_holds_transaction(void);
 
-#endif							/* UNCACHE_BEAT_H */
+#endif							/* UNCACHE_FENCE_BEAT_H */

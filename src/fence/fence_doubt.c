@@ -332,7 +332,7 @@ give_memory_back(void)
 }
 
 TimestampTz
-fence_doubt_turn(TimestampTz now)
+fence_doubt_run(TimestampTz now)
 {
 	TimestampTz wake = DT_NOEND;
 	dlist_mutable_iter iter;

@@ -2,8 +2,8 @@
  * fence_doubt.h
  *	  Transactions in doubt (consistency = strict), in the worker.
  */
-#ifndef UNCACHE_DOUBT_H
-#define UNCACHE_DOUBT_H
+#ifndef UNCACHE_FENCE_DOUBT_H
+#define UNCACHE_FENCE_DOUBT_H
 
 #include "postgres.h"
 #include "datatype/timestamp.h"
@@ -19,6 +19,6 @@ extern void fence_doubt_take(const RingEntry *entry);
 extern bool fence_doubt_has_any(void);
 
 /* Send, renew and release; returns when to come again, DT_NOEND without doubts. */
-extern TimestampTz fence_doubt_turn(TimestampTz now);
+extern TimestampTz fence_doubt_run(TimestampTz now);
 
-#endif							/* UNCACHE_DOUBT_H */
+#endif							/* UNCACHE_FENCE_DOUBT_H */

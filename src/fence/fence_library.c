@@ -535,7 +535,7 @@ load_if_due(RedisNode *node, TimestampTz now)
 }
 
 TimestampTz
-fence_turn(TimestampTz now)
+fence_run(TimestampTz now)
 {
 	TimestampTz wake = DT_NOEND;
 

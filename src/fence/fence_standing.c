@@ -384,7 +384,7 @@ is_confirmed(bool *clean)
 	*clean = true;
 	for (int i = 0; i < target_count(); i++)
 	{
-		if (!target_is_whole(target_at(i)))
+		if (!target_is_connected(target_at(i)))
 			return false;
 	}
 	for (int i = 0; i < node_count(); i++)
@@ -496,7 +496,7 @@ is_to_take_back(TimestampTz now, TimestampTz *wake)
 }
 
 TimestampTz
-fence_standing_turn(TimestampTz now)
+fence_standing_run(TimestampTz now)
 {
 	TimestampTz wake = DT_NOEND;
 	bool		clean;

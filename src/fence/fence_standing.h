@@ -2,8 +2,8 @@
  * fence_standing.h
  *	  Whether readers of this server may fill, where several serve the same keys.
  */
-#ifndef UNCACHE_STANDING_H
-#define UNCACHE_STANDING_H
+#ifndef UNCACHE_FENCE_STANDING_H
+#define UNCACHE_FENCE_STANDING_H
 
 #include "postgres.h"
 #include "datatype/timestamp.h"
@@ -53,6 +53,6 @@ extern void fence_standing_note_new_server(void);
 extern void fence_standing_texts(const char **claim, const char **place_claim, const char **superseded);
 
 /* Write down what has changed, reclaim, flush; returns when to come again. */
-extern TimestampTz fence_standing_turn(TimestampTz now);
+extern TimestampTz fence_standing_run(TimestampTz now);
 
-#endif							/* UNCACHE_STANDING_H */
+#endif							/* UNCACHE_FENCE_STANDING_H */

@@ -2,8 +2,8 @@
  * snapshot_tokens.h
  *	  Tokens that the client has sent together with the running statement.
  */
-#ifndef UNCACHE_ARRIVED_H
-#define UNCACHE_ARRIVED_H
+#ifndef UNCACHE_SNAPSHOT_TOKENS_H
+#define UNCACHE_SNAPSHOT_TOKENS_H
 
 #include "postgres.h"
 #include "utils/portal.h"
@@ -23,4 +23,4 @@ extern bool snapshot_tokens_is_of_client(Portal portal);
  */
 extern bool snapshot_tokens_has(Portal portal, const char *token);
 
-#endif							/* UNCACHE_ARRIVED_H */
+#endif							/* UNCACHE_SNAPSHOT_TOKENS_H */

@@ -6,8 +6,8 @@
  * Nothing here sends, waits, logs or raises an error; memory comes from malloc,
  * so that all of it may be called from the answer to a command.
  */
-#ifndef UNCACHE_CLUSTER_H
-#define UNCACHE_CLUSTER_H
+#ifndef UNCACHE_CLUSTER_MAP_H
+#define UNCACHE_CLUSTER_MAP_H
 
 #include "postgres.h"
 
@@ -70,4 +70,4 @@ typedef enum ClusterRedirect
 extern ClusterRedirect cluster_map_redirect(const RedisReply *reply, uint16 *slot,
 										char *host, size_t hostlen, int *port);
 
-#endif							/* UNCACHE_CLUSTER_H */
+#endif							/* UNCACHE_CLUSTER_MAP_H */

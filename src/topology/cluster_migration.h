@@ -2,8 +2,8 @@
  * cluster_migration.h
  *	  Whether slots, and keys with them, move to or from a node of a Redis Cluster.
  */
-#ifndef UNCACHE_SLOTSTATE_H
-#define UNCACHE_SLOTSTATE_H
+#ifndef UNCACHE_CLUSTER_MIGRATION_H
+#define UNCACHE_CLUSTER_MIGRATION_H
 
 #include "postgres.h"
 
@@ -22,4 +22,4 @@
 extern bool cluster_migration_ask(RedisNode *node, RedisAnswer answer);
 extern uint32 cluster_migration_read(RedisNode *node, const RedisReply *reply);
 
-#endif							/* UNCACHE_SLOTSTATE_H */
+#endif							/* UNCACHE_CLUSTER_MIGRATION_H */

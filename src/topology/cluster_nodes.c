@@ -47,7 +47,7 @@ struct ClusterNodes
 	struct Target *owner;
 	const RedisTarget *url;
 	char		name[128];		/* its address without secrets */
-	SlotWatch  *watch;
+	ClusterWatch  *watch;
 	Member	   *members[NODES_MAX];
 	int			nmembers;
 	RedisNode  *by_slot[CLUSTER_SLOTS]; /* NULL: no node is known */
@@ -201,7 +201,7 @@ assign_slots(ClusterNodes *cluster, RedisNode *const *by_number)
 			cluster->has_gaps = true;
 		else if (node != before)
 		{
-			node->lacks = true;
+			node->needs_resend = true;
 			node->took_over |= before == NULL || !is_mapped(cluster, before);
 		}
 	}
@@ -352,7 +352,7 @@ cluster_nodes_node(const ClusterNodes *cluster, const char *key, size_t len, uin
 }
 
 bool
-cluster_nodes_are_whole(const ClusterNodes *cluster)
+cluster_nodes_are_connected(const ClusterNodes *cluster)
 {
 	for (int m = 0; m < cluster->nmembers; m++)
 	{

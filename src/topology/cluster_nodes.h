@@ -4,8 +4,8 @@
  *
  * Used by target.c alone, whose functions of like names say more.
  */
-#ifndef UNCACHE_CLUSTERNODES_H
-#define UNCACHE_CLUSTERNODES_H
+#ifndef UNCACHE_CLUSTER_NODES_H
+#define UNCACHE_CLUSTER_NODES_H
 
 #include "postgres.h"
 #include "datatype/timestamp.h"
@@ -26,7 +26,7 @@ extern TimestampTz cluster_nodes_deadline(const ClusterNodes *cluster);
 /* The node of a key; whether all are connected, some has failed; how many there are. */
 extern RedisNode *cluster_nodes_node(const ClusterNodes *cluster, const char *key, size_t len,
 									uint16 *slot);
-extern bool cluster_nodes_are_whole(const ClusterNodes *cluster);
+extern bool cluster_nodes_are_connected(const ClusterNodes *cluster);
 extern bool cluster_nodes_are_down(const ClusterNodes *cluster);
 extern int	cluster_nodes_count(const ClusterNodes *cluster);
 
@@ -35,4 +35,4 @@ extern RedisNode *cluster_nodes_take_in(ClusterNodes *cluster, const char *host,
 extern RedisNode *cluster_nodes_redirect(ClusterNodes *cluster, const RedisReply *reply,
 										bool *asking);
 
-#endif							/* UNCACHE_CLUSTERNODES_H */
+#endif							/* UNCACHE_CLUSTER_NODES_H */

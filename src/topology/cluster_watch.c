@@ -32,7 +32,7 @@
 #define SOON_MS			100
 #define PAUSE_MS		500
 
-struct SlotWatch
+struct ClusterWatch
 {
 	const RedisTarget *target;
 	ClusterMap *map;			/* NULL: none yet */
@@ -57,17 +57,17 @@ struct SlotWatch
 	char		error[256];
 };
 
-SlotWatch *
+ClusterWatch *
 cluster_watch_make(const RedisTarget *target)
 {
-	SlotWatch  *watch = MemoryContextAllocZero(TopMemoryContext, sizeof(SlotWatch));
+	ClusterWatch  *watch = MemoryContextAllocZero(TopMemoryContext, sizeof(ClusterWatch));
 
 	watch->target = target;
 	return watch;
 }
 
 static void
-close_link(SlotWatch *watch)
+close_link(ClusterWatch *watch)
 {
 	RedisLink  *closing = link_set_remove(&watch->waited);
 
@@ -77,7 +77,7 @@ close_link(SlotWatch *watch)
 }
 
 void
-cluster_watch_free(SlotWatch *watch)
+cluster_watch_free(ClusterWatch *watch)
 {
 	close_link(watch);
 	cluster_map_free(watch->map);
@@ -85,19 +85,19 @@ cluster_watch_free(SlotWatch *watch)
 }
 
 const ClusterMap *
-cluster_watch_map(const SlotWatch *watch)
+cluster_watch_map(const ClusterWatch *watch)
 {
 	return watch->map;
 }
 
 const char *
-cluster_watch_error(const SlotWatch *watch)
+cluster_watch_error(const ClusterWatch *watch)
 {
 	return watch->error;
 }
 
 void
-cluster_watch_ask(SlotWatch *watch, bool elsewhere)
+cluster_watch_ask(ClusterWatch *watch, bool elsewhere)
 {
 	/* One that was not asked yet stays: else a slow connect would never be of use. */
 	if (elsewhere && watch->answered)
@@ -110,12 +110,12 @@ cluster_watch_ask(SlotWatch *watch, bool elsewhere)
  * Answers
  * ------------------------------------------------------------------------
  */
-static int	count_candidates(const SlotWatch *watch);
+static int	count_candidates(const ClusterWatch *watch);
 
 static void
 info_answered(void *arg, const RedisReply *reply)
 {
-	SlotWatch  *watch = arg;
+	ClusterWatch  *watch = arg;
 
 	watch->told_epoch = reply ? cluster_map_epoch_read(reply) : 0;
 	if (reply == NULL || redis_reply_type(reply) != REDIS_ERROR || watch->told_withheld)
@@ -130,7 +130,7 @@ info_answered(void *arg, const RedisReply *reply)
 
 /* Whether this node has missed what another has told before. */
 static bool
-is_behind(const SlotWatch *watch)
+is_behind(const ClusterWatch *watch)
 {
 	return watch->told_epoch != 0 && watch->told_epoch < watch->epoch &&
 		watch->failures < count_candidates(watch);
@@ -139,7 +139,7 @@ is_behind(const SlotWatch *watch)
 static void
 slots_answered(void *arg, const RedisReply *reply)
 {
-	SlotWatch  *watch = arg;
+	ClusterWatch  *watch = arg;
 	ClusterMap *map;
 
 	watch->asking = false;
@@ -176,7 +176,7 @@ slots_answered(void *arg, const RedisReply *reply)
 }
 
 static void
-send_question(SlotWatch *watch, TimestampTz now)
+send_question(ClusterWatch *watch, TimestampTz now)
 {
 	const char *info[] = {"CLUSTER", "INFO"};
 	const char *slots[] = {"CLUSTER", "SLOTS"};
@@ -193,13 +193,13 @@ send_question(SlotWatch *watch, TimestampTz now)
  * ------------------------------------------------------------------------
  */
 static int
-count_candidates(const SlotWatch *watch)
+count_candidates(const ClusterWatch *watch)
 {
 	return watch->target->nhosts + (watch->map ? cluster_map_nodes(watch->map) : 0);
 }
 
 static void
-open_link(SlotWatch *watch, TimestampTz now)
+open_link(ClusterWatch *watch, TimestampTz now)
 {
 	RedisOptions options = linksettings_options();
 	RedisTarget one = *watch->target;
@@ -229,7 +229,7 @@ open_link(SlotWatch *watch, TimestampTz now)
 
 /* This node is of no use; the next one may be, at once or after a round of them. */
 static void
-leave_node(SlotWatch *watch, TimestampTz now)
+leave_node(ClusterWatch *watch, TimestampTz now)
 {
 	close_link(watch);
 	watch->candidate++;
@@ -239,7 +239,7 @@ leave_node(SlotWatch *watch, TimestampTz now)
 }
 
 static void
-turn_link(SlotWatch *watch, TimestampTz now)
+turn_link(ClusterWatch *watch, TimestampTz now)
 {
 	RedisLinkState state = link_set_turn(&watch->waited);
 
@@ -263,7 +263,7 @@ turn_link(SlotWatch *watch, TimestampTz now)
 }
 
 bool
-cluster_watch_turn(SlotWatch *watch, TimestampTz now)
+cluster_watch_turn(ClusterWatch *watch, TimestampTz now)
 {
 	bool		changed;
 
@@ -282,7 +282,7 @@ cluster_watch_turn(SlotWatch *watch, TimestampTz now)
 }
 
 TimestampTz
-cluster_watch_deadline(const SlotWatch *watch)
+cluster_watch_deadline(const ClusterWatch *watch)
 {
 	TimestampTz deadline;
 

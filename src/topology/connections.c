@@ -87,7 +87,7 @@ state_of_targets(void)
 
 	for (int i = 0; i < target_count(); i++)
 	{
-		whole &= target_is_whole(target_at(i));
+		whole &= target_is_connected(target_at(i));
 		down |= target_is_down(target_at(i));
 	}
 	if (whole)
@@ -135,7 +135,7 @@ note_state(void)
 {
 	WorkerState	state = state_of_targets();
 
-	set_state(state, node_some(is_linked));
+	set_state(state, node_any(is_linked));
 	if (state == WORKER_CONNECTED && left_one_down)
 	{
 		ereport(LOG, (errmsg("connected to Redis at %s", endpoint)));
@@ -161,14 +161,14 @@ find_late_nodes(uint32 waited_ms)
 
 		if (node->link != NULL && redis_silent_ms(node->link) >= (int) (waited_ms / 2))
 		{
-			node->late = waited_ms;
+			node->slow_after_ms = waited_ms;
 			found = true;
 		}
 	}
 	for (int i = 0; i < node_count() && !found; i++)
 	{
 		if (node_at(i)->link != NULL)
-			node_at(i)->late = waited_ms;
+			node_at(i)->slow_after_ms = waited_ms;
 	}
 }
 
@@ -242,7 +242,7 @@ connections_addresses(void)
 static void
 forget_addresses(void)
 {
-	left_one_down |= node_some(is_down);
+	left_one_down |= node_any(is_down);
 	target_forget_all();
 	addresses_taken = false;
 }
@@ -265,7 +265,7 @@ connections_turn(void)
 	now = clock_now();
 	for (int i = 0; i < target_count(); i++)
 		changed |= target_turn(target_at(i), now);
-	if (changed || node_some(was_made))
+	if (changed || node_any(was_made))
 		note_endpoint();
 	note_state();
 	if (!has_one_node)

@@ -2,8 +2,8 @@
  * connections.h
  *	  The worker's connections to all of its targets.
  */
-#ifndef UNCACHE_CONNECTION_H
-#define UNCACHE_CONNECTION_H
+#ifndef UNCACHE_CONNECTIONS_H
+#define UNCACHE_CONNECTIONS_H
 
 #include "postgres.h"
 #include "datatype/timestamp.h"
@@ -32,4 +32,4 @@ extern void connections_reset(void);
 /* When to come again. */
 extern TimestampTz connections_deadline(void);
 
-#endif							/* UNCACHE_CONNECTION_H */
+#endif							/* UNCACHE_CONNECTIONS_H */

@@ -5,8 +5,8 @@
  * Whoever owns a link embeds a WaitedLink; worker_wait.c walks over all of them, waits
  * for their sockets and leaves in each what has come.
  */
-#ifndef UNCACHE_LINKSET_H
-#define UNCACHE_LINKSET_H
+#ifndef UNCACHE_LINK_SET_H
+#define UNCACHE_LINK_SET_H
 
 #include "postgres.h"
 #include "lib/ilist.h"
@@ -35,4 +35,4 @@ extern RedisLinkState link_set_turn(WaitedLink *waited);
 extern dlist_head *link_set_all(void);
 extern uint64 link_set_generation(void);
 
-#endif							/* UNCACHE_LINKSET_H */
+#endif							/* UNCACHE_LINK_SET_H */

@@ -82,7 +82,7 @@ node_make(bool in_cluster)
 	node = MemoryContextAllocZero(context, sizeof(RedisNode));
 	node->context = context;
 	node->in_cluster = in_cluster;
-	node->lacks = true;
+	node->needs_resend = true;
 	node->own = MemoryContextAllocZero(context, sizeof(NodePrivate));
 	node->own->retry_ms = RETRY_FIRST_MS;
 	node_set_ping(node, NULL, 0, NULL);
@@ -111,13 +111,13 @@ node_set_single(bool alone)
 }
 
 bool
-node_is_alone(void)
+node_is_single(void)
 {
 	return is_alone;
 }
 
 bool
-node_some(bool (*is) (const RedisNode *node))
+node_any(bool (*is) (const RedisNode *node))
 {
 	for (int i = 0; i < nnodes; i++)
 	{
@@ -136,7 +136,7 @@ is_open(const RedisNode *node)
 bool
 node_any_open(void)
 {
-	return node_some(is_open);
+	return node_any(is_open);
 }
 
 RedisNode *
@@ -172,7 +172,7 @@ node_note_nonsense(RedisNode *node)
 }
 
 void
-node_note_use(RedisNode *node)
+node_note_success(RedisNode *node)
 {
 	node->own->of_use = true;
 }
@@ -266,7 +266,7 @@ close_link(RedisNode *node)
 		own->event = NODE_LOST;
 	node->link = NULL;
 	node->open = false;
-	node->late = 0;
+	node->slow_after_ms = 0;
 	own->was_ready = false;
 	answering = node;
 	if (closing)
@@ -374,9 +374,9 @@ note_ready(RedisNode *node, TimestampTz now)
 	own->proven = false;
 	own->of_use = false;
 	own->ready_at = now;
-	nodeping_begin(node, now);
+	node_ping_begin(node, now);
 	/* Nobody shall wait for one that is likely to be lost at once. */
-	nodeping_set_lateness(node, own->flaps ? Max(setting_wait_timeout, 1) : 0);
+	node_ping_set_slow(node, own->flaps ? Max(setting_wait_timeout, 1) : 0);
 }
 
 /* Look whether the link has proven itself. */
@@ -393,7 +393,7 @@ prove_link(RedisNode *node, TimestampTz now)
 				(errmsg("connected to Redis at %s again after %ld s",
 						node->name, (long) ((now - own->down_since) / USECS_PER_SEC))));
 	if (own->flaps)
-		nodeping_set_lateness(node, 0);
+		node_ping_set_slow(node, 0);
 	own->proven = true;
 	own->flaps = false;
 	node->is_down = false;
@@ -431,12 +431,12 @@ turn_link(RedisNode *node)
 	{
 		if (!own->proven)
 			prove_link(node, now);
-		nodeping_if_due(node, now);
+		node_ping_if_due(node, now);
 	}
 }
 
 bool
-node_flaps(const RedisNode *node)
+node_is_on_probation(const RedisNode *node)
 {
 	return node->own->flaps;
 }

@@ -44,14 +44,15 @@ typedef struct RedisNode
 	bool		was_open;		/* reconnect.c: at its last look */
 
 	/*
-	 * Meaningful where there are several nodes: 0, or the wait in ms that was in
-	 * vain.  Nobody waits for a late node until it answers in half that time.
+	 * Used where there are several nodes.  0, or the wait_timeout in ms that has
+	 * expired because of this node: then no session waits for the node until it
+	 * answers a ping in half that time.  connections.c sets it, node_ping.c clears it.
 	 */
-	uint32		late;
+	uint32		slow_after_ms;
 
-	/* lacking.c: what was sent before has to be sent to it again. */
-	bool		lacks;
-	bool		being_sent;
+	/* Written by delivery/: rows delivered before have to be sent to this node again. */
+	bool		needs_resend;
+	bool		resend_in_progress;
 
 	/* cluster_nodes.c, for reconnect.c: it has slots of a master that is gone. */
 	bool		took_over;
@@ -81,7 +82,7 @@ extern int	node_count(void);
 extern RedisNode *node_at(int i);
 
 /* Whether there is one of this kind. */
-extern bool node_some(bool (*is) (const RedisNode *node));
+extern bool node_any(bool (*is) (const RedisNode *node));
 extern bool node_any_open(void);
 
 /* NULL where there are NODES_MAX already. */
@@ -103,7 +104,7 @@ extern bool node_wants_link(const RedisNode *node, TimestampTz now);
 extern void node_connect(RedisNode *node, const RedisTarget *target, int host);
 
 /* Whether the link before this one was of no use; until this one has proven itself. */
-extern bool node_flaps(const RedisNode *node);
+extern bool node_is_on_probation(const RedisNode *node);
 
 /* Read and write what can be.  Sets node->event. */
 extern void node_turn(RedisNode *node);
@@ -134,7 +135,7 @@ extern RedisNode *node_answering(void);
 /* In an answer: what it says makes the link useless; or shows that it is of use. */
 extern void node_note_trouble(RedisNode *node, const RedisReply *reply);
 extern void node_note_nonsense(RedisNode *node);
-extern void node_note_use(RedisNode *node);
+extern void node_note_success(RedisNode *node);
 
 /* Set last_error, and say it in the log; for what does not end the link. */
 extern void node_note_error(const RedisNode *node, const char *format,...) pg_attribute_printf(2, 3);

@@ -72,7 +72,7 @@ typedef struct NodePrivate
 } NodePrivate;
 
 /* Whether this is the only node; see node_set_single(). */
-extern bool node_is_alone(void);
+extern bool node_is_single(void);
 
 /* As node.c does with the link. */
 extern void node_scan_turn(RedisNode *node);
@@ -83,13 +83,13 @@ extern TimestampTz node_scan_deadline(const RedisNode *node);
 extern void nodeping_init(void);
 
 /* There is a link, and it has not been pinged yet. */
-extern void nodeping_begin(RedisNode *node, TimestampTz now);
-extern void nodeping_if_due(RedisNode *node, TimestampTz now);
+extern void node_ping_begin(RedisNode *node, TimestampTz now);
+extern void node_ping_if_due(RedisNode *node, TimestampTz now);
 
 /*
  * Set how late the node is: the wait in ms that was in vain, 0 for not late.  Where
  * it is the only one that is said of the database (DatabaseState.breaker).
  */
-extern void nodeping_set_lateness(RedisNode *node, uint32 ms);
+extern void node_ping_set_slow(RedisNode *node, uint32 ms);
 
 #endif							/* UNCACHE_NODE_INT_H */

@@ -34,16 +34,16 @@ nodeping_init(void)
 static uint32
 lateness(const RedisNode *node)
 {
-	return node_is_alone() ? pg_atomic_read_u32(&MyDatabaseState->breaker) : node->late;
+	return node_is_single() ? pg_atomic_read_u32(&MyDatabaseState->breaker) : node->slow_after_ms;
 }
 
 void
-nodeping_set_lateness(RedisNode *node, uint32 ms)
+node_ping_set_slow(RedisNode *node, uint32 ms)
 {
-	if (node_is_alone())
+	if (node_is_single())
 		pg_atomic_write_u32(&MyDatabaseState->breaker, ms);
 	else
-		node->late = ms;
+		node->slow_after_ms = ms;
 }
 
 void
@@ -79,7 +79,7 @@ ping_answered(void *arg, const RedisReply *reply)
 	else if (late != 0 &&
 			 !TimestampDifferenceExceeds(own->ping_sent_at, clock_now(),
 										 Max(late / 2, LATE_LEAST_MS)))
-		nodeping_set_lateness(node, 0);
+		node_ping_set_slow(node, 0);
 }
 
 /*
@@ -117,7 +117,7 @@ ask_role(RedisNode *node)
 }
 
 void
-nodeping_if_due(RedisNode *node, TimestampTz now)
+node_ping_if_due(RedisNode *node, TimestampTz now)
 {
 	NodePrivate *own = node->own;
 	bool		is_late = lateness(node) != 0;
@@ -136,7 +136,7 @@ nodeping_if_due(RedisNode *node, TimestampTz now)
 }
 
 void
-nodeping_begin(RedisNode *node, TimestampTz now)
+node_ping_begin(RedisNode *node, TimestampTz now)
 {
 	node->own->ping_under_way = false;
 	node->own->tells_role = redis_role(node->link)[0] != '\0';

@@ -198,10 +198,10 @@ target_node(const Target *target, const char *key, size_t len, uint16 *slot)
 }
 
 bool
-target_is_whole(const Target *target)
+target_is_connected(const Target *target)
 {
 	if (target->cluster)
-		return cluster_nodes_are_whole(target->cluster);
+		return cluster_nodes_are_connected(target->cluster);
 	return target->only->link != NULL;
 }
 

@@ -43,7 +43,7 @@ extern TimestampTz target_deadline(const Target *target);
 extern RedisNode *target_node(const Target *target, const char *key, size_t len, uint16 *slot);
 
 /* Whether all of its nodes are connected; whether some of it has failed. */
-extern bool target_is_whole(const Target *target);
+extern bool target_is_connected(const Target *target);
 extern bool target_is_down(const Target *target);
 
 /*

@@ -85,7 +85,7 @@ scan_again(void)
 static void
 repeat_all(RedisNode *node)
 {
-	node->lacks = true;
+	node->needs_resend = true;
 	delivery_map_repeat_all();
 	delivery_repeat_under_way();
 }
@@ -129,7 +129,7 @@ some_node_has_opened(void)
 
 		if (node->open && !node->was_open)
 		{
-			if (node_count() > 1 && node_flaps(node))
+			if (node_count() > 1 && node_is_on_probation(node))
 				resend_release_soon();
 			else
 				opened = true;

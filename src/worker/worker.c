@@ -409,15 +409,15 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	if (pg_atomic_exchange_u32(&MyDatabaseState->side_dirty, 0) != 0)
 		outbox_side_request_scan();
 
-	*wake = Min(*wake, fence_turn(now));
-	*wake = Min(*wake, fence_beat_turn(now));
+	*wake = Min(*wake, fence_run(now));
+	*wake = Min(*wake, fence_beat_run(now));
 	*wake = Min(*wake, replica_ack_turn(now));
 	node_flush_all();
 	if (!node_any_open())
 		return 0;
 
 	taken = take_ring();
-	*wake = Min(*wake, fence_doubt_turn(now));
+	*wake = Min(*wake, fence_doubt_run(now));
 	delivery_queue_send();
 	*wake = Min(*wake, second_delete_turn(now));
 	*wake = Min(*wake, refusal_probe_turn(now));
@@ -468,13 +468,13 @@ main_loop(void)
 			taken = deliver_turn(now, &wake);
 		else
 		{
-			fence_beat_turn(now);
+			fence_beat_run(now);
 			outbox_side_turn(now, false);
 		}
 		if (!fence_beat_holds_transaction())
 		{
 			wake = Min(wake, make_incarnation_known());
-			wake = Min(wake, fence_standing_turn(now));
+			wake = Min(wake, fence_standing_run(now));
 			wake = Min(wake, outbox_rotate_turn(now));
 			wake = Min(wake, outbox_damage_turn(now));
 			wake = Min(wake, outbox_overflow_watch_size(now));
