@@ -246,11 +246,14 @@ write_page()
 	text=$(
 		echo "# What was tested"
 		echo
-		echo "Written by \`make test-matrix\`: how many tests of each layer passed when it was last run whole with these versions"
-		echo "([test/README.md](../test/README.md) says what the layers are). \"builds\" are those with gcc, with clang, with fault"
-		echo "points, and without TLS where there is TLS; a warning fails them. The tests of TLS need a hiredis with TLS."
-		echo "\"code\" is the day and the name of the last commit to what is built; several, where layers were run one at a time."
-		echo "CI runs everything on the machine's own major, and a part on the others (\`.ci/run\`)."
+		cat <<'END'
+Written by `make test-matrix`: how many tests of each layer passed when it was last run whole with
+these versions ([test/README.md](../test/README.md) says what the layers are). "builds" are those
+with gcc, with clang, with fault points, and without TLS or c-ares where there are these; a warning
+fails them. The tests of TLS need a hiredis with TLS. "code" is the day and the name of the last
+commit to what is built; several, where layers were run one at a time. CI runs everything on the
+machine's own major, and a part on the others (`.ci/run`).
+END
 		echo
 		table "${all[@]}"
 	)
