@@ -94,21 +94,21 @@ commit_strict_check_size(const OutboxWritten *written)
 }
 
 static void
-check_possible(DatabaseState *slot, OutboxItems *items)
+check_possible(DatabaseState *database, OutboxItems *items)
 {
 	if (setting_fence_ttl == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("uncache.consistency = strict needs the fence"),
 				 errhint("Set uncache.fence_ttl in postgresql.conf; five minutes are recommended.")));
-	if (slot == NULL)
+	if (database == NULL)
 		raise_not_fenced("This database has no worker; see uncache.stat.");
 	if (!setting_delivery)
 		raise_not_fenced("Delivery is off (uncache.delivery).");
-	if (pg_atomic_read_u32(&slot->serving) == 0)
+	if (pg_atomic_read_u32(&database->serving) == 0)
 		raise_not_fenced("Redis cannot be reached.");
 	/* Which nodes the keys belong to is known to the worker (fence_doubt.c). */
-	if (pg_atomic_read_u32(&slot->fence.any_on) == 0)
+	if (pg_atomic_read_u32(&database->fence.any_on) == 0)
 		raise_not_fenced("The fence is not on yet, or not possible; see uncache.stat.");
 	for (; items; items = items->next)
 	{
@@ -122,7 +122,7 @@ check_possible(DatabaseState *slot, OutboxItems *items)
 }
 
 static bool
-try_to_put(DatabaseState *slot, RingKind kind, const OutboxItems *items)
+try_to_put(DatabaseState *database, RingKind kind, const OutboxItems *items)
 {
 	RingEntry	entry = {0};
 	bool		done;
@@ -131,10 +131,10 @@ try_to_put(DatabaseState *slot, RingKind kind, const OutboxItems *items)
 	entry.xid = doubt_xid;
 	entry.waiter = kind == RING_DOUBT ? MyProcNumber : -1;
 
-	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	done = pg_atomic_read_u32(&slot->dboid) == MyDatabaseId &&
-		ring_put(&slot->ring, &entry, items->bytes, items->len);
-	LWLockRelease(slot->lock);
+	LWLockAcquire(database->lock, LW_EXCLUSIVE);
+	done = pg_atomic_read_u32(&database->dboid) == MyDatabaseId &&
+		ring_put(&database->ring, &entry, items->bytes, items->len);
+	LWLockRelease(database->lock);
 	return done;
 }
 
@@ -153,19 +153,19 @@ sleep_before_commit(long ms)
 }
 
 static void
-put_doubts(DatabaseState *slot, TimestampTz deadline)
+put_doubts(DatabaseState *database, TimestampTz deadline)
 {
 	for (OutboxItems *items = in_doubt; items; items = items->next)
 	{
-		while (!try_to_put(slot, RING_DOUBT, items))
+		while (!try_to_put(database, RING_DOUBT, items))
 		{
-			shmem_wake_worker(slot);
+			shmem_wake_worker(database);
 			if (clock_now() >= deadline)
 				raise_not_fenced("The ring (uncache.ring_size) has no room for its keys.");
 			sleep_before_commit(FULL_RING_MS);
 		}
 	}
-	shmem_wake_worker(slot);
+	shmem_wake_worker(database);
 }
 
 static void
@@ -189,13 +189,13 @@ wait_for_fences(WaitSlot *mine, TimestampTz deadline)
 void
 commit_strict_fence(OutboxWritten *written)
 {
-	DatabaseState *slot = shmem_my_database();
+	DatabaseState *database = shmem_my_database();
 	WaitSlot   *mine = shmem_my_wait_slot();
 	int			timeout = setting_wait_timeout > 0 ? setting_wait_timeout : setting_command_timeout;
 	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), timeout);
 	uint32		count = 0;
 
-	check_possible(slot, written->all_items);
+	check_possible(database, written->all_items);
 	in_doubt = written->all_items;
 	doubt_xid = U64FromFullTransactionId(written->xid);
 	for (OutboxItems *items = in_doubt; items; items = items->next)
@@ -204,7 +204,7 @@ commit_strict_fence(OutboxWritten *written)
 		return;
 
 	wait_slots_announce(mine, doubt_xid, count, true);
-	put_doubts(slot, deadline);
+	put_doubts(database, deadline);
 	FAULT_POINT("doubts-put");
 	wait_for_fences(mine, deadline);
 	(void) wait_slots_leave(mine);
@@ -213,15 +213,15 @@ commit_strict_fence(OutboxWritten *written)
 void
 commit_strict_release(void)
 {
-	DatabaseState *slot = shmem_my_database();
+	DatabaseState *database = shmem_my_database();
 	WaitSlot   *mine = shmem_my_wait_slot();
 
 	if (in_doubt == NULL)
 		return;
 	(void) wait_slots_leave(mine);
 	/* One entry is enough: the worker knows the keys by the transaction. */
-	if (slot != NULL && try_to_put(slot, RING_RELEASE, in_doubt))
-		shmem_wake_worker(slot);
+	if (database != NULL && try_to_put(database, RING_RELEASE, in_doubt))
+		shmem_wake_worker(database);
 	in_doubt = NULL;
 }
 

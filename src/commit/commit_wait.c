@@ -64,21 +64,21 @@ unlinks_files(void)
 }
 
 bool
-commit_wait_wanted(DatabaseState *slot)
+commit_wait_wanted(DatabaseState *database)
 {
 	if (setting_consistency == CONSISTENCY_EVENTUAL || setting_wait_timeout == 0 ||
 		MyBackendType != B_BACKEND)
 		return false;
 
 	if (setting_delivery &&
-		pg_atomic_read_u32(&slot->serving) != 0 &&
-		pg_atomic_read_u32(&slot->breaker) < setting_wait_timeout &&
+		pg_atomic_read_u32(&database->serving) != 0 &&
+		pg_atomic_read_u32(&database->breaker) < setting_wait_timeout &&
 		pending_set_is_awaited() &&
 		pending_set_keys() <= (uint64) setting_wait_max_keys &&
 		!unlinks_files())
 		return true;
 
-	pg_atomic_fetch_add_u64(&slot->stats.waits_skipped, 1);
+	pg_atomic_fetch_add_u64(&database->stats.waits_skipped, 1);
 	return false;
 }
 
@@ -187,17 +187,17 @@ wait_for_answer(WaitSlot *mine)
  * it knows which of several nodes is to blame.
  */
 static void
-open_breaker(DatabaseState *slot)
+open_breaker(DatabaseState *database)
 {
-	uint32		breaker = pg_atomic_read_u32(&slot->breaker);
+	uint32		breaker = pg_atomic_read_u32(&database->breaker);
 
 	/* Who is ready to wait for longer than that still does. */
 	while (breaker < setting_wait_timeout &&
-		   !pg_atomic_compare_exchange_u32(&slot->breaker, &breaker, setting_wait_timeout))
+		   !pg_atomic_compare_exchange_u32(&database->breaker, &breaker, setting_wait_timeout))
 		 /* try again */ ;
-	pg_atomic_fetch_add_u64(&slot->stats.wait_timeouts, 1);
+	pg_atomic_fetch_add_u64(&database->stats.wait_timeouts, 1);
 	/* It may have to find out which node is late. */
-	shmem_wake_worker(slot);
+	shmem_wake_worker(database);
 }
 
 #define COMMITTED_DETAIL \
@@ -261,11 +261,11 @@ void
 commit_wait(void)
 {
 	WaitSlot   *mine = shmem_my_wait_slot();
-	DatabaseState *slot = shmem_my_database();
+	DatabaseState *database = shmem_my_database();
 	WaitOutcome outcome;
 
-	if (slot != NULL)
-		handover_wake(slot);
+	if (database != NULL)
+		handover_wake(database);
 	FAULT_POINT("waiting");
 	outcome = wait_for_answer(mine);
 
@@ -274,12 +274,12 @@ commit_wait(void)
 		outcome != OUTCOME_CANCELED && outcome != OUTCOME_TERMINATED)
 		outcome = OUTCOME_DELIVERED;
 
-	if (slot != NULL)
+	if (database != NULL)
 	{
-		pg_atomic_fetch_add_u64(outcome == OUTCOME_LET_GO ? &slot->stats.waits_skipped :
-								&slot->stats.waits, 1);
+		pg_atomic_fetch_add_u64(outcome == OUTCOME_LET_GO ? &database->stats.waits_skipped :
+								&database->stats.waits, 1);
 		if (outcome == OUTCOME_TIMED_OUT)
-			open_breaker(slot);
+			open_breaker(database);
 	}
 	do_guarded(report_outcome, &outcome);
 	if (outcome == OUTCOME_CANCELED)

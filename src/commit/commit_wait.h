@@ -14,7 +14,7 @@ extern void commit_wait_prepare(void);
  * Whether the commit of the pending set is one that waits.  One that would like to,
  * and does not because there is no use in it, is counted.
  */
-extern bool commit_wait_wanted(DatabaseState *slot);
+extern bool commit_wait_wanted(DatabaseState *database);
 
 /*
  * Wait until the worker has answered for what this session has announced and handed

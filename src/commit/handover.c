@@ -18,14 +18,14 @@
 
 /* Make sure that the worker will look; it may be awake, or about to look anyway. */
 static void
-wake_worker(DatabaseState *slot, bool urgent)
+wake_worker(DatabaseState *database, bool urgent)
 {
 	uint32		sleep;
 
 	pg_memory_barrier();
-	sleep = pg_atomic_read_u32(&slot->sleep);
+	sleep = pg_atomic_read_u32(&database->sleep);
 	if (sleep == WORKER_SLEEPS || (urgent && sleep == WORKER_GATHERS))
-		shmem_wake_worker(slot);
+		shmem_wake_worker(database);
 }
 
 /*
@@ -33,11 +33,11 @@ wake_worker(DatabaseState *slot, bool urgent)
  * this database any more: then the marks mean nothing.
  */
 static bool
-mark_dirty(DatabaseState *slot, const OutboxWritten *written)
+mark_dirty(DatabaseState *database, const OutboxWritten *written)
 {
 	for (const OutboxWritten *w = written; w; w = w->next)
 	{
-		pg_atomic_uint32 *dirty = slot->dirty[w->table];
+		pg_atomic_uint32 *dirty = database->dirty[w->table];
 
 		for (uint32 i = 0; i < w->nblocks; i++)
 		{
@@ -46,11 +46,11 @@ mark_dirty(DatabaseState *slot, const OutboxWritten *written)
 			pg_atomic_fetch_or_u32(&dirty[bit / 32], (uint32) 1 << (bit % 32));
 		}
 	}
-	pg_atomic_write_u32(&slot->any_dirty, 1);
+	pg_atomic_write_u32(&database->any_dirty, 1);
 
 	/* A worker that gives up the slot looks at the marks after it has done so. */
 	pg_memory_barrier();
-	return pg_atomic_read_u32(&slot->dboid) == MyDatabaseId;
+	return pg_atomic_read_u32(&database->dboid) == MyDatabaseId;
 }
 
 /*
@@ -58,7 +58,7 @@ mark_dirty(DatabaseState *slot, const OutboxWritten *written)
  * not, or the slot was given to another database meanwhile.
  */
 static bool
-put_into_ring(DatabaseState *slot, const OutboxWritten *written, bool wait)
+put_into_ring(DatabaseState *database, const OutboxWritten *written, bool wait)
 {
 	RingEntry	entry = {0};
 	bool		ours;
@@ -75,25 +75,25 @@ put_into_ring(DatabaseState *slot, const OutboxWritten *written, bool wait)
 	entry.tid = written->tid;
 	entry.file = written->file;
 
-	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	ours = pg_atomic_read_u32(&slot->dboid) == MyDatabaseId;
-	done = ours && ring_put(&slot->ring, &entry, written->items, written->items_len);
-	LWLockRelease(slot->lock);
+	LWLockAcquire(database->lock, LW_EXCLUSIVE);
+	ours = pg_atomic_read_u32(&database->dboid) == MyDatabaseId;
+	done = ours && ring_put(&database->ring, &entry, written->items, written->items_len);
+	LWLockRelease(database->lock);
 
 	if (!done && ours)
-		pg_atomic_fetch_add_u64(&slot->stats.ring_overflows, 1);
+		pg_atomic_fetch_add_u64(&database->stats.ring_overflows, 1);
 	return done;
 }
 
 /* Under its lock, so that a slot which is just being given up counts as such. */
 static bool
-is_ours(DatabaseState *slot)
+is_ours(DatabaseState *database)
 {
 	bool		result;
 
-	LWLockAcquire(slot->lock, LW_SHARED);
-	result = pg_atomic_read_u32(&slot->dboid) == MyDatabaseId;
-	LWLockRelease(slot->lock);
+	LWLockAcquire(database->lock, LW_SHARED);
+	result = pg_atomic_read_u32(&database->dboid) == MyDatabaseId;
+	LWLockRelease(database->lock);
 	return result;
 }
 
@@ -102,52 +102,52 @@ is_ours(DatabaseState *slot)
  * reads the whole outbox when it is, so it need not be told.
  */
 static bool
-tell_worker(DatabaseState *slot, const OutboxWritten *written, bool wait)
+tell_worker(DatabaseState *database, const OutboxWritten *written, bool wait)
 {
 	for (const OutboxWritten *w = written; w; w = w->next)
 	{
 		if (w->noted)
-			pg_atomic_write_u32(&slot->note_dirty, 1);
+			pg_atomic_write_u32(&database->note_dirty, 1);
 	}
-	if (pg_atomic_read_u32(&slot->serving) == 0)
-		return is_ours(slot);
-	return put_into_ring(slot, written, wait) || mark_dirty(slot, written);
+	if (pg_atomic_read_u32(&database->serving) == 0)
+		return is_ours(database);
+	return put_into_ring(database, written, wait) || mark_dirty(database, written);
 }
 
 bool
 handover(const OutboxWritten *written, bool wait)
 {
-	DatabaseState *slot = shmem_my_database();
+	DatabaseState *database = shmem_my_database();
 
-	if (slot == NULL || !tell_worker(slot, written, wait))
+	if (database == NULL || !tell_worker(database, written, wait))
 	{
 		shmem_request_launch(MyDatabaseId, true);
 		return false;
 	}
-	if (pg_atomic_read_u32(&slot->serving) == 0)
+	if (pg_atomic_read_u32(&database->serving) == 0)
 		return false;
 	if (!wait)
-		wake_worker(slot, false);
+		wake_worker(database, false);
 	return true;
 }
 
 void
-handover_wake(DatabaseState *slot)
+handover_wake(DatabaseState *database)
 {
-	wake_worker(slot, true);
+	wake_worker(database, true);
 }
 
 void
 handover_side(void)
 {
-	DatabaseState *slot = shmem_my_database();
+	DatabaseState *database = shmem_my_database();
 
-	if (slot != NULL)
+	if (database != NULL)
 	{
-		pg_atomic_write_u32(&slot->side_dirty, 1);
-		if (is_ours(slot))
+		pg_atomic_write_u32(&database->side_dirty, 1);
+		if (is_ours(database))
 		{
-			shmem_wake_worker(slot);
+			shmem_wake_worker(database);
 			return;
 		}
 	}

@@ -19,7 +19,7 @@ extern bool handover(const OutboxWritten *written, bool wait);
  * transaction are gone and its session is about to sleep: the signal takes some
  * microseconds, in which others commit that share the command then.  Never raises.
  */
-extern void handover_wake(DatabaseState *slot);
+extern void handover_wake(DatabaseState *database);
 
 /*
  * Have the worker look into the side table, or ask for a worker: a transaction was

@@ -101,12 +101,12 @@ write_for_prepare(void)
 static void
 write_pending_set(void)
 {
-	DatabaseState *slot = shmem_my_database();
+	DatabaseState *database = shmem_my_database();
 	bool		strict = setting_consistency == CONSISTENCY_STRICT;
 	bool		wait;
 
 	warn_once_if_not_preloaded();
-	wait = slot != NULL && commit_wait_wanted(slot);
+	wait = database != NULL && commit_wait_wanted(database);
 	if (strict)
 		commit_strict_check_size(written);
 	written = outbox_write(strict ? OUTBOX_COMMIT_KEEP_ITEMS : OUTBOX_COMMIT, written);

@@ -10,7 +10,7 @@
 #include "delivery/delivery.h"
 #include "shmem/shmem.h"
 
-extern void batch_init(DatabaseState *slot);
+extern void batch_init(DatabaseState *database);
 
 /*
  * Send a key to its node of each target: as many parts of the delivery as there are

@@ -48,11 +48,11 @@ static int	queued[DELIVERY_PRIORITIES];
 static int	patterns_given = 0;
 
 void
-delivery_queue_init(DatabaseState *slot)
+delivery_queue_init(DatabaseState *database)
 {
 	delivery_init();
 	delivery_fragments_init();
-	batch_init(slot);
+	batch_init(database);
 }
 
 bool

@@ -13,7 +13,7 @@
 #include "delivery/delivery.h"
 #include "shmem/shmem.h"
 
-extern void delivery_queue_init(DatabaseState *slot);
+extern void delivery_queue_init(DatabaseState *database);
 
 /* Whether more should be taken now. */
 extern bool delivery_queue_has_room(DeliveryPriority class);

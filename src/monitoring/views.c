@@ -147,7 +147,7 @@ database_is_template(void)
 
 /* Why this database has no worker, in words for uncache.stat. */
 static const char *
-no_worker_reason(DatabaseState *slot)
+no_worker_reason(DatabaseState *database)
 {
 	if (UncacheShmem == NULL)
 		return "library pg_uncache is not in shared_preload_libraries";
@@ -157,40 +157,40 @@ no_worker_reason(DatabaseState *slot)
 		return "this is a template database, which has no worker; the outbox keeps what is committed";
 	if (setting_database_rank(get_database_name(MyDatabaseId)) < 0)
 		return "uncache.databases does not name this database; the outbox keeps what is committed";
-	if (slot != NULL)
+	if (database != NULL)
 		return "the worker has ended or has not started yet; the server log may say why";
 
-	for (int i = 0; i < UncacheShmem->nslots; i++)
+	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
 		if (pg_atomic_read_u32(&shmem_database(i)->dboid) == InvalidOid)
 			return "the launcher has not started a worker for this database yet; if that lasts, the server log says why";
 	}
-	return psprintf("uncache.max_database_workers (%d) is reached", UncacheShmem->nslots);
+	return psprintf("uncache.max_database_workers (%d) is reached", UncacheShmem->ndatabases);
 }
 
 /* The slot may be given to another database meanwhile: then there is none. */
 static void
-copy_worker(DatabaseState *slot, Worker *worker)
+copy_worker(DatabaseState *database, Worker *worker)
 {
 	memset(worker, 0, sizeof(Worker));
 	worker->state = WORKER_NONE;
-	if (slot != NULL)
+	if (database != NULL)
 	{
-		LWLockAcquire(slot->lock, LW_SHARED);
-		if (pg_atomic_read_u32(&slot->dboid) == MyDatabaseId)
+		LWLockAcquire(database->lock, LW_SHARED);
+		if (pg_atomic_read_u32(&database->dboid) == MyDatabaseId)
 		{
-			worker->state = pg_atomic_read_u32(&slot->state);
-			worker->pid = slot->worker_pid;
-			worker->ring_used = ring_used(&slot->ring);
-			worker->ring_size = slot->ring.size;
-			worker->last_error_at = slot->last_error_at;
-			strlcpy(worker->endpoint, slot->endpoint, sizeof(worker->endpoint));
-			strlcpy(worker->last_error, slot->last_error, sizeof(worker->last_error));
+			worker->state = pg_atomic_read_u32(&database->state);
+			worker->pid = database->worker_pid;
+			worker->ring_used = ring_used(&database->ring);
+			worker->ring_size = database->ring.size;
+			worker->last_error_at = database->last_error_at;
+			strlcpy(worker->endpoint, database->endpoint, sizeof(worker->endpoint));
+			strlcpy(worker->last_error, database->last_error, sizeof(worker->last_error));
 		}
-		LWLockRelease(slot->lock);
+		LWLockRelease(database->lock);
 	}
 	if (worker->state == WORKER_NONE && worker->last_error[0] == '\0')
-		strlcpy(worker->last_error, no_worker_reason(slot), sizeof(worker->last_error));
+		strlcpy(worker->last_error, no_worker_reason(database), sizeof(worker->last_error));
 }
 
 static void
@@ -272,18 +272,18 @@ fence_name(FenceState state)
 }
 
 static void
-put_fence(Row *row, DatabaseState *slot)
+put_fence(Row *row, DatabaseState *database)
 {
-	if (slot == NULL || pg_atomic_read_u32(&slot->serving) == 0)
+	if (database == NULL || pg_atomic_read_u32(&database->serving) == 0)
 	{
 		for (int i = 0; i < 4; i++)
 			put_null(row);
 		return;
 	}
-	put_text(row, fence_name(pg_atomic_read_u32(&slot->fence.state)));
-	put_count(row, &slot->fence.stored);
-	put_count(row, &slot->fence.refused);
-	put_count(row, &slot->fence.beats);
+	put_text(row, fence_name(pg_atomic_read_u32(&database->fence.state)));
+	put_count(row, &database->fence.stored);
+	put_count(row, &database->fence.refused);
+	put_count(row, &database->fence.beats);
 }
 
 /*
@@ -293,9 +293,9 @@ put_fence(Row *row, DatabaseState *slot)
 Datum
 uncache_stat_get(PG_FUNCTION_ARGS)
 {
-	DatabaseState *slot = shmem_my_database();
+	DatabaseState *database = shmem_my_database();
 	DatabaseCounters	none;
-	DatabaseCounters  *stats = slot != NULL ? &slot->stats : &none;
+	DatabaseCounters  *stats = database != NULL ? &database->stats : &none;
 	Worker		worker;
 	Row			row = {.n = 0};
 	TupleDesc	desc;
@@ -304,18 +304,18 @@ uncache_stat_get(PG_FUNCTION_ARGS)
 		desc->natts != STAT_COLUMNS)
 		elog(ERROR, "stat_get() must return %d columns", STAT_COLUMNS);
 
-	if (slot == NULL)
+	if (database == NULL)
 		counters_init(&none);
-	copy_worker(slot, &worker);
+	copy_worker(database, &worker);
 
 	put_worker(&row, &worker);
 	put_delivery(&row, stats, &worker);
 	put_outbox(&row);
 	put_latencies(&row, stats);
-	put_fence(&row, slot);
+	put_fence(&row, database);
 	put_text(&row, worker.last_error);
 	put_time(&row, worker.last_error_at);
-	put_time(&row, slot == NULL ? 0 : (TimestampTz) pg_atomic_read_u64(&stats->reset_at));
+	put_time(&row, database == NULL ? 0 : (TimestampTz) pg_atomic_read_u64(&stats->reset_at));
 	put_text(&row, UNCACHE_VERSION);
 	Assert(row.n == STAT_COLUMNS);
 
@@ -333,27 +333,27 @@ uncache_version(PG_FUNCTION_ARGS)
 
 /* An error that is over goes with the counters; one that lasts is still news. */
 static void
-forget_error(DatabaseState *slot)
+forget_error(DatabaseState *database)
 {
-	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	if (pg_atomic_read_u32(&slot->state) == WORKER_CONNECTED)
+	LWLockAcquire(database->lock, LW_EXCLUSIVE);
+	if (pg_atomic_read_u32(&database->state) == WORKER_CONNECTED)
 	{
-		slot->last_error[0] = '\0';
-		slot->last_error_at = 0;
+		database->last_error[0] = '\0';
+		database->last_error_at = 0;
 	}
-	LWLockRelease(slot->lock);
+	LWLockRelease(database->lock);
 }
 
 /* uncache.stat_reset() returns void: start this database's counters at zero. */
 Datum
 uncache_stat_reset(PG_FUNCTION_ARGS)
 {
-	DatabaseState *slot = shmem_my_database();
+	DatabaseState *database = shmem_my_database();
 
-	if (slot != NULL)
+	if (database != NULL)
 	{
-		counters_reset(&slot->stats, MyDatabaseId);
-		forget_error(slot);
+		counters_reset(&database->stats, MyDatabaseId);
+		forget_error(database);
 	}
 	PG_RETURN_VOID();
 }

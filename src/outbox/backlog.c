@@ -240,9 +240,9 @@ column(Reading *reading, HeapTuple tuple, int attnum)
 static DeliveredView *
 open_delivered(void)
 {
-	DatabaseState *slot = shmem_my_database();
+	DatabaseState *database = shmem_my_database();
 
-	return slot == NULL ? NULL : delivery_map_view_open(slot);
+	return database == NULL ? NULL : delivery_map_view_open(database);
 }
 
 /* ---------- row by row ---------- */

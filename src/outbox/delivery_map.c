@@ -108,7 +108,7 @@ static BlockNumber newest[OUTBOX_TABLES];
 
 struct DeliveredView
 {
-	DatabaseState *slot;
+	DatabaseState *database;
 	dsa_area   *area;
 	dsa_pointer root;
 };
@@ -218,9 +218,9 @@ make_root(void)
 }
 
 void
-delivery_map_create(DatabaseState *slot)
+delivery_map_create(DatabaseState *database)
 {
-	my_slot = slot;
+	my_slot = database;
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache delivered rows",
 									ALLOCSET_DEFAULT_SIZES);
 	for (int t = 0; t < OUTBOX_TABLES; t++)
@@ -642,22 +642,22 @@ delivery_map_resume_sent(void)
 }
 
 DeliveredView *
-delivery_map_view_open(DatabaseState *slot)
+delivery_map_view_open(DatabaseState *database)
 {
 	DeliveredView *view = palloc(sizeof(DeliveredView));
 
-	LWLockAcquire(slot->lock, LW_SHARED);
-	view->area = slot->delivered_area == DSM_HANDLE_INVALID ? NULL :
-		dsa_attach(slot->delivered_area);
-	view->root = slot->delivered_root;
-	LWLockRelease(slot->lock);
+	LWLockAcquire(database->lock, LW_SHARED);
+	view->area = database->delivered_area == DSM_HANDLE_INVALID ? NULL :
+		dsa_attach(database->delivered_area);
+	view->root = database->delivered_root;
+	LWLockRelease(database->lock);
 
 	if (view->area == NULL)
 	{
 		pfree(view);
 		return NULL;
 	}
-	view->slot = slot;
+	view->database = database;
 	return view;
 }
 
@@ -668,11 +668,11 @@ delivery_map_view_has(DeliveredView *view, int table, ItemPointer tid)
 	PageEntry  *entry;
 	bool		has;
 
-	LWLockAcquire(view->slot->lock, LW_SHARED);
+	LWLockAcquire(view->database->lock, LW_SHARED);
 	entry = shared_entry(view->area, from, table, ItemPointerGetBlockNumber(tid), false);
 	has = entry != NULL && entry_get(view->area, *(volatile PageEntry *) entry, false,
 									 ItemPointerGetOffsetNumber(tid)) == ROW_DELIVERED;
-	LWLockRelease(view->slot->lock);
+	LWLockRelease(view->database->lock);
 	return has;
 }
 

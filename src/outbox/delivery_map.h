@@ -47,7 +47,7 @@ delivered_when_sent(bool answered)
 }
 
 /* For the worker of the slot, once. */
-extern void delivery_map_create(DatabaseState *slot);
+extern void delivery_map_create(DatabaseState *database);
 
 /* What is known of a row of a table that takes its turn. */
 extern RowState delivery_map_get(int table, const ItemPointerData *tid);
@@ -67,7 +67,7 @@ extern void delivery_map_resume_sent(void);
  * the worker by an instant, and does not have rows for which shared memory was short.
  */
 typedef struct DeliveredView DeliveredView;
-extern DeliveredView *delivery_map_view_open(DatabaseState *slot);
+extern DeliveredView *delivery_map_view_open(DatabaseState *database);
 extern bool delivery_map_view_has(DeliveredView *view, int table, ItemPointer tid);
 extern void delivery_map_view_close(DeliveredView *view);
 

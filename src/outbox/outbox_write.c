@@ -159,18 +159,18 @@ open_if_free(int i)
 static void
 note_if_late(int table)
 {
-	DatabaseState *slot = shmem_my_database();
+	DatabaseState *database = shmem_my_database();
 
-	if (slot && (int) pg_atomic_read_u32(&slot->current_table) != table)
-		pg_atomic_fetch_add_u32(&slot->late_writers[table], 1);
+	if (database && (int) pg_atomic_read_u32(&database->current_table) != table)
+		pg_atomic_fetch_add_u32(&database->late_writers[table], 1);
 }
 
 /* The current table, or the next that nobody has locked; NULL where all are. */
 static Relation
 open_rotating(int *table)
 {
-	DatabaseState *slot = shmem_my_database();
-	int			first = slot ? pg_atomic_read_u32(&slot->current_table) : 0;
+	DatabaseState *database = shmem_my_database();
+	int			first = database ? pg_atomic_read_u32(&database->current_table) : 0;
 
 	for (int i = 0; i < OUTBOX_TABLES; i++)
 	{

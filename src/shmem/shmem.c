@@ -77,49 +77,49 @@ init_rule_stats(RuleStats *place)
 }
 
 static void
-init_slot(DatabaseState *slot, LWLock *lock, char *ring, Size ring_size)
+init_slot(DatabaseState *database, LWLock *lock, char *ring, Size ring_size)
 {
-	memset(slot, 0, sizeof(DatabaseState));
-	pg_atomic_init_u32(&slot->dboid, InvalidOid);
-	pg_atomic_init_u32(&slot->assignment, 0);
-	pg_atomic_init_u32(&slot->restart_requested, 0);
-	pg_atomic_init_u32(&slot->left_behind, LEFT_UNKNOWN);
-	pg_atomic_init_u32(&slot->yield_requested, 0);
-	pg_atomic_init_u64(&slot->idle_since, 0);
-	slot->lock = lock;
-	slot->worker_proc = INVALID_PROC_NUMBER;
-	slot->delivered_area = DSM_HANDLE_INVALID;
-	ring_init(&slot->ring, ring, ring_size);
-	pg_atomic_init_u32(&slot->state, WORKER_NONE);
-	pg_atomic_init_u32(&slot->serving, 0);
-	pg_atomic_init_u32(&slot->sleep, WORKER_AWAKE);
-	pg_atomic_init_u32(&slot->breaker, 0);
-	pg_atomic_init_u32(&slot->current_table, 0);
-	pg_atomic_init_u32(&slot->any_dirty, 0);
+	memset(database, 0, sizeof(DatabaseState));
+	pg_atomic_init_u32(&database->dboid, InvalidOid);
+	pg_atomic_init_u32(&database->assignment, 0);
+	pg_atomic_init_u32(&database->restart_requested, 0);
+	pg_atomic_init_u32(&database->left_behind, LEFT_UNKNOWN);
+	pg_atomic_init_u32(&database->yield_requested, 0);
+	pg_atomic_init_u64(&database->idle_since, 0);
+	database->lock = lock;
+	database->worker_proc = INVALID_PROC_NUMBER;
+	database->delivered_area = DSM_HANDLE_INVALID;
+	ring_init(&database->ring, ring, ring_size);
+	pg_atomic_init_u32(&database->state, WORKER_NONE);
+	pg_atomic_init_u32(&database->serving, 0);
+	pg_atomic_init_u32(&database->sleep, WORKER_AWAKE);
+	pg_atomic_init_u32(&database->breaker, 0);
+	pg_atomic_init_u32(&database->current_table, 0);
+	pg_atomic_init_u32(&database->any_dirty, 0);
 	for (int t = 0; t < OUTBOX_TABLES; t++)
-		pg_atomic_init_u32(&slot->late_writers[t], 0);
+		pg_atomic_init_u32(&database->late_writers[t], 0);
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 		for (int w = 0; w < DIRTY_WORDS; w++)
-			pg_atomic_init_u32(&slot->dirty[t][w], 0);
-	pg_atomic_init_u32(&slot->note_dirty, 0);
-	pg_atomic_init_u32(&slot->side_dirty, 0);
-	pg_atomic_init_u64(&slot->barrier_drawn, 0);
-	pg_atomic_init_u64(&slot->barrier_done, 0);
-	ConditionVariableInit(&slot->barrier_cv);
-	pg_atomic_init_u64(&slot->discard_drawn, 0);
-	pg_atomic_init_u64(&slot->discard_done, 0);
-	pg_atomic_init_u32(&slot->discard_callers, 0);
-	pg_atomic_init_u64(&slot->discard_xid, 0);
-	pg_atomic_init_u64(&slot->discarded, 0);
-	pg_atomic_init_u64(&slot->reclaim_drawn, 0);
-	pg_atomic_init_u64(&slot->reclaim_done, 0);
-	pg_atomic_init_u32(&slot->reclaim_callers, 0);
-	pg_atomic_init_u32(&slot->fence.state, FENCE_UNKNOWN);
-	pg_atomic_init_u32(&slot->fence.any_on, 0);
-	pg_atomic_init_u64(&slot->fence.stored, 0);
-	pg_atomic_init_u64(&slot->fence.refused, 0);
-	pg_atomic_init_u64(&slot->fence.beats, 0);
-	counters_init(&slot->stats);
+			pg_atomic_init_u32(&database->dirty[t][w], 0);
+	pg_atomic_init_u32(&database->note_dirty, 0);
+	pg_atomic_init_u32(&database->side_dirty, 0);
+	pg_atomic_init_u64(&database->barrier_drawn, 0);
+	pg_atomic_init_u64(&database->barrier_done, 0);
+	ConditionVariableInit(&database->barrier_cv);
+	pg_atomic_init_u64(&database->discard_drawn, 0);
+	pg_atomic_init_u64(&database->discard_done, 0);
+	pg_atomic_init_u32(&database->discard_callers, 0);
+	pg_atomic_init_u64(&database->discard_xid, 0);
+	pg_atomic_init_u64(&database->discarded, 0);
+	pg_atomic_init_u64(&database->reclaim_drawn, 0);
+	pg_atomic_init_u64(&database->reclaim_done, 0);
+	pg_atomic_init_u32(&database->reclaim_callers, 0);
+	pg_atomic_init_u32(&database->fence.state, FENCE_UNKNOWN);
+	pg_atomic_init_u32(&database->fence.any_on, 0);
+	pg_atomic_init_u64(&database->fence.stored, 0);
+	pg_atomic_init_u64(&database->fence.refused, 0);
+	pg_atomic_init_u64(&database->fence.beats, 0);
+	counters_init(&database->stats);
 }
 
 /* Hand out the next piece of the allocation. */
@@ -149,19 +149,19 @@ init_shared(Shared *shared)
 	incarnation_draw(shared);
 	lineage_begin(shared);
 	shared->dsa_tranche = GetNamedLWLockTranche(DELIVERED_TRANCHE)->lock.tranche;
-	shared->nslots = setting_max_database_workers;
+	shared->ndatabases = setting_max_database_workers;
 	shared->nwaitslots = MaxBackends;
 	shared->wait_slots = carve(&next, shared->nwaitslots * sizeof(WaitSlot));
 	shared->rule_stats = carve(&next, RULE_STATS_PLACES * sizeof(RuleStats));
-	shared->slots = carve(&next, shared->nslots * sizeof(DatabaseState));
-	ring = carve(&next, shared->nslots * ring_bytes());
+	shared->databases = carve(&next, shared->ndatabases * sizeof(DatabaseState));
+	ring = carve(&next, shared->ndatabases * ring_bytes());
 
 	for (int i = 0; i < shared->nwaitslots; i++)
 		init_wait_slot(&shared->wait_slots[i]);
 	for (int i = 0; i < RULE_STATS_PLACES; i++)
 		init_rule_stats(&shared->rule_stats[i]);
-	for (int i = 0; i < shared->nslots; i++)
-		init_slot(&shared->slots[i], &locks[1 + i].lock,
+	for (int i = 0; i < shared->ndatabases; i++)
+		init_slot(&shared->databases[i], &locks[1 + i].lock,
 				  ring + i * ring_bytes(), ring_bytes());
 }
 
@@ -231,31 +231,31 @@ shmem_require_preload(const char *what)
  * Shared->lock.  Whatever the ring held for the database before is dropped.
  */
 void
-shmem_assign_database(DatabaseState *slot, Oid dboid)
+shmem_assign_database(DatabaseState *database, Oid dboid)
 {
-	Oid			before = pg_atomic_read_u32(&slot->dboid);
+	Oid			before = pg_atomic_read_u32(&database->dboid);
 
 	Assert(LWLockHeldByMeInMode(UncacheShmem->lock, LW_EXCLUSIVE));
-	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	ring_init(&slot->ring, slot->ring.data, slot->ring.size);
-	slot->endpoint[0] = '\0';
-	slot->last_error[0] = '\0';
-	slot->last_error_at = 0;
-	slot->delivered_area = DSM_HANDLE_INVALID;
-	pg_atomic_write_u32(&slot->state, WORKER_NONE);
-	pg_atomic_write_u32(&slot->serving, 0);
-	pg_atomic_write_u32(&slot->breaker, 0);
-	pg_atomic_write_u32(&slot->current_table, 0);
-	pg_atomic_write_u32(&slot->restart_requested, 0);
-	pg_atomic_write_u32(&slot->yield_requested, 0);
-	pg_atomic_write_u64(&slot->idle_since, 0);
+	LWLockAcquire(database->lock, LW_EXCLUSIVE);
+	ring_init(&database->ring, database->ring.data, database->ring.size);
+	database->endpoint[0] = '\0';
+	database->last_error[0] = '\0';
+	database->last_error_at = 0;
+	database->delivered_area = DSM_HANDLE_INVALID;
+	pg_atomic_write_u32(&database->state, WORKER_NONE);
+	pg_atomic_write_u32(&database->serving, 0);
+	pg_atomic_write_u32(&database->breaker, 0);
+	pg_atomic_write_u32(&database->current_table, 0);
+	pg_atomic_write_u32(&database->restart_requested, 0);
+	pg_atomic_write_u32(&database->yield_requested, 0);
+	pg_atomic_write_u64(&database->idle_since, 0);
 	/* What was asked of one database must not be done to the next. */
-	pg_atomic_write_u64(&slot->discard_done, pg_atomic_read_u64(&slot->discard_drawn));
-	pg_atomic_write_u64(&slot->reclaim_done, pg_atomic_read_u64(&slot->reclaim_drawn));
-	pg_atomic_fetch_add_u32(&slot->assignment, 1);
-	pg_atomic_write_u32(&slot->dboid, dboid);
-	LWLockRelease(slot->lock);
-	counters_init(&slot->stats);
+	pg_atomic_write_u64(&database->discard_done, pg_atomic_read_u64(&database->discard_drawn));
+	pg_atomic_write_u64(&database->reclaim_done, pg_atomic_read_u64(&database->reclaim_drawn));
+	pg_atomic_fetch_add_u32(&database->assignment, 1);
+	pg_atomic_write_u32(&database->dboid, dboid);
+	LWLockRelease(database->lock);
+	counters_init(&database->stats);
 	if (OidIsValid(before) && before != dboid)
 		counters_forget_database(before);
 }
@@ -291,30 +291,30 @@ shmem_copy_text(char *to, Size size, const char *from)
 }
 
 void
-shmem_note_error(DatabaseState *slot, const char *error)
+shmem_note_error(DatabaseState *database, const char *error)
 {
-	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-	shmem_copy_text(slot->last_error, sizeof(slot->last_error), error);
-	slot->last_error_at = GetCurrentTimestamp();
-	LWLockRelease(slot->lock);
+	LWLockAcquire(database->lock, LW_EXCLUSIVE);
+	shmem_copy_text(database->last_error, sizeof(database->last_error), error);
+	database->last_error_at = GetCurrentTimestamp();
+	LWLockRelease(database->lock);
 }
 
 pid_t
-shmem_worker_pid(DatabaseState *slot)
+shmem_worker_pid(DatabaseState *database)
 {
 	pid_t		pid;
 
-	LWLockAcquire(slot->lock, LW_SHARED);
-	pid = slot->worker_pid;
-	LWLockRelease(slot->lock);
+	LWLockAcquire(database->lock, LW_SHARED);
+	pid = database->worker_pid;
+	LWLockRelease(database->lock);
 	return pid;
 }
 
 DatabaseState *
 shmem_database(int i)
 {
-	Assert(i >= 0 && i < UncacheShmem->nslots);
-	return &UncacheShmem->slots[i];
+	Assert(i >= 0 && i < UncacheShmem->ndatabases);
+	return &UncacheShmem->databases[i];
 }
 
 DatabaseState *
@@ -322,10 +322,10 @@ shmem_find_database(Oid dboid)
 {
 	if (UncacheShmem == NULL || !OidIsValid(dboid))
 		return NULL;
-	for (int i = 0; i < UncacheShmem->nslots; i++)
+	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
-		if (pg_atomic_read_u32(&UncacheShmem->slots[i].dboid) == dboid)
-			return &UncacheShmem->slots[i];
+		if (pg_atomic_read_u32(&UncacheShmem->databases[i].dboid) == dboid)
+			return &UncacheShmem->databases[i];
 	}
 	return NULL;
 }
@@ -374,9 +374,9 @@ shmem_request_launch(Oid dboid, bool written)
  * process that is gone by now costs at most a needless wake-up of its successor.
  */
 void
-shmem_wake_worker(DatabaseState *slot)
+shmem_wake_worker(DatabaseState *database)
 {
-	ProcNumber	proc = slot->worker_proc;
+	ProcNumber	proc = database->worker_proc;
 
 	if (proc != INVALID_PROC_NUMBER)
 		SetLatch(&GetPGProcByNumber(proc)->procLatch);

@@ -10,7 +10,7 @@
  * Locks, in the order in which they may be taken (never the other way):
  *
  *		Shared->lock	directory: which database a slot serves, who holds it
- *		slot->lock		the ring of a slot, its worker, its last error
+ *		database->lock		the ring of a slot, its worker, its last error
  *
  * Both are LWLocks and are held for a few instructions only.  Everything else
  * is atomic.
@@ -93,7 +93,7 @@ typedef struct FenceStatus
 typedef struct DatabaseState
 {
 	/*
-	 * The launcher writes these under Shared->lock and slot->lock; readable without
+	 * The launcher writes these under Shared->lock and database->lock; readable without
 	 * them.
 	 */
 	pg_atomic_uint32 dboid;		/* 0: the slot is free */
@@ -169,7 +169,7 @@ typedef struct DatabaseState
 	/*
 	 * uncache.wait(): a caller draws the next ticket; the worker answers with
 	 * the highest ticket before whose drawing everything is delivered.  Tickets are
-	 * drawn under slot->lock, and void when the slot has got another assignment.
+	 * drawn under database->lock, and void when the slot has got another assignment.
 	 */
 	pg_atomic_uint64 barrier_drawn;
 	pg_atomic_uint64 barrier_done;
@@ -254,11 +254,11 @@ typedef struct Shared
 	char		incarnation[17];	/* hexadecimal; see incarnation.h */
 	char		lineage[17];	/* likewise; see lineage.h */
 	int			dsa_tranche;	/* of the workers' delivered maps */
-	int			nslots;
+	int			ndatabases;
 	int			nwaitslots;
 	WaitSlot   *wait_slots;		/* indexed by ProcNumber */
 	RuleStats  *rule_stats;
-	DatabaseState *slots;
+	DatabaseState *databases;
 } Shared;
 
 /* NULL where the library is not in shared_preload_libraries. */
@@ -275,14 +275,14 @@ extern void shmem_require_preload(const char *what);
 
 /*
  * The slot that serves a database, or NULL.  Takes no lock: may be used where
- * nothing may fail.  Who needs to be sure looks at dboid again under slot->lock.
+ * nothing may fail.  Who needs to be sure looks at dboid again under database->lock.
  */
 extern DatabaseState *shmem_find_database(Oid dboid);
 extern DatabaseState *shmem_my_database(void);	/* of MyDatabaseId */
 extern DatabaseState *shmem_database(int i);
 
 /* Make a slot serve a database, or nobody; the caller holds Shared->lock. */
-extern void shmem_assign_database(DatabaseState *slot, Oid dboid);
+extern void shmem_assign_database(DatabaseState *database, Oid dboid);
 
 /*
  * Copy what fits, as text that is valid in the database's encoding, whole to its last
@@ -291,10 +291,10 @@ extern void shmem_assign_database(DatabaseState *slot, Oid dboid);
 extern void shmem_copy_text(char *to, Size size, const char *from);
 
 /* For a worker: what uncache.stat is to show as the last error, as of now. */
-extern void shmem_note_error(DatabaseState *slot, const char *error);
+extern void shmem_note_error(DatabaseState *database, const char *error);
 
 /* Process id of the slot's worker; 0: none. */
-extern pid_t shmem_worker_pid(DatabaseState *slot);
+extern pid_t shmem_worker_pid(DatabaseState *database);
 
 /* NULL where the library is not preloaded, and in auxiliary processes. */
 extern WaitSlot *shmem_my_wait_slot(void);
@@ -312,7 +312,7 @@ extern void shmem_request_launch(Oid dboid, bool written);
 #define launch_request_dboid(request)	((Oid) ((request) & PG_UINT32_MAX))
 
 /* Set the latch of a slot's worker, of the launcher; no-op without one. */
-extern void shmem_wake_worker(DatabaseState *slot);
+extern void shmem_wake_worker(DatabaseState *database);
 extern void shmem_wake_launcher(void);
 
 #endif							/* UNCACHE_SHMEM_H */

@@ -58,22 +58,22 @@ static DatabaseState *
 take_hold(Oid dboid)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-	DatabaseState *slot;
+	DatabaseState *database;
 
 	held_slots = lappend_int(held_slots, -1);
 	MemoryContextSwitchTo(old);
 
 	LWLockAcquire(UncacheShmem->lock, LW_EXCLUSIVE);
-	slot = shmem_find_database(dboid);
-	if (slot != NULL)
+	database = shmem_find_database(dboid);
+	if (database != NULL)
 	{
-		if (slot->holds++ == 0)
-			pg_atomic_write_u32(&slot->left_behind, LEFT_UNKNOWN);
-		llast_int(held_slots) = slot - UncacheShmem->slots;
-		pg_atomic_write_u32(&slot->restart_requested, 1);
+		if (database->holds++ == 0)
+			pg_atomic_write_u32(&database->left_behind, LEFT_UNKNOWN);
+		llast_int(held_slots) = database - UncacheShmem->databases;
+		pg_atomic_write_u32(&database->restart_requested, 1);
 	}
 	LWLockRelease(UncacheShmem->lock);
-	return slot;
+	return database;
 }
 
 /*
@@ -81,10 +81,10 @@ take_hold(Oid dboid)
  * where the commands look.
  */
 static void
-wait_until_gone(DatabaseState *slot)
+wait_until_gone(DatabaseState *database)
 {
 	TimestampTz began = clock_now();
-	pid_t		pid = shmem_worker_pid(slot);
+	pid_t		pid = shmem_worker_pid(database);
 	bool		insisted = false;
 	TimestampTz now = began;
 	uint32		wait_event = WaitEventExtensionNew("UncacheWorkerEnd");
@@ -109,15 +109,15 @@ wait_until_gone(DatabaseState *slot)
 LeftBehind
 database_hold(Oid dboid, LOCKMODE mode)
 {
-	DatabaseState *slot;
+	DatabaseState *database;
 
 	LockSharedObject(DatabaseRelationId, dboid, 0, mode);
-	slot = take_hold(dboid);
-	if (slot == NULL)
+	database = take_hold(dboid);
+	if (database == NULL)
 		return LEFT_UNKNOWN;
-	shmem_wake_worker(slot);
-	wait_until_gone(slot);
-	return pg_atomic_read_u32(&slot->left_behind);
+	shmem_wake_worker(database);
+	wait_until_gone(database);
+	return pg_atomic_read_u32(&database->left_behind);
 }
 
 /* In COMMIT nothing may fail: no allocation, no heavyweight lock. */

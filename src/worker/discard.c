@@ -46,23 +46,23 @@ discard_transaction(uint64 xid)
 }
 
 void
-discard_turn(DatabaseState *slot)
+discard_turn(DatabaseState *database)
 {
-	uint64		drawn = pg_atomic_read_u64(&slot->discard_drawn);
+	uint64		drawn = pg_atomic_read_u64(&database->discard_drawn);
 	uint64		xid;
 
-	if (drawn == pg_atomic_read_u64(&slot->discard_done))
+	if (drawn == pg_atomic_read_u64(&database->discard_done))
 		return;
-	if (pg_atomic_read_u32(&slot->discard_callers) == 0)
+	if (pg_atomic_read_u32(&database->discard_callers) == 0)
 	{
-		pg_atomic_write_u64(&slot->discard_done, drawn);
+		pg_atomic_write_u64(&database->discard_done, drawn);
 		return;
 	}
-	xid = pg_atomic_read_u64(&slot->discard_xid);
+	xid = pg_atomic_read_u64(&database->discard_xid);
 	delivery_release_waiting();
 	delivery_discard(xid);
-	pg_atomic_fetch_add_u64(&slot->discarded,
+	pg_atomic_fetch_add_u64(&database->discarded,
 							xid == 0 ? discard_all() : discard_transaction(xid));
-	pg_atomic_write_u64(&slot->discard_done, drawn);
-	ConditionVariableBroadcast(&slot->barrier_cv);
+	pg_atomic_write_u64(&database->discard_done, drawn);
+	ConditionVariableBroadcast(&database->barrier_cv);
 }

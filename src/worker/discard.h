@@ -10,6 +10,6 @@
 #include "shmem/shmem.h"
 
 /* Discard what is asked for, if a caller waits for it; outside of a transaction. */
-extern void discard_turn(DatabaseState *slot);
+extern void discard_turn(DatabaseState *database);
 
 #endif							/* UNCACHE_DISCARD_H */

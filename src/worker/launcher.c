@@ -235,7 +235,7 @@ warn_of_slots(Candidate *candidate)
 			 errmsg("no pg_uncache worker is left for database \"%s\"",
 					NameStr(database->name)),
 			 errdetail("Invalidations of this database stay in its outbox until one of the %d databases that are served gives up its worker.",
-					   UncacheShmem->nslots),
+					   UncacheShmem->ndatabases),
 			 errhint("Increase uncache.max_database_workers and restart the server.")));
 	candidate->warned = true;
 }

@@ -84,10 +84,10 @@ add_due(List **list, Oid dboid)
 }
 
 static void
-request_restart(DatabaseState *slot)
+request_restart(DatabaseState *database)
 {
-	pg_atomic_write_u32(&slot->restart_requested, 1);
-	shmem_wake_worker(slot);
+	pg_atomic_write_u32(&database->restart_requested, 1);
+	shmem_wake_worker(database);
 }
 
 /* Nothing may fail here: no allocation, no heavyweight lock. */
@@ -98,12 +98,12 @@ carry_out(void)
 
 	foreach(lc, due.restart)
 	{
-		DatabaseState *slot = shmem_find_database(lfirst_oid(lc));
+		DatabaseState *database = shmem_find_database(lfirst_oid(lc));
 
-		if (slot != NULL)
-			request_restart(slot);
+		if (database != NULL)
+			request_restart(database);
 	}
-	for (int i = 0; due.restart_all && i < UncacheShmem->nslots; i++)
+	for (int i = 0; due.restart_all && i < UncacheShmem->ndatabases; i++)
 		request_restart(shmem_database(i));
 	foreach(lc, due.look)
 		shmem_request_launch(lfirst_oid(lc), false);

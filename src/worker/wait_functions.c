@@ -80,7 +80,7 @@ wait_for_handovers(void)
 
 typedef struct Ticket
 {
-	DatabaseState *slot;
+	DatabaseState *database;
 	pg_atomic_uint64 *done;
 	uint64		number;
 	uint32		assignment;		/* of the slot, when it was drawn */
@@ -88,27 +88,28 @@ typedef struct Ticket
 
 /* False where the slot serves another database by now. */
 static bool
-draw_ticket(Ticket *ticket, DatabaseState *slot, pg_atomic_uint64 *drawn, pg_atomic_uint64 *done)
+draw_ticket(Ticket *ticket, DatabaseState *database,
+			pg_atomic_uint64 *drawn, pg_atomic_uint64 *done)
 {
 	bool		is_ours;
 
-	ticket->slot = slot;
+	ticket->database = database;
 	ticket->done = done;
-	LWLockAcquire(slot->lock, LW_SHARED);
-	is_ours = pg_atomic_read_u32(&slot->dboid) == MyDatabaseId;
-	ticket->assignment = pg_atomic_read_u32(&slot->assignment);
+	LWLockAcquire(database->lock, LW_SHARED);
+	is_ours = pg_atomic_read_u32(&database->dboid) == MyDatabaseId;
+	ticket->assignment = pg_atomic_read_u32(&database->assignment);
 	if (is_ours)
 		ticket->number = pg_atomic_add_fetch_u64(drawn, 1);
-	LWLockRelease(slot->lock);
+	LWLockRelease(database->lock);
 	if (is_ours)
-		shmem_wake_worker(slot);
+		shmem_wake_worker(database);
 	return is_ours;
 }
 
 static bool
 ticket_is_void(const Ticket *ticket)
 {
-	return pg_atomic_read_u32(&ticket->slot->assignment) != ticket->assignment;
+	return pg_atomic_read_u32(&ticket->database->assignment) != ticket->assignment;
 }
 
 /*
@@ -118,18 +119,18 @@ ticket_is_void(const Ticket *ticket)
 static bool
 wait_for_ticket(const Ticket *ticket, TimestampTz deadline)
 {
-	DatabaseState *slot = ticket->slot;
+	DatabaseState *database = ticket->database;
 	bool		reached;
 	uint32		wait_event = WaitEventExtensionNew("UncacheWait");
 
-	ConditionVariablePrepareToSleep(&slot->barrier_cv);
+	ConditionVariablePrepareToSleep(&database->barrier_cv);
 	while (!(reached = pg_atomic_read_u64(ticket->done) >= ticket->number))
 	{
 		long		left = TimestampDifferenceMilliseconds(clock_now(), deadline);
 
 		if (left <= 0 || ticket_is_void(ticket))
 			break;
-		ConditionVariableTimedSleep(&slot->barrier_cv, Min(left, 1000), wait_event);
+		ConditionVariableTimedSleep(&database->barrier_cv, Min(left, 1000), wait_event);
 	}
 	ConditionVariableCancelSleep();
 	/* The slot second: whoever got it after us may have counted. */
@@ -158,9 +159,9 @@ wait_deadline(const Interval *timeout)
 static DatabaseState *
 wait_for_slot(TimestampTz deadline)
 {
-	DatabaseState *slot;
+	DatabaseState *database;
 
-	while ((slot = shmem_my_database()) == NULL)
+	while ((database = shmem_my_database()) == NULL)
 	{
 		shmem_request_launch(MyDatabaseId, false);
 		CHECK_FOR_INTERRUPTS();
@@ -168,25 +169,26 @@ wait_for_slot(TimestampTz deadline)
 			return NULL;
 		pg_usleep(10 * 1000);
 	}
-	return slot;
+	return database;
 }
 
 Datum
 uncache_wait(PG_FUNCTION_ARGS)
 {
 	TimestampTz deadline;
-	DatabaseState *slot;
+	DatabaseState *database;
 	Ticket		ticket;
 
 	shmem_require_preload("uncache.wait()");
 	PreventCommandDuringRecovery("uncache.wait()");
 	deadline = PG_ARGISNULL(0) ? DT_NOEND : wait_deadline(PG_GETARG_INTERVAL_P(0));
-	slot = wait_for_slot(deadline);
-	if (slot == NULL)
+	database = wait_for_slot(deadline);
+	if (database == NULL)
 		PG_RETURN_BOOL(false);
 
 	wait_for_handovers();
-	PG_RETURN_BOOL(draw_ticket(&ticket, slot, &slot->barrier_drawn, &slot->barrier_done) &&
+	PG_RETURN_BOOL(draw_ticket(&ticket, database,
+							   &database->barrier_drawn, &database->barrier_done) &&
 				   wait_for_ticket(&ticket, deadline));
 }
 
@@ -325,9 +327,9 @@ delete_rows_of(FullTransactionId xid)
 static void
 wait_no_more(int code, Datum arg)
 {
-	DatabaseState *slot = (DatabaseState *) DatumGetPointer(arg);
+	DatabaseState *database = (DatabaseState *) DatumGetPointer(arg);
 
-	pg_atomic_fetch_sub_u32(&slot->discard_callers, 1);
+	pg_atomic_fetch_sub_u32(&database->discard_callers, 1);
 }
 
 /*
@@ -335,27 +337,27 @@ wait_no_more(int code, Datum arg)
  * worker comes to it.
  */
 static bool
-ask_to_discard(DatabaseState *slot, uint64 xid)
+ask_to_discard(DatabaseState *database, uint64 xid)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), DISCARD_MS);
 	Ticket		ticket;
 	volatile bool done = false;
 
-	pg_atomic_fetch_add_u32(&slot->discard_callers, 1);
-	PG_ENSURE_ERROR_CLEANUP(wait_no_more, PointerGetDatum(slot));
+	pg_atomic_fetch_add_u32(&database->discard_callers, 1);
+	PG_ENSURE_ERROR_CLEANUP(wait_no_more, PointerGetDatum(database));
 	{
-		pg_atomic_write_u64(&slot->discard_xid, xid);
-		done = draw_ticket(&ticket, slot, &slot->discard_drawn, &slot->discard_done) &&
+		pg_atomic_write_u64(&database->discard_xid, xid);
+		done = draw_ticket(&ticket, database, &database->discard_drawn, &database->discard_done) &&
 			wait_for_ticket(&ticket, deadline);
 	}
-	PG_END_ENSURE_ERROR_CLEANUP(wait_no_more, PointerGetDatum(slot));
-	wait_no_more(0, PointerGetDatum(slot));
+	PG_END_ENSURE_ERROR_CLEANUP(wait_no_more, PointerGetDatum(database));
+	wait_no_more(0, PointerGetDatum(database));
 	return done;
 }
 
 /* Have the worker discard; returns the number of transactions. */
 static int64
-discard_by_worker(DatabaseState *slot, uint64 xid)
+discard_by_worker(DatabaseState *database, uint64 xid)
 {
 	Oid			extension = get_extension_oid("pg_uncache", false);
 	uint64		before;
@@ -363,40 +365,40 @@ discard_by_worker(DatabaseState *slot, uint64 xid)
 
 	/* One caller at a time.  The number 1 tells this lock from that of the extension. */
 	LockDatabaseObject(ExtensionRelationId, extension, 1, ExclusiveLock);
-	before = pg_atomic_read_u64(&slot->discarded);
-	done = ask_to_discard(slot, xid);
+	before = pg_atomic_read_u64(&database->discarded);
+	done = ask_to_discard(database, xid);
 	UnlockDatabaseObject(ExtensionRelationId, extension, 1, ExclusiveLock);
 	if (!done)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the worker has not discarded the backlog in time"),
 				 errhint("Try again; the server log, and last_error in uncache.stat, may say what keeps the worker.")));
-	return (int64) (pg_atomic_read_u64(&slot->discarded) - before);
+	return (int64) (pg_atomic_read_u64(&database->discarded) - before);
 }
 
 /* The slot of the worker that is to discard; NULL without one. */
 static DatabaseState *
 begin_to_discard(void)
 {
-	DatabaseState *slot = shmem_my_database();
+	DatabaseState *database = shmem_my_database();
 
 	if (!superuser())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be superuser to discard the backlog")));
 	PreventCommandDuringRecovery("uncache.discard_backlog()");
-	return slot == NULL || shmem_worker_pid(slot) == 0 ? NULL : slot;
+	return database == NULL || shmem_worker_pid(database) == 0 ? NULL : database;
 }
 
 /* discard_backlog() returns bigint */
 Datum
 uncache_discard_backlog(PG_FUNCTION_ARGS)
 {
-	DatabaseState *slot = begin_to_discard();
+	DatabaseState *database = begin_to_discard();
 	uint64		transactions = 0;
 
-	if (slot != NULL)
-		PG_RETURN_INT64(discard_by_worker(slot, 0));
+	if (database != NULL)
+		PG_RETURN_INT64(discard_by_worker(database, 0));
 	backlog_visit(count_transaction, &transactions);
 	empty_tables();
 	PG_RETURN_INT64((int64) transactions);
@@ -406,7 +408,7 @@ uncache_discard_backlog(PG_FUNCTION_ARGS)
 Datum
 uncache_discard_transaction(PG_FUNCTION_ARGS)
 {
-	DatabaseState *slot = begin_to_discard();
+	DatabaseState *database = begin_to_discard();
 	FullTransactionId xid;
 
 	if (PG_ARGISNULL(0))
@@ -417,8 +419,8 @@ uncache_discard_transaction(PG_FUNCTION_ARGS)
 	xid = PG_GETARG_FULLTRANSACTIONID(0);
 	if (!FullTransactionIdIsValid(xid))
 		PG_RETURN_INT64(0);
-	if (slot != NULL)
-		PG_RETURN_INT64(discard_by_worker(slot, U64FromFullTransactionId(xid)));
+	if (database != NULL)
+		PG_RETURN_INT64(discard_by_worker(database, U64FromFullTransactionId(xid)));
 	PG_RETURN_INT64(delete_rows_of(xid) > 0 ? 1 : 0);
 }
 
@@ -434,26 +436,26 @@ uncache_discard_transaction(PG_FUNCTION_ARGS)
 static void
 reclaim_no_more(int code, Datum arg)
 {
-	DatabaseState *slot = (DatabaseState *) DatumGetPointer(arg);
+	DatabaseState *database = (DatabaseState *) DatumGetPointer(arg);
 
-	pg_atomic_fetch_sub_u32(&slot->reclaim_callers, 1);
+	pg_atomic_fetch_sub_u32(&database->reclaim_callers, 1);
 }
 
 /* Who gives up before the worker has begun does not have it done later. */
 static bool
-ask_to_reclaim(DatabaseState *slot, TimestampTz deadline)
+ask_to_reclaim(DatabaseState *database, TimestampTz deadline)
 {
 	Ticket		ticket;
 	volatile bool done = false;
 
-	pg_atomic_fetch_add_u32(&slot->reclaim_callers, 1);
-	PG_ENSURE_ERROR_CLEANUP(reclaim_no_more, PointerGetDatum(slot));
+	pg_atomic_fetch_add_u32(&database->reclaim_callers, 1);
+	PG_ENSURE_ERROR_CLEANUP(reclaim_no_more, PointerGetDatum(database));
 	{
-		done = draw_ticket(&ticket, slot, &slot->reclaim_drawn, &slot->reclaim_done) &&
+		done = draw_ticket(&ticket, database, &database->reclaim_drawn, &database->reclaim_done) &&
 			wait_for_ticket(&ticket, deadline);
 	}
-	PG_END_ENSURE_ERROR_CLEANUP(reclaim_no_more, PointerGetDatum(slot));
-	reclaim_no_more(0, PointerGetDatum(slot));
+	PG_END_ENSURE_ERROR_CLEANUP(reclaim_no_more, PointerGetDatum(database));
+	reclaim_no_more(0, PointerGetDatum(database));
 	return done;
 }
 
@@ -461,7 +463,7 @@ Datum
 uncache_reclaim_fence(PG_FUNCTION_ARGS)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), RECLAIM_MS);
-	DatabaseState *slot;
+	DatabaseState *database;
 
 	if (!superuser())
 		ereport(ERROR,
@@ -474,6 +476,6 @@ uncache_reclaim_fence(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("uncache.reclaim_fence() needs the fence"),
 				 errhint("Set uncache.fence_ttl in postgresql.conf; five minutes are recommended.")));
-	slot = wait_for_slot(deadline);
-	PG_RETURN_BOOL(slot != NULL && ask_to_reclaim(slot, deadline));
+	database = wait_for_slot(deadline);
+	PG_RETURN_BOOL(database != NULL && ask_to_reclaim(database, deadline));
 }

@@ -50,12 +50,12 @@ static MemoryContext places_context;
 static bool warned_of_processes = false;
 
 static bool
-worker_has_ended(const Place *place, DatabaseState *slot)
+worker_has_ended(const Place *place, DatabaseState *database)
 {
 	pid_t		pid;
 
 	if (place->handle == NULL)
-		return shmem_worker_pid(slot) == 0;
+		return shmem_worker_pid(database) == 0;
 	return GetBackgroundWorkerPid(place->handle, &pid) == BGWH_STOPPED;
 }
 
@@ -68,7 +68,7 @@ worker_has_ended(const Place *place, DatabaseState *slot)
 static void
 end_unknown_workers(int code, Datum arg)
 {
-	for (int i = 0; i < UncacheShmem->nslots; i++)
+	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
 		if (places[i].running && places[i].handle != NULL &&
 			shmem_worker_pid(shmem_database(i)) == 0)
@@ -80,8 +80,8 @@ void
 worker_slots_init(void)
 {
 	places_context = CurrentMemoryContext;
-	places = palloc0(UncacheShmem->nslots * sizeof(Place));
-	for (int i = 0; i < UncacheShmem->nslots; i++)
+	places = palloc0(UncacheShmem->ndatabases * sizeof(Place));
+	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
 		Place	   *place = &places[i];
 
@@ -97,7 +97,7 @@ worker_slots_init(void)
 static Place *
 find_place(Oid dboid)
 {
-	for (int i = 0; i < UncacheShmem->nslots; i++)
+	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
 		if (places[i].dboid == dboid)
 			return &places[i];
@@ -131,14 +131,14 @@ worker_slots_have_room(void)
 
 /* False when the slot is not free, or somebody still has a hold on it. */
 static bool
-take_slot(DatabaseState *slot, Oid dboid)
+take_slot(DatabaseState *database, Oid dboid)
 {
 	bool		free;
 
 	LWLockAcquire(UncacheShmem->lock, LW_EXCLUSIVE);
-	free = slot->holds == 0 && !OidIsValid(pg_atomic_read_u32(&slot->dboid));
+	free = database->holds == 0 && !OidIsValid(pg_atomic_read_u32(&database->dboid));
 	if (free)
-		shmem_assign_database(slot, dboid);
+		shmem_assign_database(database, dboid);
 	LWLockRelease(UncacheShmem->lock);
 	return free;
 }
@@ -146,7 +146,7 @@ take_slot(DatabaseState *slot, Oid dboid)
 bool
 worker_slots_give(Oid dboid)
 {
-	for (int i = 0; i < UncacheShmem->nslots; i++)
+	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
 		Place	   *place = &places[i];
 
@@ -180,11 +180,11 @@ is_due(const Place *place)
 
 /* Take the slot back; no worker is running. */
 static void
-free_slot(DatabaseState *slot, Oid dboid)
+free_slot(DatabaseState *database, Oid dboid)
 {
 	LWLockAcquire(UncacheShmem->lock, LW_EXCLUSIVE);
-	if (pg_atomic_read_u32(&slot->dboid) == dboid)
-		shmem_assign_database(slot, InvalidOid);
+	if (pg_atomic_read_u32(&database->dboid) == dboid)
+		shmem_assign_database(database, InvalidOid);
 	LWLockRelease(UncacheShmem->lock);
 }
 
@@ -203,29 +203,29 @@ tell_of_yield(Oid dboid)
 void
 worker_slots_look_after(void (*ask) (Oid dboid, bool written, bool told))
 {
-	for (int i = 0; i < UncacheShmem->nslots; i++)
+	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
 		Place	   *place = &places[i];
-		DatabaseState *slot = shmem_database(i);
+		DatabaseState *database = shmem_database(i);
 		Oid			dboid = place->dboid;
 
 		if (!OidIsValid(dboid))
 			continue;
 		/* A worker that refuses clears the request; one that does not, the slot first. */
-		if (place->to_yield && pg_atomic_read_u32(&slot->yield_requested) == 0 &&
-			pg_atomic_read_u32(&slot->dboid) == dboid)
+		if (place->to_yield && pg_atomic_read_u32(&database->yield_requested) == 0 &&
+			pg_atomic_read_u32(&database->dboid) == dboid)
 			place->to_yield = false;
-		if (place->running && worker_has_ended(place, slot))
+		if (place->running && worker_has_ended(place, database))
 			worker_ended(place);
 		if (place->running)
 			continue;
 
 		/* Whoever asks a worker to end wants it back at once. */
-		if (pg_atomic_read_u32(&slot->restart_requested) != 0)
+		if (pg_atomic_read_u32(&database->restart_requested) != 0)
 			pause_reset(&place->pause);
 		if (is_due(place) && databases_find(dboid) == NULL)
-			free_slot(slot, dboid);
-		if (pg_atomic_read_u32(&slot->dboid) != dboid)
+			free_slot(database, dboid);
+		if (pg_atomic_read_u32(&database->dboid) != dboid)
 		{
 			place->dboid = InvalidOid;
 			if (place->to_yield)
@@ -242,12 +242,12 @@ worker_slots_look_after(void (*ask) (Oid dboid, bool written, bool told))
 static TimestampTz
 idle_since(int i)
 {
-	DatabaseState *slot = shmem_database(i);
+	DatabaseState *database = shmem_database(i);
 
 	if (!OidIsValid(places[i].dboid) || !places[i].running ||
-		pg_atomic_read_u32(&slot->dboid) != places[i].dboid)
+		pg_atomic_read_u32(&database->dboid) != places[i].dboid)
 		return 0;
-	return (TimestampTz) pg_atomic_read_u64(&slot->idle_since);
+	return (TimestampTz) pg_atomic_read_u64(&database->idle_since);
 }
 
 void
@@ -257,7 +257,7 @@ worker_slots_ask_to_yield(void)
 	TimestampTz longest = 0;
 	int			idlest = -1;
 
-	for (int i = 0; i < UncacheShmem->nslots; i++)
+	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
 		TimestampTz since = idle_since(i);
 
@@ -295,12 +295,12 @@ compare_idle_times(const void *a, const void *b)
 List *
 worker_slots_add_databases(List *dboids)
 {
-	int		   *order = palloc(UncacheShmem->nslots * sizeof(int));
+	int		   *order = palloc(UncacheShmem->ndatabases * sizeof(int));
 
-	for (int i = 0; i < UncacheShmem->nslots; i++)
+	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 		order[i] = i;
-	qsort(order, UncacheShmem->nslots, sizeof(int), compare_idle_times);
-	for (int i = 0; i < UncacheShmem->nslots; i++)
+	qsort(order, UncacheShmem->ndatabases, sizeof(int), compare_idle_times);
+	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
 		if (OidIsValid(places[order[i]].dboid))
 			dboids = list_append_unique_oid(dboids, places[order[i]].dboid);
@@ -352,14 +352,14 @@ register_worker(Place *place)
  * requested from here on is meant for the new worker.
  */
 static bool
-may_start(DatabaseState *slot)
+may_start(DatabaseState *database)
 {
 	bool		held;
 
 	LWLockAcquire(UncacheShmem->lock, LW_EXCLUSIVE);
-	held = slot->holds > 0;
+	held = database->holds > 0;
 	if (!held)
-		pg_atomic_write_u32(&slot->restart_requested, 0);
+		pg_atomic_write_u32(&database->restart_requested, 0);
 	LWLockRelease(UncacheShmem->lock);
 	return !held;
 }
@@ -384,7 +384,7 @@ start_worker(Place *place)
 void
 worker_slots_start_workers(void)
 {
-	for (int i = 0; i < UncacheShmem->nslots; i++)
+	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
 		if (is_due(&places[i]) && may_start(shmem_database(i)))
 			start_worker(&places[i]);
@@ -394,7 +394,7 @@ worker_slots_start_workers(void)
 long
 worker_slots_due_in(long longest)
 {
-	for (int i = 0; i < UncacheShmem->nslots; i++)
+	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
 		const Place *place = &places[i];
 
