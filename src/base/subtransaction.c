@@ -11,7 +11,7 @@
 #include "base/subtransaction.h"
 
 ErrorData *
-run_in_subtransaction(void (*work) (void *arg), void *arg)
+subtransaction_run(void (*work) (void *arg), void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -38,9 +38,9 @@ run_in_subtransaction(void (*work) (void *arg), void *arg)
 }
 
 void
-run_in_subtransaction_or_report(void (*work) (void *arg), void *arg)
+subtransaction_run_or_report(void (*work) (void *arg), void *arg)
 {
-	ErrorData  *edata = run_in_subtransaction(work, arg);
+	ErrorData  *edata = subtransaction_run(work, arg);
 
 	if (edata == NULL)
 		return;

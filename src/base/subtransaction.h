@@ -13,9 +13,9 @@
  * undone.  The caller decides which he must raise again, such as a
  * cancelled statement.
  */
-extern ErrorData *run_in_subtransaction(void (*work) (void *arg), void *arg);
+extern ErrorData *subtransaction_run(void (*work) (void *arg), void *arg);
 
 /* The same for the worker: what was raised goes to the log, as a LOG. */
-extern void run_in_subtransaction_or_report(void (*work) (void *arg), void *arg);
+extern void subtransaction_run_or_report(void (*work) (void *arg), void *arg);
 
 #endif							/* UNCACHE_ATTEMPT_H */

@@ -81,7 +81,7 @@ static Datum
 columns_in_argument(const RuleInfo *info, bool *isnull)
 {
 	ColumnList	list = {info->args[0]};
-	ErrorData  *edata = run_in_subtransaction(read_literal, &list);
+	ErrorData  *edata = subtransaction_run(read_literal, &list);
 
 	*isnull = edata != NULL;
 	return list.names;

@@ -155,7 +155,7 @@ no_worker_reason(DatabaseState *database)
 		return "this server is a standby; its worker starts at promotion";
 	if (database_is_template())
 		return "this is a template database, which has no worker; the outbox keeps what is committed";
-	if (setting_database_rank(get_database_name(MyDatabaseId)) < 0)
+	if (settings_database_rank(get_database_name(MyDatabaseId)) < 0)
 		return "uncache.databases does not name this database; the outbox keeps what is committed";
 	if (database != NULL)
 		return "the worker has ended or has not started yet; the server log may say why";

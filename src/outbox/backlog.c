@@ -150,7 +150,7 @@ read_block_if_sound(Reading *reading, BlockNumber block, TupleVisit visit, void 
 	if (IsInParallelMode())
 		read_block(&one);
 	else
-		error = run_in_subtransaction(read_block, &one);
+		error = subtransaction_run(read_block, &one);
 	if (error != NULL && !outbox_damage_is_meant(error))
 		ReThrowError(error);
 	if (error != NULL && reading->warn)

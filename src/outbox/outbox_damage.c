@@ -178,7 +178,7 @@ outbox_damage_turn(TimestampTz now)
 		return answer_at;
 	answer_at = TimestampTzPlusMilliseconds(now, ANSWER_MS);
 	outbox_scan_begin();
-	run_in_subtransaction_or_report(invalidate_everything, NULL);
+	subtransaction_run_or_report(invalidate_everything, NULL);
 	outbox_scan_end();
 	unanswered = false;
 	return DT_NOEND;

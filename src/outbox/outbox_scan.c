@@ -208,7 +208,7 @@ read_range(void *arg)
 static ErrorData *
 try_to_read(Range *range)
 {
-	ErrorData  *error = run_in_subtransaction(read_range, range);
+	ErrorData  *error = subtransaction_run(read_range, range);
 
 	if (error != NULL && !outbox_damage_is_meant(error))
 		ReThrowError(error);
@@ -265,7 +265,7 @@ outbox_scan_read_row(Relation rel, int table, const ItemPointerData *tid,
 					OutboxRowFunction function, void *arg)
 {
 	RowSought	sought = {rel, table, tid, function, arg};
-	ErrorData  *error = run_in_subtransaction(read_row, &sought);
+	ErrorData  *error = subtransaction_run(read_row, &sought);
 
 	if (error != NULL && !outbox_damage_is_meant(error))
 		ReThrowError(error);

@@ -466,7 +466,7 @@ write_turn(TimestampTz now)
 	writing.rel = open_if_free(RowExclusiveLock, now);
 	if (writing.rel != NULL)
 	{
-		error = run_in_subtransaction(write_changes, &writing);
+		error = subtransaction_run(write_changes, &writing);
 		if (error != NULL && ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INSUFFICIENT_RESOURCES)
 			ReThrowError(error);
 		if (error != NULL)
@@ -571,7 +571,7 @@ look_for_running(void *arg)
 static void
 note_running(Relation rel)
 {
-	ErrorData  *error = run_in_subtransaction(look_for_running, rel);
+	ErrorData  *error = subtransaction_run(look_for_running, rel);
 
 	if (error == NULL)
 		return;

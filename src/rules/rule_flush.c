@@ -136,7 +136,7 @@ rule_flush_all_rules(bool only_unlogged)
 	{
 		/* One rule that is broken leaves the others alone. */
 		if (is_wanted(lfirst(cell), only_unlogged))
-			run_in_subtransaction_or_report(invalidate_one_rule, lfirst(cell));
+			subtransaction_run_or_report(invalidate_one_rule, lfirst(cell));
 	}
 }
 

@@ -266,7 +266,7 @@ rule_cover_database(void)
 		 * instance, must not keep the worker from starting.
 		 */
 		if (lock_if_free(info->relation))
-			run_in_subtransaction_or_report(cover_table_of_rule, info);
+			subtransaction_run_or_report(cover_table_of_rule, info);
 		else
 			ereport(LOG,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),

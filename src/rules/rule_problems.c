@@ -71,7 +71,7 @@ rule_compile_problem(const RuleInfo *info, int *sqlerrcode)
 	ErrorData  *edata;
 
 	LockRelationOid(info->relation, AccessShareLock);
-	edata = run_in_subtransaction(compile, unconstify(RuleInfo *, info));
+	edata = subtransaction_run(compile, unconstify(RuleInfo *, info));
 	/* A command that has looked at many tables must not hold them until it commits. */
 	UnlockRelationOid(info->relation, AccessShareLock);
 	if (edata == NULL || edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
@@ -87,7 +87,7 @@ rule_compile_problem(const RuleInfo *info, int *sqlerrcode)
 static char *
 find_compile_problem(const RuleInfo *info)
 {
-	ErrorData  *edata = run_in_subtransaction(compile, unconstify(RuleInfo *, info));
+	ErrorData  *edata = subtransaction_run(compile, unconstify(RuleInfo *, info));
 
 	if (edata == NULL || edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
 		return NULL;

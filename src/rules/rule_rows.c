@@ -213,7 +213,7 @@ render_rows(void *arg)
 static bool
 try_rendering(PartitionRows *rows)
 {
-	ErrorData  *edata = run_in_subtransaction(render_rows, rows);
+	ErrorData  *edata = subtransaction_run(render_rows, rows);
 
 	if (edata == NULL)
 		return true;

@@ -99,7 +99,7 @@ check_rule(void *arg)
 static void
 check_or_warn(KeyCheck *check)
 {
-	ErrorData  *edata = run_in_subtransaction(check_rule, check);
+	ErrorData  *edata = subtransaction_run(check_rule, check);
 
 	if (edata == NULL)
 		return;

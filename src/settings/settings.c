@@ -115,7 +115,7 @@ refuse_databases(void)
 }
 
 List *
-setting_database_names(void)
+settings_database_names(void)
 {
 	List	   *names = NIL;
 
@@ -125,9 +125,9 @@ setting_database_names(void)
 }
 
 int
-setting_database_rank(const char *name)
+settings_database_rank(const char *name)
 {
-	List	   *names = setting_database_names();
+	List	   *names = settings_database_names();
 	ListCell   *lc;
 
 	if (names == NIL)

@@ -55,16 +55,16 @@ extern int	setting_command_timeout;	/* ms */
 extern bool setting_enabled;
 extern int	setting_ring_size;	/* kB */
 extern int	setting_max_database_workers;
-extern char *setting_databases; /* names, see setting_database_rank() */
+extern char *setting_databases; /* names, see settings_database_rank() */
 
 /*
  * The place of a database in uncache.databases, from 0 on; -1 where that names others
  * only, 0 where it is empty.  Does not change while the server runs.
  */
-extern int	setting_database_rank(const char *name);
+extern int	settings_database_rank(const char *name);
 
 /* The names in uncache.databases, as char *; NIL where it is empty. */
-extern List *setting_database_names(void);
+extern List *settings_database_names(void);
 
 /* Define all of them; "preloaded" also those that only preloading can honour. */
 extern void settings_define(bool preloaded);

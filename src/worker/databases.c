@@ -29,7 +29,7 @@ static void
 add_database(Form_pg_database form)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
-	int			rank = setting_database_rank(NameStr(form->datname));
+	int			rank = settings_database_rank(NameStr(form->datname));
 	Database   *database;
 
 	if (rank < 0)

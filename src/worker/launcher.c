@@ -135,7 +135,7 @@ add_again(Oid dboid, bool written, bool told)
 static void
 add_all_databases(void)
 {
-	List	   *dboids = setting_database_names() == NIL ? served_databases_read() : NIL;
+	List	   *dboids = settings_database_names() == NIL ? served_databases_read() : NIL;
 	ListCell   *lc;
 
 	foreach(lc, databases_list())
@@ -317,7 +317,7 @@ warn_of_names(void)
 {
 	ListCell   *name;
 
-	foreach(name, setting_database_names())
+	foreach(name, settings_database_names())
 	{
 		bool		found = false;
 		ListCell   *lc;
