@@ -74,7 +74,7 @@
 #include "settings/log_mask.h"
 #include "settings/settings.h"
 #include "shmem/shmem.h"
-#include "commit/xact.h"
+#include "commit/commit.h"
 
 PG_MODULE_MAGIC;
 

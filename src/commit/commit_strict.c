@@ -26,10 +26,10 @@
 #include "base/compat.h"
 #include "base/fault_point.h"
 #include "base/invalidation.h"
+#include "commit/commit_int.h"
 #include "pending/pending_set.h"
 #include "settings/settings.h"
 #include "shmem/shmem.h"
-#include "commit/commit_strict.h"
 #include "shmem/wait_slots.h"
 
 /* How long to sleep before the ring is looked at again for room. */

@@ -25,10 +25,9 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
-#include "commit/commit_wait.h"
 #include "base/compat.h"
 #include "base/fault_point.h"
-#include "commit/handover.h"
+#include "commit/commit_int.h"
 #include "pending/pending_set.h"
 #include "settings/settings.h"
 #include "shmem/wait_slots.h"

@@ -13,7 +13,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
-#include "commit/handover.h"
+#include "commit/commit_int.h"
 #include "shmem/shmem.h"
 
 /* Make sure that the worker will look; it may be awake, or about to look anyway. */

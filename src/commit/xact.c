@@ -20,17 +20,13 @@
 #include "miscadmin.h"
 #include "utils/resowner.h"
 
-#include "commit/commit_wait.h"
 #include "base/fault_point.h"
-#include "commit/handover.h"
-#include "outbox/outbox_write.h"
+#include "commit/commit_int.h"
 #include "pending/pending_set.h"
+#include "rules/size_limit.h"
 #include "settings/settings.h"
 #include "shmem/shmem.h"
-#include "pending/size_limit.h"
-#include "commit/commit_strict.h"
 #include "shmem/wait_slots.h"
-#include "commit/xact.h"
 
 /* What the running transaction has written; NULL: nothing. */
 static OutboxWritten *written = NULL;
@@ -125,7 +121,7 @@ write_pending_set(void)
 static void
 pending_grew(Oid rule)
 {
-	sizelimit_check_transaction(rule, pending_set_bytes());
+	size_limit_check_transaction(rule, pending_set_bytes());
 	if (phase == PAST_PRE_COMMIT)
 		write_pending_set();
 	else if (phase == PAST_PRE_PREPARE)

@@ -28,7 +28,7 @@
 #include "utils/resowner.h"
 
 #include "base/compat.h"
-#include "pending/pending_log.h"
+#include "pending/pending_int.h"
 
 /* Exact up to here: the number that the documentation promises. */
 #define PENDING_MEMORY_ENTRIES	65536

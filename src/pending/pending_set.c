@@ -18,7 +18,7 @@
 #include "access/xact.h"
 #include "utils/memutils.h"
 
-#include "pending/pending_set.h"
+#include "pending/pending_int.h"
 
 /* Where a subtransaction began, and what the set held then. */
 typedef struct Mark

@@ -2,11 +2,10 @@
  * pending_set.h
  *	  The pending set: the distinct invalidations of the running transaction.
  */
-#ifndef UNCACHE_PENDING_H
-#define UNCACHE_PENDING_H
+#ifndef UNCACHE_PENDING_SET_H
+#define UNCACHE_PENDING_SET_H
 
 #include "base/invalidation.h"
-#include "pending/pending_log.h"
 
 /*
  * Add an invalidation to the running transaction.  "rule" is the OID of the
@@ -32,9 +31,18 @@ extern bool pending_set_is_empty(void);
 /* Empty the set, while errors are still allowed: it closes the temporary file. */
 extern void pending_set_clear(void);
 
+/*
+ * Read the set in the order in which it was made.  The set must not change
+ * while it is read; an item's bytes are valid until the next call.
+ */
+typedef struct PendingReader PendingReader;
+extern PendingReader *pending_log_read_begin(void);
+extern bool pending_log_read_next(PendingReader *reader, Invalidation *item);
+extern void pending_log_read_end(PendingReader *reader);
+
 /* What transaction callbacks do; none of these allocates or raises. */
 extern void pending_set_subcommit(int nest_level);
 extern void pending_set_subabort(int nest_level);
 extern void pending_set_forget(void);
 
-#endif							/* UNCACHE_PENDING_H */
+#endif							/* UNCACHE_PENDING_SET_H */

@@ -16,7 +16,7 @@
 #include "rules/attach.h"
 #include "rules/attach_notice.h"
 #include "base/compat.h"
-#include "template/render_settings.h"
+#include "template/template.h"
 #include "template/key_encoding.h"
 #include "rules/rule_check.h"
 

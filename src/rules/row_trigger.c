@@ -18,13 +18,13 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
-#include "template/render_settings.h"
+#include "template/template.h"
 #include "rules/rule_flush.h"
 #include "pending/pending_set.h"
 #include "rules/row_change.h"
 #include "rules/rule_cache.h"
 #include "settings/settings.h"
-#include "pending/size_limit.h"
+#include "rules/size_limit.h"
 
 /* Adds keys to the pending set. */
 typedef struct PendingSink
@@ -59,7 +59,7 @@ add_to_pending(KeySink *sink, const char *key, size_t len)
 	if (!pending_set_add(INVALIDATION_KEY, pending->rule, key, len))
 		return;
 	*pending->bytes += len;
-	sizelimit_check_row(pending->rule, *pending->bytes);
+	size_limit_check_row(pending->rule, *pending->bytes);
 }
 
 static void
@@ -70,7 +70,7 @@ add_to_text(KeySink *sink, const char *key, size_t len)
 	/* The null byte behind the key that a StringInfo has anyway separates. */
 	appendBinaryStringInfo(&gathered->text, key, len);
 	appendStringInfoChar(&gathered->text, '\0');
-	sizelimit_check_row(gathered->rule, gathered->text.len);
+	size_limit_check_row(gathered->rule, gathered->text.len);
 }
 
 static void

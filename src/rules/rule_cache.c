@@ -41,7 +41,7 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
-#include "template/column_hint.h"
+#include "template/template.h"
 #include "base/compat.h"
 #include "rules/rule_cache.h"
 

@@ -34,7 +34,7 @@
 
 #include "base/subtransaction.h"
 #include "base/compat.h"
-#include "template/render_settings.h"
+#include "template/template.h"
 #include "rules/rule_flush.h"
 #include "pending/pending_set.h"
 #include "rules/rule_rows.h"

@@ -7,7 +7,7 @@
 #include "utils/builtins.h"
 #include "utils/varlena.h"
 
-#include "template/column_hint.h"
+#include "template/template.h"
 
 /* A misspelt column is at most this many changes away from the one meant. */
 #define MAX_SUGGESTION_DISTANCE	3

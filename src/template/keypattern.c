@@ -102,7 +102,7 @@ add_class(KeyPattern *pattern, const char *text, size_t len, char **lists)
 
 	memset(part, 0, sizeof(*part));
 	part->is_class = true;
-	if (!key_class_parse(&part->class, text, len, *lists))
+	if (!keypattern_class_parse(&part->class, text, len, *lists))
 		return false;
 	if (part->class.list != NULL)
 		*lists += part->class.list_end - part->class.list;

@@ -70,6 +70,6 @@ glob_is_special(char c)
 }
 
 /* Redis's own glob rules: * ? [a-z] [^a] and backslash. */
-extern bool glob_matches(const char *glob, size_t globlen, const char *key, size_t len);
+extern bool keypattern_match_glob(const char *glob, size_t globlen, const char *key, size_t len);
 
 #endif							/* UNCACHE_KEYPATTERN_H */

@@ -60,7 +60,7 @@ step_literal_anywhere(const Part *part, const Part *next, const char *key, size_
 	while ((at = find_literal(part, key, len, at)) <= len)
 	{
 		places_add(to, at + part->len);
-		if (next != NULL && next->is_class && key_class_is_any(&next->class))
+		if (next != NULL && next->is_class && keypattern_class_is_any(&next->class))
 			break;
 		at++;
 	}
@@ -89,14 +89,14 @@ step_part(const Part *part, const Part *next, const char *key, size_t len,
 {
 	if (!part->is_class)
 		step_literal(part, next, key, len, from, to);
-	else if (key_class_is_any(&part->class))
+	else if (keypattern_class_is_any(&part->class))
 	{
 		to->first = from->first;
 		to->last = len;
 		to->all = true;
 	}
 	else
-		key_class_step(&part->class, key, len, from, to);
+		keypattern_class_step(&part->class, key, len, from, to);
 }
 
 /* Most keys fail at the beginning, or at the end. */
@@ -132,7 +132,7 @@ keypattern_matches(const KeyPattern *pattern, const char *key, size_t len)
 	Places	   *to = &sets[1];
 
 	if (pattern->is_glob)
-		return glob_matches(pattern->glob, pattern->globlen, key, len);
+		return keypattern_match_glob(pattern->glob, pattern->globlen, key, len);
 
 	/* No rule makes longer keys. */
 	if (len > INVALIDATION_MAX_BYTES || !ends_fit(pattern, key, len))
@@ -152,4 +152,99 @@ keypattern_matches(const KeyPattern *pattern, const char *key, size_t len)
 		to = swap;
 	}
 	return places_has(from, len);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Redis's globs
+ * --------------------------------------------------------------------------
+ */
+
+/*
+ * Match one character against the class that begins behind "[" at *at, and move
+ * *at behind its "]".  As in Redis a class that is not closed ends with the glob,
+ * and a range may be written backwards.
+ */
+static bool
+glob_class_has(const char *glob, size_t globlen, size_t *at, unsigned char c)
+{
+	size_t		i = *at;
+	bool		negated = i < globlen && glob[i] == '^';
+	bool		found = false;
+
+	if (negated)
+		i++;
+	while (i < globlen && glob[i] != ']')
+	{
+		unsigned char low;
+		unsigned char high;
+
+		if (glob[i] == '\\' && i + 1 < globlen)
+		{
+			low = high = (unsigned char) glob[i + 1];
+			i += 2;
+		}
+		else if (i + 2 < globlen && glob[i + 1] == '-')
+		{
+			low = Min((unsigned char) glob[i], (unsigned char) glob[i + 2]);
+			high = Max((unsigned char) glob[i], (unsigned char) glob[i + 2]);
+			i += 3;
+		}
+		else
+		{
+			low = high = (unsigned char) glob[i];
+			i++;
+		}
+		if (c >= low && c <= high)
+			found = true;
+	}
+	*at = i < globlen ? i + 1 : i;
+	return found != negated;
+}
+
+/* Match one character against the element at *at, which is no star. */
+static bool
+glob_element_has(const char *glob, size_t globlen, size_t *at, char c)
+{
+	char		first = glob[(*at)++];
+
+	if (first == '?')
+		return true;
+	if (first == '[')
+		return glob_class_has(glob, globlen, at, (unsigned char) c);
+	if (first == '\\' && *at < globlen)
+		first = glob[(*at)++];
+	return first == c;
+}
+
+bool
+keypattern_match_glob(const char *glob, size_t globlen, const char *key, size_t len)
+{
+	size_t		g = 0;
+	size_t		k = 0;
+	size_t		behind_star = 0;	/* 0: no star seen yet */
+	size_t		star_key = 0;
+
+	/* Only the last star ever has to be stretched: it can take all that others could. */
+	while (k < len)
+	{
+		if (g < globlen && glob[g] == '*')
+		{
+			behind_star = ++g;
+			star_key = k;
+			continue;
+		}
+		if (g < globlen && glob_element_has(glob, globlen, &g, key[k]))
+		{
+			k++;
+			continue;
+		}
+		if (behind_star == 0)
+			return false;
+		g = behind_star;
+		k = ++star_key;
+	}
+	while (g < globlen && glob[g] == '*')
+		g++;
+	return g == globlen;
 }

@@ -22,7 +22,6 @@
 #include "utils/typcache.h"
 
 #include "base/compat.h"
-#include "template/render_settings.h"
 #include "template/key_encoding.h"
 #include "template/template.h"
 

@@ -11,7 +11,7 @@
 
 #include "utils/guc.h"
 
-#include "template/render_settings.h"
+#include "template/template.h"
 
 static const struct
 {

@@ -94,4 +94,29 @@ extern char *template_full_keypattern(const Template *template);
 /* The text of a template as a message shows it: its beginning, where it is long. */
 extern const char *template_shown(const char *text);
 
+/* Which of them something depends on; a mask. */
+#define SETTINGS_NONE	0
+#define SETTINGS_TIME	0x01	/* text of dates, times and intervals */
+#define SETTINGS_FLOAT	0x02	/* text of floating-point numbers */
+#define SETTINGS_BYTEA	0x04	/* text of bytea */
+#define SETTINGS_OTHER	0x08	/* everything else */
+#define SETTINGS_ALL	0x0F
+
+/*
+ * Fix these settings; returns what render_settings_end() wants.  Where an ERROR
+ * comes between, the end of the (sub)transaction puts them back.
+ */
+extern int	render_settings_begin(int mask);
+extern void render_settings_end(int nest_level);
+
+/* Whether a table has a column of exactly this name; not a system column. */
+extern bool column_hint_exists(Relation rel, const char *name);
+
+/*
+ * For ereport(): a hint at the column whose name is most like this one; where there
+ * is none such "otherwise", or no hint if that is NULL.  "in_sql": the name stands in
+ * an SQL expression, where some have to be quoted.
+ */
+extern int	column_hint(Relation rel, const char *name, bool in_sql, const char *otherwise);
+
 #endif							/* UNCACHE_TEMPLATE_H */

@@ -13,7 +13,6 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 
-#include "template/render_settings.h"
 #include "template/template_int.h"
 
 /*

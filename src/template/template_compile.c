@@ -19,7 +19,6 @@
 #include "access/sysattr.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -27,7 +26,6 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
-#include "template/render_settings.h"
 #include "template/template_int.h"
 
 /*
@@ -35,19 +33,6 @@
  * Errors
  * --------------------------------------------------------------------------
  */
-
-/* So much of a template is enough to know it by. */
-#define SHOWN_BYTES		300
-
-const char *
-template_shown(const char *text)
-{
-	int			len = strlen(text);
-
-	if (len <= SHOWN_BYTES)
-		return text;
-	return psprintf("%.*s...", pg_mbcliplen(text, len, SHOWN_BYTES), text);
-}
 
 /* What helps who wrote the expression; PostgreSQL's own hint knows nothing of templates. */
 static char *

@@ -22,7 +22,6 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
-#include "template/column_hint.h"
 #include "base/compat.h"
 #include "template/template_int.h"
 

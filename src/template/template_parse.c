@@ -282,3 +282,16 @@ template_parse(Template *template, int *position)
 			add_literal(template, &scan);
 	}
 }
+
+/* So much of a template is enough to know it by. */
+#define SHOWN_BYTES		300
+
+const char *
+template_shown(const char *text)
+{
+	int			len = strlen(text);
+
+	if (len <= SHOWN_BYTES)
+		return text;
+	return psprintf("%.*s...", pg_mbcliplen(text, len, SHOWN_BYTES), text);
+}

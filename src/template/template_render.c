@@ -20,8 +20,8 @@
 #include "utils/uuid.h"
 
 #include "base/invalidation.h"
-#include "template/key_encoding.h"
 #include "settings/settings.h"
+#include "template/key_encoding.h"
 #include "template/template_int.h"
 
 /* Room that a number takes: minus sign, 19 digits, null. */

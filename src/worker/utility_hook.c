@@ -45,7 +45,7 @@
 #include "utils/memutils.h"
 
 #include "outbox/backlog.h"
-#include "commit/handover.h"
+#include "commit/commit.h"
 #include "worker/database_hold.h"
 #include "worker/utility_hook.h"
 #include "outbox/outbox_write.h"

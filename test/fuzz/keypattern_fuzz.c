@@ -24,7 +24,7 @@ check_pattern(const KeyPattern *pattern, size_t textlen, const char *key, size_t
 		abort();
 	if (!keypattern_matches(pattern, key, keylen))
 		return;
-	if (!glob_matches(glob, strlen(glob), key, keylen) ||
+	if (!keypattern_match_glob(glob, strlen(glob), key, keylen) ||
 		keylen < headlen || memcmp(key, head, headlen) != 0)
 		abort();
 }
@@ -56,7 +56,7 @@ LLVMFuzzerTestOneInput(const uint8 *data, size_t size)
 		check_pattern(pattern, textlen, key, keylen);
 	else if (is_glob && memchr(text, '\0', textlen) == NULL)
 		abort();
-	(void) glob_matches(text, textlen, key, keylen);
+	(void) keypattern_match_glob(text, textlen, key, keylen);
 	keypattern_free(pattern);
 	free(text);
 	free(key);

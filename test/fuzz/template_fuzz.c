@@ -60,6 +60,19 @@ pg_mbstrlen_with_len(const char *text, int len)
 	return len;
 }
 
+/* Only template_shown() calls these two, and no input gets there. */
+int
+pg_mbcliplen(const char *text, int len, int limit)
+{
+	return Min(len, limit);
+}
+
+char *
+psprintf(const char *format,...)
+{
+	return unconstify(char *, format);
+}
+
 bool
 errstart(int elevel, const char *domain)
 {

@@ -232,7 +232,7 @@ test_matches(void)
 		   keypattern_matches(pattern, m->key, strlen(m->key)) == m->matches,
 		   "%s %s \"%s\"", m->pattern, m->matches ? "takes" : "leaves", m->key);
 		ok(!m->matches || (pattern != NULL &&
-						   glob_matches(keypattern_glob(pattern), strlen(keypattern_glob(pattern)),
+						   keypattern_match_glob(keypattern_glob(pattern), strlen(keypattern_glob(pattern)),
 										m->key, strlen(m->key))),
 		   "... and its glob finds what it takes");
 		keypattern_free(pattern);
@@ -247,7 +247,7 @@ static void
 test_globs(void)
 {
 	for (int i = 0; i < lengthof(globs); i++)
-		ok(glob_matches(globs[i].pattern, strlen(globs[i].pattern),
+		ok(keypattern_match_glob(globs[i].pattern, strlen(globs[i].pattern),
 						globs[i].key, strlen(globs[i].key)) == globs[i].matches,
 		   "glob %s %s \"%s\"", globs[i].pattern,
 		   globs[i].matches ? "takes" : "leaves", globs[i].key);
@@ -357,7 +357,7 @@ test_random_globs(void)
 		random_key(&seed, "ab", key);
 		expected = fnmatch(glob, key, 0) == 0;
 		taken += expected;
-		if (glob_matches(glob, strlen(glob), key, strlen(key)) != expected && wrong++ < 5)
+		if (keypattern_match_glob(glob, strlen(glob), key, strlen(key)) != expected && wrong++ < 5)
 			printf("# %s \"%s\": expected %d\n", glob, key, expected);
 	}
 	ok(wrong == 0 && taken > 1000, "200000 random globs match as with fnmatch (%d do)", taken);
@@ -383,7 +383,7 @@ test_bad_cases(void)
 	key[0] = 'x';
 	pattern = keypattern_parse(text, strlen(text));
 	ok(!keypattern_matches(pattern, key, INVALIDATION_MAX_BYTES), "a bad case is decided");
-	ok(!glob_matches(glob, strlen(glob), key, 2000), "so is a bad glob");
+	ok(!keypattern_match_glob(glob, strlen(glob), key, 2000), "so is a bad glob");
 	key[INVALIDATION_MAX_BYTES - 1] = 'y';
 	ok(keypattern_matches(pattern, key, INVALIDATION_MAX_BYTES), "the longest key can match");
 	ok(!keypattern_matches(pattern, key, INVALIDATION_MAX_BYTES + 1), "a longer one is none of a rule");

@@ -21,7 +21,7 @@ extern void size_limit_raise_transaction(Oid rule);
 
 /* Raise an ERROR where these are more bytes than uncache.max_row_size. */
 static inline void
-sizelimit_check_row(Oid rule, uint64 bytes)
+size_limit_check_row(Oid rule, uint64 bytes)
 {
 	if (unlikely(bytes > (uint64) setting_max_row_size * 1024))
 		size_limit_raise_row(rule);
@@ -29,7 +29,7 @@ sizelimit_check_row(Oid rule, uint64 bytes)
 
 /* Likewise uncache.max_transaction_size. */
 static inline void
-sizelimit_check_transaction(Oid rule, uint64 bytes)
+size_limit_check_transaction(Oid rule, uint64 bytes)
 {
 	if (unlikely(bytes > (uint64) setting_max_transaction_size * 1024))
 		size_limit_raise_transaction(rule);

@@ -1,5 +1,5 @@
 /*
- * key_class.c
+ * keypattern_class.c
  *	  What may stand in a key where a template has an expression.
  *
  * Most classes are described by shapes, any of which may fit.  A shape is a row of
@@ -18,7 +18,7 @@
 
 #include <arpa/inet.h>
 
-#include "template/key_class.h"
+#include "template/keypattern_int.h"
 
 /* Most shapes of a class, most elements of a shape (a uuid has 36). */
 #define MAX_SHAPES		10
@@ -466,7 +466,7 @@ parse_kind(KeyClass *class, const char *text)
 }
 
 bool
-key_class_parse(KeyClass *class, const char *text, size_t len, char *room)
+keypattern_class_parse(KeyClass *class, const char *text, size_t len, char *room)
 {
 	char		copy[80];		/* a name and two numbers */
 
@@ -489,7 +489,7 @@ key_class_parse(KeyClass *class, const char *text, size_t len, char *room)
 }
 
 bool
-key_class_is_any(const KeyClass *class)
+keypattern_class_is_any(const KeyClass *class)
 {
 	return class->kind == &kinds[0];
 }
@@ -592,7 +592,7 @@ step_shape(const Shape *shape, const char *key, size_t len,
 }
 
 void
-key_class_step(const KeyClass *class, const char *key, size_t len,
+keypattern_class_step(const KeyClass *class, const char *key, size_t len,
 			  const Places *from, Places *to)
 {
 	const KeyClassKind *kind = class->kind;

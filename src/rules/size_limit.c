@@ -10,7 +10,7 @@
 
 #include "utils/lsyscache.h"
 
-#include "pending/size_limit.h"
+#include "rules/size_limit.h"
 #include "rules/rule_catalog.h"
 
 /* The rule in words; a key that no rule has made, and a rule that is gone, have none. */

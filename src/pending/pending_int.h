@@ -1,13 +1,13 @@
 /*
- * pending_log.h
+ * pending_int.h
  *	  The log that the pending set is: entries in memory and in a temporary file.
  *
  * A position is a number of bytes from the log's beginning.
  */
-#ifndef UNCACHE_PENDINGLOG_H
-#define UNCACHE_PENDINGLOG_H
+#ifndef UNCACHE_PENDING_INT_H
+#define UNCACHE_PENDING_INT_H
 
-#include "base/invalidation.h"
+#include "pending/pending_set.h"
 
 /*
  * Append an entry unless one of the same kind and bytes is in memory; returns whether it
@@ -28,13 +28,4 @@ extern void pending_log_clear(void);
 /* The same once the resource owner has closed it.  Neither allocates nor raises. */
 extern void pending_log_forget(void);
 
-/*
- * Read the set in the order in which it was made.  The set must not change
- * while it is read; an item's bytes are valid until the next call.
- */
-typedef struct PendingReader PendingReader;
-extern PendingReader *pending_log_read_begin(void);
-extern bool pending_log_read_next(PendingReader *reader, Invalidation *item);
-extern void pending_log_read_end(PendingReader *reader);
-
-#endif							/* UNCACHE_PENDINGLOG_H */
+#endif							/* UNCACHE_PENDING_INT_H */
