@@ -22,10 +22,11 @@
 #include "utils/tuplestore.h"
 #include "utils/xid8.h"
 
-#include "outbox/backlog.h"
 #include "base/compat.h"
-#include "rules/invalidate_functions.h"
 #include "base/invalidation.h"
+#include "outbox/backlog.h"
+#include "rules/invalidate_functions.h"
+#include "rules/rule_catalog.h"
 
 SQL_FUNCTION(uncache_backlog_get);
 SQL_FUNCTION(uncache_backlog_keys);
@@ -220,8 +221,8 @@ put_key(Listing *listing, const BacklogRow *row, const Invalidation *item)
 	bool		nulls[BACKLOG_KEYS_COLUMNS] = {false};
 
 	values[0] = CStringGetTextDatum(invalidation_traits(item->kind)->command == INVALIDATION_UNLINK ? "key" : "pattern");
-	values[1] = PointerGetDatum(functions_readable_key(item));
-	nulls[2] = nulls[3] = !OidIsValid(item->rule) || !functions_describe_rule(item->rule, &values[2]);
+	values[1] = PointerGetDatum(invalidate_functions_readable_key(item));
+	nulls[2] = nulls[3] = !OidIsValid(item->rule) || !rule_describe(item->rule, &values[2]);
 	values[4] = Int32GetDatum(row->attempts);
 	nulls[5] = row->error == NULL;
 	values[5] = PointerGetDatum(row->error);

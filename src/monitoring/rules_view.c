@@ -15,9 +15,9 @@
 #include "utils/lsyscache.h"
 #include "utils/tuplestore.h"
 
-#include "base/subtransaction.h"
 #include "base/compat.h"
-#include "rules/rule_problems.h"
+#include "base/subtransaction.h"
+#include "rules/rule_check.h"
 
 /* Columns of uncache.rules. */
 enum RulesColumn
@@ -151,7 +151,7 @@ uncache_list_rules(PG_FUNCTION_ARGS)
 	ListCell   *cell;
 
 	InitMaterializedSRF(fcinfo, 0);
-	foreach(cell, rules_of_database())
+	foreach(cell, rule_list_of_database())
 	{
 		RuleInfo   *info = lfirst(cell);
 

@@ -24,11 +24,11 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "base/version.h"
 #include "outbox/backlog.h"
 #include "settings/settings.h"
-#include "shmem/shmem.h"
 #include "shmem/counters.h"
-#include "base/version.h"
+#include "shmem/shmem.h"
 #include "shmem/wait_slots.h"
 
 SQL_FUNCTION(uncache_stat_get);

@@ -40,9 +40,6 @@ enum OutboxColumn
 /* One row is at most one page with one tuple; so are the items in it. */
 #define OUTBOX_ROW_ITEMS	7900
 
-/* Of invalidate_pattern(): Redis compares with every key, for which a glob should be short. */
-#define OUTBOX_MAX_PATTERN	4096
-
 /* Where the pending set of this transaction was written. */
 typedef struct OutboxItems
 {

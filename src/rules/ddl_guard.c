@@ -25,8 +25,7 @@
 #include "utils/syscache.h"
 
 #include "rules/rule_cache.h"
-#include "rules/ddl_guard.h"
-#include "rules/rule_problems.h"
+#include "rules/rules_int.h"
 
 static void
 refuse_command(const RuleInfo *info, const char *problem)
@@ -93,14 +92,14 @@ rules_of_family(Oid relid)
 	ListCell   *cell;
 
 	if (!has_subclass(relid))
-		return rules_of_table(relid);
+		return rule_list_of_table(relid);
 	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
-		result = list_concat(result, rules_of_table(lfirst_oid(cell)));
+		result = list_concat(result, rule_list_of_table(lfirst_oid(cell)));
 	return result;
 }
 
 bool
-rule_guard_table(Oid relid)
+ddl_guard_table(Oid relid)
 {
 	List	   *rules = rules_of_family(relid);
 	ListCell   *cell;
@@ -157,7 +156,7 @@ rule_names(const RuleInfo *info, const ObjectName *object)
 }
 
 void
-rule_guard_column(Oid relid, const char *column, bool cascade)
+ddl_guard_column(Oid relid, const char *column, bool cascade)
 {
 	ObjectName	name = {NULL, column};
 	ListCell   *cell;
@@ -174,11 +173,11 @@ rule_guard_column(Oid relid, const char *column, bool cascade)
  * schema, so by their names it is known which rules they may concern.
  */
 void
-rule_guard_objects(List *names, bool cascade)
+ddl_guard_objects(List *names, bool cascade)
 {
 	ListCell   *cell;
 
-	foreach(cell, rules_of_database())
+	foreach(cell, rule_list_of_database())
 	{
 		RuleInfo   *info = lfirst(cell);
 		ListCell   *name;
@@ -195,11 +194,11 @@ rule_guard_objects(List *names, bool cascade)
 
 /* A cast has no name, so no rule is dropped for its sake. */
 void
-rule_guard_casts(void)
+ddl_guard_casts(void)
 {
 	ListCell   *cell;
 
-	foreach(cell, rules_of_database())
+	foreach(cell, rule_list_of_database())
 		guard_rule(lfirst(cell), false, ERRCODE_CANNOT_COERCE);
 }
 
@@ -246,7 +245,7 @@ guard_type(const RuleInfo *info, const char *column)
 }
 
 void
-rule_guard_type(Oid relid, const char *column)
+ddl_guard_type(Oid relid, const char *column)
 {
 	ListCell   *cell;
 
@@ -269,11 +268,11 @@ is_of_type(Oid relid, Oid type)
 }
 
 void
-rule_guard_attribute_type(Oid type, const char *attribute)
+ddl_guard_attribute_type(Oid type, const char *attribute)
 {
 	ListCell   *cell;
 
-	foreach(cell, rules_of_database())
+	foreach(cell, rule_list_of_database())
 	{
 		RuleInfo   *info = lfirst(cell);
 

@@ -26,6 +26,7 @@
 
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_cast.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_extension.h"
@@ -35,22 +36,106 @@
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
 #include "base/compat.h"
-#include "rules/ddl_objects.h"
+#include "rules/ddl_triggers.h"
+#include "rules/drop_notice.h"
+#include "rules/rule_catalog.h"
 #include "rules/rule_flush.h"
-#include "rules/rule_check.h"
-#include "rules/ddl_guard.h"
 #include "rules/rule_partitions.h"
-#include "rules/rule_problems.h"
 #include "rules/rule_rows.h"
+#include "rules/rules_int.h"
 
+SQL_FUNCTION(uncache_ddl_drop);
 SQL_FUNCTION(uncache_ddl_end);
 SQL_FUNCTION(uncache_ddl_rewrite);
+
+/*
+ * --------------------------------------------------------------------------
+ * What an event trigger knows of its command
+ * --------------------------------------------------------------------------
+ */
+
+/* An object, and its name as far as that is known. */
+typedef struct ChangedObject
+{
+	ObjectAddress address;
+	ObjectName	name;
+} ChangedObject;
+
+EventTriggerData *
+ddl_event(FunctionCallInfo fcinfo)
+{
+	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("this function must be called as an event trigger")));
+	return (EventTriggerData *) fcinfo->context;
+}
+
+static ChangedObject *
+read_object(HeapTuple row, TupleDesc desc, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	ChangedObject *object = palloc0(sizeof(ChangedObject));
+	bool		isnull;
+
+	object->address.classId = DatumGetObjectId(SPI_getbinval(row, desc, 1, &isnull));
+	object->address.objectId = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
+	object->address.objectSubId = DatumGetInt32(SPI_getbinval(row, desc, 3, &isnull));
+	if (desc->natts > 3)
+	{
+		/* Made in this context. */
+		object->name.schema = SPI_getvalue(row, desc, 4);
+		object->name.name = SPI_getvalue(row, desc, 5);
+	}
+	MemoryContextSwitchTo(old);
+	return object;
+}
+
+/*
+ * The objects (ChangedObject) that a query finds: its columns are classid, objid and
+ * objsubid, and if wanted schema and name.  Made in CurrentMemoryContext.
+ */
+static List *
+read_objects(const char *query)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *result = NIL;
+
+	SPI_connect();
+	if (SPI_execute(query, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read what the command has changed");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		ChangedObject *object = read_object(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, context);
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		result = lappend(result, object);
+		MemoryContextSwitchTo(old);
+	}
+	SPI_finish();
+	return result;
+}
+
+/* Add an ObjectName to a list of them; where "name" is NULL, nothing. */
+static List *
+add_name(List *names, const char *schema, const char *name)
+{
+	ObjectName *object;
+
+	if (name == NULL)
+		return names;
+	object = palloc(sizeof(ObjectName));
+	object->schema = schema;
+	object->name = name;
+	return lappend(names, object);
+}
 
 /*
  * --------------------------------------------------------------------------
@@ -78,7 +163,7 @@ after_alter_command(Oid relid, const AlterTableCmd *cmd)
 	switch (cmd->subtype)
 	{
 		case AT_AlterColumnType:
-			rule_guard_type(relid, cmd->name);
+			ddl_guard_type(relid, cmd->name);
 			break;
 		case AT_AttachPartition:
 			after_attach(relid, partition_of_command(cmd));
@@ -107,7 +192,7 @@ after_alter_table(Oid relid, Node *parsetree)
 {
 	ListCell   *cell;
 
-	if (!rule_guard_table(relid) || !IsA(parsetree, AlterTableStmt))
+	if (!ddl_guard_table(relid) || !IsA(parsetree, AlterTableStmt))
 		return;
 	foreach(cell, ((AlterTableStmt *) parsetree)->cmds)
 		after_alter_command(relid, lfirst(cell));
@@ -183,12 +268,12 @@ names_in_extension(Oid extension)
 	List	   *names = NIL;
 	ListCell   *cell;
 
-	foreach(cell, ddl_read_objects(psprintf("SELECT classid, objid, objsubid FROM pg_catalog.pg_depend"
+	foreach(cell, read_objects(psprintf("SELECT classid, objid, objsubid FROM pg_catalog.pg_depend"
 											" WHERE refclassid OPERATOR(pg_catalog.=) '%u'::pg_catalog.oid"
 											" AND refobjid OPERATOR(pg_catalog.=) '%u'::pg_catalog.oid"
 											" AND deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog.\"char\"",
 											ExtensionRelationId, extension)))
-		names = ddl_add_name(names, NULL, name_of_object(&((ChangedObject *) lfirst(cell))->address));
+		names = add_name(names, NULL, name_of_object(&((ChangedObject *) lfirst(cell))->address));
 	return names;
 }
 
@@ -199,9 +284,9 @@ after_alter_object(const ObjectAddress *object, Node *tree)
 	List	   *names = object->classId == ExtensionRelationId ?
 		names_in_extension(object->objectId) : NIL;
 
-	names = ddl_add_name(names, NULL, name_of_object(object));
-	names = ddl_add_name(names, NULL, former_name(tree));
-	rule_guard_objects(names, false);
+	names = add_name(names, NULL, name_of_object(object));
+	names = add_name(names, NULL, former_name(tree));
+	ddl_guard_objects(names, false);
 }
 
 /*
@@ -215,7 +300,7 @@ after_alter_composite(Oid relid, Node *tree)
 	ListCell   *cell;
 
 	if (IsA(tree, RenameStmt))
-		rule_guard_objects(ddl_add_name(NIL, NULL, ((RenameStmt *) tree)->subname), false);
+		ddl_guard_objects(add_name(NIL, NULL, ((RenameStmt *) tree)->subname), false);
 	if (!IsA(tree, AlterTableStmt))
 		return;
 	foreach(cell, ((AlterTableStmt *) tree)->cmds)
@@ -223,7 +308,7 @@ after_alter_composite(Oid relid, Node *tree)
 		AlterTableCmd *cmd = lfirst(cell);
 
 		if (cmd->subtype == AT_AlterColumnType)
-			rule_guard_attribute_type(get_rel_type_id(relid), cmd->name);
+			ddl_guard_attribute_type(get_rel_type_id(relid), cmd->name);
 	}
 }
 
@@ -298,11 +383,114 @@ uncache_ddl_end(PG_FUNCTION_ARGS)
 	EventTriggerData *event = ddl_event(fcinfo);
 	ListCell   *cell;
 
-	if (is_harmless(event) || !rules_exist())
+	if (is_harmless(event) || !rule_any_exists())
 		PG_RETURN_NULL();
-	foreach(cell, ddl_read_objects("SELECT classid, objid, objsubid"
+	foreach(cell, read_objects("SELECT classid, objid, objsubid"
 								   " FROM pg_catalog.pg_event_trigger_ddl_commands()"))
 		after_object(&((ChangedObject *) lfirst(cell))->address, event);
+	PG_RETURN_NULL();
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * sql_drop
+ * --------------------------------------------------------------------------
+ */
+
+static bool
+is_cascade(Node *tree)
+{
+	ListCell   *cell;
+
+	if (IsA(tree, DropStmt))
+		return ((DropStmt *) tree)->behavior == DROP_CASCADE;
+	if (IsA(tree, DropOwnedStmt))
+		return ((DropOwnedStmt *) tree)->behavior == DROP_CASCADE;
+	if (!IsA(tree, AlterTableStmt))
+		return false;
+	foreach(cell, ((AlterTableStmt *) tree)->cmds)
+	{
+		if (((AlterTableCmd *) lfirst(cell))->behavior == DROP_CASCADE)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A table or view takes functions, which have a row of it for an argument, only with
+ * CASCADE; most are dropped without.
+ */
+static bool
+can_drop_parts_of_templates(EventTriggerData *event)
+{
+	switch (event->tag)
+	{
+		case CMDTAG_DROP_TABLE:
+		case CMDTAG_DROP_VIEW:
+		case CMDTAG_DROP_MATERIALIZED_VIEW:
+		case CMDTAG_DROP_FOREIGN_TABLE:
+			return is_cascade(event->parsetree);
+		default:
+			return true;
+	}
+}
+
+/* Add to "names" what a template may have used. */
+static List *
+after_drop(List *names, const ChangedObject *object, EventTriggerData *event)
+{
+	switch (object->address.classId)
+	{
+		case RelationRelationId:
+			if (object->address.objectSubId == 0)
+				return names;
+			if (get_rel_relkind(object->address.objectId) == RELKIND_COMPOSITE_TYPE)
+				return add_name(names, NULL, object->name.name);
+			ddl_guard_column(object->address.objectId, object->name.name,
+							  is_cascade(event->parsetree));
+			return names;
+		case TypeRelationId:
+			if (event->tag == CMDTAG_DROP_TABLE)
+				return names;
+			break;
+		case ProcedureRelationId:
+		case OperatorRelationId:
+		case CollationRelationId:
+			break;
+		default:
+			return names;
+	}
+	return add_name(names, object->name.schema, object->name.name);
+}
+
+/* The last part of an object's address is its own name, without its arguments. */
+#define DROPPED_OBJECTS \
+	"SELECT classid, objid, objsubid, schema_name," \
+	" coalesce(object_name, address_names[pg_catalog.array_upper(address_names, 1)])" \
+	" FROM pg_catalog.pg_event_trigger_dropped_objects()"
+
+Datum
+uncache_ddl_drop(PG_FUNCTION_ARGS)
+{
+	EventTriggerData *event = ddl_event(fcinfo);
+	List	   *names = NIL;
+	bool		casts = false;
+	ListCell   *cell;
+
+	drop_notice_emit();
+	if (!can_drop_parts_of_templates(event) || !rule_any_exists())
+		PG_RETURN_NULL();
+	foreach(cell, read_objects(DROPPED_OBJECTS))
+	{
+		ChangedObject *object = lfirst(cell);
+
+		names = after_drop(names, object, event);
+		casts |= object->address.classId == CastRelationId;
+	}
+	if (names != NIL)
+		ddl_guard_objects(names, is_cascade(event->parsetree));
+	if (casts)
+		ddl_guard_casts();
 	PG_RETURN_NULL();
 }
 
@@ -326,7 +514,7 @@ uncache_ddl_rewrite(PG_FUNCTION_ARGS)
 
 	(void) ddl_event(fcinfo);
 	relid = DatumGetObjectId(pg_event_trigger_table_rewrite_oid(fcinfo));
-	foreach(cell, rules_of_table(relid))
+	foreach(cell, rule_list_of_table(relid))
 	{
 		if (rule_compile_problem(lfirst(cell), NULL) != NULL)
 			PG_RETURN_NULL();

@@ -22,8 +22,8 @@
 #include "utils/syscache.h"
 
 #include "rules/drop_notice.h"
-#include "template/keypattern.h"
 #include "rules/rule_catalog.h"
+#include "template/keypattern.h"
 
 static object_access_hook_type next_object_access = NULL;
 

@@ -5,32 +5,29 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/table.h"
-#include "catalog/indexing.h"
-#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
 #include "base/compat.h"
-#include "rules/invalidate_functions.h"
-#include "template/keypattern.h"
-#include "template/key_encoding.h"
-#include "outbox/outbox_write.h"
 #include "pending/pending_set.h"
+#include "rules/invalidate_functions.h"
+#include "rules/rule_catalog.h"
 #include "settings/settings.h"
+#include "template/key_encoding.h"
+#include "template/keypattern.h"
 
 SQL_FUNCTION(uncache_invalidate_keys);
 SQL_FUNCTION(uncache_invalidate_pattern);
 SQL_FUNCTION(uncache_transaction_keys);
+
+/* Redis compares a glob with every key that it holds, so a glob should be short. */
+#define MAX_PATTERN_BYTES	4096
 
 /*
  * --------------------------------------------------------------------------
@@ -121,12 +118,12 @@ uncache_invalidate_pattern(PG_FUNCTION_ARGS)
 				 errmsg("a pattern must not be empty"),
 				 errhint("Use * to delete all keys.")));
 	glob = with_prefix(setting_key_prefix, "pattern", pattern, true, &len);
-	if (len > OUTBOX_MAX_PATTERN)
+	if (len > MAX_PATTERN_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("pattern is too long"),
 				 errdetail("It has %zu bytes with uncache.key_prefix; %d are allowed.",
-						   len, OUTBOX_MAX_PATTERN)));
+						   len, MAX_PATTERN_BYTES)));
 	pending_set_add(INVALIDATION_GLOB, InvalidOid, glob, len);
 	PG_RETURN_VOID();
 }
@@ -137,36 +134,8 @@ uncache_invalidate_pattern(PG_FUNCTION_ARGS)
  * --------------------------------------------------------------------------
  */
 
-bool
-functions_describe_rule(Oid rule, Datum *values)
-{
-	Relation	triggers = table_open(TriggerRelationId, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	bool		found;
-
-	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(rule));
-	scan = systable_beginscan(triggers, TriggerOidIndexId, true, NULL, 1, &key);
-	tuple = systable_getnext(scan);
-	found = HeapTupleIsValid(tuple);
-	if (found)
-	{
-		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
-		Name		name = palloc(sizeof(NameData));
-
-		*name = form->tgname;
-		values[0] = ObjectIdGetDatum(form->tgrelid);
-		values[1] = NameGetDatum(name);
-	}
-	systable_endscan(scan);
-	table_close(triggers, AccessShareLock);
-	return found;
-}
-
 text *
-functions_readable_key(const Invalidation *item)
+invalidate_functions_readable_key(const Invalidation *item)
 {
 	char	   *copy = pnstrdup(item->bytes, item->len);
 	char	   *text_form = copy;
@@ -207,9 +176,9 @@ uncache_transaction_keys(PG_FUNCTION_ARGS)
 		Datum		values[3] = {0};
 		bool		nulls[3] = {true, true, false};
 
-		if (OidIsValid(item.rule) && functions_describe_rule(item.rule, values))
+		if (OidIsValid(item.rule) && rule_describe(item.rule, values))
 			nulls[0] = nulls[1] = false;
-		values[2] = PointerGetDatum(functions_readable_key(&item));
+		values[2] = PointerGetDatum(invalidate_functions_readable_key(&item));
 		MemoryContextSwitchTo(old_context);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 		MemoryContextReset(row_context);

@@ -41,9 +41,9 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
-#include "template/template.h"
 #include "base/compat.h"
 #include "rules/rule_cache.h"
+#include "template/template.h"
 
 /* A column that a rule reads, as it was when the rule was compiled. */
 typedef struct UsedColumn

@@ -94,12 +94,13 @@ read_rule(HeapTuple tuple, Relation catalog)
 	return info;
 }
 
-/* Scan pg_trigger with one condition on OIDs. */
-static List *
-scan_triggers(AttrNumber attribute, Oid index, Oid value)
+typedef void (*TriggerVisitor) (HeapTuple tuple, Relation catalog, void *arg);
+
+/* Call visit() for each row of pg_trigger that one condition on an OID finds. */
+static void
+visit_triggers(AttrNumber attribute, Oid index, Oid value, TriggerVisitor visit, void *arg)
 {
 	Relation	catalog = table_open(TriggerRelationId, AccessShareLock);
-	List	   *result = NIL;
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
@@ -107,21 +108,28 @@ scan_triggers(AttrNumber attribute, Oid index, Oid value)
 	ScanKeyInit(&key, attribute, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(value));
 	scan = systable_beginscan(catalog, index, true, NULL, 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		RuleInfo   *info = read_rule(tuple, catalog);
-
-		if (info != NULL)
-			result = lappend(result, info);
-	}
+		visit(tuple, catalog, arg);
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
-	return result;
+}
+
+/* Append the rule to the List that "arg" points to. */
+static void
+collect_rule(HeapTuple tuple, Relation catalog, void *arg)
+{
+	RuleInfo   *info = read_rule(tuple, catalog);
+
+	if (info != NULL)
+		*(List **) arg = lappend(*(List **) arg, info);
 }
 
 List *
-rules_of_table(Oid relid)
+rule_list_of_table(Oid relid)
 {
-	return scan_triggers(Anum_pg_trigger_tgrelid, TriggerRelidNameIndexId, relid);
+	List	   *rules = NIL;
+
+	visit_triggers(Anum_pg_trigger_tgrelid, TriggerRelidNameIndexId, relid, collect_rule, &rules);
+	return rules;
 }
 
 /* OIDs of the triggers that depend on a function, "most" of them at most. */
@@ -153,7 +161,7 @@ triggers_of_function(Oid function, int most)
 }
 
 bool
-rules_exist(void)
+rule_any_exists(void)
 {
 	for (int by_columns = 0; by_columns <= 1; by_columns++)
 	{
@@ -175,7 +183,7 @@ compare_rules(const ListCell *a, const ListCell *b)
 }
 
 List *
-rules_of_database(void)
+rule_list_of_database(void)
 {
 	List	   *result = NIL;
 
@@ -203,7 +211,7 @@ rule_by_name(Oid relid, const char *name)
 {
 	ListCell   *cell;
 
-	foreach(cell, rules_of_table(relid))
+	foreach(cell, rule_list_of_table(relid))
 	{
 		RuleInfo   *info = lfirst(cell);
 
@@ -216,9 +224,40 @@ rule_by_name(Oid relid, const char *name)
 RuleInfo *
 rule_by_trigger(Oid trigger)
 {
-	List	   *found = scan_triggers(Anum_pg_trigger_oid, TriggerOidIndexId, trigger);
+	List	   *found = NIL;
 
+	visit_triggers(Anum_pg_trigger_oid, TriggerOidIndexId, trigger, collect_rule, &found);
+	Assert(list_length(found) <= 1);
 	return found == NIL ? NULL : linitial(found);
+}
+
+/* What rule_describe() found: its values are set where there is such a trigger. */
+typedef struct TriggerName
+{
+	bool		found;
+	Datum	   *values;
+} TriggerName;
+
+static void
+copy_name(HeapTuple tuple, Relation catalog, void *arg)
+{
+	TriggerName *result = arg;
+	Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
+	Name		name = palloc(sizeof(NameData));
+
+	*name = form->tgname;
+	result->values[0] = ObjectIdGetDatum(form->tgrelid);
+	result->values[1] = NameGetDatum(name);
+	result->found = true;
+}
+
+bool
+rule_describe(Oid trigger, Datum *values)
+{
+	TriggerName result = {false, values};
+
+	visit_triggers(Anum_pg_trigger_oid, TriggerOidIndexId, trigger, copy_name, &result);
+	return result.found;
 }
 
 Oid

@@ -33,15 +33,21 @@ typedef struct RuleInfo
 extern Oid	rule_function(bool by_columns);
 
 /* Whether the database has any rule; costs next to nothing. */
-extern bool rules_exist(void);
+extern bool rule_any_exists(void);
 
 /* Rules of one table, clones included; those of the whole database, oldest first. */
-extern List *rules_of_table(Oid relid);
-extern List *rules_of_database(void);
+extern List *rule_list_of_table(Oid relid);
+extern List *rule_list_of_database(void);
 
 /* One rule, or NULL where there is none such. */
 extern RuleInfo *rule_by_name(Oid relid, const char *name);
 extern RuleInfo *rule_by_trigger(Oid trigger);
+
+/*
+ * For a row of a view: the table (oid) and the name of a trigger into values[0] and
+ * values[1].  Returns false, and sets neither, where the trigger is gone.
+ */
+extern bool rule_describe(Oid trigger, Datum *values);
 
 /*
  * Up from clone to clone; *relation is then the table of that trigger, or

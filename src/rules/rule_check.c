@@ -11,14 +11,21 @@
 #include "catalog/catalog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
 
 #include "base/compat.h"
+#include "base/subtransaction.h"
 #include "rules/rule_check.h"
+#include "rules/rule_partitions.h"
+#include "rules/rules_int.h"
 
 /*
  * --------------------------------------------------------------------------
@@ -154,4 +161,246 @@ rule_owner_can_add_partitions(Relation rel, Oid function)
 	return rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE ||
 		object_aclcheck(ProcedureRelationId, function, rel->rd_rel->relowner,
 						ACL_EXECUTE) == ACLCHECK_OK;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Problems of rules that are there
+ * --------------------------------------------------------------------------
+ */
+
+/* The lock on the table is there. */
+static void
+compile(void *arg)
+{
+	const RuleInfo *info = arg;
+	Relation	rel = relation_open(info->relation, NoLock);
+
+	rule_discard(rule_inspect(rel, info));
+	relation_close(rel, NoLock);
+}
+
+/* What makes an error one about something else than the rule. */
+static bool
+is_not_about_rule(const ErrorData *edata)
+{
+	switch (ERRCODE_TO_CATEGORY(edata->sqlerrcode))
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_INTERNAL_ERROR:
+			return true;
+		default:
+			return false;
+	}
+}
+
+static char *
+describe_error(const ErrorData *edata)
+{
+	if (edata->detail == NULL)
+		return edata->message;
+
+	/* The detail says which template, as a sentence of its own. */
+	return psprintf("%.*s: %s.", (int) strcspn(edata->detail, "\n") - 1, edata->detail,
+					edata->message);
+}
+
+char *
+rule_compile_problem(const RuleInfo *info, int *sqlerrcode)
+{
+	ErrorData  *edata;
+
+	LockRelationOid(info->relation, AccessShareLock);
+	edata = subtransaction_run(compile, unconstify(RuleInfo *, info));
+	/* A command that has looked at many tables must not hold them until it commits. */
+	UnlockRelationOid(info->relation, AccessShareLock);
+	if (edata == NULL || edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
+		return NULL;
+	if (is_not_about_rule(edata))
+		ReThrowError(edata);
+	if (sqlerrcode != NULL)
+		*sqlerrcode = edata->sqlerrcode;
+	return describe_error(edata);
+}
+
+/* The same for the view: it shows what it could not find out, and goes on. */
+static char *
+find_compile_problem(const RuleInfo *info)
+{
+	ErrorData  *edata = subtransaction_run(compile, unconstify(RuleInfo *, info));
+
+	if (edata == NULL || edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
+		return NULL;
+	if (ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+		ReThrowError(edata);
+	if (is_not_about_rule(edata))
+		return psprintf("not checked: %s", edata->message);
+	return describe_error(edata);
+}
+
+static void
+add_problem(StringInfo problems, const char *problem)
+{
+	if (problems->len > 0)
+		appendStringInfoString(problems, "; ");
+	appendStringInfoString(problems, problem);
+}
+
+static void
+find_enabled_problems(const RuleInfo *info, StringInfo problems)
+{
+	if (info->enabled == TRIGGER_DISABLED)
+		add_problem(problems, "disabled");
+	else if (info->enabled == TRIGGER_FIRES_ON_REPLICA)
+		add_problem(problems, "fires for replicated changes only");
+	else if (info->enabled == TRIGGER_FIRES_ON_ORIGIN && is_attached_name(info->name))
+		add_problem(problems, "has lost ENABLE ALWAYS: changes that arrive by replication are missed");
+}
+
+/* Whether a table has an enabled rule for rows, or for TRUNCATE. */
+static bool
+has_enabled_rule(Oid relid, bool for_rows)
+{
+	ListCell   *cell;
+
+	foreach(cell, rule_list_of_table(relid))
+	{
+		RuleInfo   *info = lfirst(cell);
+
+		if ((TRIGGER_FOR_ROW(info->type) != 0) == for_rows &&
+			info->enabled != TRIGGER_DISABLED)
+			return true;
+	}
+	return false;
+}
+
+/* Inheritance children fire triggers of their own only. */
+static void
+find_children_problems(const RuleInfo *info, StringInfo problems)
+{
+	ListCell   *cell;
+
+	foreach(cell, find_inheritance_children(info->relation, NoLock))
+	{
+		if (rule_list_of_table(lfirst_oid(cell)) == NIL)
+			add_problem(problems,
+						psprintf("child table \"%s\" has no rule", get_rel_name(lfirst_oid(cell))));
+	}
+}
+
+/* In which way a clone fires less often than its rule, or NULL. */
+static const char *
+clone_problem(const RuleInfo *clone, const RuleInfo *info)
+{
+	if (clone->enabled == info->enabled || info->enabled == TRIGGER_DISABLED)
+		return NULL;
+	if (clone->enabled == TRIGGER_DISABLED)
+		return "disabled";
+	if (clone->enabled == TRIGGER_FIRES_ON_REPLICA)
+		return "fires for replicated changes only";
+	if (clone->enabled == TRIGGER_FIRES_ON_ORIGIN)
+		return "has lost ENABLE ALWAYS";
+	return NULL;
+}
+
+/*
+ * It is the clone that fires for a partition, and it can be switched by itself
+ * (DISABLE TRIGGER ALL there).  The first that was is named.
+ */
+static void
+find_clone_problems(const RuleInfo *info, StringInfo problems)
+{
+	ListCell   *table;
+	ListCell   *rule;
+
+	foreach(table, find_all_inheritors(info->relation, NoLock, NULL))
+	{
+		foreach(rule, rule_list_of_table(lfirst_oid(table)))
+		{
+			RuleInfo   *clone = lfirst(rule);
+			const char *problem = clone_problem(clone, info);
+			char	   *name = get_rel_name(lfirst_oid(table));
+			Oid			relation;
+
+			if (problem != NULL && name != NULL && OidIsValid(clone->parent) &&
+				rule_topmost(clone->trigger, &relation) == info->trigger)
+			{
+				add_problem(problems, psprintf("%s on partition \"%s\"", problem, name));
+				return;
+			}
+		}
+	}
+}
+
+static void
+find_owner_problems(const RuleInfo *info, StringInfo problems)
+{
+	Relation	rel = try_relation_open(info->relation, NoLock);
+
+	/* Dropped before it could be locked. */
+	if (rel == NULL)
+		return;
+	if (TRIGGER_FOR_ROW(info->type) && !rule_owner_can_add_partitions(rel, info->function))
+		add_problem(problems,
+					psprintf("the table's owner cannot add partitions: \"%s\" lacks EXECUTE on function uncache.%s()",
+							 GetUserNameFromId(rel->rd_rel->relowner, false),
+							 get_func_name(info->function)));
+	relation_close(rel, NoLock);
+}
+
+static void
+find_table_problems(const RuleInfo *info, StringInfo problems)
+{
+	bool		partitioned = get_rel_relkind(info->relation) == RELKIND_PARTITIONED_TABLE;
+	Oid			uncovered;
+
+	if (TRIGGER_FOR_ROW(info->type) && !has_enabled_rule(info->relation, false))
+		add_problem(problems, "TRUNCATE deletes no keys: the table has no enabled rule for it");
+	if (TRIGGER_FOR_TRUNCATE(info->type) && !has_enabled_rule(info->relation, true))
+		add_problem(problems, "INSERT, UPDATE and DELETE delete no keys: the table has no enabled rule for rows");
+	if (partitioned && TRIGGER_FOR_UPDATE(info->type) &&
+		(!TRIGGER_FOR_INSERT(info->type) || !TRIGGER_FOR_DELETE(info->type)))
+		add_problem(problems, "an UPDATE that moves a row to another partition is a DELETE and an INSERT, for which the rule does not fire");
+	if (partitioned && TRIGGER_FOR_TRUNCATE(info->type))
+	{
+		uncovered = rule_uncovered_partition(info->relation, info->trigger);
+		if (OidIsValid(uncovered))
+			add_problem(problems, psprintf("TRUNCATE of partition \"%s\" deletes no keys",
+										   get_rel_name(uncovered)));
+	}
+	if (partitioned)
+		find_clone_problems(info, problems);
+	if (!partitioned && has_subclass(info->relation))
+		find_children_problems(info, problems);
+}
+
+char *
+rule_problems(const RuleInfo *info)
+{
+	StringInfoData problems;
+	const char *hint;
+	const char *type = rule_type_problem(info, &hint);
+	bool		locked = ConditionalLockRelationOid(info->relation, AccessShareLock);
+	char	   *broken = locked ? find_compile_problem(info) :
+		pstrdup("not checked: the table is locked");
+
+	initStringInfo(&problems);
+	if (type != NULL)
+		add_problem(&problems, type);
+	find_enabled_problems(info, &problems);
+	if (broken != NULL)
+		add_problem(&problems, broken);
+	if (locked)
+		find_owner_problems(info, &problems);
+	find_table_problems(info, &problems);
+
+	/* Who has looked at the view must not hold up DDL until his transaction ends. */
+	if (locked)
+		UnlockRelationOid(info->relation, AccessShareLock);
+	return problems.len > 0 ? problems.data : NULL;
 }

@@ -16,11 +16,10 @@
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
 
-#include "base/subtransaction.h"
 #include "base/compat.h"
-#include "rules/rule_flush.h"
-#include "outbox/outbox_open.h"
+#include "base/subtransaction.h"
 #include "pending/pending_set.h"
+#include "rules/rule_flush.h"
 
 SQL_FUNCTION(uncache_invalidate_table);
 
@@ -55,7 +54,7 @@ invalidate_rules_of_relation(Oid relid, bool clones, int elevel)
 	int			nrules = 0;
 	ListCell   *cell;
 
-	foreach(cell, rules_of_table(relid))
+	foreach(cell, rule_list_of_table(relid))
 	{
 		RuleInfo   *info = lfirst(cell);
 		Rule	   *rule;
@@ -112,19 +111,20 @@ is_wanted(const RuleInfo *info, bool only_unlogged)
 		(!only_unlogged || get_rel_persistence(info->relation) == RELPERSISTENCE_UNLOGGED);
 }
 
-bool
-rule_flush_lock_tables(bool only_unlogged)
+List *
+rule_flush_tables(bool only_unlogged)
 {
+	List	   *tables = NIL;
 	ListCell   *cell;
 
-	foreach(cell, rules_of_database())
+	foreach(cell, rule_list_of_database())
 	{
 		RuleInfo   *info = lfirst(cell);
 
-		if (is_wanted(info, only_unlogged) && !outbox_open_lock(info->relation, AccessShareLock))
-			return false;
+		if (is_wanted(info, only_unlogged))
+			tables = list_append_unique_oid(tables, info->relation);
 	}
-	return true;
+	return tables;
 }
 
 void
@@ -132,7 +132,7 @@ rule_flush_all_rules(bool only_unlogged)
 {
 	ListCell   *cell;
 
-	foreach(cell, rules_of_database())
+	foreach(cell, rule_list_of_database())
 	{
 		/* One rule that is broken leaves the others alone. */
 		if (is_wanted(lfirst(cell), only_unlogged))

@@ -26,9 +26,9 @@ extern int	rule_flush_rules_of_table(Oid relid, bool descend, int elevel);
 extern void rule_flush_all_rules(bool only_unlogged);
 
 /*
- * For a worker: lock the tables that this opens, until the end of the transaction.  False,
- * having said so (outbox_open.h), where others have one of them locked.
+ * The tables (OIDs, none twice) that rule_flush_all_rules() opens with AccessShareLock:
+ * a caller that must not wait for locks takes these first.
  */
-extern bool rule_flush_lock_tables(bool only_unlogged);
+extern List *rule_flush_tables(bool only_unlogged);
 
 #endif							/* UNCACHE_INVALIDATE_H */

@@ -29,8 +29,8 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
-#include "base/subtransaction.h"
 #include "base/compat.h"
+#include "base/subtransaction.h"
 #include "rules/rule_catalog.h"
 #include "rules/rule_partitions.h"
 
@@ -57,7 +57,7 @@ find_clone(Oid partition, Oid parent)
 {
 	ListCell   *cell;
 
-	foreach(cell, rules_of_table(partition))
+	foreach(cell, rule_list_of_table(partition))
 	{
 		RuleInfo   *info = lfirst(cell);
 
@@ -132,7 +132,7 @@ truncate_rules(Oid relid)
 	List	   *result = NIL;
 	ListCell   *cell;
 
-	foreach(cell, rules_of_table(relid))
+	foreach(cell, rule_list_of_table(relid))
 	{
 		if (TRIGGER_FOR_TRUNCATE(((RuleInfo *) lfirst(cell))->type))
 			result = lappend(result, lfirst(cell));
@@ -252,7 +252,7 @@ rule_cover_database(void)
 {
 	ListCell   *cell;
 
-	foreach(cell, rules_of_database())
+	foreach(cell, rule_list_of_database())
 	{
 		RuleInfo   *info = lfirst(cell);
 

@@ -32,12 +32,12 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "base/subtransaction.h"
 #include "base/compat.h"
-#include "template/template.h"
-#include "rules/rule_flush.h"
+#include "base/subtransaction.h"
 #include "pending/pending_set.h"
+#include "rules/rule_flush.h"
 #include "rules/rule_rows.h"
+#include "template/template.h"
 
 /*
  * Read so many rows, and so many pages (8 MB), at the most: that takes milliseconds, during
@@ -261,7 +261,7 @@ invalidate_rows(Oid relid, Oid partition, PartitionRows *rows)
 static void
 rows_changed(Oid relid, Oid partition)
 {
-	PartitionRows rows = {relid, rules_of_table(relid), NIL};
+	PartitionRows rows = {relid, rule_list_of_table(relid), NIL};
 
 	if (rows.rules == NIL || IsBinaryUpgrade)
 		return;
@@ -276,7 +276,7 @@ notice_own_rules(Oid relid, Oid partition)
 {
 	ListCell   *cell;
 
-	foreach(cell, rules_of_table(partition))
+	foreach(cell, rule_list_of_table(partition))
 	{
 		RuleInfo   *info = lfirst(cell);
 
@@ -293,7 +293,7 @@ void
 rule_rows_attached(Oid relid, Oid partition)
 {
 	rows_changed(relid, partition);
-	if (rules_of_table(relid) != NIL)
+	if (rule_list_of_table(relid) != NIL)
 		notice_own_rules(relid, partition);
 }
 
@@ -320,13 +320,13 @@ refuse_name(const RuleInfo *own, Oid relid)
 void
 rule_rows_check_names(Oid relid, Oid partition)
 {
-	List	   *rules = rules_of_table(relid);
+	List	   *rules = rule_list_of_table(relid);
 	ListCell   *cell;
 	ListCell   *other;
 
 	if (rules == NIL)
 		return;
-	foreach(cell, rules_of_table(partition))
+	foreach(cell, rule_list_of_table(partition))
 	{
 		RuleInfo   *own = lfirst(cell);
 

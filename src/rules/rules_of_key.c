@@ -17,12 +17,12 @@
 #include "utils/lsyscache.h"
 #include "utils/tuplestore.h"
 
-#include "base/subtransaction.h"
 #include "base/compat.h"
 #include "base/invalidation.h"
-#include "template/keypattern.h"
-#include "template/key_encoding.h"
+#include "base/subtransaction.h"
 #include "rules/rule_cache.h"
+#include "template/key_encoding.h"
+#include "template/keypattern.h"
 
 /* Columns of the result. */
 enum KeyRulesColumn
@@ -125,7 +125,7 @@ uncache_rules_of_key(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	check.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	foreach(cell, rules_of_database())
+	foreach(cell, rule_list_of_database())
 	{
 		CHECK_FOR_INTERRUPTS();
 		check.info = lfirst(cell);

@@ -10,8 +10,8 @@
 
 #include "utils/lsyscache.h"
 
-#include "rules/size_limit.h"
 #include "rules/rule_catalog.h"
+#include "rules/size_limit.h"
 
 /* The rule in words; a key that no rule has made, and a rule that is gone, have none. */
 static const char *

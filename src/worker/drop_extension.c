@@ -88,7 +88,7 @@ tables_with_rules(void)
 	List	   *tables = NIL;
 	ListCell   *lc;
 
-	foreach(lc, rules_of_database())
+	foreach(lc, rule_list_of_database())
 		tables = lappend_oid(tables, ((RuleInfo *) lfirst(lc))->relation);
 	list_sort(tables, list_oid_cmp);
 	list_deduplicate_oid(tables);

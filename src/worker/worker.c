@@ -171,6 +171,24 @@ give_database_back(void)
 }
 
 /*
+ * Lock the tables of the rules that are to be flushed, until the end of the transaction.
+ * Returns false where another session has one of them locked; outbox_open_lock() has
+ * reported which.
+ */
+static bool
+lock_tables_to_flush(bool only_unlogged)
+{
+	ListCell   *cell;
+
+	foreach(cell, rule_flush_tables(only_unlogged))
+	{
+		if (!outbox_open_lock(lfirst_oid(cell), AccessShareLock))
+			return false;
+	}
+	return true;
+}
+
+/*
  * After a crash or a promotion readers may have cached rows of commits that are lost,
  * and unlogged tables are empty: what is to be deleted because of that goes to the
  * outbox in the same transaction.  False where others have a table locked that is needed for it: a
@@ -185,7 +203,7 @@ adopt_incarnation(void)
 	if (start == INCARNATION_SAME)
 		return true;
 	if (start == INCARNATION_LOCKED ||
-		(start == INCARNATION_AFTER_CRASH && !rule_flush_lock_tables(only_unlogged)))
+		(start == INCARNATION_AFTER_CRASH && !lock_tables_to_flush(only_unlogged)))
 		return false;
 	incarnation_adopt();
 	if (start == INCARNATION_AFTER_CRASH)

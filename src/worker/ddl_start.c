@@ -29,9 +29,9 @@
 #include "utils/lsyscache.h"
 
 #include "base/compat.h"
-#include "rules/ddl_objects.h"
-#include "worker/drop_extension.h"
+#include "rules/ddl_triggers.h"
 #include "rules/rule_rows.h"
+#include "worker/drop_extension.h"
 
 SQL_FUNCTION(uncache_ddl_start);
 
