@@ -69,8 +69,7 @@
 #include "miscadmin.h"
 
 #include "rules/drop_notice.h"
-#include "worker/launcher.h"
-#include "worker/utility_hook.h"
+#include "worker/worker.h"
 #include "settings/log_mask.h"
 #include "settings/settings.h"
 #include "shmem/shmem.h"

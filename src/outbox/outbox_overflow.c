@@ -230,11 +230,6 @@ static TimestampTz watch_at = 0;
 static int	told_percent = 0;
 
 void
-outbox_overflow_init(void)
-{
-}
-
-void
 outbox_overflow_look(void)
 {
 	look = true;

@@ -26,9 +26,6 @@ extern bytea *outbox_overflow_make(Oid rule);
 /* Whether a note covers this key.  Never raises. */
 extern bool outbox_overflow_covers(const bytea *note, const char *key, size_t len);
 
-/* For the worker. */
-extern void outbox_overflow_init(void);
-
 /*
  * Move notes to where they are delivered.  Returns when to come again, DT_NOEND
  * when there are none.

@@ -54,7 +54,6 @@ outbox_rotate_init(void)
 {
 	TimestampTz now = clock_now();
 
-	outbox_truncate_init();
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
 		tables[t].in_use = true;

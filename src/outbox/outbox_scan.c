@@ -68,11 +68,6 @@ static uint32 marked[OUTBOX_TABLES][DIRTY_WORDS];
 static int	nmarked = 0;
 
 void
-outbox_scan_init(void)
-{
-}
-
-void
 outbox_scan_begin(void)
 {
 	SetCurrentStatementStartTimestamp();

@@ -14,8 +14,6 @@
 #include "outbox/outbox_open.h"
 #include "shmem/shmem.h"
 
-extern void outbox_scan_init(void);
-
 /*
  * Read everything, from the oldest table on.  "again": what is found may have
  * been delivered before.

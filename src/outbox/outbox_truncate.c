@@ -56,11 +56,6 @@ typedef struct Check
 
 static Check checks[OUTBOX_TABLES];
 
-void
-outbox_truncate_init(void)
-{
-}
-
 /* Whether the worker holds nothing of this table that it has yet to see to. */
 static bool
 is_quiet(int table)

@@ -16,8 +16,6 @@ typedef enum EmptyingResult
 	EMPTYING_DONE,				/* the table is empty */
 } EmptyingResult;
 
-extern void outbox_truncate_init(void);
-
 /* Do one step for a table that is not the current one. */
 extern EmptyingResult outbox_truncate_turn(int table);
 

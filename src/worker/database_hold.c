@@ -2,13 +2,13 @@
  * database_hold.c
  *	  Keeping the worker out of a database for the rest of a transaction.
  *
- * DROP DATABASE and its like refuse a database to which somebody is connected,
- * after having looked for five seconds.  So the worker is asked to end first, and
- * the launcher starts no other while a hold stands in the slot.
+ * DROP DATABASE and its like refuse a database to which a process is connected, after
+ * having looked for five seconds.  So the session asks the worker to end first, and the
+ * launcher starts no other while the DatabaseState counts a hold.
  *
- * The database's own lock is taken before the slot is looked for.  From then on
- * nobody can connect to the database, so a worker that the launcher starts just
- * now either has its slot already, or waits for that lock.
+ * The session takes the database's own lock before it looks for the DatabaseState.  From
+ * then on no process can connect to the database, so a worker that the launcher starts just
+ * now either has its worker slot already, or waits for that lock.
  *
  * A hold belongs to a transaction.  Commit, ERROR and FATAL all pass through the
  * transaction callback, and after a crash shared memory is made anew, so no hold
@@ -31,27 +31,27 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
-#include "worker/database_hold.h"
 #include "shmem/shmem.h"
+#include "worker/worker_int.h"
 
-/* How often a worker that was asked to end is looked for. */
+/* How often the session looks whether the worker that it asked to end is gone. */
 #define POLL_MS			5
 
 /*
- * A worker that is awake ends within milliseconds.  One in the middle of a long
- * scan hears a signal only.
+ * A worker that looks at its requests ends within milliseconds.  A worker in the middle of
+ * a long scan notices only a signal.
  */
 #define INSIST_AFTER_MS	1000
 #define GIVE_UP_AFTER_MS 5000
 
 /*
- * Numbers of the slots that this transaction holds, -1 where a database had none; in
- * TopTransactionContext.
+ * Numbers of the DatabaseStates that this transaction holds, -1 where a database had none;
+ * in TopTransactionContext.
  */
-static List *held_slots = NIL;
+static List *held = NIL;
 
 /*
- * Room to write the hold down is made before it counts, so that nothing can fail in
+ * The list gets room for the hold before the hold counts, so that nothing can fail in
  * between.  Returns NULL where the database is not served.
  */
 static DatabaseState *
@@ -60,7 +60,7 @@ take_hold(Oid dboid)
 	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
 	DatabaseState *database;
 
-	held_slots = lappend_int(held_slots, -1);
+	held = lappend_int(held, -1);
 	MemoryContextSwitchTo(old);
 
 	LWLockAcquire(UncacheShmem->lock, LW_EXCLUSIVE);
@@ -69,7 +69,7 @@ take_hold(Oid dboid)
 	{
 		if (database->holds++ == 0)
 			pg_atomic_write_u32(&database->left_behind, LEFT_UNKNOWN);
-		llast_int(held_slots) = database - UncacheShmem->databases;
+		llast_int(held) = database - UncacheShmem->databases;
 		pg_atomic_write_u32(&database->restart_requested, 1);
 	}
 	LWLockRelease(UncacheShmem->lock);
@@ -77,8 +77,8 @@ take_hold(Oid dboid)
 }
 
 /*
- * A worker gives up its slot before it leaves the array of processes, which is
- * where the commands look.
+ * A worker clears its process id in shared memory before it leaves the array of processes,
+ * which is where the commands look; so this looks there, too.
  */
 static void
 wait_until_gone(DatabaseState *database)
@@ -126,16 +126,18 @@ release_all(void)
 {
 	ListCell   *lc;
 
-	if (held_slots == NIL)
+	if (held == NIL)
 		return;
 	LWLockAcquire(UncacheShmem->lock, LW_EXCLUSIVE);
-	foreach(lc, held_slots)
+	foreach(lc, held)
 	{
-		if (lfirst_int(lc) >= 0)
-			shmem_database(lfirst_int(lc))->holds--;
+		if (lfirst_int(lc) < 0)
+			continue;
+		Assert(shmem_database(lfirst_int(lc))->holds > 0);
+		shmem_database(lfirst_int(lc))->holds--;
 	}
 	LWLockRelease(UncacheShmem->lock);
-	held_slots = NIL;
+	held = NIL;
 	shmem_wake_launcher();
 }
 

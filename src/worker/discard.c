@@ -2,21 +2,22 @@
  * discard.c
  *	  The worker's side of uncache.discard_backlog().
  *
- * All of it: the rows of the tables that take turns are marked as delivered and these tables
- * are emptied without waiting for the redeliver window (outbox_rotate.c), which needs no disk
- * space and no Redis.  One transaction: its rows are deleted, since other rows may keep their
- * table for long.  Rows of the side table are deleted either way.  What is under way
- * ends as delivered, whatever Redis says to it.
+ * To discard everything, the worker marks the rows of the rotating tables as delivered and
+ * truncates these tables without waiting for the redeliver window (outbox_rotate.c), which
+ * needs no disk space and no Redis.  To discard one transaction it deletes the rows, since
+ * other rows may keep their table from being truncated for long.  Rows of the side table
+ * are deleted either way.  A delivery that is under way ends as delivered, whatever Redis
+ * answers.
  *
- * A crash before a table is emptied leaves its rows as they were: they are backlog again.
+ * After a crash before a table is truncated its rows are backlog again.
  */
 #include "postgres.h"
 
 #include "delivery/delivery_queue.h"
-#include "worker/discard.h"
+#include "outbox/outbox_rotate.h"
 #include "outbox/outbox_scan.h"
 #include "outbox/outbox_side.h"
-#include "outbox/outbox_rotate.h"
+#include "worker/worker_int.h"
 
 static uint64
 discard_all(void)
@@ -46,7 +47,7 @@ discard_transaction(uint64 xid)
 }
 
 void
-discard_turn(DatabaseState *database)
+discard_run(DatabaseState *database)
 {
 	uint64		drawn = pg_atomic_read_u64(&database->discard_drawn);
 	uint64		xid;

@@ -1,18 +1,18 @@
 /*
  * drop_extension.c
- *	  DROP EXTENSION takes its locks in an order that does nobody harm.
+ *	  DROP EXTENSION takes its locks in an order that harms no other session.
  *
- * With CASCADE it drops the rules, too, for which it locks their tables, after it has
- * locked the outbox.  A writer locks a table first, and the outbox when it commits: a
- * deadlock, which would end the writer.  So the tables with rules are locked here
- * before the outbox.  Where one is in use, none of the others stays locked while that is waited for.
+ * With CASCADE the command drops the rules, too, for which it locks their tables, after it
+ * has locked the outbox.  A writer locks a table first, and the outbox when it commits: a
+ * deadlock, which would end the writer.  So this file locks the tables with rules before
+ * the outbox.  While it waits for one that is in use, it keeps none of the others locked.
  *
  * A prepared transaction keeps its lock on the side table of the outbox until it is
  * finished, which may be never.  DROP EXTENSION would lock the other tables and then
- * wait for that one, and every commit that has keys would wait behind it.  So the
- * side table is locked here before the others, and whoever cannot have it is told
- * why.  DROP SCHEMA uncache CASCADE takes the extension with it.  Where it goes by
- * another way (DROP OWNED) none of this is done.
+ * wait for that one, and every commit that has keys would wait behind it.  So this file
+ * locks the side table before the others, and raises an ERROR that names the holder where
+ * it can't.  DROP SCHEMA uncache CASCADE drops the extension, too, and gets the same.
+ * Another way to drop it (DROP OWNED) gets none of this.
  */
 #include "postgres.h"
 
@@ -30,7 +30,7 @@
 #include "outbox/outbox_write.h"
 #include "rules/rule_catalog.h"
 
-/* The worker, and who prepares a transaction, hold their locks for much less than this. */
+/* The worker, and a session in PREPARE TRANSACTION, hold their locks for much less. */
 #define LOCK_MS			1000
 #define POLL_US			(5 * 1000)
 
@@ -40,7 +40,7 @@ raise_in_use(const char *holders)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_IN_USE),
 			 errmsg("cannot drop extension \"pg_uncache\" because another transaction uses its outbox"),
-			 errdetail("Table \"uncache.outbox_side\" is locked: %s.  Commits would wait until that is over.",
+			 errdetail("Table \"uncache.outbox_side\" is locked: %s.  Commits would wait for that lock, too.",
 					   holders),
 			 errhint("See pg_prepared_xacts; use COMMIT PREPARED or ROLLBACK PREPARED first.")));
 }
@@ -60,7 +60,10 @@ lock_side_table(void)
 	}
 }
 
-/* Lock tables, but "held", which is locked; InvalidOid, or the one that is in use. */
+/*
+ * Lock all of the tables without waiting; "held" is locked already.  Returns InvalidOid, or
+ * the table that is in use: then only "held" is still locked.
+ */
 static Oid
 lock_if_free(List *tables, Oid held)
 {
@@ -95,7 +98,7 @@ tables_with_rules(void)
 	return tables;
 }
 
-/* Until the end of the transaction. */
+/* The locks stay until the end of the transaction. */
 static void
 lock_tables_with_rules(void)
 {
@@ -131,13 +134,13 @@ drops_extension(const DropStmt *drop)
 void
 drop_extension_before(DropStmt *drop)
 {
-	/* Others are refused by the command itself. */
+	/* Where any of these is not so, the command itself refuses. */
 	if (!drops_extension(drop) || !superuser() || RecoveryInProgress())
 		return;
 	lock_side_table();
 	if (drop->behavior != DROP_CASCADE || !OidIsValid(outbox_table_oid(OUTBOX_SIDE)))
 		return;
-	/* It was to be had; but writers that wait for it must not have us wait for them. */
+	/* It is free; but a writer that waits for it must not hold a table that this waits for. */
 	UnlockRelationOid(outbox_table_oid(OUTBOX_SIDE), AccessExclusiveLock);
 	lock_tables_with_rules();
 	lock_side_table();

@@ -1,6 +1,6 @@
 /*
  * drop_extension.h
- *	  DROP EXTENSION takes its locks in an order that does nobody harm.
+ *	  DROP EXTENSION takes its locks in an order that harms no other session.
  */
 #ifndef UNCACHE_DROP_GUARD_H
 #define UNCACHE_DROP_GUARD_H
@@ -8,7 +8,7 @@
 #include "postgres.h"
 #include "nodes/parsenodes.h"
 
-/* Before a DROP of anything is carried out.  May raise. */
+/* Called before each DROP command, whatever it drops.  May raise. */
 extern void drop_extension_before(DropStmt *drop);
 
 #endif							/* UNCACHE_DROP_GUARD_H */

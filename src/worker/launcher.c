@@ -4,25 +4,25 @@
  *
  * A database's way to its worker:
  *
- *		candidate --probe finds the extension--> wants a slot --> place, worker
+ *		candidate --a probe finds the extension--> wants a worker slot --> slot, worker
  *
- * Every database is a candidate once when the launcher starts, and again whenever
- * it asks (CREATE EXTENSION, or a commit with invalidations that found no slot).
- * One without the extension is forgotten until it asks.  One that finds all slots
- * taken waits for its turn.
+ * Every database is a candidate once when the launcher starts, and again whenever it
+ * asks: after CREATE EXTENSION, or with a commit that has invalidations and finds no
+ * worker slot.  A database without the extension is forgotten until it asks.  A database
+ * that finds all slots taken waits for its turn.
  *
- * Looking into a database takes a process and some 50 ms, so the order matters where
- * there are many: a database that is written comes first, then those that had a worker
- * before the restart (served_databases.c), then all others.  Where uncache.databases gives an
- * order, that takes the place of the last two.  In this order slots are given, too, and
- * where none is left for a database that is written, one that is idle is asked for its
- * slot (worker_yield.c).
+ * A probe takes a process and some 50 ms, so the order matters where there are many
+ * databases: a database that is written comes first, then those that had a worker before
+ * the restart (served_databases.c), then all others.  Where uncache.databases gives an
+ * order, that takes the place of the last two.  Slots are given in this order, too.  Where
+ * none is left for a database that is written, the launcher asks an idle worker to give up
+ * its slot (worker_yield.c).
  *
- * The launcher sleeps unless its latch is set: by who asks, by the postmaster when a
- * process that it started has ended, by who gives up a hold.  It keeps nothing that
- * can't be found out again, so it may end at any time; the postmaster starts
- * another one, and the workers go on in between.  On a standby there is no
- * launcher before promotion.
+ * The launcher sleeps until its latch is set: by a session that asks for a worker or
+ * releases a hold, or by the postmaster when a process that the launcher started has
+ * ended.  It keeps nothing that its successor can't find out, so it may end at any time;
+ * the postmaster starts another one, and the workers go on in between.  On a standby there
+ * is no launcher before promotion.
  */
 #include "postgres.h"
 
@@ -35,28 +35,26 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
-#include "worker/databases.h"
-#include "worker/launcher.h"
 #include "base/backoff.h"
-#include "worker/worker_slots.h"
-#include "worker/database_probe.h"
-#include "worker/served_databases.h"
 #include "settings/settings.h"
 #include "shmem/shmem.h"
+#include "worker/worker.h"
+#include "worker/worker_int.h"
+#include "worker/worker_slots.h"
 
 /* Safety net: every request sets the latch; this finds one that did not. */
 #define IDLE_MS			60000
 
-/* How often an idle worker is looked for while a database that is written waits. */
+/* How often the launcher looks for an idle worker while a written database waits. */
 #define YIELD_LOOK_MS	1000
 
-/* Until the postmaster starts a launcher that has failed again. */
+/* After this the postmaster starts a launcher again that has failed. */
 #define RESTART_S		1
 
 typedef enum Stage
 {
-	STAGE_UNKNOWN,				/* to be looked into */
-	STAGE_PROBED,				/* a probe is in it */
+	STAGE_UNKNOWN,				/* to be probed */
+	STAGE_PROBED,				/* a probe is running */
 	STAGE_WANTS_SLOT,			/* has the extension */
 } Stage;
 
@@ -65,15 +63,15 @@ typedef struct Candidate
 	Oid			dboid;
 	Stage		stage;
 	bool		asked;			/* since the probe was started */
-	bool		written;		/* has invalidations that nobody delivers */
-	bool		warned;			/* that no slot is left */
+	bool		written;		/* has invalidations, and no worker that delivers them */
+	bool		warned;			/* the log says that no slot is left for it */
 	Pause		pause;			/* after a probe that failed */
 } Candidate;
 
 static List *candidates = NIL;
 static Candidate *probed = NULL;	/* the one that is STAGE_PROBED */
 
-/* Lives as long as the launcher; the other is emptied every turn. */
+/* The first lives as long as the launcher; the second is emptied every turn. */
 static MemoryContext launcher_context;
 static MemoryContext turn_context;
 
@@ -99,8 +97,8 @@ find_candidate(Oid dboid)
 }
 
 /*
- * A database asks to be looked into.  An answer that is on its way already may be
- * out of date, so it is kept in mind to look again.
+ * A database asks to be probed.  The answer of a probe that is running may be out of date,
+ * so "asked" says to probe it again.
  */
 static Candidate *
 add_candidate(Oid dboid)
@@ -121,7 +119,7 @@ add_candidate(Oid dboid)
 	return candidate;
 }
 
-/* A database has lost its place, and may need one again. */
+/* A database has lost its slot, and may need one again. */
 static void
 add_again(Oid dboid, bool written, bool told)
 {
@@ -131,18 +129,18 @@ add_again(Oid dboid, bool written, bool told)
 	candidate->warned |= told;
 }
 
-/* Those first that had a worker before, unless the order is set. */
+/* Databases that had a worker before come first, unless uncache.databases sets the order. */
 static void
 add_all_databases(void)
 {
 	List	   *dboids = settings_database_names() == NIL ? served_databases_read() : NIL;
 	ListCell   *lc;
 
-	foreach(lc, databases_list())
+	foreach(lc, database_list())
 		dboids = list_append_unique_oid(dboids, ((const Database *) lfirst(lc))->dboid);
 	foreach(lc, dboids)
 	{
-		if (databases_find(lfirst_oid(lc)) != NULL && !worker_slots_have(lfirst_oid(lc)))
+		if (database_find(lfirst_oid(lc)) != NULL && !worker_slots_have(lfirst_oid(lc)))
 			add_candidate(lfirst_oid(lc));
 	}
 }
@@ -154,7 +152,6 @@ take_requests(void)
 	{
 		uint64		request = pg_atomic_exchange_u64(&UncacheShmem->requests[i], 0);
 		Oid			dboid = launch_request_dboid(request);
-
 		bool		written = (request & LAUNCH_WRITTEN) != 0;
 
 		if (OidIsValid(dboid) && !worker_slots_note_request(dboid, written))
@@ -164,7 +161,7 @@ take_requests(void)
 		add_all_databases();
 }
 
-/* Take in the answer of the probe that is out, if it is there. */
+/* Take in the answer of the probe that is running, if it is there. */
 static void
 take_probe_result(void)
 {
@@ -173,6 +170,7 @@ take_probe_result(void)
 
 	if (result == PROBE_RUNNING)
 		return;
+	Assert(candidate->stage == STAGE_PROBED);
 	probed = NULL;
 	candidate->stage = result == PROBE_FOUND ? STAGE_WANTS_SLOT : STAGE_UNKNOWN;
 	if (result == PROBE_FAILED)
@@ -187,6 +185,7 @@ take_probe_result(void)
 static void
 probe(Candidate *candidate)
 {
+	Assert(probed == NULL && candidate->stage == STAGE_UNKNOWN);
 	candidate->asked = false;
 	if (!database_probe_start(candidate->dboid))
 	{
@@ -198,7 +197,7 @@ probe(Candidate *candidate)
 	probed = candidate;
 }
 
-/* Look into the next database whose turn it is, of those that are written or not. */
+/* Probe the next database whose turn it is, of those that are written or of the others. */
 static void
 probe_next(bool written)
 {
@@ -213,7 +212,7 @@ probe_next(bool written)
 		if (candidate->stage != STAGE_UNKNOWN || candidate->written != written ||
 			pause_left(&candidate->pause) > 0)
 			continue;
-		if (databases_find(candidate->dboid) != NULL)
+		if (database_find(candidate->dboid) != NULL)
 			probe(candidate);
 		else
 		{
@@ -226,7 +225,7 @@ probe_next(bool written)
 static void
 warn_of_slots(Candidate *candidate)
 {
-	const Database *database = databases_find(candidate->dboid);
+	const Database *database = database_find(candidate->dboid);
 
 	if (database == NULL)
 		return;
@@ -251,12 +250,12 @@ give_slots(bool written)
 
 		if (candidate->stage != STAGE_WANTS_SLOT || candidate->written != written)
 			continue;
-		if (!worker_slots_have_room())
+		if (!worker_slots_have(InvalidOid))
 		{
 			if (!candidate->warned)
 				warn_of_slots(candidate);
 		}
-		else if (databases_find(candidate->dboid) == NULL ||
+		else if (database_find(candidate->dboid) == NULL ||
 				 worker_slots_give(candidate->dboid))
 		{
 			candidates = foreach_delete_current(candidates, lc);
@@ -282,14 +281,14 @@ written_waits(void)
 }
 
 /*
- * Leave to the next launcher which databases matter: those that wait have something
- * to deliver.  While the first look at all is not over, what the one before has left is
- * worth more.
+ * Leave a list of the databases that matter to the next launcher: those with a slot, and
+ * those that wait for one and have something to deliver.  Until all databases were probed
+ * once, the list of the launcher before is more complete, and stays.
  */
 static void
 remember_served(void)
 {
-	static bool looked_at_all = false;
+	static bool probed_all = false;
 	List	   *dboids = NIL;
 	ListCell   *lc;
 
@@ -299,10 +298,10 @@ remember_served(void)
 
 		if (candidate->stage == STAGE_WANTS_SLOT && candidate->written)
 			dboids = lappend_oid(dboids, candidate->dboid);
-		if (candidate->stage != STAGE_WANTS_SLOT && !looked_at_all)
+		if (candidate->stage != STAGE_WANTS_SLOT && !probed_all)
 			return;
 	}
-	looked_at_all = true;
+	probed_all = true;
 	served_databases_write(worker_slots_add_databases(dboids));
 }
 
@@ -312,6 +311,7 @@ remember_served(void)
  * --------------------------------------------------------------------------
  */
 
+/* Warn of names in uncache.databases that no database has. */
 static void
 warn_of_names(void)
 {
@@ -322,7 +322,7 @@ warn_of_names(void)
 		bool		found = false;
 		ListCell   *lc;
 
-		foreach(lc, databases_list())
+		foreach(lc, database_list())
 			found |= strcmp(NameStr(((const Database *) lfirst(lc))->name), lfirst(name)) == 0;
 		if (!found)
 			ereport(WARNING,
@@ -338,7 +338,7 @@ take_a_turn(void)
 	static bool first = true;
 	MemoryContext old = MemoryContextSwitchTo(turn_context);
 
-	databases_begin_turn();
+	database_begin_turn();
 	if (first)
 		warn_of_names();
 	first = false;
@@ -357,7 +357,7 @@ take_a_turn(void)
 	MemoryContextReset(turn_context);
 }
 
-/* Milliseconds in which nothing is to be done unless the latch is set. */
+/* Milliseconds until there is something to do, unless the latch is set before. */
 static long
 time_to_sleep(void)
 {

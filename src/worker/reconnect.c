@@ -2,51 +2,44 @@
  * reconnect.c
  *	  What the worker does when nodes come and go.
  *
- * A node that goes takes its part of what is under way with it; those rows wait in the
- * outbox.  One that comes makes the outbox be read all over: what waited, what was
- * committed while no node was there, and, if the node may have forgotten, what had
- * been delivered.  What was sent before goes to the nodes that
- * lack something (lacking.c), which is all that is remembered of a node that is away.
+ * When a link breaks, its unanswered batches fail; their rows stay in the outbox.  When a
+ * node opens, the worker reads the outbox from its beginning: rows that waited, rows that
+ * were committed while no node was there, and, if the node may have forgotten, rows that
+ * had been delivered.  Of a node that is away the worker remembers only that it has missed
+ * something; a row that was sent before goes to such nodes only (resend.c).
  *
- * A node whose fence has no epoch gets one when all that the outbox held at some
- * moment after that is delivered.
+ * A node whose fence has no epoch gets one when all that the outbox held at some moment
+ * after the node opened is delivered.
  */
 #include "postgres.h"
 
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
-#include "worker/wait_barrier.h"
-#include "worker/reconnect.h"
-#include "topology/connections.h"
 #include "delivery/delivery_queue.h"
-#include "outbox/delivery_map.h"
-#include "fence/fence.h"
 #include "delivery/lacking.h"
-#include "outbox/outbox_overflow.h"
-#include "outbox/outbox_scan.h"
-#include "outbox/outbox_side.h"
 #include "delivery/pattern_scan.h"
 #include "delivery/replica_ack.h"
 #include "delivery/second_delete.h"
+#include "fence/fence.h"
+#include "outbox/delivery_map.h"
+#include "outbox/outbox_overflow.h"
+#include "outbox/outbox_scan.h"
+#include "outbox/outbox_side.h"
 #include "shmem/wait_slots.h"
+#include "topology/connections.h"
+#include "worker/worker_int.h"
 
-
-/* The worker before may have delivered what the first scan finds. */
+/* The rows that the first scan finds may have been delivered by the worker before. */
 static bool first_scan = true;
 
 /*
- * Deliveries with lower numbers are to be finished before what was to be sent again
- * is; 0: not known yet.
+ * When all deliveries with lower numbers are finished, the nodes have got what they may
+ * have missed; 0: the rows are not read yet, so the number is not known.
  */
 static uint64 catch_up_until = 0;
 
-void
-reconnect_init(void)
-{
-}
-
-/* Nobody is going to deliver it now, and the outbox has it. */
+/* Without a node the worker delivers nothing from the ring, and the outbox has it all. */
 static void
 throw_ring_away(void)
 {
@@ -55,7 +48,6 @@ throw_ring_away(void)
 	LWLockRelease(MyDatabaseState->lock);
 }
 
-/* There is no node left. */
 void
 reconnect_discard_all(void)
 {
@@ -66,7 +58,7 @@ reconnect_discard_all(void)
 	wait_barrier_begin_anew();
 }
 
-/* What waited for a node is sent again. */
+/* Send again what waited for a node. */
 static void
 scan_again(void)
 {
@@ -81,7 +73,7 @@ scan_again(void)
 	wait_barrier_begin_anew();
 }
 
-/* All that the outbox holds is sent to a node again, at the next scan. */
+/* Have the next scan send all that the outbox holds to a node again. */
 static void
 repeat_all(RedisNode *node)
 {
@@ -115,8 +107,9 @@ after_node_event(RedisNode *node)
 }
 
 /*
- * A node is open, and was not at the last turn.  One of several that lets us in and
- * then refuses everything must not make the others get all again each time.
+ * Whether a node is open that was not at the last turn.  A node, one of several, that
+ * accepts the link and then refuses everything does not count: the others must not get
+ * everything again each time.
  */
 static bool
 some_node_has_opened(void)
@@ -174,7 +167,7 @@ repeat_where_wanted(void)
 
 /*
  * A node that is found without an epoch gets one when it has been sent all that
- * the outbox holds: what it may have forgotten is in there.
+ * the outbox holds, which includes whatever it may have forgotten.
  */
 void
 reconnect_catch_up(void)
@@ -197,9 +190,9 @@ reconnect_catch_up(void)
 }
 
 TimestampTz
-reconnect_turn(TimestampTz now)
+reconnect_run(TimestampTz now)
 {
-	/* Nothing is away that could bring it back: a node has refused what it must not. */
+	/* All nodes are connected, so none will come and cause a scan: begin one. */
 	if (resend_has_waiting() && pg_atomic_read_u32(&MyDatabaseState->state) == WORKER_CONNECTED &&
 		!replica_ack_are_short_anywhere())
 		resend_release_soon();

@@ -2,14 +2,14 @@
  * served_databases.c
  *	  Which databases had a worker, or needed one, before the server was restarted.
  *
- * The launcher has to look into each database, which takes a process each.  On a server
- * with many databases those with something to deliver must not wait until all others
- * were looked into, so the launcher leaves their OIDs in a file, and its successor looks
- * into these first.
+ * The launcher has to probe each database, which takes a process each.  On a server with
+ * many databases those with something to deliver must not wait until all others were
+ * probed.  So the launcher leaves their OIDs in a file, and its successor probes these
+ * first.
  *
- * The file is a hint.  A database in it that is gone, or has no extension, costs nothing or one
- * look; where the file is missing, damaged, or copied from another server, databases
- * are looked into in the order of the catalog.  So it is not flushed to disk.
+ * The file is a hint, so it is not flushed to disk.  A database in it that is gone costs
+ * nothing, and one without the extension costs a probe.  Where the file is missing,
+ * damaged, or copied from another server, databases are probed in the order of the catalog.
  */
 #include "postgres.h"
 
@@ -19,12 +19,12 @@
 #include "storage/fd.h"
 #include "utils/memutils.h"
 
-#include "worker/served_databases.h"
+#include "worker/worker_int.h"
 
 #define SERVED_FILE		PGSTAT_STAT_PERMANENT_DIRECTORY "/pg_uncache.databases"
 #define SERVED_TEMPORARY	SERVED_FILE ".tmp"
 
-/* More than can be served, and far more than it pays to remember. */
+/* More databases than a server can serve, and far more than it pays to remember. */
 #define SERVED_MOST		1000
 
 List *
@@ -74,6 +74,6 @@ served_databases_write(const List *dboids)
 	ereport(LOG,
 			(errcode_for_file_access(),
 			 errmsg("could not write file \"%s\": %m", SERVED_FILE),
-			 errdetail("After the next start of the server databases are looked into in no particular order.")));
+			 errdetail("After the next start of the server the launcher looks into databases in no particular order.")));
 	(void) unlink(SERVED_TEMPORARY);
 }

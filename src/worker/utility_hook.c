@@ -1,6 +1,6 @@
 /*
  * utility_hook.c
- *	  Utility commands that the worker must know of.
+ *	  Utility commands that matter to a worker.
  *
  * Three kinds of command matter to a worker:
  *
@@ -12,19 +12,18 @@
  *		may make a database one to be served	the launcher looks into it after
  *			(CREATE EXTENSION, CREATE DATABASE)	the commit
  *
- * What is due after the commit is written down before it, and forgotten on abort.
- * It is a hint: after a crash the launcher looks everywhere and every worker is
+ * A transaction lists what is due after its commit, and forgets the list on abort.
+ * The list is a hint: after a crash the launcher looks everywhere and every worker is
  * new, so nothing is lost with it.  An action of a savepoint that was rolled back
- * is carried out all the same and does no harm.  Of a transaction that is prepared
- * only CREATE EXTENSION is seen to, at its COMMIT PREPARED; a setting changed in
- * one counts from the worker's next start.
+ * is carried out all the same and does no harm.  Of a prepared transaction only CREATE
+ * EXTENSION takes effect, at its COMMIT PREPARED; a setting that it changed takes effect
+ * at the worker's next start.
  *
- * CREATE and DROP EXTENSION are seen in the object access hook, because both also
- * happen by CASCADE, DROP SCHEMA and DROP OWNED.
+ * The object access hook sees CREATE and DROP EXTENSION, because both also happen by
+ * CASCADE, DROP SCHEMA and DROP OWNED.
  *
- * Without preloading there is no worker to tell, and only the warning of DROP
- * EXTENSION is left.  On a standby there is no worker either, and no such command
- * succeeds.
+ * Without preloading there is no worker, and this file only warns of DROP EXTENSION.  On a
+ * standby there is no worker either, and no such command succeeds.
  */
 #include "postgres.h"
 
@@ -44,21 +43,21 @@
 #include "utils/acl.h"
 #include "utils/memutils.h"
 
-#include "outbox/backlog.h"
 #include "commit/commit.h"
-#include "worker/database_hold.h"
-#include "worker/utility_hook.h"
+#include "outbox/backlog.h"
 #include "outbox/outbox_write.h"
 #include "shmem/shmem.h"
+#include "worker/worker.h"
+#include "worker/worker_int.h"
 
 #define EXTENSION_NAME	"pg_uncache"
 #define SETTING_PREFIX	"uncache."
 
-/* What this transaction leaves to be done at its end; Oids of databases. */
+/* What is to be done after this transaction's commit.  Lists are in TopTransactionContext. */
 typedef struct Due
 {
-	List	   *look;			/* in TopTransactionContext, like the next */
-	List	   *restart;
+	List	   *look;			/* OIDs of databases for the launcher to probe */
+	List	   *restart;		/* OIDs of databases whose worker is to be started again */
 	bool		restart_all;
 	bool		warned;			/* DROP EXTENSION has looked for undelivered rows */
 } Due;
@@ -107,7 +106,7 @@ carry_out(void)
 		request_restart(shmem_database(i));
 	foreach(lc, due.look)
 		shmem_request_launch(lfirst_oid(lc), false);
-	/* A worker that has ended by an error need not wait any longer. */
+	/* A worker that has ended by an error is started at once now, without its pause. */
 	if (due.restart != NIL || due.restart_all)
 		shmem_wake_launcher();
 }
@@ -153,8 +152,8 @@ is_outbox_table(Oid relation)
 }
 
 /*
- * The first outbox table is about to go, so the extension is: the others are
- * still there to be read.
+ * The first outbox table is about to be dropped, and so the extension: the other tables
+ * can still be read.
  */
 static void
 warn_of_backlog(void)
@@ -198,7 +197,7 @@ on_object_access(ObjectAccessType access, Oid class, Oid object, int sub, void *
 
 	if (access == OAT_DROP && sub == 0)
 		on_drop(class, object);
-	/* The name of a new one can't be looked up yet; so look for any. */
+	/* The name of a new extension can't be looked up yet, so any counts. */
 	if (access == OAT_POST_CREATE && class == ExtensionRelationId)
 		add_due(&due.look, MyDatabaseId);
 }
@@ -239,9 +238,9 @@ has_option(List *options, const char *name)
 }
 
 /*
- * Hold a database if the command may get through.  Who does not own it may not
- * disturb its worker either; such a command fails, or copies a template, and
- * templates are not served.
+ * Hold a database if the command may succeed.  A user who does not own the database must
+ * not disturb its worker; the user's command fails, or copies a template, which has no
+ * worker.
  */
 static LeftBehind
 hold_named(const char *name, LOCKMODE mode)
@@ -251,7 +250,7 @@ hold_named(const char *name, LOCKMODE mode)
 	if (!OidIsValid(dboid) ||
 		!object_ownercheck(DatabaseRelationId, dboid, GetUserId()))
 		return LEFT_UNKNOWN;
-	/* Of the commands only CREATE DATABASE may name the current database. */
+	/* Only CREATE DATABASE may name the current database; the other commands fail. */
 	if (dboid == MyDatabaseId && mode == AccessExclusiveLock)
 		return LEFT_UNKNOWN;
 	return database_hold(dboid, mode);
@@ -305,7 +304,7 @@ sets_ours(const VariableSetStmt *set)
 		 pg_strncasecmp(set->name, SETTING_PREFIX, strlen(SETTING_PREFIX)) == 0);
 }
 
-/* The worker runs as the bootstrap superuser, so that role's settings are its. */
+/* The worker runs as the bootstrap superuser, so the settings of that role are its own. */
 static void
 role_settings_changed(AlterRoleSetStmt *stmt)
 {
@@ -333,7 +332,7 @@ database_changed(AlterDatabaseStmt *stmt)
 	add_due(&due.look, dboid);
 }
 
-/* A copy has the extension where its template has it, and nobody created it. */
+/* A copy of a template has the extension, without CREATE EXTENSION, if the template has it. */
 static void
 database_created(CreatedbStmt *stmt)
 {
@@ -370,8 +369,8 @@ after_command(Node *stmt)
 }
 
 /*
- * No transaction callback runs for a prepared transaction that is finished.  One
- * may just have brought the extension, so an unserved database is looked into.
+ * No transaction callback runs when a prepared transaction is finished.  It may have
+ * created the extension, so the launcher is asked to probe a database that has no worker.
  */
 static void
 prepared_finished(void)
@@ -388,7 +387,10 @@ finishes_prepared(Node *stmt)
 		 ((TransactionStmt *) stmt)->kind == TRANS_STMT_ROLLBACK_PREPARED);
 }
 
-/* Commands that end transactions may take their statement's memory with them. */
+/*
+ * Whether before_command() or after_command() looks at the statement.  A command that ends
+ * transactions is none of these: it may free its statement's memory.
+ */
 static bool
 is_watched(Node *stmt)
 {

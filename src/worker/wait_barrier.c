@@ -5,10 +5,10 @@
  * Callers draw tickets; one barrier at a time serves the highest ticket drawn when
  * it begins.
  *
- *		begun		note how far the ring is filled; have the side table and the
- *					notes looked at
- *		collected	all of that is taken and nothing is left to read: what has to
- *					be delivered are the deliveries with a number below the next
+ *		begun		note how far the ring is filled, and have the side table and the
+ *					overflow markers read
+ *		collected	all of that is taken and nothing is left to read: the deliveries
+ *					whose number is below the next have to be delivered
  *		answered	the oldest unfinished delivery is not one of these
  *
  * A row that waits for a node holds the barrier up.  When a link breaks, deliveries
@@ -17,23 +17,17 @@
  */
 #include "postgres.h"
 
-#include "worker/wait_barrier.h"
-#include "outbox/outbox_damage.h"
 #include "delivery/delivery_queue.h"
+#include "outbox/outbox_damage.h"
 #include "outbox/outbox_overflow.h"
 #include "outbox/outbox_scan.h"
 #include "outbox/outbox_side.h"
+#include "worker/worker_int.h"
 
-
-static uint64 ticket = 0;		/* being served; 0: none, the rest means nothing */
+static uint64 ticket = 0;		/* the one served; 0: none, and the rest means nothing */
 static uint64 ring_until;		/* the ring must be taken up to here */
-static uint64 number;			/* deliveries below must be finished; 0: collecting */
-static bool just_begun;			/* no turn has passed since */
-
-void
-wait_barrier_init(void)
-{
-}
+static uint64 number;			/* deliveries below it must be finished; 0: collecting */
+static bool just_begun;			/* no turn has passed since the barrier began */
 
 static void
 note_ring(void)
@@ -46,6 +40,7 @@ note_ring(void)
 static void
 begin(uint64 drawn)
 {
+	Assert(ticket == 0 && drawn > pg_atomic_read_u64(&MyDatabaseState->barrier_done));
 	ticket = drawn;
 	number = 0;
 	just_begun = true;
@@ -53,20 +48,20 @@ begin(uint64 drawn)
 	note_ring();
 }
 
-/* Whether everything of before the barrier is among the deliveries by now. */
+/* Whether all that was committed before the barrier is among the deliveries by now. */
 static bool
 is_collected(void)
 {
 	if (!outbox_overflow_is_done() || outbox_damage_is_unanswered())
 	{
-		note_ring();			/* what stands for them comes through the ring */
+		note_ring();			/* the patterns in their place come through the ring */
 		return false;
 	}
 	return MyDatabaseState->ring.taken >= ring_until && outbox_scan_is_done();
 }
 
 void
-wait_barrier_turn(void)
+wait_barrier_run(void)
 {
 	uint64		drawn = pg_atomic_read_u64(&MyDatabaseState->barrier_drawn);
 
@@ -82,7 +77,7 @@ wait_barrier_turn(void)
 	if (number == 0 || delivery_oldest_number() < number || !outbox_side_is_done())
 		return;
 	if (resend_has_waiting())
-		number = 0;				/* until its node is back, and it was read again */
+		number = 0;				/* collects again when the node is back */
 	else
 	{
 		pg_atomic_write_u64(&MyDatabaseState->barrier_done, ticket);
@@ -100,7 +95,8 @@ wait_barrier_begin_anew(void)
 bool
 wait_barrier_is_asked_for(void)
 {
-	return pg_atomic_read_u64(&MyDatabaseState->barrier_drawn) != pg_atomic_read_u64(&MyDatabaseState->barrier_done);
+	return pg_atomic_read_u64(&MyDatabaseState->barrier_drawn) !=
+		pg_atomic_read_u64(&MyDatabaseState->barrier_done);
 }
 
 bool

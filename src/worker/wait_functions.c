@@ -2,10 +2,10 @@
  * wait_functions.c
  *	  What SQL can ask of the worker: wait(), discard_backlog(), reclaim_fence().
  *
- * A request is a ticket: the session draws a number in the database's slot, wakes
- * the worker, and sleeps until the worker has counted up to it.  A worker that ends
- * loses nothing: the next one finds the numbers.  A slot that was given to another
- * database meanwhile, because the extension is gone, answers nobody.
+ * A request is a ticket: the session draws a number in the DatabaseState of its database,
+ * wakes the worker, and sleeps until the worker has counted up to that number.  A worker
+ * that ends loses nothing: the next one finds the numbers.  When the DatabaseState is given
+ * to another database meanwhile, because the extension is gone, its tickets are void.
  */
 #include "postgres.h"
 
@@ -46,7 +46,7 @@ SQL_FUNCTION(uncache_require_preload);
  * --------------------------------------------------------------------------
  */
 
-/* One of the first statements of the install script. */
+/* The install script calls this first. */
 Datum
 uncache_require_preload(PG_FUNCTION_ARGS)
 {
@@ -56,8 +56,8 @@ uncache_require_preload(PG_FUNCTION_ARGS)
 }
 
 /*
- * Wait until no transaction is committed for others to see, but not yet handed to
- * the worker.  That takes a committer a few microseconds.
+ * Wait until each transaction that others can see is handed to the worker.  A committer
+ * takes a few microseconds for that.
  */
 static void
 wait_for_handovers(void)
@@ -83,13 +83,12 @@ typedef struct Ticket
 	DatabaseState *database;
 	pg_atomic_uint64 *done;
 	uint64		number;
-	uint32		assignment;		/* of the slot, when it was drawn */
+	uint32		assignment;		/* of the DatabaseState, when the ticket was drawn */
 } Ticket;
 
-/* False where the slot serves another database by now. */
+/* False where the DatabaseState serves another database by now. */
 static bool
-draw_ticket(Ticket *ticket, DatabaseState *database,
-			pg_atomic_uint64 *drawn, pg_atomic_uint64 *done)
+draw_ticket(Ticket *ticket, DatabaseState *database, pg_atomic_uint64 *drawn, pg_atomic_uint64 *done)
 {
 	bool		is_ours;
 
@@ -114,7 +113,7 @@ ticket_is_void(const Ticket *ticket)
 
 /*
  * Sleep until the worker has counted up to the ticket; false: the time is over, or
- * the database has lost its slot.
+ * the ticket is void.
  */
 static bool
 wait_for_ticket(const Ticket *ticket, TimestampTz deadline)
@@ -133,15 +132,43 @@ wait_for_ticket(const Ticket *ticket, TimestampTz deadline)
 		ConditionVariableTimedSleep(&database->barrier_cv, Min(left, 1000), wait_event);
 	}
 	ConditionVariableCancelSleep();
-	/* The slot second: whoever got it after us may have counted. */
+	/* In this order: the worker of another database may have counted. */
 	pg_read_barrier();
 	return reached && !ticket_is_void(ticket);
 }
 
-/* What the worker needs to answer, so that a timeout of 0 can ask without waiting. */
+static void
+stop_waiting(int code, Datum callers)
+{
+	pg_atomic_fetch_sub_u32((pg_atomic_uint32 *) DatumGetPointer(callers), 1);
+}
+
+/*
+ * Ask the worker and wait for its answer, counted as one of "callers" meanwhile, however
+ * that ends: the worker does nothing for a ticket whose caller is gone.
+ */
+static bool
+ask_while_waiting(DatabaseState *database, pg_atomic_uint32 *callers, pg_atomic_uint64 *drawn,
+				  pg_atomic_uint64 *done, TimestampTz deadline)
+{
+	Ticket		ticket;
+	volatile bool answered = false;
+
+	pg_atomic_fetch_add_u32(callers, 1);
+	PG_ENSURE_ERROR_CLEANUP(stop_waiting, PointerGetDatum(callers));
+	{
+		answered = draw_ticket(&ticket, database, drawn, done) &&
+			wait_for_ticket(&ticket, deadline);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(stop_waiting, PointerGetDatum(callers));
+	stop_waiting(0, PointerGetDatum(callers));
+	return answered;
+}
+
+/* The worker answers in this time, so that a timeout of 0 can ask without waiting. */
 #define ANSWER_MS		50
 
-/* More than a lifetime is for ever; as a date it need not exist. */
+/* A longer timeout has no end: its deadline may be no valid timestamp. */
 #define FOR_EVER_US		(100.0 * 365 * USECS_PER_DAY)
 
 static TimestampTz
@@ -155,9 +182,9 @@ wait_deadline(const Interval *timeout)
 	return clock_now() + (int64) Max(us, ANSWER_MS * 1000.0);
 }
 
-/* The slot of this database; it may take the launcher a moment to assign one. */
+/* The state of this database; it may take the launcher a moment to assign one. */
 static DatabaseState *
-wait_for_slot(TimestampTz deadline)
+wait_for_database(TimestampTz deadline)
 {
 	DatabaseState *database;
 
@@ -182,13 +209,12 @@ uncache_wait(PG_FUNCTION_ARGS)
 	shmem_require_preload("uncache.wait()");
 	PreventCommandDuringRecovery("uncache.wait()");
 	deadline = PG_ARGISNULL(0) ? DT_NOEND : wait_deadline(PG_GETARG_INTERVAL_P(0));
-	database = wait_for_slot(deadline);
+	database = wait_for_database(deadline);
 	if (database == NULL)
 		PG_RETURN_BOOL(false);
 
 	wait_for_handovers();
-	PG_RETURN_BOOL(draw_ticket(&ticket, database,
-							   &database->barrier_drawn, &database->barrier_done) &&
+	PG_RETURN_BOOL(draw_ticket(&ticket, database, &database->barrier_drawn, &database->barrier_done) &&
 				   wait_for_ticket(&ticket, deadline));
 }
 
@@ -198,7 +224,10 @@ uncache_wait(PG_FUNCTION_ARGS)
  * --------------------------------------------------------------------------
  */
 
-/* A prepared transaction holds its lock on this table, so its rows go one by one. */
+/*
+ * A prepared transaction may hold a lock on this table, so it can't be truncated: its rows
+ * are deleted one by one.
+ */
 static void
 delete_side_rows(void)
 {
@@ -220,8 +249,8 @@ delete_side_rows(void)
 #define LOCK_MS			200
 
 /*
- * Lock a table for being emptied.  Never by queueing: whoever commits would queue
- * behind, for as long as some transaction has looked at the table.
+ * Lock a table in order to empty it, without queueing: each commit would queue behind this
+ * session for as long as a transaction that has looked at the table stays open.
  */
 static void
 lock_or_give_up(Oid table, LOCKMODE mode, TimestampTz deadline)
@@ -239,7 +268,7 @@ lock_or_give_up(Oid table, LOCKMODE mode, TimestampTz deadline)
 	}
 }
 
-/* Without a worker nobody else looks at the rows: empty the tables here. */
+/* Without a worker no other process knows of the rows: empty the tables here. */
 static void
 empty_tables(void)
 {
@@ -263,7 +292,7 @@ empty_tables(void)
 	}
 }
 
-/* Of several rows of a transaction one counts. */
+/* Of several rows of a transaction, the first counts. */
 static void
 count_transaction(const BacklogRow *row, void *arg)
 {
@@ -275,7 +304,7 @@ count_transaction(const BacklogRow *row, void *arg)
 typedef struct RowsFound
 {
 	FullTransactionId xid;
-	List	   *places[OUTBOX_TABLES + 1];	/* ItemPointer, by table */
+	List	   *tids[OUTBOX_TABLES + 1];	/* ItemPointer, by table */
 	int			count;
 } RowsFound;
 
@@ -283,17 +312,17 @@ static void
 find_row(const BacklogRow *row, void *arg)
 {
 	RowsFound  *found = arg;
-	ItemPointer place;
+	ItemPointer tid;
 
 	if (!FullTransactionIdEquals(row->xid, found->xid))
 		return;
-	place = palloc(sizeof(ItemPointerData));
-	*place = row->tid;
-	found->places[row->table] = lappend(found->places[row->table], place);
+	tid = palloc(sizeof(ItemPointerData));
+	*tid = row->tid;
+	found->tids[row->table] = lappend(found->tids[row->table], tid);
 	found->count++;
 }
 
-/* Without a worker: delete the rows of a transaction.  Returns how many there were. */
+/* Without a worker: delete the rows of a transaction.  Returns how many rows there were. */
 static int
 delete_rows_of(FullTransactionId xid)
 {
@@ -308,13 +337,13 @@ delete_rows_of(FullTransactionId xid)
 	backlog_visit(find_row, &found);
 	for (int t = 0; t <= OUTBOX_TABLES; t++)
 	{
-		Relation	rel = found.places[t] == NIL ? NULL :
+		Relation	rel = found.tids[t] == NIL ? NULL :
 			try_relation_open(outbox_table_oid(t), NoLock);
 		ListCell   *cell;
 
 		if (rel == NULL)
 			continue;
-		foreach(cell, found.places[t])
+		foreach(cell, found.tids[t])
 			simple_heap_delete(rel, lfirst(cell));
 		relation_close(rel, NoLock);
 	}
@@ -324,35 +353,17 @@ delete_rows_of(FullTransactionId xid)
 /* The worker reads the whole outbox before it answers. */
 #define DISCARD_MS		(60 * 1000)
 
-static void
-wait_no_more(int code, Datum arg)
-{
-	DatabaseState *database = (DatabaseState *) DatumGetPointer(arg);
-
-	pg_atomic_fetch_sub_u32(&database->discard_callers, 1);
-}
-
 /*
- * Who gives up, or is made to, must not have later transactions forgotten when the
- * worker comes to it.
+ * A session that gives up, or is made to, must not have later transactions forgotten when
+ * the worker sees the ticket: "callers" says whether one still waits.
  */
 static bool
 ask_to_discard(DatabaseState *database, uint64 xid)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), DISCARD_MS);
-	Ticket		ticket;
-	volatile bool done = false;
-
-	pg_atomic_fetch_add_u32(&database->discard_callers, 1);
-	PG_ENSURE_ERROR_CLEANUP(wait_no_more, PointerGetDatum(database));
-	{
-		pg_atomic_write_u64(&database->discard_xid, xid);
-		done = draw_ticket(&ticket, database, &database->discard_drawn, &database->discard_done) &&
-			wait_for_ticket(&ticket, deadline);
-	}
-	PG_END_ENSURE_ERROR_CLEANUP(wait_no_more, PointerGetDatum(database));
-	wait_no_more(0, PointerGetDatum(database));
-	return done;
+	pg_atomic_write_u64(&database->discard_xid, xid);
+	return ask_while_waiting(database, &database->discard_callers, &database->discard_drawn,
+							 &database->discard_done,
+							 TimestampTzPlusMilliseconds(clock_now(), DISCARD_MS));
 }
 
 /* Have the worker discard; returns the number of transactions. */
@@ -376,7 +387,7 @@ discard_by_worker(DatabaseState *database, uint64 xid)
 	return (int64) (pg_atomic_read_u64(&database->discarded) - before);
 }
 
-/* The slot of the worker that is to discard; NULL without one. */
+/* The state of this database if it has a worker, which is to discard; else NULL. */
 static DatabaseState *
 begin_to_discard(void)
 {
@@ -430,34 +441,8 @@ uncache_discard_transaction(PG_FUNCTION_ARGS)
  * --------------------------------------------------------------------------
  */
 
-/* A node that is away is tried once a second, and then has to be asked. */
+/* Enough for a node that is away: the worker tries it once a second, and then asks it. */
 #define RECLAIM_MS		(10 * 1000)
-
-static void
-reclaim_no_more(int code, Datum arg)
-{
-	DatabaseState *database = (DatabaseState *) DatumGetPointer(arg);
-
-	pg_atomic_fetch_sub_u32(&database->reclaim_callers, 1);
-}
-
-/* Who gives up before the worker has begun does not have it done later. */
-static bool
-ask_to_reclaim(DatabaseState *database, TimestampTz deadline)
-{
-	Ticket		ticket;
-	volatile bool done = false;
-
-	pg_atomic_fetch_add_u32(&database->reclaim_callers, 1);
-	PG_ENSURE_ERROR_CLEANUP(reclaim_no_more, PointerGetDatum(database));
-	{
-		done = draw_ticket(&ticket, database, &database->reclaim_drawn, &database->reclaim_done) &&
-			wait_for_ticket(&ticket, deadline);
-	}
-	PG_END_ENSURE_ERROR_CLEANUP(reclaim_no_more, PointerGetDatum(database));
-	reclaim_no_more(0, PointerGetDatum(database));
-	return done;
-}
 
 Datum
 uncache_reclaim_fence(PG_FUNCTION_ARGS)
@@ -476,6 +461,8 @@ uncache_reclaim_fence(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("uncache.reclaim_fence() needs the fence"),
 				 errhint("Set uncache.fence_ttl in postgresql.conf; five minutes are recommended.")));
-	database = wait_for_slot(deadline);
-	PG_RETURN_BOOL(database != NULL && ask_to_reclaim(database, deadline));
+	database = wait_for_database(deadline);
+	PG_RETURN_BOOL(database != NULL &&
+				   ask_while_waiting(database, &database->reclaim_callers, &database->reclaim_drawn,
+									 &database->reclaim_done, deadline));
 }

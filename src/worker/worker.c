@@ -33,41 +33,36 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "worker/wait_barrier.h"
-#include "fence/fence_beat.h"
 #include "base/clock.h"
-#include "worker/reconnect.h"
-#include "topology/connections.h"
-#include "outbox/outbox_damage.h"
-#include "delivery/delivery_queue.h"
-#include "outbox/delivery_map.h"
-#include "delivery/delivery_fragments.h"
-#include "worker/discard.h"
-#include "fence/fence_doubt.h"
 #include "base/fault_point.h"
-#include "fence/fence.h"
-#include "worker/worker_wait.h"
-#include "fence/incarnation.h"
-#include "rules/rule_flush.h"
-#include "settings/linksettings.h"
-#include "outbox/outbox_write.h"
-#include "outbox/outbox_overflow.h"
-#include "outbox/outbox_scan.h"
-#include "outbox/outbox_side.h"
+#include "base/version.h"
+#include "delivery/delivery_fragments.h"
+#include "delivery/delivery_queue.h"
 #include "delivery/pattern_queue.h"
 #include "delivery/refusal_probe.h"
 #include "delivery/replica_ack.h"
-#include "outbox/outbox_rotate.h"
-#include "rules/rule_partitions.h"
 #include "delivery/second_delete.h"
+#include "fence/fence.h"
+#include "fence/fence_beat.h"
+#include "fence/fence_doubt.h"
+#include "fence/fence_standing.h"
+#include "fence/incarnation.h"
+#include "outbox/delivery_map.h"
+#include "outbox/outbox_damage.h"
+#include "outbox/outbox_overflow.h"
+#include "outbox/outbox_rotate.h"
+#include "outbox/outbox_scan.h"
+#include "outbox/outbox_side.h"
+#include "outbox/outbox_write.h"
+#include "rules/rule_flush.h"
+#include "rules/rule_partitions.h"
+#include "settings/linksettings.h"
 #include "settings/settings.h"
 #include "shmem/shmem.h"
-#include "fence/fence_standing.h"
-#include "base/version.h"
 #include "shmem/wait_slots.h"
+#include "topology/connections.h"
 #include "worker/worker.h"
-#include "worker/worker_log.h"
-#include "worker/worker_yield.h"
+#include "worker/worker_int.h"
 
 /* Until the incarnation is made known, where a table was locked: like other locks. */
 #define INCARNATION_RETRY_MS	1000
@@ -280,15 +275,11 @@ start_up(Datum arg)
 	worker_wait_init();
 	delivery_queue_init(MyDatabaseState);
 	pattern_queue_init();
-	outbox_scan_init();
 	outbox_side_init();
 	outbox_damage_init();
 	outbox_rotate_init();
 	fence_init();
-	outbox_overflow_init();
 	second_delete_init();
-	wait_barrier_init();
-	reconnect_init();
 	fence_doubt_init();
 	worker_yield_init();
 	tell_start();
@@ -345,7 +336,7 @@ handle_requests(void)
 		proc_exit(1);			/* the launcher starts a new worker at once */
 	}
 	if (!fence_beat_holds_transaction())
-		discard_turn(MyDatabaseState);
+		discard_run(MyDatabaseState);
 }
 
 /*
@@ -440,7 +431,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	*wake = Min(*wake, second_delete_turn(now));
 	*wake = Min(*wake, refusal_probe_turn(now));
 	*wake = Min(*wake, outbox_scan_turn(now));
-	*wake = Min(*wake, reconnect_turn(now));
+	*wake = Min(*wake, reconnect_run(now));
 	if (!fence_beat_holds_transaction())
 		*wake = Min(*wake, outbox_overflow_turn(now));
 	*wake = Min(*wake, outbox_side_turn(now, true));
@@ -452,7 +443,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	reconnect_catch_up();
 	node_flush_all();
 	wait_slots_flush();
-	wait_barrier_turn();
+	wait_barrier_run();
 	return taken;
 }
 
@@ -499,9 +490,9 @@ main_loop(void)
 		}
 		wake = Min(wake, connections_deadline());
 		forget_dropped_rules();
-		worker_yield_turn(now);
+		worker_yield_run(now);
 
-		worker_wait_wait(wake, taken);
+		worker_wait(wake, taken);
 	}
 }
 

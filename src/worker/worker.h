@@ -1,6 +1,6 @@
 /*
  * worker.h
- *	  The background process of one database that delivers to Redis.
+ *	  The processes that deliver to Redis, as the rest of the library sees them.
  */
 #ifndef UNCACHE_WORKER_H
 #define UNCACHE_WORKER_H
@@ -8,12 +8,28 @@
 #include "postgres.h"
 
 /*
- * Entry point of a dynamic background worker; arg is the slot's number.  The
- * slot's dboid is the database.  Ends with
- *		0	the database has no extension, or has lost it: do not start again
- *			(the slot's state is WORKER_NONE and its dboid is set to 0)
- *		1	start again (settings changed, error, told to end)
+ * Register the launcher as a static background worker; in _PG_init, while
+ * preloading.  Does nothing during pg_upgrade.
  */
+extern void launcher_register(void);
+
+/*
+ * Install the hooks that see utility commands which matter to a worker; in _PG_init, also
+ * where the library is not preloaded.
+ */
+extern void utility_hook_init(void);
+
+/*
+ * Entry points of the processes, which the postmaster calls by name.
+ *
+ * A probe's argument is the OID of the database.  A worker's argument is the number of its
+ * DatabaseState, whose dboid is the database.  A worker's exit code says
+ *		0	the database has no extension, or has lost it: do not start it again
+ *			(its state is WORKER_NONE and the DatabaseState is free)
+ *		1	start it again (settings changed, error, told to end)
+ */
+extern PGDLLEXPORT void uncache_launcher_main(Datum arg);
+extern PGDLLEXPORT void uncache_probe_main(Datum arg);
 extern PGDLLEXPORT void uncache_worker_main(Datum arg);
 
 #endif							/* UNCACHE_WORKER_H */

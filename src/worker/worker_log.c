@@ -1,12 +1,13 @@
 /*
  * worker_log.c
- *	  What the log says of a worker names its database.
+ *	  Log messages of a worker name its database.
  *
- * log_line_prefix has %d for that, but it is empty in a background process.  So every
- * message on its way to the log gets the name in front, those of PostgreSQL itself
- * included: an error in the outbox of one of fifty databases is no use without.
+ * log_line_prefix has %d for that, but it is empty in a background process.  So this file
+ * puts the name in front of every message that is on its way to the log, those of
+ * PostgreSQL itself included: without it an administrator of fifty databases would not know
+ * which outbox an error is about.
  *
- * What Redis has said may be in it, with any bytes: they are made text here, too.
+ * A message may quote Redis, with any bytes: this file makes them valid text, too.
  */
 #include "postgres.h"
 
@@ -17,7 +18,7 @@
 #include "utils/memutils.h"
 
 #include "shmem/shmem.h"
-#include "worker/worker_log.h"
+#include "worker/worker_int.h"
 
 static emit_log_hook_type next_hook = NULL;
 static char *database = NULL;

@@ -1,106 +1,102 @@
 /*
  * worker_slots.c
- *	  The slots and their workers, as the launcher sees them.
+ *	  The worker slots, as the launcher sees them.
  *
- * A place is the launcher's own knowledge of the slot with the same number.  Slots
- * are given by the launcher.  They are freed by it when their database is gone, and by
- * a worker that finds its database without the extension; the place is empty only once
- * the slot's worker is gone too.
+ * There are uncache.max_database_workers worker slots.  A WorkerSlot is the launcher's own
+ * knowledge of the DatabaseState in shared memory with the same number.  The launcher gives
+ * a DatabaseState to a database.  The launcher frees it when the database is gone, and a
+ * worker frees it that finds its database without the extension; the WorkerSlot becomes
+ * free only when the worker is gone too.
  *
  * A worker that ends is started again: at once when it was asked to end, otherwise
- * after a pause that grows as long as it keeps failing.
+ * after a pause that grows as long as the worker keeps failing.
  *
- * When the launcher ends, the workers stay and go on delivering.  The next launcher
- * has no handles for them; it takes them over by their process ids in the slots, and
- * a worker wakes the launcher when it ends.  After a crash everything is new.
+ * When the launcher ends, the workers stay and go on delivering.  The next launcher has no
+ * handles for them; it knows them by their process ids in shared memory, and a worker
+ * wakes the launcher when it ends.  After a crash of the server everything is new.
  */
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "storage/ipc.h"
-#include "utils/memutils.h"
 
-#include "base/clock.h"
-#include "worker/databases.h"
 #include "base/backoff.h"
-#include "worker/worker_slots.h"
+#include "base/clock.h"
 #include "shmem/shmem.h"
-#include "worker/worker_yield.h"
+#include "worker/worker_int.h"
+#include "worker/worker_slots.h"
 
 /* A worker that lived this long has not failed to start. */
 #define LIVED_MS		30000
 
-typedef struct Place
+typedef struct WorkerSlot
 {
-	Oid			dboid;			/* InvalidOid: empty, nothing else counts */
+	Oid			dboid;			/* InvalidOid: free, the other fields mean nothing */
 	bool		running;		/* a worker was started and is not known to be gone */
-	BackgroundWorkerHandle *handle; /* NULL: not running, or of a predecessor */
+	BackgroundWorkerHandle *handle; /* NULL: not running, or started by another launcher */
 	TimestampTz started_at;
-	bool		asked;			/* since its worker was started */
-	bool		written;		/* likewise, by a commit with invalidations */
+	bool		asked;			/* the database has asked since its worker was started */
+	bool		written;		/* the same, by a commit with invalidations */
 	bool		to_yield;		/* its worker was asked to give up the slot */
-	Pause		pause;
-} Place;
+	Pause		pause;			/* before its worker is started again */
+} WorkerSlot;
 
-static Place *places;
-static MemoryContext places_context;
+static WorkerSlot *slots;
 
-/* One WARNING until a worker could be started again. */
+/* The WARNING was written, and no worker could be started since. */
 static bool warned_of_processes = false;
 
 static bool
-worker_has_ended(const Place *place, DatabaseState *database)
+worker_has_ended(const WorkerSlot *slot, DatabaseState *database)
 {
 	pid_t		pid;
 
-	if (place->handle == NULL)
+	if (slot->handle == NULL)
 		return shmem_worker_pid(database) == 0;
-	return GetBackgroundWorkerPid(place->handle, &pid) == BGWH_STOPPED;
+	return GetBackgroundWorkerPid(slot->handle, &pid) == BGWH_STOPPED;
 }
 
-/* --------------- coming and going of the launcher --------------- */
+/* --------------- start and end of the launcher --------------- */
 
 /*
- * A worker that has not shown itself in its slot would be unknown to the next
- * launcher, which would start a second one.
+ * A worker that has not written its process id into shared memory yet would be unknown to
+ * the next launcher, which would start a second one.
  */
 static void
 end_unknown_workers(int code, Datum arg)
 {
 	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
-		if (places[i].running && places[i].handle != NULL &&
+		if (slots[i].running && slots[i].handle != NULL &&
 			shmem_worker_pid(shmem_database(i)) == 0)
-			TerminateBackgroundWorker(places[i].handle);
+			TerminateBackgroundWorker(slots[i].handle);
 	}
 }
 
 void
 worker_slots_init(void)
 {
-	places_context = CurrentMemoryContext;
-	places = palloc0(UncacheShmem->ndatabases * sizeof(Place));
+	slots = palloc0(UncacheShmem->ndatabases * sizeof(WorkerSlot));
 	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
-		Place	   *place = &places[i];
+		WorkerSlot *slot = &slots[i];
 
-		place->dboid = pg_atomic_read_u32(&shmem_database(i)->dboid);
-		place->running = OidIsValid(place->dboid) && shmem_worker_pid(shmem_database(i)) != 0;
-		place->started_at = clock_now();
+		slot->dboid = pg_atomic_read_u32(&shmem_database(i)->dboid);
+		slot->running = OidIsValid(slot->dboid) && shmem_worker_pid(shmem_database(i)) != 0;
+		slot->started_at = clock_now();
 	}
 	before_shmem_exit(end_unknown_workers, 0);
 }
 
-/* --------------- giving and taking --------------- */
+/* --------------- giving and freeing --------------- */
 
-static Place *
-find_place(Oid dboid)
+static WorkerSlot *
+find_slot(Oid dboid)
 {
 	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
-		if (places[i].dboid == dboid)
-			return &places[i];
+		if (slots[i].dboid == dboid)
+			return &slots[i];
 	}
 	return NULL;
 }
@@ -108,30 +104,24 @@ find_place(Oid dboid)
 bool
 worker_slots_have(Oid dboid)
 {
-	return find_place(dboid) != NULL;
+	return find_slot(dboid) != NULL;
 }
 
 bool
 worker_slots_note_request(Oid dboid, bool written)
 {
-	Place	   *place = find_place(dboid);
+	WorkerSlot *slot = find_slot(dboid);
 
-	if (place == NULL)
+	if (slot == NULL)
 		return false;
-	place->asked = true;
-	place->written |= written;
+	slot->asked = true;
+	slot->written |= written;
 	return true;
 }
 
-bool
-worker_slots_have_room(void)
-{
-	return worker_slots_have(InvalidOid);
-}
-
-/* False when the slot is not free, or somebody still has a hold on it. */
+/* False when the state is not free, or a session still holds it (database_hold.c). */
 static bool
-take_slot(DatabaseState *database, Oid dboid)
+take_state(DatabaseState *database, Oid dboid)
 {
 	bool		free;
 
@@ -148,39 +138,39 @@ worker_slots_give(Oid dboid)
 {
 	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
-		Place	   *place = &places[i];
+		WorkerSlot *slot = &slots[i];
 
-		if (OidIsValid(place->dboid) || !take_slot(shmem_database(i), dboid))
+		if (OidIsValid(slot->dboid) || !take_state(shmem_database(i), dboid))
 			continue;
-		memset(place, 0, sizeof(Place));
-		place->dboid = dboid;
+		memset(slot, 0, sizeof(WorkerSlot));
+		slot->dboid = dboid;
 		return true;
 	}
 	return false;
 }
 
 static void
-worker_ended(Place *place)
+worker_ended(WorkerSlot *slot)
 {
-	place->running = false;
-	if (place->handle != NULL)
-		pfree(place->handle);
-	place->handle = NULL;
+	slot->running = false;
+	if (slot->handle != NULL)
+		pfree(slot->handle);
+	slot->handle = NULL;
 
-	if (TimestampDifferenceExceeds(place->started_at, clock_now(), LIVED_MS))
-		pause_reset(&place->pause);
-	pause_more(&place->pause);
+	if (TimestampDifferenceExceeds(slot->started_at, clock_now(), LIVED_MS))
+		pause_reset(&slot->pause);
+	pause_more(&slot->pause);
 }
 
 static bool
-is_due(const Place *place)
+is_due(const WorkerSlot *slot)
 {
-	return OidIsValid(place->dboid) && !place->running && pause_left(&place->pause) == 0;
+	return OidIsValid(slot->dboid) && !slot->running && pause_left(&slot->pause) == 0;
 }
 
-/* Take the slot back; no worker is running. */
+/* Free the state, if the database still has it; no worker is running. */
 static void
-free_slot(DatabaseState *database, Oid dboid)
+free_state(DatabaseState *database, Oid dboid)
 {
 	LWLockAcquire(UncacheShmem->lock, LW_EXCLUSIVE);
 	if (pg_atomic_read_u32(&database->dboid) == dboid)
@@ -191,7 +181,7 @@ free_slot(DatabaseState *database, Oid dboid)
 static void
 tell_of_yield(Oid dboid)
 {
-	const Database *database = databases_find(dboid);
+	const Database *database = database_find(dboid);
 
 	if (database != NULL)
 		ereport(LOG,
@@ -205,47 +195,47 @@ worker_slots_look_after(void (*ask) (Oid dboid, bool written, bool told))
 {
 	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
-		Place	   *place = &places[i];
+		WorkerSlot *slot = &slots[i];
 		DatabaseState *database = shmem_database(i);
-		Oid			dboid = place->dboid;
+		Oid			dboid = slot->dboid;
 
 		if (!OidIsValid(dboid))
 			continue;
-		/* A worker that refuses clears the request; one that does not, the slot first. */
-		if (place->to_yield && pg_atomic_read_u32(&database->yield_requested) == 0 &&
+		/* A worker that refuses clears the request only; one that yields clears dboid first. */
+		if (slot->to_yield && pg_atomic_read_u32(&database->yield_requested) == 0 &&
 			pg_atomic_read_u32(&database->dboid) == dboid)
-			place->to_yield = false;
-		if (place->running && worker_has_ended(place, database))
-			worker_ended(place);
-		if (place->running)
+			slot->to_yield = false;
+		if (slot->running && worker_has_ended(slot, database))
+			worker_ended(slot);
+		if (slot->running)
 			continue;
 
-		/* Whoever asks a worker to end wants it back at once. */
+		/* A session that asks a worker to end wants the next one at once. */
 		if (pg_atomic_read_u32(&database->restart_requested) != 0)
-			pause_reset(&place->pause);
-		if (is_due(place) && databases_find(dboid) == NULL)
-			free_slot(database, dboid);
+			pause_reset(&slot->pause);
+		if (is_due(slot) && database_find(dboid) == NULL)
+			free_state(database, dboid);
 		if (pg_atomic_read_u32(&database->dboid) != dboid)
 		{
-			place->dboid = InvalidOid;
-			if (place->to_yield)
+			slot->dboid = InvalidOid;
+			if (slot->to_yield)
 				tell_of_yield(dboid);
-			if (place->asked || place->to_yield)
-				ask(dboid, place->written, place->to_yield);
+			if (slot->asked || slot->to_yield)
+				ask(dboid, slot->written, slot->to_yield);
 		}
 	}
 }
 
 /* --------------- making room --------------- */
 
-/* Since when a place is idle; 0: it is not, or may not be asked. */
+/* Since when a worker is idle; 0: it is not, or the launcher may not ask it to yield. */
 static TimestampTz
 idle_since(int i)
 {
 	DatabaseState *database = shmem_database(i);
 
-	if (!OidIsValid(places[i].dboid) || !places[i].running ||
-		pg_atomic_read_u32(&database->dboid) != places[i].dboid)
+	if (!OidIsValid(slots[i].dboid) || !slots[i].running ||
+		pg_atomic_read_u32(&database->dboid) != slots[i].dboid)
 		return 0;
 	return (TimestampTz) pg_atomic_read_u64(&database->idle_since);
 }
@@ -261,9 +251,9 @@ worker_slots_ask_to_yield(void)
 	{
 		TimestampTz since = idle_since(i);
 
-		/* One that is about to be free is enough. */
-		if (OidIsValid(places[i].dboid) &&
-			pg_atomic_read_u32(&shmem_database(i)->dboid) != places[i].dboid)
+		/* One slot that is about to become free is enough. */
+		if (OidIsValid(slots[i].dboid) &&
+			pg_atomic_read_u32(&shmem_database(i)->dboid) != slots[i].dboid)
 			return;
 		if (since == 0 || !TimestampDifferenceExceeds(since, now, YIELD_IDLE_MS) ||
 			(idlest >= 0 && since >= longest))
@@ -273,7 +263,7 @@ worker_slots_ask_to_yield(void)
 	}
 	if (idlest < 0)
 		return;
-	places[idlest].to_yield = true;
+	slots[idlest].to_yield = true;
 	pg_atomic_write_u32(&shmem_database(idlest)->yield_requested, 1);
 	shmem_wake_worker(shmem_database(idlest));
 }
@@ -286,7 +276,7 @@ compare_idle_times(const void *a, const void *b)
 	TimestampTz left = idle_since(*(const int *) a);
 	TimestampTz right = idle_since(*(const int *) b);
 
-	/* 0, which is busy, comes first. */
+	/* 0 says busy, which comes first. */
 	if (left == 0 || right == 0)
 		return (left != 0) - (right != 0);
 	return left > right ? -1 : left < right;
@@ -302,8 +292,8 @@ worker_slots_add_databases(List *dboids)
 	qsort(order, UncacheShmem->ndatabases, sizeof(int), compare_idle_times);
 	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
-		if (OidIsValid(places[order[i]].dboid))
-			dboids = list_append_unique_oid(dboids, places[order[i]].dboid);
+		if (OidIsValid(slots[order[i]].dboid))
+			dboids = list_append_unique_oid(dboids, slots[order[i]].dboid);
 	}
 	return dboids;
 }
@@ -322,33 +312,8 @@ worker_slots_warn_of_processes(void)
 	warned_of_processes = true;
 }
 
-static bool
-register_worker(Place *place)
-{
-	BackgroundWorker worker;
-	MemoryContext old;
-	bool		started;
-
-	memset(&worker, 0, sizeof(worker));
-	snprintf(worker.bgw_name, BGW_MAXLEN, "pg_uncache worker of database %u", place->dboid);
-	strlcpy(worker.bgw_type, "pg_uncache worker", BGW_MAXLEN);
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION |
-		BGWORKER_INTERRUPTIBLE;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(worker.bgw_library_name, "pg_uncache", BGW_MAXLEN);
-	strlcpy(worker.bgw_function_name, "uncache_worker_main", BGW_MAXLEN);
-	worker.bgw_main_arg = Int32GetDatum(place - places);
-	worker.bgw_notify_pid = MyProcPid;
-
-	old = MemoryContextSwitchTo(places_context);
-	started = RegisterDynamicBackgroundWorker(&worker, &place->handle);
-	MemoryContextSwitchTo(old);
-	return started;
-}
-
 /*
- * Whether a worker may start: nobody holds the database.  A restart that is
+ * Whether a worker may start: no session holds the database.  A restart that is
  * requested from here on is meant for the new worker.
  */
 static bool
@@ -365,20 +330,21 @@ may_start(DatabaseState *database)
 }
 
 static void
-start_worker(Place *place)
+start_worker(WorkerSlot *slot)
 {
-	place->asked = false;
-	place->written = false;
-	place->to_yield = false;
-	if (!register_worker(place))
+	slot->asked = false;
+	slot->written = false;
+	slot->to_yield = false;
+	if (!database_start_process("worker", "uncache_worker_main", slot->dboid,
+								Int32GetDatum(slot - slots), &slot->handle))
 	{
 		worker_slots_warn_of_processes();
-		pause_more(&place->pause);
+		pause_more(&slot->pause);
 		return;
 	}
 	warned_of_processes = false;
-	place->running = true;
-	place->started_at = clock_now();
+	slot->running = true;
+	slot->started_at = clock_now();
 }
 
 void
@@ -386,8 +352,8 @@ worker_slots_start_workers(void)
 {
 	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
-		if (is_due(&places[i]) && may_start(shmem_database(i)))
-			start_worker(&places[i]);
+		if (is_due(&slots[i]) && may_start(shmem_database(i)))
+			start_worker(&slots[i]);
 	}
 }
 
@@ -396,11 +362,14 @@ worker_slots_due_in(long longest)
 {
 	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
-		const Place *place = &places[i];
+		const WorkerSlot *slot = &slots[i];
 
-		/* One that is due and was not started is held, and is told when not. */
-		if (OidIsValid(place->dboid) && !place->running && !is_due(place))
-			longest = Min(longest, pause_left(&place->pause));
+		/*
+		 * A worker that is due and was not started is held by a session, which wakes the
+		 * launcher when it releases the hold.
+		 */
+		if (OidIsValid(slot->dboid) && !slot->running && !is_due(slot))
+			longest = Min(longest, pause_left(&slot->pause));
 	}
 	return longest;
 }

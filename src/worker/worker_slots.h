@@ -1,48 +1,48 @@
 /*
  * worker_slots.h
- *	  The slots and their workers, as the launcher sees them.
+ *	  The worker slots, as the launcher sees them.
  */
-#ifndef UNCACHE_PLACE_H
-#define UNCACHE_PLACE_H
+#ifndef UNCACHE_WORKER_SLOTS_H
+#define UNCACHE_WORKER_SLOTS_H
 
 #include "postgres.h"
 #include "nodes/pg_list.h"
 
 /*
- * Make the places in the current memory context, and take over the slots and
- * workers of a launcher that ran before.  Once in a launcher.
+ * Make the slots, in the current memory context, and take over the databases and workers
+ * of a launcher that ran before.  Once in a launcher.
  */
 extern void worker_slots_init(void);
 
+/* Whether this database has a slot; InvalidOid: whether a slot is free. */
 extern bool worker_slots_have(Oid dboid);
 
 /*
- * The same for a database that asks to be served: should it lose its place, because its
- * worker finds no extension or gives up the slot, it is to be looked into again.
+ * Whether a database that asks to be served has a slot.  If so, it will be probed again
+ * should it lose the slot, because its worker finds no extension or gives up the slot.
  */
 extern bool worker_slots_note_request(Oid dboid, bool written);
 
 /*
- * Whether there is an empty place.  Give it to a database that has none; false when
- * its slot is still held by a session, which wakes the launcher when it lets go.
+ * Give a free slot to a database that has none.  Returns false when each free slot is
+ * still held by a session (database_hold.c), which wakes the launcher when it lets go.
  */
-extern bool worker_slots_have_room(void);
 extern bool worker_slots_give(Oid dboid);
 
 /*
- * Notice which workers have ended and empty the places that are no longer needed.
- * Calls "ask" with each database that is to be looked into again; "told": the log says
+ * Notice which workers have ended, and free the slots that are no longer needed.
+ * Calls "ask" with each database that is to be probed again; "told": the log says
  * that it has lost its worker.
  */
 extern void worker_slots_look_after(void (*ask) (Oid dboid, bool written, bool told));
 
 /*
- * Ask the worker that has been idle for longest to give up its slot (worker_yield.h), if one
- * has been for long enough.  Its database is to be looked into again then, with "ask".
+ * Ask the worker that has been idle for longest to give up its slot (worker_yield.c), if it
+ * has been idle for long enough.  Its database will be probed again.
  */
 extern void worker_slots_ask_to_yield(void);
 
-/* Add the databases that have places to the list, the last to become idle first. */
+/* Add the databases that have slots to the list, the last to become idle first. */
 extern List *worker_slots_add_databases(List *dboids);
 
 /* Start the workers that are due. */
@@ -54,4 +54,4 @@ extern long worker_slots_due_in(long longest);
 /* Warn, once, that there is no process for a worker or a probe. */
 extern void worker_slots_warn_of_processes(void);
 
-#endif							/* UNCACHE_PLACE_H */
+#endif							/* UNCACHE_WORKER_SLOTS_H */

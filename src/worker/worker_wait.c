@@ -2,44 +2,43 @@
  * worker_wait.c
  *	  How the worker waits between two turns.
  *
- * Waking up is most of what a small transaction costs the worker, and Redis.  So
- * while many transactions come that nobody waits for the worker gathers: it sleeps
- * for GATHER_MS, and one turn takes what has come, and the answers of Redis with
- * it.  Otherwise it sleeps until something comes.
+ * Waking up is most of what a small transaction costs the worker, and Redis.  So while many
+ * transactions come for which no session waits, the worker gathers: it sleeps for
+ * GATHER_MS, and one turn takes all that has come meanwhile, the answers of Redis included.
+ * Otherwise it sleeps until something comes.
  *
- * The worker shows in its slot who has to wake it.  It does so before it looks a
- * last time, and a committer looks there after it has put its entry, so no entry
- * is overlooked.
+ * In MyDatabaseState->sleep the worker says which committers have to wake it.  It writes
+ * that before it looks a last time, and a committer reads it after it has put its entry, so
+ * no entry is overlooked.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "worker/wait_barrier.h"
-#include "fence/fence_beat.h"
 #include "base/clock.h"
 #include "delivery/batch.h"
-#include "topology/connections.h"
 #include "delivery/delivery_queue.h"
-#include "worker/worker_wait.h"
+#include "fence/fence_beat.h"
+#include "outbox/outbox_scan.h"
+#include "topology/connections.h"
 #include "topology/link_set.h"
 #include "topology/node.h"
-#include "outbox/outbox_scan.h"
+#include "worker/worker_int.h"
 
 /*
- * The worker begins to gather where three transactions a millisecond come: more
- * than one client makes that waits for its disk, so that a transaction which comes
- * alone is delivered at once.  It goes on while two do, which still share a command.
- * They come in bunches, behind one flush of the WAL, so some milliseconds count.
+ * The worker begins to gather when three transactions a millisecond come.  A single client
+ * that waits for its disk makes fewer, so its transactions are delivered at once.  The
+ * worker goes on while two a millisecond come, which still share a batch.  They come in
+ * bunches, behind one flush of the WAL, so they are counted over some milliseconds.
  */
 #define GATHER_MS		1
 #define COUNT_MS		4
 #define GATHER_BEGIN	(3 * COUNT_MS)
 #define GATHER_GO_ON	(2 * COUNT_MS)
-
 
 /* Numbers of wait events, since they are looked up under a lock. */
 static uint32 wait_main;
@@ -47,7 +46,7 @@ static uint32 wait_gather;
 
 static WaitEventSet *wait_set = NULL;
 static uint64 wait_set_generation;
-static WaitEvent *events = NULL;	/* room for all of the set */
+static WaitEvent *events = NULL;	/* room for all events of the set */
 static int	max_events;
 
 void
@@ -129,7 +128,7 @@ update_wait_set(void)
 	}
 }
 
-/* Tells the events of the sockets. */
+/* Sets the events of each WaitedLink. */
 static void
 wait_for_events(long timeout)
 {
@@ -153,8 +152,8 @@ wait_for_events(long timeout)
 }
 
 /*
- * Let transactions gather, and answers.  Answers are due by the end of it; should
- * there be none, looking does no harm.
+ * Let transactions and answers gather.  Answers are due by the end of it; where there are
+ * none, reading does no harm.
  */
 static void
 gather(long timeout)
@@ -174,7 +173,7 @@ gather(long timeout)
 	}
 }
 
-/* Whether transactions come so fast that gathering them pays. */
+/* Whether transactions come so fast that it pays to gather them. */
 static bool
 is_busy(int taken)
 {
@@ -204,20 +203,21 @@ shall_gather(int taken)
 }
 
 /*
- * Whether something came after this turn had looked; what nobody waits for does
- * not count while the worker gathers.
+ * Whether something came after this turn had looked.  While the worker gathers, an entry
+ * for which no session waits does not count.
  */
 static bool
 has_news(bool gathers)
 {
 	bool		ring;
 
-	if ((pg_atomic_read_u64(&MyDatabaseState->discard_drawn) != pg_atomic_read_u64(&MyDatabaseState->discard_done) &&
+	if ((pg_atomic_read_u64(&MyDatabaseState->discard_drawn) !=
+		 pg_atomic_read_u64(&MyDatabaseState->discard_done) &&
 		 !fence_beat_holds_transaction()) ||
 		pg_atomic_read_u32(&MyDatabaseState->restart_requested) != 0 ||
 		pg_atomic_read_u32(&MyDatabaseState->yield_requested) != 0)
 		return true;
-	/* What comes is not taken before keys may be sent. */
+	/* Without an open node the worker takes nothing. */
 	if (!node_any_open())
 		return false;
 	LWLockAcquire(MyDatabaseState->lock, LW_SHARED);
@@ -231,7 +231,7 @@ has_news(bool gathers)
 }
 
 void
-worker_wait_wait(TimestampTz wake, int taken)
+worker_wait(TimestampTz wake, int taken)
 {
 	bool		gathers = shall_gather(taken);
 	long		timeout = -1;
@@ -241,6 +241,7 @@ worker_wait_wait(TimestampTz wake, int taken)
 	if (gathers)
 		timeout = timeout < 0 ? GATHER_MS : Min(timeout, GATHER_MS);
 
+	Assert(!IsTransactionState() || fence_beat_holds_transaction());
 	pg_atomic_write_u32(&MyDatabaseState->sleep, gathers ? WORKER_GATHERS : WORKER_SLEEPS);
 	pg_memory_barrier();
 	if (has_news(gathers))

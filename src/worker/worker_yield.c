@@ -3,33 +3,32 @@
  *	  A worker with nothing to do makes room for a database that is written.
  *
  * Where more databases have the extension than uncache.max_database_workers allows, the
- * launcher asks the worker that has been idle for longest to give up its slot.  The
+ * launcher asks the worker that has been idle for longest to give up its worker slot.  The
  * worker does so only when all that is committed is delivered, and no session waits for
  * it; otherwise it ignores the request, and the launcher asks again.
  *
- * A commit may come in that moment.  Either it has left something in the slot before the
- * worker gives it up, which the worker sees; or it finds that the slot is not its
- * database's any more, and asks the launcher for another worker (handover.c).  To be
- * sure of that both do it under the slot's lock, but for the marks on blocks: these are
- * written first and the owner of the slot is read second, and here the other way round.
+ * A commit may come in that moment.  Either it has left something in the DatabaseState
+ * before the worker gives that up, and the worker sees it; or the committer finds that the
+ * DatabaseState is not its database's any more, and asks the launcher for another worker
+ * (handover.c).  Both sides do it under the lock of the DatabaseState, but for the marks on
+ * blocks: a committer writes these first and reads dboid second, and the worker writes
+ * dboid first and reads the marks second, so one of the two sees the other.
  */
 #include "postgres.h"
 
 #include "miscadmin.h"
 #include "storage/ipc.h"
 
-#include "worker/wait_barrier.h"
-#include "fence/fence_beat.h"
 #include "base/clock.h"
-#include "outbox/outbox_damage.h"
 #include "delivery/delivery_queue.h"
+#include "delivery/second_delete.h"
+#include "fence/fence_beat.h"
 #include "fence/fence_doubt.h"
+#include "outbox/outbox_damage.h"
 #include "outbox/outbox_overflow.h"
 #include "outbox/outbox_scan.h"
 #include "outbox/outbox_side.h"
-#include "delivery/second_delete.h"
-#include "worker/worker_yield.h"
-
+#include "worker/worker_int.h"
 
 void
 worker_yield_init(void)
@@ -37,7 +36,7 @@ worker_yield_init(void)
 	pg_atomic_write_u64(&MyDatabaseState->idle_since, 0);
 }
 
-/* Whether nothing is left to be delivered, of all that this worker knows. */
+/* Whether all that this worker knows of is delivered. */
 static bool
 has_delivered_all(void)
 {
@@ -49,7 +48,7 @@ has_delivered_all(void)
 		!fence_doubt_has_any() && !second_delete_has_any() && !fence_beat_holds_transaction();
 }
 
-/* Writes shared memory only when something has changed. */
+/* Note since when the worker is idle; writes shared memory only when that changes. */
 static void
 note_idleness(TimestampTz now)
 {
@@ -63,7 +62,7 @@ note_idleness(TimestampTz now)
 		pg_atomic_write_u64(&MyDatabaseState->idle_since, idle ? now : 0);
 }
 
-/* Whether no session has left anything in the slot; the caller holds its lock. */
+/* Whether no session has left anything to be done; the caller holds the state's lock. */
 static bool
 is_untouched(void)
 {
@@ -75,6 +74,7 @@ is_untouched(void)
 		!wait_barrier_is_asked_for();
 }
 
+/* Returns false where a session has left something to be done. */
 static bool
 give_up_slot(void)
 {
@@ -86,7 +86,7 @@ give_up_slot(void)
 	if (untouched)
 		pg_atomic_write_u32(&MyDatabaseState->dboid, InvalidOid);
 	LWLockRelease(MyDatabaseState->lock);
-	/* The rest of the slot, which is nobody's by now. */
+	/* The rest of the state, which no session uses any more. */
 	if (untouched)
 		shmem_assign_database(MyDatabaseState, InvalidOid);
 	LWLockRelease(UncacheShmem->lock);
@@ -96,7 +96,7 @@ give_up_slot(void)
 }
 
 void
-worker_yield_turn(TimestampTz now)
+worker_yield_run(TimestampTz now)
 {
 	TimestampTz since;
 
