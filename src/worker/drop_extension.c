@@ -39,8 +39,10 @@ raise_in_use(const char *holders)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_IN_USE),
-			 errmsg("cannot drop extension \"pg_uncache\" because another transaction uses its outbox"),
-			 errdetail("Table \"uncache.outbox_side\" is locked: %s.  Commits would wait for that lock, too.",
+			 errmsg("cannot drop extension \"pg_uncache\" because another transaction uses its "
+					"outbox"),
+			 errdetail("Table \"uncache.outbox_side\" is locked: %s.  Commits would wait for that "
+					   "lock, too.",
 					   holders),
 			 errhint("See pg_prepared_xacts; use COMMIT PREPARED or ROLLBACK PREPARED first.")));
 }

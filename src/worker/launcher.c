@@ -233,7 +233,8 @@ warn_of_slots(Candidate *candidate)
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("no pg_uncache worker is left for database \"%s\"",
 					NameStr(database->name)),
-			 errdetail("Invalidations of this database stay in its outbox until one of the %d databases that are served gives up its worker.",
+			 errdetail("Invalidations of this database stay in its outbox until one of the %d "
+					   "databases that are served gives up its worker.",
 					   UncacheShmem->ndatabases),
 			 errhint("Increase uncache.max_database_workers and restart the server.")));
 	candidate->warned = true;
@@ -327,7 +328,8 @@ warn_of_names(void)
 		if (!found)
 			ereport(WARNING,
 					(errcode(ERRCODE_UNDEFINED_DATABASE),
-					 errmsg("database \"%s\" in uncache.databases does not exist, or does not accept connections",
+					 errmsg("database \"%s\" in uncache.databases does not exist, or does not "
+							"accept connections",
 							(char *) lfirst(name))));
 	}
 }

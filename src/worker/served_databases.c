@@ -74,6 +74,7 @@ served_databases_write(const List *dboids)
 	ereport(LOG,
 			(errcode_for_file_access(),
 			 errmsg("could not write file \"%s\": %m", SERVED_FILE),
-			 errdetail("After the next start of the server the launcher looks into databases in no particular order.")));
+			 errdetail("After the next start of the server the launcher looks into databases in no "
+					   "particular order.")));
 	(void) unlink(SERVED_TEMPORARY);
 }

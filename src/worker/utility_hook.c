@@ -171,7 +171,8 @@ warn_of_backlog(void)
 							   "dropping the outbox with " UINT64_FORMAT " undelivered rows",
 							   rows, rows),
 				 errdetail("The keys in it are not deleted from Redis."),
-				 errhint("Let SELECT uncache.wait() return true before DROP EXTENSION, or delete the keys by hand.")));
+				 errhint("Let SELECT uncache.wait() return true before DROP EXTENSION, or delete "
+						 "the keys by hand.")));
 }
 
 static void
@@ -263,7 +264,8 @@ before_dropdb(const char *name)
 		ereport(WARNING,
 				(errmsg("dropping database \"%s\" with an outbox that is not delivered", name),
 				 errdetail("The keys in it are not deleted from Redis."),
-				 errhint("Let SELECT uncache.wait() return true in a database before DROP DATABASE, or delete the keys by hand.")));
+				 errhint("Let SELECT uncache.wait() return true in a database before DROP "
+						 "DATABASE, or delete the keys by hand.")));
 }
 
 static void

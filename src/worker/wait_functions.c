@@ -383,7 +383,8 @@ discard_by_worker(DatabaseState *database, uint64 xid)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the worker has not discarded the backlog in time"),
-				 errhint("Try again; the server log, and last_error in uncache.stat, may say what keeps the worker.")));
+				 errhint("Try again; the server log, and last_error in uncache.stat, may say what "
+						 "keeps the worker.")));
 	return (int64) (pg_atomic_read_u64(&database->discarded) - before);
 }
 
@@ -426,7 +427,8 @@ uncache_discard_transaction(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument 1 of uncache.discard_backlog() must not be null"),
-				 errhint("Call uncache.discard_backlog() without an argument to discard all of it.")));
+				 errhint("Call uncache.discard_backlog() without an argument to discard all of "
+						 "it.")));
 	xid = PG_GETARG_FULLTRANSACTIONID(0);
 	if (!FullTransactionIdIsValid(xid))
 		PG_RETURN_INT64(0);
@@ -460,7 +462,8 @@ uncache_reclaim_fence(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("uncache.reclaim_fence() needs the fence"),
-				 errhint("Set uncache.fence_ttl in postgresql.conf; five minutes are recommended.")));
+				 errhint("Set uncache.fence_ttl in postgresql.conf; five minutes are "
+						 "recommended.")));
 	database = wait_for_database(deadline);
 	PG_RETURN_BOOL(database != NULL &&
 				   ask_while_waiting(database, &database->reclaim_callers, &database->reclaim_drawn,

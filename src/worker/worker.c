@@ -238,7 +238,8 @@ tell_start(void)
 		ereport(LOG, (errmsg("pg_uncache %s has started a worker for Redis at %s",
 							 UNCACHE_VERSION, connections_addresses())));
 	else
-		ereport(LOG, (errmsg("pg_uncache %s has started a worker, which delivers nothing while \"%s\" is off",
+		ereport(LOG, (errmsg("pg_uncache %s has started a worker, which delivers nothing while "
+							 "\"%s\" is off",
 							 UNCACHE_VERSION, "uncache.delivery")));
 }
 

@@ -185,9 +185,11 @@ tell_of_yield(Oid dboid)
 
 	if (database != NULL)
 		ereport(LOG,
-				(errmsg("database \"%s\", which was idle, has given its pg_uncache worker to one that is written",
+				(errmsg("database \"%s\", which was idle, has given its pg_uncache worker to one "
+						"that is written",
 						NameStr(database->name)),
-				 errhint("Increase uncache.max_database_workers and restart the server, so that each has its own.")));
+				 errhint("Increase uncache.max_database_workers and restart the server, so that "
+						 "each has its own.")));
 }
 
 void
@@ -307,7 +309,8 @@ worker_slots_warn_of_processes(void)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("out of background worker slots for pg_uncache"),
-				 errdetail("Committed invalidations stay in the outbox until a worker can be started."),
+				 errdetail("Committed invalidations stay in the outbox until a worker can be "
+						   "started."),
 				 errhint("You might need to increase max_worker_processes.")));
 	warned_of_processes = true;
 }
