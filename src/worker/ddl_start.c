@@ -31,7 +31,7 @@
 #include "base/compat.h"
 #include "rules/ddl_triggers.h"
 #include "rules/rule_rows.h"
-#include "worker/drop_extension.h"
+#include "worker/worker_int.h"
 
 SQL_FUNCTION(uncache_ddl_start);
 

@@ -25,7 +25,7 @@
 
 #include "base/clock.h"
 #include "base/compat.h"
-#include "worker/drop_extension.h"
+#include "worker/worker_int.h"
 #include "outbox/outbox_open.h"
 #include "outbox/outbox_write.h"
 #include "rules/rule_catalog.h"

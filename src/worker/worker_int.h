@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 #include "datatype/timestamp.h"
+#include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
 #include "postmaster/bgworker.h"
 #include "storage/lockdefs.h"
@@ -166,5 +167,8 @@ extern void database_hold_init(void);
  * one to say so.  May raise (lock, cancel).
  */
 extern LeftBehind database_hold(Oid dboid, LOCKMODE mode);
+
+/* drop_extension.c: called before each DROP command, whatever it drops.  May raise. */
+extern void drop_extension_before(DropStmt *drop);
 
 #endif							/* UNCACHE_WORKER_INT_H */
