@@ -2,52 +2,48 @@
  * backoff.h
  *	  How long to wait before something that failed is tried again.
  *
- * The pause doubles with every failure in a row.
+ * The pause doubles with every failure in a row, up to a longest one.
  */
-#ifndef UNCACHE_PAUSE_H
-#define UNCACHE_PAUSE_H
+#ifndef UNCACHE_BACKOFF_H
+#define UNCACHE_BACKOFF_H
 
 #include "postgres.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
 
-/*
- * Long enough that a worker which fails at every start does not fill the log, and
- * short enough that one whose trouble is over is back soon.
- */
-#define PAUSE_FIRST_MS		1000
-#define PAUSE_LONGEST_MS	10000
-
 /* All zero: no failure, no pause. */
-typedef struct Pause
+typedef struct Backoff
 {
-	int			failures;		/* in a row */
-	TimestampTz until;
-} Pause;
+	int			ms;				/* the last pause; 0: no failure since the last success */
+	TimestampTz until;			/* by clock_now() */
+} Backoff;
 
+/*
+ * It has failed once more.  The pause is first_ms long after the first failure, then
+ * twice as long as the one before it, longest_ms at most.
+ */
 static inline void
-pause_more(Pause *pause)
+backoff_fail(Backoff *backoff, TimestampTz now, int first_ms, int longest_ms)
 {
-	int			ms = PAUSE_FIRST_MS << Min(pause->failures, 8);
-
-	pause->failures++;
-	pause->until = TimestampTzPlusMilliseconds(clock_now(),
-											   Min(ms, PAUSE_LONGEST_MS));
+	Assert(first_ms > 0 && first_ms <= longest_ms && longest_ms <= INT_MAX / 2);
+	backoff->ms = backoff->ms == 0 ? first_ms : Min(backoff->ms * 2, longest_ms);
+	backoff->until = TimestampTzPlusMilliseconds(now, backoff->ms);
 }
 
+/* It has succeeded, or the next attempt is to be made at once. */
 static inline void
-pause_reset(Pause *pause)
+backoff_reset(Backoff *backoff)
 {
-	pause->failures = 0;
-	pause->until = 0;
+	backoff->ms = 0;
+	backoff->until = 0;
 }
 
 /* Milliseconds until the next attempt; 0: now. */
 static inline long
-pause_left(const Pause *pause)
+backoff_left(const Backoff *backoff)
 {
-	return TimestampDifferenceMilliseconds(clock_now(), pause->until);
+	return TimestampDifferenceMilliseconds(clock_now(), backoff->until);
 }
 
-#endif							/* UNCACHE_PAUSE_H */
+#endif							/* UNCACHE_BACKOFF_H */

@@ -25,6 +25,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/backoff.h"
 #include "base/clock.h"
 #include "delivery/pattern_scan.h"
 #include "delivery/pattern_queue.h"
@@ -76,7 +77,7 @@ static TimestampTz gather_until;	/* meaningful in PASS_GATHERS */
 static PatternPassEnd pass_end; /* meaningful in PASS_ENDED */
 
 static TimestampTz next_pass_at = 0;
-static int	again_ms = AGAIN_FIRST_MS;
+static Backoff again_backoff;
 
 static void pass_ended(const PatternPassEnd *end);
 
@@ -172,8 +173,10 @@ pass_ended(const PatternPassEnd *end)
 	next_pass_at = Max(now + (now - end->began),
 					   TimestampTzPlusMilliseconds(end->began, PASS_EVERY_MS));
 	if (end->again)
-		next_pass_at = Max(next_pass_at, TimestampTzPlusMilliseconds(now, again_ms));
-	again_ms = end->again ? Min(again_ms * 2, AGAIN_LAST_MS) : AGAIN_FIRST_MS;
+		backoff_fail(&again_backoff, now, AGAIN_FIRST_MS, AGAIN_LAST_MS);
+	else
+		backoff_reset(&again_backoff);
+	next_pass_at = Max(next_pass_at, again_backoff.until);
 }
 
 /* A job is finished, or goes back to those that wait for a pass. */

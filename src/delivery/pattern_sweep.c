@@ -29,6 +29,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "base/log_throttle.h"
 #include "delivery/pattern_sweep.h"
 #include "delivery/pattern_unlink.h"
 #include "delivery/scan_step.h"
@@ -254,17 +255,15 @@ scan_refused(RedisNode *node, const RedisReply *reply)
 static void
 note_aside(RedisNode *node, const char *error)
 {
-	static TimestampTz logged_at = 0;
-	TimestampTz now = clock_now();
+	static LogThrottle throttle;
 	char		message[400];
 
 	snprintf(message, sizeof(message),
 			 "a SCAN for one key at a time breaks the connection, so patterns are set aside and tried again: %s",
 			 error[0] ? error : node->name);
 	shmem_note_error(MyDatabaseState, message);
-	if (set_aside || (logged_at != 0 && !TimestampDifferenceExceeds(logged_at, now, LOG_MS)))
+	if (set_aside || !log_throttle_passes(&throttle, NULL, clock_now(), LOG_MS))
 		return;
-	logged_at = now;
 	ereport(LOG,
 			(errmsg("%s", message),
 			 errdetail("Redis holds a very long key that a pattern in the outbox covers, or it ends connections with large answers (client-output-buffer-limit), or it takes longer for a step than uncache.command_timeout. All other keys of the patterns are deleted."),

@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "base/log_throttle.h"
 #include "outbox/outbox_write.h"
 #include "delivery/second_delete.h"
 #include "settings/settings.h"
@@ -30,9 +31,6 @@
 
 /* Before one is tried again that was lost although no node is away. */
 #define RETRY_MS		1000
-
-/* The log hears of early ones once in this time. */
-#define TELL_MS			(60 * 1000)
 
 typedef struct Waiting
 {
@@ -46,7 +44,7 @@ static dlist_head queue = DLIST_STATIC_INIT(queue); /* by due, mostly */
 static dlist_head lost = DLIST_STATIC_INIT(lost);	/* wait for a node */
 static size_t bytes = 0;
 static size_t lost_bytes = 0;
-static TimestampTz tell_again_at = 0;
+static LogThrottle throttle;
 
 void
 second_delete_init(void)
@@ -159,9 +157,8 @@ second_delete_try_lost(void)
 static void
 tell_early(TimestampTz now)
 {
-	if (now < tell_again_at)
+	if (!log_throttle_passes(&throttle, NULL, now, LOG_THROTTLE_MS))
 		return;
-	tell_again_at = TimestampTzPlusMilliseconds(now, TELL_MS);
 	ereport(LOG,
 			(errmsg("keys are deleted a second time before uncache.second_delete_delay is over"),
 			 errdetail("More of them wait than %d MB of memory can hold.",

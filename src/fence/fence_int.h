@@ -8,6 +8,7 @@
 #include "postgres.h"
 #include "datatype/timestamp.h"
 
+#include "base/backoff.h"
 #include "fence/fence.h"
 #include "fence/fence_standing.h"
 
@@ -29,8 +30,7 @@ typedef struct Fence
 	bool		shut_out;
 
 	/* In FENCE_IMPOSSIBLE, because it has refused them: when they are offered again; 0: not. */
-	TimestampTz load_at;
-	int			load_ms;		/* the pause before that */
+	Backoff		load;			/* its end 0: they are not to be offered */
 
 	/* A library of that name was there when ours was offered. */
 	bool		name_is_taken;

@@ -66,8 +66,7 @@ go_without(RedisNode *node)
 	fence_set_state(node, FENCE_IMPOSSIBLE);
 	/* Somebody else may: from then on a bare UNLINK would go unnoticed. */
 	fence->looks_for_functions = true;
-	fence->load_ms = Min(Max(fence->load_ms * 2, LOAD_FIRST_MS), LOAD_LAST_MS);
-	fence->load_at = TimestampTzPlusMilliseconds(clock_now(), fence->load_ms);
+	backoff_fail(&fence->load, clock_now(), LOAD_FIRST_MS, LOAD_LAST_MS);
 }
 
 /* Its name is taken, and not by a library of pg_uncache: that must not be replaced. */
@@ -130,7 +129,7 @@ library_answered(void *arg, const RedisReply *reply)
 		return;
 	/* What was deleted without them is deleted again, by them. */
 	node->fence->wants_resending |= state == FENCE_IMPOSSIBLE;
-	node->fence->load_ms = 0;
+	node->fence->load.ms = 0;
 	begin(node);
 }
 
@@ -141,7 +140,7 @@ offer_library(RedisNode *node, bool replace)
 	const char *load[] = {"FUNCTION", "LOAD", uncache_lua};
 	const char *load_over[] = {"FUNCTION", "LOAD", "REPLACE", uncache_lua};
 
-	fence_of(node)->load_at = 0;
+	fence_of(node)->load.until = 0;
 	node->fence->name_is_taken = false;
 	return replace ? fence_send(node, lengthof(load_over), load_over, library_answered, NULL) :
 		fence_send(node, lengthof(load), load, library_answered, NULL);
@@ -463,7 +462,7 @@ begin(RedisNode *node)
 
 	fence->looks_for_functions = false;
 	fence->shut_out = false;
-	fence->load_at = 0;
+	fence->load.until = 0;
 	node_set_ping(node, NULL, 0, NULL);
 	if (version != 0 && version < FIRST_VERSION_WITH_FUNCTIONS)
 	{
@@ -526,10 +525,10 @@ fence_change_all(void)
 static TimestampTz
 load_if_due(RedisNode *node, TimestampTz now)
 {
-	if (fence_state_of(node) != FENCE_IMPOSSIBLE || node->fence->load_at == 0)
+	if (fence_state_of(node) != FENCE_IMPOSSIBLE || node->fence->load.until == 0)
 		return DT_NOEND;
-	if (now < node->fence->load_at)
-		return node->fence->load_at;
+	if (now < node->fence->load.until)
+		return node->fence->load.until;
 	offer_library(node, false);
 	return DT_NOEND;
 }

@@ -24,6 +24,7 @@
 
 #include "base/subtransaction.h"
 #include "base/clock.h"
+#include "base/log_throttle.h"
 #include "outbox/outbox_damage.h"
 #include "rules/rule_flush.h"
 #include "outbox/outbox_write.h"
@@ -31,9 +32,6 @@
 
 /* Between one deletion of everything and the next: each takes a pass over Redis. */
 #define ANSWER_MS		1000
-
-/* A damaged disk may have many such blocks: what is logged of them, at most so often. */
-#define LOG_MS			(60 * 1000)
 
 typedef struct DamagedBlock
 {
@@ -50,7 +48,7 @@ static HTAB *blocks;
 static int	count_of_table[OUTBOX_TABLES + 1];
 static bool unanswered = false;
 static TimestampTz answer_at = 0;
-static TimestampTz logged_at = 0;	/* 0: never */
+static LogThrottle throttle;	/* a damaged disk may have many such blocks */
 
 void
 outbox_damage_init(void)
@@ -81,15 +79,13 @@ static void
 report(const char *what, const char *reason)
 {
 	char		message[256];
-	TimestampTz now = clock_now();
 
 	snprintf(message, sizeof(message),
 			 "%s is damaged; all keys that the rules can produce are deleted instead: %.120s",
 			 what, reason);
 	shmem_note_error(MyDatabaseState, message);
-	if (logged_at != 0 && !TimestampDifferenceExceeds(logged_at, now, LOG_MS))
+	if (!log_throttle_passes(&throttle, NULL, clock_now(), LOG_THROTTLE_MS))
 		return;
-	logged_at = now;
 	ereport(LOG,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("%s is damaged; all keys that the rules can produce are deleted instead", what),

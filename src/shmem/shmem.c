@@ -4,12 +4,12 @@
  */
 #include "postgres.h"
 
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
+#include "base/log_text.h"
 #include "fence/incarnation.h"
 #include "shmem/lineage.h"
 #include "settings/settings.h"
@@ -261,40 +261,10 @@ shmem_assign_database(DatabaseState *database, Oid dboid)
 }
 
 void
-shmem_copy_text(char *to, Size size, const char *from)
-{
-	/* A database without an encoding takes any byte; the log's readers do not. */
-	int			encoding = GetDatabaseEncoding() == PG_SQL_ASCII ? PG_UTF8 : GetDatabaseEncoding();
-	int			left = strlen(from);
-	Size		used = 0;
-
-	while (left > 0)
-	{
-		int			len = pg_encoding_verifymbchar(encoding, from, left);
-		bool		valid = len > 0 && (unsigned char) *from >= ' ' && *from != 0x7F;
-
-		/* A character that was cut off is left out. */
-		if (len < 0 && pg_encoding_mblen(encoding, from) > left)
-			break;
-		len = Max(len, 1);
-		if (used + len >= size)
-			break;
-		if (valid)
-			memcpy(to + used, from, len);
-		else
-			memset(to + used, '?', len);
-		used += len;
-		from += len;
-		left -= len;
-	}
-	to[used] = '\0';
-}
-
-void
 shmem_note_error(DatabaseState *database, const char *error)
 {
 	LWLockAcquire(database->lock, LW_EXCLUSIVE);
-	shmem_copy_text(database->last_error, sizeof(database->last_error), error);
+	log_text_copy(database->last_error, sizeof(database->last_error), error);
 	database->last_error_at = GetCurrentTimestamp();
 	LWLockRelease(database->lock);
 }

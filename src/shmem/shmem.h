@@ -284,12 +284,6 @@ extern DatabaseState *shmem_database(int i);
 /* Make a slot serve a database, or nobody; the caller holds Shared->lock. */
 extern void shmem_assign_database(DatabaseState *database, Oid dboid);
 
-/*
- * Copy what fits, as text that is valid in the database's encoding, whole to its last
- * character and without control characters: Redis may say anything.
- */
-extern void shmem_copy_text(char *to, Size size, const char *from);
-
 /* For a worker: what uncache.stat is to show as the last error, as of now. */
 extern void shmem_note_error(DatabaseState *database, const char *error);
 

@@ -21,7 +21,7 @@
 #include "base/clock.h"
 #include "topology/cluster_map.h"
 #include "topology/cluster_nodes.h"
-#include "base/log_reasons.h"
+#include "base/log_throttle.h"
 #include "topology/cluster_watch.h"
 
 /* How long a node is kept that only a redirection has named. */
@@ -29,9 +29,6 @@
 
 /* The map is asked for so often while it shows a node that can't be reached. */
 #define ASK_WHILE_DOWN_MS	500
-
-/* The log hears again of a cluster that can't be used. */
-#define SUMMARY_MS		(60 * 1000)
 
 typedef struct Member
 {
@@ -53,8 +50,7 @@ struct ClusterNodes
 	RedisNode  *by_slot[CLUSTER_SLOTS]; /* NULL: no node is known */
 	bool		has_gaps;		/* slots without a node */
 	bool		is_down;		/* has no map, or gaps, and the log knows it */
-	TimestampTz summary_at;
-	Reasons		reasons;
+	LogThrottle throttle;
 	TimestampTz ask_at;
 	TimestampTz forget_at;		/* what redirections have named */
 };
@@ -268,13 +264,10 @@ tell_problem(ClusterNodes *cluster, TimestampTz now)
 	}
 	else
 	{
-		if (!cluster->is_down || now >= cluster->summary_at)
-		{
-			cluster->is_down = true;
-			cluster->summary_at = TimestampTzPlusMilliseconds(now, SUMMARY_MS);
-			reasons_forget(&cluster->reasons);
-		}
-		if (!reasons_is_new(&cluster->reasons, problem))
+		if (!cluster->is_down)
+			log_throttle_reset(&cluster->throttle);
+		cluster->is_down = true;
+		if (!log_throttle_passes(&cluster->throttle, problem, now, LOG_THROTTLE_MS))
 			return;
 		ereport(LOG,
 				(errmsg("the Redis Cluster at %s cannot be used: %s", cluster->name, problem),

@@ -35,9 +35,6 @@
 #define RETRY_FIRST_MS		50
 #define RETRY_LAST_MS		1000
 
-/* The log hears again of a server that is away. */
-#define SUMMARY_MS			(60 * 1000)
-
 /* Redis 6.2: what this program was tested with at the least. */
 #define OLDEST_VERSION		60200
 
@@ -84,7 +81,6 @@ node_make(bool in_cluster)
 	node->in_cluster = in_cluster;
 	node->needs_resend = true;
 	node->own = MemoryContextAllocZero(context, sizeof(NodePrivate));
-	node->own->retry_ms = RETRY_FIRST_MS;
 	node_set_ping(node, NULL, 0, NULL);
 	nodes[nnodes++] = node;
 	return node;
@@ -229,30 +225,24 @@ log_down(RedisNode *node, const char *error, TimestampTz now)
 		node->is_down = true;
 		own->down_since = now;
 		own->attempts = 1;
-		reasons_forget(&own->reasons);
-		(void) reasons_is_new(&own->reasons, error);
+		log_throttle_reset(&own->throttle);
+		(void) log_throttle_passes(&own->throttle, error, now, LOG_THROTTLE_MS);
 		ereport(LOG,
 				(errmsg("Redis at %s cannot be used: %s", node->name, error),
 				 errdetail("The outbox keeps what is to be deleted until Redis is back.")));
 	}
-	else if (now >= own->summary_at)
+	else if (log_throttle_is_due(&own->throttle, now))
 	{
-		reasons_forget(&own->reasons);
-		(void) reasons_is_new(&own->reasons, error);
+		(void) log_throttle_passes(&own->throttle, error, now, LOG_THROTTLE_MS);
 		ereport(LOG,
 				(errmsg("Redis at %s cannot be used for %ld s and " UINT64_FORMAT " attempts: %s",
 						node->name, (long) ((now - own->down_since) / USECS_PER_SEC),
 						own->attempts, error)));
 	}
-	else
-	{
-		if (reasons_is_new(&own->reasons, error))
-			ereport(LOG,
-					(errmsg("Redis at %s cannot be used for another reason now: %s",
-							node->name, error)));
-		return;
-	}
-	own->summary_at = TimestampTzPlusMilliseconds(now, SUMMARY_MS);
+	else if (log_throttle_passes(&own->throttle, error, now, LOG_THROTTLE_MS))
+		ereport(LOG,
+				(errmsg("Redis at %s cannot be used for another reason now: %s",
+						node->name, error)));
 }
 
 /* Close the link, if any; its commands are answered with NULL. */
@@ -291,11 +281,9 @@ node_fail(RedisNode *node, const char *error)
 	own->flaps = own->was_ready && !own->proven;
 	close_link(node);
 
-	/* Not all workers of all servers at the same instant. */
-	own->retry_at = TimestampTzPlusMilliseconds(now, own->retry_ms / 2 +
-												pg_prng_uint64_range(&pg_global_prng_state, 0,
-																	 own->retry_ms / 2));
-	own->retry_ms = Min(own->retry_ms * 2, RETRY_LAST_MS);
+	/* Up to half of the pause is left out at random: the workers do not all come at once. */
+	backoff_fail(&own->retry, now, RETRY_FIRST_MS, RETRY_LAST_MS);
+	own->retry.until -= 1000 * pg_prng_uint64_range(&pg_global_prng_state, 0, own->retry.ms / 2);
 }
 
 /*
@@ -313,7 +301,7 @@ node_has_link(const RedisNode *node)
 bool
 node_wants_link(const RedisNode *node, TimestampTz now)
 {
-	return node->own->waited.link == NULL && now >= node->own->retry_at;
+	return node->own->waited.link == NULL && now >= node->own->retry.until;
 }
 
 void
@@ -397,7 +385,7 @@ prove_link(RedisNode *node, TimestampTz now)
 	own->proven = true;
 	own->flaps = false;
 	node->is_down = false;
-	own->retry_ms = RETRY_FIRST_MS;
+	backoff_reset(&own->retry);
 }
 
 /*
@@ -470,7 +458,7 @@ node_deadline(const RedisNode *node)
 	TimestampTz deadline;
 
 	if (own->waited.link == NULL)
-		return own->retry_at;
+		return own->retry.until;
 	deadline = Min(redis_deadline(own->waited.link), node_scan_deadline(node));
 	if (own->was_ready && !own->ping_under_way)
 		deadline = Min(deadline, own->ping_at);

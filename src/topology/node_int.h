@@ -10,7 +10,8 @@
 
 #include "topology/link_set.h"
 #include "topology/node.h"
-#include "base/log_reasons.h"
+#include "base/backoff.h"
+#include "base/log_throttle.h"
 
 /* Often enough to notice a hang, and still less than two wake-ups a second (node_ping.c). */
 #define PING_MS				1200
@@ -21,9 +22,8 @@ typedef struct NodeScanLink
 	WaitedLink	waited;
 	bool		wanted;			/* else to be closed at the next turn */
 	bool		ready;			/* commands are accepted */
-	TimestampTz retry_at;		/* not to be opened before; meaningful without a link */
-	int			retry_ms;
-	TimestampTz log_at;			/* that it can't be opened is not to be logged before */
+	Backoff		retry;			/* not to be opened before its end; meaningful without a link */
+	LogThrottle throttle;		/* of messages that it can't be opened */
 } NodeScanLink;
 
 typedef struct NodePrivate
@@ -48,14 +48,12 @@ typedef struct NodePrivate
 	uint64		links;			/* ever opened */
 	bool		told_withheld;	/* the log knows what the server does not tell */
 
-	TimestampTz retry_at;
-	int			retry_ms;
+	Backoff		retry;
 
 	/* While is_down. */
 	TimestampTz down_since;
-	TimestampTz summary_at;
 	uint64		attempts;
-	Reasons		reasons;
+	LogThrottle throttle;
 
 	/* Of the server of the last link. */
 	char		run_id[64];

@@ -25,9 +25,6 @@
 #define BROKEN_MS		10
 #define REFUSED_LAST_MS	1000
 
-/* The log hears again of a link that can't be opened. */
-#define LOG_MS			(60 * 1000)
-
 static void
 close_scan_link(RedisNode *node)
 {
@@ -42,8 +39,7 @@ void
 node_scan_close(RedisNode *node)
 {
 	close_scan_link(node);
-	node->own->scan.retry_at = 0;
-	node->own->scan.retry_ms = BROKEN_MS;
+	backoff_reset(&node->own->scan.retry);
 }
 
 /* It may be that this is called from an answer of the link itself. */
@@ -61,13 +57,13 @@ node_scan_link(RedisNode *node)
 	scan->wanted = true;
 	if (scan->ready)
 		return scan->waited.link;
-	if (scan->waited.link == NULL && node->link != NULL && clock_now() >= scan->retry_at)
+	if (scan->waited.link == NULL && node->link != NULL && clock_now() >= scan->retry.until)
 	{
 		RedisOptions options = linksettings_options();
 
 		link_set_add(&scan->waited, redis_open(node->own->server, node->own->server_host, &options));
 		if (scan->waited.link == NULL)
-			scan->retry_at = TimestampTzPlusMilliseconds(clock_now(), REFUSED_LAST_MS);
+			scan->retry.until = TimestampTzPlusMilliseconds(clock_now(), REFUSED_LAST_MS);
 	}
 	return NULL;
 }
@@ -84,12 +80,9 @@ refused(RedisNode *node, const char *error, TimestampTz now)
 {
 	NodeScanLink *scan = &node->own->scan;
 
-	scan->retry_ms = Min(scan->retry_ms * 2, REFUSED_LAST_MS);
-	scan->retry_at = TimestampTzPlusMilliseconds(now, scan->retry_ms);
-	if (now < scan->log_at)
-		return;
-	scan->log_at = TimestampTzPlusMilliseconds(now, LOG_MS);
-	node_note_error(node, "patterns have to wait for a second connection, for SCAN: %s", error);
+	backoff_fail(&scan->retry, now, 2 * BROKEN_MS, REFUSED_LAST_MS);
+	if (log_throttle_passes(&scan->throttle, NULL, now, LOG_THROTTLE_MS))
+		node_note_error(node, "patterns have to wait for a second connection, for SCAN: %s", error);
 }
 
 static void
@@ -98,7 +91,7 @@ fail(RedisNode *node, const char *error, TimestampTz now)
 	NodeScanLink *scan = &node->own->scan;
 
 	if (scan->ready)
-		scan->retry_at = TimestampTzPlusMilliseconds(now, BROKEN_MS);
+		scan->retry.until = TimestampTzPlusMilliseconds(now, BROKEN_MS);
 	else
 		refused(node, error, now);
 	close_scan_link(node);
@@ -135,7 +128,7 @@ node_scan_turn(RedisNode *node)
 	else if (state == REDIS_READY && !scan->ready)
 	{
 		scan->ready = true;
-		scan->retry_ms = BROKEN_MS;
+		backoff_reset(&scan->retry);
 	}
 }
 
@@ -155,7 +148,7 @@ node_scan_link_retry_at(const RedisNode *node)
 {
 	const NodeScanLink *scan = &node->own->scan;
 
-	return scan->waited.link ? DT_NOEND : scan->retry_at;
+	return scan->waited.link ? DT_NOEND : scan->retry.until;
 }
 
 void

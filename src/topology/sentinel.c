@@ -26,6 +26,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/backoff.h"
 #include "base/clock.h"
 #include "settings/linksettings.h"
 #include "topology/sentinel.h"
@@ -64,7 +65,7 @@ struct Sentinel
 	int			hosts_left;
 	int			answers_behind; /* that were of an older epoch */
 	TimestampTz ask_at;			/* the next, while watching */
-	int			watch_ms;
+	Backoff		backoff;		/* after rounds that failed while there was a master */
 
 	SentinelAnswer answer;
 	char		named_host[MAX_HOST_BYTES + 1];
@@ -90,7 +91,6 @@ sentinel_make(const RedisTarget *target)
 	sentinel->target = target;
 	sentinel->epoch = -1;
 	sentinel->state = SENTINEL_IDLE;
-	sentinel->watch_ms = WATCH_MS;
 	return sentinel;
 }
 
@@ -267,8 +267,8 @@ fail_round(Sentinel *sentinel)
 		sentinel->state = SENTINEL_FAILED;
 	else
 	{
-		sentinel->watch_ms = Min(sentinel->watch_ms * 2, WATCH_LAST_MS);
-		sentinel->ask_at = TimestampTzPlusMilliseconds(clock_now(), sentinel->watch_ms);
+		backoff_fail(&sentinel->backoff, clock_now(), 2 * WATCH_MS, WATCH_LAST_MS);
+		sentinel->ask_at = sentinel->backoff.until;
 	}
 }
 
@@ -314,8 +314,8 @@ end_round(Sentinel *sentinel, TimestampTz now, bool *moved)
 		sentinel->epoch = sentinel->named_epoch;
 	note_master(sentinel, moved);
 	sentinel->state = sentinel->master ? SENTINEL_KNOWN : SENTINEL_FAILED;
-	sentinel->watch_ms = WATCH_MS;
-	sentinel->ask_at = TimestampTzPlusMilliseconds(now, sentinel->watch_ms);
+	backoff_reset(&sentinel->backoff);
+	sentinel->ask_at = TimestampTzPlusMilliseconds(now, WATCH_MS);
 	if (now >= sentinel->move_on_at)
 		try_next(sentinel);
 }

@@ -65,7 +65,7 @@ typedef struct Candidate
 	bool		asked;			/* since the probe was started */
 	bool		written;		/* has invalidations, and no worker that delivers them */
 	bool		warned;			/* the log says that no slot is left for it */
-	Pause		pause;			/* after a probe that failed */
+	Backoff		backoff;		/* after a probe that failed */
 } Candidate;
 
 static List *candidates = NIL;
@@ -174,7 +174,7 @@ take_probe_result(void)
 	probed = NULL;
 	candidate->stage = result == PROBE_FOUND ? STAGE_WANTS_SLOT : STAGE_UNKNOWN;
 	if (result == PROBE_FAILED)
-		pause_more(&candidate->pause);
+		worker_slots_back_off(&candidate->backoff);
 	if (result == PROBE_ABSENT && !candidate->asked)
 	{
 		candidates = list_delete_ptr(candidates, candidate);
@@ -190,7 +190,7 @@ probe(Candidate *candidate)
 	if (!database_probe_start(candidate->dboid))
 	{
 		worker_slots_warn_of_processes();
-		pause_more(&candidate->pause);
+		worker_slots_back_off(&candidate->backoff);
 		return;
 	}
 	candidate->stage = STAGE_PROBED;
@@ -210,7 +210,7 @@ probe_next(bool written)
 		if (probed != NULL)
 			return;
 		if (candidate->stage != STAGE_UNKNOWN || candidate->written != written ||
-			pause_left(&candidate->pause) > 0)
+			backoff_left(&candidate->backoff) > 0)
 			continue;
 		if (database_find(candidate->dboid) != NULL)
 			probe(candidate);
@@ -371,7 +371,7 @@ time_to_sleep(void)
 		const Candidate *candidate = lfirst(lc);
 
 		if (candidate->stage == STAGE_UNKNOWN && probed == NULL)
-			ms = Min(ms, pause_left(&candidate->pause));
+			ms = Min(ms, backoff_left(&candidate->backoff));
 	}
 	return ms;
 }

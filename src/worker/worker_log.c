@@ -17,7 +17,8 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
-#include "shmem/shmem.h"
+#include "base/compat.h"
+#include "base/log_text.h"
 #include "worker/worker_int.h"
 
 static emit_log_hook_type next_hook = NULL;
@@ -32,7 +33,7 @@ name_database(ErrorData *edata)
 		Size		size = strlen(edata->message) + 1;
 		char	   *text = palloc(size);
 
-		shmem_copy_text(text, size, edata->message);
+		log_text_copy(text, size, edata->message);
 		edata->message = psprintf("database \"%s\": %s", database, text);
 	}
 	if (next_hook)

@@ -29,6 +29,13 @@
 /* A worker that lived this long has not failed to start. */
 #define LIVED_MS		30000
 
+/*
+ * Long enough that a worker which fails at every start does not fill the log, and
+ * short enough that one whose trouble is over is back soon.
+ */
+#define FIRST_PAUSE_MS		1000
+#define LONGEST_PAUSE_MS	10000
+
 typedef struct WorkerSlot
 {
 	Oid			dboid;			/* InvalidOid: free, the other fields mean nothing */
@@ -38,13 +45,19 @@ typedef struct WorkerSlot
 	bool		asked;			/* the database has asked since its worker was started */
 	bool		written;		/* the same, by a commit with invalidations */
 	bool		to_yield;		/* its worker was asked to give up the slot */
-	Pause		pause;			/* before its worker is started again */
+	Backoff		backoff;		/* before its worker is started again */
 } WorkerSlot;
 
 static WorkerSlot *slots;
 
 /* The WARNING was written, and no worker could be started since. */
 static bool warned_of_processes = false;
+
+void
+worker_slots_back_off(Backoff *backoff)
+{
+	backoff_fail(backoff, clock_now(), FIRST_PAUSE_MS, LONGEST_PAUSE_MS);
+}
 
 static bool
 worker_has_ended(const WorkerSlot *slot, DatabaseState *database)
@@ -158,14 +171,14 @@ worker_ended(WorkerSlot *slot)
 	slot->handle = NULL;
 
 	if (TimestampDifferenceExceeds(slot->started_at, clock_now(), LIVED_MS))
-		pause_reset(&slot->pause);
-	pause_more(&slot->pause);
+		backoff_reset(&slot->backoff);
+	worker_slots_back_off(&slot->backoff);
 }
 
 static bool
 is_due(const WorkerSlot *slot)
 {
-	return OidIsValid(slot->dboid) && !slot->running && pause_left(&slot->pause) == 0;
+	return OidIsValid(slot->dboid) && !slot->running && backoff_left(&slot->backoff) == 0;
 }
 
 /* Free the state, if the database still has it; no worker is running. */
@@ -214,7 +227,7 @@ worker_slots_look_after(void (*ask) (Oid dboid, bool written, bool told))
 
 		/* A session that asks a worker to end wants the next one at once. */
 		if (pg_atomic_read_u32(&database->restart_requested) != 0)
-			pause_reset(&slot->pause);
+			backoff_reset(&slot->backoff);
 		if (is_due(slot) && database_find(dboid) == NULL)
 			free_state(database, dboid);
 		if (pg_atomic_read_u32(&database->dboid) != dboid)
@@ -342,7 +355,7 @@ start_worker(WorkerSlot *slot)
 								Int32GetDatum(slot - slots), &slot->handle))
 	{
 		worker_slots_warn_of_processes();
-		pause_more(&slot->pause);
+		worker_slots_back_off(&slot->backoff);
 		return;
 	}
 	warned_of_processes = false;
@@ -372,7 +385,7 @@ worker_slots_due_in(long longest)
 		 * launcher when it releases the hold.
 		 */
 		if (OidIsValid(slot->dboid) && !slot->running && !is_due(slot))
-			longest = Min(longest, pause_left(&slot->pause));
+			longest = Min(longest, backoff_left(&slot->backoff));
 	}
 	return longest;
 }

@@ -8,6 +8,8 @@
 #include "postgres.h"
 #include "nodes/pg_list.h"
 
+#include "base/backoff.h"
+
 /*
  * Make the slots, in the current memory context, and take over the databases and workers
  * of a launcher that ran before.  Once in a launcher.
@@ -16,6 +18,9 @@ extern void worker_slots_init(void);
 
 /* Whether this database has a slot; InvalidOid: whether a slot is free. */
 extern bool worker_slots_have(Oid dboid);
+
+/* A process could not be started, or has failed: pause before the next attempt. */
+extern void worker_slots_back_off(Backoff *backoff);
 
 /*
  * Whether a database that asks to be served has a slot.  If so, it will be probed again
