@@ -1,6 +1,6 @@
 /*
  * pending_int.h
- *	  The log that the pending set is: entries in memory and in a temporary file.
+ *	  Private to pending_*.c: the log that holds the pending set.
  *
  * A position is a number of bytes from the log's beginning.
  */
@@ -10,22 +10,22 @@
 #include "pending/pending_set.h"
 
 /*
- * Append an entry unless one of the same kind and bytes is in memory; returns whether it
- * did.  The bytes are copied; there are INVALIDATION_MAX_BYTES at the most.  Raises an ERROR for
- * want of memory or temporary disk space, and then the log is as it was.
+ * Append an entry unless memory holds one of the same kind and bytes; true if it did.  The
+ * bytes are copied; INVALIDATION_MAX_BYTES is the most.  Raises an ERROR if memory or
+ * temporary disk space runs out, and then the log is unchanged.
  */
 extern bool pending_log_add(InvalidationKind kind, Oid rule, const char *bytes, size_t len);
 
-/* Where the next entry will be.  0: the log is empty. */
+/* The position of the log's end, where the next entry will begin.  0: the log is empty. */
 extern uint64 pending_log_position(void);
 
-/* Take out all from this position on, where an entry begins.  Neither allocates nor raises. */
+/* Remove everything from this position on, where an entry begins.  Neither allocates nor raises. */
 extern void pending_log_cut(uint64 position);
 
-/* Empty the log.  Closes the temporary file, so it is for when errors are still allowed. */
+/* Empty the log.  It closes the temporary file, which can raise an ERROR. */
 extern void pending_log_clear(void);
 
-/* The same once the resource owner has closed it.  Neither allocates nor raises. */
+/* The same after the resource owner has closed the file.  Neither allocates nor raises. */
 extern void pending_log_forget(void);
 
 #endif							/* UNCACHE_PENDING_INT_H */

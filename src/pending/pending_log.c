@@ -1,6 +1,6 @@
 /*
  * pending_log.c
- *	  The log that the pending set is: entries in memory and in a temporary file.
+ *	  The log that holds the pending set: entries in memory and in a temporary file.
  *
  * Entries are appended, never changed, and a position in the log only grows, until
  * its end is cut off.
@@ -9,16 +9,16 @@
  *		[entry entry ... entry   |  entry entry entry ...free...]
  *		0                        base                 base + used
  *
- * The newest part of the log is in memory, with a hash table that finds equal
- * entries.  When that part has PENDING_MEMORY_ENTRIES entries or
- * PENDING_MEMORY_BYTES bytes it is written to a temporary file and a new part
- * begins: from then on an entry may be added a second time, which costs a
- * needless delete, and memory stays bounded however long the transaction is.
+ * The newest part of the log is in memory, with a hash table (the index) that finds equal
+ * entries.  When that part has PENDING_MEMORY_ENTRIES entries or PENDING_MEMORY_BYTES bytes
+ * it is written to a temporary file, and a new part begins.  So memory stays bounded however
+ * long the transaction is; the price is that an entry may then be added a second time, which
+ * costs a needless delete.
  *
- * An ERROR in here fails the user's statement and leaves the log as it was.
- * Cutting and forgetting allocate nothing, since they run while transactions
- * end.  The temporary file belongs to the transaction's resource owner, which
- * removes it; a file that a crash leaves behind is removed by the server's start.
+ * An ERROR in here fails the user's statement and leaves the log unchanged.  Cutting and
+ * forgetting allocate nothing, since they run while transactions end.  The temporary file
+ * belongs to the transaction's resource owner, which removes it; the server's start removes
+ * a file that a crash has left behind.
  */
 #include "postgres.h"
 
@@ -30,16 +30,16 @@
 #include "base/compat.h"
 #include "pending/pending_int.h"
 
-/* Exact up to here: the number that the documentation promises. */
+/* Up to so many entries equal ones are always found; the documentation promises this number. */
 #define PENDING_MEMORY_ENTRIES	65536
 
 /* Room for PENDING_MEMORY_ENTRIES keys of 256 bytes. */
 #define PENDING_MEMORY_BYTES	(16 * 1024 * 1024)
 
-/* Kept from transaction to transaction, so that small ones allocate nothing. */
+/* Size of the buffer that stays allocated, so that a small transaction allocates nothing. */
 #define PENDING_KEPT_BYTES		(16 * 1024)
 
-/* Below this, comparing with every entry is cheaper than hashing into a table. */
+/* With fewer entries than this, comparing with each is cheaper than using an index. */
 #define PENDING_SCAN_ENTRIES	8
 
 typedef struct Entry
@@ -53,17 +53,17 @@ typedef struct Entry
 
 #define entry_size(len)		MAXALIGN(offsetof(Entry, bytes) + (len))
 
-typedef struct HashPlace
+typedef struct IndexEntry
 {
 	uint32		offset;			/* of the entry in memory */
-	char		status;
-} HashPlace;
+	char		status;			/* of simplehash.h */
+} IndexEntry;
 
 static inline uint32 entry_hash_at(uint32 offset);
 static inline bool entries_equal_at(uint32 a, uint32 b);
 
-#define SH_PREFIX		places
-#define SH_ELEMENT_TYPE HashPlace
+#define SH_PREFIX		index
+#define SH_ELEMENT_TYPE IndexEntry
 #define SH_KEY_TYPE		uint32
 #define SH_KEY			offset
 #define SH_HASH_KEY(table, key)		entry_hash_at(key)
@@ -75,22 +75,35 @@ static inline bool entries_equal_at(uint32 a, uint32 b);
 
 static struct
 {
-	char	   *kept;			/* buffer for small transactions, never freed */
-	MemoryContext context;		/* everything else; reset at transaction end */
+	char	   *kept;			/* PENDING_KEPT_BYTES for small transactions, never freed */
+	MemoryContext context;		/* of all other memory; reset at transaction end */
 
 	char	   *memory;			/* the part of the log in memory */
 	uint32		size;
 	uint32		used;
 	uint32		entries;		/* in memory */
-	places_hash *places;		/* NULL while entries is small */
+	index_hash *index;			/* of the entries in memory; NULL while they are few */
 
-	BufFile    *file;			/* the part before; NULL while base is 0 */
+	BufFile    *file;			/* the earlier part; NULL if nothing was written */
 	uint64		base;			/* bytes in the file */
 }			set;
+
+#ifdef USE_ASSERT_CHECKING
+
+/* Positions and sizes agree; the file exists if some of the log must be there. */
+static bool
+log_is_sound(void)
+{
+	return set.used <= set.size && (set.base == 0 || set.file != NULL) &&
+		(set.entries == 0) == (set.used == 0);
+}
+
+#endif
 
 static inline Entry *
 entry_at(uint32 offset)
 {
+	Assert(offset < set.size);
 	return (Entry *) (set.memory + offset);
 }
 
@@ -117,6 +130,16 @@ seek_in_file(uint64 position)
 		elog(ERROR, "could not seek in the temporary file of the pending set");
 }
 
+/* Begin a new part in memory. */
+static void
+forget_memory(void)
+{
+	set.used = 0;
+	set.entries = 0;
+	if (set.index)
+		index_reset(set.index);
+}
+
 /* Write the part in memory to the file and begin a new one. */
 static void
 spill(void)
@@ -124,7 +147,7 @@ spill(void)
 	MemoryContext old_context = MemoryContextSwitchTo(set.context);
 	ResourceOwner old_owner = CurrentResourceOwner;
 
-	/* A subtransaction's owner would close the file with the subtransaction. */
+	/* The owner of a subtransaction would close the file when the subtransaction ends. */
 	CurrentResourceOwner = TopTransactionResourceOwner;
 	if (set.file == NULL)
 		set.file = BufFileCreateTemp(false);
@@ -134,10 +157,7 @@ spill(void)
 	MemoryContextSwitchTo(old_context);
 
 	set.base += set.used;
-	set.used = 0;
-	set.entries = 0;
-	if (set.places)
-		places_reset(set.places);
+	forget_memory();
 }
 
 static void
@@ -162,7 +182,7 @@ make_room(uint32 need)
 {
 	if (set.context == NULL)
 	{
-		/* In this order, since each may run out of memory, and the context says that all is there. */
+		/* The context comes last: each of these can fail, and it says that all are there. */
 		if (set.kept == NULL)
 			set.kept = MemoryContextAlloc(TopMemoryContext, PENDING_KEPT_BYTES);
 		set.memory = set.kept;
@@ -175,29 +195,30 @@ make_room(uint32 need)
 		spill();
 	if (set.used + need > set.size)
 		grow_memory(need);
+	Assert(log_is_sound());
 }
 
-/* From now on equal entries are found by hash. */
+/* Make the index of the entries in memory. */
 static void
-make_places(void)
+make_index(void)
 {
 	bool		found;
 
-	set.places = places_create(set.context, 4 * PENDING_SCAN_ENTRIES, NULL);
+	set.index = index_create(set.context, 4 * PENDING_SCAN_ENTRIES, NULL);
 	for (uint32 at = 0; at < set.used; at += entry_size(entry_at(at)->len))
-		places_insert(set.places, at, &found);
+		index_insert(set.index, at, &found);
 }
 
 /*
- * Whether memory holds an entry equal to the one just written behind its end.
- * If not, that entry's place is taken.
+ * True if memory holds an entry equal to the one just written behind its end.  If not, that
+ * entry is in the index from now on.
  */
 static bool
-find_or_take_place(void)
+find_or_index(void)
 {
 	bool		found;
 
-	if (set.entries < PENDING_SCAN_ENTRIES && set.places == NULL)
+	if (set.entries < PENDING_SCAN_ENTRIES && set.index == NULL)
 	{
 		for (uint32 at = 0; at < set.used; at += entry_size(entry_at(at)->len))
 		{
@@ -206,9 +227,9 @@ find_or_take_place(void)
 		}
 		return false;
 	}
-	if (set.places == NULL)
-		make_places();
-	places_insert(set.places, set.used, &found);
+	if (set.index == NULL)
+		make_index();
+	index_insert(set.index, set.used, &found);
 	return found;
 }
 
@@ -227,7 +248,7 @@ pending_log_add(InvalidationKind kind, Oid rule, const char *bytes, size_t len)
 	entry->kind = kind;
 	memcpy(entry->bytes, bytes, len);
 
-	if (find_or_take_place())
+	if (find_or_index())
 		return false;
 
 	set.used += entry_size(len);
@@ -241,16 +262,16 @@ pending_log_position(void)
 	return set.base + set.used;
 }
 
-/* Take the entries from this offset on out of the table of places. */
+/* Remove the entries from this offset on from the index and from their count. */
 static void
-forget_places(uint32 from)
+unindex_from(uint32 from)
 {
 	uint32		at = from;
 
 	while (at < set.used)
 	{
-		if (set.places)
-			places_delete(set.places, at);
+		if (set.index)
+			index_delete(set.index, at);
 		set.entries--;
 		at += entry_size(entry_at(at)->len);
 	}
@@ -259,22 +280,21 @@ forget_places(uint32 from)
 void
 pending_log_cut(uint64 position)
 {
+	Assert(position <= pending_log_position());
 	if (position < set.base)
 	{
-		/* What memory held is gone, and so is the end of the file. */
+		/* All entries in memory are behind the position, and so is the end of the file. */
 		set.base = position;
-		set.used = 0;
-		set.entries = 0;
-		if (set.places)
-			places_reset(set.places);
+		forget_memory();
 	}
 	else
 	{
 		uint32		used = (uint32) (position - set.base);
 
-		forget_places(used);
+		unindex_from(used);
 		set.used = used;
 	}
+	Assert(log_is_sound());
 }
 
 void
@@ -285,20 +305,19 @@ pending_log_clear(void)
 	pending_log_forget();
 }
 
-/* The transaction is over; a temporary file is its resource owner's business. */
 void
 pending_log_forget(void)
 {
 	if (set.context == NULL)
 		return;
 
-	if (set.memory != set.kept || set.places || set.file)
+	if (set.memory != set.kept || set.index || set.file)
 		MemoryContextReset(set.context);
 	set.memory = set.kept;
 	set.size = PENDING_KEPT_BYTES;
 	set.used = 0;
 	set.entries = 0;
-	set.places = NULL;
+	set.index = NULL;
 	set.file = NULL;			/* closed by its resource owner */
 	set.base = 0;
 }
@@ -306,7 +325,7 @@ pending_log_forget(void)
 struct PendingReader
 {
 	uint64		position;
-	Entry	   *from_file;		/* copy of an entry that is in the file */
+	Entry	   *from_file;		/* a copy of the last entry read from the file */
 	uint32		size;
 };
 
@@ -320,7 +339,7 @@ pending_log_read_begin(void)
 	return reader;
 }
 
-/* The next entry of the file, whose read position is the reader's. */
+/* The next entry of the file, whose own read position is the reader's. */
 static Entry *
 read_from_file(PendingReader *reader)
 {
@@ -329,6 +348,7 @@ read_from_file(PendingReader *reader)
 
 	BufFileReadExact(set.file, &head, offsetof(Entry, bytes));
 	size = entry_size(head.len);
+	Assert(head.len <= INVALIDATION_MAX_BYTES && reader->position + size <= set.base);
 	if (reader->size < size)
 	{
 		if (reader->from_file)

@@ -2,16 +2,15 @@
  * pending_set.c
  *	  The pending set: the distinct invalidations of the running transaction.
  *
- * The set is a log (pending_log.c): entries are appended, never changed.
- * Subtransactions nest, so what a subtransaction has added is always
- * the tail of the log; rolling it back cuts the log at the position where it
- * began, which is remembered in a mark made with the subtransaction's first
- * addition.
+ * The set is a log (pending_log.c): entries are appended, never changed.  Subtransactions
+ * nest, so the entries that a subtransaction has added are always the log's tail.  The first
+ * addition in a subtransaction makes a mark, which holds the position where it began;
+ * rolling it back cuts the log there.
  *
- * An ERROR in here fails the user's statement and leaves the set as it was.
- * What runs while transactions end allocates nothing and raises nothing.  A session that
- * crashes takes the set with it, and the transaction too.  There are never more marks than
- * subtransactions are nested.
+ * An ERROR in here fails the user's statement and leaves the set unchanged.  The functions
+ * for transaction callbacks allocate nothing and raise nothing.  If the session crashes, its
+ * transaction and the set are gone together.  There are never more marks than nested
+ * subtransactions.
  */
 #include "postgres.h"
 
@@ -34,16 +33,34 @@ void		(*pending_grown_hook) (Oid rule) = NULL;
 
 static struct
 {
-	uint64		keys;			/* in the whole set */
-	uint64		not_awaited;	/* likewise, items that no COMMIT waits for */
-	uint64		bytes;			/* of all items */
+	uint64		keys;			/* of the whole set */
+	uint64		not_awaited;	/* invalidations of it for which no COMMIT waits */
+	uint64		bytes;			/* of all invalidations */
 
 	Mark	   *marks;			/* ascending by level and position */
 	int			nmarks;
 	int			marks_size;
 }			set;
 
-/* Remember where the running subtransaction begins, if nobody has yet. */
+#ifdef USE_ASSERT_CHECKING
+
+/* True if the marks are in ascending order and none is for the top transaction. */
+static bool
+marks_are_sound(void)
+{
+	for (int i = 0; i < set.nmarks; i++)
+	{
+		if (set.marks[i].level < 2 || set.marks[i].position > pending_log_position() ||
+			(i > 0 && (set.marks[i - 1].level >= set.marks[i].level ||
+					   set.marks[i - 1].position > set.marks[i].position)))
+			return false;
+	}
+	return true;
+}
+
+#endif
+
+/* Make the mark of the running subtransaction, unless it has one. */
 static void
 make_mark(void)
 {
@@ -69,6 +86,7 @@ make_mark(void)
 	mark->keys = set.keys;
 	mark->not_awaited = set.not_awaited;
 	mark->bytes = set.bytes;
+	Assert(marks_are_sound());
 }
 
 bool
@@ -116,13 +134,13 @@ pending_set_is_empty(void)
 static void
 cut(const Mark *mark)
 {
+	Assert(mark->keys <= set.keys && mark->bytes <= set.bytes);
 	pending_log_cut(mark->position);
 	set.keys = mark->keys;
 	set.not_awaited = mark->not_awaited;
 	set.bytes = mark->bytes;
 }
 
-/* A subtransaction at this level is now part of its parent. */
 void
 pending_set_subcommit(int nest_level)
 {
@@ -132,11 +150,12 @@ pending_set_subcommit(int nest_level)
 		return;
 
 	top = &set.marks[set.nmarks - 1];
-	Assert(top->level == nest_level);	/* deeper ones have ended before */
+	Assert(top->level == nest_level);	/* deeper subtransactions have ended before */
 	top->level = nest_level - 1;
 	if (top->level <= 1 ||
 		(set.nmarks > 1 && top[-1].level == top->level))
-		set.nmarks--;			/* the parent's own mark is the lower one */
+		set.nmarks--;			/* the parent needs no mark, or has its own, an earlier one */
+	Assert(marks_are_sound());
 }
 
 void
@@ -153,7 +172,6 @@ pending_set_clear(void)
 	pending_set_forget();
 }
 
-/* The transaction is over; a temporary file is its resource owner's business. */
 void
 pending_set_forget(void)
 {

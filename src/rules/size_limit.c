@@ -2,9 +2,9 @@
  * size_limit.c
  *	  How many bytes of keys a row, and a transaction, may record.
  *
- * What is over a limit fails the user's statement, before the commit.  The last key is in the
- * pending set by then, and leaves it with the rollback of the statement.  The worker's own
- * transactions have no limit (worker.c): what they record must not be lost.
+ * Beyond a limit the user's statement fails, before the commit.  The pending set holds the
+ * last key by then, and the rollback of the statement removes it.  The worker's own
+ * transactions have no limit (worker.c), since their keys must not be lost.
  */
 #include "postgres.h"
 
@@ -13,7 +13,7 @@
 #include "rules/rule_catalog.h"
 #include "rules/size_limit.h"
 
-/* The rule in words; a key that no rule has made, and a rule that is gone, have none. */
+/* The errdetail.  There is no rule for keys of invalidate_keys(), or if it was dropped. */
 static const char *
 describe(Oid rule)
 {

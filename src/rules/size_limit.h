@@ -2,24 +2,27 @@
  * size_limit.h
  *	  How many bytes of keys a row, and a transaction, may record.
  *
- * One row of 6 MB can have arrays from which a template makes 625 MB of keys.  The outbox
- * would take them all, and the commit would write them with the data's locks held.
+ * Without a limit, a row of 6 MB whose arrays a template combines can record 625 MB of keys,
+ * and the commit would write them into the outbox while it holds the data's locks.
  */
-#ifndef UNCACHE_SIZELIMIT_H
-#define UNCACHE_SIZELIMIT_H
+#ifndef UNCACHE_SIZE_LIMIT_H
+#define UNCACHE_SIZE_LIMIT_H
 
 #include "postgres.h"
 
 #include "base/compat.h"
 #include "settings/settings.h"
 
-/* The ERRORs of the next two.  "rule" is a trigger, or InvalidOid for keys without one. */
+/* The ERRORs of the checks below. */
 pg_noreturn
 extern void size_limit_raise_row(Oid rule);
 pg_noreturn
 extern void size_limit_raise_transaction(Oid rule);
 
-/* Raise an ERROR where these are more bytes than uncache.max_row_size. */
+/*
+ * Raise an ERROR if a row's keys have more bytes than uncache.max_row_size.  "rule" is the
+ * OID of the trigger that made the last one, or InvalidOid.
+ */
 static inline void
 size_limit_check_row(Oid rule, uint64 bytes)
 {
@@ -27,7 +30,7 @@ size_limit_check_row(Oid rule, uint64 bytes)
 		size_limit_raise_row(rule);
 }
 
-/* Likewise uncache.max_transaction_size. */
+/* The same for a transaction's keys and uncache.max_transaction_size. */
 static inline void
 size_limit_check_transaction(Oid rule, uint64 bytes)
 {
@@ -35,4 +38,4 @@ size_limit_check_transaction(Oid rule, uint64 bytes)
 		size_limit_raise_transaction(rule);
 }
 
-#endif							/* UNCACHE_SIZELIMIT_H */
+#endif							/* UNCACHE_SIZE_LIMIT_H */

@@ -1,6 +1,6 @@
 /*
  * column_hint.c
- *	  Names of columns that users write, and misspell.
+ *	  Hints for misspelt names of columns.
  */
 #include "postgres.h"
 
@@ -9,10 +9,13 @@
 
 #include "template/template.h"
 
-/* A misspelt column is at most this many changes away from the one meant. */
+/*
+ * Most single-character changes between a misspelt name and the hint's: more would suggest
+ * names that have nothing to do with it.  PostgreSQL has the same limit.
+ */
 #define MAX_SUGGESTION_DISTANCE	3
 
-/* The column whose name is most like "name", or NULL. */
+/* The column whose name is most similar to "name", or NULL. */
 static const char *
 similar_column(Relation rel, const char *name)
 {
@@ -37,7 +40,7 @@ similar_column(Relation rel, const char *name)
 												 1, 1, 1,
 												 best_distance, true);
 
-		/* Where more than half would have to change, nothing is alike. */
+		/* Names of which more than half would have to change are not similar. */
 		if (distance < best_distance && distance <= Max(len, att_len) / 2)
 		{
 			best_distance = distance;
@@ -52,6 +55,7 @@ column_hint(Relation rel, const char *name, bool in_sql, const char *otherwise)
 {
 	const char *similar = similar_column(rel, name);
 
+	Assert(name != NULL);
 	if (similar == NULL)
 		return otherwise ? errhint("%s", otherwise) : 0;
 	if (!in_sql || strcmp(quote_identifier(similar), similar) == 0)

@@ -1,13 +1,13 @@
 /*
  * key_encoding.h
- *	  Between the database's encoding and the one that keys leave in, UTF-8.
+ *	  Converting keys between the database's encoding and UTF-8, in which Redis gets them.
  *
- * In an SQL_ASCII database nobody knows what the bytes mean: they go as they are.
- * Returns its argument where nothing has to be converted, otherwise palloc'd,
- * terminated text.  ERROR for what the other encoding does not have.
+ * The encoding of text in an SQL_ASCII database is unknown, so it is not converted.  Both
+ * functions return their argument if there is nothing to convert, otherwise palloc'd,
+ * null-terminated text.  They raise an ERROR for a character that the other encoding lacks.
  */
-#ifndef UNCACHE_KEYTEXT_H
-#define UNCACHE_KEYTEXT_H
+#ifndef UNCACHE_KEY_ENCODING_H
+#define UNCACHE_KEY_ENCODING_H
 
 #include "mb/pg_wchar.h"
 
@@ -27,4 +27,4 @@ key_from_utf8(char *text, int len)
 	return pg_any_to_server(text, len, PG_UTF8);
 }
 
-#endif							/* UNCACHE_KEYTEXT_H */
+#endif							/* UNCACHE_KEY_ENCODING_H */

@@ -2,14 +2,14 @@
  * keypattern.c
  *	  Which keys a template can produce: parsing key patterns.
  *
- * Nothing here raises; memory comes from malloc, because the worker keeps
- * patterns over transactions.
+ * Nothing here raises an ERROR.  Memory comes from malloc(), because the worker keeps
+ * patterns longer than a transaction.
  */
 #include "postgres.h"
 
 #include "template/keypattern_int.h"
 
-/* The most parts that a text can have: each class has braces, and a literal before it. */
+/* Most parts that a text can have: each brace may open a class with a literal before it. */
 static size_t
 count_parts(const char *text, size_t len)
 {
@@ -20,7 +20,7 @@ count_parts(const char *text, size_t len)
 	return count;
 }
 
-/* A pattern with room for what such a text can need: in a glob every byte may be escaped. */
+/* Allocate a pattern for a text.  A glob may need a backslash before every byte. */
 static KeyPattern *
 make_pattern(const char *text, size_t len, bool is_glob)
 {
@@ -57,7 +57,7 @@ keypattern_free(KeyPattern *pattern)
 	free(pattern);
 }
 
-/* The brace that closes a class; in a list one may stand behind a backslash. */
+/* The brace that closes a class, or NULL; in a list a brace behind a backslash does not. */
 static const char *
 end_of_class(const char *text, const char *end)
 {
@@ -73,6 +73,7 @@ end_of_class(const char *text, const char *end)
 	return NULL;
 }
 
+/* Append a literal byte to the last part, or to a new one behind a class. */
 static void
 add_literal(KeyPattern *pattern, char **to, char c)
 {
@@ -94,7 +95,7 @@ add_literal(KeyPattern *pattern, char **to, char c)
 	pattern->glob[pattern->globlen++] = c;
 }
 
-/* Add what stands in braces; false where it is no class. */
+/* Append the class that stands in braces; false if it is malformed. */
 static bool
 add_class(KeyPattern *pattern, const char *text, size_t len, char **lists)
 {
@@ -111,7 +112,7 @@ add_class(KeyPattern *pattern, const char *text, size_t len, char **lists)
 	return true;
 }
 
-/* Fill the parts; false where the text is malformed. */
+/* Fill the parts and the glob; false if the text is malformed. */
 static bool
 parse_parts(KeyPattern *pattern, const char *text, size_t len)
 {
@@ -140,6 +141,8 @@ parse_parts(KeyPattern *pattern, const char *text, size_t len)
 			return false;
 		i = end - text;
 	}
+	Assert(to - pattern->text <= len && lists - pattern->lists <= len);
+	Assert(pattern->nparts <= count_parts(text, len) && pattern->globlen <= 2 * len);
 	pattern->glob[pattern->globlen] = '\0';
 	pattern->head = pattern->nparts > 0 && !pattern->parts[0].is_class ?
 		pattern->parts[0].len : 0;
@@ -178,6 +181,7 @@ keypattern_from_glob(const char *glob, size_t len)
 			at++;
 		pattern->text[pattern->head++] = glob[at++];
 	}
+	Assert(pattern->head <= len);
 	return pattern;
 }
 

@@ -1,18 +1,18 @@
 /*
  * keypattern_class.c
- *	  What may stand in a key where a template has an expression.
+ *	  The classes of key patterns: which texts can stand in a key for an expression.
  *
- * Most classes are described by shapes, any of which may fit.  A shape is a row of
- * elements, each a character or a set of them, with "?" behind it where it may be
- * missing and "+" where it may be repeated:
+ * Most classes are lists of shapes; a text of the class has one of them.  A shape is a
+ * sequence of elements, each a character or a set of characters.  "?" behind an element says
+ * that it may be missing, "+" that it may be repeated:
  *
  *		#	a digit			!	a digit but 0		%	a lower-case hexadecimal digit
  *		|	0 or 1			&	a digit or comma	~	a sign
  *		*	any byte		any other character: itself
  *
- * Where numbers matter (ranges of integers, dates, addresses) a function finds the ends
- * of a text from its beginning.  Such texts are short, so that is a fixed amount of work
- * for each beginning.
+ * Classes in which numbers matter (ranges of integers, dates, addresses) have a function
+ * that finds the possible ends of a text from its beginning.  Such texts are short, so each
+ * call does a bounded amount of work.
  */
 #include "postgres.h"
 
@@ -20,27 +20,28 @@
 
 #include "template/keypattern_int.h"
 
-/* Most shapes of a class, most elements of a shape (a uuid has 36). */
+/* Most shapes of a class (json has 10), most elements of a shape (a uuid has 36). */
 #define MAX_SHAPES		10
 #define MAX_ELEMENTS	40
 
-/* Add to "to" the places where a text of the class ends that begins at "at". */
+/* Add to "to" the positions where a text of the class that begins at "at" can end. */
 typedef void (*FindEnds) (const KeyClass *class, const char *key, size_t len,
-						  size_t at, Places *to);
+						  size_t at, Positions *to);
 
 struct KeyClassKind
 {
 	const char *name;
 	const char *shapes[MAX_SHAPES + 1];
-	FindEnds	ends;			/* besides the shapes; or NULL */
-	int			numbers;		/* behind the name; none or both of them */
-	int64		low;			/* where they are not given */
+	FindEnds	ends;			/* finds further texts; or NULL */
+	int			numbers;		/* 2: two numbers may follow the name; else 0 */
+	int64		low;			/* KeyClass.low and high if none follow */
 	int64		high;
 };
 
 /*
  * --------------------------------------------------------------------------
- * Reading texts from their beginning
+ * Reading a text from its beginning: each read_ function returns the position behind what
+ * it has read, or 0 if something else stands there
  * --------------------------------------------------------------------------
  */
 
@@ -50,21 +51,22 @@ is_digit(char c)
 	return c >= '0' && c <= '9';
 }
 
-/* Behind this word, or 0 where something else stands there. */
 static size_t
 read_word(const char *key, size_t len, size_t at, const char *word)
 {
 	size_t		wordlen = strlen(word);
 
+	Assert(at <= len);
 	return len - at >= wordlen && memcmp(key + at, word, wordlen) == 0 ? at + wordlen : 0;
 }
 
-/* Two digits with a value in this range; behind them, or 0. */
+/* Two digits with a value in this range. */
 static size_t
 read_two(const char *key, size_t len, size_t at, int low, int high)
 {
 	int			value;
 
+	Assert(at <= len);
 	if (len - at < 2 || !is_digit(key[at]) || !is_digit(key[at + 1]))
 		return 0;
 	value = (key[at] - '0') * 10 + (key[at + 1] - '0');
@@ -85,7 +87,7 @@ at_or_null(const char *key, size_t len, size_t at)
 
 /* A whole number without leading zeros, from class->low to class->high. */
 static void
-integer_ends(const KeyClass *class, const char *key, size_t len, size_t at, Places *to)
+integer_ends(const KeyClass *class, const char *key, size_t len, size_t at, Positions *to)
 {
 	bool		negative = at_or_null(key, len, at) == '-';
 	uint64		most = negative ?
@@ -97,7 +99,7 @@ integer_ends(const KeyClass *class, const char *key, size_t len, size_t at, Plac
 	if (at_or_null(key, len, at) == '0')
 	{
 		if (!negative && class->low <= 0 && class->high >= 0)
-			places_add(to, at + 1);
+			positions_add(to, at + 1);
 		return;
 	}
 	for (; at < len && is_digit(key[at]); at++)
@@ -109,7 +111,7 @@ integer_ends(const KeyClass *class, const char *key, size_t len, size_t at, Plac
 		value = value * 10 + digit;
 		if (negative ? (class->high >= 0 || value >= (uint64) 0 - (uint64) class->high) :
 			(class->low <= 0 || value >= (uint64) class->low))
-			places_add(to, at + 1);
+			positions_add(to, at + 1);
 	}
 }
 
@@ -118,7 +120,7 @@ integer_ends(const KeyClass *class, const char *key, size_t len, size_t at, Plac
  * behind it.
  */
 static void
-decimal_ends(const KeyClass *class, const char *key, size_t len, size_t at, Places *to)
+decimal_ends(const KeyClass *class, const char *key, size_t len, size_t at, Positions *to)
 {
 	size_t		start = at += at_or_null(key, len, at) == '-' ? 1 : 0;
 
@@ -127,7 +129,7 @@ decimal_ends(const KeyClass *class, const char *key, size_t len, size_t at, Plac
 	{
 		at++;
 		if (class->high == 0)
-			places_add(to, at);
+			positions_add(to, at);
 		else if (at + class->high < len && key[at] == '.')
 		{
 			size_t		n = 0;
@@ -135,7 +137,7 @@ decimal_ends(const KeyClass *class, const char *key, size_t len, size_t at, Plac
 			while (n < class->high && is_digit(key[at + 1 + n]))
 				n++;
 			if (n == class->high)
-				places_add(to, at + 1 + n);
+				positions_add(to, at + 1 + n);
 		}
 	}
 }
@@ -146,7 +148,7 @@ decimal_ends(const KeyClass *class, const char *key, size_t len, size_t at, Plac
  * --------------------------------------------------------------------------
  */
 
-/* A date has at least four digits of a year, and no more than seven. */
+/* A date; its year has four to seven digits. */
 static size_t
 read_date(const char *key, size_t len, size_t at)
 {
@@ -162,11 +164,12 @@ read_date(const char *key, size_t len, size_t at)
 	at = read_two(key, len, at + 1, 1, 12);
 	if (at == 0 || at_or_null(key, len, at) != '-')
 		return 0;
+	Assert(at >= start + 7);		/* a year, a dash and the month */
 	month = (key[at - 2] - '0') * 10 + (key[at - 1] - '0');
 	return read_two(key, len, at + 1, 1, days[month - 1]);
 }
 
-/* Hour, minute, second; 24:00:00 is one. */
+/* Hour, minute and second; 24:00:00 is a time, too. */
 static size_t
 read_time(const char *key, size_t len, size_t at)
 {
@@ -183,12 +186,12 @@ read_time(const char *key, size_t len, size_t at)
 	return read_two(key, len, at + 1, 0, 59);
 }
 
-/* What follows a time: ends of it are given to this. */
-typedef void (*AddEnd) (const char *key, size_t len, size_t at, Places *to);
+/* Add the possible ends of a text whose time ends at "at". */
+typedef void (*AddEnd) (const char *key, size_t len, size_t at, Positions *to);
 
-/* A fraction has up to six digits, and 0 is not the last. */
+/* A time, with a fraction of up to six digits whose last one is not 0; and what follows it. */
 static void
-time_and_then(const char *key, size_t len, size_t at, Places *to, AddEnd add)
+time_and_then(const char *key, size_t len, size_t at, Positions *to, AddEnd add)
 {
 	at = read_time(key, len, at);
 	if (at == 0)
@@ -205,24 +208,25 @@ time_and_then(const char *key, size_t len, size_t at, Places *to, AddEnd add)
 }
 
 static void
-add_end(const char *key, size_t len, size_t at, Places *to)
+add_end(const char *key, size_t len, size_t at, Positions *to)
 {
-	places_add(to, at);
+	positions_add(to, at);
 }
 
+/* Of date and timestamp: an era may follow. */
 static void
-add_era(const char *key, size_t len, size_t at, Places *to)
+add_era(const char *key, size_t len, size_t at, Positions *to)
 {
 	size_t		era = read_word(key, len, at, " BC");
 
-	places_add(to, at);
+	positions_add(to, at);
 	if (era != 0)
-		places_add(to, era);
+		positions_add(to, era);
 }
 
-/* Of timestamptz: templates are rendered in UTC. */
+/* Of timestamptz: the zone is UTC, in which templates are rendered; an era may follow. */
 static void
-add_utc(const char *key, size_t len, size_t at, Places *to)
+add_utc(const char *key, size_t len, size_t at, Positions *to)
 {
 	size_t		zone = read_word(key, len, at, "+00");
 
@@ -230,9 +234,9 @@ add_utc(const char *key, size_t len, size_t at, Places *to)
 		add_era(key, len, zone, to);
 }
 
-/* Of timetz: hours, perhaps minutes, perhaps seconds. */
+/* Of timetz: the zone's hours, which minutes and seconds may follow. */
 static void
-add_zone(const char *key, size_t len, size_t at, Places *to)
+add_zone(const char *key, size_t len, size_t at, Positions *to)
 {
 	char		sign = at_or_null(key, len, at);
 
@@ -241,7 +245,7 @@ add_zone(const char *key, size_t len, size_t at, Places *to)
 	at = read_two(key, len, at + 1, 0, 15);
 	for (int i = 0; at != 0 && i < 3; i++)
 	{
-		places_add(to, at);
+		positions_add(to, at);
 		if (at_or_null(key, len, at) != ':')
 			return;
 		at = read_two(key, len, at + 1, 0, 59);
@@ -249,17 +253,17 @@ add_zone(const char *key, size_t len, size_t at, Places *to)
 }
 
 static void
-infinity_ends(const char *key, size_t len, size_t at, Places *to)
+infinity_ends(const char *key, size_t len, size_t at, Positions *to)
 {
 	size_t		end = read_word(key, len, at + (at_or_null(key, len, at) == '-' ? 1 : 0),
 								"infinity");
 
 	if (end != 0)
-		places_add(to, end);
+		positions_add(to, end);
 }
 
 static void
-date_ends(const KeyClass *class, const char *key, size_t len, size_t at, Places *to)
+date_ends(const KeyClass *class, const char *key, size_t len, size_t at, Positions *to)
 {
 	size_t		end = read_date(key, len, at);
 
@@ -270,19 +274,20 @@ date_ends(const KeyClass *class, const char *key, size_t len, size_t at, Places 
 }
 
 static void
-time_ends(const KeyClass *class, const char *key, size_t len, size_t at, Places *to)
+time_ends(const KeyClass *class, const char *key, size_t len, size_t at, Positions *to)
 {
 	time_and_then(key, len, at, to, add_end);
 }
 
 static void
-timetz_ends(const KeyClass *class, const char *key, size_t len, size_t at, Places *to)
+timetz_ends(const KeyClass *class, const char *key, size_t len, size_t at, Positions *to)
 {
 	time_and_then(key, len, at, to, add_zone);
 }
 
+/* A date and a time, or an infinity. */
 static void
-moment_ends(const char *key, size_t len, size_t at, Places *to, AddEnd add)
+moment_ends(const char *key, size_t len, size_t at, Positions *to, AddEnd add)
 {
 	size_t		date = read_date(key, len, at);
 
@@ -293,13 +298,13 @@ moment_ends(const char *key, size_t len, size_t at, Places *to, AddEnd add)
 }
 
 static void
-timestamp_ends(const KeyClass *class, const char *key, size_t len, size_t at, Places *to)
+timestamp_ends(const KeyClass *class, const char *key, size_t len, size_t at, Positions *to)
 {
 	moment_ends(key, len, at, to, add_era);
 }
 
 static void
-timestamptz_ends(const KeyClass *class, const char *key, size_t len, size_t at, Places *to)
+timestamptz_ends(const KeyClass *class, const char *key, size_t len, size_t at, Positions *to)
 {
 	moment_ends(key, len, at, to, add_utc);
 }
@@ -313,9 +318,9 @@ timestamptz_ends(const KeyClass *class, const char *key, size_t len, size_t at, 
 /* The longest text of an IPv6 address, without the width of its network. */
 #define MAX_ADDRESS		45
 
-/* "/" and the width of a network; its ends go to "to". */
+/* "/" and the width of a network. */
 static void
-width_ends(const char *key, size_t len, size_t at, int most, Places *to)
+width_ends(const char *key, size_t len, size_t at, int most, Positions *to)
 {
 	KeyClass	width = {.low = 0, .high = most};
 
@@ -324,14 +329,14 @@ width_ends(const char *key, size_t len, size_t at, int most, Places *to)
 }
 
 /*
- * Any address that the C library reads, in lower case: PostgreSQL writes it in one of
- * the ways that there are.
+ * An address in lower case that inet_pton() accepts.  This may be more than PostgreSQL
+ * writes, which has one of the possible texts for each address.
  */
 static void
-address_ends(const KeyClass *class, const char *key, size_t len, size_t at, Places *to)
+address_ends(const KeyClass *class, const char *key, size_t len, size_t at, Positions *to)
 {
 	char		text[MAX_ADDRESS + 1];
-	bool		whole = class->high != 0;	/* a single host goes without its width */
+	bool		whole = class->high != 0;	/* of inet: a single host has no width */
 
 	for (size_t n = 0; n < MAX_ADDRESS && at + n < len; n++)
 	{
@@ -347,7 +352,7 @@ address_ends(const KeyClass *class, const char *key, size_t len, size_t at, Plac
 		if (inet_pton(family, text, &address) != 1)
 			continue;
 		if (whole)
-			places_add(to, at + n + 1);
+			positions_add(to, at + n + 1);
 		width_ends(key, len, at + n + 1,
 				   (family == AF_INET ? 32 : 128) - (whole ? 1 : 0), to);
 	}
@@ -360,18 +365,18 @@ address_ends(const KeyClass *class, const char *key, size_t len, size_t at, Plac
  */
 
 static void
-list_ends(const KeyClass *class, const char *key, size_t len, size_t at, Places *to)
+list_ends(const KeyClass *class, const char *key, size_t len, size_t at, Positions *to)
 {
 	for (const char *text = class->list; text < class->list_end; text += strlen(text) + 1)
 	{
 		size_t		textlen = strlen(text);
 
 		if (textlen <= len - at && memcmp(key + at, text, textlen) == 0)
-			places_add(to, at + textlen);
+			positions_add(to, at + textlen);
 	}
 }
 
-/* Cut at "|"; a backslash takes its meaning from the character behind it. */
+/* Cut at "|"; a character behind a backslash stands for itself. */
 static bool
 parse_list(KeyClass *class, const char *text, size_t len, char *room)
 {
@@ -387,6 +392,7 @@ parse_list(KeyClass *class, const char *text, size_t len, char *room)
 	}
 	*room++ = '\0';
 	class->list_end = room;
+	Assert(class->list_end - class->list <= len + 1);
 	return true;
 }
 
@@ -442,7 +448,7 @@ parse_number(const char **text, int64 *number)
 	return errno == 0;
 }
 
-/* A name, and numbers where the class takes any and some are given. */
+/* A name, behind which two numbers may stand if the class has any. */
 static bool
 parse_kind(KeyClass *class, const char *text)
 {
@@ -483,7 +489,7 @@ keypattern_class_parse(KeyClass *class, const char *text, size_t len, char *room
 	if (!parse_kind(class, copy))
 		return false;
 
-	/* More digits than these no numeric has: a damaged pattern. */
+	/* No numeric has more digits than these, so the pattern is damaged. */
 	return class->kind->ends != decimal_ends ||
 		(class->low > 0 && class->low <= 2000 && class->high >= 0 && class->high <= 2000);
 }
@@ -524,7 +530,7 @@ element_has(char element, char c)
 	}
 }
 
-/* A shape taken apart: bit i of a mask stands for the element i. */
+/* A parsed shape: bit i of a mask stands for element i. */
 typedef struct Shape
 {
 	char		element[MAX_ELEMENTS];
@@ -549,12 +555,16 @@ read_shape(Shape *shape, const char *text)
 	Assert(shape->nelements < MAX_ELEMENTS);
 }
 
-/* Bit i of "at": element i may come next.  Add what lies behind optional ones. */
+/*
+ * In a state of the match, bit i says that element i may come next, and the bit behind the
+ * last element that the text may end here.  Add the elements behind optional ones.
+ */
 static uint64
 skip_optional(const Shape *shape, uint64 at)
 {
 	uint64		more = (at & shape->optional) << 1;
 
+	Assert((at >> shape->nelements) <= 1);
 	while ((more & ~at) != 0)
 	{
 		at |= more;
@@ -563,9 +573,10 @@ skip_optional(const Shape *shape, uint64 at)
 	return at;
 }
 
+/* keypattern_class_step() for one shape. */
 static void
 step_shape(const Shape *shape, const char *key, size_t len,
-		   const Places *from, Places *to)
+		   const Positions *from, Positions *to)
 {
 	uint64		done = UINT64CONST(1) << shape->nelements;
 	uint64		at = 0;
@@ -574,10 +585,10 @@ step_shape(const Shape *shape, const char *key, size_t len,
 	{
 		uint64		next = 0;
 
-		if (places_has(from, k))
+		if (positions_has(from, k))
 			at |= skip_optional(shape, 1);
 		if (at & done)
-			places_add(to, k);
+			positions_add(to, k);
 		if (k == len)
 			break;
 		for (int i = 0; i < shape->nelements && at != 0; i++)
@@ -593,7 +604,7 @@ step_shape(const Shape *shape, const char *key, size_t len,
 
 void
 keypattern_class_step(const KeyClass *class, const char *key, size_t len,
-			  const Places *from, Places *to)
+			  const Positions *from, Positions *to)
 {
 	const KeyClassKind *kind = class->kind;
 
@@ -601,7 +612,7 @@ keypattern_class_step(const KeyClass *class, const char *key, size_t len,
 	{
 		for (size_t k = from->first; k <= from->last; k++)
 		{
-			if (places_has(from, k))
+			if (positions_has(from, k))
 				kind->ends(class, key, len, k, to);
 		}
 	}

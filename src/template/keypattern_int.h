@@ -1,8 +1,10 @@
 /*
  * keypattern_int.h
- *	  What the files keypattern*.c share.
+ *	  Private to keypattern*.c: a pattern is a sequence of parts, literals and classes.
  *
- * A pattern is a row of parts, literals and classes.
+ * A class must match every text that the type's output gives under the fixed settings, or
+ * keys would stay in Redis.  It should match as little else as it can, or keys of other
+ * applications would be deleted.
  */
 #ifndef UNCACHE_KEYPATTERN_INT_H
 #define UNCACHE_KEYPATTERN_INT_H
@@ -12,75 +14,77 @@
 
 typedef struct KeyClassKind KeyClassKind;
 
-/* A class with its numbers.  The text behind "list" belongs to whoever reads it. */
+/* A class with its numbers.  The texts of a list lie in KeyPattern.lists. */
 typedef struct KeyClass
 {
 	const KeyClassKind *kind;
 	int64		low;			/* of an integer; of a numeric the digits before ... */
 	int64		high;			/* ... and behind the point */
-	const char *list;			/* texts of which it is one, each with its null byte */
-	const char *list_end;
+	const char *list;			/* of {=...}: its texts, each with its null byte */
+	const char *list_end;		/* NULL, as list, for any other class */
 } KeyClass;
 
-/* A set of places in a key, the place behind its end included. */
-typedef struct Places
+/* A set of positions in a key: 0 to its length, which is the position behind its end. */
+typedef struct Positions
 {
-	uint8	   *bits;			/* of the places from "first" to "last" */
-	size_t		first;			/* none: first > last */
+	uint8	   *bits;			/* of the positions from "first" to "last" */
+	size_t		first;			/* first > last: the set is empty */
 	size_t		last;
-	bool		all;			/* every place from first to last; bits mean nothing */
-} Places;
+	bool		all;			/* all from first to last; bits mean nothing */
+} Positions;
 
 static inline bool
-places_has(const Places *places, size_t at)
+positions_has(const Positions *positions, size_t at)
 {
-	return at >= places->first && at <= places->last &&
-		(places->all || (places->bits[at / 8] & (1 << (at % 8))) != 0);
+	return at >= positions->first && at <= positions->last &&
+		(positions->all || (positions->bits[at / 8] & (1 << (at % 8))) != 0);
 }
 
-/* In any order.  All bits must have been 0 when the set was empty. */
+/* The set must have been empty with all bits 0 at first; positions come in any order. */
 static inline void
-places_add(Places *places, size_t at)
+positions_add(Positions *positions, size_t at)
 {
-	places->bits[at / 8] |= 1 << (at % 8);
-	places->first = Min(places->first, at);
-	places->last = Max(places->last, at);
+	Assert(!positions->all && at <= INVALIDATION_MAX_BYTES);
+	positions->bits[at / 8] |= 1 << (at % 8);
+	positions->first = Min(positions->first, at);
+	positions->last = Max(positions->last, at);
 }
 
 /*
- * Read what stands between the braces; false where it is no class.  "room" takes the
- * texts of a list, which are never longer than what they are read from.
+ * Parse the text between the braces of a class; false if it is malformed.  "room" gets the
+ * texts of a list; it must have len bytes, which are never too few.
  */
 extern bool keypattern_class_parse(KeyClass *class, const char *text, size_t len, char *room);
 
-/* Whether everything fits, the empty text included. */
+/* True for {any}, which matches every text, the empty one included. */
 extern bool keypattern_class_is_any(const KeyClass *class);
 
 /*
- * Add to "to" the places where a text of the class can end that begins at one of "from".
- * Time grows with the length of the key, for a list times the list's.
+ * Add to "to" the positions where a text of the class can end that begins at a position of
+ * "from".  Time grows with the length of the key; for a list, times the list's length.
  */
 extern void keypattern_class_step(const KeyClass *class, const char *key, size_t len,
-						  const Places *from, Places *to);
+						  const Positions *from, Positions *to);
 
+/* A literal or a class of a pattern. */
 typedef struct Part
 {
 	bool		is_class;
 	KeyClass	class;
-	const char *literal;		/* into the pattern's text */
+	const char *literal;		/* into KeyPattern.text; not null-terminated */
 	size_t		len;
 } Part;
 
 struct KeyPattern
 {
 	char	   *text;			/* all literals, unescaped, one after the other */
-	char	   *lists;			/* the texts of lists */
+	char	   *lists;			/* the texts of all lists */
 	char	   *glob;
 	size_t		globlen;
 	Part	   *parts;
 	int			nparts;
-	bool		is_glob;		/* matched by the glob alone */
-	size_t		head;			/* length of text's literal beginning */
+	bool		is_glob;		/* the glob decides; there are no parts */
+	size_t		head;			/* length of the literal beginning of text */
 };
 
 #endif							/* UNCACHE_KEYPATTERN_INT_H */

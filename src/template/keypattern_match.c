@@ -1,15 +1,15 @@
 /*
  * keypattern_match.c
- *	  Which keys a template can produce: whether a key is one of them.
+ *	  Which keys a template can produce: whether a key is one of them.  And Redis's globs.
  *
- * Matching goes from part to part and keeps the set of places in the key where the part
- * may begin; the part turns it into the set of places where the next one may begin.
- * So nothing is ever tried twice, and no key can make the match slow.
+ * Matching goes through the parts in their order.  It keeps the set of positions in the key
+ * at which the part may begin; the part turns this set into the set of positions at which
+ * the next part may begin.  So nothing is tried twice, and no key can make a match slow.
  *
- * The set is kept as bits, but behind {any} it is every place from one on.  Then the
- * first place where a literal stands will do if {any} follows again, and the last one if
- * nothing does; so a template of many texts costs what looking for its literals
- * costs, in their order.
+ * The set is kept as bits, but behind {any} it is every position from the first one on.  A
+ * literal that follows is then searched for: if {any} comes next, its first occurrence is
+ * enough; if nothing comes next, only the key's end counts.  So a template of many texts
+ * costs as much as searching for its literals one after the other.
  */
 #include "postgres.h"
 
@@ -17,23 +17,24 @@
 
 #include "template/keypattern_int.h"
 
-/* Bits of the two sets of a match, for the longest key; one match at a time needs them. */
-#define PLACE_BYTES		(INVALIDATION_MAX_BYTES / 8 + 1)
-static uint8 place_bits[2][PLACE_BYTES];
+/* Bits of the two sets of a match, large enough for the longest key.  Matches do not nest. */
+#define POSITION_BYTES		(INVALIDATION_MAX_BYTES / 8 + 1)
+static uint8 position_bits[2][POSITION_BYTES];
 
 static void
-make_empty(Places *places, size_t len)
+make_empty(Positions *positions, size_t len)
 {
-	memset(places->bits, 0, len / 8 + 1);
-	places->first = len + 1;
-	places->last = 0;
-	places->all = false;
+	memset(positions->bits, 0, len / 8 + 1);
+	positions->first = len + 1;
+	positions->last = 0;
+	positions->all = false;
 }
 
-/* Where the literal stands first, from a place on; len + 1 where it does not. */
+/* The first position of a literal, from "at" on; len + 1 if there is none. */
 static size_t
 find_literal(const Part *part, const char *key, size_t len, size_t at)
 {
+	Assert(!part->is_class && part->len > 0);
 	while (at + part->len <= len)
 	{
 		const char *found = memchr(key + at, part->literal[0], len - part->len - at + 1);
@@ -48,18 +49,19 @@ find_literal(const Part *part, const char *key, size_t len, size_t at)
 	return len + 1;
 }
 
-/* Behind {any}.  "next" is the part that follows, NULL for none. */
+/* A literal behind {any}.  "next" is the part that follows, or NULL. */
 static void
 step_literal_anywhere(const Part *part, const Part *next, const char *key, size_t len,
-					  const Places *from, Places *to)
+					  const Positions *from, Positions *to)
 {
 	size_t		at = from->first;
 
+	Assert(from->last == len);	/* as {any} leaves it */
 	if (next == NULL)
 		at = Max(at, len - Min(len, part->len));
 	while ((at = find_literal(part, key, len, at)) <= len)
 	{
-		places_add(to, at + part->len);
+		positions_add(to, at + part->len);
 		if (next != NULL && next->is_class && keypattern_class_is_any(&next->class))
 			break;
 		at++;
@@ -68,7 +70,7 @@ step_literal_anywhere(const Part *part, const Part *next, const char *key, size_
 
 static void
 step_literal(const Part *part, const Part *next, const char *key, size_t len,
-			 const Places *from, Places *to)
+			 const Positions *from, Positions *to)
 {
 	if (from->all)
 	{
@@ -77,15 +79,15 @@ step_literal(const Part *part, const Part *next, const char *key, size_t len,
 	}
 	for (size_t k = from->first; k <= from->last && k + part->len <= len; k++)
 	{
-		if (places_has(from, k) &&
+		if (positions_has(from, k) &&
 			memcmp(key + k, part->literal, part->len) == 0)
-			places_add(to, k + part->len);
+			positions_add(to, k + part->len);
 	}
 }
 
 static void
 step_part(const Part *part, const Part *next, const char *key, size_t len,
-		  const Places *from, Places *to)
+		  const Positions *from, Positions *to)
 {
 	if (!part->is_class)
 		step_literal(part, next, key, len, from, to);
@@ -99,7 +101,7 @@ step_part(const Part *part, const Part *next, const char *key, size_t len,
 		keypattern_class_step(&part->class, key, len, from, to);
 }
 
-/* Most keys fail at the beginning, or at the end. */
+/* A cheap test first, which most keys fail: the literals at the beginning and at the end. */
 static bool
 ends_fit(const KeyPattern *pattern, const char *key, size_t len)
 {
@@ -127,22 +129,22 @@ keypattern_work(const KeyPattern *pattern, size_t len)
 bool
 keypattern_matches(const KeyPattern *pattern, const char *key, size_t len)
 {
-	Places		sets[2] = {{place_bits[0]}, {place_bits[1]}};
-	Places	   *from = &sets[0];
-	Places	   *to = &sets[1];
+	Positions		sets[2] = {{position_bits[0]}, {position_bits[1]}};
+	Positions	   *from = &sets[0];
+	Positions	   *to = &sets[1];
 
 	if (pattern->is_glob)
 		return keypattern_match_glob(pattern->glob, pattern->globlen, key, len);
 
-	/* No rule makes longer keys. */
+	/* No rule makes longer keys, and position_bits has no room for them. */
 	if (len > INVALIDATION_MAX_BYTES || !ends_fit(pattern, key, len))
 		return false;
 
 	make_empty(from, len);
-	places_add(from, 0);
+	positions_add(from, 0);
 	for (int i = 0; i < pattern->nparts && from->first <= from->last; i++)
 	{
-		Places	   *swap = from;
+		Positions	   *swap = from;
 
 		make_empty(to, len);
 		step_part(&pattern->parts[i],
@@ -151,7 +153,7 @@ keypattern_matches(const KeyPattern *pattern, const char *key, size_t len)
 		from = to;
 		to = swap;
 	}
-	return places_has(from, len);
+	return positions_has(from, len);
 }
 
 /*
@@ -161,9 +163,8 @@ keypattern_matches(const KeyPattern *pattern, const char *key, size_t len)
  */
 
 /*
- * Match one character against the class that begins behind "[" at *at, and move
- * *at behind its "]".  As in Redis a class that is not closed ends with the glob,
- * and a range may be written backwards.
+ * True if the set that begins behind "[" at *at has the character; moves *at behind its "]".
+ * As in Redis, the end of the glob closes a set, too, and a range may be written backwards.
  */
 static bool
 glob_class_has(const char *glob, size_t globlen, size_t *at, unsigned char c)
@@ -202,12 +203,13 @@ glob_class_has(const char *glob, size_t globlen, size_t *at, unsigned char c)
 	return found != negated;
 }
 
-/* Match one character against the element at *at, which is no star. */
+/* True if the element at *at, which is no star, matches the character; moves behind it. */
 static bool
 glob_element_has(const char *glob, size_t globlen, size_t *at, char c)
 {
 	char		first = glob[(*at)++];
 
+	Assert(first != '*' && *at <= globlen);
 	if (first == '?')
 		return true;
 	if (first == '[')
@@ -222,10 +224,10 @@ keypattern_match_glob(const char *glob, size_t globlen, const char *key, size_t 
 {
 	size_t		g = 0;
 	size_t		k = 0;
-	size_t		behind_star = 0;	/* 0: no star seen yet */
+	size_t		behind_star = 0;	/* 0: there was no star yet */
 	size_t		star_key = 0;
 
-	/* Only the last star ever has to be stretched: it can take all that others could. */
+	/* After a mismatch only the last star takes more: what earlier ones could take, it can. */
 	while (k < len)
 	{
 		if (g < globlen && glob[g] == '*')
@@ -241,6 +243,7 @@ keypattern_match_glob(const char *glob, size_t globlen, const char *key, size_t 
 		}
 		if (behind_star == 0)
 			return false;
+		Assert(glob[behind_star - 1] == '*' && star_key < len);
 		g = behind_star;
 		k = ++star_key;
 	}

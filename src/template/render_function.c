@@ -2,7 +2,7 @@
  * render_function.c
  *	  uncache.render(): the keys that a template yields for a row.
  *
- * The compiled template is kept from row to row of a query, and made anew where
+ * The compiled template is kept in fn_extra from row to row of a query, and replaced when
  * the template or the row's type is another one, or the type has changed.
  */
 #include "postgres.h"
@@ -29,13 +29,13 @@ typedef struct RenderState
 {
 	MemoryContext context;		/* holds all of this */
 	Oid			type;			/* of the row */
-	uint64		identifier;		/* of the type's version */
-	Oid			relation;
+	uint64		identifier;		/* of the type's version: it changes with the type */
+	Oid			relation;		/* whose row type it is */
 	Template   *template;
 	TupleTableSlot *slot;
 } RenderState;
 
-/* Gathers keys into an array. */
+/* A KeySink that gathers keys into an array. */
 typedef struct ArraySink
 {
 	KeySink		sink;
@@ -51,11 +51,12 @@ add_to_array(KeySink *sink, const char *key, size_t len)
 	char	   *text = pnstrdup(key, len);
 
 	text = key_from_utf8(text, len);
+	Assert(sink->emit == add_to_array);
 	array->keys = accumArrayResult(array->keys, CStringGetTextDatum(text), false,
 								   TEXTOID, CurrentMemoryContext);
 }
 
-/* The table whose row type this is. */
+/* The table whose row type this is; an ERROR if it is none. */
 static Oid
 table_of_type(Oid type)
 {
@@ -71,7 +72,7 @@ table_of_type(Oid type)
 	return relation;
 }
 
-/* A row does not know the partition that it comes from. */
+/* Refuse tableoid if the row may come from another table: a row does not say from which. */
 static void
 check_tableoid(const Template *template, Relation rel)
 {
@@ -141,6 +142,7 @@ render_row(RenderState *state, HeapTupleHeader row, ArraySink *array)
 	HeapTupleData tuple;
 	int			nest_level = 0;
 
+	Assert(state->type == getBaseType(HeapTupleHeaderGetTypeId(row)));
 	tuple.t_len = HeapTupleHeaderGetDatumLength(row);
 	ItemPointerSetInvalid(&tuple.t_self);
 	tuple.t_tableOid = state->relation;

@@ -2,10 +2,10 @@
  * render_settings.c
  *	  The settings under which templates are compiled and rendered.
  *
- * A type's output function, a cast or a function in a template may depend on the
- * session: here is everything in PostgreSQL that such a dependence goes through.
- * Only what differs is set, inside a nest level of its own, so that a session
- * whose settings are these already pays for looking only.
+ * A type's output function, a cast or a function in a template may read settings of the
+ * session.  This file lists all settings of PostgreSQL that can change a key's text, with
+ * the values that they have while a key is made.  They are set inside a nest level of their
+ * own.  A setting that has the right value already is only looked at, which is cheap.
  */
 #include "postgres.h"
 
@@ -19,17 +19,17 @@ static const struct
 	const char *name;
 	const char *value;
 }			fixed_settings[] = {
-	/* Documented: the text of a value.  The order of DateStyle is its default. */
+	/* The documentation promises these values.  MDY is DateStyle's default order. */
 	{SETTINGS_TIME, "TimeZone", "UTC"},
 	{SETTINGS_TIME, "DateStyle", "ISO, MDY"},
 	{SETTINGS_TIME, "IntervalStyle", "postgres"},
 	{SETTINGS_FLOAT, "extra_float_digits", "1"},
 	{SETTINGS_BYTEA, "bytea_output", "hex"},
 
-	/* Temporary objects last, or a session could put its own before the rest. */
+	/* pg_temp last, or a session's temporary objects would hide those of pg_catalog. */
 	{SETTINGS_OTHER, "search_path", "pg_catalog, pg_temp"},
 
-	/* Seldom used, but they change texts all the same. */
+	/* These are seldom set, but they change texts, too. */
 	{SETTINGS_OTHER, "lc_monetary", "C"},
 	{SETTINGS_OTHER, "lc_numeric", "C"},
 	{SETTINGS_OTHER, "lc_time", "C"},
@@ -40,11 +40,11 @@ static const struct
 	{SETTINGS_OTHER, "array_nulls", "on"},
 	{SETTINGS_OTHER, "default_text_search_config", "pg_catalog.simple"},
 
-	/* How an expression is read; template_parse.c relies on the first. */
+	/* How SQL text is read; template_parse.c relies on the first. */
 	{SETTINGS_OTHER, "standard_conforming_strings", "on"},
 	{SETTINGS_OTHER, "transform_null_equals", "off"},
 
-	/* The text is in the server's encoding, whatever the client's makes of a backslash. */
+	/* "on" is safe: the others guard client encodings, and a template is in the server's. */
 	{SETTINGS_OTHER, "backslash_quote", "on"},
 };
 
@@ -53,6 +53,7 @@ render_settings_begin(int mask)
 {
 	int			nest_level = NewGUCNestLevel();
 
+	Assert((mask & ~SETTINGS_ALL) == 0);
 	for (int i = 0; i < lengthof(fixed_settings); i++)
 	{
 		const char *name = fixed_settings[i].name;
@@ -62,7 +63,7 @@ render_settings_begin(int mask)
 		if ((fixed_settings[i].group & mask) == 0)
 			continue;
 
-		/* A major may not have all of them. */
+		/* NULL: this major of PostgreSQL does not have the setting. */
 		current = GetConfigOption(name, true, false);
 		if (current != NULL && strcmp(current, value) != 0)
 			(void) set_config_option(name, value,
@@ -75,5 +76,6 @@ render_settings_begin(int mask)
 void
 render_settings_end(int nest_level)
 {
+	Assert(nest_level > 0);
 	AtEOXact_GUC(true, nest_level);
 }

@@ -1,8 +1,10 @@
 /*
  * template_analyze.c
- *	  What the value of an expression may depend on, besides its columns.
+ *	  What the value of an expression may depend on, besides its columns: volatile
+ *	  functions and settings of the session.
  *
- * All answers err on the safe side: what is not known to be harmless is not.
+ * An expression or type that is not listed here counts as depending on all settings, so
+ * a gap costs time and never a wrong key.
  */
 #include "postgres.h"
 
@@ -101,9 +103,9 @@ template_output_settings(Oid type)
 }
 
 /*
- * The settings that a function depends on.  Immutable by declaration is not
- * enough: users err, and so do age(), which takes months and days in the session's time
- * zone, and quote_ident().
+ * The settings that a function depends on.  A declaration as IMMUTABLE does not prove that
+ * there are none: users' declarations can be wrong, and so are PostgreSQL's own of age(),
+ * which counts months and days in the session's time zone, and of quote_ident().
  */
 static int
 function_settings(Oid function)
@@ -135,13 +137,14 @@ add_function_settings(Oid function, void *settings)
 }
 
 /*
- * Add the settings that a value may depend on: all, unless everything in the
- * expression is known.
+ * Add the settings that a value may depend on: all of them, unless every node of the
+ * expression is listed here.
  */
 static bool
 add_settings(Node *node, void *context)
 {
 	int		   *settings = context;
+	Node	   *arg;
 
 	if (node == NULL)
 		return false;
@@ -149,7 +152,8 @@ add_settings(Node *node, void *context)
 	switch (nodeTag(node))
 	{
 		case T_CoerceViaIO:
-			*settings |= template_output_settings(getBaseType(exprType((Node *) ((CoerceViaIO *) node)->arg)));
+			arg = (Node *) ((CoerceViaIO *) node)->arg;
+			*settings |= template_output_settings(getBaseType(exprType(arg)));
 			break;
 		case T_Var:
 		case T_Const:
@@ -183,5 +187,6 @@ template_expr_settings(Node *expr)
 	int			settings = SETTINGS_NONE;
 
 	(void) add_settings(expr, &settings);
+	Assert((settings & ~SETTINGS_ALL) == 0);
 	return settings;
 }

@@ -2,17 +2,16 @@
  * template_compile.c
  *	  Binding a template's expressions to a table.
  *
- * An expression is parsed and planned as PostgreSQL does it for a CHECK
- * constraint or an index, under the fixed settings, and is ready to be evaluated
- * over a row of the table.  A bare column gets no expression at all.
+ * An expression is parsed and planned as PostgreSQL does it for a CHECK constraint or an
+ * index, under the fixed settings (render_settings.c), and can then be evaluated for a row
+ * of the table.  A bare column needs no expression: rendering reads it from the row.
  *
- * Compiling may call functions in the template already, to compute what is
- * constant.  So it is for who may call them: who changes a row, or says himself
- * what is to be compiled.  Everybody else inspects (template_inspect.c).
+ * Planning calls functions of the template to compute what is constant.  So only code that
+ * runs with the rights of the user who changes a row, or who gives the text of the template
+ * himself, may compile.  All other code inspects (template_inspect.c).
  *
- * An ERROR leaves nothing behind that the caller's memory context does not free.
- * Whoever calls keeps a lock on the table, and compiles again when the table, a
- * type or a function has changed.
+ * After an ERROR the caller's memory context frees everything.  The caller holds a lock on
+ * the table, and compiles again when the table, a type or a function has changed.
  */
 #include "postgres.h"
 
@@ -34,13 +33,13 @@
  * --------------------------------------------------------------------------
  */
 
-/* What helps who wrote the expression; PostgreSQL's own hint knows nothing of templates. */
+/* A hint for the author of the expression: PostgreSQL's own knows nothing of templates. */
 static char *
 hint_at_expression(const ErrorData *edata, const Compiler *compiler)
 {
 	const char *column = compiler->segment == NULL ? NULL :
 		template_unquoted_column(compiler->rel, compiler->segment);
-	const char *schemas = _("The search_path of a template is pg_catalog: write what is elsewhere with its schema.");
+	const char *schemas = _("The search_path of a template is pg_catalog: give other objects with their schema.");
 
 	if (edata->sqlerrcode == ERRCODE_UNDEFINED_FUNCTION ||
 		edata->sqlerrcode == ERRCODE_UNDEFINED_OBJECT)
@@ -50,13 +49,14 @@ hint_at_expression(const ErrorData *edata, const Compiler *compiler)
 	if (edata->sqlerrcode == ERRCODE_UNDEFINED_TABLE && edata->cursorpos > 0)
 		return pstrdup(_("A template names columns of its own table only, without NEW, OLD or an alias: {id}."));
 	if (edata->hint == NULL && edata->sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE)
-		return pstrdup(_("Between braces stands an SQL expression over the table's columns, such as {id} or {lower(email)}."));
+		return pstrdup(_("Write an SQL expression over the table's columns between the braces, such as {id} or {lower(email)}."));
 	return edata->hint;
 }
 
 /*
- * Add to an error, whoever raised it, which template it is about and where.  The
- * cursor position that it may carry would point into some other statement.
+ * Add template, table and position to an error that any code has raised.  The error's own
+ * cursor position is relative to the expression; a client would take it for a position in
+ * its statement, so it is removed.
  */
 static void
 complete_error(ErrorData *edata, Compiler *compiler)
@@ -65,7 +65,9 @@ complete_error(ErrorData *edata, Compiler *compiler)
 	int			position = compiler->position;
 	char	   *where;
 
-	/* Not the template's fault. */
+	Assert(position >= 1);
+
+	/* Errors of these categories do not come from the template. */
 	if (category == ERRCODE_OPERATOR_INTERVENTION ||
 		category == ERRCODE_INSUFFICIENT_RESOURCES ||
 		category == ERRCODE_SYSTEM_ERROR ||
@@ -89,7 +91,7 @@ complete_error(ErrorData *edata, Compiler *compiler)
  * --------------------------------------------------------------------------
  */
 
-/* How values of a type are written. */
+/* How values of a type, which is no array, become text. */
 static ValueForm
 form_of_type(Oid type)
 {
@@ -116,7 +118,7 @@ form_of_type(Oid type)
 	}
 }
 
-/* Settle how values of the expression's type become text. */
+/* Set how values of the expression's type become text. */
 static void
 compile_output(Template *template, Segment *segment, Oid type)
 {
@@ -149,6 +151,7 @@ compile_planned(Template *template, Segment *segment, Expr *planned)
 		segment->column = ((Var *) planned)->varattno;
 		return;
 	}
+	Assert(segment->column == 0);
 	segment->expr_context = CurrentMemoryContext;
 	segment->expr = ExecInitExpr(copyObject(planned), NULL);
 	template->simple = false;
@@ -157,7 +160,7 @@ compile_planned(Template *template, Segment *segment, Expr *planned)
 		template->queries = true;
 }
 
-/* "scratch" takes what need not last. */
+/* The caller resets "scratch", which holds the memory of parsing and planning. */
 static void
 compile_segment(Compiler *compiler, Segment *segment, MemoryContext scratch)
 {
@@ -174,13 +177,15 @@ compile_segment(Compiler *compiler, Segment *segment, MemoryContext scratch)
 	planned = compiler->inspect ? (Expr *) template_add_defaults(expr) :
 		expression_planner((Expr *) expr);
 
-	/* Planning fills in defaults of arguments, which may be volatile. */
+	/* Planning has filled in defaults of arguments, which may be volatile. */
 	template_check_volatile((Node *) planned);
 
 	MemoryContextSwitchTo(lasting);
 	compiler->columns = bms_add_members(compiler->columns, columns);
 	compile_output(compiler->template, segment, exprType((Node *) planned));
 	template_choose_class(segment, expr);
+	Assert((segment->key_class != NULL) + OidIsValid(segment->key_enum) +
+		   (segment->constant != NULL) == 1);
 	if (!compiler->inspect)
 		compile_planned(compiler->template, segment, planned);
 }
@@ -190,6 +195,7 @@ collect_columns(Template *template, const Bitmapset *columns)
 {
 	int			i = -1;
 
+	Assert(template->ncolumns == 0);
 	template->constant = bms_is_empty(columns);
 	template->columns = palloc(sizeof(AttrNumber) * (bms_num_members(columns) + 1));
 	while ((i = bms_next_member(columns, i)) >= 0)
@@ -220,8 +226,8 @@ compile_segments(Compiler *compiler)
 	render_settings_end(nest_level);
 
 	/*
-	 * Output functions, casts and what not can call functions of users in many
-	 * ways; it costs little to be ready for it where none is called.
+	 * Output functions and casts can call functions of users in many ways, so a template
+	 * that is not simple counts as calling one.  Being wrong costs little.
 	 */
 	template->runs_code = !template->simple;
 	collect_columns(template, compiler->columns);
@@ -248,8 +254,9 @@ compile(const char *text, Relation rel, const char *alias, bool inspect)
 	PG_TRY();
 	{
 		/*
-		 * Whoever called us would take the position of an error for one in his
-		 * own text; he is asked when the error is thrown again.
+		 * Error-context callbacks are off here: a caller's callback (PL/pgSQL has one) would
+		 * take the error's position for one in its own text.  They run when the completed
+		 * error is thrown again.
 		 */
 		error_context_stack = NULL;
 		compile_segments(&compiler);

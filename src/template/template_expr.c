@@ -2,9 +2,9 @@
  * template_expr.c
  *	  From the text of an expression in a template to a checked expression tree.
  *
- * It is parsed as PostgreSQL does it for a CHECK constraint; what a template
- * cannot use is refused with a hint at what can be done instead.  Errors carry
- * the position in the expression; template_compile.c adds the rest.
+ * The text is parsed as PostgreSQL parses a CHECK constraint.  What a template cannot use
+ * is an ERROR with a hint that names a way to do it.  An error carries its position in the
+ * expression; template_compile.c adds the template and the table.
  */
 #include "postgres.h"
 
@@ -31,7 +31,7 @@
  * --------------------------------------------------------------------------
  */
 
-/* Whether a name can only be that of a column, perhaps behind the table's name. */
+/* True if a name means a column of the template's table, alone or behind the table's name. */
 static bool
 names_own_column(const Compiler *compiler, const ColumnRef *cref)
 {
@@ -45,8 +45,8 @@ names_own_column(const Compiler *compiler, const ColumnRef *cref)
 }
 
 /*
- * Called for every name with what PostgreSQL has found for it: say more about
- * unknown columns than PostgreSQL would.
+ * Hook of the parser, called for every name with what PostgreSQL has found for it.  For an
+ * unknown column it raises an ERROR that says more than PostgreSQL's.
  */
 static Node *
 check_column(ParseState *pstate, ColumnRef *cref, Node *found)
@@ -92,6 +92,7 @@ template_check_columns(Compiler *compiler, Bitmapset *columns)
 	{
 		AttrNumber	column = i + FirstLowInvalidHeapAttributeNumber;
 
+		Assert(column <= desc->natts);
 		if (column < 0 && column != TableOidAttributeNumber)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -121,7 +122,7 @@ template_check_volatile(Node *expr)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a template cannot use the volatile function %s()",
 						get_func_name(function)),
-				 errhint("A key must be the same whenever it is rendered; if the function is, declare it STABLE or IMMUTABLE.")));
+				 errhint("A key must be the same whenever it is rendered; if the function's result is, declare it STABLE or IMMUTABLE.")));
 }
 
 static void
@@ -160,7 +161,7 @@ has_subquery(Node *raw, void *context)
 	return IsA(raw, SubLink) || raw_expression_tree_walker(raw, has_subquery, context);
 }
 
-/* The raw form of an expression; what else could follow a SELECT is refused. */
+/* The raw form of an expression.  Any clause of a SELECT beside it is refused. */
 static Node *
 parse_expression(Compiler *compiler, const Segment *segment)
 {
@@ -191,14 +192,15 @@ template_unquoted_column(Relation rel, const Segment *segment)
 	const char *begin = segment->text + strspn(segment->text, blanks);
 	char	   *name = downcase_identifier(begin, strcspn(begin, blanks), false, false);
 
+	Assert(segment->is_expr);
 	if (begin[strlen(name) + strspn(begin + strlen(name), blanks)] != '\0')
 		return NULL;
 	return column_hint_exists(rel, name) ? name : NULL;
 }
 
 /*
- * {user} is CURRENT_USER to SQL: no use in a key, and where the table has such a
- * column surely not meant.
+ * SQL reads {user} as CURRENT_USER.  If the table has a column of that name the template
+ * means the column, so refuse it and say how to write it.
  */
 static void
 check_keyword(Compiler *compiler, const Segment *segment, Node *raw)
@@ -220,8 +222,9 @@ template_transform(Compiler *compiler, const Segment *segment)
 	ParseNamespaceItem *item;
 	Node	   *expr;
 
+	Assert(compiler->segment == segment);
 	check_keyword(compiler, segment, raw);
-	/* Before its tables are looked for: they would not be found. */
+	/* Before transformExpr(), which would complain about the tables of the subquery. */
 	if (has_subquery(raw, NULL))
 		refuse(compiler, "a subquery");
 	pstate->p_sourcetext = segment->text;

@@ -1,20 +1,20 @@
 /*
  * template_inspect.c
- *	  Reading an expression without running anything of it.
+ *	  Reading an expression without running code that users wrote.
  *
- * Who looks at a rule (a view, DDL of somebody else, the worker) may have more
- * rights than who wrote it, so nothing that users wrote may be called meanwhile.
+ * The session that inspects a rule (for a view, for another user's DDL, in the worker) may
+ * have more rights than the rule's author, so it must not call code that users wrote.
  * PostgreSQL does call such code before an expression is evaluated:
  *
- *		planning computes what is constant, IMMUTABLE functions included; so a
- *		template that is only looked at is not planned, and gets no state to be
- *		evaluated with (which would plan the constraints of domains)
+ *		Planning calls IMMUTABLE functions to compute what is constant.  So an inspected
+ *		template is not planned.  It gets no state for evaluation either, since making one
+ *		plans the constraints of domains.
  *
- *		parsing calls the input function of a literal's type, and that of a
- *		composite type, array or range checks the constraints of the domains in
- *		it; so such a literal is taken for NULL of its type here
+ *		Parsing calls the input function of a literal's type.  That of a composite type,
+ *		array or range checks the constraints of the domains in it.  So this file replaces
+ *		such a literal by a NULL of its type.
  *
- * What is left to do of planning is to fill in arguments that have defaults.
+ * One part of planning is done here by hand: filling in defaults of arguments.
  */
 #include "postgres.h"
 
@@ -40,8 +40,9 @@
  */
 
 /*
- * Whether the input function of a type calls nothing but C.  Of a domain by itself
- * that is the base type's, but within another type it is the domain's own.
+ * True if the input function of a type calls C code only.  A domain alone is read by the
+ * function of its base type, but a domain inside another type by its own, which checks
+ * constraints.  So this returns false for a domain; callers pass getBaseType().
  */
 static bool
 reads_by_itself(Oid type)
@@ -55,7 +56,7 @@ reads_by_itself(Oid type)
 	return get_typtype(type) == TYPTYPE_BASE || get_typtype(type) == TYPTYPE_ENUM;
 }
 
-/* A literal stands as a parameter until its type is known: this is the type. */
+/* Hook of the parser: the type of a hidden literal is known, so make a constant again. */
 static Node *
 literal_of_type(ParseState *pstate, Param *param, Oid type, int32 typmod, int location)
 {
@@ -66,11 +67,13 @@ literal_of_type(ParseState *pstate, Param *param, Oid type, int32 typmod, int lo
 									keep ? CStringGetDatum(text) : (Datum) 0,
 									!keep, false);
 
+	Assert(compiler->inspect);
 	literal->location = param->location;
 	return coerce_type(pstate, (Node *) literal, UNKNOWNOID, type, typmod,
 					   COERCION_IMPLICIT, COERCE_IMPLICIT_CAST, location);
 }
 
+/* Hook of the parser: a hidden literal is a parameter until its type is known. */
 static Node *
 literal_without_type(ParseState *pstate, ParamRef *ref)
 {
@@ -84,7 +87,7 @@ literal_without_type(ParseState *pstate, ParamRef *ref)
 	return (Node *) param;
 }
 
-/* A template has no parameters of its own: "$1" keeps being refused. */
+/* Refuse "$1", as compiling does: a template has no parameters. */
 static bool
 refuse_parameters(Node *node, void *context)
 {
@@ -97,7 +100,7 @@ refuse_parameters(Node *node, void *context)
 	return raw_expression_tree_walker(node, refuse_parameters, context);
 }
 
-/* What must stay a constant for the parser becomes NULL. */
+/* Replace literals that the parser wants to be constants by NULL. */
 static bool
 empty_literals(Node *node, void *context)
 {
@@ -111,7 +114,10 @@ empty_literals(Node *node, void *context)
 	return raw_expression_tree_walker(node, empty_literals, context);
 }
 
-/* In place: the node of a parameter is smaller than that of a constant. */
+/*
+ * Replace each literal by a parameter, whose number is its index in compiler->literals.  This
+ * is done in place, since the node of a parameter is smaller than that of a constant.
+ */
 static bool
 replace_literals(Node *node, void *context)
 {
@@ -121,7 +127,7 @@ replace_literals(Node *node, void *context)
 
 	StaticAssertStmt(sizeof(ParamRef) <= sizeof(A_Const), "ParamRef is too large");
 
-	/* The modifiers of a type are not expressions, though they look so. */
+	/* The modifiers of a type look like expressions, but must stay literals. */
 	if (node == NULL || IsA(node, TypeName))
 		return false;
 	if (is_json_behavior(node))
@@ -143,6 +149,7 @@ replace_literals(Node *node, void *context)
 void
 template_hide_literals(Compiler *compiler, ParseState *pstate, Node *raw)
 {
+	Assert(compiler->inspect);
 	(void) refuse_parameters(raw, NULL);
 	compiler->literals = NIL;
 	(void) replace_literals(raw, compiler);

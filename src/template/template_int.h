@@ -1,6 +1,6 @@
 /*
  * template_int.h
- *	  What the files template_*.c share.
+ *	  Private to template_*.c: segments, and the state of compiling.
  */
 #ifndef UNCACHE_TEMPLATE_INT_H
 #define UNCACHE_TEMPLATE_INT_H
@@ -30,22 +30,25 @@ typedef enum ValueForm
 
 typedef struct Segment
 {
-	/* Filled by the parser. */
+	/* template_parse() sets these. */
 	bool		is_expr;
 	char	   *text;			/* literal, or source of the expression */
 	int			len;
-	int			position;		/* in the template; characters, from 1 */
+	int			position;		/* in the template, in characters, from 1 */
 
-	/* Filled by the compiler, of an expression only. */
-	AttrNumber	column;			/* a bare column; 0: see expr */
+	/* template_compile.c sets these, of an expression only. */
+	AttrNumber	column;			/* of a bare column; 0: evaluate expr */
 	ExprState  *expr;
 	MemoryContext expr_context; /* lives as long as expr */
 	ValueForm	form;
-	char	   *key_class;		/* see keypattern.h */
-	Oid			key_enum;		/* instead of it: one of the labels of this enum */
-	char	   *constant;		/* instead of both: the text of all values */
+
+	/* template_choose_class() sets exactly one of these. */
+	char	   *key_class;		/* class of the values (keypattern.h) */
+	Oid			key_enum;		/* the values are the labels of this enum */
+	char	   *constant;		/* all values have this text */
+
 	FmgrInfo	output;			/* FORM_OUTPUT, FORM_ARRAY */
-	Oid			element;		/* FORM_ARRAY, this and the next three */
+	Oid			element;		/* of FORM_ARRAY, as the next three */
 	int16		element_len;
 	bool		element_byval;
 	char		element_align;
@@ -57,53 +60,54 @@ typedef struct Compiler
 	Template   *template;
 	Relation	rel;
 	Alias	   *alias;			/* NULL: the table's own name */
-	Bitmapset  *columns;		/* offset as usual for system columns */
-	int			position;		/* of what is being looked at */
-	const Segment *segment;		/* errors count from "position" in it; NULL: none */
-	bool		inspect;		/* nothing is to be run: template_inspect() */
-	List	   *literals;		/* char *; of the segment being inspected */
+	Bitmapset  *columns;		/* offset by FirstLowInvalidHeapAttributeNumber */
+	int			position;		/* of the segment, or of the parser's error */
+	const Segment *segment;		/* being compiled; NULL while the text is parsed */
+	bool		inspect;		/* run nothing: template_inspect() */
+	List	   *literals;		/* char *, of the segment, if "inspect" */
 } Compiler;
 
 /*
- * Cut template->text into template->segments.  Raises an ERROR where it is
- * malformed; *position is then the place in the template, in characters.
+ * Cut template->text into template->segments.  Raises an ERROR if it is malformed, with
+ * *position set to the place of the error, in characters.
  */
 extern void template_parse(Template *template, int *position);
 
 /*
- * The expression of a segment, checked but for its columns; then these.  Raise an
- * ERROR for what a template cannot use.
+ * template_transform() makes an expression tree of a segment's text and checks all of it but
+ * its columns; template_check_columns() checks these.  template_check_volatile() looks for
+ * volatile functions, which planning can add.  Each raises an ERROR for what a template
+ * cannot use.
  */
 extern Node *template_transform(Compiler *compiler, const Segment *segment);
 extern void template_check_columns(Compiler *compiler, Bitmapset *columns);
 extern void template_check_volatile(Node *expr);
 
 /*
- * The column that stands alone and unquoted in a segment, or NULL: where the parser
- * finds something else in it, its name is a keyword.
+ * The column whose name stands alone and unquoted in a segment, or NULL.  If the parser has
+ * read such a segment as something else, the column's name is a keyword.
  */
 extern const char *template_unquoted_column(Relation rel, const Segment *segment);
 
 /*
- * For a template that is only looked at.  Keep the parser from running what reads
- * the literals in a raw expression; fill in defaults of arguments, as planning
- * would.
+ * For template_inspect(): keep the parser from calling input functions for the literals of
+ * a raw expression; fill in defaults of arguments, as planning would.
  */
 extern void template_hide_literals(Compiler *compiler, ParseState *pstate, Node *raw);
 extern Node *template_add_defaults(Node *expr);
 
 /*
- * Set of the three "key_class", "key_enum" and "constant" of a segment the one that
- * says most of the values of its expression.
+ * Set one of key_class, key_enum and constant of a segment, the one that describes the
+ * values of its expression most closely.
  */
 extern void template_choose_class(Segment *segment, Node *expr);
 
-/* A volatile function in an expression, or InvalidOid. */
+/* A volatile function that an expression calls, or InvalidOid. */
 extern Oid	template_volatile_function(Node *expr);
 
 /*
- * The settings (render_settings.h) that the text of a type's values depends on
- * (not for domains), and those that the value of an expression depends on.
+ * The settings (SETTINGS_*) that the text of a type's values depends on, for a type that is
+ * no domain; and those that the value of an expression depends on.
  */
 extern int	template_output_settings(Oid type);
 extern int	template_expr_settings(Node *expr);

@@ -1,12 +1,12 @@
 /*
  * template_keypattern.c
- *	  What the keys of a template can have where an expression stands: the class of
- *	  key_class.h for the expression's values, or the text that they all have.
+ *	  The key pattern of a template (keypattern.h): literal text, and for each expression
+ *	  the class of its values, or the text that they all have.
  *
- * It is found from the type, and from the few expressions in which more is known; the
- * expression is not planned yet, so that a rule has the same key pattern for whoever
- * compiles or inspects it.  A class must take every text that rendering can give: where
- * that is not certain it is "any".
+ * The class follows from the type, and from the few functions that say more about their
+ * results.  It is taken from the expression before planning, so that compiling and
+ * inspecting give the same key pattern.  A class must match every text that rendering can
+ * give: if that is not certain, it is "any".
  */
 #include "postgres.h"
 
@@ -33,8 +33,8 @@
  */
 
 /*
- * The class of a type.  Only built-in types: their output functions are known, and these
- * are PostgreSQL's, whoever asks.  A value of any other type may be any text.
+ * The class of a built-in type, whose output function belongs to PostgreSQL; NULL for any
+ * other type, since its values may be any text.
  */
 static const char *
 class_by_type(Oid type)
@@ -92,7 +92,7 @@ class_by_type(Oid type)
 	}
 }
 
-/* numeric(p,s), as numeric.c packs it into a type modifier; s may be negative. */
+/* numeric(p,s), unpacked from a type modifier as numeric.c does it; s may be negative. */
 static char *
 class_of_numeric(int32 typmod)
 {
@@ -106,6 +106,7 @@ class_of_numeric(int32 typmod)
 	return psprintf("decimal %d %d", Max(precision - scale, 1), Max(scale, 0));
 }
 
+/* The class of a type that has no class of its own. */
 static char *
 class_by_sort(Oid type)
 {
@@ -122,7 +123,7 @@ class_by_sort(Oid type)
 	}
 }
 
-/* The class of a type's values, elements of an array each by itself. */
+/* The class of a type's values; of an array that of its elements. */
 static void
 choose_by_type(Segment *segment, Oid type, int32 typmod)
 {
@@ -144,8 +145,8 @@ choose_by_type(Segment *segment, Oid type, int32 typmod)
 }
 
 /*
- * A constant's text.  Not of dates and times: 'today' is a constant, too, which the
- * next session reads otherwise.
+ * The text of a constant, or NULL.  Only for types whose literals always mean the same:
+ * 'today' is a constant, too, and means another date tomorrow.
  */
 static char *
 text_of_constant(const Const *constant)
@@ -174,7 +175,7 @@ text_of_constant(const Const *constant)
 	}
 }
 
-/* A constant whole number, perhaps made one of another size. */
+/* Read a constant whole number, perhaps one that is cast to a larger type. */
 static bool
 read_integer(Node *node, int64 *value)
 {
@@ -201,7 +202,7 @@ read_integer(Node *node, int64 *value)
 	}
 }
 
-/* What is known of the results of a function, or NULL. */
+/* The class of a function's results, or NULL if only their type is known. */
 static char *
 class_by_function(Oid function, List *args)
 {
@@ -222,13 +223,14 @@ class_by_function(Oid function, List *args)
 				divisor == PG_INT64_MIN)
 				return NULL;
 			divisor = (divisor > 0 ? divisor : -divisor) - 1;
+			Assert(divisor >= 0);
 			return psprintf("integer " INT64_FORMAT " " INT64_FORMAT, -divisor, divisor);
 		default:
 			return NULL;
 	}
 }
 
-/* A value made text by its output function: its class is that of the value. */
+/* An expression without a cast to text, which calls the output function of the value's type. */
 static Node *
 strip_output(Node *expr)
 {
@@ -244,6 +246,7 @@ strip_output(Node *expr)
 void
 template_choose_class(Segment *segment, Node *expr)
 {
+	Assert(segment->is_expr && segment->key_class == NULL && !OidIsValid(segment->key_enum));
 	if (IsA(expr, Const))
 		segment->constant = text_of_constant((Const *) expr);
 	if (segment->constant != NULL)
@@ -266,18 +269,19 @@ template_choose_class(Segment *segment, Node *expr)
  */
 
 /*
- * The labels of an enum go into a pattern as long as it is no longer than this: it should
- * fit into one outbox row, and each key that may be meant is compared with all of them.
+ * A pattern gets the labels of an enum while it is no longer than this many bytes: it should
+ * fit into one outbox row, and each key that SCAN finds is compared with all labels.
  */
 #define MAX_WITH_LABELS		4096
 
-/* The text that stands there in all keys, or NULL. */
+/* The text that a segment has in all keys, or NULL. */
 static const char *
 fixed_text(const Segment *segment)
 {
 	return segment->is_expr ? segment->constant : segment->text;
 }
 
+/* True if the template begins with fixed text that holds two letters or digits. */
 static bool
 head_is_usable(const Template *template)
 {
@@ -299,7 +303,7 @@ head_is_usable(const Template *template)
 	return found >= 2;
 }
 
-/* Append literal text, with its braces doubled. */
+/* Append literal text; a key pattern has its braces doubled. */
 static void
 append_literal(StringInfo to, const char *text)
 {
@@ -311,6 +315,7 @@ append_literal(StringInfo to, const char *text)
 	}
 }
 
+/* Append an element of a list of texts, with backslashes as keypattern.h says. */
 static void
 append_label(StringInfo to, const char *label)
 {
@@ -322,7 +327,7 @@ append_label(StringInfo to, const char *label)
 	}
 }
 
-/* The labels that an enum has at this moment; "any" where they are too long. */
+/* Append the list of an enum's present labels, or "any" if it is too long. */
 static void
 append_enum(StringInfo to, Oid type)
 {
@@ -358,7 +363,10 @@ append_segment(StringInfo to, const Segment *segment)
 	else if (OidIsValid(segment->key_enum))
 		append_enum(to, segment->key_enum);
 	else
+	{
+		Assert(segment->key_class != NULL);
 		appendStringInfo(to, "{%s}", segment->key_class);
+	}
 }
 
 char *

@@ -3,14 +3,13 @@
  *	  Cutting a template into literals and expressions.
  *
  * An expression ends at the first "}" that is not inside an SQL string, a quoted
- * identifier or a comment, so these have to be told apart here just as
- * PostgreSQL's scanner does (with standard_conforming_strings on).  Bytes can be
- * looked at one by one: in no server encoding is an ASCII byte a part of a longer
- * character.
+ * identifier or a comment, so this file recognizes these as PostgreSQL's scanner does (with
+ * standard_conforming_strings on).  It may look at single bytes: in a server encoding no
+ * ASCII byte is part of a longer character.
  *
- * Each byte is looked at a fixed number of times, so the time grows with the length of
- * the template, which is limited; template_compile.c, where each expression costs far
- * more, looks for interrupts between them.
+ * Each byte is read a fixed number of times, so the time grows with the length of the
+ * template, which is limited.  template_compile.c checks for interrupts between the
+ * expressions, each of which costs far more than its parsing here.
  */
 #include "postgres.h"
 
@@ -23,15 +22,19 @@ typedef struct Scanner
 	const char *text;
 	int			len;
 	int			at;
-	int			counted;		/* bytes whose characters are counted already ... */
-	int			characters;		/* ... and how many these are */
-	int		   *position;		/* for the error message */
+	int			counted;		/* so many bytes are counted already ... */
+	int			characters;		/* ... and are so many characters */
+	int		   *position;		/* set for the error message */
 } Scanner;
 
-/* Where a byte is, as a human counts.  Asked in rising order, but for an error. */
+/*
+ * The position of a byte in characters, from 1.  Callers ask in rising order, except for
+ * errors, so each byte is counted once.
+ */
 static int
 position_of(Scanner *scan, int at)
 {
+	Assert(at >= 0 && at <= scan->len);
 	if (at < scan->counted)
 		return pg_mbstrlen_with_len(scan->text, at) + 1;
 	scan->characters += pg_mbstrlen_with_len(scan->text + scan->counted, at - scan->counted);
@@ -56,7 +59,7 @@ is_word(char c)
 		(c >= '0' && c <= '9') || c == '_' || IS_HIGHBIT_SET(c);
 }
 
-/* Whether the text goes on with these two characters. */
+/* True if the text continues with these two characters. */
 static bool
 looking_at(const Scanner *scan, const char *two)
 {
@@ -64,10 +67,11 @@ looking_at(const Scanner *scan, const char *two)
 		scan->text[scan->at] == two[0] && scan->text[scan->at + 1] == two[1];
 }
 
-/* Stands on the quote; moves behind the closing one, or to the end. */
+/* From the opening quote to behind the closing one, or to the end if there is none. */
 static void
 skip_quoted(Scanner *scan, char quote, bool backslashes)
 {
+	Assert(scan->text[scan->at] == quote);
 	for (scan->at++; scan->at < scan->len; scan->at++)
 	{
 		if (backslashes && scan->text[scan->at] == '\\')
@@ -82,6 +86,7 @@ skip_quoted(Scanner *scan, char quote, bool backslashes)
 	scan->at = scan->len;
 }
 
+/* True if the quote here opens E'...', in which a backslash escapes. */
 static bool
 opens_escape_string(const Scanner *scan)
 {
@@ -103,6 +108,7 @@ skip_block_comment(Scanner *scan)
 {
 	int			depth = 0;
 
+	Assert(looking_at(scan, "/*"));
 	do
 	{
 		if (looking_at(scan, "/*"))
@@ -120,7 +126,7 @@ skip_block_comment(Scanner *scan)
 	} while (depth > 0 && scan->at < scan->len);
 }
 
-/* Stands on a dollar; moves behind the string it opens, or behind the dollar. */
+/* From a dollar to behind the string that it opens, or behind the dollar if it opens none. */
 static void
 skip_dollar(Scanner *scan)
 {
@@ -128,6 +134,7 @@ skip_dollar(Scanner *scan)
 	int			end = start + 1;
 	int			taglen;
 
+	Assert(scan->text[start] == '$');
 	if ((start > 0 && is_word(scan->text[start - 1])) ||
 		(end < scan->len && scan->text[end] >= '0' && scan->text[end] <= '9'))
 	{
@@ -153,12 +160,13 @@ skip_dollar(Scanner *scan)
 	scan->at = scan->len;
 }
 
-/* Stands behind the opening brace; moves to the closing one. */
+/* From behind the opening brace to the closing one. */
 static void
 scan_expression(Scanner *scan)
 {
 	int			open = scan->at - 1;
 
+	Assert(scan->text[open] == '{');
 	while (scan->at < scan->len && scan->text[scan->at] != '}')
 	{
 		char		c = scan->text[scan->at];
@@ -202,7 +210,7 @@ add_segment(Template *template, bool is_expr, int position)
 	return segment;
 }
 
-/* Whether literal text goes on here; moves behind the first one of two braces. */
+/* True if literal text continues here; of a doubled brace the first one is skipped. */
 static bool
 at_literal(Scanner *scan)
 {
@@ -219,7 +227,7 @@ at_literal(Scanner *scan)
 	return scan->text[scan->at] != '{';
 }
 
-/* Stands where literal text begins; moves behind it. */
+/* From the beginning of literal text to behind it. */
 static void
 add_literal(Template *template, Scanner *scan)
 {
@@ -232,10 +240,11 @@ add_literal(Template *template, Scanner *scan)
 	segment->text = palloc(len + 1);
 	for (scan->at = start; at_literal(scan); scan->at++)
 		segment->text[segment->len++] = scan->text[scan->at];
+	Assert(segment->len == len && len > 0);
 	segment->text[len] = '\0';
 }
 
-/* Stands on the opening brace; moves behind the closing one. */
+/* From the opening brace to behind the closing one. */
 static void
 add_expression(Template *template, Scanner *scan)
 {
@@ -245,6 +254,7 @@ add_expression(Template *template, Scanner *scan)
 	int			blanks;
 
 	scan_expression(scan);
+	Assert(scan->text[scan->at] == '}');
 	blanks = strspn(scan->text + start, " \t\r\n\f\v");
 	if (start + blanks == scan->at)
 		raise_at(scan, start - 1, "empty expression in a template",
@@ -269,9 +279,9 @@ template_parse(Template *template, int *position)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("a template cannot be longer than %d bytes", TEMPLATE_MAX_BYTES),
-				 errhint("Put what makes it so long into a function, and call that in the template.")));
+				 errhint("Move the long part into a function, and call that in the template.")));
 
-	/* Literal, column, literal, column: most templates have no more. */
+	/* Most templates have at most literal, column, literal, column. */
 	template->segments_room = 4;
 	template->segments = palloc(template->segments_room * sizeof(Segment));
 	while (scan.at < scan.len)
@@ -283,7 +293,7 @@ template_parse(Template *template, int *position)
 	}
 }
 
-/* So much of a template is enough to know it by. */
+/* Most bytes of a template that a message shows: enough to recognize it. */
 #define SHOWN_BYTES		300
 
 const char *

@@ -2,11 +2,11 @@
  * template_render.c
  *	  Making keys of a row.
  *
- * Most templates are literals and bare columns of a few types: they are written
- * straight into the key buffer, without memory being allocated.  For the others
- * all values are evaluated and turned into text first, and then put together:
- * evaluating may run functions which write to other tables with rules, and so get
- * back here, while the key buffer is one for all.
+ * Most templates are literals and bare columns of a few types ("simple").  Their values are
+ * written straight into the key buffer, and no memory is allocated.  For other templates
+ * this file first turns all values into text, and then puts keys together.  This order
+ * matters: evaluating may run a function that writes to another table with rules, which
+ * renders while the first rendering is under way, and there is only one key buffer.
  */
 #include "postgres.h"
 
@@ -24,15 +24,15 @@
 #include "template/key_encoding.h"
 #include "template/template_int.h"
 
-/* Room that a number takes: minus sign, 19 digits, null. */
+/* Room for a number: a minus sign, 19 digits, a null byte. */
 #define NUMBER_ROOM		24
 
-/* The key being put together.  Grows to the longest key that there was. */
+/* The key being put together.  The buffer grows to the session's longest key. */
 static char *buffer;
 static uint32 buffer_size;
 static uint32 buffer_used;
 
-/* The texts that a segment has for this row. */
+/* The texts of a segment for this row: one, or one for each element of an array. */
 typedef struct Texts
 {
 	int			count;
@@ -62,6 +62,7 @@ buffer_reserve(const Template *template, Size more)
 {
 	Size		need = buffer_used + more;
 
+	Assert(buffer_used <= buffer_size);
 	if (likely(need <= buffer_size))
 		return;
 	if (more > INVALIDATION_MAX_BYTES + NUMBER_ROOM ||
@@ -71,6 +72,7 @@ buffer_reserve(const Template *template, Size more)
 	buffer = buffer == NULL ? MemoryContextAlloc(TopMemoryContext, need) :
 		repalloc(buffer, need);
 	buffer_size = need;
+	Assert(buffer_used + more <= buffer_size);
 }
 
 static inline void
@@ -208,6 +210,7 @@ render_simple(const Template *template, TupleTableSlot *slot, KeySink *sink)
 			buffer_append(template, segment->text, segment->len);
 			continue;
 		}
+		Assert(segment->expr == NULL && segment->column != 0);
 		value = column_value(segment, slot, &isnull);
 		if (isnull)
 			return;
@@ -218,14 +221,14 @@ render_simple(const Template *template, TupleTableSlot *slot, KeySink *sink)
 
 /*
  * --------------------------------------------------------------------------
- * The others
+ * Templates with expressions or arrays
  * --------------------------------------------------------------------------
  */
 
 /*
- * Evaluate an expression.  The context is made by hand for every row, because
- * what an evaluation leaves belongs to the row's memory, but what the expression
- * keeps for the next time belongs to the template's.
+ * The value of a segment for a row.  The ExprContext is made by hand for every row: memory
+ * of the evaluation belongs to the row (CurrentMemoryContext), but what the expression keeps
+ * for the next row belongs to the template (expr_context).
  */
 static Datum
 segment_value(const Segment *segment, TupleTableSlot *slot, bool *isnull)
@@ -252,10 +255,11 @@ array_texts(Segment *segment, Datum value, Texts *texts)
 	bool	   *nulls;
 	int			count;
 
-	/* Far too many would take far too long to find out. */
+	Assert(segment->form == FORM_ARRAY);
 	deconstruct_array(array, segment->element, segment->element_len,
 					  segment->element_byval, segment->element_align,
 					  &elements, &nulls, &count);
+	/* One text more than the limit is enough for the ERROR of buffer_emit(). */
 	texts->text = palloc(sizeof(char *) * Max(Min(count, TEMPLATE_MAX_KEYS + 1), 1));
 	texts->count = 0;
 	for (int i = 0; i < count && texts->count <= TEMPLATE_MAX_KEYS; i++)
@@ -265,7 +269,7 @@ array_texts(Segment *segment, Datum value, Texts *texts)
 	}
 }
 
-/* Evaluate all expressions; false where there is to be no key. */
+/* Evaluate all expressions; false if a NULL or an empty array means that there is no key. */
 static bool
 evaluate(Template *template, TupleTableSlot *slot, Texts *texts)
 {
@@ -296,7 +300,7 @@ evaluate(Template *template, TupleTableSlot *slot, Texts *texts)
 	return true;
 }
 
-/* One key for every combination; the last array turns fastest. */
+/* Emit a key for every combination of texts; the last array changes fastest. */
 static void
 emit_combinations(const Template *template, const Texts *texts, KeySink *sink)
 {
@@ -308,7 +312,10 @@ emit_combinations(const Template *template, const Texts *texts, KeySink *sink)
 		CHECK_FOR_INTERRUPTS();
 		buffer_begin(template);
 		for (i = 0; i < template->nsegments; i++)
+		{
+			Assert(at[i] < texts[i].count);
 			buffer_append(template, texts[i].text[at[i]], strlen(texts[i].text[at[i]]));
+		}
 		buffer_emit(template, sink);
 
 		for (i = template->nsegments - 1; i >= 0; i--)
@@ -320,6 +327,7 @@ emit_combinations(const Template *template, const Texts *texts, KeySink *sink)
 	} while (i >= 0);
 }
 
+/* Error-context callback: name the template in errors of its expressions. */
 static void
 name_template(void *arg)
 {
@@ -335,6 +343,7 @@ template_render(Template *template, TupleTableSlot *slot, KeySink *sink)
 	ErrorContextCallback callback = {error_context_stack, name_template, template};
 	Texts	   *texts;
 
+	Assert(sink->emit != NULL);
 	if (template->simple)
 	{
 		render_simple(template, slot, sink);
