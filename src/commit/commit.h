@@ -1,18 +1,18 @@
 /*
  * commit.h
- *	  The end of a transaction: what other folders call of it.
+ *	  The end of a transaction: the functions that other folders call.
  */
 #ifndef UNCACHE_COMMIT_H
 #define UNCACHE_COMMIT_H
 
 #include "postgres.h"
 
-/* Register the callbacks of transactions; once, in _PG_init. */
+/* Register the transaction callbacks; _PG_init() calls it once. */
 extern void xact_init(void);
 
 /*
- * Have the worker look into the side table, or ask for a worker: a transaction was
- * prepared, or a prepared one has ended.  Never raises.
+ * A transaction was prepared, or a prepared one has ended: have the worker read the side
+ * table, or ask the launcher for a worker.  Never raises.
  */
 extern void handover_side(void);
 

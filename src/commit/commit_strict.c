@@ -2,19 +2,19 @@
  * commit_strict.c
  *	  consistency = strict, in the committing backend.
  *
- * Before the commit the worker is asked, through the ring, to delete the keys'
- * values and to note the transaction in their fence records as in doubt.  From
- * then on no fenced fill succeeds whose snapshot has not seen the transaction
- * committed, so no old value comes back in the moment between commit and
- * delivery.  The answer is waited for with row locks held, which is the price.
+ * Before the commit the session asks the worker, through the ring, to delete the keys'
+ * values and to note in their fence records that the transaction is in doubt.  From then on
+ * a fenced fill succeeds only if its snapshot has seen the transaction committed, so no old
+ * value returns between commit and delivery.  The price: the session waits for the answer
+ * while it holds row locks.
  *
- * It is still before the commit: whatever goes wrong is an ERROR, and the
- * transaction is rolled back.  The worker is then told to take the doubts out; if
- * that is lost, it finds out by itself that the transaction has ended (fence_doubt.c),
- * and a doubt that nobody renews expires.
+ * Any failure is an ERROR and rolls the transaction back, since this is before the commit.
+ * The session then tells the worker to remove the doubts.  If that message is lost, the worker
+ * finds out by itself that the transaction has ended (fence_doubt.c), and a doubt that is
+ * not renewed expires.
  *
- * Patterns are not fenced beforehand: for TRUNCATE and the like strict promises
- * what read_your_writes does.
+ * Patterns are not fenced before the commit: for TRUNCATE and the like, strict promises what
+ * read_your_writes does.
  */
 #include "postgres.h"
 
@@ -32,13 +32,16 @@
 #include "shmem/shmem.h"
 #include "shmem/wait_slots.h"
 
-/* How long to sleep before the ring is looked at again for room. */
+/* How long to sleep before trying a full ring again: the worker empties it within this time. */
 #define FULL_RING_MS	1
 
-/* Two rings of usual size: a moment's work, and no burden for the worker's memory. */
+/*
+ * Most bytes of keys that a transaction can have fenced.  Two rings of default size: the worker
+ * takes them in a moment, and has memory for them.
+ */
 #define MAX_KEY_BYTES	(16 * 1024 * 1024)
 
-/* Whose doubts the worker may have; NULL: nobody's. */
+/* Rows whose doubts the worker may have noted, and their transaction; NULL: none. */
 static OutboxItems *in_doubt = NULL;
 static uint64 doubt_xid;
 
@@ -53,7 +56,10 @@ raise_not_fenced(const char *detail)
 			 errhint("Try again, or use another value of uncache.consistency.")));
 }
 
-/* A piece is the only item of its row.  Patterns are not fenced before the commit. */
+/*
+ * True if a row holds a fragment of a key that is too long for one row.  A fragment is the only
+ * item of its row.  Fragments of patterns do not count, since patterns are not fenced here.
+ */
 static bool
 begins_with_long_key(const OutboxItems *items)
 {
@@ -65,7 +71,7 @@ begins_with_long_key(const OutboxItems *items)
 		invalidation_traits_of_whole(&item)->fence == INVALIDATION_FENCE_RECORD;
 }
 
-/* All of it is held in memory, here and in the worker, and goes through the ring. */
+/* The keys are limited because this session and the worker hold all of them in memory. */
 void
 commit_strict_check_size(const OutboxWritten *written)
 {
@@ -107,7 +113,7 @@ check_possible(DatabaseState *database, OutboxItems *items)
 		raise_not_fenced("Delivery is off (uncache.delivery).");
 	if (pg_atomic_read_u32(&database->serving) == 0)
 		raise_not_fenced("Redis cannot be reached.");
-	/* Which nodes the keys belong to is known to the worker (fence_doubt.c). */
+	/* Whether the fence is on at the keys' own nodes, only the worker knows (fence_doubt.c). */
 	if (pg_atomic_read_u32(&database->fence.any_on) == 0)
 		raise_not_fenced("The fence is not on yet, or not possible; see uncache.stat.");
 	for (; items; items = items->next)
@@ -121,6 +127,7 @@ check_possible(DatabaseState *database, OutboxItems *items)
 	}
 }
 
+/* Put the items of one row into the ring; false if it has no room, or is another database's. */
 static bool
 try_to_put(DatabaseState *database, RingKind kind, const OutboxItems *items)
 {
@@ -138,11 +145,11 @@ try_to_put(DatabaseState *database, RingKind kind, const OutboxItems *items)
 	return done;
 }
 
-/* Sleep until the latch is set or the time is over; interrupts are served. */
+/* Sleep until the latch is set or the time is over, and check for interrupts. */
 static void
 sleep_before_commit(long ms)
 {
-	static uint32 wait_event = 0;	/* is looked up under a lock */
+	static uint32 wait_event = 0;	/* kept, since finding it takes a lock */
 
 	if (wait_event == 0)
 		wait_event = WaitEventExtensionNew("UncacheStrict");
@@ -179,7 +186,7 @@ wait_for_fences(WaitSlot *mine, TimestampTz deadline)
 		if (state == WAIT_ANSWERED)
 			return;
 		if (state == WAIT_GIVEN_UP)
-			raise_not_fenced("The Redis that one of its keys belongs to is away, has refused it, or has no fence that is on; see last_error in uncache.stat.");
+			raise_not_fenced("The Redis of one of its keys is away, has refused the key, or has its fence off; see last_error in uncache.stat.");
 		if (left <= 0)
 			raise_not_fenced("Redis has not answered in time.");
 		sleep_before_commit(left);
@@ -203,6 +210,7 @@ commit_strict_fence(OutboxWritten *written)
 	if (count == 0)
 		return;
 
+	Assert(mine != NULL && doubt_xid != 0);
 	wait_slots_announce(mine, doubt_xid, count, true);
 	put_doubts(database, deadline);
 	FAULT_POINT("doubts-put");
@@ -219,7 +227,7 @@ commit_strict_release(void)
 	if (in_doubt == NULL)
 		return;
 	(void) wait_slots_leave(mine);
-	/* One entry is enough: the worker knows the keys by the transaction. */
+	/* One entry is enough: the worker finds all keys by the transaction. */
 	if (database != NULL && try_to_put(database, RING_RELEASE, in_doubt))
 		shmem_wake_worker(database);
 	in_doubt = NULL;

@@ -2,15 +2,14 @@
  * commit_wait.c
  *	  The wait of a COMMIT for the answer of Redis.
  *
- * It takes place when the transaction is over for everybody else: its changes are
- * visible and its locks are gone, so nobody waits behind who waits here.  The
- * transaction cannot fail any more, so whatever ends the wait is a WARNING at the
- * most.  Interrupts are held; a request to cancel or to terminate is looked for by
- * hand, and statement_timeout does not count.
+ * The session waits after the end of its transaction: the changes are visible and the locks
+ * released, so no other session waits for it.  The transaction cannot fail any more, so
+ * nothing that ends the wait is more than a WARNING.  Interrupts are held, so this file checks
+ * by itself for a request to cancel or to terminate, and statement_timeout does not fire.
  *
- * The process unlinks the files of relations that the transaction has dropped only after
- * this wait, and a crash before that leaves them on the disk for ever.  So a transaction with
- * such files does not wait.
+ * PostgreSQL unlinks the files of relations that the transaction has dropped only after this
+ * wait, and a crash during the wait would leave them on the disk for ever.  So a transaction
+ * with such files does not wait.
  */
 #include "postgres.h"
 
@@ -48,8 +47,8 @@ commit_wait_prepare(void)
 }
 
 /*
- * Whether the commit unlinks files: DROP, and whatever gives a relation a new file.  Those
- * of temporary tables do not count, since the next start of the server removes them.
+ * True if the commit unlinks files: after DROP, or a command that gives a relation a new file.
+ * Files of temporary tables do not count, since the next start of the server removes them.
  */
 static bool
 unlinks_files(void)
@@ -83,7 +82,7 @@ commit_wait_wanted(DatabaseState *database)
 
 /*
  * --------------------------------------------------------------------------
- * After it: nothing below may raise or allocate
+ * After the commit: nothing below may raise or allocate
  * --------------------------------------------------------------------------
  */
 
@@ -91,16 +90,16 @@ typedef enum WaitOutcome
 {
 	OUTCOME_DELIVERED,
 	OUTCOME_TIMED_OUT,
-	OUTCOME_GIVEN_UP,			/* the worker says that it won't be soon */
-	OUTCOME_LET_GO,				/* likewise, and it knew that before */
+	OUTCOME_GIVEN_UP,			/* the worker has given up: there is no answer soon */
+	OUTCOME_LET_GO,				/* the same, and the worker knew it before the wait */
 	OUTCOME_CANCELED,
 	OUTCOME_TERMINATED,
 } WaitOutcome;
 
 /*
- * Do what may raise, and let no ERROR out, which would be a PANIC of the server here.
- * Nor are those heard who would add their CONTEXT: what they say can be a statement
- * that the encoding of the client has no characters for.
+ * Call a function that may raise, and catch its ERROR, which would be a PANIC of the server
+ * here.  Error-context callbacks are off meanwhile: their text may not convert to the client's
+ * encoding, and that would be another ERROR.
  */
 static void
 do_guarded(void (*function) (const void *arg), const void *arg)
@@ -119,7 +118,7 @@ do_guarded(void (*function) (const void *arg), const void *arg)
 	{
 		MemoryContextSwitchTo(context);
 		FlushErrorState();
-		/* An error sets them to 0, for those who unwind to the main loop. */
+		/* The ERROR has set both to 0, because it usually ends in the main loop. */
 		InterruptHoldoffCount = holdoffs;
 		QueryCancelHoldoffCount = cancel_holdoffs;
 	}
@@ -134,9 +133,9 @@ process_barrier(const void *arg)
 }
 
 /*
- * Interrupts are held at this place, but barriers must be taken part in: others
- * wait for everybody, DROP DATABASE for one.  One that fails stays pending, and is
- * absorbed at the next usual place.
+ * Absorb a barrier of other backends although interrupts are held here: they wait for all
+ * processes, for example in DROP DATABASE.  If it fails it stays pending, and the next
+ * CHECK_FOR_INTERRUPTS() absorbs it.
  */
 static void
 absorb_barrier(void)
@@ -150,6 +149,7 @@ wait_for_answer(WaitSlot *mine)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), setting_wait_timeout);
 
+	Assert(InterruptHoldoffCount > 0 && wait_event != 0);
 	for (;;)
 	{
 		WaitState	state;
@@ -181,21 +181,21 @@ wait_for_answer(WaitSlot *mine)
 }
 
 /*
- * Until Redis answers again nobody shall wait in vain.  The worker closes the
- * breaker when an answer comes back in half the time that was too short, or when
- * it knows which of several nodes is to blame.
+ * Open the breaker: until Redis answers again, only a session with a longer wait_timeout than
+ * this one's waits.  The worker closes it when an answer takes less than half of the time that
+ * was too short, or when it knows which one of several nodes is slow.
  */
 static void
 open_breaker(DatabaseState *database)
 {
 	uint32		breaker = pg_atomic_read_u32(&database->breaker);
 
-	/* Who is ready to wait for longer than that still does. */
+	/* It holds the longest wait_timeout that has expired. */
 	while (breaker < setting_wait_timeout &&
 		   !pg_atomic_compare_exchange_u32(&database->breaker, &breaker, setting_wait_timeout))
 		 /* try again */ ;
 	pg_atomic_fetch_add_u64(&database->stats.wait_timeouts, 1);
-	/* It may have to find out which node is late. */
+	/* The worker may have to find out which node is slow. */
 	shmem_wake_worker(database);
 }
 
@@ -203,8 +203,8 @@ open_breaker(DatabaseState *database)
 	errdetail("The transaction has committed. The outbox keeps its keys until Redis has deleted them.")
 
 /*
- * A wait in vain is news to its client; the server log hears of Redis from the
- * worker, and not from each of a thousand sessions.
+ * Tell the client if its wait has ended without an answer.  The server log does not get what
+ * Redis causes: the worker logs that once, instead of each of a thousand sessions.
  */
 static void
 report_outcome(const void *arg)
@@ -233,7 +233,7 @@ report_outcome(const void *arg)
 					 COMMITTED_DETAIL));
 			break;
 		case OUTCOME_TERMINATED:
-			/* The process ends at the next usual place; it can't say more than this. */
+			/* The next CHECK_FOR_INTERRUPTS() ends the process. */
 			ereport(WARNING,
 					(errcode(ERRCODE_ADMIN_SHUTDOWN),
 					 errmsg("canceling the wait for Redis and terminating connection due to administrator command"),
@@ -243,9 +243,9 @@ report_outcome(const void *arg)
 }
 
 /*
- * A COMMIT that is a statement of its own is all that there was to cancel.  In a procedure
- * (a portal is running) the statement goes on after the commit: the request stays, and
- * cancels it at the next usual place.
+ * A request to cancel has ended the wait.  If COMMIT is a statement of its own, the request is
+ * done.  In a procedure (a portal is running) the statement continues after the commit, so
+ * the request stays pending, and the next CHECK_FOR_INTERRUPTS() cancels the statement.
  */
 static void
 take_cancel(void)
@@ -268,7 +268,7 @@ commit_wait(void)
 	FAULT_POINT("waiting");
 	outcome = wait_for_answer(mine);
 
-	/* An answer that came this moment is as good as one that came in time. */
+	/* An answer that has arrived since counts, unless the session was interrupted. */
 	if (wait_slots_leave(mine) == WAIT_ANSWERED &&
 		outcome != OUTCOME_CANCELED && outcome != OUTCOME_TERMINATED)
 		outcome = OUTCOME_DELIVERED;

@@ -1,11 +1,11 @@
 /*
  * handover.c
- *	  Telling the worker what a transaction has left in the outbox.
+ *	  Telling the worker which rows a transaction has left in the outbox.
  *
- * Runs in COMMIT, with row locks held, so that the ring has the changes of one row
- * in the order of their commits: nothing here allocates, raises or waits, but for
- * the lock of the ring.  It is a hint: what is lost with it the worker finds in the
- * outbox when it starts or connects.
+ * This runs in COMMIT while row locks are held, so the ring gets the changes of one row in
+ * the order of their commits.  So nothing here allocates, raises, or waits for anything but
+ * the ring's lock.  The ring is a hint: if it is lost, the worker finds the rows in the outbox
+ * when it starts or connects.
  */
 #include "postgres.h"
 
@@ -16,7 +16,10 @@
 #include "commit/commit_int.h"
 #include "shmem/shmem.h"
 
-/* Make sure that the worker will look; it may be awake, or about to look anyway. */
+/*
+ * Make sure that the worker looks at the ring and the marks.  It needs no signal while it is
+ * awake.  While it gathers (WORKER_GATHERS) it looks soon, which is enough if not "urgent".
+ */
 static void
 wake_worker(DatabaseState *database, bool urgent)
 {
@@ -54,8 +57,8 @@ mark_dirty(DatabaseState *database, const OutboxWritten *written)
 }
 
 /*
- * A transaction of one row fits into the ring, if there is room.  False where it did
- * not, or the slot was given to another database meanwhile.
+ * Copy the items of a transaction that has one row into the ring.  False if it has more rows,
+ * the ring has no room, or the slot was given to another database meanwhile.
  */
 static bool
 put_into_ring(DatabaseState *database, const OutboxWritten *written, bool wait)
@@ -75,6 +78,7 @@ put_into_ring(DatabaseState *database, const OutboxWritten *written, bool wait)
 	entry.tid = written->tid;
 	entry.file = written->file;
 
+	Assert(written->nkeys <= PG_UINT32_MAX && FullTransactionIdIsValid(written->xid));
 	LWLockAcquire(database->lock, LW_EXCLUSIVE);
 	ours = pg_atomic_read_u32(&database->dboid) == MyDatabaseId;
 	done = ours && ring_put(&database->ring, &entry, written->items, written->items_len);

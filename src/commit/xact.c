@@ -2,17 +2,17 @@
  * xact.c
  *	  What happens to the pending set when its transaction ends.
  *
- *		PRE_COMMIT		the pending set becomes rows of the outbox; everything
- *						that can fail has happened when this returns
- *		COMMIT			visible to all; row locks still held.  The rows are
- *						handed to the worker: a copy into the ring, or marks on
- *						their blocks.  Nothing here allocates or raises: an ERROR
- *						would be a PANIC of the server.
- *		AFTER_LOCKS		who asked for it wakes the worker and waits for its answer.
- *						Row locks are gone, so nobody waits behind the waiting one.
+ *		PRE_COMMIT		The pending set becomes rows of the outbox.  Nothing can fail any
+ *						more when this returns.
+ *		COMMIT			The transaction is visible to all, and its row locks are still held.
+ *						The rows are handed to the worker: a copy in the ring, or marks on
+ *						their blocks.  Nothing here allocates or raises: an ERROR would be
+ *						a PANIC of the server.
+ *		AFTER_LOCKS		A session that shall wait wakes the worker and waits for its answer.
+ *						Its row locks are released, so no other session waits for it.
  *
- * A crash before the commit record leaves nothing; after it, the rows are in the
- * outbox and the worker finds them when it starts.
+ * A crash before the commit record leaves nothing; after it the rows are in the outbox, and
+ * the worker finds them when it starts.
  */
 #include "postgres.h"
 
@@ -28,10 +28,10 @@
 #include "shmem/shmem.h"
 #include "shmem/wait_slots.h"
 
-/* What the running transaction has written; NULL: nothing. */
+/* The rows that the running transaction has written to the outbox, or NULL. */
 static OutboxWritten *written = NULL;
 
-/* Once the outbox was written, what is added must be written at once. */
+/* After RUNNING the outbox is written, so an addition must be written at once. */
 static enum
 {
 	RUNNING,
@@ -57,14 +57,15 @@ warn_once_if_not_preloaded(void)
 		return;
 	warned = true;
 	ereport(WARNING,
-			(errmsg("keys are recorded, but nobody deletes them from Redis"),
+			(errmsg("keys are recorded, but no process deletes them from Redis"),
 			 errdetail("The library pg_uncache is not in shared_preload_libraries, so there is no worker."),
 			 errhint("Append pg_uncache to shared_preload_libraries and restart the server; the outbox keeps the keys until then.")));
 }
 
 /*
- * Announce the transaction, before anybody can see it committed: a worker that
- * finds its rows in a scan, before the ring tells of them, knows whom to answer.
+ * Announce the transaction before other sessions can see it committed.  A worker may find
+ * its rows in a scan of the outbox before they are in the ring; the announcement tells it
+ * which session to answer.
  */
 static void
 announce(bool wait)
@@ -74,9 +75,9 @@ announce(bool wait)
 
 	if (mine == NULL)
 		return;
+	Assert(written != NULL && phase == PAST_PRE_COMMIT);
 	for (OutboxWritten *w = written; w; w = w->next)
 		rows += w->nrows;
-
 	wait_slots_announce(mine, U64FromFullTransactionId(written->xid), rows, wait && rows > 0);
 }
 
@@ -115,8 +116,8 @@ write_pending_set(void)
 }
 
 /*
- * Something was added.  Normally it waits for PRE_COMMIT; but callbacks of other
- * extensions can run after ours and write to tables with rules.
+ * pending_grown_hook: the pending set has grown.  Normally PRE_COMMIT writes it, but the
+ * callback of another extension can run after this one and write to a table with rules.
  */
 static void
 pending_grew(Oid rule)
@@ -131,6 +132,7 @@ pending_grew(Oid rule)
 static void
 pre_commit(void)
 {
+	Assert(phase == RUNNING && !must_wait);
 	commit_wait_prepare();
 	phase = PAST_PRE_COMMIT;
 	if (!pending_set_is_empty())
@@ -151,6 +153,7 @@ committed(void)
 	WaitSlot   *mine = shmem_my_wait_slot();
 	bool		wait;
 
+	Assert(phase == PAST_PRE_COMMIT && pending_set_is_empty());
 	phase = RUNNING;
 	commit_strict_forget();
 	if (written == NULL)
@@ -171,12 +174,13 @@ committed(void)
 }
 
 /*
- * The worker is told of a prepared transaction already now: where COMMIT PREPARED
- * tells nobody, as in logical replication, it looks for its end by itself.
+ * Tell the worker of a prepared transaction already now: from then on it polls for the end of
+ * the transaction, since a COMMIT PREPARED of logical replication does not tell the worker.
  */
 static void
 prepared(void)
 {
+	Assert(phase == PAST_PRE_PREPARE && pending_set_is_empty());
 	phase = RUNNING;
 	if (written != NULL)
 		handover_side();
@@ -259,9 +263,9 @@ subxact_callback(SubXactEvent event, SubTransactionId subid,
 }
 
 /*
- * This callback also runs for portals, for COMMIT inside DO a second time, and
- * for PREPARE TRANSACTION as if it were a commit: only the end of the top
- * transaction's own resource owner, behind a COMMIT event, counts.
+ * PostgreSQL calls this for portals, too, a second time for COMMIT inside DO, and for PREPARE
+ * TRANSACTION as if it were a commit.  Only the call for the top transaction's own resource
+ * owner, after a COMMIT event, is the right one.
  */
 static void
 release_callback(ResourceReleasePhase release_phase, bool is_commit, bool is_top_level, void *arg)
@@ -271,6 +275,7 @@ release_callback(ResourceReleasePhase release_phase, bool is_commit, bool is_top
 		CurrentResourceOwner != TopTransactionResourceOwner)
 		return;
 
+	Assert(phase == RUNNING && written == NULL);
 	must_wait = false;
 	commit_wait();
 }
@@ -278,6 +283,7 @@ release_callback(ResourceReleasePhase release_phase, bool is_commit, bool is_top
 void
 xact_init(void)
 {
+	Assert(pending_grown_hook == NULL);
 	pending_grown_hook = pending_grew;
 	RegisterXactCallback(xact_callback, NULL);
 	RegisterSubXactCallback(subxact_callback, NULL);
