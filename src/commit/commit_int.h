@@ -6,6 +6,7 @@
 #define UNCACHE_COMMIT_INT_H
 
 #include "commit/commit.h"
+#include "outbox/outbox_tables.h"
 #include "outbox/outbox_write.h"
 #include "shmem/shmem.h"
 

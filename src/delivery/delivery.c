@@ -27,7 +27,7 @@
 #include "outbox/delivery_map.h"
 #include "delivery/delivery_int.h"
 #include "delivery/lacking.h"
-#include "outbox/outbox_write.h"
+#include "outbox/outbox_tables.h"
 #include "outbox/outbox_side.h"
 #include "delivery/second_delete.h"
 #include "shmem/counters.h"

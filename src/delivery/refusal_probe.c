@@ -12,7 +12,7 @@
 
 #include "delivery/delivery_queue.h"
 #include "base/invalidation.h"
-#include "outbox/outbox_write.h"
+#include "outbox/outbox_tables.h"
 #include "outbox/outbox_side.h"
 #include "delivery/refusal.h"
 #include "delivery/refusal_probe.h"

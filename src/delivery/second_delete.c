@@ -22,7 +22,7 @@
 
 #include "base/clock.h"
 #include "base/log_throttle.h"
-#include "outbox/outbox_write.h"
+#include "outbox/outbox_tables.h"
 #include "delivery/second_delete.h"
 #include "settings/settings.h"
 

@@ -222,9 +222,9 @@ write_down(void)
 {
 	bool		written;
 
-	outbox_scan_begin();
+	outbox_begin();
 	written = write_row();
-	outbox_scan_end();
+	outbox_end();
 	unwritten = !written;
 	return written;
 }
@@ -439,11 +439,11 @@ finish(bool clean)
 	bool		written;
 
 	mine.kind = STANDING_FILLS;
-	outbox_scan_begin();
+	outbox_begin();
 	written = write_row();
 	if (written && flush)
 		rule_flush_all_rules(false);
-	outbox_scan_end();
+	outbox_end();
 	if (!written)
 	{
 		mine.kind = kind;

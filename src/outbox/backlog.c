@@ -37,7 +37,7 @@
 #include "outbox/outbox_damage.h"
 #include "outbox/delivery_map.h"
 #include "base/invalidation.h"
-#include "outbox/outbox_write.h"
+#include "outbox/outbox_tables.h"
 
 /* Most blocks of a table that backlog_sum() reads. */
 #define SAMPLE_BLOCKS	8192

@@ -27,7 +27,7 @@
 #include "base/log_throttle.h"
 #include "outbox/outbox_damage.h"
 #include "rules/rule_flush.h"
-#include "outbox/outbox_write.h"
+#include "outbox/outbox_tables.h"
 #include "outbox/outbox_scan.h"
 
 /* Between one deletion of everything and the next: each takes a pass over Redis. */
@@ -173,9 +173,9 @@ outbox_damage_turn(TimestampTz now)
 	if (now < answer_at)
 		return answer_at;
 	answer_at = TimestampTzPlusMilliseconds(now, ANSWER_MS);
-	outbox_scan_begin();
+	outbox_begin();
 	subtransaction_run_or_report(invalidate_everything, NULL);
-	outbox_scan_end();
+	outbox_end();
 	unanswered = false;
 	return DT_NOEND;
 }

@@ -124,6 +124,42 @@ outbox_open_holders(Oid relid, LOCKMODE mode)
  * --------------------------------------------------------------------------
  */
 
+void
+outbox_begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+void
+outbox_end(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+bool
+outbox_begin_reading(void)
+{
+	bool		joins = IsTransactionState();
+
+	if (joins)
+		PushActiveSnapshot(GetTransactionSnapshot());
+	else
+		outbox_begin();
+	return joins;
+}
+
+void
+outbox_end_reading(bool joined)
+{
+	if (joined)
+		PopActiveSnapshot();
+	else
+		outbox_end();
+}
+
 static Refused *
 find_refused(Oid relid)
 {

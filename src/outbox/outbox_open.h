@@ -9,6 +9,17 @@
 #include "storage/lockdefs.h"
 #include "utils/rel.h"
 
+/* For a worker: a transaction with its snapshot. */
+extern void outbox_begin(void);
+extern void outbox_end(void);
+
+/*
+ * The same to read only: within the transaction of a beat (fence_beat.h), if one is open.
+ * The first returns whether there was one, which the second is told.
+ */
+extern bool outbox_begin_reading(void);
+extern void outbox_end_reading(bool joined);
+
 typedef enum Opening
 {
 	OPENING_DONE,

@@ -33,7 +33,7 @@
 #include "base/invalidation.h"
 #include "template/keypattern.h"
 #include "outbox/outbox_open.h"
-#include "outbox/outbox_write.h"
+#include "outbox/outbox_tables.h"
 #include "outbox/outbox_overflow.h"
 #include "pending/pending_set.h"
 #include "rules/rule_cache.h"

@@ -186,13 +186,13 @@ outbox_rotate_retire(void)
 	int			current = pg_atomic_read_u32(&MyDatabaseState->current_table);
 	TimestampTz now = clock_now();
 
-	outbox_scan_begin();
+	outbox_begin();
 	note_empty_tables();
 	note_used_tables(now);
 	tables[current].discarded = tables[current].in_use;
 	tables[current].discarded_taken = delivery_taken_of_table(current);
 	retire_current(now);
-	outbox_scan_end();
+	outbox_end();
 }
 
 void
@@ -283,10 +283,10 @@ outbox_rotate_turn(TimestampTz now)
 	if (now >= next_turn || outbox_damage_in_table(pg_atomic_read_u32(&MyDatabaseState->current_table)))
 	{
 		next_turn = TimestampTzPlusMilliseconds(now, time_to_next_turn());
-		outbox_scan_begin();
+		outbox_begin();
 		note_empty_tables();
 		retire_current(now);
-		outbox_scan_end();
+		outbox_end();
 		if (table == OUTBOX_TABLES)
 			table = 0;
 	}

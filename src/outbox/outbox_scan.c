@@ -44,7 +44,7 @@
 #include "delivery/delivery_queue.h"
 #include "outbox/delivery_map.h"
 #include "base/fault_point.h"
-#include "outbox/outbox_write.h"
+#include "outbox/outbox_tables.h"
 #include "outbox/outbox_scan.h"
 
 /* Blocks of one step: a quarter of a megabyte. */
@@ -66,43 +66,6 @@ static TimestampTz locked_until[OUTBOX_TABLES];
 /* Marked blocks that were taken over from the slot and are to be read. */
 static uint32 marked[OUTBOX_TABLES][DIRTY_WORDS];
 static int	nmarked = 0;
-
-void
-outbox_scan_begin(void)
-{
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
-
-void
-outbox_scan_end(void)
-{
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-}
-
-/* Returns whether there was a transaction already, for outbox_scan_end_reading(). */
-bool
-outbox_scan_begin_reading(void)
-{
-	bool		joins = IsTransactionState();
-
-	if (joins)
-		PushActiveSnapshot(GetTransactionSnapshot());
-	else
-		outbox_scan_begin();
-	return joins;
-}
-
-void
-outbox_scan_end_reading(bool joined)
-{
-	if (joined)
-		PopActiveSnapshot();
-	else
-		outbox_scan_end();
-}
 
 /*
  * The worker knows rows by their place.  VACUUM FULL and the like give a table a
@@ -423,7 +386,7 @@ read_step(TimestampTz now)
 	BlockNumber left = STEP_BLOCKS;
 	int			table = 0;
 	uint32		bit = 0;
-	bool		joined = outbox_scan_begin_reading();
+	bool		joined = outbox_begin_reading();
 
 	if (next_marked(&table, &bit, now))
 		read_marked_step(left, now);
@@ -432,7 +395,7 @@ read_step(TimestampTz now)
 		while (left > 0 && (table = next_full_table(now)) >= 0)
 			left -= read_full_step(table, left);
 	}
-	outbox_scan_end_reading(joined);
+	outbox_end_reading(joined);
 	FAULT_POINT("scan-step");
 	if (!joined)
 		pgstat_report_stat(false);
@@ -504,7 +467,7 @@ look_for_undelivered(const DeliveryRow *row, void *arg)
 bool
 outbox_scan_has_undelivered(void)
 {
-	bool		joined = outbox_scan_begin_reading();
+	bool		joined = outbox_begin_reading();
 	bool		found = false;
 
 	for (int t = 0; t < OUTBOX_TABLES && !found; t++)
@@ -519,7 +482,7 @@ outbox_scan_has_undelivered(void)
 						look_for_undelivered, &found);
 		relation_close(rel, AccessShareLock);
 	}
-	outbox_scan_end_reading(joined);
+	outbox_end_reading(joined);
 	return found;
 }
 
@@ -594,7 +557,7 @@ outbox_scan_discard(uint64 xid)
 		Relation	rel;
 
 		CHECK_FOR_INTERRUPTS();
-		outbox_scan_begin();
+		outbox_begin();
 		if (outbox_scan_open(t, &rel) == OPENING_DONE)
 		{
 			outbox_scan_read(rel, t, 0, RelationGetNumberOfBlocks(rel),
@@ -607,7 +570,7 @@ outbox_scan_discard(uint64 xid)
 		}
 		list_free_deep(discarding.found);
 		discarding.found = NIL;
-		outbox_scan_end();
+		outbox_end();
 	}
 	return discarding.transactions;
 }

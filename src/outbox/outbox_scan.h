@@ -63,14 +63,6 @@ extern void outbox_scan_read(Relation rel, int table, BlockNumber from, BlockNum
 extern void outbox_scan_read_row(Relation rel, int table, const ItemPointerData *tid,
 								OutboxRowFunction function, void *arg);
 
-/* A transaction of the worker, with its snapshot. */
-extern void outbox_scan_begin(void);
-extern void outbox_scan_end(void);
-
-/* The same to read only: within the transaction of a beat (fence_beat.h), if one is open. */
-extern bool outbox_scan_begin_reading(void);
-extern void outbox_scan_end_reading(bool joined);
-
 /* Open an outbox table for reading, in a transaction, if nobody has it locked. */
 extern Opening outbox_scan_open(int table, Relation *rel);
 

@@ -42,7 +42,7 @@
 #include "outbox/outbox_damage.h"
 #include "outbox/delivery_map.h"
 #include "base/fault_point.h"
-#include "outbox/outbox_write.h"
+#include "outbox/outbox_tables.h"
 #include "outbox/outbox_scan.h"
 #include "outbox/outbox_side.h"
 
@@ -462,7 +462,7 @@ write_turn(TimestampTz now)
 	Writing		writing = {.now = now};
 	ErrorData  *error;
 
-	outbox_scan_begin();
+	outbox_begin();
 	writing.rel = open_if_free(RowExclusiveLock, now);
 	if (writing.rel != NULL)
 	{
@@ -476,7 +476,7 @@ write_turn(TimestampTz now)
 		relation_close(writing.rel, NoLock);
 		FAULT_POINT("side-inserted");
 	}
-	outbox_scan_end();
+	outbox_end();
 	FAULT_POINT("side-written");
 	if (now >= locked_until)
 	{
@@ -600,7 +600,7 @@ is_to_be_read(TimestampTz now)
 static void
 read_turn(TimestampTz now)
 {
-	bool		joined = outbox_scan_begin_reading();
+	bool		joined = outbox_begin_reading();
 	Relation	rel = open_if_free(AccessShareLock, now);
 
 	if (rel != NULL)
@@ -612,7 +612,7 @@ read_turn(TimestampTz now)
 		look = false;
 		relation_close(rel, AccessShareLock);
 	}
-	outbox_scan_end_reading(joined);
+	outbox_end_reading(joined);
 }
 
 /* When there is something to read next; what has no room now waits for answers. */
@@ -721,7 +721,7 @@ outbox_side_discard(uint64 xid)
 	bool		is_locked;
 
 	discard_refused(xid);
-	outbox_scan_begin();
+	outbox_begin();
 	is_locked = may_be_emptied(xid);
 	if (outbox_scan_open(OUTBOX_SIDE, &rel) == OPENING_DONE)
 	{
@@ -731,6 +731,6 @@ outbox_side_discard(uint64 xid)
 			empty_table(rel);
 		relation_close(rel, NoLock);
 	}
-	outbox_scan_end();
+	outbox_end();
 	return discarding.transactions;
 }

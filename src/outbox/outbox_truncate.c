@@ -37,7 +37,7 @@
 #include "outbox/delivery_map.h"
 #include "outbox/outbox_truncate.h"
 #include "base/fault_point.h"
-#include "outbox/outbox_write.h"
+#include "outbox/outbox_tables.h"
 #include "outbox/outbox_scan.h"
 #include "outbox/outbox_side.h"
 
@@ -98,7 +98,7 @@ begin_check(Check *check, int table)
 
 	if (!is_quiet(table))
 		return false;
-	outbox_scan_begin();
+	outbox_begin();
 	rel = open_unwritten(table);
 	if (rel != NULL)
 	{
@@ -109,7 +109,7 @@ begin_check(Check *check, int table)
 		check->late_writers = pg_atomic_read_u32(&MyDatabaseState->late_writers[table]);
 		relation_close(rel, NoLock);
 	}
-	outbox_scan_end();
+	outbox_end();
 	return rel != NULL;
 }
 
@@ -135,7 +135,7 @@ read_step(Check *check, int table)
 	BlockNumber blocks = Min(STEP_BLOCKS, check->nblocks - check->next);
 	Relation	rel;
 
-	outbox_scan_begin();
+	outbox_begin();
 	if (outbox_scan_open(table, &rel) != OPENING_DONE)
 		all_delivered = false;
 	else
@@ -146,7 +146,7 @@ read_step(Check *check, int table)
 							look_for_undelivered, &all_delivered);
 		relation_close(rel, AccessShareLock);
 	}
-	outbox_scan_end();
+	outbox_end();
 	check->next += blocks;
 	FAULT_POINT("emptying-step");
 	/* What can't be read is as good as delivered once something else stands for it. */
@@ -170,7 +170,7 @@ end_check(Check *check, int table)
 	bool		emptied = false;
 	Relation	rel;
 
-	outbox_scan_begin();
+	outbox_begin();
 	rel = open_unwritten(table);
 	if (rel != NULL)
 	{
@@ -180,7 +180,7 @@ end_check(Check *check, int table)
 	}
 	if (emptied)
 		FAULT_POINT("emptied");
-	outbox_scan_end();
+	outbox_end();
 	return emptied;
 }
 

@@ -21,15 +21,12 @@
 
 #include "access/heapam.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "commands/extension.h"
-#include "commands/trigger.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "utils/inval.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
@@ -37,13 +34,10 @@
 #include "base/clock.h"
 #include "base/invalidation.h"
 #include "outbox/outbox_open.h"
+#include "outbox/outbox_tables.h"
 #include "outbox/outbox_write.h"
 #include "outbox/outbox_overflow.h"
 #include "pending/pending_set.h"
-
-SQL_FUNCTION(uncache_outbox_guard);
-
-#define OUTBOX_SCHEMA	"uncache"
 
 /*
  * How long a commit waits for a table that others have locked, and how often it looks.
@@ -52,15 +46,6 @@ SQL_FUNCTION(uncache_outbox_guard);
 #define LOCK_MS			10000
 #define POLL_US			5000
 
-static const char *const table_names[OUTBOX_TABLES + 1] = {
-	"outbox_0", "outbox_1", "outbox_2", "outbox_3", "outbox_side"
-};
-
-/* Valid only while table_oids_valid; emptied by the relcache callback. */
-static Oid	table_oids[OUTBOX_TABLES + 1];
-static bool table_oids_valid = false;
-
-StaticAssertDecl(OUTBOX_ROW_ITEMS <= BLCKSZ - 256, "a row of the outbox must fit into a page");
 StaticAssertDecl(FRAGMENT_BYTES + sizeof(FragmentHead) + INVALIDATION_MAX_HEAD <= OUTBOX_ROW_ITEMS,
 				 "a piece of an item must fit into a row of the outbox");
 
@@ -83,54 +68,6 @@ typedef struct RowWriter
 
 /* The items of that row.  There is only one at a time, so commits share the room. */
 static char row_items[OUTBOX_ROW_ITEMS];
-
-static void
-relation_changed(Datum arg, Oid relid)
-{
-	if (!table_oids_valid)
-		return;
-	for (int i = 0; i <= OUTBOX_TABLES; i++)
-	{
-		if (relid == InvalidOid || relid == table_oids[i])
-			table_oids_valid = false;
-	}
-}
-
-static void
-find_tables(void)
-{
-	static bool registered = false;
-	Oid			schema = get_namespace_oid(OUTBOX_SCHEMA, true);
-
-	if (!registered)
-	{
-		CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
-		registered = true;
-	}
-	for (int i = 0; i <= OUTBOX_TABLES; i++)
-	{
-		table_oids[i] = OidIsValid(schema) ?
-			get_relname_relid(table_names[i], schema) : InvalidOid;
-		if (!OidIsValid(table_oids[i]))
-			return;				/* that there is none is not remembered */
-	}
-	table_oids_valid = true;
-}
-
-Oid
-outbox_table_oid(int i)
-{
-	Assert(i >= 0 && i <= OUTBOX_TABLES);
-	if (!table_oids_valid)
-		find_tables();
-	return table_oids_valid ? table_oids[i] : InvalidOid;
-}
-
-bool
-outbox_exists(void)
-{
-	return OidIsValid(outbox_table_oid(0));
-}
 
 /*
  * Open a table without queueing; NULL when refused or gone.  As the lock has brought
@@ -195,7 +132,7 @@ raise_locked(int table)
 	ereport(ERROR,
 			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 			 errmsg("could not lock the outbox of pg_uncache to record the keys of this transaction"),
-			 errdetail("Table \"%s.%s\" is locked: %s.", OUTBOX_SCHEMA, table_names[table], holders),
+			 errdetail("Table \"%s.%s\" is locked: %s.", OUTBOX_SCHEMA, outbox_table_name(table), holders),
 			 errhint("End that session or its transaction, or finish the prepared one, and try again; see pg_locks and pg_prepared_xacts.")));
 }
 
@@ -425,8 +362,8 @@ report_no_outbox(void)
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("the outbox of pg_uncache cannot be found"),
 				 errdetail("The schema \"%s\" or one of its tables \"%s\" to \"%s\" and \"%s\" has another name.",
-						   OUTBOX_SCHEMA, table_names[0], table_names[OUTBOX_TABLES - 1],
-						   table_names[OUTBOX_SIDE]),
+						   OUTBOX_SCHEMA, outbox_table_name(0), outbox_table_name(OUTBOX_TABLES - 1),
+						   outbox_table_name(OUTBOX_SIDE)),
 				 errhint("Give it its name back, or drop the extension.")));
 	ereport(WARNING,
 			(errmsg("the keys of this transaction will not be deleted from Redis"),
@@ -473,59 +410,4 @@ outbox_write(OutboxMode mode, OutboxWritten *earlier)
 	table_close(writer.rel, NoLock);	/* the lock stays until the end */
 	MemoryContextSwitchTo(old_context);
 	return written;
-}
-
-/* Where columns are in a row: all but the last are aligned as they are here. */
-#define OFFSET_ITEMS	24
-
-/* Whether the row is where its header says, and its items are in it. */
-static bool
-tuple_is_sound(HeapTuple tuple)
-{
-	HeapTupleHeader head = tuple->t_data;
-	uint32		len = tuple->t_len;
-	uint32		left;
-	char	   *items;
-
-	if (len < SizeofHeapTupleHeader || head->t_hoff != MAXALIGN(head->t_hoff) ||
-		head->t_hoff < SizeofHeapTupleHeader ||
-		head->t_hoff + OFFSET_ITEMS + VARHDRSZ > len ||
-		HeapTupleHeaderGetNatts(head) < OUTBOX_NCOLUMNS)
-		return false;
-	for (int i = 0; HeapTupleHasNulls(tuple) && i < OUTBOX_NCOLUMNS; i++)
-	{
-		if (att_isnull(i, head->t_bits))
-			return false;
-	}
-	items = (char *) head + head->t_hoff + OFFSET_ITEMS;
-	left = len - head->t_hoff - OFFSET_ITEMS;
-	return VARATT_IS_4B_U(items) && VARSIZE_4B(items) >= VARHDRSZ &&
-		INTALIGN(VARSIZE_4B(items)) + sizeof(int32) <= left &&
-		VARSIZE_4B(items) - VARHDRSZ <= OUTBOX_ROW_ITEMS;
-}
-
-void
-outbox_check_tuple(HeapTuple tuple)
-{
-	if (!tuple_is_sound(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("row (%u,%u) is not one of an outbox",
-						ItemPointerGetBlockNumber(&tuple->t_self),
-						ItemPointerGetOffsetNumber(&tuple->t_self))));
-}
-
-/*
- * Keeps SQL away from the outbox.  An apply worker of logical replication must
- * not stumble over it, so there the row is silently left out.
- */
-Datum
-uncache_outbox_guard(PG_FUNCTION_ARGS)
-{
-	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
-		return PointerGetDatum(NULL);
-	ereport(ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("the outbox of pg_uncache cannot be written to by SQL"),
-			 errhint("Use uncache.invalidate_keys() to delete keys, uncache.discard_backlog() to forget what is not delivered.")));
 }

@@ -27,7 +27,7 @@
 #include "base/compat.h"
 #include "worker/worker_int.h"
 #include "outbox/outbox_open.h"
-#include "outbox/outbox_write.h"
+#include "outbox/outbox_tables.h"
 #include "rules/rule_catalog.h"
 
 /* The worker, and a session in PREPARE TRANSACTION, hold their locks for much less. */

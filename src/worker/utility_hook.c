@@ -45,7 +45,7 @@
 
 #include "commit/commit.h"
 #include "outbox/backlog.h"
-#include "outbox/outbox_write.h"
+#include "outbox/outbox_tables.h"
 #include "shmem/shmem.h"
 #include "worker/worker.h"
 #include "worker/worker_int.h"

@@ -30,7 +30,7 @@
 #include "outbox/backlog.h"
 #include "base/clock.h"
 #include "base/compat.h"
-#include "outbox/outbox_write.h"
+#include "outbox/outbox_tables.h"
 #include "settings/settings.h"
 #include "shmem/shmem.h"
 

@@ -53,7 +53,7 @@
 #include "outbox/outbox_rotate.h"
 #include "outbox/outbox_scan.h"
 #include "outbox/outbox_side.h"
-#include "outbox/outbox_write.h"
+#include "outbox/outbox_tables.h"
 #include "rules/rule_flush.h"
 #include "rules/rule_partitions.h"
 #include "settings/linksettings.h"
@@ -224,9 +224,9 @@ make_incarnation_known(void)
 	now = clock_now();
 	if (now < retry_at)
 		return retry_at;
-	outbox_scan_begin();
+	outbox_begin();
 	known = adopt_incarnation();
-	outbox_scan_end();
+	outbox_end();
 	retry_at = TimestampTzPlusMilliseconds(now, INCARNATION_RETRY_MS);
 	return known ? DT_NOEND : retry_at;
 }
@@ -246,9 +246,9 @@ tell_start(void)
 static void
 read_standing(void)
 {
-	outbox_scan_begin();
+	outbox_begin();
 	fence_standing_load();
-	outbox_scan_end();
+	outbox_end();
 }
 
 static void
@@ -454,9 +454,9 @@ forget_dropped_rules(void)
 {
 	if (fence_beat_holds_transaction() || !counters_has_new_rules())
 		return;
-	outbox_scan_begin();
+	outbox_begin();
 	counters_forget_dropped_rules();
-	outbox_scan_end();
+	outbox_end();
 }
 
 static void
