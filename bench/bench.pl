@@ -50,8 +50,10 @@ usage: bench/run.sh [OPTION]...
 Lanes: @{[join ', ', map { $_->{id} } Bench::Lanes::all()]}
 TEXT
 
-my %option = (rounds => 9, seconds => 2, clients => '8,1,32', lanes => '', sections => '', rows => 1_000_000);
-GetOptions(\%option, 'rounds=i', 'seconds=i', 'clients=s', 'lanes=s', 'sections=s', 'rows=i', 'help')
+my %option = (rounds => 9, seconds => 2, clients => '8,1,32', lanes => '',
+	sections => '', rows => 1_000_000);
+GetOptions(\%option, 'rounds=i', 'seconds=i', 'clients=s', 'lanes=s',
+	'sections=s', 'rows=i', 'help')
   or die $usage;
 if ($option{help}) { print $usage; exit 0 }
 
@@ -60,12 +62,15 @@ sub describe_machine
 	my ($session, $report) = @_;
 	my ($cpu) = `grep -m1 'model name' /proc/cpuinfo` =~ /: (.*)/;
 	my $cpus = `nproc`;
-	my $memory = `grep MemTotal /proc/meminfo` =~ /(\d+)/ ? sprintf('%.0f GB', $1 / 1024 / 1024) : '?';
+	my $memory = `grep MemTotal /proc/meminfo` =~ /(\d+)/ ? sprintf('%.0f GB',
+		$1 / 1024 / 1024) : '?';
 	my ($redis) = `redis-server --version` =~ /v=(\S+)/;
 
 	chomp $cpus;
-	$report->text(sprintf "Machine: %s, %d CPUs, %s, Linux %s; PostgreSQL %s, Redis %s.  %s, %s rounds of %s s; load average before: %s.",
-		$cpu // '?', $cpus, $memory, (POSIX::uname())[2], $session->query('SHOW server_version') =~ s/ .*//r,
+	$report->text(sprintf "Machine: %s, %d CPUs, %s, Linux %s; PostgreSQL %s, Redis %s.  %s, %s "
+		. "rounds of %s s; load average before: %s.",
+		$cpu // '?', $cpus, $memory, (POSIX::uname())[2],
+			$session->query('SHOW server_version') =~ s/ .*//r,
 		$redis // '?', POSIX::strftime('%Y-%m-%d', localtime), $option{rounds}, $option{seconds},
 		join ' ', (split ' ', `cat /proc/loadavg`)[0 .. 2]);
 	return;

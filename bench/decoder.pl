@@ -11,9 +11,11 @@ use warnings;
 use IO::Socket::INET;
 use Socket qw(IPPROTO_TCP TCP_NODELAY);
 
-my $redis = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $ENV{REDIS_PORT}) or die "Redis: $!";
+my $redis = IO::Socket::INET->new(PeerAddr => '127.0.0.1',
+	PeerPort => $ENV{REDIS_PORT}) or die "Redis: $!";
 setsockopt $redis, IPPROTO_TCP, TCP_NODELAY, 1 or die "Redis: $!";
-my $stream = open my $changes, '-|', 'pg_recvlogical', '-d', 'bench', '--slot', 'bench', '--start', '--no-loop',
+my $stream = open my $changes, '-|', 'pg_recvlogical', '-d', 'bench', '--slot', 'bench',
+	'--start', '--no-loop',
   '-o', 'format-version=2', '-o', 'add-tables=bench.item', '-f', '-' or die "pg_recvlogical: $!";
 
 $SIG{TERM} = sub { kill 'TERM', $stream; waitpid $stream, 0; exit 0 };

@@ -70,9 +70,11 @@ foreach my $file (qw(bench.csv writes.svg))
 my ($machine, @tables) = split /(?=\n### )/, slurp("$results/tables.md");
 my @sorted = ((grep { /^\n### Targets\n/ } @tables), grep { !/^\n### Targets\n/ } @tables);
 replace_between_markers("$source/docs/performance.md", 'figures', join '', $machine, @sorted);
+my $picture = 'docs/performance/writes.svg';
 replace_between_markers("$source/README.md", 'writes', <<"TEXT");
-![What is left of the throughput of a write, by way of deleting the key](docs/performance/writes.svg)
+![What is left of the throughput of a write, by way of deleting the key]($picture)
 
-A single-row UPDATE of $clients clients keeps $eventual of its throughput with `eventual`, $ryw with `read_your_writes`: `make bench` measures it beside
-other ways, on your machine. Method, all figures and raw data: [docs/performance.md](docs/performance.md).
+A single-row UPDATE of $clients clients keeps $eventual of its throughput with `eventual`, $ryw with
+`read_your_writes`: `make bench` measures it beside other ways, on your machine. Method, all figures
+and raw data: [docs/performance.md](docs/performance.md).
 TEXT

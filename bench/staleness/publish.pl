@@ -22,7 +22,8 @@ sub slurp
 
 my $table = slurp("$results/staleness.md");
 my $readme = slurp("$top/README.md");
-$readme =~ s/(<!-- staleness -->\n).*?(<!-- \/staleness -->)/$1$table$2/s or die "README.md has no place for the table\n";
+$readme =~ s/(<!-- staleness -->\n).*?(<!-- \/staleness -->)/$1$table$2/s
+	or die "README.md has no place for the table\n";
 open my $out, '>', "$top/README.md" or die "README.md: $!\n";
 print $out $readme;
 close $out or die "README.md: $!\n";

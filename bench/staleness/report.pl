@@ -55,7 +55,8 @@ sub percents
 {
 	my ($name) = @_;
 
-	return map { my $p = percent($sum{$name}{$_} // {}); $p == 0 ? '0' : sprintf('%.2f %%', $p) } @sessions;
+	return map { my $p = percent($sum{$name}{$_} // {}); $p == 0 ? '0'
+		: sprintf('%.2f %%', $p) } @sessions;
 }
 
 sub stuck_keys
@@ -68,16 +69,20 @@ sub stuck_keys
 }
 
 open my $table, '>', $markdown or die "$markdown: $!\n";
-printf $table "| reads older than a commit that had returned, by sessions | %s | keys wrong for good | with %d: time to consistency p50 / p99 / max | hits | refused fills |\n|%s\n",
+printf $table "| reads older than a commit that had returned, by sessions | %s | keys wrong for "
+	. "good | with %d: time to consistency p50 / p99 / max | hits | refused fills |\n|%s\n",
   join(' | ', @sessions), $sessions[-1], '---|' x (@sessions + 5);
 for my $name (@order)
 {
 	my $cell = $sum{$name}{ $sessions[-1] } or next;
 
-	printf $table "| %s | %s | %d | %s | %.0f %% | %s |\n", $name, join(' | ', percents($name)), stuck_keys($name),
-	  $cell->{stale} ? sprintf('%.0f / %.0f / %.0f ms', map { $cell->{"age_${_}_ms"} // 0 } qw(p50 p99 max)) : '-',
+	printf $table "| %s | %s | %d | %s | %.0f %% | %s |\n", $name,
+		join(' | ', percents($name)), stuck_keys($name),
+	  $cell->{stale} ? sprintf('%.0f / %.0f / %.0f ms',
+		map { $cell->{"age_${_}_ms"} // 0 } qw(p50 p99 max)) : '-',
 	  100 * $cell->{hits} / ($cell->{reads} || 1),
-	  $cell->{refused} ? sprintf('%.1f %% of misses', 100 * $cell->{refused} / (($cell->{reads} - $cell->{hits}) || 1)) : '-';
+	  $cell->{refused} ? sprintf('%.1f %% of misses',
+		100 * $cell->{refused} / (($cell->{reads} - $cell->{hits}) || 1)) : '-';
 }
 close $table;
 
@@ -94,9 +99,11 @@ my $height = 70 + $group * @order;
 my @shades = ('#9ecae1', '#4292c6', '#08519c', '#08306b');
 
 open my $out, '>', $svg or die "$svg: $!\n";
-print $out qq{<svg xmlns="http://www.w3.org/2000/svg" width="760" height="$height" font-family="sans-serif" font-size="12">\n};
+print $out qq{<svg xmlns="http://www.w3.org/2000/svg" width="760" height="$height" }
+  . qq{font-family="sans-serif" font-size="12">\n};
 print $out qq{<rect width="100%" height="100%" fill="white"/>\n};
-print $out qq{<text x="12" y="22" font-size="15" font-weight="bold">Reads older than a commit that had returned before they began</text>\n};
+print $out qq{<text x="12" y="22" font-size="15" font-weight="bold">}
+  . qq{Reads older than a commit that had returned before they began</text>\n};
 my $x = $left;
 for my $i (0 .. $#sessions)
 {

@@ -207,18 +207,21 @@ my %updates = (
 	upsert => sub {
 		my ($id, $key) = @_;
 
-		return "INSERT INTO merged VALUES ($id, '$key') ON CONFLICT (id) DO UPDATE SET key = EXCLUDED.key;";
+		return "INSERT INTO merged
+			VALUES ($id, '$key') ON CONFLICT (id) DO UPDATE SET key = EXCLUDED.key;";
 	},
 	MERGE => sub {
 		my ($id, $key) = @_;
 
 		return "MERGE INTO merged m USING (VALUES ($id, '$key')) s (id, key) ON m.id = s.id"
-		  . ' WHEN MATCHED THEN UPDATE SET key = s.key WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.key);';
+		  . ' WHEN MATCHED THEN UPDATE SET key = s.key'
+		  . ' WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.key);';
 	},
 	'partition move' => sub {
 		my ($id, $key) = @_;
 
-		return 'UPDATE moved SET top = ' . int(rand 2) . ', sub = ' . int(rand 2) . ", key = '$key' WHERE id = $id;";
+		return 'UPDATE moved SET top = ' . int(rand 2) . ', sub = ' . int(rand 2)
+			. ", key = '$key' WHERE id = $id;";
 	});
 
 sub statement
@@ -247,7 +250,8 @@ sub partition
 	my $top = 100 + $number;
 
 	return '' unless @some;
-	return "DROP TABLE IF EXISTS $table; BEGIN; CREATE TABLE $table (LIKE moved); INSERT INTO $table VALUES "
+	return "DROP TABLE IF EXISTS $table; BEGIN; CREATE TABLE $table (LIKE moved);
+		INSERT INTO $table VALUES "
 	  . join(',', map { "(0, $top, 0, '$_')" } @some)
 	  . "; ALTER TABLE moved ATTACH PARTITION $table FOR VALUES IN ($top);"
 	  . ' INSERT INTO expected VALUES ' . join(',', map { "('$_', 'ATTACH')" } @some) . '; '
@@ -268,14 +272,16 @@ sub body
 	  . 'ROLLBACK TO a;' . $some->(1) . 'RELEASE a; COMMIT;' if $kind < 0.85 || $strict;
 	my $gid = "w$number:" . int rand 1e9;
 	return $some->(1 + int rand 5) . "PREPARE TRANSACTION '$gid';"
-	  . (rand() < 0.4 ? "COMMIT PREPARED '$gid';" : rand() < 0.3 ? "ROLLBACK PREPARED '$gid';" : '');
+	  . (rand() < 0.4 ? "COMMIT PREPARED '$gid';" : rand() < 0.3
+		? "ROLLBACK PREPARED '$gid';" : '');
 }
 
 sub transaction
 {
 	my ($number, $e) = @_;
 	my $consistency = (qw(eventual read_your_writes read_your_writes strict))[ rand 4 ];
-	my $level = ('', '', 'ISOLATION LEVEL REPEATABLE READ', 'ISOLATION LEVEL SERIALIZABLE')[ rand 4 ];
+	my $level = ('', '', 'ISOLATION LEVEL REPEATABLE READ',
+		'ISOLATION LEVEL SERIALIZABLE')[ rand 4 ];
 
 	return partition($number, draw($number, $e, 1 + int rand 3)) if rand() < 0.06;
 	return "BEGIN $level; SET LOCAL uncache.consistency = '$consistency';"
@@ -325,7 +331,8 @@ sub a_pid
 {
 	my ($condition) = @_;
 	my ($status, $pid) = $node->psql('postgres',
-		"SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND $condition ORDER BY random() LIMIT 1");
+		"SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND $condition
+			ORDER BY random() LIMIT 1");
 
 	return ($pid // '') =~ /^\d+$/ ? $pid : undef;
 }
@@ -345,7 +352,8 @@ sub kill_postmaster
 	my $pid = postmaster_pid($node) or return;
 
 	kill $signal, $pid;
-	poll_until(sub { process_state($pid) eq '' || process_state($pid) eq 'Z' }) or die 'the postmaster does not die';
+	poll_until(sub { process_state($pid) eq '' || process_state($pid) eq 'Z' })
+		or die 'the postmaster does not die';
 	# Its children may need a moment to end, and keep a new server from starting.
 	poll_until(sub {
 		$node->{_pid} = undef;
@@ -374,7 +382,8 @@ sub gone_from
 
 sub strike_point
 {
-	my @points = qw(outbox-written commit-visible handed-over waiting prepare-written ring-taken batch-sent
+	my @points =
+		qw(outbox-written commit-visible handed-over waiting prepare-written ring-taken batch-sent
 	  answered waiter-found emptying-locked emptied scan-step);
 	my $point = $points[ rand @points ];
 
@@ -435,7 +444,8 @@ $faults{'fault point'} = \&strike_point if $has_points;
 
 sub strike
 {
-	my @names = grep { $_ ne 'Redis comes back empty' || time < $began + $seconds / 2 } sort keys %faults;
+	my @names = grep { $_ ne 'Redis comes back empty'
+		|| time < $began + $seconds / 2 } sort keys %faults;
 	my $name = $names[ rand @names ];
 
 	say_so($name);
@@ -454,7 +464,8 @@ sub judge
 	my $complain = sub { say_so("FAILED: $_[0]"); $fine = 0 };
 
 	$proxy->behave;
-	poll_until(sub { ($node->psql('postgres', 'SELECT 1'))[0] == 0 }) or return $complain->('the server does not answer');
+	poll_until(sub { ($node->psql('postgres', 'SELECT 1'))[0] == 0 })
+		or return $complain->('the server does not answer');
 	$node->safe_psql('postgres', 'ALTER SYSTEM RESET ALL');
 	$node->restart;
 	finish_prepared(-1);
@@ -466,18 +477,25 @@ sub judge
 	my %alive = map { $_ => 1 } $redis->keys('e*');
 	my @lost = grep { $alive{$_} } keys %committed;
 	my @for_nothing = grep { !$committed{$_} } @gone_before, gone_from(keys %alive);
-	say_so(sprintf '%d keys committed, %d of them in epochs that were not emptied; %d epochs of %d keys, %d of them emptied',
-		scalar(keys %committed), scalar(grep { /^e(\d+)/ && !$emptied{$1} } keys %committed), $epoch, $keys, scalar(keys %emptied));
-	$complain->(@lost . ' keys lost, such as ' . join ' ', grep { defined } @lost[ 0 .. 4 ]) if @lost;
-	$complain->(@for_nothing . ' keys deleted for nothing, such as ' . join ' ', grep { defined } @for_nothing[ 0 .. 4 ]) if @for_nothing;
-	my %ways = map { split /\|/ } split /\n/, $node->safe_psql('postgres', 'SELECT way, count(*) FROM
-		(SELECT way FROM by_trigger UNION ALL SELECT way FROM by_hand UNION ALL SELECT way FROM expected) w
+	say_so(sprintf '%d keys committed, %d of them in epochs that were not emptied; %d epochs of %d '
+		. 'keys, %d of them emptied',
+		scalar(keys %committed), scalar(grep { /^e(\d+)/ && !$emptied{$1} } keys %committed),
+			$epoch, $keys, scalar(keys %emptied));
+	$complain->(@lost . ' keys lost, such as ' . join ' ',
+		grep { defined } @lost[ 0 .. 4 ]) if @lost;
+	$complain->(@for_nothing . ' keys deleted for nothing, such as ' . join ' ',
+		grep { defined } @for_nothing[ 0 .. 4 ]) if @for_nothing;
+	my %ways = map { split /\|/ } split /\n/,
+		$node->safe_psql('postgres', 'SELECT way, count(*) FROM
+		(SELECT way FROM by_trigger UNION ALL SELECT way
+			FROM by_hand UNION ALL SELECT way FROM expected) w
 		GROUP BY way');
 	say_so('keys by way: ' . join ', ', map { "$_ $ways{$_}" } sort keys %ways);
 	# A short run may happen to miss some of them.
 	$complain->('nothing has committed') unless %committed;
 	$complain->("nothing has committed by way of $_")
-	  foreach $seconds < 60 ? () : grep { !$ways{$_} } qw(INSERT COPY invalidate_keys ATTACH), keys %updates;
+	  foreach $seconds < 60 ? () : grep { !$ways{$_} } qw(INSERT COPY invalidate_keys ATTACH),
+		keys %updates;
 
 	my $text = slurp_file($node->logfile);
 	$complain->("in the log: $1") if $text =~ /((?:PANIC|TRAP|signal 11|signal 6).*)/;

@@ -52,8 +52,10 @@ sub make
 	open my $out, '>', "$file.ext" or die "could not write $file.ext: $!";
 	print $out "subjectAltName = $alternatives\n";
 	close $out;
-	_openssl('req', @key, '-nodes', '-subj', "/CN=$name", '-keyout', "$file.key", '-out', "$file.csr");
-	_openssl('x509', '-req', '-in', "$file.csr", '-CA', $self->ca, '-CAkey', "$self->{folder}/ca.key",
+	_openssl('req', @key, '-nodes', '-subj', "/CN=$name", '-keyout', "$file.key",
+		'-out', "$file.csr");
+	_openssl('x509', '-req', '-in', "$file.csr", '-CA', $self->ca, '-CAkey',
+		"$self->{folder}/ca.key",
 		'-CAcreateserial', '-days', $days // 3650, '-extfile', "$file.ext", '-out', "$file.crt");
 	# OpenSSL from 3.5 on makes none that has expired already; this one does in a second.
 	if (defined $days && $days == 0)

@@ -21,7 +21,8 @@ my @buses;
 sub new
 {
 	my ($class, @ports) = @_;
-	my @listeners = map { IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 100) // die "could not listen: $!" } @ports;
+	my @listeners = map { IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 100)
+		// die "could not listen: $!" } @ports;
 	my $self = bless { ports => [ map { $_->sockport } @listeners ] }, $class;
 
 	pipe my $order_out, my $order_in or die $!;
@@ -82,7 +83,8 @@ sub _serve
 	$SIG{PIPE} = 'IGNORE';
 	while (1)
 	{
-		foreach my $ready (IO::Select->new($orders, @$listeners, map { $_->{socket} } values %links)->can_read)
+		foreach my $ready (IO::Select->new($orders, @$listeners,
+			map { $_->{socket} } values %links)->can_read)
 		{
 			my ($number) = grep { $listeners->[$_] == $ready } 0 .. $#$listeners;
 			my $link = $links{ fileno($ready) // -1 };
@@ -119,7 +121,8 @@ sub _accept
 	unless ($node) { close $dialer; return }
 	foreach my $end ([ $dialer, $node ], [ $node, $dialer ])
 	{
-		$links->{ fileno $end->[0] } = { socket => $end->[0], other => $end->[1], from => ($from // 0) - 1, to => $to };
+		$links->{ fileno $end->[0] } = { socket => $end->[0], other => $end->[1],
+			from => ($from // 0) - 1, to => $to };
 	}
 	return;
 }

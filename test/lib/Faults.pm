@@ -79,7 +79,8 @@ sub worker_pid
 	my ($node, $database) = @_;
 
 	return $node->safe_psql('postgres',
-		"SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE backend_type = 'pg_uncache worker' AND datname = '"
+		"SELECT coalesce(max(pid), 0) FROM pg_stat_activity
+			WHERE backend_type = 'pg_uncache worker' AND datname = '"
 		  . ($database // 'postgres') . "'");
 }
 
@@ -88,7 +89,8 @@ sub launcher_pid
 	my ($node) = @_;
 
 	return $node->safe_psql('postgres',
-		"SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE backend_type = 'pg_uncache launcher'");
+		"SELECT coalesce(max(pid), 0) FROM pg_stat_activity
+			WHERE backend_type = 'pg_uncache launcher'");
 }
 
 sub postmaster_pid

@@ -53,7 +53,8 @@ sub fence_is_on
 {
 	my ($node, $database) = @_;
 
-	return $node->poll_query_until($database // 'postgres', "SELECT fence = 'on' FROM uncache.stat");
+	return $node->poll_query_until($database // 'postgres',
+		"SELECT fence = 'on' FROM uncache.stat");
 }
 
 # miss(REDIS, KEY): the token; '' where there is none.  Dies on a hit.

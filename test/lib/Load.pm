@@ -59,7 +59,8 @@ COMMIT;
 \\sleep :pause ms
 });
 	$self->{pgbench} = IPC::Run::start([ 'pgbench', '-n', '-c', 8, '-T', 300, '-f', $script,
-			'-p', $node->port, '-h', $node->host, 'postgres' ], '>', \$self->{out}, '2>', \$self->{err});
+			'-p', $node->port, '-h', $node->host, 'postgres' ], '>', \$self->{out},
+				'2>', \$self->{err});
 	return;
 }
 

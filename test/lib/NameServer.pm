@@ -55,7 +55,8 @@ sub new
 sub _loopback_up
 {
 	socket(my $socket, AF_INET, SOCK_DGRAM, 0) or die "no socket: $!";
-	ioctl($socket, SIOCSIFFLAGS, my $request = pack('a16 s x22', 'lo', IFF_UP)) or die "could not set lo up: $!";
+	ioctl($socket, SIOCSIFFLAGS, my $request = pack('a16 s x22', 'lo', IFF_UP))
+		or die "could not set lo up: $!";
 	return;
 }
 
@@ -69,7 +70,8 @@ sub _replace
 	print $out $text;
 	close $out;
 	chmod 0644, "$self->{folder}/$name";
-	system('mount', '--bind', "$self->{folder}/$name", $path) == 0 or die "could not lay a file over $path";
+	system('mount', '--bind', "$self->{folder}/$name", $path) == 0
+		or die "could not lay a file over $path";
 	return;
 }
 
@@ -104,9 +106,11 @@ sub _serve
 
 		print $log "$name\n";
 		my $addresses = $self->{names}{$name} or next;
-		my @records = $type == 1 ? map { pack 'n n n N n a4', 0xc00c, 1, 1, 0, 4, IO::Socket::INET::inet_aton($_) } @$addresses : ();
+		my @records = $type == 1 ? map { pack 'n n n N n a4', 0xc00c, 1, 1, 0, 4,
+			IO::Socket::INET::inet_aton($_) } @$addresses : ();
 		my $question = substr $query, 12, length($query) - 12 - (length($labels) - 5);
-		$socket->send(pack('n6', $id, 0x8180, 1, scalar @records, 0, 0) . $question . join('', @records));
+		$socket->send(pack('n6', $id, 0x8180, 1, scalar @records, 0,
+			0) . $question . join('', @records));
 	}
 	POSIX::_exit(0);
 }

@@ -66,7 +66,8 @@ sub _wait
 
 	until ($done->())
 	{
-		die "gave up waiting for $what\n" . join '', map { $_->log } values %{ $self->{servers} } if time > $deadline;
+		die "gave up waiting for $what\n" . join '', map { $_->log } values %{ $self->{servers} }
+			if time > $deadline;
 		sleep 0.05;
 	}
 	return;
@@ -88,8 +89,10 @@ sub _next_bus
 	my $cables = $self->{cables} or return (PostgreSQL::Test::Cluster::get_free_port()) x 2;
 	my $number = keys %{ $self->{servers} };
 
-	return ($self->{bus_ports}[$number], $cables->port($number), '--cluster-announce-bus-port', $cables->port($number),
-		'--cluster-announce-ip', '127.0.0.1', '--bind-source-addr', $cables->source($number), '--protected-mode', 'no');
+	return ($self->{bus_ports}[$number], $cables->port($number), '--cluster-announce-bus-port',
+		$cables->port($number),
+		'--cluster-announce-ip', '127.0.0.1', '--bind-source-addr', $cables->source($number),
+			'--protected-mode', 'no');
 }
 
 # A free port may not be free any more when it is used.
@@ -113,7 +116,8 @@ sub _try_to_start_server
 	my @password = defined $self->{password} ?
 	  ('--requirepass', $self->{password}, '--masterauth', $self->{password}) : ();
 	my @ports = $self->{tls} ?
-	  ('--port', 0, '--tls-port', $port, '--tls-cluster', 'yes', '--tls-replication', 'yes', @{ $self->{tls} }) :
+	  ('--port', 0, '--tls-port', $port, '--tls-cluster', 'yes', '--tls-replication', 'yes',
+		@{ $self->{tls} }) :
 	  ('--port', $port);
 	my $server = RedisServer->new(@ports, '--bind', $self->{host},
 		'--cluster-enabled', 'yes', '--cluster-port', $bus, '--cluster-node-timeout', 2000,
@@ -197,7 +201,8 @@ sub masters
 	my ($alive) = $at // $self->_alive;
 	my $nodes = $self->_nodes($alive);
 
-	return sort { ($nodes->{$a}{slots}[0] =~ /^(\d+)/)[0] <=> ($nodes->{$b}{slots}[0] =~ /^(\d+)/)[0] }
+	return sort { ($nodes->{$a}{slots}[0] =~ /^(\d+)/)[0] <=> (
+		$nodes->{$b}{slots}[0] =~ /^(\d+)/)[0] }
 	  grep { $nodes->{$_}{flags}{master} && @{ $nodes->{$_}{slots} } } keys %$nodes;
 }
 
@@ -257,7 +262,8 @@ sub keys_at
 	{
 		my $slot = $self->slot("$prefix$n");
 
-		push @keys, "$prefix$n" if grep { $slot >= $_->[0] && $slot <= ($_->[1] // $_->[0]) } @ranges;
+		push @keys, "$prefix$n"
+			if grep { $slot >= $_->[0] && $slot <= ($_->[1] // $_->[0]) } @ranges;
 	}
 	return @keys;
 }
@@ -301,8 +307,10 @@ sub _is_ok
 	{
 		my $nodes = $self->_nodes($port);
 
-		$views{ join ' ', map { "$_ $nodes->{$_}{master} @{ $nodes->{$_}{slots} }" } grep { $nodes->{$_} } $self->_alive } = 1;
-		return 0 if grep { $nodes->{$_}{flags}{fail} || $nodes->{$_}{flags}{'fail?'} } $self->_alive;
+		$views{ join ' ', map { "$_ $nodes->{$_}{master} @{ $nodes->{$_}{slots} }" } grep {
+			$nodes->{$_} } $self->_alive } = 1;
+		return 0 if grep { $nodes->{$_}{flags}{fail}
+			|| $nodes->{$_}{flags}{'fail?'} } $self->_alive;
 		return 0 unless $self->server($port)->cli('cluster', 'info') =~ /^cluster_state:ok/m;
 		return 0 unless $nodes->{$port}{flags}{master}
 		  || $self->server($port)->info('replication', 'master_link_status') eq 'up';
@@ -323,7 +331,8 @@ sub _wait_for_replicas
 		$due{$port} = $self->server($master)->info('replication', 'master_repl_offset') || 0;
 	}
 	$self->_wait('the replicas', sub {
-		return !grep { ($self->server($_)->info('replication', 'slave_repl_offset') || 0) < $due{$_} } keys %due;
+		return !grep { ($self->server($_)->info('replication', 'slave_repl_offset')
+			|| 0) < $due{$_} } keys %due;
 	});
 	return;
 }
@@ -343,7 +352,8 @@ sub wait_for_state
 	my ($self, $state) = @_;
 
 	$self->_wait("cluster_state:$state", sub {
-		return !grep { $self->server($_)->cli('cluster', 'info') !~ /^cluster_state:$state/m } $self->_alive;
+		return !grep { $self->server($_)->cli('cluster',
+			'info') !~ /^cluster_state:$state/m } $self->_alive;
 	});
 	return;
 }
@@ -374,8 +384,20 @@ sub wait_for_failover
 
 sub kill9 { my ($self, $port) = @_; $self->server($port)->kill9; return }
 sub start { my ($self, $port) = @_; $self->server($port)->start; return }
-sub freeze { my ($self, $port) = @_; $self->server($port)->freeze; $self->{frozen}{$port} = 1; return }
-sub thaw { my ($self, $port) = @_; $self->server($port)->thaw; delete $self->{frozen}{$port}; return }
+sub freeze
+{
+	my ($self, $port) = @_;
+	$self->server($port)->freeze;
+	$self->{frozen}{$port} = 1;
+	return;
+}
+sub thaw
+{
+	my ($self, $port) = @_;
+	$self->server($port)->thaw;
+	delete $self->{frozen}{$port};
+	return;
+}
 
 # cut_off(PORT): from the other nodes, and from its replicas, but from nobody else;
 # heal() ends that.
@@ -421,7 +443,8 @@ sub fail_over
 	my ($replica) = $self->replicas_of($port);
 
 	$self->_order($replica, 'cluster', 'failover');
-	$self->_wait('the failover', sub { !grep { $_ eq $port } map { $self->masters($_) } $self->_alive });
+	$self->_wait('the failover',
+		sub { !grep { $_ eq $port } map { $self->masters($_) } $self->_alive });
 	$self->wait_until_ok;
 	return $replica;
 }
@@ -462,9 +485,11 @@ sub move_keys
 
 	while (1)
 	{
-		@keys = split /\n/, $self->server($from)->cli('cluster', 'getkeysinslot', $slot, 1000) if $all;
+		@keys = split /\n/, $self->server($from)->cli('cluster', 'getkeysinslot',
+			$slot, 1000) if $all;
 		return unless @keys;
-		my $answer = $self->server($from)->cli('migrate', $self->{host}, $to, '', 0, 5000, @password, 'keys', @keys);
+		my $answer = $self->server($from)->cli('migrate', $self->{host}, $to, '', 0, 5000,
+			@password, 'keys', @keys);
 		die "MIGRATE: $answer" unless $answer =~ /^(OK|NOKEY)/;
 		return unless $all;
 	}
@@ -492,7 +517,8 @@ sub cancel_move
 	if (@keys)
 	{
 		my @password = defined $self->{password} ? ('auth', $self->{password}) : ();
-		my $answer = $self->server($to)->cli('migrate', $self->{host}, $from, '', 0, 5000, @password, 'keys', @keys);
+		my $answer = $self->server($to)->cli('migrate', $self->{host}, $from, '', 0, 5000,
+			@password, 'keys', @keys);
 
 		die "MIGRATE: $answer" unless $answer =~ /^(OK|NOKEY)/;
 	}
@@ -558,7 +584,8 @@ sub _fill
 	my ($self, $count, $script, @arguments) = @_;
 	my $taken = 0;
 
-	$taken += $_ foreach $self->cli_at_masters('eval', "local n = 0 $script return n", 0, @arguments);
+	$taken += $_ foreach $self->cli_at_masters('eval',
+		"local n = 0 $script return n", 0, @arguments);
 	die "of $count keys $taken were taken" unless $taken == $count;
 	return;
 }
@@ -599,7 +626,8 @@ sub answers
 {
 	my ($self) = @_;
 
-	return join ' ', map { (readline($self->{socket}) // '') =~ s/^[+:]|\r\n//gr } 1 .. $self->{count};
+	return join ' ',
+		map { (readline($self->{socket}) // '') =~ s/^[+:]|\r\n//gr } 1 .. $self->{count};
 }
 
 1;

@@ -32,7 +32,8 @@ sub new
 
 	pipe my $order_out, my $order_in or die $!;
 	pipe my $answer_out, my $answer_in or die $!;
-	my $listener = IO::Socket::UNIX->new(Type => SOCK_STREAM, Local => $self->{socket}, Listen => 50)
+	my $listener = IO::Socket::UNIX->new(Type => SOCK_STREAM,
+		Local => $self->{socket}, Listen => 50)
 	  or die "could not listen: $!";
 	my $pid = fork;
 	die "could not fork: $!" unless defined $pid;
@@ -154,7 +155,8 @@ my (%set, %errors, @links, @keys, $connections);
 
 sub _behave
 {
-	%set = (hold_unlinks => 0, hold_word => '', hold_answers => 0, delay => 0, slow_scan => 0, rate => 0, refuse => 0, cut => -1);
+	%set = (hold_unlinks => 0, hold_word => '', hold_answers => 0, delay => 0, slow_scan => 0,
+		rate => 0, refuse => 0, cut => -1);
 	%errors = ();
 	return;
 }
@@ -225,7 +227,8 @@ sub _obey
 
 	if ($order eq 'set') { $set{ $words[0] } = $words[1] // '' }
 	elsif ($order eq 'behave') { _behave() }
-	elsif ($order eq 'held') { return scalar grep { _is_held($_) } map { @{ $_->{to_server} } } @links }
+	elsif ($order eq 'held') {
+		return scalar grep { _is_held($_) } map { @{ $_->{to_server} } } @links }
 	elsif ($order eq 'reset') { $_->{dead} = 1 foreach @links }
 	elsif ($order eq 'connections') { return $connections }
 	elsif ($order eq 'keys') { return join "\t", @keys }
@@ -242,12 +245,14 @@ sub _accept
 {
 	my ($listener, $redis_socket) = @_;
 	my $client = $listener->accept or return;
-	my $server = $set{refuse} ? undef : IO::Socket::UNIX->new(Type => SOCK_STREAM, Peer => $redis_socket);
+	my $server = $set{refuse} ? undef : IO::Socket::UNIX->new(Type => SOCK_STREAM,
+		Peer => $redis_socket);
 
 	unless ($server) { close $client; return }
 	$_->blocking(0) foreach $client, $server;
 	$connections++;
-	push @links, { client => $client, server => $server, raw => '', to_server => [], to_client => [], may_read => 65536 };
+	push @links, { client => $client, server => $server, raw => '', to_server => [],
+		to_client => [], may_read => 65536 };
 	return;
 }
 
@@ -307,7 +312,8 @@ sub _request
 	if (defined $error)
 	{
 		my @script = ('EVAL', "return redis.error_reply('$error')", '0');
-		$bytes = sprintf("*%d\r\n", scalar @script) . join '', map { sprintf("\$%d\r\n%s\r\n", length, $_) } @script;
+		$bytes = sprintf("*%d\r\n", scalar @script) . join '',
+			map { sprintf("\$%d\r\n%s\r\n", length, $_) } @script;
 	}
 	_queue($link, 'to_server', $bytes, @words);
 	$link->{to_server}[-1][0] += $set{slow_scan} * $words[-1] / 1000 if $name eq 'SCAN';
@@ -360,7 +366,8 @@ sub _write
 	my $item = $link->{$queue}[0];
 	my $bytes = $item->[1];
 
-	$bytes = substr $bytes, 0, $set{cut} if $queue eq 'to_client' && $set{cut} >= 0 && $set{cut} < length $bytes;
+	$bytes = substr $bytes, 0, $set{cut} if $queue eq 'to_client' && $set{cut} >= 0
+		&& $set{cut} < length $bytes;
 	my $done = syswrite $socket, $bytes;
 	if (!defined $done)
 	{

@@ -20,7 +20,8 @@ sub new
 {
 	my ($class, %options) = @_;
 	my $self = bless { name => 'mymaster', servers => {}, sentinels => {} }, $class;
-	my ($first, @replicas) = map { $self->_server(@{ $options{options} // [] }) } 0 .. $options{replicas} // 1;
+	my ($first, @replicas) = map {
+		$self->_server(@{ $options{options} // [] }) } 0 .. $options{replicas} // 1;
 
 	$self->server($first)->start;
 	foreach my $port (@replicas)
@@ -92,7 +93,11 @@ sub wait_for_quorum
 }
 
 sub name { return $_[0]->{name} }
-sub sentinels { my ($self) = @_; return map { $self->{sentinels}{$_} } sort keys %{ $self->{sentinels} } }
+sub sentinels
+{
+	my ($self) = @_;
+	return map { $self->{sentinels}{$_} } sort keys %{ $self->{sentinels} };
+}
 sub ports { return sort keys %{ $_[0]->{servers} } }
 sub server { return $_[0]->{servers}{ $_[1] } }
 
@@ -110,7 +115,8 @@ sub url
 sub master_port
 {
 	my ($self) = @_;
-	my %named = map { $_->cli('sentinel', 'get-master-addr-by-name', $self->{name}) => 1 } $self->sentinels;
+	my %named = map { $_->cli('sentinel', 'get-master-addr-by-name',
+		$self->{name}) => 1 } $self->sentinels;
 	my ($one, $other) = keys %named;
 
 	return !defined $other && $one =~ /\n(\d+)$/ ? $1 : '';
@@ -162,7 +168,8 @@ sub wait_for_other_master
 
 	$self->_wait('the failover', sub {
 		$port = $self->master_port;
-		return $port ne '' && $port ne $old && $self->server($port)->info('replication', 'role') eq 'master';
+		return $port ne '' && $port ne $old && $self->server($port)->info('replication',
+			'role') eq 'master';
 	});
 	return $port;
 }
@@ -173,7 +180,8 @@ sub wait_for_replica
 	my ($self, $port) = @_;
 
 	$self->_wait("$port to become a replica", sub {
-		return $self->server($port)->info('replication', 'role') eq 'slave' && $self->synchronous($port);
+		return $self->server($port)->info('replication', 'role') eq 'slave'
+			&& $self->synchronous($port);
 	});
 	return;
 }

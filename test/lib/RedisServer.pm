@@ -89,7 +89,8 @@ sub start
 	my $deadline = time + $patience;
 	until ($self->cli('ping') eq 'PONG')
 	{
-		die "Redis did not start:\n" . $self->log if time > $deadline or waitpid($pid, WNOHANG) == $pid;
+		die "Redis did not start:\n" . $self->log if time > $deadline
+			or waitpid($pid, WNOHANG) == $pid;
 		sleep 0.02;
 	}
 	return;
@@ -152,7 +153,8 @@ sub cli_by
 	if ($pid == 0)
 	{
 		open STDERR, '>', '/dev/null';
-		exec('redis-cli', @$options, @{ $self->{cli_options} }, '--raw', @words) or POSIX::_exit(127);
+		exec('redis-cli', @$options, @{ $self->{cli_options} }, '--raw', @words)
+			or POSIX::_exit(127);
 	}
 	local $/;
 	my $text = <$out> // '';
@@ -193,7 +195,8 @@ sub fill
 sub fill_range
 {
 	my ($self, $prefix, $first, $last) = @_;
-	my $script = 'for i = ARGV[2], ARGV[3] do redis.call("set", ARGV[1] .. string.format("%d", i), 1) end';
+	my $script =
+		'for i = ARGV[2], ARGV[3] do redis.call("set", ARGV[1] .. string.format("%d", i), 1) end';
 
 	$self->cli('eval', $script, 0, $prefix, $first, $last);
 	return;
@@ -240,7 +243,8 @@ sub pings
 
 	foreach my $command ('ping', 'fcall', 'function|list')
 	{
-		$self->info('commandstats', "cmdstat_$command") =~ /^calls=(\d+).*rejected_calls=(\d+)/ or next;
+		$self->info('commandstats',
+			"cmdstat_$command") =~ /^calls=(\d+).*rejected_calls=(\d+)/ or next;
 		$sum += $1 + $2;
 	}
 	return $sum;

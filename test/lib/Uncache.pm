@@ -11,7 +11,8 @@ use Time::HiRes qw(sleep time);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils qw(slurp_file);
 
-our @EXPORT = qw(new_node poll_until gone wait_for_state comes_true delivered is_quiet outbox_is_empty);
+our @EXPORT =
+	qw(new_node poll_until gone wait_for_state comes_true delivered is_quiet outbox_is_empty);
 
 # Seconds until a test gives up waiting; far more than anything should need.
 our $patience = $ENV{UNCACHE_TEST_PATIENCE} // 60;

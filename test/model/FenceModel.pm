@@ -56,7 +56,8 @@ sub has_epoch { return $_[0]{m} =~ /"epoch":/ }
 # ---- transactions and snapshots
 
 my %default_xid = (
-	w1 => '99999999999999998', w2 => '99999999999999999', w3 => '100000000000000000', w4 => '100000000000000004',
+	w1 => '99999999999999998', w2 => '99999999999999999', w3 => '100000000000000000',
+		w4 => '100000000000000004',
 	b1 => '100000000000000001', b2 => '100000000000000002', b3 => '100000000000000003');
 
 sub xid
@@ -165,7 +166,8 @@ sub writer_moves
 	return if ($where || 'A') ne $s->{t} && $phase eq 'run';
 	if ($phase eq 'run' && $kind eq 'strict')
 	{
-		push @moves, [ "$w is fenced before its commit", change($s), invalidate($s, "?$xid"), $fenced ];
+		push @moves, [ "$w is fenced before its commit", change($s),
+			invalidate($s, "?$xid"), $fenced ];
 	}
 	elsif ($phase eq 'run' || $phase eq 'doubt')
 	{
@@ -181,7 +183,8 @@ sub writer_moves
 	}
 	elsif ($phase eq 'aborted')
 	{
-		push @moves, [ "$w released", change($s), [ 'uncache_release', $s->{t}, $xid ], $to->('gone') ];
+		push @moves, [ "$w released", change($s),
+			[ 'uncache_release', $s->{t}, $xid ], $to->('gone') ];
 	}
 	elsif ($phase eq 'done' && $kind eq 'pattern')
 	{
@@ -191,7 +194,8 @@ sub writer_moves
 	}
 	elsif ($phase eq 'epoch')
 	{
-		push @moves, [ "$w scanned and deleted", change($s, v => '', $w => 'done', "o$i" => 1, "f$i" => 0) ]
+		push @moves, [ "$w scanned and deleted",
+			change($s, v => '', $w => 'done', "o$i" => 1, "f$i" => 0) ]
 		  if !$s->{"o$i"};
 	}
 	elsif ($phase eq 'done' && (!$s->{"o$i"} || $s->{"d$i"} < ($case->{dups} || 0)))
@@ -208,7 +212,8 @@ sub writer_moves
 	if ($kind eq 'strict' && $phase ne 'run' && $s->{"l$i"} < ($case->{latedoubts} || 0))
 	{
 		# deletes the value, too: whatever was lost before, it is strict again
-		push @moves, [ "$w fenced again", change($s, "l$i" => $s->{"l$i"} + 1), invalidate($s, "!$xid"),
+		push @moves, [ "$w fenced again", change($s, "l$i" => $s->{"l$i"} + 1),
+			invalidate($s, "!$xid"),
 			sub { $_[0]{"g$i"} = 0 if $_[1] !~ /^UNREG/ } ];
 	}
 	@moves = () if $kind eq 'pattern' && $phase eq 'done' && $s->{"o$i"};
@@ -280,7 +285,8 @@ sub beat_moves
 	my ($case, $s, $i) = @_;
 	my ($b, $phase) = ("b$i", $s->{"b$i"});
 	my $call = sub { [ 'uncache_beat', $_[0], $s->{t}, xid($case, $b) ] };
-	my $end = sub { my ($phase, $name) = @_; my $n = change($s, $b => $phase); add_history($n, $name); $n };
+	my $end = sub { my ($phase, $name) = @_; my $n = change($s,
+		$b => $phase); add_history($n, $name); $n };
 	my @moves;
 
 	return if $i > 1 && $s->{ 'b' . ($i - 1) } eq '0';
@@ -290,7 +296,8 @@ sub beat_moves
 	}
 	elsif ($phase eq 'early')
 	{
-		push @moves, [ "$b announced", change($s), $call->('announce'), sub { $_[0]{$b} = 'done' } ];
+		push @moves, [ "$b announced", change($s), $call->('announce'),
+			sub { $_[0]{$b} = 'done' } ];
 	}
 	elsif ($phase eq '0')
 	{
@@ -309,7 +316,8 @@ sub beat_moves
 	}
 	elsif ($phase eq 'done')
 	{
-		push @moves, [ "$b confirmed", change($s), $call->('confirm'), sub { $_[0]{$b} = 'confirmed' } ];
+		push @moves, [ "$b confirmed", change($s), $call->('confirm'),
+			sub { $_[0]{$b} = 'confirmed' } ];
 	}
 	elsif ($phase eq 'refused')
 	{
@@ -317,7 +325,8 @@ sub beat_moves
 	}
 	elsif ($phase eq 'late')
 	{
-		push @moves, [ "$b announced, late", change($s), $call->('announce'), sub { $_[0]{$b} = 'gone' } ];
+		push @moves, [ "$b announced, late", change($s), $call->('announce'),
+			sub { $_[0]{$b} = 'gone' } ];
 	}
 	elsif ($phase =~ /^(confirmed|again)$/ && $s->{c_dupbeats} < ($case->{dupbeats} || 0))
 	{
@@ -357,7 +366,8 @@ sub worker_moves
 	if (!$s->{reg})
 	{
 		my $timeline = $s->{t} eq 'A' ? 1 : 2;
-		return @moves, [ 'worker says who it is', change($s), [ 'uncache_status', 'sys', $timeline, $s->{t} ],
+		return @moves, [ 'worker says who it is', change($s),
+			[ 'uncache_status', 'sys', $timeline, $s->{t} ],
 			sub { $_[0]{reg} = 1 } ];
 	}
 	my $owed = grep { /^f\d/ && $s->{$_} } keys %$s;
@@ -388,7 +398,8 @@ sub fault_moves
 
 	$fault->('evict', 'value evicted', v => '') if $s->{v} ne '';
 	$fault->('lose', 'record lost', r => '', @doubts) if $s->{r} ne '';
-	$fault->('moved', 'slot moved to another node and back', v => '', r => 'other.1:1:0:::', @doubts);
+	$fault->('moved', 'slot moved to another node and back', v => '',
+		r => 'other.1:1:0:::', @doubts);
 	$fault->('reload', 'library loaded again', m => $s->{empty}, reg => 0);
 	if ($case->{restart} && $s->{c_save} < 1)
 	{

@@ -19,7 +19,8 @@ sub new
 sub load
 {
 	my ($self, $hook) = @_;
-	my $answer = $self->{redis}->call('FUNCTION', 'LOAD', 'REPLACE', $self->{library} . ($hook || ''));
+	my $answer = $self->{redis}->call('FUNCTION', 'LOAD', 'REPLACE',
+		$self->{library} . ($hook || ''));
 	die "FUNCTION LOAD: $answer" if $answer ne 'uncache';
 	return;
 }
@@ -34,7 +35,8 @@ sub key_of
 sub step_command
 {
 	my ($s, @call) = @_;
-	return [ 'FCALL', 'model_step', 2, $FenceModel::KEY, $FenceModel::RECORD, @{$s}{qw(v r m)}, @call ];
+	return [ 'FCALL', 'model_step', 2, $FenceModel::KEY, $FenceModel::RECORD,
+		@{$s}{qw(v r m)}, @call ];
 }
 
 # Take the answer of step_command into the state; returns the library's answer.

@@ -59,8 +59,10 @@ is(load_library(), 'uncache', 'the library loads');
 is_deeply(fcall('get', ['k']), [ undef, undef ], 'no epoch: a miss without token');
 is($redis->call('EXISTS', 'uncache:{k}'), 0, '... and without a record');
 is(fcall('set', ['k'], 'e.1:1:i1:1:9:9:', 1000, 'x'), 0, '... and the fill is refused');
-like(fcall('invalidate', ['k'], $TTL, 'i1', 7), qr/^UNREGISTERED /, 'who delivers must have said who it is');
-is_deeply([ @{ fcall('status', [], 'sys', 1, 'i1') }[ 0 .. 2 ] ], [ 2, undef, 0 ], 'status: version, no epoch, no beat wanted');
+like(fcall('invalidate', ['k'], $TTL, 'i1', 7), qr/^UNREGISTERED /,
+	'who delivers must have said who it is');
+is_deeply([ @{ fcall('status', [], 'sys', 1, 'i1') }[ 0 .. 2 ] ], [ 2, undef, 0 ],
+	'status: version, no epoch, no beat wanted');
 is(fcall('epoch', [], 'abc', $TTL), 'abc.1', 'an epoch is set');
 is(fcall('status', [], 'sys', 1, 'i1')->[1], 'abc.1', '... and seen');
 is(fcall('status', [], 'sys', 0, 'i0')->[1], undef, 'an incarnation of a lower timeline sees none');
@@ -86,19 +88,24 @@ my %wrong = (
 		[ 'takes 1 key and no arguments, got 1 key and 2 arguments', ['k'], 'x', 'y' ] ],
 	set => [
 		[ 'takes 1 key, snapshot, ttl_ms and value, got 1 key and 2 arguments', ['k'], '', 1000 ],
-		[ 'takes 1 key, snapshot, ttl_ms and value, got 0 keys and 3 arguments', [], '', 1000, 'x' ],
-		(map { [ "ttl_ms $ms, got '$_'", ['k'], '', $_, 'x' ] } '60s', 0, -1, '', '1.5', ' 5', '0x10', '1e3', '05'),
-		[ "ttl_ms $ms of at most 15 digits, got '1000000000000000'", ['k'], '', '1000000000000000', 'x' ],
+		[ 'takes 1 key, snapshot, ttl_ms and value, got 0 keys and 3 arguments',
+			[], '', 1000, 'x' ],
+		(map { [ "ttl_ms $ms, got '$_'", ['k'], '', $_, 'x' ] } '60s', 0, -1, '', '1.5', ' 5',
+			'0x10', '1e3', '05'),
+		[ "ttl_ms $ms of at most 15 digits, got '1000000000000000'", ['k'], '',
+			'1000000000000000', 'x' ],
 		[ "ttl_ms $ms of at most 15 digits, got '" . 'x' x 40 . "...'", ['k'], '', 'x' x 41, 'x' ],
 		[ "ttl_ms $ms, got 'a??b??'", ['k'], '', "a\r\nb\xc3\xa9", 'x' ] ],
 	invalidate => [
 		[ "$of_invalidate, got 1 key and 2 arguments", ['k'], $TTL, 'i1' ],
 		[ "$of_invalidate, got 0 keys and 2 arguments", [], $TTL, 'i1' ],
-		[ "$of_invalidate, got 5001 keys and 5003 arguments", [ ('k') x 5001 ], $TTL, 'i1', (5) x 5001 ],
+		[ "$of_invalidate, got 5001 keys and 5003 arguments", [ ('k') x 5001 ],
+			$TTL, 'i1', (5) x 5001 ],
 		(map { [ "$of_entry, got '$_'", ['k'], $TTL, 'i1', $_ ] } '?x5', '', '?', '??5', '0', '5 '),
 		(map { [ "fence_ttl $ms, got '$_'", ['k'], $_, 'i1', '?5' ] } 0, -1, 'x', '') ],
 	release => [
-		[ 'takes keys, incarnation and one xid for each key, got 1 key and 1 argument', ['k'], 'i1' ] ],
+		[ 'takes keys, incarnation and one xid for each key, got 1 key and 1 argument', ['k'],
+			'i1' ] ],
 	status => [
 		[ "$of_status, got 0 keys and 1 argument", [], 'sys' ],
 		[ "$of_status, got 0 keys and 4 arguments", [], 'sys', 1, 'i1', 0 ],
@@ -110,7 +117,8 @@ my %wrong = (
 		[ "random must be letters and digits, got 'a b'", [], 'a b', $TTL ],
 		[ "fence_ttl $ms, got '0'", [], 'ab', 0 ] ],
 	beat => [
-		[ 'takes no keys, step, incarnation and xid, got 0 keys and 2 arguments', [], 'announce', 'i1' ],
+		[ 'takes no keys, step, incarnation and xid, got 0 keys and 2 arguments',
+			[], 'announce', 'i1' ],
 		[ "step must be announce or confirm, got 'start'", [], 'start', 'i1', 5 ],
 		[ "xid must be a transaction id, got 'x'", [], 'announce', 'i1', 'x' ] ],
 );
@@ -120,7 +128,8 @@ for my $name (sort keys %wrong)
 	for my $case (@{ $wrong{$name} })
 	{
 		my ($words, @call) = @$case;
-		is(fcall($name, @call), "ERR uncache_$name: $words", "wrong arguments: $words" =~ s/[^ -~]/?/gr);
+		is(fcall($name, @call), "ERR uncache_$name: $words",
+			"wrong arguments: $words" =~ s/[^ -~]/?/gr);
 	}
 }
 is($redis->call('GET', 'k'), 'kept', 'after an error of arguments nothing is done');
@@ -128,7 +137,8 @@ $redis->call('DEL', 'k');
 is(fcall('set', ['k'], '', '999999999999999', 'x'), 0, 'the longest time to live is no error');
 for my $bad ('', 'nonsense', 'abc.1:1', 'abc.1:1:i1:2:9:9:', 'abc.1:x:i1:1:9:9:')
 {
-	is(fcall('set', ['k'], $bad, 1000, 'x'), 0, "no such snapshot, refused without an error: '$bad'");
+	is(fcall('set', ['k'], $bad, 1000, 'x'), 0,
+		"no such snapshot, refused without an error: '$bad'");
 }
 
 # ---- values
@@ -139,7 +149,8 @@ is(fill('empty', 10, ''), 1, 'an empty value is a value');
 is_deeply(fcall('get', ['empty']), [''], '... and a hit');
 $redis->call('LPUSH', 'list', 'x');
 like(fcall('get', ['list']), qr/^WRONGTYPE/, 'a key of another type answers as for GET');
-is(fcall('invalidate', [ 'k', 'none', 'list', 'k' ], $TTL, 'i1', 11, 11, 11, 12), 2, 'values deleted, of any type, and counted');
+is(fcall('invalidate', [ 'k', 'none', 'list', 'k' ], $TTL, 'i1', 11, 11, 11, 12), 2,
+	'values deleted, of any type, and counted');
 is($redis->call('EXISTS', 'k', 'list'), 0, '... and gone');
 like($redis->call('GET', 'uncache:{k}'), qr/:i1:11,12:$/, 'a key twice in one call adds both xids');
 is($redis->call('EXISTS', 'uncache:{none}'), 0, 'an invalidation makes no record');
@@ -154,7 +165,8 @@ is(fcall('token', ['fresh']), $refresh, 'a token with a value');
 is(fill('fresh', 20, 'new', $refresh), 1, '... is good for another one');
 is_deeply(fcall('get', ['fresh']), ['new'], '... which takes its place');
 fcall('invalidate', ['fresh'], $TTL, 'i1', 20);
-is(fill('fresh', 20, 'late', $refresh), 0, '... and for none that has not seen what was delivered since');
+is(fill('fresh', 20, 'late', $refresh), 0,
+	'... and for none that has not seen what was delivered since');
 is(fcall('token', ['a}b']), undef, 'no token where no record can be');
 $redis->call('SET', 'without', 'x');
 like(fcall('token', ['without']), qr/^\w+\.\d+:\d+$/, 'a value without a record gets one');
@@ -165,8 +177,10 @@ worker_comes();
 # ---- beyond 53 bits
 my $token = token('big');
 fcall('invalidate', ['big'], $TTL, 'i1', '9007199254740993');
-is(fcall('set', ['big'], "$token:i1:1:9007199254740992:9007199254740993:", 1000, 'x'), 0, 'xid 2^53 + 1 is not below 2^53 + 1');
-is(fcall('set', ['big'], "$token:i1:1:9007199254740994:9007199254740994:", 1000, 'x'), 1, '... and is below 2^53 + 2');
+is(fcall('set', ['big'], "$token:i1:1:9007199254740992:9007199254740993:", 1000, 'x'), 0,
+	'xid 2^53 + 1 is not below 2^53 + 1');
+is(fcall('set', ['big'], "$token:i1:1:9007199254740994:9007199254740994:", 1000, 'x'), 1,
+	'... and is below 2^53 + 2');
 fcall('invalidate', ['big'], $TTL, 'i1', '18446744073709551614');
 is(fill('big', '18446744073709551614'), 0, 'the largest xids');
 is(fill('big', '18446744073709551615'), 1, '... compare as well');
@@ -193,7 +207,8 @@ fcall('invalidate', ['ttl'], $TTL, 'i1', 300);
 ok($redis->call('PTTL', $rec) > 290000, 'an invalidation does');
 worker_comes(200);
 token('short');
-ok(wait_for(sub { !$redis->call('EXISTS', 'uncache:{short}') }), 'a record expires fence_ttl after its birth');
+ok(wait_for(sub { !$redis->call('EXISTS', 'uncache:{short}') }),
+	'a record expires fence_ttl after its birth');
 worker_comes();
 
 # ---- doubts
@@ -204,7 +219,8 @@ is(fcall('release', [ 'strict', 'strict', 'a}b' ], 'i1', 400, 400, 400), 3, '...
 is(fill('strict', 400, 'x', $token), 1, '... and no longer refuses');
 fcall('invalidate', ['strict'], $TTL, 'i1', '?401');
 fcall('invalidate', ['strict'], $TTL, 'i1', '401');
-like($redis->call('GET', 'uncache:{strict}'), qr/:i1:401:$/, 'a delivered doubt is an ordinary xid');
+like($redis->call('GET', 'uncache:{strict}'), qr/:i1:401:$/,
+	'a delivered doubt is an ordinary xid');
 fcall('invalidate', ['strict'], $TTL, 'i1', '?401');
 like($redis->call('GET', 'uncache:{strict}'), qr/:i1:401:$/, '... and never in doubt again');
 is($redis->call('EXISTS', 'uncache:{unread}'), 0, 'no record yet');
@@ -212,10 +228,12 @@ fcall('invalidate', ['unread'], $TTL, 'i1', '?402');
 is(fill('unread', 402), 0, 'a doubt makes a record');
 fcall('invalidate', ['unread'], 100, 'i1', '?403');
 fcall('invalidate', ['unread'], $TTL, 'i1', '402');
-ok(wait_for(sub { fill('unread', 403) == 1 }), 'a doubt that nobody renews expires, however long its record lives');
+ok(wait_for(sub { fill('unread', 403) == 1 }),
+	'a doubt that nobody renews expires, however long its record lives');
 fcall('invalidate', ['slow'], $TTL, 'i1', '?404');
 fcall('invalidate', ['slow'], 100, 'i1', '405');
-ok($redis->call('PTTL', 'uncache:{slow}') > 290000, 'an invalidation with a short fence_ttl leaves the doubts their time');
+ok($redis->call('PTTL', 'uncache:{slow}') > 290000,
+	'an invalidation with a short fence_ttl leaves the doubts their time');
 worker_comes(100);
 token('slow');
 ok($redis->call('PTTL', 'uncache:{slow}') > 290000, '... as does a new epoch with one');
@@ -232,7 +250,8 @@ is($answer, 'FULL too many strict transactions are about to commit changes of on
 	"doubt $asked of one key is refused");
 cmp_ok($asked, '>', 64, '... but not before there are many');
 cmp_ok($redis->call('STRLEN', $big), '<=', 4096, '... while the record has at most 4 kB');
-is(fcall('invalidate', [ 'many', 'few' ], $TTL, 'i1', '?5000000999', '?5000000999'), $answer, 'beside another key, too');
+is(fcall('invalidate', [ 'many', 'few' ], $TTL, 'i1', '?5000000999', '?5000000999'), $answer,
+	'beside another key, too');
 like($redis->call('GET', 'uncache:{few}'), qr{:i1/5000000999\@\d+$}, '... which has its doubt');
 unlike($redis->call('GET', $big), qr/5000000999/, '... the full one not');
 like(token('many'), qr/:/, 'a full record still has a token');
@@ -242,11 +261,13 @@ is(fill('many', 5000000002), 0, '... all others count');
 
 # What must be remembered, and finds no room, closes the record: until it expires.
 $token = token('many');
-is(fcall('invalidate', ['many'], $TTL, 'i1', '!5000001000'), '0', 'a doubt that is renewed is never refused');
+is(fcall('invalidate', ['many'], $TTL, 'i1', '!5000001000'), '0',
+	'a doubt that is renewed is never refused');
 like($redis->call('GET', $big), qr/^closed\@\d+$/, '... the record is closed instead');
 is_deeply(fcall('get', ['many']), [ undef, undef ], '... gives no token');
 is(fcall('token', ['many']), undef, '... neither to refresh');
-is(fcall('set', ['many'], "$token:i1:1:6000000000:6000000000:", 1000, 'x'), 0, '... refuses every fill');
+is(fcall('set', ['many'], "$token:i1:1:6000000000:6000000000:", 1000, 'x'), 0,
+	'... refuses every fill');
 is(fcall('invalidate', ['many'], $TTL, 'i1', '?5000001001'), $answer, '... and every new doubt');
 is(fcall('invalidate', ['many'], $TTL, 'i1', '5000001000'), '0', 'deliveries go on');
 fcall('release', ['many'], 'i1', 5000001000);
@@ -257,10 +278,12 @@ ok($redis->call('PTTL', $big) > 290000, 'it lives as long as the last of its dou
 fcall('invalidate', ['many'], 2 * $TTL, 'i1', '!5000001003');
 ok($redis->call('PTTL', $big) > 2 * $TTL - 10000, '... also of one that came later');
 $redis->call('PEXPIRE', $big, 1);
-ok(wait_for(sub { fill('many', 6000000000) == 1 }), 'after it has expired the key is cacheable again');
+ok(wait_for(sub { fill('many', 6000000000) == 1 }),
+	'after it has expired the key is cacheable again');
 
 # One that is longer, whoever wrote it.
-$redis->call('SET', 'uncache:{long}', 'e.1:1:0:::' . join(',', map { "i1/$_\@9999999999999" } 1 .. 5000), 'PX', 60000);
+$redis->call('SET', 'uncache:{long}',
+	'e.1:1:0:::' . join(',', map { "i1/$_\@9999999999999" } 1 .. 5000), 'PX', 60000);
 is_deeply(fcall('get', ['long']), [ undef, undef ], 'a record over 4 kB gives no token');
 is(fcall('invalidate', ['long'], $TTL, 'i1', '?6'), $answer, '... takes no new doubt');
 is(fcall('invalidate', ['long'], $TTL, 'i1', '7'), '0', '... holds up no delivery');
@@ -280,8 +303,10 @@ sub quick
 	cmp_ok($usec, '<', 10_000_000, "$what: " . int($usec / 1000) . ' ms');
 	return;
 }
-$redis->call('SET', 'uncache:{k}', 'e.1:1:0:::' . join(',', map { "i1/$_\@9999999999999" } 1 .. $much / 20));
-quick('a record of megabytes', sub { fcall('invalidate', [ ('k') x 128 ], $TTL, 'i1', ('?5') x 128) });
+$redis->call('SET', 'uncache:{k}',
+	'e.1:1:0:::' . join(',', map { "i1/$_\@9999999999999" } 1 .. $much / 20));
+quick('a record of megabytes',
+	sub { fcall('invalidate', [ ('k') x 128 ], $TTL, 'i1', ('?5') x 128) });
 $redis->call('DEL', 'uncache:{k}');
 quick('a key of braces', sub { fcall('get', [ '}' . '{' x $much ]) });
 quick('a time to live of megabytes', sub { fcall('set', ['k'], '', '9' x $much, 'x') });
@@ -294,13 +319,18 @@ is($redis->call('GET', 'k'), 'x', '... which is stored, as all doubts have ended
 $redis->call('DEL', 'k');
 
 # ---- two servers: a beat is asked of the one whose snapshot was refused
-sub wanted { my ($server, $incarnation) = @_; return fcall('status', [], $server, 1, $incarnation)->[2] }
+sub wanted
+{
+	my ($server, $incarnation) = @_;
+	return fcall('status', [], $server, 1, $incarnation)->[2];
+}
 load_library();
 worker_comes();
 fcall('status', [], 'other', 1, 'j1');
 worker_comes();
 $token = token('two');
-is(fcall('set', ['two'], "$token:j1:0:900:900:", 60000, 'x'), 0, 'an old snapshot of the second server is refused');
+is(fcall('set', ['two'], "$token:j1:0:900:900:", 60000, 'x'), 0,
+	'an old snapshot of the second server is refused');
 is(wanted('sys', 'i1') . wanted('other', 'j1'), '01', '... which asks that server for a beat');
 is(fcall('beat', [], 'announce', 'i1', 800), 1, 'the first one beats nevertheless');
 is(fcall('beat', [], 'confirm', 'i1', 800), 1, '...');
@@ -323,21 +353,30 @@ is(beat('b1', 1_000_000), 1, '... what was given away since may be announced');
 fcall('invalidate', ['x'], $TTL, 'b1', '9007199254750993');
 is(beat('b1', '9007199254740900'), 0, 'far below what was delivered: refused');
 is(beat('b1', '9007199254741000'), 1, '... but for what can have come in between');
-is(fcall('invalidate', ['x'], $TTL, 'b1', 5), '0', 'a prepared transaction may be as old as it likes');
+is(fcall('invalidate', ['x'], $TTL, 'b1', 5), '0',
+	'a prepared transaction may be as old as it likes');
 
 # ---- servers
 # What a worker of version 2 says, and what it is told: superseded, or the epoch.
 sub says
 {
 	my ($server, $timeline, $incarnation, %own) = @_;
-	my $answer = fcall('status', [], $server, $timeline, $incarnation, $own{database} // 0, $own{prefix} // '',
+	my $answer = fcall('status', [], $server, $timeline, $incarnation,
+		$own{database} // 0, $own{prefix} // '',
 		$own{claim} // 0, $own{place} // 0, $own{superseded} // '', $own{told} // '', 1000);
 
-	return { version => $answer->[0], epoch => $answer->[1], superseded => $answer->[7], claim => $answer->[8], place => $answer->[9], clean => $answer->[10],
-		by => $answer->[11], timeline => $answer->[12], by_claim => $answer->[13], unheard => $answer->[14], server => $answer->[15] };
+	return { version => $answer->[0], epoch => $answer->[1], superseded => $answer->[7],
+		claim => $answer->[8], place => $answer->[9], clean => $answer->[10],
+		by => $answer->[11], timeline => $answer->[12], by_claim => $answer->[13],
+			unheard => $answer->[14], server => $answer->[15] };
 }
 
-sub is_superseded { my ($said, $by, $what) = @_; is("$said->{superseded} by $said->{by}", "server by $by", $what); return }
+sub is_superseded
+{
+	my ($said, $by, $what) = @_;
+	is("$said->{superseded} by $said->{by}", "server by $by", $what);
+	return;
+}
 sub is_live { my ($said, $what) = @_; is($said->{superseded}, '', $what); return }
 sub epoch_by { return fcall('epoch', [], 'e' . ++$epochs, $TTL, @_) }
 sub fills
@@ -350,7 +389,8 @@ sub fills
 # A standby is promoted, and the old primary lives on.
 load_library();
 is_live(says('sys', 1, 'old'), 'a primary');
-is(fcall('status', [], 'sys', 2, 'new')->[1], undef, 'one of a higher timeline, by a worker of version 1');
+is(fcall('status', [], 'sys', 2, 'new')->[1], undef,
+	'one of a higher timeline, by a worker of version 1');
 my $said = says('sys', 1, 'old');
 is_superseded($said, 'new', 'the first is superseded');
 is("$said->{timeline} $said->{server}", '2 sys', '... it is told by whom');
@@ -362,25 +402,30 @@ is(fills('new', 'both'), '1', 'but by the second');
 $token = token('poisoned');
 fcall('invalidate', [ 'both', 'poisoned' ], $TTL, 'old', 7, 7);
 is($redis->call('EXISTS', 'both'), 0, 'the first goes on deleting');
-is(fcall('set', ['poisoned'], "$token:new:1:9:9:", 60000, 'x'), '1', '... and is in no reader\'s way');
+is(fcall('set', ['poisoned'], "$token:new:1:9:9:", 60000, 'x'), '1',
+	'... and is in no reader\'s way');
 is_superseded(says('sys', 1, 'old'), 'new', 'nothing changes that');
 like(says('sys', 2, 'new')->{epoch}, qr/^e$epochs\./, '... and the epoch stays');
 
 # The first reclaims: the second is a copy.
 $said = says('sys', 1, 'old', claim => 1, superseded => '');
 is_live($said, 'reclaimed');
-is($said->{clean} . ($said->{epoch} // ''), 0, '... there is no epoch, and the other has stored something');
+is($said->{clean} . ($said->{epoch} // ''), 0,
+	'... there is no epoch, and the other has stored something');
 ok(epoch_by('old'), '... sets one');
 is(fills('old') . fills('new'), '10', '... and fills, alone');
 is_superseded(says('sys', 2, 'new'), 'old', 'the copy is superseded, on a higher timeline');
 is_live(says('sys', 1, 'old again', claim => 1), 'a restart of the first');
-is_superseded(says('sys', 2, 'new again', superseded => 'server'), 'old again', '... and one of the copy');
+is_superseded(says('sys', 2, 'new again', superseded => 'server'), 'old again',
+	'... and one of the copy');
 is_live(says('sys', 2, 'new again', claim => 2), 'the copy reclaims');
-is(says('sys', 2, 'new again', claim => 2)->{clean}, 1, '... the other has stored nothing since its restart');
+is(says('sys', 2, 'new again', claim => 2)->{clean}, 1,
+	'... the other has stored nothing since its restart');
 
 # Redis forgets.
 load_library();
-is_superseded(says('sys', 1, 'old', superseded => 'server'), '', 'who knows that it is superseded stays so');
+is_superseded(says('sys', 1, 'old', superseded => 'server'), '',
+	'who knows that it is superseded stays so');
 is(epoch_by('old'), undef, '... though nobody else has come');
 is_live(says('sys', 2, 'new'), '... the other fills');
 is_superseded(says('sys', 1, 'old'), 'new', '... alone');
@@ -394,7 +439,8 @@ ok(epoch_by('a'), '...');
 is_live(says('sys', 1, 'b'), 'another of the same timeline replaces it: it has been started again');
 is_superseded(says('sys', 1, 'a'), 'b', '... what was under way of the first changes nothing');
 is_live(says('sys', 1, 'b'), '...');
-is_superseded(says('sys', 1, 'a', told => 'b'), 'b', 'the first calls again, and knows of the second');
+is_superseded(says('sys', 1, 'a', told => 'b'), 'b',
+	'the first calls again, and knows of the second');
 is_superseded(says('sys', 1, 'b'), 'a', '... now neither fills');
 is_superseded(says('sys', 1, 'b', told => 'a'), 'a', '...');
 ok(!epoch_by('a') && !epoch_by('b'), '... neither sets an epoch');
@@ -402,7 +448,8 @@ is_live(says('sys', 1, 'b', claim => 1), 'one is reclaimed');
 is_superseded(says('sys', 1, 'a', told => 'b'), 'b', '... the other is not');
 load_library();
 fcall('status', [], 'sys', 1, $_) foreach qw(a b a);
-is(join('', map { fcall('status', [], 'sys', 1, $_)->[7] } qw(a b)), 'serverserver', 'with workers of version 1, too, neither fills');
+is(join('', map { fcall('status', [], 'sys', 1, $_)->[7] } qw(a b)), 'serverserver',
+	'with workers of version 1, too, neither fills');
 
 # Databases of Redis, and other servers.
 load_library();
@@ -417,11 +464,14 @@ is_live(says('new sys', 1, 'stranger', prefix => 'app:'), 'a server of another i
 is_live(says('sys', 1, 'here', prefix => 'app:'), '... fills like the first');
 is_live(says('new sys', 1, 'stranger', prefix => 'app:', place => 1), 'it lays claim to a prefix');
 epoch_by('stranger');
-is(join(' ', @{ says('sys', 1, 'here', prefix => 'app:') }{qw(superseded by server)}), 'place stranger new sys', '... there the first is superseded');
+is(join(' ', @{ says('sys', 1, 'here', prefix => 'app:') }{qw(superseded by server)}),
+	'place stranger new sys', '... there the first is superseded');
 is_live(says('sys', 1, 'here'), '... but not elsewhere');
-is(fills('here', 'app:1') . fills('here', 'other:1') . fills('stranger', 'app:1'), '011', '... as its readers find');
+is(fills('here', 'app:1') . fills('here', 'other:1') . fills('stranger', 'app:1'), '011',
+	'... as its readers find');
 load_library();
-is(says('sys', 1, 'here', prefix => 'app:', superseded => 'place')->{superseded}, 'place', '... also when Redis has forgotten');
+is(says('sys', 1, 'here', prefix => 'app:', superseded => 'place')->{superseded}, 'place',
+	'... also when Redis has forgotten');
 is_live(says('sys', 1, 'here', prefix => 'app:', place => 2), '... until it lays claim itself');
 
 # ---- what is not needed is forgotten
@@ -431,21 +481,25 @@ sub vm { return $redis->call('INFO', 'memory') =~ /used_memory_vm_total:(\d+)/ ?
 my $before = vm();
 my @calls = map { [ 'FCALL', 'uncache_status', 0, 'sys', 1, "copy $_" ] } 1 .. 20000;
 while (my @some = splice @calls, 0, 500) { $redis->pipeline(@some) }
-cmp_ok(vm() - $before, '<', 4 * 1024 * 1024, '20,000 servers come and go: little is remembered of them');
+cmp_ok(vm() - $before, '<', 4 * 1024 * 1024,
+	'20,000 servers come and go: little is remembered of them');
 is_live(says('sys', 2, 'kept'), '... and the one that may fill is not forgotten');
-@calls = map { [ 'FCALL', 'uncache_status', 0, 'sys', 2, 'kept', 0, "prefix $_", 0, 0, '', '', 1 ] } 1 .. 5000;
+@calls = map { [ 'FCALL', 'uncache_status', 0, 'sys', 2, 'kept', 0, "prefix $_", 0, 0, '',
+	'', 1 ] } 1 .. 5000;
 while (my @some = splice @calls, 0, 500) { $redis->pipeline(@some) }
 cmp_ok(vm() - $before, '<', 4 * 1024 * 1024, '... nor of many prefixes');
 @calls = map { [ 'FCALL', 'uncache_status', 0, "sys $_", 1, "life $_" ] } 1 .. 200;
 $redis->pipeline(@calls);
-like(fcall('invalidate', ['k'], $TTL, 'kept', 7), qr/^UNREGISTERED/, 'too many at a time: one that has not called is asked to say who it is');
+like(fcall('invalidate', ['k'], $TTL, 'kept', 7), qr/^UNREGISTERED/,
+	'too many at a time: one that has not called is asked to say who it is');
 is_live(says('sys', 2, 'kept'), '... and is back');
 ok(!defined says('sys', 2, 'kept')->{epoch}, '... without an epoch');
 load_library();
 worker_comes();
 
 # ---- names in a Cluster
-for my $key ('k', 'user:42', '{a}b', 'a{b}c', 'a{b', 'a{b{c', '{{a}', '{a}{b}', 'a{b}}', "\xc3\xa9", '{ }')
+for my $key ('k', 'user:42', '{a}b', 'a{b}c', 'a{b', 'a{b{c', '{{a}', '{a}{b}',
+	'a{b}}', "\xc3\xa9", '{ }')
 {
 	$redis->call('FLUSHALL');
 	ok(token($key), "fenced: $key");
@@ -478,7 +532,8 @@ sub crc_slot
 
 # ---- something else under the record's name
 $redis->call('LPUSH', 'uncache:{foreign}', 'x');
-is_deeply(fcall('get', ['foreign']), [ undef, undef ], 'a list where the record should be: no token');
+is_deeply(fcall('get', ['foreign']), [ undef, undef ],
+	'a list where the record should be: no token');
 is(fcall('invalidate', ['foreign'], $TTL, 'i1', 5), '0', '... and no trouble for the worker');
 is($redis->call('TYPE', 'uncache:{foreign}'), 'list', '... and left alone');
 
@@ -491,14 +546,18 @@ $reader->connect;
 $reader->call('AUTH', 'reader', 'pw');
 fcall('invalidate', ['k1'], $TTL, 'i1', '?1');
 my $got = $reader->call('FCALL', 'uncache_get', 1, 'k1');
-is($reader->call('FCALL', 'uncache_set', 1, 'k1', "$got->[1]:i1:1:9:9:", 1000, 'x'), 1, 'fcall, get, set and time are all a reader needs');
+is($reader->call('FCALL', 'uncache_set', 1, 'k1', "$got->[1]:i1:1:9:9:", 1000, 'x'), 1,
+	'fcall, get, set and time are all a reader needs');
 like($reader->call('DEL', 'k1'), qr/^NOPERM/, '... it has no others');
 $reader->call('AUTH', 'narrow', 'pw');
-is_deeply($reader->call('FCALL', 'uncache_get', 1, 'k1'), ['x'], 'without a right on the records: hits');
-like($reader->call('FCALL', 'uncache_get', 1, 'k2'), qr/^(NOPERM|ERR The user|ERR ACL failure)/, '... a miss is an error that says why');
+is_deeply($reader->call('FCALL', 'uncache_get', 1, 'k1'), ['x'],
+	'without a right on the records: hits');
+like($reader->call('FCALL', 'uncache_get', 1, 'k2'), qr/^(NOPERM|ERR The user|ERR ACL failure)/,
+	'... a miss is an error that says why');
 
 # A reader that may call nothing but what readers need, for its own keys.
-my $allowed = $redis->call('ACL', 'SETUSER', 'app', 'on', '>pw', '~user:*', '~uncache:{user:*', '-@all',
+my $allowed = $redis->call('ACL', 'SETUSER', 'app', 'on', '>pw', '~user:*',
+	'~uncache:{user:*', '-@all',
 	qw(+get +set +time +fcall|uncache_get +fcall|uncache_set +fcall|uncache_token));
 if ($allowed ne 'OK')
 {
@@ -508,11 +567,15 @@ else
 {
 	$reader->call('AUTH', 'app', 'pw');
 	my $own = $reader->call('FCALL', 'uncache_get', 1, 'user:1')->[1];
-	is($reader->call('FCALL', 'uncache_set', 1, 'user:1', "$own:i1:1:9:9:", 1000, 'x'), 1, 'a reader with single functions fills its keys');
-	like($reader->call('FCALL', "uncache_$_->[0]", @{$_}[ 1 .. $#$_ ]), qr/^NOPERM/, "... and may not call uncache_$_->[0]")
-	  foreach [ 'beat', 0, 'announce', 'i1', 3 ], [ 'status', 0, 'sys', 2147483647, 'mine' ], [ 'epoch', 0, 'abc', $TTL ],
+	is($reader->call('FCALL', 'uncache_set', 1, 'user:1', "$own:i1:1:9:9:", 1000, 'x'), 1,
+		'a reader with single functions fills its keys');
+	like($reader->call('FCALL', "uncache_$_->[0]", @{$_}[ 1 .. $#$_ ]), qr/^NOPERM/,
+		"... and may not call uncache_$_->[0]")
+	  foreach [ 'beat', 0, 'announce', 'i1', 3 ], [ 'status', 0, 'sys', 2147483647, 'mine' ],
+		[ 'epoch', 0, 'abc', $TTL ],
 	  [ 'invalidate', 1, 'user:1', $TTL, 'i1', 9 ], [ 'release', 1, 'user:1', 'i1', 9 ];
-	like($reader->call('FCALL', 'uncache_get', 1, 'order:1'), qr/^NOPERM|^ERR/, '... nor have a key of others');
+	like($reader->call('FCALL', 'uncache_get', 1, 'order:1'), qr/^NOPERM|^ERR/,
+		'... nor have a key of others');
 	like($reader->call('SET', 'uncache:{order:1}', 'x'), qr/^NOPERM/, '... nor its record');
 }
 
@@ -555,13 +618,16 @@ $other->call('CONFIG', 'SET', 'port', $port + 1);
 $other->call('REPLICAOF', '127.0.0.1', $port);
 ok(wait_for(sub { $other->call('INFO', 'replication') =~ /master_link_status:up/ }), 'a replica');
 like($other->call('FCALL', 'uncache_get', 1, 'k'), qr/^READONLY/, 'a replica answers READONLY');
-like($other->call('FCALL', 'uncache_status', 0, 'sys', 1, 'i1'), qr/^READONLY/, '... also to a worker');
+like($other->call('FCALL', 'uncache_status', 0, 'sys', 1, 'i1'), qr/^READONLY/,
+	'... also to a worker');
 token('replicated');
 ok(wait_for(sub { $other->call('EXISTS', 'uncache:{replicated}') }), 'records are replicated');
 $other->call('REPLICAOF', 'NO', 'ONE');
-is_deeply($other->call('FCALL', 'uncache_get', 1, 'k'), [ undef, undef ], 'a promoted replica has no epoch');
+is_deeply($other->call('FCALL', 'uncache_get', 1, 'k'), [ undef, undef ],
+	'a promoted replica has no epoch');
 $redis->call('REPLICAOF', '127.0.0.1', $port + 1);
-ok(wait_for(sub { $redis->call('INFO', 'replication') =~ /master_link_status:up/ }), 'the old master follows');
+ok(wait_for(sub { $redis->call('INFO', 'replication') =~ /master_link_status:up/ }),
+	'the old master follows');
 $redis->call('REPLICAOF', 'NO', 'ONE');
 note 'an old master promoted again ' . (epoch_seen() ? 'still has its epoch' : 'has no epoch');
 

@@ -59,14 +59,16 @@ my @small_record = (@small_set, 'local MAX_RECORD = 4096', 'local MAX_RECORD = 6
 
 my %case = (
 	'late fills' => {
-		writers => [qw(plain plain)], readers => [qw(fresh late)], dups => 1, lose => 1, evict => 1 },
+		writers => [qw(plain plain)], readers => [qw(fresh late)], dups => 1,
+			lose => 1, evict => 1 },
 	'three writers, a full set' => {
 		edits => \@small_set,
 		writers => [qw(plain plain plain)], readers => ['fresh:2'], dups => 1 },
 	'old snapshots and a beat' => {
 		writers => ['plain'], readers => [qw(old standby:2)], beats => 1, lose => 1 },
 	'beats that arrive late or again' => {
-		writers => ['plain'], readers => [qw(old standby)], beats => 1, lostbeats => 1, dupbeats => 1 },
+		writers => ['plain'], readers => [qw(old standby)], beats => 1,
+			lostbeats => 1, dupbeats => 1 },
 	'a pattern' => {
 		writers => [qw(plain pattern)], readers => [qw(fresh)], lateepoch => 1, lose => 1 },
 	'a pattern and old snapshots' => {
@@ -95,7 +97,8 @@ my %case = (
 		writers => [ 'plain', 'plain@B' ], readers => [qw(fresh replaced)],
 		promote => 1, oldworker => 1 },
 	'a standby is promoted, Redis forgets' => {
-		writers => [ 'plain', 'plain@B' ], readers => [qw(fresh replaced)], promote => 1, reload => 1 },
+		writers => [ 'plain', 'plain@B' ], readers => [qw(fresh replaced)],
+			promote => 1, reload => 1 },
 	'a commit lost in a crash' => {
 		writers => [ 'plain', 'plain@B' ], readers => [qw(fresh old)], crash => 1, lose => 1,
 		xids => { w1 => '9', w2 => '9' } },
@@ -119,48 +122,80 @@ my %long_case = (
 # ---- what is left out, how, and the case that must find it out
 my @mutations = (
 	[ 'delete the value', 'late fills', "redis.call('UNLINK', unpack(keys))", '0' ],
-	[ 'add the xid to the record', 'late fills', 'record.incarnation, record.xids = incarnation, with(record.xids, xid)', '' ],
-	[ 'every xid must be visible', 'late fills', 'if not visible(snapshot, record.incarnation, xid) then return false end', '' ],
-	[ 'xids at or above xmax are not visible', 'late fills', '(before(xid, snapshot.xmax) and not runs(snapshot, xid))', 'not runs(snapshot, xid)' ],
+	[ 'add the xid to the record', 'late fills',
+		'record.incarnation, record.xids = incarnation, with(record.xids, xid)', '' ],
+	[ 'every xid must be visible', 'late fills',
+		'if not visible(snapshot, record.incarnation, xid) then return false end', '' ],
+	[ 'xids at or above xmax are not visible', 'late fills',
+		'(before(xid, snapshot.xmax) and not runs(snapshot, xid))', 'not runs(snapshot, xid)' ],
 	[ 'xids in progress are not visible', 'late fills', ' and not runs(snapshot, xid)', '' ],
-	[ 'xids compare by length first', 'three writers, a full set', '#a < #b or (#a == #b and a < b)', 'a < b' ],
+	[ 'xids compare by length first', 'three writers, a full set',
+		'#a < #b or (#a == #b and a < b)', 'a < b' ],
 	[ 'the generation must be the record\'s', 'late fills', 'record.counter == s.counter', 'true' ],
 	[ 'no generation is used twice', 'late fills', 'memory.counter = memory.counter + 1', '' ],
-	[ 'a full set makes a new record', 'three writers, a full set', 'commas + 1 >= MAX_XIDS', 'false', 'with(record.xids, xid)', 'xid' ],
-	[ 'only fresh snapshots do without a beat', 'old snapshots and a beat', "snapshot.fresh == '1'", 'true' ],
-	[ 'the beat is of after the birth', 'old snapshots and a beat', 'math.max(record.beats + 1, memory.announced - MAX_BEATS + 1)', '1' ],
-	[ 'the beat must be visible', 'old snapshots and a beat', 'return visible(snapshot, beat.incarnation, beat.xid)', 'return true' ],
+	[ 'a full set makes a new record', 'three writers, a full set', 'commas + 1 >= MAX_XIDS',
+		'false', 'with(record.xids, xid)', 'xid' ],
+	[ 'only fresh snapshots do without a beat', 'old snapshots and a beat',
+		"snapshot.fresh == '1'", 'true' ],
+	[ 'the beat is of after the birth', 'old snapshots and a beat',
+		'math.max(record.beats + 1, memory.announced - MAX_BEATS + 1)', '1' ],
+	[ 'the beat must be visible', 'old snapshots and a beat',
+		'return visible(snapshot, beat.incarnation, beat.xid)', 'return true' ],
 	[ 'the beat must be confirmed', 'beats that arrive late or again', 'beat.confirmed and ', '' ],
-	[ 'a beat is announced once', 'beats that arrive late or again', 'life and before(life.xid, xid)', 'life' ],
+	[ 'a beat is announced once', 'beats that arrive late or again',
+		'life and before(life.xid, xid)', 'life' ],
 	[ 'a beat commits after it is announced', 'old snapshots and a beat', { early_commit => 1 } ],
 	[ 'the snapshot is not younger than the read', 'late fills', { readers => [qw(early)] } ],
 	[ 'a pattern sets an epoch', 'a pattern', { no_pattern_epoch => 1 } ],
-	[ 'the token is of the node\'s epoch', 'a pattern', 'return s.epoch == memory.epoch and is_live', 'return is_live' ],
-	[ 'the record is of the node\'s epoch', 'a slot that moves', 'record.epoch == s.epoch and ', '' ],
+	[ 'the token is of the node\'s epoch', 'a pattern',
+		'return s.epoch == memory.epoch and is_live', 'return is_live' ],
+	[ 'the record is of the node\'s epoch', 'a slot that moves',
+		'record.epoch == s.epoch and ', '' ],
 	[ 'no epoch comes twice', 'a pattern', "args[1] .. '.' .. memory.epochs", 'args[1]' ],
 	[ 'the epoch is not in the data', 'Redis that forgets', { locals_in_image => 1 } ],
-	[ 'doubts must be visible', 'strict', "if not visible(snapshot, incarnation, xid) then return false end\n\tend\n\treturn true", "end return true" ],
+	[ 'doubts must be visible', 'strict',
+		"if not visible(snapshot, incarnation, xid) then return false end\n\tend\n\treturn true",
+		"end return true" ],
 	[ 'a doubt makes a record', 'strict', "record or (name and mark ~= '')", 'record' ],
 	[ 'values go before a strict commit', 'strict', "redis.call('UNLINK', unpack(keys))",
 		"args[3]:find('?', 1, true) and 0 or redis.call('UNLINK', unpack(keys))" ],
-	[ 'a doubt without room is refused', 'a record without room', 'MAX_RECORD then return false end', 'MAX_RECORD then return true end' ],
-	[ 'a doubt renewed without room closes the record', 'a record without room', 'if ttl and #text > MAX_RECORD then return close_record(name, text, ttl) end', 'if ttl and #text > MAX_RECORD then return end' ],
-	[ 'a record without room for an xid is born again', 'a record without room for an xid', 'if #text_of(record) > MAX_RECORD then record = new_record(record.doubts) end', "if #text_of(record) > MAX_RECORD then record.xids = '' end" ],
-	[ 'a closed record is not born again', 'a record without room', "#text > MAX_RECORD or text:find(CLOSED, 1, true) == 1", 'false' ],
-	[ 'a full set keeps the doubts', 'strict, a full set', "\t\t\trecord = new_record(record.doubts)\n", "\t\t\trecord = new_record('')\n" ],
-	[ 'a new epoch keeps the doubts', 'strict', "new_record(record and doubts_without(record.doubts) or '')", "new_record('')" ],
-	[ 'xids are of the snapshot\'s incarnation', 'a commit lost in a crash', "incarnation == snapshot.incarnation\n\t\tand ", '', "s.epoch == memory.epoch and is_live(s.incarnation or '', key)", 'memory.incarnations[s.incarnation]', 'record.epoch == s.epoch', 'true' ],
-	[ 'a replaced primary is not live', 'a standby is promoted', "is_live(s.incarnation or '', key)", 'memory.incarnations[s.incarnation]' ],
-	[ 'a lower timeline is not live', 'a standby is promoted', '(a.claim == b.claim and a.timeline > b.timeline)', 'false' ],
-	[ 'who delivers has said who it is', 'a standby is promoted', "if not life then\n\t\treturn redis.error_reply('UNREG",
+	[ 'a doubt without room is refused', 'a record without room',
+		'MAX_RECORD then return false end', 'MAX_RECORD then return true end' ],
+	[ 'a doubt renewed without room closes the record', 'a record without room',
+		'if ttl and #text > MAX_RECORD then return close_record(name, text, ttl) end',
+		'if ttl and #text > MAX_RECORD then return end' ],
+	[ 'a record without room for an xid is born again', 'a record without room for an xid',
+		'if #text_of(record) > MAX_RECORD then record = new_record(record.doubts) end',
+		"if #text_of(record) > MAX_RECORD then record.xids = '' end" ],
+	[ 'a closed record is not born again', 'a record without room',
+		"#text > MAX_RECORD or text:find(CLOSED, 1, true) == 1", 'false' ],
+	[ 'a full set keeps the doubts', 'strict, a full set',
+		"\t\t\trecord = new_record(record.doubts)\n", "\t\t\trecord = new_record('')\n" ],
+	[ 'a new epoch keeps the doubts', 'strict',
+		"new_record(record and doubts_without(record.doubts) or '')", "new_record('')" ],
+	[ 'xids are of the snapshot\'s incarnation', 'a commit lost in a crash',
+		"incarnation == snapshot.incarnation\n\t\tand ",
+		'', "s.epoch == memory.epoch and is_live(s.incarnation or '', key)",
+		'memory.incarnations[s.incarnation]', 'record.epoch == s.epoch', 'true' ],
+	[ 'a replaced primary is not live', 'a standby is promoted',
+		"is_live(s.incarnation or '', key)", 'memory.incarnations[s.incarnation]' ],
+	[ 'a lower timeline is not live', 'a standby is promoted',
+		'(a.claim == b.claim and a.timeline > b.timeline)', 'false' ],
+	[ 'who delivers has said who it is', 'a standby is promoted',
+		"if not life then\n\t\treturn redis.error_reply('UNREG",
 		"life = life or {highest = '0'}\n\tif false then\n\t\treturn redis.error_reply('UNREG" ],
 );
 
 # left out, these do not let anything stale in, but keys stay uncacheable
 my @liveness_mutations = (
-	[ 'a miss makes a record of this epoch', 'Redis that forgets', 'record and record.epoch == memory.epoch', 'record' ],
-	[ 'a refused fill asks for a beat', 'old snapshots and a beat', 'memory.incarnations[snapshot.incarnation].wanted = true', '' ],
-	[ 'an unconfirmed beat is not waited for', 'beats that arrive late or again', 'if beat.confirmed and beat', 'if beat', 'return visible(snapshot, beat.incarnation, beat.xid)', 'return beat.confirmed and visible(snapshot, beat.incarnation, beat.xid) or false' ],
+	[ 'a miss makes a record of this epoch', 'Redis that forgets',
+		'record and record.epoch == memory.epoch', 'record' ],
+	[ 'a refused fill asks for a beat', 'old snapshots and a beat',
+		'memory.incarnations[snapshot.incarnation].wanted = true', '' ],
+	[ 'an unconfirmed beat is not waited for',
+		'beats that arrive late or again', 'if beat.confirmed and beat',
+		'if beat', 'return visible(snapshot, beat.incarnation, beat.xid)',
+		'return beat.confirmed and visible(snapshot, beat.incarnation, beat.xid) or false' ],
 );
 
 # ---- liveness
@@ -229,7 +264,8 @@ for my $name (grep { index($_, $only) >= 0 } sort keys %all)
 	my @stuck = grep { $_ ne '' } map { stuck($model, $case, $_) } @ends;
 	ok(@ends && !@stuck, "$name: cacheable again")
 	  or diag @ends . ' ends, stuck: ' . join ', ', @stuck;
-	diag sprintf '%s: %d states, %d moves, %d ends, %.1f s', $name, $found->{states}, $found->{moves},
+	diag sprintf '%s: %d states, %d moves, %d ends, %.1f s', $name,
+		$found->{states}, $found->{moves},
 	  scalar @ends, time - $begin;
 }
 
@@ -263,19 +299,23 @@ for my $mutation (grep { index($_->[0], $only) >= 0 } @liveness_mutations)
 # The shipped text, unedited, through plain FCALLs alone.
 my $seed = srand($ENV{UNCACHE_MODEL_SEED} || time);
 my %wide = (
-	writers => [qw(plain strict pattern plain)], readers => [qw(fresh:3 late:2 old:2 standby:3 refresh:2)], beats => 2,
-	dups => 1, latedoubts => 1, evict => 1, lose => 1, restart => 1, reload => 1, epochs => 1, lateepoch => 1);
+	writers => [qw(plain strict pattern plain)],
+		readers => [qw(fresh:3 late:2 old:2 standby:3 refresh:2)], beats => 2,
+	dups => 1, latedoubts => 1, evict => 1, lose => 1, restart => 1, reload => 1,
+		epochs => 1, lateepoch => 1);
 my $walks = $only ne '' ? 0 : $long ? 5000 : 150;
 my (@bad, $steps);
 for (1 .. $walks)
 {
-	my ($stale, @path) = FenceSearch->new($redis, slurp('../../src/fence/uncache.lua'))->walk(\%wide);
+	my ($stale, @path) = FenceSearch->new($redis,
+		slurp('../../src/fence/uncache.lua'))->walk(\%wide);
 	$steps += @path;
 	push @bad, join "\n", @path, $stale if $stale;
 }
 if ($walks)
 {
-	is("@bad[0 .. ($#bad < 0 ? -1 : 0)]", '', "$walks random walks with plain FCALLs, $steps steps, seed $seed");
+	is("@bad[0 .. ($#bad < 0 ? -1 : 0)]", '',
+		"$walks random walks with plain FCALLs, $steps steps, seed $seed");
 }
 
 done_testing;

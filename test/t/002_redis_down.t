@@ -46,7 +46,8 @@ sub commits
 
 	is($warnings, 0, 'Redis is there: 50 commits wait in vain for nothing');
 	cmp_ok($taken, '<', 20, 'nor for the worker to look by itself');
-	is($node->safe_psql('postgres', 'SELECT waits FROM uncache.stat') - $waits, 50, 'each has waited');
+	is($node->safe_psql('postgres', 'SELECT waits FROM uncache.stat') - $waits,
+		50, 'each has waited');
 }
 
 # Killed: the worker sees its connection end, so that hardly anybody waits.
@@ -56,9 +57,11 @@ $redis->kill9;
 my ($taken, $warnings) = commits(1);
 cmp_ok($taken, '<', 4, 'Redis killed: 50 commits wait for one timeout at most');
 cmp_ok($warnings, '<=', 1, 'with at most one warning');
-ok($node->poll_query_until('postgres', "SELECT state = 'down' FROM uncache.stat"), 'the state is down');
+ok($node->poll_query_until('postgres', "SELECT state = 'down' FROM uncache.stat"),
+	'the state is down');
 isnt($node->safe_psql('postgres', 'SELECT last_error FROM uncache.stat'), '', 'with the reason');
-is($node->safe_psql('postgres', 'SELECT count(*) FROM uncache.backlog'), '50', 'the backlog has the 50 transactions');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM uncache.backlog'), '50',
+	'the backlog has the 50 transactions');
 
 $redis->start;
 ok(gone($redis, "item:50"), 'Redis is back: the keys go');
@@ -67,8 +70,10 @@ is($redis->cli('dbsize'), '950', 'and no other');
 ok(outbox_is_empty($node), 'the backlog is empty');
 
 my $log = slurp_file($node->logfile, $log_from);
-my @lines = grep { /pg_uncache|uncache worker|Redis/i && !/STATEMENT|ERROR|statement:/ } split /\n/, $log;
-cmp_ok(scalar @lines, '<=', 8, 'a few lines in the server log for the whole outage') or diag join "\n", @lines;
+my @lines = grep { /pg_uncache|uncache worker|Redis/i && !/STATEMENT|ERROR|statement:/ } split /\n/,
+	$log;
+cmp_ok(scalar @lines, '<=', 8, 'a few lines in the server log for the whole outage')
+	or diag join "\n", @lines;
 like($log, qr/LOG: .*Redis/, 'but some');
 
 # Hung: the connection stays, so one wait is in vain, and says so.
@@ -94,7 +99,8 @@ ok(poll_until(sub {
 $redis->cli('flushall');
 $node->safe_psql('postgres', 'UPDATE item SET n = n + 1');
 ok(delivered($node), 'an empty Redis is as good as any');
-is($node->safe_psql('postgres', 'SELECT sum(n) >= 1101 FROM item'), 't', 'every commit had succeeded');
+is($node->safe_psql('postgres', 'SELECT sum(n) >= 1101 FROM item'), 't',
+	'every commit had succeeded');
 
 $node->stop;
 done_testing();

@@ -21,7 +21,8 @@ $node->safe_psql('postgres', q{
 	SELECT uncache.attach('item', 'item:{id}:and-a-name-that-takes-some-room-in-the-ring')});
 ok(delivered($node), 'the worker is up to date');
 
-$redis->cli('eval', 'for i = 1, 20000 do redis.call("set", "item:" .. i .. ":and-a-name-that-takes-some-room-in-the-ring", 1) end', 0);
+$redis->cli('eval', 'for i = 1, 20000 do 
+	redis.call("set", "item:" .. i .. ":and-a-name-that-takes-some-room-in-the-ring", 1) end', 0);
 is($redis->cli('dbsize'), '20000', 'Redis is full of keys');
 
 my $script = $node->basedir . '/overflow.sql';
@@ -35,7 +36,8 @@ foreach my $consistency ('eventual', 'read_your_writes')
 	my ($out, $err);
 
 	ok(IPC::Run::run([ 'pgbench', '-n', '-c', 16, '-t', 50, '-f', $script, '-p', $node->port,
-				'-h', $node->host, 'postgres' ], '>', \$out, '2>', \$err), "pgbench with $consistency");
+				'-h', $node->host, 'postgres' ], '>', \$out, '2>', \$err),
+					"pgbench with $consistency");
 	unlike($err, qr/WARNING/, 'no commit waited in vain');
 }
 # One transaction that is larger than the ring by far.
@@ -43,8 +45,10 @@ $node->safe_psql('postgres', 'UPDATE item SET n = n + 1 WHERE id > 15000');
 
 ok(delivered($node), 'everything is delivered');
 my $touched = $node->safe_psql('postgres', 'SELECT count(*) FROM item WHERE n > 0');
-is($redis->cli('dbsize'), 20000 - $touched, 'and exactly the keys of the rows that changed are gone');
-cmp_ok($node->safe_psql('postgres', 'SELECT ring_overflows FROM uncache.stat'), '>', 0, 'the ring did overflow');
+is($redis->cli('dbsize'), 20000 - $touched,
+	'and exactly the keys of the rows that changed are gone');
+cmp_ok($node->safe_psql('postgres', 'SELECT ring_overflows FROM uncache.stat'), '>', 0,
+	'the ring did overflow');
 
 $node->stop;
 done_testing();

@@ -18,7 +18,8 @@ my $node = new_node('main', $redis_one);
 
 $node->safe_psql('postgres', 'CREATE DATABASE two');
 $node->safe_psql('postgres', 'CREATE DATABASE without');
-$node->safe_psql('postgres', q{ALTER DATABASE two SET uncache.redis_url = '} . $redis_two->url(3) . q{'});
+$node->safe_psql('postgres',
+	q{ALTER DATABASE two SET uncache.redis_url = '} . $redis_two->url(3) . q{'});
 $node->safe_psql('postgres', q{ALTER DATABASE two SET uncache.key_prefix = 'two:'});
 $node->safe_psql('two', 'CREATE EXTENSION pg_uncache');
 foreach my $database ('postgres', 'two')
@@ -40,7 +41,8 @@ sub fill_both
 
 sub left
 {
-	return join ' ', 'one:', $redis_one->keys, 'two:', sort split /\n/, $redis_two->cli('-n', 3, 'keys', '*');
+	return join ' ', 'one:', $redis_one->keys, 'two:', sort split /\n/,
+		$redis_two->cli('-n', 3, 'keys', '*');
 }
 
 fill_both();
@@ -58,13 +60,16 @@ fill_both();
 $redis_two->kill9;
 $node->safe_psql('two', 'SET uncache.wait_timeout = 0; UPDATE item SET n = n + 1 WHERE id = 1');
 $node->safe_psql('postgres', 'UPDATE item SET n = n + 1 WHERE id = 1');
-ok(!$redis_one->has('item:1'), 'the first database does not mind that the Redis of the second is down');
+ok(!$redis_one->has('item:1'),
+	'the first database does not mind that the Redis of the second is down');
 ok(wait_for_state($node, 'down', 'two'), 'which the second one knows');
 
 is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity
-	WHERE datname IN ('postgres', 'two') AND backend_type LIKE '%uncache%'}), '2', 'there is a worker for each of the two');
+	WHERE datname IN ('postgres', 'two') AND backend_type LIKE '%uncache%'}), '2',
+		'there is a worker for each of the two');
 is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity
-	WHERE datname = 'without' AND backend_type LIKE '%uncache%'}), '0', 'and none where the extension is not');
+	WHERE datname = 'without' AND backend_type LIKE '%uncache%'}), '0',
+		'and none where the extension is not');
 
 $node->stop;
 done_testing();

@@ -21,7 +21,8 @@ $node->safe_psql('postgres', q{
 	CREATE SCHEMA shop;
 	CREATE TABLE shop."Order Line" (id int PRIMARY KEY, sku text, note text);
 	INSERT INTO shop."Order Line" VALUES (1, 'abc', 'it''s'), (2, 'def', NULL);
-	SELECT uncache.attach('shop."Order Line"', 'line:{id}', 'sku:{upper(sku)}:''quoted''', 'cart:{{{id}}}');
+	SELECT uncache.attach('shop."Order Line"', 'line:{id}',
+		'sku:{upper(sku)}:''quoted''', 'cart:{{{id}}}');
 	CREATE TABLE part (id int, at date) PARTITION BY RANGE (id);
 	CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (100);
 	SELECT uncache.attach_columns('part', ARRAY['at'], 'part:{id}');
@@ -32,20 +33,25 @@ $node->safe_psql('postgres', q{
 		EXECUTE FUNCTION uncache.invalidate('hand:{id}')});
 ok(delivered($node), 'the worker is up to date');
 $redis->stop;
-$node->safe_psql('postgres', q{SET uncache.wait_timeout = 0; SELECT uncache.invalidate_keys('only:here')});
+$node->safe_psql('postgres',
+	q{SET uncache.wait_timeout = 0; SELECT uncache.invalidate_keys('only:here')});
 
 my $dump = $node->basedir . '/dump.sql';
-$node->command_ok([ 'pg_dump', '-f', $dump, '-p', $node->port, '-h', $node->host, 'postgres' ], 'pg_dump');
+$node->command_ok([ 'pg_dump', '-f', $dump, '-p', $node->port, '-h', $node->host,
+	'postgres' ], 'pg_dump');
 unlike(slurp_file($dump), qr/^COPY uncache\./m, 'has no rows of the outbox');
 
 $redis->start;
 $node->safe_psql('postgres', 'CREATE DATABASE restored');
-$node->command_ok([ 'psql', '-X', '-v', 'ON_ERROR_STOP=1', '-f', $dump, '-p', $node->port, '-h', $node->host,
+$node->command_ok([ 'psql', '-X', '-v', 'ON_ERROR_STOP=1', '-f', $dump, '-p',
+	$node->port, '-h', $node->host,
 		'restored' ], 'it can be restored');
 
-is($node->safe_psql('restored', $rules), $node->safe_psql('postgres', $rules), 'the rules are the same');
+is($node->safe_psql('restored', $rules), $node->safe_psql('postgres', $rules),
+	'the rules are the same');
 is($node->safe_psql('restored', 'SELECT count(*) = 6 FROM uncache.rules'), 't', 'and not none');
-is($node->safe_psql('restored', 'SELECT count(*) FROM uncache.rules WHERE problem IS NOT NULL'), '0', 'without a problem');
+is($node->safe_psql('restored', 'SELECT count(*) FROM uncache.rules WHERE problem IS NOT NULL'),
+	'0', 'without a problem');
 
 ok(wait_for_state($node, 'connected', 'restored'), 'the restored database has a worker');
 $redis->fill('line:1', 'line:2', 'sku:ABC:\'quoted\'', 'cart:{1}', 'part:5', 'part:6', 'hand:1');

@@ -43,7 +43,8 @@ foreach my $statement (q{SELECT uncache.attach('item', 'item:{id}')}, 'SELECT un
 ($status, $out, $err) = $node->psql('other', 'CREATE EXTENSION pg_uncache');
 isnt($status, 0, 'CREATE EXTENSION fails');
 like($err, qr/ERROR.*shared_preload_libraries/s, 'and says why');
-is($node->safe_psql('postgres', 'SELECT state FROM uncache.stat'), 'no worker', 'the view says that nothing is delivered');
+is($node->safe_psql('postgres', 'SELECT state FROM uncache.stat'), 'no worker',
+	'the view says that nothing is delivered');
 
 $node->adjust_conf('postgresql.conf', 'shared_preload_libraries', q{'pg_uncache'});
 $node->restart;
@@ -66,7 +67,8 @@ is($node->safe_psql('postgres', q{
 		SELECT count(*) FROM uncache.backlog}), "t\n0", 'then it works without a worker');
 is($node->safe_psql('postgres', q{
 		UPDATE item SET n = 4 WHERE id = 3;
-		SELECT uncache.invalidate_keys(VARIADIC array_agg('a long key of many:' || i)) FROM generate_series(1, 5000) i;
+		SELECT uncache.invalidate_keys(VARIADIC array_agg('a long key of many:' || i))
+			FROM generate_series(1, 5000) i;
 		SELECT count(*) > 10 FROM uncache.outbox_0;
 		SELECT uncache.discard_backlog()}), "5000\nt\n2", 'and counts transactions, not rows');
 

@@ -41,21 +41,28 @@ sub client
 
 is(client('BEGIN; UPDATE item SET n = n + 1 WHERE id = 1; COMMIT;'), '1', 'a first client');
 is(client('BEGIN; UPDATE item SET n = n + 1 WHERE id = 2; ROLLBACK;'), '', 'one that rolls back');
-is(client('BEGIN; UPDATE item SET n = n + 1 WHERE id = 3; SELECT 1 / 0; COMMIT;'), '', 'one that fails');
+is(client('BEGIN; UPDATE item SET n = n + 1 WHERE id = 3; SELECT 1 / 0; COMMIT;'),
+	'', 'one that fails');
 is(client('BEGIN; SELECT 1; COMMIT;'), '', 'one that only reads gets nothing of them');
-is(client('SET SESSION AUTHORIZATION ann; BEGIN; UPDATE item SET n = n + 1 WHERE id = 4; COMMIT; RESET SESSION AUTHORIZATION;'),
+is(client('SET SESSION AUTHORIZATION ann; BEGIN; UPDATE item SET n = n + 1 WHERE id = 4; COMMIT;
+	RESET SESSION AUTHORIZATION;'),
 	'4', 'one with another user');
 is(client(q{BEGIN; SET LOCAL search_path = pg_temp; SET LOCAL TimeZone = 'Asia/Tokyo';
 	UPDATE public.item SET n = n + 1 WHERE id = 5; COMMIT;}), '5', 'one with settings of its own');
 is(client('DISCARD ALL;'), '', 'the pooler cleans up');
 is(client('UPDATE item SET n = n + 1 WHERE id = 6;'), '6', 'one without BEGIN');
-is(client(q{PREPARE p AS UPDATE item SET n = n + 1 WHERE id = $1; EXECUTE p(7); DEALLOCATE p;}), '7', 'a prepared statement');
-is(client('BEGIN; UPDATE item SET n = n + 1 WHERE id = 8; SAVEPOINT s; UPDATE item SET n = n + 1 WHERE id = 9;
-	ROLLBACK TO s; COMMIT AND CHAIN; UPDATE item SET n = n + 1 WHERE id = 9; ROLLBACK;'), '8', 'chained transactions');
+is(client(q{PREPARE p AS UPDATE item SET n = n + 1 WHERE id = $1; EXECUTE p(7); DEALLOCATE p;}),
+	'7', 'a prepared statement');
+is(client('BEGIN; UPDATE item SET n = n + 1 WHERE id = 8; SAVEPOINT s;
+	UPDATE item SET n = n + 1 WHERE id = 9;
+	ROLLBACK TO s; COMMIT AND CHAIN; UPDATE item SET n = n + 1 WHERE id = 9; ROLLBACK;'), '8',
+		'chained transactions');
 
 # The same with a setting that lasts for one transaction only.
-is(client('BEGIN; SET LOCAL uncache.enabled = off; UPDATE item SET n = n + 1 WHERE id = 1; COMMIT;'), '', 'enabled = off');
-is(client('BEGIN; UPDATE item SET n = n + 1 WHERE id = 1; COMMIT;'), '1', 'is over with its transaction');
+is(client('BEGIN; SET LOCAL uncache.enabled = off; UPDATE item SET n = n + 1 WHERE id = 1;
+	COMMIT;'), '', 'enabled = off');
+is(client('BEGIN; UPDATE item SET n = n + 1 WHERE id = 1; COMMIT;'), '1',
+	'is over with its transaction');
 
 $session->quit;
 $node->stop;

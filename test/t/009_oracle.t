@@ -84,18 +84,22 @@ COMMIT;
 \\endif
 });
 my ($out, $err);
-my $ran = IPC::Run::run([ 'pgbench', '-n', '-c', 100, '-j', 2, '-t', 60, '--max-tries', 100, '-f', $script,
+my $ran = IPC::Run::run([ 'pgbench', '-n', '-c', 100, '-j', 2, '-t', 60,
+	'--max-tries', 100, '-f', $script,
 		'-p', $node->port, '-h', $node->host, 'postgres' ], '>', \$out, '2>', \$err);
 ok($ran, '100 clients have run') or diag $err;
 like($out, qr{number of transactions actually processed: 6000/6000}, 'all their transactions');
 ok(delivered($node), 'everything is delivered');
 
-my %touched = map { $_ => 1 } split /\n/, $node->safe_psql('postgres', 'SELECT DISTINCT key FROM touched');
+my %touched = map { $_ => 1 } split /\n/,
+	$node->safe_psql('postgres', 'SELECT DISTINCT key FROM touched');
 cmp_ok(scalar keys %touched, '>', 5000, 'thousands of keys were touched');
 my %left = map { $_ => 1 } split /\n/, $redis->cli('keys', '*');
-my @early = grep { !$left{$_} && !$touched{$_} } map { ("item:$_", 'item:' . ($_ + 1000000)) } 1 .. $rows;
+my @early = grep { !$left{$_}
+	&& !$touched{$_} } map { ("item:$_", 'item:' . ($_ + 1000000)) } 1 .. $rows;
 my @stale = grep { $left{$_} } keys %touched;
-is(scalar @stale, 0, 'no key that a committed transaction touched is left') or diag "@stale[0 .. 9]";
+is(scalar @stale, 0, 'no key that a committed transaction touched is left')
+	or diag "@stale[0 .. 9]";
 is(scalar @early, 0, 'no other key was deleted') or diag "@early[0 .. 9]";
 
 $node->stop;

@@ -14,7 +14,8 @@ use Uncache;
 
 my $redis = RedisServer->new;
 $redis->start;
-my $node = new_node('main', $redis, 'shared_buffers = 16MB', 'uncache.wait_timeout = 1s', 'autovacuum = off');
+my $node = new_node('main', $redis, 'shared_buffers = 16MB', 'uncache.wait_timeout = 1s',
+	'autovacuum = off');
 
 $node->safe_psql('postgres', q{
 	CREATE TABLE big (id int PRIMARY KEY, n int);
@@ -50,8 +51,10 @@ sub small_commits
 	my $log = $node->basedir . "/small_$while";
 
 	unlink $script;
-	append_to_file($script, "\\set id random(1, 100)\nUPDATE small SET n = n + 1 WHERE id = :id;\n");
-	return ($log, IPC::Run::start([ 'pgbench', '-n', '-T', 120, '-R', 100, '-l', "--log-prefix=$log", '-f', $script,
+	append_to_file($script,
+		"\\set id random(1, 100)\nUPDATE small SET n = n + 1 WHERE id = :id;\n");
+	return ($log, IPC::Run::start([ 'pgbench', '-n', '-T', 120, '-R', 100, '-l',
+		"--log-prefix=$log", '-f', $script,
 				'-p', $node->port, '-h', $node->host, 'postgres' ], '>', \$out, '2>', \$err));
 }
 
@@ -95,14 +98,16 @@ my $begun = time;
 ok(delivered($node), 'everything is delivered');
 my $done = time;
 # pgbench writes its log in pieces, and forgets the last one when it is ended.
-ok(poll_until(sub { my @all = logged($log); @all && $all[-1]{end} > $done }), 'the commits of that time are logged');
+ok(poll_until(sub { my @all = logged($log); @all && $all[-1]{end} > $done }),
+	'the commits of that time are logged');
 $small->signal('INT');
 eval { $small->finish };
 
 note "peak memory: $without kB with enabled = off, $with kB with a million keys";
 cmp_ok($with - $without, '<', 64 * 1024, 'a million keys take less than 64 MB more than none');
 is(join(' ', $redis->keys), 'bystander:1', 'all keys are gone, and no other');
-is($node->safe_psql('postgres', 'SELECT wait_timeouts FROM uncache.stat'), '0', 'meanwhile no commit waited in vain');
+is($node->safe_psql('postgres', 'SELECT wait_timeouts FROM uncache.stat'), '0',
+	'meanwhile no commit waited in vain');
 
 # Whoever waited behind the million keys would have committed once until all were
 # delivered, and would have taken nearly as long.
@@ -112,7 +117,8 @@ my $bulk_ms = ($done - $begun) * 1000;
 note sprintf 'single-row commits: %d, p99 %.2f ms; %d in the %.0f ms of the delivery, p99 %.2f ms',
 	scalar @commits, percentile99(@commits), scalar @meanwhile, $bulk_ms, percentile99(@meanwhile);
 cmp_ok(scalar @meanwhile, '>', 10, 'single rows were committed while the keys were delivered');
-cmp_ok(percentile99(@meanwhile), '<', $bulk_ms / 4, 'and 99 of 100 of them took less than a quarter of that time');
+cmp_ok(percentile99(@meanwhile), '<', $bulk_ms / 4,
+	'and 99 of 100 of them took less than a quarter of that time');
 
 $node->stop;
 done_testing();

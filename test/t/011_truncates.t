@@ -32,7 +32,8 @@ cmp_ok($one_pass, '>', 10, 'in steps');
 is($redis->calls('keys'), '0', 'without KEYS');
 
 my $uuid = '0b9d6b1e-6d0a-4f3e-9a52-9d1f3c1f8a11';
-my @bystanders = ('user:settings', 'user:42:session', 'user:', 'user:4x', 'USER:1', 'app:user:1', 'doc:1', "doc:$uuid:x", 'user:{42}');
+my @bystanders = ('user:settings', 'user:42:session', 'user:', 'user:4x', 'USER:1', 'app:user:1',
+	'doc:1', "doc:$uuid:x", 'user:{42}');
 $redis->fill(@bystanders);
 $redis->fill_range('user:', 1, 20000);
 $redis->fill('user:-7', "doc:$uuid");
@@ -42,7 +43,8 @@ my $passes_before = $node->safe_psql('postgres', 'SELECT pattern_passes FROM unc
 $node->safe_psql('postgres', join ";\n", ('TRUNCATE users', 'TRUNCATE docs') x 500);
 ok(delivered($node), 'a thousand TRUNCATEs are delivered');
 my $calls = $redis->calls('scan') - $before;
-my $passes = $node->safe_psql('postgres', 'SELECT pattern_passes FROM uncache.stat') - $passes_before;
+my $passes = $node->safe_psql('postgres',
+	'SELECT pattern_passes FROM uncache.stat') - $passes_before;
 
 note "calls of SCAN: $one_pass for one pass, $calls for 1000 TRUNCATEs ($passes passes)";
 # A pass over the keys that were added is a little longer.

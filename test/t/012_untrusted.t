@@ -33,9 +33,11 @@ $node->safe_psql('postgres', q{
 		AS 'INSERT INTO at.ran VALUES (current_user, way)';
 	CREATE FUNCTION at.evil(way text) RETURNS text LANGUAGE plpgsql IMMUTABLE
 		AS $$ BEGIN PERFORM at.note(way); RETURN 'x'; END $$;
-	CREATE FUNCTION at.by_default(int, text DEFAULT at.evil('default')) RETURNS text LANGUAGE plpgsql IMMUTABLE
+	CREATE FUNCTION at.by_default(int, text DEFAULT at.evil('default'))
+		RETURNS text LANGUAGE plpgsql IMMUTABLE
 		AS $$ BEGIN RETURN 'x'; END $$;
-	CREATE FUNCTION at.inlined(int) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT at.evil('inlined') $$;
+	CREATE FUNCTION at.inlined(int)
+		RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT at.evil('inlined') $$;
 	CREATE DOMAIN at.checks AS int CHECK (at.evil('check') = 'x');
 	CREATE TYPE at.comp AS (x at.checks);
 	CREATE TYPE at.span AS RANGE (SUBTYPE = at.checks, SUBTYPE_OPCLASS = int4_ops);
@@ -57,18 +59,21 @@ sub nobody_else
 
 	is($node->safe_psql('postgres', q{
 		WITH ran AS (DELETE FROM at.ran RETURNING *)
-		SELECT DISTINCT who, way FROM ran WHERE who <> 'attacker' ORDER BY 1, 2}), '', "$what runs nothing");
+		SELECT DISTINCT who, way FROM ran WHERE who <> 'attacker' ORDER BY 1, 2}), '',
+			"$what runs nothing");
 	return;
 }
 
 $node->safe_psql('postgres', qq{
 	SET SESSION AUTHORIZATION attacker;
 	CREATE TRIGGER r AFTER INSERT ON at.t FOR EACH ROW EXECUTE FUNCTION uncache.invalidate($list)});
-is($node->safe_psql('postgres', q{SELECT problem FROM uncache.rules WHERE relation = 'at.t'::regclass}),
+is($node->safe_psql('postgres',
+	q{SELECT problem FROM uncache.rules WHERE relation = 'at.t'::regclass}),
 	'TRUNCATE deletes no keys: the table has no enabled rule for it', 'the rule is in order');
 nobody_else('to look at uncache.rules');
 $node->safe_psql('postgres', qq{
-	CREATE TRIGGER restored AFTER INSERT ON at.t FOR EACH ROW EXECUTE FUNCTION uncache.invalidate($list)});
+	CREATE TRIGGER restored AFTER INSERT ON at.t FOR EACH ROW
+		EXECUTE FUNCTION uncache.invalidate($list)});
 nobody_else('to make a trigger that somebody else has written');
 $node->safe_psql('postgres', q{
 	ALTER TABLE at.t ADD COLUMN more int;
@@ -93,7 +98,8 @@ $node->safe_psql('postgres', q{
 	CREATE FUNCTION at.nests(v int) RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
 	BEGIN
 		IF v = 1 THEN
-			EXECUTE 'CREATE OR REPLACE FUNCTION at.noise() RETURNS int LANGUAGE sql AS ''SELECT 1''';
+			EXECUTE
+				'CREATE OR REPLACE FUNCTION at.noise() RETURNS int LANGUAGE sql AS ''SELECT 1''';
 			INSERT INTO at.again VALUES (2, '{"x": 2, "y": 3}');
 		END IF;
 		RETURN true;
@@ -101,7 +107,8 @@ $node->safe_psql('postgres', q{
 	CREATE DOMAIN at.nested AS int CHECK (at.nests(value));
 	CREATE TYPE at.pair AS (x at.nested, y at.nested);
 	CREATE TRIGGER r AFTER INSERT ON at.again FOR EACH ROW
-		EXECUTE FUNCTION uncache.invalidate('user:{(jsonb_populate_record(null::at.pair, data)).y}:{id}')});
+		EXECUTE FUNCTION
+			uncache.invalidate('user:{(jsonb_populate_record(null::at.pair, data)).y}:{id}')});
 my ($status, $out, $err) = $node->psql('postgres', q{
 	SET SESSION AUTHORIZATION attacker;
 	INSERT INTO at.again VALUES (1, '{"x": 1, "y": 1}');
@@ -165,7 +172,8 @@ $node->safe_psql('postgres', q{
 	DROP TYPE at.sort;
 	DROP FUNCTION at.my_own()});
 is($node->safe_psql('postgres', q{
-	SELECT count(*) FROM uncache.rules WHERE relation = 'public.d'::regclass AND problem LIKE '%used(integer) does not exist%'}),
+	SELECT count(*) FROM uncache.rules
+		WHERE relation = 'public.d'::regclass AND problem LIKE '%used(integer) does not exist%'}),
 	'2', 'a broken rule is still there after others have dropped what is theirs');
 ($status, $out, $err) = $node->psql('postgres', q{
 	CREATE FUNCTION public.used(text) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
@@ -182,14 +190,16 @@ $node->safe_psql('postgres', qq{
 	SET max_stack_depth = '100kB';
 	DROP FUNCTION public.used(text) CASCADE});
 like($err, qr/stack depth limit exceeded/, 'an error of the server fails the command');
-is($node->safe_psql('postgres', q{SELECT count(*) FROM uncache.rules WHERE relation = 'public.d'::regclass AND problem IS NULL}),
+is($node->safe_psql('postgres', q{SELECT count(*) FROM uncache.rules
+	WHERE relation = 'public.d'::regclass AND problem IS NULL}),
 	'2', 'and the rule is still there');
 
 # Moving an extension breaks rules that call its functions.
 SKIP:
 {
 	skip 'the extension hstore is not installed', 1
-		if $node->safe_psql('postgres', q{SELECT count(*) FROM pg_available_extensions WHERE name = 'hstore'}) eq '0';
+		if $node->safe_psql('postgres',
+			q{SELECT count(*) FROM pg_available_extensions WHERE name = 'hstore'}) eq '0';
 	($status, $out, $err) = $node->psql('postgres', q{
 		CREATE EXTENSION hstore SCHEMA public;
 		CREATE SCHEMA other;
@@ -200,16 +210,21 @@ SKIP:
 }
 
 # A schema that somebody else has made beforehand.
-$node->safe_psql('postgres', 'CREATE DATABASE prepared; GRANT CREATE ON DATABASE prepared TO attacker');
+$node->safe_psql('postgres',
+	'CREATE DATABASE prepared; GRANT CREATE ON DATABASE prepared TO attacker');
 $node->safe_psql('prepared', q{
 	SET SESSION AUTHORIZATION attacker;
 	CREATE SCHEMA uncache;
 	CREATE FUNCTION uncache.same(oid, int4) RETURNS bool LANGUAGE sql AS 'SELECT true';
 	CREATE OPERATOR uncache.= (LEFTARG = oid, RIGHTARG = int4, FUNCTION = uncache.same)});
 ($status, $out, $err) = $node->psql('prepared', 'CREATE EXTENSION pg_uncache');
-like($err, qr/schema "uncache" belongs to "attacker"/, 'a schema that is not a superuser\'s is refused');
-($status, $out, $err) = $node->psql('prepared', 'ALTER SCHEMA uncache OWNER TO postgres; CREATE EXTENSION pg_uncache');
-like($err, qr/schema "uncache" is not empty.*same\(oid,integer\)|schema "uncache" is not empty.*operator/s, 'and one that holds something');
+like($err, qr/schema "uncache" belongs to "attacker"/,
+	'a schema that is not a superuser\'s is refused');
+($status, $out, $err) = $node->psql('prepared',
+	'ALTER SCHEMA uncache OWNER TO postgres; CREATE EXTENSION pg_uncache');
+like($err,
+	qr/schema "uncache" is not empty.*same\(oid,integer\)|schema "uncache" is not empty.*operator/s,
+	'and one that holds something');
 $node->safe_psql('prepared', q{
 	DROP SCHEMA uncache CASCADE;
 	CREATE SCHEMA uncache;

@@ -42,7 +42,8 @@ sub prerm
 
 my ($code, $err) = prerm($major, 'remove');
 is($code, 1, 'remove is refused while a server preloads the library');
-like($err, qr{running servers: $major/main .*DROP EXTENSION.*shared_preload_libraries}s, 'and says which, and the way out');
+like($err, qr{running servers: $major/main .*DROP EXTENSION.*shared_preload_libraries}s,
+	'and says which, and the way out');
 is_deeply([prerm($major, 'upgrade', '1.1')], [0, ''], 'an upgrade is not');
 is_deeply([prerm($major + 1, 'remove')], [0, ''], 'nor the package of another major');
 
@@ -68,14 +69,18 @@ sql(q{CREATE TABLE item (id int PRIMARY KEY); SELECT uncache.attach('item', 'ite
 $node->adjust_conf('postgresql.conf', 'shared_preload_libraries', q{''});
 $node->restart;
 sql(q{UPDATE pg_proc SET probin = '$libdir/no_pg_uncache' WHERE probin = '$libdir/pg_uncache'});
-foreach my $command ('INSERT INTO item VALUES (1)', 'CREATE TABLE other (id int)', 'DROP TABLE item')
+foreach my $command ('INSERT INTO item VALUES (1)',
+	'CREATE TABLE other (id int)', 'DROP TABLE item')
 {
-	like(said($command), qr/ERROR:  could not access file "\$libdir\/no_pg_uncache"/, "$command fails without the file");
+	like(said($command), qr/ERROR:  could not access file "\$libdir\/no_pg_uncache"/,
+		"$command fails without the file");
 }
 sql("ALTER EVENT TRIGGER uncache_$_ DISABLE") foreach qw(ddl_start ddl_end ddl_drop ddl_rewrite);
 is(said('CREATE TABLE other (id int)'), '', 'DDL works once the event triggers are disabled');
-is(sql('SELECT count(*) FROM pg_event_trigger WHERE evtname LIKE \'uncache%\''), '4', 'which are all that there are');
-my $triggers = q{SELECT string_agg(format('ALTER TABLE %s DISABLE TRIGGER %I', tgrelid::regclass, tgname), '; ')
+is(sql('SELECT count(*) FROM pg_event_trigger WHERE evtname LIKE \'uncache%\''), '4',
+	'which are all that there are');
+my $triggers = q{SELECT string_agg(format('ALTER TABLE %s DISABLE TRIGGER %I',
+	tgrelid::regclass, tgname), '; ')
 	FROM pg_trigger WHERE tgrelid = 'item'::regclass
 	AND tgfoid IN (SELECT oid FROM pg_proc WHERE probin LIKE '%pg_uncache')};
 sql(sql($triggers));

@@ -26,8 +26,10 @@ my @cases = (
 	['da', 'date', ['2024-02-29', 'infinity'], ['2024-02-31', '2024-02-29:x', 'today']],
 	['ti', 'time', ['24:00:00', '12:30:00.5'], ['25:00:00', '12:30']],
 	['ts', 'timestamp', ['2024-02-29 12:30:00.25'], ['2024-02-29', '2024-02-29T12:30:00']],
-	['tz', 'timestamptz', ['2024-02-29 12:30:00+00'], ['2024-02-29 12:30:00', '2024-02-29 12:30:00+02']],
-	['ip', 'inet', ['10.0.0.1', '10.0.0.0/8', '::1', '2001:db8::/32'], ['10.0.0', '10.0.0.256', 'dead']],
+	['tz', 'timestamptz', ['2024-02-29 12:30:00+00'],
+		['2024-02-29 12:30:00', '2024-02-29 12:30:00+02']],
+	['ip', 'inet', ['10.0.0.1', '10.0.0.0/8', '::1', '2001:db8::/32'],
+		['10.0.0', '10.0.0.256', 'dead']],
 	['ci', 'cidr', ['10.0.0.0/8', '::/0'], ['10.0.0.0']],
 	['ma', 'macaddr', ['08:00:2b:01:02:03'], ['08:00:2b:01:02']],
 	['by', 'bytea', ['\x00ff'], ['00ff']],
@@ -40,14 +42,16 @@ for my $case (@cases)
 {
 	my ($name, $type, $values, $others) = @$case;
 
-	$node->safe_psql('postgres', "CREATE TABLE $name (v $type); SELECT uncache.attach('$name', 'look-$name:{v}')");
+	$node->safe_psql('postgres',
+		"CREATE TABLE $name (v $type); SELECT uncache.attach('$name', 'look-$name:{v}')");
 	push @gone, map { "look-$name:$_" } @$values;
 	push @stay, map { "look-$name:$_" } @$others, 'settings', '1:session', '';
 }
 # What is known of an expression besides its type.
 $node->safe_psql('postgres', q{
 	CREATE TABLE ex (v int, t text);
-	SELECT uncache.attach('ex', 'md:{md5(t)}', 'mod:{v % 10}', 'io:{v::text}', 'co:{''eu''}:{v}', '{''at''}:{7}')});
+	SELECT uncache.attach('ex', 'md:{md5(t)}', 'mod:{v % 10}', 'io:{v::text}',
+		'co:{''eu''}:{v}', '{''at''}:{7}')});
 push @gone, 'md:d41d8cd98f00b204e9800998ecf8427e', 'mod:-9', 'io:42', 'co:eu:1', 'at:7';
 push @stay, 'md:settings', 'mod:42', 'io:x', 'io:007', 'co:us:1', 'at:8';
 
@@ -61,7 +65,8 @@ is(join("\n", grep { !$redis->has($_) } @stay), '', 'those that only begin alike
 $node->safe_psql('postgres', q{ALTER TYPE state ADD VALUE 'closed'});
 $node->safe_psql('postgres', 'TRUNCATE en');
 ok(delivered($node), 'another TRUNCATE is delivered');
-ok(!$redis->has('look-en:closed') && $redis->has('look-en:settings'), 'it takes the key of a new label');
+ok(!$redis->has('look-en:closed') && $redis->has('look-en:settings'),
+	'it takes the key of a new label');
 
 $node->stop;
 done_testing();

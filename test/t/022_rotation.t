@@ -72,7 +72,8 @@ is(keys_left(), 'ev:7', 'FINALIZE deletes the keys of the rows');
 
 # One that has a rule of its own.
 $node->safe_psql('postgres', q{SELECT uncache.attach('ev_1', 'old:{id}')});
-($rc, undef, $stderr) = $node->psql('postgres', 'ALTER TABLE ev ATTACH PARTITION ev_1 FOR VALUES IN (1)');
+($rc, undef, $stderr) = $node->psql('postgres',
+	'ALTER TABLE ev ATTACH PARTITION ev_1 FOR VALUES IN (1)');
 isnt($rc, 0, 'a partition with a rule of its own cannot be attached');
 like($stderr, qr/HINT: .*uncache\.detach\('ev_1'\)/, 'and the hint says what to do');
 

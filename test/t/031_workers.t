@@ -137,7 +137,8 @@ ok(wait_for_worker($node, 'cycle'), 'there is a worker after DROP and CREATE in 
 	$launcher = launcher_of($node);
 	sql("SELECT pg_terminate_backend($launcher)");
 	ok(wait_for_launcher($launcher), 'the launcher is ended while a worker starts');
-	ok($node->poll_query_until('postgres', "SELECT count(*) = 1 AND min(pid) <> $starting $waiting"),
+	ok($node->poll_query_until('postgres',
+		"SELECT count(*) = 1 AND min(pid) <> $starting $waiting"),
 		'its successor starts one worker instead');
 	$session->query_safe('COMMIT');
 	ok($node->poll_query_until('cycle', q{SELECT state = 'connected' FROM uncache.stat}),
@@ -150,11 +151,13 @@ ok(wait_for_worker($node, 'cycle'), 'there is a worker after DROP and CREATE in 
 	my $session = $node->background_psql('cycle');
 
 	sql('ALTER DATABASE cycle SET uncache.delivery = off');
-	ok($node->poll_query_until('cycle', q{SELECT state = 'paused' FROM uncache.stat}), 'a worker that delivers nothing');
+	ok($node->poll_query_until('cycle', q{SELECT state = 'paused' FROM uncache.stat}),
+		'a worker that delivers nothing');
 	$node->safe_psql('cycle', q{SELECT uncache.invalidate_keys('kept')});
 	$session->query_until(qr/asking/, "\\echo asking\nSELECT 'answer ' || uncache.wait(NULL);\n");
 	ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity
-		WHERE datname = 'cycle' AND state = 'active' AND query LIKE '%wait(NULL)%' AND wait_event_type = 'Extension'}),
+		WHERE datname = 'cycle' AND state = 'active' AND query LIKE '%wait(NULL)%'
+			AND wait_event_type = 'Extension'}),
 		'a session waits');
 	$node->safe_psql('cycle', 'DROP EXTENSION pg_uncache');
 	like($session->query_until(qr/answer/, "\n"), qr/answer false/, 'until the extension is gone');

@@ -47,7 +47,8 @@ restarts('ALTER DATABASE other RESET uncache.key_prefix', other => 1);
 restarts('ALTER DATABASE other RESET ALL', other => 1);
 restarts(q{ALTER DATABASE other SET work_mem = '8MB'});
 restarts(q{ALTER ROLE ALL SET uncache.redeliver_window = '30s'}, other => 1, postgres => 1);
-restarts(q{ALTER ROLE ALL IN DATABASE postgres SET uncache.redeliver_window = '40s'}, postgres => 1);
+restarts(q{ALTER ROLE ALL IN DATABASE postgres SET uncache.redeliver_window = '40s'},
+	postgres => 1);
 my $superuser = sql('SELECT rolname FROM pg_authid WHERE oid = 10');
 restarts(qq{ALTER ROLE "$superuser" RESET uncache.redeliver_window}, other => 1, postgres => 1);
 restarts(q{CREATE ROLE app; ALTER ROLE app SET uncache.consistency = eventual});

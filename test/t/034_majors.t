@@ -64,7 +64,8 @@ my $client = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres')
 		'-c', q{SELECT uncache.invalidate_keys('slow')} ], '>', \$out, '2>', \$err);
 my $event = $major >= 17 ? 'UncacheDelivery' : 'Extension';
 ok($node->poll_query_until('postgres', qq{SELECT count(*) = 1 FROM pg_stat_activity
-	WHERE wait_event_type = 'Extension' AND wait_event = '$event' AND backend_type = 'client backend'}),
+	WHERE wait_event_type = 'Extension' AND wait_event = '$event'
+		AND backend_type = 'client backend'}),
 	"who waits, waits for $event");
 $redis->thaw;
 $client->finish;
@@ -76,7 +77,8 @@ foreach my $setting ('statement_timeout', 'transaction_timeout')
 	next if $setting eq 'transaction_timeout' && $major < 17;
 	$redis->freeze;
 	my ($status, $answer, $warning) = $node->psql('postgres',
-		"SET uncache.wait_timeout = '2s'; SET $setting = '500ms'; SELECT uncache.invalidate_keys('later'); SELECT 'still here'");
+		"SET uncache.wait_timeout = '2s'; SET $setting = '500ms';
+			SELECT uncache.invalidate_keys('later'); SELECT 'still here'");
 	$redis->thaw;
 	is($status, 0, "$setting does not end a wait");
 	like($warning, qr/WARNING:  Redis has not confirmed/, 'which ends by itself');
@@ -99,12 +101,14 @@ foreach my $setting ('statement_timeout', 'transaction_timeout')
 	my $worker = sql('SELECT worker_pid FROM uncache.stat');
 
 	sql("SELECT pg_terminate_backend($worker)");
-	ok($node->poll_query_until('postgres', "SELECT worker_pid <> $worker AND state = 'connected' FROM uncache.stat"),
+	ok($node->poll_query_until('postgres',
+		"SELECT worker_pid <> $worker AND state = 'connected' FROM uncache.stat"),
 		'a new worker, in a database with short timeouts');
 	$worker = sql('SELECT worker_pid FROM uncache.stat');
 	$redis->fill(map { "many:$_" } 1 .. 200);
 	$redis->freeze;
-	sql(q{SET uncache.wait_timeout = 0; SELECT uncache.invalidate_keys('many:' || i) FROM generate_series(1, 200) i});
+	sql(q{SET uncache.wait_timeout = 0;
+		SELECT uncache.invalidate_keys('many:' || i) FROM generate_series(1, 200) i});
 	$redis->thaw;
 	ok(delivered($node), 'it delivers');
 	is(scalar(grep { /^many/ } $redis->keys), 0, 'what it should');
@@ -128,12 +132,15 @@ SKIP:
 		return;
 	}
 
-	sql('CREATE TABLE item (id int PRIMARY KEY, n int, twice int GENERATED ALWAYS AS (n * 2) VIRTUAL)');
+	sql('CREATE TABLE item (id int PRIMARY KEY, n int,
+		twice int GENERATED ALWAYS AS (n * 2) VIRTUAL)');
 	refused(q{uncache.attach('item', 'twice:{twice}')}, 'a virtual column in a template');
 	refused(q{uncache.attach('item', 'twice:{abs(id + twice)}')}, 'inside an expression');
-	refused(q{uncache.attach_columns('item', ARRAY['twice'], 'item:{id}')}, 'as the column that has to change');
+	refused(q{uncache.attach_columns('item', ARRAY['twice'], 'item:{id}')},
+		'as the column that has to change');
 
-	sql(q{SELECT uncache.attach('item', 'item:{id}', 'twice:{n * 2}'); INSERT INTO item VALUES (1, 1), (2, 2)});
+	sql(q{SELECT uncache.attach('item', 'item:{id}', 'twice:{n * 2}');
+		INSERT INTO item VALUES (1, 1), (2, 2)});
 	$redis->fill('item:1', 'twice:2', 'twice:20', 'twice:4');
 	sql('UPDATE item SET n = 10 WHERE id = 1');
 	is(join(' ', grep { /twice/ } $redis->keys), 'twice:4', 'a table that has one is served');

@@ -30,7 +30,8 @@ foreach my $i (1 .. 3)
 	my $worker = worker_pid($node);
 
 	# A row that is written and rolled back leaves a hole.
-	isnt($node->psql('postgres', q{SET uncache.consistency = strict; SELECT uncache.invalidate_keys('hole')}), 0,
+	isnt($node->psql('postgres',
+		q{SET uncache.consistency = strict; SELECT uncache.invalidate_keys('hole')}), 0,
 		'a commit fails after its row is written');
 	sql(qq{SELECT uncache.invalidate_keys('before:$i')});
 	ok(delivered($node), 'a row behind it is delivered');
@@ -40,7 +41,8 @@ foreach my $i (1 .. 3)
 	ok(gone($redis, "after:$i"), 'a row in the place of the one before is delivered');
 	ok(delivered($node), 'and nothing is left');
 	isnt(worker_pid($node), $worker, 'by a new worker');
-	like(slurp_file($node->logfile, $offset), qr/LOG:  database "\w+": a table of the outbox has a new file/, 'the log says why');
+	like(slurp_file($node->logfile, $offset),
+		qr/LOG:  database "\w+": a table of the outbox has a new file/, 'the log says why');
 }
 
 # --- tables that are emptied while there is no worker ---
@@ -58,7 +60,8 @@ sql(q{SET uncache.consistency = eventual; SELECT uncache.invalidate_keys('first'
 sql(q{BEGIN; SELECT uncache.invalidate_keys('third'); PREPARE TRANSACTION 'orphan'});
 kill 'TERM', $worker;
 kill 'CONT', $worker;
-ok($node->poll_query_until('postgres', q{SELECT state = 'no worker' FROM uncache.stat}), 'there is no worker');
+ok($node->poll_query_until('postgres', q{SELECT state = 'no worker' FROM uncache.stat}),
+	'there is no worker');
 is(sql(q{SET statement_timeout = '60s'; SELECT uncache.discard_backlog() >= 1}), 't',
 	'what is not delivered is forgotten, whoever has prepared a transaction');
 sql(q{SET uncache.consistency = eventual; SELECT uncache.invalidate_keys('second')});

@@ -72,7 +72,8 @@ is(workers($node), 'served', 'so it has no worker');
 $redis->fill('written');
 $node->safe_psql('idle_1', q{SELECT uncache.invalidate_keys('written')});
 ok(gone($redis, 'written'), 'a database that is written gets the worker of an idle one');
-ok(wait_for_log($node, qr/LOG:  database "served", which was idle, has given its pg_uncache worker to one that is written.*HINT:  Increase uncache\.max_database_workers/s,
+ok(wait_for_log($node,
+	qr/LOG:  database "served", which was idle, has given its pg_uncache worker to one that is written.*HINT:  Increase uncache\.max_database_workers/s,
 	$offset), 'and the log says so');
 ok(wait_for_no_worker($node, 'served'), 'which has none any more');
 $redis->fill('back');
@@ -81,14 +82,17 @@ ok(gone($redis, 'back'), 'until it is written itself');
 
 # One that has something to deliver, or a prepared transaction, keeps its worker.
 ok(wait_for_worker($node, 'served'), 'it has the worker again');
-$node->safe_psql('served', q{BEGIN; SELECT uncache.invalidate_keys('prepared'); PREPARE TRANSACTION 'p'});
+$node->safe_psql('served',
+	q{BEGIN; SELECT uncache.invalidate_keys('prepared'); PREPARE TRANSACTION 'p'});
 $offset = -s $node->logfile;
 $redis->fill('waits', 'prepared');
 $node->safe_psql('idle_1', q{SELECT uncache.invalidate_keys('waits')});
-ok(poll_until(sub { $node->safe_psql('idle_1', q{SELECT min(age) > '12 s' FROM uncache.backlog}) eq 't' }),
+ok(poll_until(sub { $node->safe_psql('idle_1',
+	q{SELECT min(age) > '12 s' FROM uncache.backlog}) eq 't' }),
 	'a database waits for longer than an idle worker is left alone');
 ok($redis->has('waits'), 'while the other has a prepared transaction');
-unlike(slurp_file($node->logfile, $offset), qr/has given its pg_uncache worker/, 'and keeps its worker');
+unlike(slurp_file($node->logfile, $offset), qr/has given its pg_uncache worker/,
+	'and keeps its worker');
 # A commit there asks for nothing, as a subscriber's apply would not; the worker looks itself.
 $node->safe_psql('served', q{COMMIT PREPARED 'p'});
 ok(gone($redis, 'prepared'), 'which delivers it');
@@ -114,7 +118,8 @@ $node->append_conf('postgresql.conf', q{uncache.databases = 'idle_2, "Nobody", i
 $offset = -s $node->logfile;
 $node->restart;
 ok(wait_for_worker($node, 'idle_2'), 'the first database of the list has the worker');
-ok(wait_for_log($node, qr/WARNING:  database "Nobody" in uncache\.databases does not exist/, $offset),
+ok(wait_for_log($node,
+	qr/WARNING:  database "Nobody" in uncache\.databases does not exist/, $offset),
 	'a name that is none is warned of');
 ok(wait_for_log($node, qr/no pg_uncache worker is left for database "idle_1"/, $offset),
 	'the second is one too many');
@@ -123,13 +128,16 @@ is_deeply([sort grep { $_ != oid_of('idle_1') && $_ != oid_of('idle_2') } probes
 	'and no other is looked into');
 $node->safe_psql('served', q{SELECT uncache.invalidate_keys('not listed')});
 like($node->safe_psql('served', 'SELECT state, last_error FROM uncache.stat'),
-	qr/^no worker\|uncache\.databases does not name this database/, 'one that is not in the list is told so');
-isnt($node->psql('postgres', q{SET uncache.databases = 'served'}), 0, 'only a restart changes the list');
+	qr/^no worker\|uncache\.databases does not name this database/,
+		'one that is not in the list is told so');
+isnt($node->psql('postgres', q{SET uncache.databases = 'served'}), 0,
+	'only a restart changes the list');
 $node->stop;
 $node->append_conf('postgresql.conf', q{uncache.databases = 'a,,b'});
 $offset = -s $node->logfile;
 ok(!$node->start(fail_ok => 1), 'a list that is none keeps the server from starting');
-like(slurp_file($node->logfile, $offset), qr/FATAL:  invalid value for parameter "uncache\.databases".*Names of databases are separated by commas/s,
+like(slurp_file($node->logfile, $offset),
+	qr/FATAL:  invalid value for parameter "uncache\.databases".*Names of databases are separated by commas/s,
 	'and the log says why');
 $node->append_conf('postgresql.conf', q{uncache.databases = ''});
 
@@ -137,7 +145,8 @@ $node->append_conf('postgresql.conf', q{uncache.databases = ''});
 
 foreach my $case ([8, 5, qr/^(?!.*max_worker_processes)/s],
 	[8, 6, qr/WARNING:  max_worker_processes \(8\) may be too small for pg_uncache/],
-	[1, 1, qr/WARNING:  max_worker_processes \(1\) is too small for pg_uncache.*HINT:  Increase max_worker_processes/s])
+	[1, 1,
+		qr/WARNING:  max_worker_processes \(1\) is too small for pg_uncache.*HINT:  Increase max_worker_processes/s])
 {
 	my ($processes, $databases, $pattern) = @$case;
 
@@ -150,5 +159,6 @@ foreach my $case ([8, 5, qr/^(?!.*max_worker_processes)/s],
 	$node->stop;
 }
 
-unlike(slurp_file($node->logfile), qr/PANIC|TRAP|was terminated by signal/, 'no process has crashed');
+unlike(slurp_file($node->logfile), qr/PANIC|TRAP|was terminated by signal/,
+	'no process has crashed');
 done_testing();

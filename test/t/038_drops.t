@@ -51,10 +51,12 @@ foreach my $how ('delivery is off', 'Redis is away', 'a prepared transaction has
 	sql('ALTER DATABASE owing SET uncache.delivery = off') if $how =~ /delivery/;
 	ok(wait_for_state($node, 'paused', 'owing'), 'delivery is off') if $how =~ /delivery/;
 	$redis->stop if $how =~ /Redis/;
-	ok(poll_until(sub { $node->safe_psql('owing', 'SELECT state FROM uncache.stat') ne 'connected' }),
+	ok(poll_until(sub { $node->safe_psql('owing',
+		'SELECT state FROM uncache.stat') ne 'connected' }),
 		'Redis is away') if $how =~ /Redis/;
 	$node->safe_psql('owing', $how =~ /prepared/ ?
-		q{BEGIN; SELECT uncache.invalidate_keys('owed'); PREPARE TRANSACTION 'p'; COMMIT PREPARED 'p'} :
+		q{BEGIN; SELECT uncache.invalidate_keys('owed'); PREPARE TRANSACTION 'p';
+			COMMIT PREPARED 'p'} :
 		q{SELECT uncache.invalidate_keys('owed')});
 	if ($how =~ /prepared/)
 	{
@@ -67,7 +69,8 @@ foreach my $how ('delivery is off', 'Redis is away', 'a prepared transaction has
 
 	like(said('postgres', 'ALTER DATABASE owing RENAME TO owing_2'), qr/^$/, 'RENAME says nothing');
 	sql('ALTER DATABASE owing_2 RENAME TO owing');
-	ok($node->poll_query_until('owing', 'SELECT worker_pid IS NOT NULL FROM uncache.stat'), 'the worker is back');
+	ok($node->poll_query_until('owing', 'SELECT worker_pid IS NOT NULL FROM uncache.stat'),
+		'the worker is back');
 	like(said('postgres', 'DROP DATABASE owing'),
 		qr/WARNING:  dropping database "owing" with an outbox that is not delivered.*HINT:  Let SELECT uncache\.wait\(\)/s,
 		"DROP DATABASE warns while $how");
@@ -79,7 +82,8 @@ foreach my $how ('delivery is off', 'Redis is away', 'a prepared transaction has
 foreach my $drop ('DROP EXTENSION pg_uncache CASCADE', 'DROP SCHEMA uncache CASCADE')
 {
 	ok(wait_for_state($node, 'connected'), 'Redis is there');
-	sql(q{CREATE TABLE IF NOT EXISTS a (id int PRIMARY KEY, n int); CREATE TABLE IF NOT EXISTS b (id int PRIMARY KEY, n int);
+	sql(q{CREATE TABLE IF NOT EXISTS a (id int PRIMARY KEY, n int);
+		CREATE TABLE IF NOT EXISTS b (id int PRIMARY KEY, n int);
 		TRUNCATE a, b; INSERT INTO a VALUES (1, 0); INSERT INTO b VALUES (1, 0);
 		SELECT uncache.attach('a', 'a:{id}'), uncache.attach('b', 'b:{id}')});
 	ok(delivered($node), 'two tables with rules');
@@ -99,7 +103,8 @@ foreach my $drop ('DROP EXTENSION pg_uncache CASCADE', 'DROP SCHEMA uncache CASC
 	is($dropper->finish, 0, 'which commits; then it drops');
 	$writer->quit;
 	is(sql('SELECT (SELECT n FROM a) + (SELECT n FROM b)'), '2', 'what was written is there');
-	is(sql(q{SELECT count(*) FROM pg_extension WHERE extname = 'pg_uncache'}), '0', 'the extension is not');
+	is(sql(q{SELECT count(*) FROM pg_extension WHERE extname = 'pg_uncache'}), '0',
+		'the extension is not');
 	unlike(slurp_file($node->logfile, $offset), qr/deadlock/, 'nobody had a deadlock');
 	sql('DROP SCHEMA IF EXISTS uncache; CREATE EXTENSION pg_uncache');
 }
@@ -117,9 +122,11 @@ $node->start;
 foreach my $drop ('DROP EXTENSION pg_uncache', 'DROP SCHEMA uncache CASCADE')
 {
 	like(said('postgres', "BEGIN; $drop; ROLLBACK"),
-		qr/WARNING:  dropping the outbox with 1 undelivered row/, "$drop warns without the library preloaded, too");
+		qr/WARNING:  dropping the outbox with 1 undelivered row/,
+			"$drop warns without the library preloaded, too");
 }
-like(said('postgres', 'ALTER TABLE uncache.outbox_0 SET UNLOGGED'), qr/is not allowed on table "outbox_0"/,
+like(said('postgres', 'ALTER TABLE uncache.outbox_0 SET UNLOGGED'),
+	qr/is not allowed on table "outbox_0"/,
 	'and the tables of the library are guarded');
 
 $node->stop;

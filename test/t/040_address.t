@@ -82,9 +82,11 @@ foreach (
 	{
 		skip 'no IPv6 here', 4 if $url =~ /::1/ && `redis-cli -h ::1 -p $port ping 2>&1` !~ /PONG/;
 		reload_with(redis_url => $url);
-		ok(poll_until(sub { wait_for_state($node, 'connected') && client_user() eq $as }), "$shown: as $as");
+		ok(poll_until(sub { wait_for_state($node, 'connected') && client_user() eq $as }),
+			"$shown: as $as");
 		delivers($shown, $db);
-		unlike(sql('SELECT redis FROM uncache.stat'), qr/\@|de%3A|nobody/, "$shown: endpoint without the user");
+		unlike(sql('SELECT redis FROM uncache.stat'), qr/\@|de%3A|nobody/,
+			"$shown: endpoint without the user");
 	}
 }
 
@@ -108,7 +110,8 @@ sub times_logged
 }
 
 rotate("firstsecret\n");
-reload_with(redis_url => "redis://rotating:wrongsecret\@127.0.0.1:$port", redis_password_file => $password_file);
+reload_with(redis_url => "redis://rotating:wrongsecret\@127.0.0.1:$port",
+	redis_password_file => $password_file);
 ok(poll_until(sub { client_user() eq 'rotating' }), 'the password file comes before the address');
 delivers('password file', 0);
 is(times_logged("file \"$password_file\" holds a secret"), 0, 'of mode 0600: nothing to say');
@@ -119,13 +122,16 @@ for (1 .. 2)
 	my $id = $redis->cli(qw(client id));
 
 	$redis->cli(qw(client kill user rotating));
-	ok(poll_until(sub { $redis->cli(qw(client list)) =~ /id=(\d+) .*user=rotating/ && $1 > $id }), 'connects anew');
+	ok(poll_until(sub { $redis->cli(qw(client list)) =~ /id=(\d+) .*user=rotating/ && $1 > $id }),
+		'connects anew');
 }
-is(times_logged("file \"$password_file\" holds a secret"), 1, 'of mode 0644: the log says so, once');
+is(times_logged("file \"$password_file\" holds a secret"), 1,
+	'of mode 0644: the log says so, once');
 
 $redis->cli(qw(acl setuser rotating resetpass >secondsecret));
 $redis->cli(qw(client kill user rotating));
-ok(poll_until(sub { sql('SELECT last_error FROM uncache.stat') =~ /refused the user name or the password/ }),
+ok(poll_until(sub { sql('SELECT last_error FROM uncache.stat')
+	=~ /refused the user name or the password/ }),
 	'a password that was changed is refused');
 sql(q{SELECT uncache.invalidate_keys('pending')});
 $redis->cli(qw(set pending 1));
@@ -135,7 +141,8 @@ ok(gone($redis, 'pending'), 'and nothing is lost meanwhile');
 
 unlink $password_file;
 $redis->cli(qw(client kill user rotating));
-ok(poll_until(sub { sql('SELECT last_error FROM uncache.stat') =~ /could not read the Redis password file.*No such file/ }),
+ok(poll_until(sub { sql('SELECT last_error FROM uncache.stat')
+	=~ /could not read the Redis password file.*No such file/ }),
 	'a missing file is reported');
 rotate('secondsecret');
 ok(poll_until(sub { client_user() eq 'rotating' }), 'until it is there again');
@@ -146,7 +153,8 @@ $second->cli_options('--no-auth-warning', '-a', 'pendingsecret');
 $second->start;
 $redis->freeze;
 $second->fill(map { "moved:$_" } 1 .. 500);
-sql('SET uncache.wait_timeout = 0; ' . join ';', map { "SELECT uncache.invalidate_keys('moved:$_')" } 1 .. 500);
+sql('SET uncache.wait_timeout = 0; ' . join ';',
+	map { "SELECT uncache.invalidate_keys('moved:$_')" } 1 .. 500);
 is(sql('SELECT count(*) FROM uncache.backlog'), '500', 'rows are pending');
 reload_with(redis_url => $second->url =~ s{//}{//:pendingsecret@}r, redis_password_file => '');
 ok(delivered($node), 'the reload takes effect at once');
@@ -155,10 +163,12 @@ $redis->thaw;
 
 # Away from an address that cannot be used: the log hears how it ended.
 reload_with(redis_url => $second->url =~ s{//}{//:wrong@}r);
-ok(poll_until(sub { sql('SELECT state FROM uncache.stat') eq 'down' }), 'an address that cannot be used');
+ok(poll_until(sub { sql('SELECT state FROM uncache.stat') eq 'down' }),
+	'an address that cannot be used');
 my $told = -s $node->logfile;
 reload_with(redis_url => $second->url =~ s{//}{//:pendingsecret@}r);
-ok(poll_until(sub { slurp_file($node->logfile, $told) =~ /LOG:  database "postgres": connected to Redis at \Q@{[$second->url]}\E$/m }),
+ok(poll_until(sub { slurp_file($node->logfile,
+	$told) =~ /LOG:  database "postgres": connected to Redis at \Q@{[$second->url]}\E$/m }),
 	'the log tells when the corrected one is connected');
 
 # What is refused.
@@ -177,12 +187,14 @@ sub refused
 refused('http://x:badsecret@h', qr/must begin with redis:/, 'another scheme');
 refused('redis://x:bad@secret@h', qr/Write "@" in a user name/, 'a password that is not encoded');
 refused('redis://x:badsecret@h/abc', qr/must be a number from 0/, 'a database that is no number');
-refused('redis://x:badsecret@h redis://', qr/The host is missing/, 'a second address without a host');
+refused('redis://x:badsecret@h redis://', qr/The host is missing/,
+	'a second address without a host');
 refused('redis://x:badsecret@h,i', qr/More than one host is not supported/, 'a list of hosts');
 
 sql(qq{ALTER SYSTEM SET uncache.redis_url = 'redis://me:badsecret\@127.0.0.1:$port'});
 $node->reload;
-ok(poll_until(sub { sql('SELECT last_error FROM uncache.stat') =~ /refused the user name or the password/ }),
+ok(poll_until(sub { sql('SELECT last_error FROM uncache.stat')
+	=~ /refused the user name or the password/ }),
 	'a wrong password');
 my (undef, undef, $warning) = $node->psql('postgres',
 	"ALTER DATABASE postgres SET uncache.redis_url = 'redis://me:badsecret\@127.0.0.1:$port'");
@@ -209,9 +221,11 @@ foreach my $role ('ordinary', 'watcher')
 	if ($role eq 'ordinary')
 	{
 		is($sees, '', 'an ordinary user does not see the settings in pg_settings');
-		like($error, qr/must be (superuser|.*pg_read_all_settings)|permission denied/, 'nor by SHOW');
+		like($error, qr/must be (superuser|.*pg_read_all_settings)|permission denied/,
+			'nor by SHOW');
 	}
-	($status, undef, $error) = $node->psql('postgres', "SET ROLE $role; SET uncache.redis_url = 'redis://h'");
+	($status, undef, $error) = $node->psql('postgres',
+		"SET ROLE $role; SET uncache.redis_url = 'redis://h'");
 	isnt($status, 0, "$role can not set the address");
 }
 sub shows_none
@@ -224,7 +238,8 @@ sub shows_none
 	return;
 }
 
-shows_none(sql('SELECT s::text, b::text FROM uncache.stat s LEFT JOIN uncache.backlog b ON true'), 'views');
+shows_none(sql('SELECT s::text, b::text FROM uncache.stat s LEFT JOIN uncache.backlog b ON true'),
+	'views');
 shows_none(slurp_file($node->logfile), 'server log');
 shows_none(scalar `ps -eo args | grep postgres: | grep -v grep`, 'process titles');
 like(slurp_file($node->logfile), qr{parameter "uncache.redis_url" changed to "redis://me:\*\@},
@@ -238,7 +253,8 @@ $node->append_conf('postgresql.conf', q{uncache.redis_url = 'http://x:badsecret@
 my $size = -s $node->logfile;
 ok(!$node->start(fail_ok => 1), 'the server does not start with an address that it cannot use');
 my $log = slurp_file($node->logfile, $size);
-like($log, qr/FATAL: .*invalid value for parameter "uncache.redis_url"/, 'and says which setting is wrong');
+like($log, qr/FATAL: .*invalid value for parameter "uncache.redis_url"/,
+	'and says which setting is wrong');
 like($log, qr/must begin with redis:/, 'and why');
 unlike($log, qr/badsecret/, 'without the password');
 

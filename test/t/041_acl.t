@@ -34,7 +34,8 @@ sub connect_with
 	$node->reload;
 	ok(wait_for_state($node, 'paused'), 'paused');
 	$redis->cli('acl', 'deluser', 'pg_uncache');
-	$redis->cli('acl', 'setuser', 'pg_uncache', split / /, $rights) eq 'OK' or die "not an ACL: $rights";
+	$redis->cli('acl', 'setuser', 'pg_uncache', split / /, $rights) eq 'OK'
+		or die "not an ACL: $rights";
 	$redis->cli(qw(function flush));
 	sql("ALTER SYSTEM SET uncache.fence_ttl = '$fence_ttl'");
 	sql('ALTER SYSTEM SET uncache.delivery = on');
@@ -57,7 +58,8 @@ sub works
 	ok(gone($redis, 'key:20'), "$name: and patterns");
 	ok(delivered($node), "$name: nothing is left");
 	ok(poll_until(sub { $redis->pings > $asked + 3 }), "$name: pings go on");
-	is(sql('SELECT state, reconnects, last_error FROM uncache.stat'), "connected|$reconnects|", "$name: no error");
+	is(sql('SELECT state, reconnects, last_error FROM uncache.stat'),
+		"connected|$reconnects|", "$name: no error");
 	return;
 }
 
@@ -72,11 +74,13 @@ connect_with($plain, 0);
 works('without fence');
 
 connect_with($fenced, '5min');
-ok($node->poll_query_until('postgres', q{SELECT fence = 'on' FROM uncache.stat}), 'the fence is on');
+ok($node->poll_query_until('postgres', q{SELECT fence = 'on' FROM uncache.stat}),
+	'the fence is on');
 works('with fence');
 my $token = $redis->cli(qw(fcall uncache_get 1 new));
 my $snapshot = sql("SELECT uncache.snapshot('" . (split /\n/, $token)[-1] . q{')});
-is($redis->cli('fcall', 'uncache_set', 1, 'new', $snapshot, 60000, 'value'), '1', 'a fill is let through');
+is($redis->cli('fcall', 'uncache_set', 1, 'new', $snapshot, 60000, 'value'), '1',
+	'a fill is let through');
 sql(q{SELECT uncache.invalidate_keys('new')});
 ok(gone($redis, 'new'), 'and its key is deleted');
 
@@ -84,7 +88,8 @@ ok(gone($redis, 'new'), 'and its key is deleted');
 connect_with(without($plain, 'unlink'), 0);
 $redis->fill('key:1');
 sql(q{SELECT uncache.invalidate_keys('key:1')});
-ok(poll_until(sub { last_error() =~ /may not run a command.*NOPERM.*'unlink'/ }), 'without unlink: the error says so');
+ok(poll_until(sub { last_error() =~ /may not run a command.*NOPERM.*'unlink'/ }),
+	'without unlink: the error says so');
 connect_with($plain, 0);
 ok(delivered($node), 'with it, all that was left goes');
 
@@ -118,7 +123,8 @@ foreach my $right ('function|load', 'fcall')
 
 # The right to call them is taken away while readers go on using the fence.
 connect_with($fenced, '5min');
-ok($node->poll_query_until('postgres', q{SELECT fence = 'on' FROM uncache.stat}), 'the fence is on');
+ok($node->poll_query_until('postgres', q{SELECT fence = 'on' FROM uncache.stat}),
+	'the fence is on');
 my %late;
 foreach my $key ('late', '{late}:2')
 {
@@ -126,21 +132,25 @@ foreach my $key ('late', '{late}:2')
 	$late{$key} = sql("SELECT uncache.snapshot('$miss')");
 }
 $redis->cli(qw(acl setuser pg_uncache -fcall));
-ok($node->poll_query_until('postgres', q{SELECT fence = 'not possible' FROM uncache.stat}), 'it is noticed');
+ok($node->poll_query_until('postgres', q{SELECT fence = 'not possible' FROM uncache.stat}),
+	'it is noticed');
 sql(q{SELECT uncache.invalidate_keys('late', '{late}:2', 'key:1')});
 ok(delivered($node), 'keys are delivered');
-is($redis->cli('fcall', 'uncache_set', 1, $_, $late{$_}, 60000, 'value'), '0', "and the late fill of $_ is refused") foreach sort keys %late;
+is($redis->cli('fcall', 'uncache_set', 1, $_, $late{$_}, 60000, 'value'), '0',
+	"and the late fill of $_ is refused") foreach sort keys %late;
 
 # More rights, and the worker knows its Redis again.
 my $more = "$plain +info +role +client|setname +select";
 connect_with($more, 0);
-ok(poll_until(sub { $redis->cli('client', 'list') =~ /name=pg_uncache/ }), 'the connection has a name');
+ok(poll_until(sub { $redis->cli('client', 'list') =~ /name=pg_uncache/ }),
+	'the connection has a name');
 $redis->fill('key:1');
 sql(q{SELECT uncache.invalidate_keys('key:1')});
 ok(delivered($node), 'delivered');
 my $sent = $redis->calls('unlink');
 $redis->cli(qw(client kill user pg_uncache));
-ok($node->poll_query_until('postgres', q{SELECT reconnects > 0 AND state = 'connected' FROM uncache.stat}), 'connected again');
+ok($node->poll_query_until('postgres',
+	q{SELECT reconnects > 0 AND state = 'connected' FROM uncache.stat}), 'connected again');
 ok(delivered($node), 'up to date');
 is($redis->calls('unlink'), $sent, 'to the same Redis nothing is sent twice');
 
@@ -150,14 +160,17 @@ $scanless->start;
 $scanless->fill('pattern:1', 'key:1', 'key:2');
 sql(q{ALTER SYSTEM SET uncache.redis_url = '} . $scanless->url . q{'});
 $node->reload;
-ok($node->poll_query_until('postgres', q{SELECT redis LIKE '%} . $scanless->url . q{%' AND state = 'connected' FROM uncache.stat}), 'a Redis without SCAN');
+ok($node->poll_query_until('postgres', q{SELECT redis LIKE '%} . $scanless->url
+	. q{%' AND state = 'connected' FROM uncache.stat}), 'a Redis without SCAN');
 my $reconnects = sql('SELECT reconnects FROM uncache.stat');
 sql(q{SELECT uncache.invalidate_pattern('pattern:*')});
-ok($node->poll_query_until('postgres', q{SELECT max(attempts) > 1 FROM uncache.backlog}), 'the pattern is tried again and again');
+ok($node->poll_query_until('postgres', q{SELECT max(attempts) > 1 FROM uncache.backlog}),
+	'the pattern is tried again and again');
 like(last_error(), qr/unknown command/, 'the error says why');
 sql(q{SELECT uncache.invalidate_keys('key:1')});
 ok(gone($scanless, 'key:1'), 'keys are deleted');
-is(sql('SELECT reconnects, state FROM uncache.stat'), "$reconnects|connected", 'and the connection stays');
+is(sql('SELECT reconnects, state FROM uncache.stat'), "$reconnects|connected",
+	'and the connection stays');
 
 $node->stop;
 done_testing();

@@ -21,7 +21,8 @@ my $node = new_node('main', undef, 'uncache.command_timeout = 5s', 'uncache.conn
 sub sql { return $node->safe_psql('postgres', @_) }
 
 # No server is asked before the setting is taken.
-my ($status, undef, $error) = $node->psql('postgres', "ALTER SYSTEM SET uncache.redis_url = 'rediss+sentinel://localhost/mymaster'");
+my ($status, undef, $error) = $node->psql('postgres',
+	"ALTER SYSTEM SET uncache.redis_url = 'rediss+sentinel://localhost/mymaster'");
 if ($status != 0)
 {
 	like($error, qr/TLS is not supported by this build/, 'this build has no TLS, and says so');
@@ -44,14 +45,17 @@ my %servers;
 my ($master, $replica) = map { PostgreSQL::Test::Cluster::get_free_port() } 1 .. 2;
 foreach my $port ($master, $replica)
 {
-	$servers{$port} = RedisServer->new('--tls-port', $port, '--repl-diskless-sync-delay', 0, map { ("--$_", $tls{$_}) } keys %tls);
+	$servers{$port} = RedisServer->new('--tls-port', $port, '--repl-diskless-sync-delay', 0,
+		map { ("--$_", $tls{$_}) } keys %tls);
 	$servers{$port}->start;
 }
 $servers{$replica}->cli('replicaof', '127.0.0.1', $master);
-ok(poll_until(sub { $servers{$replica}->info('replication', 'master_link_status') eq 'up' }), 'the replica follows');
+ok(poll_until(sub { $servers{$replica}->info('replication', 'master_link_status') eq 'up' }),
+	'the replica follows');
 
 my $port = PostgreSQL::Test::Cluster::get_free_port();
-my $sentinel = RedisServer->new_sentinel($port, 'port 0', "tls-port $port", (map { "$_ $tls{$_}" } keys %tls),
+my $sentinel = RedisServer->new_sentinel($port, 'port 0', "tls-port $port",
+	(map { "$_ $tls{$_}" } keys %tls),
 	"sentinel monitor mymaster 127.0.0.1 $master 1",
 	'sentinel down-after-milliseconds mymaster 1000', 'sentinel failover-timeout mymaster 3000');
 $sentinel->cli_options('--tls', '--cacert', $certs->ca);
@@ -96,7 +100,8 @@ sub fails
 {
 	my ($name, $message) = @_;
 
-	ok(poll_until(sub { sql(q{SELECT last_error FROM uncache.stat WHERE state = 'down'}) =~ $message }),
+	ok(poll_until(sub {
+		sql(q{SELECT last_error FROM uncache.stat WHERE state = 'down'}) =~ $message }),
 		"$name: the error says so") or diag sql('SELECT last_error FROM uncache.stat');
 	return;
 }

@@ -87,9 +87,12 @@ sub is_not_held_up
 
 is_not_held_up('a server', 'redis.silent.test', 'redis://redis.silent.test');
 ok($node->poll_query_until('postgres',
-	q{SELECT last_error LIKE '%redis.silent.test:6379: the host name could not be resolved: no name server has answered%' FROM uncache.stat}),
+	q{SELECT last_error LIKE
+		'%redis.silent.test:6379: the host name could not be resolved: no name server has answered%'
+		FROM uncache.stat}),
 	'last_error says why');
-is_not_held_up('Sentinels', 'one.silent.test', 'redis+sentinel://one.silent.test,two.silent.test,three.silent.test/cache');
+is_not_held_up('Sentinels', 'one.silent.test',
+	'redis+sentinel://one.silent.test,two.silent.test,three.silent.test/cache');
 ok(is_asked_for('three.silent.test'), 'Sentinels: all of them are tried');
 is_not_held_up('a cluster', 'one.silent.test', 'redis+cluster://one.silent.test,two.silent.test');
 

@@ -14,7 +14,8 @@ use Uncache;
 
 my $redis = RedisServer->new;
 $redis->start;
-my $node = new_node('main', $redis, 'log_statement = all', 'log_parameter_max_length_on_error = -1');
+my $node = new_node('main', $redis, 'log_statement = all',
+	'log_parameter_max_length_on_error = -1');
 
 # Run SQL; what the log says of it.
 sub logged
@@ -65,7 +66,8 @@ foreach my $text ('redis://host:6379/0', 'http://me:word@host', 'redis://me@host
 {
 	like(logged("SELECT '$text', 1 / 0"), qr/\Q$text\E/, "$text is logged as it is");
 }
-like(logged(q{SELECT 'redis://host:6379/0' -- me@home}), qr{redis://host:6379/0' -- me\@home}, 'so is a port before a comment');
+like(logged(q{SELECT 'redis://host:6379/0' -- me@home}), qr{redis://host:6379/0' -- me\@home},
+	'so is a port before a comment');
 
 # Each of these takes minutes where a byte is looked at more than a few times.
 my %long = (
@@ -82,7 +84,8 @@ foreach my $what (sort keys %long)
 	my $start = time;
 
 	$node->psql('postgres', "SELECT 1 / 0, \$long\$$long{$what}\$long\$", on_error_stop => 0);
-	cmp_ok(time - $start, '<', 10 * Uncache::crowd(), "a failing statement of a megabyte takes no time: $what");
+	cmp_ok(time - $start, '<', 10 * Uncache::crowd(),
+		"a failing statement of a megabyte takes no time: $what");
 }
 
 $node->stop;

@@ -48,18 +48,23 @@ deletes('at first');
 my $connections = $proxy->connections;
 sql('SELECT pg_sleep(4)');
 is($proxy->connections, $connections, 'pings that are refused do not end the connection');
-is(sql('SELECT last_error IS NULL AND reconnects = 0 FROM uncache.stat'), 't', 'nor are they an error');
+is(sql('SELECT last_error IS NULL AND reconnects = 0 FROM uncache.stat'), 't',
+	'nor are they an error');
 
 $proxy->reset;
-ok($node->poll_query_until('postgres', q{SELECT reconnects > 0 AND state = 'connected' FROM uncache.stat}), 'connected again');
+ok($node->poll_query_until('postgres',
+	q{SELECT reconnects > 0 AND state = 'connected' FROM uncache.stat}), 'connected again');
 deletes('with the next connection');
-is(times_logged(qr/does not answer INFO \(.*unsupported command info.*\), PING, ROLE, INFO replication, and is used without/), 1,
+is(times_logged(
+	qr/does not answer INFO \(.*unsupported command info.*\), PING, ROLE, INFO replication, and is used without/),
+	1,
 	'the log says once what is hidden');
 
 # A state of Redis is none of its words for what it hides.
 $proxy->error_for('INFO', 'BUSY Redis is busy running a script');
 $proxy->reset;
-ok($node->poll_query_until('postgres', q{SELECT last_error LIKE '%is busy with a script%' AND state = 'down' FROM uncache.stat}),
+ok($node->poll_query_until('postgres',
+	q{SELECT last_error LIKE '%is busy with a script%' AND state = 'down' FROM uncache.stat}),
 	'a Redis that is busy is waited for');
 $proxy->behave;
 ok(wait_for_state($node, 'connected'), 'and is connected to again');

@@ -21,13 +21,16 @@ my $node = new_node('main', $proxy);
 $proxy->error_for('UNLINK', "ERR \x1b\xffx" . "\xc3\xa4" x 200);
 ok(wait_for_state($node, 'connected'), 'connected');
 $node->safe_psql('postgres', q{SELECT uncache.invalidate_keys('key')});
-ok($node->poll_query_until('postgres', q{SELECT last_error LIKE '%has refused an invalidation%' FROM uncache.stat}), 'refused');
+ok($node->poll_query_until('postgres',
+	q{SELECT last_error LIKE '%has refused an invalidation%' FROM uncache.stat}), 'refused');
 
-my ($line) = grep { /database "postgres": Redis has refused an invalidation/ } split /\n/, slurp_file($node->logfile);
+my ($line) = grep { /database "postgres": Redis has refused an invalidation/ } split /\n/,
+	slurp_file($node->logfile);
 
 ok(defined $line, 'the log says so');
 like($line, qr/ERR \?\?x(?:\xc3\xa4)+$/, 'in whole characters, with ? for what is no text');
-like($node->safe_psql('postgres', 'SELECT last_error FROM uncache.stat'), qr/ERR \?\?x(?:\xc3\xa4)+$/, 'and so does the view');
+like($node->safe_psql('postgres', 'SELECT last_error FROM uncache.stat'),
+	qr/ERR \?\?x(?:\xc3\xa4)+$/, 'and so does the view');
 
 $node->stop;
 done_testing();

@@ -51,7 +51,8 @@ my %asked;
 ok(poll_until(sub {
 	foreach my $sentinel ($redis->sentinels)
 	{
-		$asked{$sentinel} = 1 if $sentinel->cli(qw(client list)) =~ /name=pg_uncache .*cmd=sentinel/;
+		$asked{$sentinel} = 1
+			if $sentinel->cli(qw(client list)) =~ /name=pg_uncache .*cmd=sentinel/;
 	}
 	return keys %asked >= 2;
 }), 'the Sentinels are asked again, in turn');
@@ -99,7 +100,8 @@ ok(is_at($master), 'the worker stays where it is');
 	foreach my $sentinel (@others)
 	{
 		ok(poll_until(sub {
-			my (undef, $port) = split /\n/, $sentinel->cli('sentinel', 'get-master-addr-by-name', $redis->name);
+			my (undef, $port) = split /\n/,
+				$sentinel->cli('sentinel', 'get-master-addr-by-name', $redis->name);
 
 			$master = $port;
 			return $port ne $old;
@@ -114,13 +116,15 @@ ok(is_at($master), 'the worker stays where it is');
 	# Whoever connects to it now is the worker, or this test.
 	my $connections = $behind->info('stats', 'total_connections_received');
 	my $own = 0;
-	ok(poll_until(sub { $behind->info('stats', 'total_connections_received') - $connections > ++$own }),
+	ok(poll_until(sub { $behind->info('stats',
+		'total_connections_received') - $connections > ++$own }),
 		'the one that was away is asked');
 	my $asked = () = $behind->cli(qw(sentinel get-master-addr-by-name), $redis->name) =~ /\n$old$/;
 	is($asked, 1, 'it names the old master');
 	my $pings = $redis->server($master)->pings;
 	ok(poll_until(sub { $redis->server($master)->pings > $pings + 3 }), 'time goes by');
-	is(sql('SELECT reconnects, redis FROM uncache.stat'), "$reconnects|redis://127.0.0.1:$master/0", 'and nobody listens to it');
+	is(sql('SELECT reconnects, redis FROM uncache.stat'), "$reconnects|redis://127.0.0.1:$master/0",
+		'and nobody listens to it');
 	$_->thaw foreach @others;
 	is($redis->wait_for_other_master($old), $master, 'the Sentinels agree again');
 }
@@ -129,7 +133,8 @@ ok(is_at($master), 'the worker stays where it is');
 $_->freeze foreach $redis->sentinels;
 deletes('without Sentinels', $master);
 $redis->server($master)->cli(qw(client kill type normal));
-ok(poll_until(sub { sql('SELECT last_error FROM uncache.stat') =~ /Sentinel cannot be asked: .*no answer/ }),
+ok(poll_until(sub { sql('SELECT last_error FROM uncache.stat')
+	=~ /Sentinel cannot be asked: .*no answer/ }),
 	'without them the master is not found again, and the error says so');
 $_->thaw foreach $redis->sentinels;
 ok(is_at($master = $redis->wait_for_other_master('none')), 'with them it is');
@@ -141,7 +146,8 @@ $second->start;
 # One that still had the old master would talk the others back to it.
 $_->cli('sentinel', 'remove', $redis->name) foreach $redis->sentinels;
 $_->cli('sentinel', 'monitor', $redis->name, '127.0.0.1', $elsewhere, 2) foreach $redis->sentinels;
-ok(is_at($elsewhere), 'another answer of the Sentinels is followed, though the master still answers');
+ok(is_at($elsewhere),
+	'another answer of the Sentinels is followed, though the master still answers');
 $second->fill('last');
 sql(q{SELECT uncache.invalidate_keys('last')});
 ok(gone($second, 'last'), 'and there keys are deleted');
@@ -153,25 +159,32 @@ sub fails
 
 	sql("ALTER SYSTEM SET uncache.redis_url = '$url'");
 	$node->reload;
-	ok(poll_until(sub { sql(q{SELECT last_error FROM uncache.stat WHERE state = 'down'}) =~ $message }),
+	ok(poll_until(sub {
+		sql(q{SELECT last_error FROM uncache.stat WHERE state = 'down'}) =~ $message }),
 		"$name: the error says so") or diag sql('SELECT last_error FROM uncache.stat');
 	return;
 }
 
 my $unused = PostgreSQL::Test::Cluster::get_free_port();
-fails('no such name', qr/Sentinel at 127.0.0.1:\d+ does not know a master named "other"/, $redis->url =~ s/mymaster/other/r);
-fails('a Redis instead', qr/Redis at 127.0.0.1:$elsewhere is not a Sentinel/, "redis+sentinel://127.0.0.1:$elsewhere/mymaster");
-fails('nobody', qr/Sentinel cannot be asked: could not connect to Redis at 127.0.0.1:$unused: Connection refused/,
+fails('no such name', qr/Sentinel at 127.0.0.1:\d+ does not know a master named "other"/,
+	$redis->url =~ s/mymaster/other/r);
+fails('a Redis instead', qr/Redis at 127.0.0.1:$elsewhere is not a Sentinel/,
+	"redis+sentinel://127.0.0.1:$elsewhere/mymaster");
+fails('nobody',
+	qr/Sentinel cannot be asked: could not connect to Redis at 127.0.0.1:$unused: Connection refused/,
 	"redis+sentinel://127.0.0.1:$unused/mymaster");
-fails('a Sentinel as a Redis', qr/is a Sentinel, which holds no keys/, 'redis://127.0.0.1:' . ($redis->url =~ m{//127.0.0.1:(\d+)})[0]);
+fails('a Sentinel as a Redis', qr/is a Sentinel, which holds no keys/,
+	'redis://127.0.0.1:' . ($redis->url =~ m{//127.0.0.1:(\d+)})[0]);
 
 # One of several is enough, and the database counts.
-sql(q{ALTER SYSTEM SET uncache.redis_url = '} . ($redis->url('/3') =~ s{//}{//127.0.0.1:$unused,127.0.0.1:$elsewhere,}r) . q{'});
+sql(q{ALTER SYSTEM SET uncache.redis_url = '}
+	. ($redis->url('/3') =~ s{//}{//127.0.0.1:$unused,127.0.0.1:$elsewhere,}r) . q{'});
 $node->reload;
 ok(is_at($elsewhere, 3), 'Sentinels that are none are passed over');
 $second->cli('-n', 3, 'set', 'three', 1);
 sql(q{SELECT uncache.invalidate_keys('three')});
-ok(poll_until(sub { $second->cli('-n', 3, 'exists', 'three') eq '0' }), 'the database of the address is used');
+ok(poll_until(sub { $second->cli('-n', 3, 'exists', 'three') eq '0' }),
+	'the database of the address is used');
 
 # With passwords: that of the address is for the Sentinels, too.
 my $port = PostgreSQL::Test::Cluster::get_free_port();

@@ -16,7 +16,8 @@ use Uncache;
 my $rows = 20000;
 my $redis = RedisSentinel->new(replicas => 1);
 my $master = $redis->master_port;
-my $node = new_node('main', $redis, 'uncache.command_timeout = 500ms', 'uncache.wait_timeout = 100ms');
+my $node = new_node('main', $redis, 'uncache.command_timeout = 500ms',
+	'uncache.wait_timeout = 100ms');
 
 sub sql { return $node->safe_psql('postgres', @_) }
 

@@ -45,7 +45,8 @@ sub works
 	$redis->fill(@keys);
 	sql('SELECT uncache.invalidate_keys(' . join(', ', map { "'$_'" } @keys[ 0, 2, 4 ]) . ')');
 	ok(delivered($node), "$name: delivered");
-	is(join(' ', $redis->keys("$prefix*")), join(' ', sort @keys[ 1, 3, 5 ]), "$name: keys of every master are deleted");
+	is(join(' ', $redis->keys("$prefix*")), join(' ', sort @keys[ 1, 3, 5 ]),
+		"$name: keys of every master are deleted");
 	sql("SELECT uncache.invalidate_pattern('$prefix*')");
 	ok(delivered($node), "$name: a pattern is delivered");
 	is(join(' ', $redis->keys("$prefix*")), '', "$name: and has deleted the others");
@@ -75,9 +76,11 @@ is(scalar(grep { $redis->server($_)->calls('unlink') } @masters), 3, 'each maste
 # A tag brings keys together; braces without one don't.
 $redis->fill('cart:{42}', 'cart:{43}', 'user:42', '{42}:other');
 sql('UPDATE line SET n = 2 WHERE user_id = 42');
-is(join(' ', map { $redis->has($_) ? 1 : 0 } 'cart:{42}', 'cart:{43}', 'user:42', '{42}:other'), '0 1 0 1',
+is(join(' ', map { $redis->has($_) ? 1 : 0 } 'cart:{42}', 'cart:{43}', 'user:42',
+	'{42}:other'), '0 1 0 1',
 	'a key with a tag is deleted, and the others of its slot are not');
-my @odd = ('{}', '{}a', '{a', 'a}b', '}{a}', '{{a}}', 'foo{}{bar}', "\xc3\xa9", 'with blank', 'x' x 5000);
+my @odd = ('{}', '{}a', '{a', 'a}b', '}{a}', '{{a}}', 'foo{}{bar}', "\xc3\xa9",
+	'with blank', 'x' x 5000);
 $redis->fill(@odd);
 sql('SELECT uncache.invalidate_keys(' . join(', ', map { "'$_'" } @odd) . ')');
 is(join(' ', grep { $redis->has($_) } @odd), '', 'keys with odd braces are deleted');
@@ -103,7 +106,8 @@ foreach my $master (@masters)
 }
 my @keys = map { $redis->keys_at($_, 'eventual:', 100) } @masters;
 $redis->fill(@keys);
-is(sql(join ';', 'SET uncache.consistency = eventual', (map { "SELECT uncache.invalidate_keys('$_')" } @keys),
+is(sql(join ';', 'SET uncache.consistency = eventual',
+	(map { "SELECT uncache.invalidate_keys('$_')" } @keys),
 	q{SELECT 'all: ' || uncache.wait('60 s')}) =~ s/^.*\n//sr, 'all: true', 'wait() is true');
 is(join(' ', $redis->keys('eventual:*')), '', 'and all is gone, on all masters');
 is(stat_of('state || wait_timeouts'), 'connected0', 'nobody has waited in vain');
@@ -113,7 +117,8 @@ is(stat_of('state || wait_timeouts'), 'connected0', 'nobody has waited in vain')
 $redis->fill('item:7:session', 'item:x', 'itemized');
 sql(q{SELECT uncache.invalidate_table('item')});
 ok(delivered($node), 'invalidate_table is delivered');
-is(join(' ', $redis->keys('item*')), 'item:7:session item:x itemized', 'it deletes what the rule can make, and nothing else');
+is(join(' ', $redis->keys('item*')), 'item:7:session item:x itemized',
+	'it deletes what the rule can make, and nothing else');
 $redis->fill_range('item:', 1, $rows);
 sql('TRUNCATE item');
 ok(delivered($node), 'TRUNCATE is delivered');
@@ -131,12 +136,15 @@ connect_to($redis->url($replica));
 works('a replica as the only seed');
 
 connect_to($redis->url(@unused));
-ok($node->poll_query_until('postgres', q{SELECT state = 'down' AND last_error LIKE '%127.0.0.1:} . $unused[0]
-	. q{%' OR last_error LIKE '%127.0.0.1:} . $unused[1] . q{%' FROM uncache.stat}), 'only dead seeds: down, and the error names one');
+ok($node->poll_query_until('postgres',
+	q{SELECT state = 'down' AND last_error LIKE '%127.0.0.1:} . $unused[0]
+	. q{%' OR last_error LIKE '%127.0.0.1:} . $unused[1] . q{%' FROM uncache.stat}),
+		'only dead seeds: down, and the error names one');
 sql(q{SET uncache.wait_timeout = 0; SELECT uncache.invalidate_keys('item:x')});
 my $single = RedisServer->new('--port', $unused[0]);
 $single->start;
-ok($node->poll_query_until('postgres', q{SELECT last_error ~ 'cluster' FROM uncache.stat}), 'a Redis that is no cluster: the error says so');
+ok($node->poll_query_until('postgres', q{SELECT last_error ~ 'cluster' FROM uncache.stat}),
+	'a Redis that is no cluster: the error says so');
 connect_to($redis->url);
 ok(delivered($node), 'with the right address what was kept is delivered');
 ok(!$redis->has('item:x'), 'and the key is gone');
@@ -148,21 +156,25 @@ foreach my $master (@masters)
 	my $reconnects = stat_of('reconnects');
 
 	$redis->server($master)->cli(qw(client kill type normal));
-	ok($node->poll_query_until('postgres', qq{SELECT reconnects > $reconnects AND state = 'connected'
-		AND last_error LIKE '%127.0.0.1:$master%' FROM uncache.stat}), 'a lost connection: made again, and the error names the node');
+	ok($node->poll_query_until('postgres',
+		qq{SELECT reconnects > $reconnects AND state = 'connected'
+		AND last_error LIKE '%127.0.0.1:$master%' FROM uncache.stat}),
+			'a lost connection: made again, and the error names the node');
 }
 works('after lost connections');
 
 # --- a user with the smallest rights, and a password ---
 
-my ($rights, $fenced) = slurp_file("$ENV{TESTDIR}/docs/redis.md") =~ /^ACL SETUSER pg_uncache (.*\+cluster\|slots.*)$/mg;
+my ($rights, $fenced) = slurp_file("$ENV{TESTDIR}/docs/redis.md")
+	=~ /^ACL SETUSER pg_uncache (.*\+cluster\|slots.*)$/mg;
 ok($fenced, 'the documentation has two lines for clusters');
 
 # A user with these rights and no others, on every node.
 sub set_rights
 {
 	my ($line) = @_;
-	my @answers = map { $redis->server($_)->cli('acl', 'setuser', 'pg_uncache', 'reset', split / /, $line) } $redis->ports;
+	my @answers = map { $redis->server($_)->cli('acl', 'setuser', 'pg_uncache', 'reset', split / /,
+		$line) } $redis->ports;
 
 	is("@answers", join(' ', ('OK') x @answers), 'a user on every node');
 	return;
@@ -188,7 +200,8 @@ $_->cli(qw(function flush)) foreach map { $redis->server($_) } @masters;
 
 set_rights($rights);
 connect_to($redis->url =~ s{//}{//pg_uncache:wrong\@}r);
-ok($node->poll_query_until('postgres', q{SELECT state = 'down' AND last_error ~ 'WRONGPASS|password' AND last_error ~ '127.0.0.1:\d+' FROM uncache.stat}),
+ok($node->poll_query_until('postgres', q{SELECT state = 'down' AND last_error ~ 'WRONGPASS|password'
+	AND last_error ~ '127.0.0.1:\d+' FROM uncache.stat}),
 	'a wrong password: the error says so, and at which node') or diag stat_of('last_error');
 connect_to($redis->url =~ s{//}{//pg_uncache:secret\@}r);
 ok(wait_for_state($node, 'connected'), 'the right one');
@@ -218,7 +231,8 @@ $redis->end_move($redis->slot($moving));
 		append_to_file("$file.new", "$token\n");
 		chmod 0600, "$file.new";
 		rename "$file.new", $file or die $!;
-		$redis->server($_)->cli(qw(acl setuser pg_uncache resetpass), ">$token") foreach $redis->ports;
+		$redis->server($_)->cli(qw(acl setuser pg_uncache resetpass), ">$token")
+			foreach $redis->ports;
 	};
 
 	$rotate->('first');

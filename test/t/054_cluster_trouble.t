@@ -15,8 +15,10 @@ use RedisCluster;
 use Uncache;
 
 my $rows = 20000;
-my $redis = RedisCluster->new(options => [ '--cluster-require-full-coverage', 'no', '--enable-debug-command', 'local' ]);
-my $node = new_node('main', $redis, 'uncache.command_timeout = 500ms', 'uncache.wait_timeout = 100ms');
+my $redis = RedisCluster->new(options => [ '--cluster-require-full-coverage', 'no',
+	'--enable-debug-command', 'local' ]);
+my $node = new_node('main', $redis, 'uncache.command_timeout = 500ms',
+	'uncache.wait_timeout = 100ms');
 
 sub sql { return $node->safe_psql('postgres', @_) }
 sub stat_of { return sql("SELECT $_[0] FROM uncache.stat") }
@@ -139,9 +141,11 @@ $redis->move_keys($slot, @tagged[ 0 .. 2 ]);
 my (undef, undef, $err) = $node->psql('postgres', invalidate($tagged[0]));
 is(present(@tagged) . $err, join(' ', @tagged[ 1 .. 5 ]), 'ASK: the key is deleted where it is');
 (undef, undef, $err) = $node->psql('postgres', invalidate($tagged[3]));
-is(present(@tagged) . $err, join(' ', @tagged[ 1, 2, 4, 5 ]), 'one that has not moved yet is deleted, too');
+is(present(@tagged) . $err, join(' ', @tagged[ 1, 2, 4, 5 ]),
+	'one that has not moved yet is deleted, too');
 (undef, undef, $err) = $node->psql('postgres', invalidate(@tagged[ 1, 4 ]));
-is(present(@tagged) . $err, join(' ', @tagged[ 2, 5 ]), 'TRYAGAIN: two that are here and there are deleted, without waiting for the end of the move');
+is(present(@tagged) . $err, join(' ', @tagged[ 2, 5 ]),
+	'TRYAGAIN: two that are here and there are deleted, without waiting for the end of the move');
 sql("SELECT uncache.invalidate_pattern('{half*')");
 ok(delivered($node), 'a pattern is delivered');
 is(present(@tagged), '', 'and deletes keys on both sides');
@@ -151,19 +155,26 @@ $redis->wait_until_ok;
 # MOVED: nobody has told the worker.
 my @keys = map { $redis->keys_at($_, 'moved:', 10) } $a, $b;
 $redis->fill(@keys);
-$redis->move_slots($new, do { my %slots = map { $redis->slot($_) => 1 } @keys[ 0 .. 4, 10 .. 14 ]; keys %slots });
+$redis->move_slots($new,
+	do { my %slots = map { $redis->slot($_) => 1 } @keys[ 0 .. 4, 10 .. 14 ]; keys %slots });
 (undef, undef, $err) = $node->psql('postgres', invalidate(@keys));
 is(present(@keys) . $err, '', 'MOVED: the keys are deleted where they are now');
 $redis->wait_until_ok;
 
 # Two masters, each of which takes the other one for the owner of a slot: it can't be
 # sent, but is tried again about once a second, however long that lasts.
-my ($between) = grep { $redis->server($a)->cli('cluster', 'countkeysinslot', $redis->slot($_)) eq '0' } $redis->keys_at($a, 'between', 20);
-sub take_for_owner { return $redis->server($a)->cli('cluster', 'setslot', $redis->slot($between), 'node', $redis->server($_[0])->cli('cluster', 'myid')) }
+my ($between) = grep { $redis->server($a)->cli('cluster', 'countkeysinslot',
+	$redis->slot($_)) eq '0' } $redis->keys_at($a, 'between', 20);
+sub take_for_owner
+{
+	return $redis->server($a)->cli('cluster', 'setslot', $redis->slot($between), 'node',
+		$redis->server($_[0])->cli('cluster', 'myid'));
+}
 is(take_for_owner($b), 'OK', 'a master takes another one for the owner of a slot');
 sql("SET uncache.wait_timeout = 0; " . invalidate($between));
 my $retries = sql('SELECT retries FROM uncache.stat');
-ok(poll_until(sub { sql('SELECT retries FROM uncache.stat') > $retries + 20 }), 'what nobody takes is sent again and again')
+ok(poll_until(sub { sql('SELECT retries FROM uncache.stat') > $retries + 20 }),
+	'what nobody takes is sent again and again')
   or diag join "\n", map { $redis->server($_)->cli('cluster', 'nodes') } $a, $b;
 is(take_for_owner($a), 'OK', 'the owner takes it back');
 ok(delivered($node), 'and what has waited is delivered');
@@ -182,15 +193,18 @@ foreach my $changes (1, 0)
 
 	$redis->fill($key, $sign);
 	$redis->begin_move($slot, $b);
-	my $first = $redis->pipeline($a, 'debug sleep 0.5', "migrate 127.0.0.1 $b \"\" 0 5000 keys $key");
+	my $first = $redis->pipeline($a, 'debug sleep 0.5',
+		"migrate 127.0.0.1 $b \"\" 0 5000 keys $key");
 	my $last = $redis->pipeline($new, 'debug sleep 1');
 	sql(q{SELECT uncache.invalidate_pattern('scanned:*')});
-	ok(poll_until(sub { $redis->server($b)->cli('exists', $sign) eq '0' }), 'a pattern has scanned one master');
+	ok(poll_until(sub { $redis->server($b)->cli('exists', $sign) eq '0' }),
+		'a pattern has scanned one master');
 	is($first->answers, 'OK OK', 'a key moves there from another');
 	$redis->end_move($slot) if $changes;
 	is($last->answers, 'OK', 'before the third is scanned');
 	ok(delivered($node), 'the pattern is delivered');
-	is(present($key), '', 'and the key is gone, ' . ($changes ? 'since the map has changed' : 'though the map has not changed'));
+	is(present($key), '', 'and the key is gone, '
+		. ($changes ? 'since the map has changed' : 'though the map has not changed'));
 	$redis->end_move($slot) unless $changes;
 	$redis->wait_until_ok;
 }
@@ -219,7 +233,8 @@ $node->reload;
 $redis->fill($lost, $held, @more);
 $redis->freeze($new);
 my $waiting = start_psql($node, invalidate($held));
-ok($node->poll_query_until('postgres', 'SELECT waiting_backends = 1 FROM uncache.stat'), 'a master hangs: a session waits for its key');
+ok($node->poll_query_until('postgres', 'SELECT waiting_backends = 1 FROM uncache.stat'),
+	'a master hangs: a session waits for its key');
 is_undisturbed('it hangs');
 $node->psql('postgres', "SET uncache.wait_timeout = 0; " . invalidate($lost, $here));
 $redis->thaw($new);
@@ -251,7 +266,8 @@ $node->reload;
 # The numbers of the worker's connections.
 sub links
 {
-	my @numbers = map { /^id=(\d+).* name=pg_uncache / ? $1 : () } split /\n/, $redis->server($_[0])->cli(qw(client list));
+	my @numbers = map { /^id=(\d+).* name=pg_uncache / ? $1 : () } split /\n/,
+		$redis->server($_[0])->cli(qw(client list));
 
 	return @numbers;
 }
@@ -264,7 +280,8 @@ sql(q{ALTER SYSTEM SET uncache.connect_timeout = '10s'});
 $node->reload;
 foreach my $port ($a, $b)
 {
-	ok(poll_until(sub { my @now = links($port); @now && !grep { $old{$port}{$_} } @now }), 'all links are new');
+	ok(poll_until(sub { my @now = links($port); @now && !grep { $old{$port}{$_} } @now }),
+		'all links are new');
 }
 is_undisturbed('one of them is not there yet');
 my $busy = $redis->pipeline($a, 'debug sleep 0.4');
@@ -293,10 +310,12 @@ ok(poll_until(sub {
 sql('BEGIN; ' . invalidate($twice, $there) . 'COMMIT');
 $redis->server($a)->cli('set', $twice, 1);
 $redis->kill9($new);
-ok(poll_until(sub { stat_of('last_error') =~ /127\.0\.0\.1:$new/ }), 'a master is killed: the error names it');
+ok(poll_until(sub { stat_of('last_error') =~ /127\.0\.0\.1:$new/ }),
+	'a master is killed: the error names it');
 is_undisturbed('it is away');
 (undef, undef, $err) = $node->psql('postgres', invalidate($lost, $here) . invalidate($held));
-cmp_ok(scalar(() = $err =~ /WARNING/g), '<=', 1, 'its own keys: commits go on, with one warning at most');
+cmp_ok(scalar(() = $err =~ /WARNING/g), '<=', 1,
+	'its own keys: commits go on, with one warning at most');
 is_undisturbed('now');
 cmp_ok(sql('SELECT count(*) FROM uncache.backlog'), '>=', 2, 'two transactions are undelivered');
 
@@ -313,15 +332,18 @@ cmp_ok(sql('SELECT count(*) FROM uncache.backlog'), '>=', 2, 'two transactions a
 	$node->reload;
 	$redis->server($a)->cli('set', $elsewhere, 1);
 	sql('SET uncache.wait_timeout = 0; ' . invalidate($there, $elsewhere));
-	ok(gone($redis->server($a), $elsewhere), 'a transaction with keys there and elsewhere: elsewhere they are deleted');
+	ok(gone($redis->server($a), $elsewhere),
+		'a transaction with keys there and elsewhere: elsewhere they are deleted');
 	$redis->server($a)->cli('set', $elsewhere, 1);
 	$redis->start($new);
 	$redis->wait_until_ok;
 	ok(delivered($node), 'it is back: all is delivered');
-	is(present($lost, $held, $elsewhere), $elsewhere, 'and gone there; what was stored elsewhere meanwhile stays');
+	is(present($lost, $held, $elsewhere), $elsewhere,
+		'and gone there; what was stored elsewhere meanwhile stays');
 	$redis->fill($lost, $held);
 	$redis->kill9($new);
-	ok($node->poll_query_until('postgres', q{SELECT state = 'down' FROM uncache.stat}), 'it is killed again');
+	ok($node->poll_query_until('postgres', q{SELECT state = 'down' FROM uncache.stat}),
+		'it is killed again');
 	sql('SET uncache.wait_timeout = 0; ' . invalidate($lost, $held));
 }
 
@@ -333,7 +355,8 @@ sql(q{SET uncache.wait_timeout = 0;
 is_undisturbed('thousands of its transactions wait');
 $redis->server($_)->cli('set', ($redis->keys_at($_, 'pattern:', 1))[0], 1) foreach $a, $b;
 sql(q{SELECT uncache.invalidate_pattern('pattern:*')});
-ok(poll_until(sub { !(map { $redis->server($_)->keys('pattern:*') } $a, $b) }), 'a pattern is carried out at the others');
+ok(poll_until(sub { !(map { $redis->server($_)->keys('pattern:*') } $a, $b) }),
+	'a pattern is carried out at the others');
 is_undisturbed('then');
 is(sql(q{SELECT uncache.wait('200 ms')}), 'f', 'while all of that is not delivered');
 my $worker = stat_of('worker_pid');
@@ -347,7 +370,8 @@ $node->append_conf('postgresql.conf', 'uncache.delivery = off');
 $node->reload;
 ok(wait_for_state($node, 'paused'), 'paused');
 $redis->start($new);
-is(present($lost, $held, @more), join(' ', $lost, $held, @more), 'the master is back, with its keys');
+is(present($lost, $held, @more), join(' ', $lost, $held, @more),
+	'the master is back, with its keys');
 $node->append_conf('postgresql.conf', 'uncache.delivery = on');
 $node->reload;
 $redis->wait_until_ok;
@@ -364,17 +388,21 @@ $redis->fill($lost, $here);
 $redis->freeze($new);
 $redis->wait_for_state('fail');
 (undef, undef, $err) = $node->psql('postgres', invalidate($here) x 10);
-cmp_ok(scalar(() = $err =~ /WARNING/g), '<=', 1, 'the cluster is down: commits go on, with one warning at most');
+cmp_ok(scalar(() = $err =~ /WARNING/g), '<=', 1,
+	'the cluster is down: commits go on, with one warning at most');
 # Looked at once: in turn with it there is the error of the node that hangs.
 my $down;
-ok(poll_until(sub { ($down = stat_of('last_error')) =~ /CLUSTERDOWN/ }), 'the error says so') or diag $down;
-like($down, qr{^redis\+cluster://\S+: the Redis Cluster is down}, 'and names the cluster, not a node that is well') or diag $down;
+ok(poll_until(sub { ($down = stat_of('last_error')) =~ /CLUSTERDOWN/ }),
+	'the error says so') or diag $down;
+like($down, qr{^redis\+cluster://\S+: the Redis Cluster is down},
+	'and names the cluster, not a node that is well') or diag $down;
 $redis->thaw($new);
 $redis->wait_until_ok;
 ok(delivered($node), 'it is up again: everything is delivered');
 ok(!$redis->has($here), 'and gone');
 ok(poll_until(sub { stat_of('state') eq 'connected' }), 'the worker is connected');
-ok(poll_until(sub { $node->psql('postgres', invalidate($here), stderr => \$err); $err eq '' }), 'and sessions wait again');
+ok(poll_until(sub { $node->psql('postgres', invalidate($here), stderr => \$err); $err eq '' }),
+	'and sessions wait again');
 
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP/, 'no PANIC');
 $node->stop;

@@ -15,7 +15,8 @@ use Uncache;
 
 my $redis = RedisCluster->new;
 # Nobody commits for good without asking for it: see "strict" below.
-my $node = new_fenced_node('main', $redis, q{synchronous_standby_names = 'nobody'}, 'synchronous_commit = local',
+my $node = new_fenced_node('main', $redis, q{synchronous_standby_names = 'nobody'},
+	'synchronous_commit = local',
 	'wal_level = replica', 'max_wal_senders = 1');
 my $reader = $node->background_psql('postgres');
 # It stays for the whole test, however long that takes.
@@ -51,16 +52,19 @@ foreach my $id (@rows)
 	is(cached($redis, $key), '', 'until the next write');
 }
 is(scalar keys %epochs, 3, 'each master has an epoch of its own');
-ok(poll_until(sub { fence_stat($node, 'fills_stored = 3 AND fills_refused = 3') eq 't' }), 'uncache.stat adds up what all masters have counted')
+ok(poll_until(sub { fence_stat($node, 'fills_stored = 3 AND fills_refused = 3') eq 't' }),
+	'uncache.stat adds up what all masters have counted')
   or diag fence_stat($node, q{fills_stored || ' ' || fills_refused});
 
 # One transaction, keys at all masters; a token of one is of no use at another.
 {
 	my @looks = map { [ $_, look($reader, miss($redis, "item:$_"), $_) ] } @rows;
 
-	is(fill($redis, "item:$rows[0]", $looks[1][2], 'x'), '0', 'the snapshot for a key at another master is refused');
+	is(fill($redis, "item:$rows[0]", $looks[1][2], 'x'), '0',
+		'the snapshot for a key at another master is refused');
 	sql('UPDATE item SET v = v + 1');
-	is(fill($redis, "item:$_->[0]", $_->[2], $_->[1]), '0', 'a late fill is refused, all keys in one transaction') foreach @looks;
+	is(fill($redis, "item:$_->[0]", $_->[2], $_->[1]), '0',
+		'a late fill is refused, all keys in one transaction') foreach @looks;
 	ok(becomes_cacheable($redis, $node, $_), 'the key is cacheable again') foreach @rows;
 }
 
@@ -77,7 +81,8 @@ foreach my $id (@rows)
 	sql("UPDATE item SET v = v + 1 WHERE id = $id");
 	$redis->cli('del', "uncache:{item:$id}");	# so that no xid is in the way
 	is(read_item($redis, $old, $id), '0', 'REPEATABLE READ: a miss after the delete is refused');
-	ok(poll_until(sub { $stored ||= read_item($redis, $old, $id); was_beaten($redis, $node, "item:$id") }), 'a beat is made');
+	ok(poll_until(sub { $stored ||= read_item($redis, $old, $id); was_beaten($redis, $node,
+		"item:$id") }), 'a beat is made');
 	is($stored, '0', 'which it does not see: refused all the while');
 	$old->query_safe('COMMIT');
 	ok(poll_until(sub {
@@ -98,11 +103,14 @@ foreach my $id (@rows)
 	sql('UPDATE item SET v = v + 1');
 	@looks = map { [ $_, look($reader, miss($redis, "item:$_"), $_) ] } @rows;
 	# The tokens must be void on the masters that the TRUNCATE finds nothing at, too.
-	sql(q{SET session_replication_role = replica; ALTER TABLE item DISABLE TRIGGER ALL; UPDATE item SET v = v + 1;
-		ALTER TABLE item ENABLE ALWAYS TRIGGER uncache_row; ALTER TABLE item ENABLE ALWAYS TRIGGER uncache_truncate;
+	sql(q{SET session_replication_role = replica; ALTER TABLE item DISABLE TRIGGER ALL;
+		UPDATE item SET v = v + 1;
+		ALTER TABLE item ENABLE ALWAYS TRIGGER uncache_row;
+			ALTER TABLE item ENABLE ALWAYS TRIGGER uncache_truncate;
 		SELECT uncache.invalidate_table('item')});
 	ok(delivered($node), 'a pattern is delivered');
-	is(fill($redis, "item:$_->[0]", $_->[2], $_->[1]), '0', 'a late fill is refused, on each master') foreach @looks;
+	is(fill($redis, "item:$_->[0]", $_->[2], $_->[1]), '0',
+		'a late fill is refused, on each master') foreach @looks;
 	is(read_item($redis, $reader, $_), '1', 'a new one is stored at once') foreach @rows;
 }
 
@@ -116,13 +124,15 @@ foreach my $id (@rows)
 	$redis->cli('set', "item:$_", 'old', 'ex', 300) foreach @rows;
 	$writer = start_psql($node, q{SET application_name = 'strict'; SET uncache.consistency = strict;
 		SET uncache.wait_timeout = '20s'; SET synchronous_commit = on; UPDATE item SET v = v + 1;});
-	ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'strict' AND wait_event = 'SyncRep'}),
+	ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity
+		WHERE application_name = 'strict' AND wait_event = 'SyncRep'}),
 		'a strict transaction is about to become visible');
 	foreach (@looks)
 	{
 		my ($id, $value, $snapshot) = @$_;
 
-		like($redis->cli('get', "uncache:{item:$id}"), qr{:[0-9a-f]+/\d+\@\d+$}, 'it is noted as in doubt');
+		like($redis->cli('get', "uncache:{item:$id}"), qr{:[0-9a-f]+/\d+\@\d+$},
+			'it is noted as in doubt');
 		ok(!$redis->has("item:$id"), 'and the value is gone');
 		is(fill($redis, "item:$id", $snapshot, $value), '0', 'who read before is refused');
 		is(read_item($redis, $reader, $id), '0', 'and so is who reads now');
@@ -146,11 +156,13 @@ foreach my $id (@rows)
 
 	$redis->server($_)->cli(qw(config set cluster-node-timeout 60000)) foreach $redis->ports;
 	$redis->freeze($away);
-	my ($status, undef, $err) = $node->psql('postgres', "$strict UPDATE item SET v = v + 1 WHERE id IN ($lost, $here)");
+	my ($status, undef, $err) = $node->psql('postgres',
+		"$strict UPDATE item SET v = v + 1 WHERE id IN ($lost, $here)");
 	isnt($status, 0, 'a master hangs: a strict transaction with a key there fails');
 	like($err, qr/ERROR/, 'with an error');
 	is(value_of($lost), $before, 'nothing is committed');
-	($status, undef, $err) = $node->psql('postgres', "$strict UPDATE item SET v = v + 1 WHERE id = $here");
+	($status, undef, $err) = $node->psql('postgres',
+		"$strict UPDATE item SET v = v + 1 WHERE id = $here");
 	is("$status$err", '0', 'one without a key there commits');
 	is(cached($redis, "item:$here"), '', 'and its key is gone');
 	$redis->thaw($away);
@@ -169,12 +181,15 @@ foreach my $id (@rows)
 	$without->cli(qw(acl setuser default -function|load));
 	$without->cli(qw(function flush));
 	$without->cli(qw(client kill type normal));
-	ok($node->poll_query_until('postgres', q{SELECT fence = 'not possible' AND state = 'connected' FROM uncache.stat}), 'a master without the functions');
-	my ($status, undef, $err) = $node->psql('postgres', "$strict UPDATE item SET v = v + 1 WHERE id IN ($lost, $here)");
+	ok($node->poll_query_until('postgres', q{SELECT fence = 'not possible' AND state = 'connected'
+		FROM uncache.stat}), 'a master without the functions');
+	my ($status, undef, $err) = $node->psql('postgres',
+		"$strict UPDATE item SET v = v + 1 WHERE id IN ($lost, $here)");
 	isnt($status, 0, 'a strict transaction with a key there fails');
 	like($err, qr/ERROR:.*could not be fenced.*\n.*has no fence that is on/, 'and is told why');
 	is(value_of($lost), $before, 'nothing is committed');
-	($status, undef, $err) = $node->psql('postgres', "$strict UPDATE item SET v = v + 1 WHERE id = $here");
+	($status, undef, $err) = $node->psql('postgres',
+		"$strict UPDATE item SET v = v + 1 WHERE id = $here");
 	is("$status$err", '0', 'one without a key there commits');
 	is(cached($redis, "item:$here"), '', 'and its key is gone');
 	$without->cli(qw(acl setuser default +function|load));
@@ -194,11 +209,13 @@ foreach my $id (@rows)
 	set_conf($node, 'uncache.command_timeout', '60s');
 	set_conf($node, 'uncache.wait_timeout', '30s');
 	$node->reload;
-	$redis->server($redis->master_of("item:$here"))->cli('set', "{item:$here}:$_", 1) foreach 1, 1000, 'prepared';
+	$redis->server($redis->master_of("item:$here"))->cli('set', "{item:$here}:$_", 1)
+		foreach 1, 1000, 'prepared';
 	# A new worker has these settings for sure.
 	my $pid = sql('SELECT worker_pid FROM uncache.stat');
 	sql("SELECT pg_terminate_backend($pid)");
-	ok($node->poll_query_until('postgres', "SELECT fence = 'on' AND worker_pid <> $pid FROM uncache.stat"), 'the fence is on everywhere');
+	ok($node->poll_query_until('postgres', "SELECT fence = 'on' AND worker_pid <> $pid
+		FROM uncache.stat"), 'the fence is on everywhere');
 	$redis->freeze($away);
 
 	# A fill that asks for a beat: it has not seen one since the record was born.
@@ -212,10 +229,13 @@ foreach my $id (@rows)
 	}), 'one hangs: a beat is announced, and its transaction is open');
 	$old->quit;
 	my (undef, undef, $err) = $node->psql('postgres',
-		"SELECT uncache.invalidate_keys(VARIADIC array_agg('{item:$here}:' || i)) FROM generate_series(1, 2000) i");
+		"SELECT uncache.invalidate_keys(VARIADIC array_agg('{item:$here}:' || i))
+			FROM generate_series(1, 2000) i");
 	is($err, '', 'a transaction that is too large for the ring is answered');
-	sql("BEGIN; SELECT uncache.invalidate_keys('{item:$here}:prepared'); PREPARE TRANSACTION 'p'; COMMIT PREPARED 'p'");
-	ok(poll_until(sub { !(my @left = $redis->server($redis->master_of("item:$here"))->keys("{item:$here}:*")) }),
+	sql("BEGIN; SELECT uncache.invalidate_keys('{item:$here}:prepared'); PREPARE TRANSACTION 'p';
+		COMMIT PREPARED 'p'");
+	ok(poll_until(sub {
+		!(my @left = $redis->server($redis->master_of("item:$here"))->keys("{item:$here}:*")) }),
 		'and so is one that was prepared');
 	is(sql($holds), 't', 'while the beat still waits');
 	$redis->thaw($away);
@@ -238,7 +258,8 @@ foreach my $id (@rows)
 	my $token = miss($redis, $key);
 	my ($value, $snapshot) = look($reader, $token, $id);
 	$redis->move_slots($redis->master_of("item:$rows[1]"), $redis->slot($key));
-	ok($redis->server($redis->master_of($key))->has("uncache:{$key}"), 'a slot has moved with its records');
+	ok($redis->server($redis->master_of($key))->has("uncache:{$key}"),
+		'a slot has moved with its records');
 	sql("UPDATE item SET v = v + 1 WHERE id = $id");
 	ok(delivered($node), 'a change is delivered');
 	is(fill($redis, $key, $snapshot, $value), '0', 'the late fill is refused');
@@ -260,7 +281,8 @@ foreach my $moved ([], ['value'], ['record'], ['value', 'record'])
 	$redis->begin_move($slot, $to);
 	$redis->move_keys($slot, map { $name{$_} } @$moved) if @$moved;
 	sql("UPDATE item SET v = v + 1 WHERE id = $id");
-	ok(delivered($node), 'delivered, ' . (@$moved ? "when @$moved had moved" : 'when nothing had moved'));
+	ok(delivered($node),
+		'delivered, ' . (@$moved ? "when @$moved had moved" : 'when nothing had moved'));
 	is(join(' ', $redis->keys($name{value})), '', 'the value is gone');
 	$redis->move_keys($slot);
 	$redis->end_move($slot);
@@ -301,7 +323,8 @@ foreach my $how ('in good order', 'after a kill')
 	sql("UPDATE item SET v = v + 1 WHERE id = $id");
 	my $token = miss($redis, $key);
 	my ($value, $snapshot) = look($reader, $token, $id);
-	poll_until(sub { $redis->server(($redis->replicas_of($master))[0])->cli(qw(keys uncache:*)) =~ /\Q{$key}/ })
+	poll_until(sub { $redis->server(($redis->replicas_of($master))[0])->cli(
+		qw(keys uncache:*)) =~ /\Q{$key}/ })
 	  or die 'the record does not reach the replica';
 	if ($how eq 'in good order')
 	{

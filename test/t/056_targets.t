@@ -81,14 +81,16 @@ foreach my $case ([ $near, $far ], [ $far, $near ])
 	is($status, 0, "$name hangs: commits go on");
 	cmp_ok(scalar(() = $err =~ /WARNING/g), '<=', 1, 'with one warning at most');
 	ok(gone($there, 'key:1'), 'the other is served');
-	sql(q{SET uncache.wait_timeout = 0; } . invalidate('key:2') . q{SELECT uncache.invalidate_pattern('p:*')});
+	sql(q{SET uncache.wait_timeout = 0; } . invalidate('key:2')
+		. q{SELECT uncache.invalidate_pattern('p:*')});
 	ok(gone($there, 'key:2'), 'and goes on to be');
 	ok(gone($there, 'p:1'), 'by patterns, too');
 	is(sql(q{SELECT uncache.wait('200 ms')}), 'f', 'but nothing of it counts as delivered');
 	isnt(sql('SELECT count(*) FROM uncache.backlog'), '0', 'and the backlog says so');
 	$away->thaw;
 	ok(delivered($node), 'it wakes up: all is delivered');
-	is(join(' ', map { present($_, $near, $far) } qw(key:1 key:2 p:1)), '0 0 0 0 0 0', 'and gone from both');
+	is(join(' ', map { present($_, $near, $far) } qw(key:1 key:2 p:1)), '0 0 0 0 0 0',
+		'and gone from both');
 }
 
 # --- one is down, and everything else is restarted meanwhile ---
@@ -96,14 +98,18 @@ foreach my $case ([ $near, $far ], [ $far, $near ])
 my $count = 3000;
 $_->fill_range('many:', 1, $count) foreach $near, $far;
 $far->kill9;
-ok(poll_until(sub { stat_of('last_error') =~ /\Q$far_socket\E/ }), 'one is killed: the error names it');
+ok(poll_until(sub { stat_of('last_error') =~ /\Q$far_socket\E/ }),
+	'one is killed: the error names it');
 sql(qq{SET uncache.wait_timeout = 0;
-	DO \$\$ BEGIN FOR i IN 1 .. $count - 1 LOOP PERFORM uncache.invalidate_keys('many:' || i); COMMIT; END LOOP; END \$\$});
-ok(poll_until(sub { join(' ', $near->keys('many:*')) eq "many:$count" }), 'the other has all keys deleted');
+	DO \$\$ BEGIN FOR i IN 1 .. $count - 1 LOOP PERFORM uncache.invalidate_keys('many:' || i);
+		COMMIT; END LOOP; END \$\$});
+ok(poll_until(sub { join(' ', $near->keys('many:*')) eq "many:$count" }),
+	'the other has all keys deleted');
 fill_all('key:3');
 my $worker = stat_of('worker_pid');
 sql("SELECT pg_terminate_backend($worker)");
-ok($node->poll_query_until('postgres', "SELECT worker_pid <> $worker FROM uncache.stat"), 'the worker is restarted');
+ok($node->poll_query_until('postgres', "SELECT worker_pid <> $worker FROM uncache.stat"),
+	'the worker is restarted');
 sql('SET uncache.wait_timeout = 0;' . invalidate('key:3'));
 ok(gone($near, 'key:3'), 'the other is served');
 $node->stop('immediate');
@@ -126,9 +132,11 @@ $node->reload;
 ok(delivered($node), 'now all is delivered');
 is(join(' ', $far->keys('many:*')), "many:$count", 'and gone from it as well');
 is(present("many:$count", $near), '1', 'nothing else was deleted');
-ok($node->poll_query_until('postgres', q{SELECT state = 'connected' FROM uncache.stat}), 'connected');
+ok($node->poll_query_until('postgres', q{SELECT state = 'connected' FROM uncache.stat}),
+	'connected');
 fill_all('key:6');
-my (undef, undef, $err) = $node->psql('postgres', 'SET uncache.wait_timeout = 60000;' . invalidate('key:6'));
+my (undef, undef, $err) = $node->psql('postgres',
+	'SET uncache.wait_timeout = 60000;' . invalidate('key:6'));
 is(present('key:6', $near, $far) . $err, '0 0', 'COMMIT waits for both again');
 
 # --- what one has got is not sent to it again when the other is back ---
@@ -143,14 +151,16 @@ foreach my $how ('hangs', 'is killed')
 	$how eq 'hangs' ? $far->freeze : $far->kill9;
 	$node->psql('postgres', invalidate($keys[0]));
 	ok(wait_for_state($node, 'down'), "one $how, and is given up");
-	sql(q{SET uncache.wait_timeout = 0; SELECT uncache.invalidate_pattern('pattern:*');} . join '', map { invalidate($_) } @keys);
+	sql(q{SET uncache.wait_timeout = 0; SELECT uncache.invalidate_pattern('pattern:*');} . join '',
+		map { invalidate($_) } @keys);
 	ok(poll_until(sub { !(map { $near->keys($_) } 'kept:*', 'pattern:*') }), 'the other is served');
 	# As readers do; they have read what was committed.
 	$near->fill(@keys, 'window');
 	$how eq 'hangs' ? $far->thaw : $far->start;
 	ok(delivered($node), 'it is back: all is delivered');
 	is(join(' ', map { $far->keys("$_*") } qw(kept: pattern: window)), '', 'and gone from it');
-	is(join(' ', $near->keys('kept:*'), $near->keys('window')), join(' ', sort(@keys), 'window'), 'what readers have stored in the other stays');
+	is(join(' ', $near->keys('kept:*'), $near->keys('window')), join(' ', sort(@keys), 'window'),
+		'what readers have stored in the other stays');
 }
 
 # Both down, and back one by one.
@@ -166,7 +176,8 @@ is(present('key:7', $near, $far), '0 0', 'all gone');
 # One refuses a key while the other is away: with the other back it is not done.
 $near->cli('acl', 'setuser', 'worker', 'on', '>secret', '~[^f]*', '+@all');
 set_targets('unix://worker:secret@' . $near->socket, $far);
-ok(poll_until(sub { $near->cli('client', 'list') =~ /user=worker/ }), 'one may delete all keys but one');
+ok(poll_until(sub { $near->cli('client', 'list') =~ /user=worker/ }),
+	'one may delete all keys but one');
 ok(wait_for_state($node, 'connected'), 'connected');
 fill_all('forbidden', 'key:7');
 $far->kill9;
@@ -175,7 +186,8 @@ sql('SET uncache.wait_timeout = 0;' . invalidate('forbidden', 'key:7'));
 ok(gone($near, 'key:7'), 'what may be deleted is');
 $far->start;
 ok(gone($far, 'forbidden') && gone($far, 'key:7'), 'the other is back: its keys are gone');
-ok($node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM uncache.backlog WHERE attempts > 0'), 'the refused one is in the backlog');
+ok($node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM uncache.backlog
+	WHERE attempts > 0'), 'the refused one is in the backlog');
 is(present('forbidden', $near), '1', 'and there');
 $near->cli('acl', 'setuser', 'worker', '~forbidden');
 ok(gone($near, 'forbidden'), 'when it may be deleted, it is');
@@ -200,7 +212,8 @@ is(present('key:9', $near, $third), '0 0', 'and gone from both');
 $far->start;
 $far->fill('key:9');
 set_targets($third, $far, $near);
-ok($node->poll_query_until('postgres', qq{SELECT redis LIKE '%$far_socket%' FROM uncache.stat}), 'the first one comes last in another order');
+ok($node->poll_query_until('postgres', qq{SELECT redis LIKE '%$far_socket%' FROM uncache.stat}),
+	'the first one comes last in another order');
 fill_all('key:10');
 sql(invalidate('key:10'));
 ok(delivered($node), 'delivered');
@@ -208,9 +221,11 @@ is(present('key:10', $near, $far, $third), '0 0 0', 'and gone from three');
 
 foreach my $bad ('redis://a redis:/b', 'redis://a redis://:secret@', 'redis://a http://b')
 {
-	my ($status, undef, $err) = $node->psql('postgres', "ALTER SYSTEM SET uncache.redis_url = '$bad'");
+	my ($status, undef, $err) = $node->psql('postgres',
+		"ALTER SYSTEM SET uncache.redis_url = '$bad'");
 	isnt($status, 0, 'an address that is none is refused');
-	unlike($err, qr/secret@(?!')/, 'without showing a password') if $bad =~ /secret/ && $err !~ /STATEMENT/;
+	unlike($err, qr/secret@(?!')/, 'without showing a password') if $bad =~ /secret/
+		&& $err !~ /STATEMENT/;
 }
 
 # --- fenced fills: each target by itself ---
@@ -242,13 +257,15 @@ $reader->quit;
 
 my $cluster = RedisCluster->new(replicas => 0);
 set_targets($near, $cluster);
-ok($node->poll_query_until('postgres', q{SELECT redis LIKE '%redis+cluster:%' AND state = 'connected' FROM uncache.stat}),
+ok($node->poll_query_until('postgres',
+	q{SELECT redis LIKE '%redis+cluster:%' AND state = 'connected' FROM uncache.stat}),
 	'a plain Redis and a cluster') or diag stat_of('redis');
 my @keys = map { $cluster->keys_at($_, 'mixed:', 3) } $cluster->masters;
 $_->fill(@keys) foreach $near, $cluster;
 sql(invalidate(@keys[ 0, 1, 3, 4, 6, 7 ]));
 ok(delivered($node), 'delivered');
-is(join(' ', $_->keys('mixed:*')), join(' ', sort @keys[ 2, 5, 8 ]), 'keys are deleted in both') foreach $near, $cluster;
+is(join(' ', $_->keys('mixed:*')), join(' ', sort @keys[ 2, 5, 8 ]), 'keys are deleted in both')
+	foreach $near, $cluster;
 sql(q{SELECT uncache.invalidate_pattern('mixed:*')});
 ok(delivered($node), 'a pattern is delivered');
 is(join(' ', $_->keys('mixed:*')), '', 'to both') foreach $near, $cluster;

@@ -24,7 +24,8 @@ sub sql { return $node->safe_psql('postgres', @_) }
 sub invalidate
 {
 	my (@keys) = @_;
-	my ($status, undef, $err) = $node->psql('postgres', 'SELECT uncache.invalidate_keys(' . join(', ', map { "'$_'" } @keys) . ')');
+	my ($status, undef, $err) = $node->psql('postgres',
+		'SELECT uncache.invalidate_keys(' . join(', ', map { "'$_'" } @keys) . ')');
 
 	is("$status$err", '0', "@keys: Redis has answered");
 	return;
@@ -34,7 +35,10 @@ sub invalidate
 sub has { my ($port, $glob) = @_; return join ' ', $redis->server($port)->keys($glob) }
 
 # The worker asks one node for the map; in turn, so it will be this one.
-sub is_asked { return $redis->server($_[0])->cli(qw(client list)) =~ /name=pg_uncache .*cmd=cluster\|slots/ }
+sub is_asked
+{
+	return $redis->server($_[0])->cli(qw(client list)) =~ /name=pg_uncache .*cmd=cluster\|slots/;
+}
 
 ok(wait_for_state($node, 'connected'), 'the worker is connected');
 my ($before, $lost, $later, $kept) = $redis->keys_at($cut, 'cut:', 4);
@@ -46,18 +50,22 @@ $redis->fill($before, $lost, $later, $kept, $elsewhere, @pattern);
 invalidate($before, $elsewhere);
 $redis->fill($elsewhere);
 $redis->wait_until_ok;
-ok(poll_until(sub { is_asked($cut) }), 'the worker has the map from the master that is going to be cut off');
+ok(poll_until(sub { is_asked($cut) }),
+	'the worker has the map from the master that is going to be cut off');
 
 $redis->cut_off($cut);
 invalidate($lost);
 sql(q{SELECT uncache.invalidate_pattern('pattern:*')});
 ok(delivered($node), 'the master that is cut off takes deletes');
-is(has($cut, 'cut:*') . has($cut, 'pattern:*'), join(' ', sort $later, $kept), 'and its keys are gone');
+is(has($cut, 'cut:*') . has($cut, 'pattern:*'), join(' ', sort $later, $kept),
+	'and its keys are gone');
 like(has($heir, 'cut:*'), qr/\b$lost\b/, 'while its replica has them');
 
-ok(poll_until(sub { grep { $_ eq $heir } $redis->masters($other) }), 'the others make the replica a master');
+ok(poll_until(sub { grep { $_ eq $heir } $redis->masters($other) }),
+	'the others make the replica a master');
 $node->psql('postgres', "SELECT uncache.invalidate_keys('$later')");
-ok(poll_until(sub { has($heir, 'cut:*') eq $kept }), 'what the old one was sent is sent to the new one')
+ok(poll_until(sub { has($heir, 'cut:*') eq $kept }),
+	'what the old one was sent is sent to the new one')
   or diag has($heir, 'cut:*');
 ok(poll_until(sub { has($heir, 'pattern:*') eq '' }), 'patterns, too');
 ok(delivered($node), 'all is delivered');
@@ -75,11 +83,13 @@ ok(poll_until(sub {
 $redis->server($heir)->cli('set', $lost, 1);
 invalidate($lost);
 is(has($heir, 'cut:*'), $kept, 'keys go to the new master');
-is($cut_off->calls('fcall') + $cut_off->calls('unlink'), $others, 'and the old one is asked for nothing else');
+is($cut_off->calls('fcall') + $cut_off->calls('unlink'), $others,
+	'and the old one is asked for nothing else');
 
 $redis->heal;
 $redis->wait_until_ok;
-is(join(' ', grep { $_ eq $cut || $_ eq $heir } $redis->masters), $heir, 'the old master is a replica now');
+is(join(' ', grep { $_ eq $cut || $_ eq $heir } $redis->masters), $heir,
+	'the old master is a replica now');
 $redis->fill($lost);
 invalidate($lost);
 ok(gone($redis, $lost), 'and keys are deleted at the new one');

@@ -19,12 +19,14 @@ $certs->make('server', 'DNS:cache.test,IP:127.0.0.1');
 $certs->make('named', 'DNS:cache.test');
 $certs->make('client', 'DNS:client');
 
-my $node = new_node('main', undef, 'uncache.command_timeout = 5s', 'uncache.connect_timeout = 5s', 'uncache.wait_timeout = 20s');
+my $node = new_node('main', undef, 'uncache.command_timeout = 5s', 'uncache.connect_timeout = 5s',
+	'uncache.wait_timeout = 20s');
 
 sub sql { return $node->safe_psql('postgres', @_) }
 
 # No server is asked before the setting is taken.
-my ($status, undef, $error) = $node->psql('postgres', "ALTER SYSTEM SET uncache.redis_url = 'rediss+cluster://localhost'");
+my ($status, undef, $error) = $node->psql('postgres',
+	"ALTER SYSTEM SET uncache.redis_url = 'rediss+cluster://localhost'");
 if ($status != 0)
 {
 	like($error, qr/TLS is not supported by this build/, 'this build has no TLS, and says so');
@@ -38,10 +40,12 @@ sub options
 {
 	my ($name) = @_;
 
-	return ('--tls-ca-cert-file', $certs->ca, '--tls-cert-file', $certs->cert($name), '--tls-key-file', $certs->key($name));
+	return ('--tls-ca-cert-file', $certs->ca, '--tls-cert-file', $certs->cert($name),
+		'--tls-key-file', $certs->key($name));
 }
 
-my @cli = ('--tls', '--cacert', $certs->ca, '--cert', $certs->cert('client'), '--key', $certs->key('client'));
+my @cli = ('--tls', '--cacert', $certs->ca, '--cert', $certs->cert('client'), '--key',
+	$certs->key('client'));
 my $redis = RedisCluster->new(tls => [ options('server') ], tls_cli => \@cli, password => 'sesame');
 
 # Take an address and these settings.
@@ -50,13 +54,15 @@ sub reach
 	my ($url, %tls) = @_;
 
 	sql("ALTER SYSTEM SET uncache.redis_url = '$url'");
-	sql("ALTER SYSTEM SET uncache.redis_tls_$_ = '" . ($tls{$_} // '') . q{'}) foreach qw(ca_file cert_file key_file server_name);
+	sql("ALTER SYSTEM SET uncache.redis_tls_$_ = '" . ($tls{$_} // '') . q{'})
+		foreach qw(ca_file cert_file key_file server_name);
 	sql('SELECT uncache.stat_reset()');
 	$node->reload;
 	return;
 }
 
-my %tls = (ca_file => $certs->ca, cert_file => $certs->cert('client'), key_file => $certs->key('client'));
+my %tls = (ca_file => $certs->ca, cert_file => $certs->cert('client'),
+	key_file => $certs->key('client'));
 
 # Whether keys of every master are deleted, by themselves and by a pattern.
 my $rounds = 0;
@@ -79,7 +85,8 @@ sub works
 	$redis->fill(@keys, @others);
 	sql('SELECT uncache.invalidate_keys(' . join(', ', map { "'$_'" } @keys) . ')');
 	ok(delivered($node), "$name: delivered");
-	is(join(' ', $redis->keys("$prefix*")), join(' ', sort @others), "$name: keys of every master are deleted");
+	is(join(' ', $redis->keys("$prefix*")), join(' ', sort @others),
+		"$name: keys of every master are deleted");
 	sql("SELECT uncache.invalidate_pattern('$prefix*')");
 	ok(delivered($node), "$name: a pattern is delivered");
 	is(join(' ', $redis->keys("$prefix*")), '', "$name: everywhere");
@@ -90,7 +97,8 @@ sub fails
 {
 	my ($name, $message) = @_;
 
-	ok(poll_until(sub { sql(q{SELECT last_error FROM uncache.stat WHERE state IN ('down', 'connecting')}) =~ $message }),
+	ok(poll_until(sub { sql(q{SELECT last_error FROM uncache.stat
+		WHERE state IN ('down', 'connecting')}) =~ $message }),
 		"$name: the error says so") or diag sql('SELECT state, last_error FROM uncache.stat');
 	return;
 }
@@ -98,7 +106,8 @@ sub fails
 my ($seed) = $redis->ports;
 reach($redis->url($seed), %tls);
 works('one seed');
-is(sql('SELECT redis FROM uncache.stat'), "rediss+cluster://127.0.0.1:$seed/0 (3 nodes)", 'uncache.stat shows it, without the password');
+is(sql('SELECT redis FROM uncache.stat'), "rediss+cluster://127.0.0.1:$seed/0 (3 nodes)",
+	'uncache.stat shows it, without the password');
 
 my ($killed) = $redis->masters;
 $redis->kill9($killed);
@@ -135,7 +144,8 @@ works('with all of it again');
 {
 	my $old = $redis;
 
-	$redis = RedisCluster->new(tls => [ options('named') ], tls_cli => [ @cli, '--sni', 'cache.test', '--insecure' ], replicas => 0);
+	$redis = RedisCluster->new(tls => [ options('named') ],
+		tls_cli => [ @cli, '--sni', 'cache.test', '--insecure' ], replicas => 0);
 	my ($seed) = $redis->ports;
 	reach($redis->url($seed), %tls);
 	fails('certificates without the address', qr/certificate is not for "127\.0\.0\.1"/);

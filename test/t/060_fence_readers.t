@@ -45,7 +45,8 @@ is(cached($redis, 'item:1'), '2', 'and found');
 change();
 is(cached($redis, 'item:1'), '', 'a write deletes it');
 is(read_item($redis, $reader), '1', 'and the next fill is stored');
-ok(poll_until(sub { fence_stat($node, 'fills_stored = 2 AND fills_refused = 1') eq 't' }, 5), 'uncache.stat has counted them');
+ok(poll_until(sub { fence_stat($node, 'fills_stored = 2 AND fills_refused = 1') eq 't' }, 5),
+	'uncache.stat has counted them');
 
 # --- tokens ---
 
@@ -59,7 +60,8 @@ is(fill($redis, 'item:1', $snapshot, $value), '0', 'the token of another key is 
 is(fill($redis, 'item:1', $snapshot, $value), '0', 'a token of no epoch is refused');
 ($value, $snapshot) = look($reader, $token =~ s/\d+$/999999/r);
 is(fill($redis, 'item:1', $snapshot, $value), '0', 'a token that is yet to come is refused');
-is((look($reader, $_))[1], '', "no snapshot for '$_'") foreach '', 'x', 'a:b', 'a b:1', ':1', 'a:', 'a:1;';
+is((look($reader, $_))[1], '', "no snapshot for '$_'") foreach '', 'x', 'a:b',
+	'a b:1', ':1', 'a:', 'a:1;';
 is($reader->query_safe('SELECT uncache.snapshot(NULL) IS NULL'), 't', 'nor for NULL');
 
 # Two readers with one record: the token of the first is still good for what it
@@ -67,8 +69,10 @@ is($reader->query_safe('SELECT uncache.snapshot(NULL) IS NULL'), 't', 'nor for N
 my ($old_value, $old_snapshot) = look($reader, $token);
 change();
 ($value, $snapshot) = look($reader, $token);
-is(fill($redis, 'item:1', $old_snapshot, $old_value), '0', 'another invalidation: what was read before is refused');
-is(fill($redis, 'item:1', $snapshot, $value), '1', 'what the same token reads afterwards is stored');
+is(fill($redis, 'item:1', $old_snapshot, $old_value), '0',
+	'another invalidation: what was read before is refused');
+is(fill($redis, 'item:1', $snapshot, $value), '1',
+	'what the same token reads afterwards is stored');
 change();
 is(fill($redis, 'item:1', $snapshot, $value), '0', 'and is refused after the next');
 
@@ -84,7 +88,8 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 	$redis->cli('del', 'uncache:{item:3}');	# so that no xid is in the way
 	is(read_item($redis, $old, 3), '0', "$level: a miss after the delete is refused");
 	my $stored = 0;
-	ok(poll_until(sub { $stored ||= read_item($redis, $old, 3); was_beaten($redis, $node, 'item:3') }, 8), 'a beat is made');
+	ok(poll_until(sub { $stored ||= read_item($redis, $old, 3); was_beaten($redis, $node,
+		'item:3') }, 8), 'a beat is made');
 	is($stored, '0', 'which it does not see: it is refused all the while');
 	is(cached($redis, 'item:3'), '', 'nothing stale is stored');
 	$old->query_safe('COMMIT');
@@ -106,7 +111,8 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 }
 
 # A table that was rewritten is empty to snapshots older than that.
-foreach my $rewrite ('SET UNLOGGED', 'SET LOGGED', 'ADD COLUMN at timestamptz DEFAULT clock_timestamp()')
+foreach my $rewrite ('SET UNLOGGED', 'SET LOGGED',
+	'ADD COLUMN at timestamptz DEFAULT clock_timestamp()')
 {
 	my $old = session();
 
@@ -122,7 +128,8 @@ foreach my $rewrite ('SET UNLOGGED', 'SET LOGGED', 'ADD COLUMN at timestamptz DE
 	$token = miss($redis, 'item:6');
 	sql("ALTER TABLE item $rewrite");
 	die 'not delivered' unless delivered($node);
-	($value, $snapshot) = split /\|/, $old->query_safe("SELECT (SELECT v FROM item WHERE id = 6), uncache.snapshot('$token')"), 2;
+	($value, $snapshot) = split /\|/,
+		$old->query_safe("SELECT (SELECT v FROM item WHERE id = 6), uncache.snapshot('$token')"), 2;
 	is($value, '', "$rewrite: an older snapshot sees no row");
 	is(fill($redis, 'item:6', $snapshot, 'null'), '0', 'which is not stored');
 	$old->query_safe('COMMIT');
@@ -135,7 +142,8 @@ my $exported = $exporter->query_safe('SELECT pg_export_snapshot()');
 change(4);
 my $importer = session();
 $redis->cli('del', 'uncache:{item:4}');
-$importer->query_safe("BEGIN ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT '$exported'");
+$importer->query_safe("BEGIN ISOLATION LEVEL REPEATABLE READ;
+	SET TRANSACTION SNAPSHOT '$exported'");
 is((look($importer, miss($redis, 'item:4'), 4))[0], '1', 'an imported snapshot reads the old row');
 is(read_item($redis, $importer, 4), '0', 'and is refused');
 is(read_item($redis, $reader, 4), '1', 'which keeps nobody else from storing');
@@ -148,8 +156,10 @@ $_->quit foreach $importer, $exporter;
 my $writer = session();
 change(5);
 $writer->query_safe('BEGIN; UPDATE item SET v = 100 WHERE id = 5');
-is((look($writer, miss($redis, 'item:5'), 5))[1], '', 'no snapshot in a transaction that has written');
-$writer->query_safe('ROLLBACK; BEGIN; SAVEPOINT s; UPDATE item SET v = 100 WHERE id = 5; ROLLBACK TO s');
+is((look($writer, miss($redis, 'item:5'), 5))[1], '',
+	'no snapshot in a transaction that has written');
+$writer->query_safe('ROLLBACK; BEGIN; SAVEPOINT s;
+	UPDATE item SET v = 100 WHERE id = 5; ROLLBACK TO s');
 is((look($writer, miss($redis, 'item:5'), 5))[1], '', 'nor after a savepoint was rolled back');
 $writer->query_safe('ROLLBACK; BEGIN; SELECT v FROM item WHERE id = 5 FOR UPDATE');
 is((look($writer, miss($redis, 'item:5'), 5))[1], '', 'nor where rows are locked');
@@ -181,11 +191,14 @@ foreach my $first_to_commit ('the older', 'the newer')
 	my @before = split /\|/, $reader->query_safe(sprintf $sum, $token);
 	$one->query_safe('COMMIT');
 	my @between = split /\|/, $reader->query_safe(sprintf $sum, $token);
-	is(fill($redis, 'sum:1', $before[1], $before[0]), '0', "$first_to_commit commits first: what was read before both is refused");
-	is(fill($redis, 'sum:1', $between[1], $between[0]), '1', 'what was read after the first is stored');
+	is(fill($redis, 'sum:1', $before[1], $before[0]), '0',
+		"$first_to_commit commits first: what was read before both is refused");
+	is(fill($redis, 'sum:1', $between[1], $between[0]), '1',
+		'what was read after the first is stored');
 	$two->query_safe('COMMIT');
 	is($redis->cli('exists', 'sum:1'), '0', 'the second deletes it');
-	is(fill($redis, 'sum:1', $between[1], $between[0]), '0', 'and what was read between both is refused');
+	is(fill($redis, 'sum:1', $between[1], $between[0]), '0',
+		'and what was read between both is refused');
 	my @after = split /\|/, $reader->query_safe(sprintf $sum, $token);
 	is(fill($redis, 'sum:1', $after[1], $after[0]), '1', 'what was read after both is stored');
 	change_part();
@@ -197,7 +210,8 @@ sub change_part { sql('UPDATE part SET v = v + 1 WHERE id = 1'); return }
 
 change(6);
 $token = miss($redis, 'item:6');
-$writer->query_safe("BEGIN; DECLARE held CURSOR WITH HOLD FOR SELECT v, uncache.snapshot('$token') FROM item WHERE id = 6; COMMIT");
+$writer->query_safe("BEGIN; DECLARE held CURSOR WITH HOLD FOR SELECT v, uncache.snapshot('$token')
+	FROM item WHERE id = 6; COMMIT");
 change(6);
 ($value, $snapshot) = split /\|/, $writer->query_safe('FETCH held');
 is($value, '2', 'a cursor WITH HOLD has the old row');
@@ -205,7 +219,8 @@ is(fill($redis, 'item:6', $snapshot, $value), '0', 'it is refused');
 $writer->query_safe('CLOSE held');
 
 # The cursor's snapshot is old, and the token comes with the FETCH.
-$writer->query_safe(q{BEGIN; DECLARE late CURSOR FOR SELECT v, uncache.snapshot(current_setting('my.token')) FROM item WHERE id = 6});
+$writer->query_safe(q{BEGIN; DECLARE late CURSOR FOR SELECT v,
+	uncache.snapshot(current_setting('my.token')) FROM item WHERE id = 6});
 change(6);
 $redis->cli('del', 'uncache:{item:6}');	# so that no xid is in the way
 $token = miss($redis, 'item:6');
@@ -245,7 +260,9 @@ sql(q{
 		result text;
 		c refcursor;
 	BEGIN
-		OPEN c FOR EXECUTE format('SELECT v || $t$|$t$ || uncache.snapshot(%L) FROM item WHERE id = 7', arriving_token());
+		OPEN c FOR
+			EXECUTE format('SELECT v || $t$|$t$ || uncache.snapshot(%L) FROM item WHERE id = 7',
+			arriving_token());
 		FETCH c INTO result;
 		RETURN result;
 	END $$;
@@ -264,7 +281,8 @@ foreach my $way (sort keys %ways)
 
 	unlink $file;
 	my $late = start_psql($node, $ways{$way});
-	$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'})
+	$node->poll_query_until('postgres',
+		q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'})
 	  or die 'it does not wait';
 	change(7);
 	$redis->cli('del', 'uncache:{item:7}');	# so that no xid is in the way
@@ -282,19 +300,23 @@ foreach my $way (sort keys %ways)
 change(7);
 $token = miss($redis, 'item:7');
 sql("INSERT INTO kept_token VALUES ('$token')");
-($value, $snapshot) = split /\|/, $reader->query_safe('SELECT v, uncache.snapshot((SELECT token FROM kept_token)) FROM item WHERE id = 7');
+($value, $snapshot) = split /\|/, $reader->query_safe(
+	'SELECT v, uncache.snapshot((SELECT token FROM kept_token)) FROM item WHERE id = 7');
 like($snapshot, qr/^\Q$token\E:[0-9a-f]{16}:0:/, 'a token out of a table is not fresh');
 ($value, $snapshot) = look($reader, $token, 7);
 like($snapshot, qr/^\Q$token\E:[0-9a-f]{16}:1:/, 'one in the text of the statement is');
-like($reader->query_safe("SELECT uncache.snapshot('${token}1')"), qr/:1:\d+:\d+:/, 'a longer one as well');
-like($reader->query_safe("SELECT uncache.snapshot(left('${token}1', -1))"), qr/^\Q$token\E:[^:]*:0:/, 'but not a part of it');
+like($reader->query_safe("SELECT uncache.snapshot('${token}1')"), qr/:1:\d+:\d+:/,
+	'a longer one as well');
+like($reader->query_safe("SELECT uncache.snapshot(left('${token}1', -1))"),
+	qr/^\Q$token\E:[^:]*:0:/, 'but not a part of it');
 
 # The extended protocol, as drivers use it.
 foreach my $mode ('extended', 'prepared')
 {
 	my $out = $node->basedir . "/$mode.sql";
 	append_to_file($out, qq{SELECT 1 / (uncache.snapshot(:token) LIKE '%:1:%')::int;\n});
-	$node->command_ok(['pgbench', '-n', '-t', 3, '-M', $mode, '-D', "token=$token", '-f', $out, 'postgres'],
+	$node->command_ok(['pgbench', '-n', '-t', 3, '-M', $mode, '-D', "token=$token",
+		'-f', $out, 'postgres'],
 		"a token in a parameter is fresh ($mode)");
 }
 
@@ -310,14 +332,16 @@ change(8);
 $token = miss($redis, 'item:8');
 $writer->query_safe('SELECT pg_advisory_lock(1)');
 my $wrapped = start_psql($node, "SELECT v, wrapped('$token') FROM item WHERE id = 8");
-ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'advisory'}), 'a reader has begun');
+ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity
+	WHERE wait_event = 'advisory'}), 'a reader has begun');
 change(8);
 $writer->query_safe('SELECT pg_advisory_unlock(1)');
 $wrapped->finish;
 chomp(my $row = $wrapped->out);
 ($value, $snapshot) = split /\|/, $row;
 is($value, '2', 'it has read the old row');
-is(fill($redis, 'item:8', $snapshot, $value), '0', 'a volatile function around uncache.snapshot() does not make it newer');
+is(fill($redis, 'item:8', $snapshot, $value), '0',
+	'a volatile function around uncache.snapshot() does not make it newer');
 
 # --- a full record ---
 

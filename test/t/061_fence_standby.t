@@ -66,7 +66,8 @@ catch_up();
 is(read_item($redis, $standby, 1), '1', 'and then at once, as long as the record lives');
 
 $standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
-ok($standby->poll_query_until('postgres', q{SELECT pg_get_wal_replay_pause_state() = 'paused'}), 'replay is paused');
+ok($standby->poll_query_until('postgres', q{SELECT pg_get_wal_replay_pause_state() = 'paused'}),
+	'replay is paused');
 change(1);
 is((look($standby, miss($redis, 'item:1')))[0], '2', 'the standby has the old row');
 is(read_item($redis, $standby, 1), '0', 'it is refused, since the record knows the writer');
@@ -76,7 +77,8 @@ change(2);
 $redis->cli('del', 'uncache:{item:2}');
 is(read_item($redis, $standby, 2), '0', 'refused too, although the record knows of no writer');
 my $stored = 0;
-ok(poll_until(sub { $stored ||= read_item($redis, $standby, 2); was_beaten($redis, $primary, 'item:2') }), 'a beat is made');
+ok(poll_until(sub { $stored ||= read_item($redis, $standby, 2); was_beaten($redis, $primary,
+	'item:2') }), 'a beat is made');
 is($stored, '0', 'and all the while it is refused');
 is((look($standby, miss($redis, 'item:2'), 2))[0], '1', 'the standby still has the old row');
 is(read_item($redis, $standby, 2), '0', 'and has not seen the beat: refused');
@@ -95,7 +97,8 @@ is(cached($redis, 'item:1'), '3', 'the latest value');
 
 foreach my $subtransactions (0, 100)
 {
-	my $what = $subtransactions ? 'with more subtransactions than are tracked' : 'without subtransactions';
+	my $what = $subtransactions ? 'with more subtransactions than are tracked'
+		: 'without subtransactions';
 	my $writer = $primary->background_psql('postgres');
 	my $reader = $standby->background_psql('postgres');
 
@@ -103,12 +106,14 @@ foreach my $subtransactions (0, 100)
 	cmp_ok(refused_until_stored(3), '>', 0, 'a record with a beat behind it');
 	change(3);
 	$writer->query_safe('BEGIN; UPDATE item SET v = v + 1 WHERE id = 3');
-	$writer->query_safe("DO \$\$ BEGIN FOR i IN 1..$subtransactions LOOP BEGIN INSERT INTO item VALUES (1000 + i); EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END \$\$")
+	$writer->query_safe("DO \$\$ BEGIN FOR i IN 1..$subtransactions LOOP BEGIN INSERT INTO item
+		VALUES (1000 + i); EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END \$\$")
 	  if $subtransactions;
 	# Later transactions end, so that the running one is below xmax.
 	change(4) foreach 1 .. 3;
 	catch_up();
-	is($standby->safe_psql('postgres', 'SELECT count(*) FROM pg_snapshot_xip(pg_current_snapshot())'), '0',
+	is($standby->safe_psql('postgres',
+		'SELECT count(*) FROM pg_snapshot_xip(pg_current_snapshot())'), '0',
 		"$what: pg_current_snapshot() shows nobody running");
 	my ($value, $snapshot) = look($reader, miss($redis, 'item:3'), 3);
 	$writer->query_safe('COMMIT');
@@ -117,7 +122,8 @@ foreach my $subtransactions (0, 100)
 	change(5);				# ends the overflow
 	catch_up();
 	is(refused_until_stored(3), 0, 'after its end the next fill is stored');
-	is(cached($redis, 'item:3'), $primary->safe_psql('postgres', 'SELECT v FROM item WHERE id = 3'), 'the latest value');
+	is(cached($redis, 'item:3'), $primary->safe_psql('postgres', 'SELECT v FROM item WHERE id = 3'),
+		'the latest value');
 	$_->quit foreach $writer, $reader;
 }
 
@@ -152,11 +158,13 @@ ok(gone($redis, 'item:9'), 'after_lost_commits = flush: what the rules can produ
 ok(gone($redis, 'item:8'), 'all of it');
 ok($redis->has('other:1'), 'and nothing else');
 ok(fence_is_on($standby), 'the fence is on again');
-is(fill($redis, 'item:7', $old_snapshot, $old_value), '0', 'what was read on the old primary is refused');
+is(fill($redis, 'item:7', $old_snapshot, $old_value), '0',
+	'what was read on the old primary is refused');
 is(read_item($redis, $old_reader, 7), '0', 'the old primary lives on: what it reads is refused');
 ok(becomes_cacheable($redis, $standby, 7), 'what the new one reads is stored');
 is(read_item($redis, $old_reader, 6), '0', 'and still nothing of the old one');
-ok(poll_until(sub { read_item($redis, $standby, 8) =~ /1|hit/ }), 'the other key is cacheable again');
+ok(poll_until(sub { read_item($redis, $standby, 8) =~ /1|hit/ }),
+	'the other key is cacheable again');
 $old_reader->quit;
 
 unlike(slurp_file($_->logfile), qr/PANIC|TRAP/, 'no PANIC') foreach $primary, $standby;

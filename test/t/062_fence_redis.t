@@ -39,13 +39,15 @@ sub between
 	sql("UPDATE item SET v = v + 1 WHERE id = $id");
 	ok(delivered($node), 'a writer is delivered');
 	is(fill($redis, $key, $snapshot, $value), '0', 'the fill is refused');
-	is(fill($redis, 'item:9', $snapshot_of_next, $value_of_next), '0', 'that of a key without a writer as well')
+	is(fill($redis, 'item:9', $snapshot_of_next, $value_of_next), '0',
+		'that of a key without a writer as well')
 	  unless $what =~ /record/;
 	my $began = time;
 	ok(becomes_cacheable($redis, $node, $id), 'and the key becomes cacheable again');
 	cmp_ok(time - $began, '<', 60, 'long before fence_ttl is over');
 	is(fill($redis, $key, $snapshot, 'stale'), '0', 'which does not help the late fill');
-	is(cached($redis, $key), $node->safe_psql('postgres', "SELECT v FROM item WHERE id = $id"), 'the cached value is the latest');
+	is(cached($redis, $key), $node->safe_psql('postgres', "SELECT v FROM item WHERE id = $id"),
+		'the cached value is the latest');
 	sql("UPDATE item SET v = v + 1 WHERE id = $id");
 	is($redis->cli('exists', $key), '0', 'until the next write');
 	return;
@@ -70,7 +72,8 @@ sub evict
 
 between('deletion of the record', sub { $redis->cli('del', 'uncache:{item:1}') }, 1);
 between('eviction of the record', sub { evict('uncache:{item:7}') }, 7);
-is($redis->cli('fcall', 'uncache_invalidate', 1, 'junk:1', 1000, 'x', 1) =~ /UNREGISTERED/, 1, 'functions run at maxmemory');
+is($redis->cli('fcall', 'uncache_invalidate', 1, 'junk:1', 1000, 'x', 1) =~ /UNREGISTERED/, 1,
+	'functions run at maxmemory');
 $redis->cli('config', 'set', 'maxmemory', 0, 'maxmemory-policy', 'noeviction');
 $redis->cli('flushall');
 between('FUNCTION FLUSH', sub {
@@ -81,7 +84,8 @@ between('FUNCTION LOAD REPLACE', sub {
 	my $code = $redis->cli('function', 'list', 'withcode');
 	$code =~ s/\A.*?(?=#!lua)//s;
 	$library = $code;
-	is($redis->cli('function', 'load', 'replace', $code), 'uncache', 'the functions are loaded anew');
+	is($redis->cli('function', 'load', 'replace', $code), 'uncache',
+		'the functions are loaded anew');
 }, 3);
 
 # Before it gets an epoch again the node is sent all that the outbox still has.
@@ -122,8 +126,13 @@ is(fill($redis, 'item:7', $seen, $read), '1', 'what was read after the restart m
 # TRUNCATE: patterns void all tokens.
 ok(fence_is_on($node), 'the fence is on');
 foreach my $sql (
-	q{BEGIN; CREATE TABLE keep AS SELECT * FROM item; TRUNCATE item; SET LOCAL uncache.enabled = off; INSERT INTO item SELECT id, v + 1 FROM keep; DROP TABLE keep; COMMIT},
-	q{SET session_replication_role = replica; ALTER TABLE item DISABLE TRIGGER ALL; UPDATE item SET v = v + 1; ALTER TABLE item ENABLE TRIGGER ALL; ALTER TABLE item ENABLE ALWAYS TRIGGER uncache_row; ALTER TABLE item ENABLE ALWAYS TRIGGER uncache_truncate; SELECT uncache.invalidate_table('item')},
+	q{BEGIN; CREATE TABLE keep AS SELECT * FROM item; TRUNCATE item; SET LOCAL uncache.enabled =
+		off; INSERT INTO item SELECT id, v + 1 FROM keep; DROP TABLE keep; COMMIT},
+	q{SET session_replication_role = replica; ALTER TABLE item DISABLE TRIGGER ALL;
+		UPDATE item SET v = v + 1; ALTER TABLE item ENABLE TRIGGER ALL; 
+		ALTER TABLE item ENABLE ALWAYS TRIGGER uncache_row;
+		ALTER TABLE item ENABLE ALWAYS TRIGGER uncache_truncate;
+		SELECT uncache.invalidate_table('item')},
 	q{SELECT uncache.invalidate_pattern('item:*')})
 {
 	my ($command) = $sql =~ /(TRUNCATE|invalidate_\w+)/;
@@ -152,7 +161,8 @@ my ($value, $snapshot) = look($reader, $token, 2);
 set_conf($node, 'uncache.fence_ttl', '0');
 $node->reload;
 ok(poll_until(sub { miss($redis, 'item:3') eq '' }, 5), 'fence_ttl = 0: no tokens any more');
-is($node->safe_psql('postgres', "SELECT uncache.snapshot('$token') IS NULL"), 't', 'and no snapshots');
+is($node->safe_psql('postgres', "SELECT uncache.snapshot('$token') IS NULL"), 't',
+	'and no snapshots');
 sql('UPDATE item SET v = v + 1 WHERE id = 2');
 is(fill($redis, 'item:2', $snapshot, $value), '0', 'the fill is refused');
 set_conf($node, 'uncache.fence_ttl', '5min');
@@ -175,7 +185,8 @@ sub refused_by_other
 
 	$node->safe_psql('other', q{SELECT uncache.invalidate_keys('item:4')});
 	ok(delivered($node, 'other'), "$what: its invalidation is delivered");
-	return is(fill($redis, 'item:4', $old_snapshot, $old_value), '0', 'and counts for fenced fills');
+	return is(fill($redis, 'item:4', $old_snapshot, $old_value), '0',
+		'and counts for fenced fills');
 }
 
 refused_by_other('a database without the fence');
@@ -190,7 +201,8 @@ sub without_functions
 	{
 		$node->safe_psql($database, 'SELECT pg_terminate_backend(worker_pid) FROM uncache.stat');
 		ok(wait_for_state($node, 'connected', $database), "$database without functions");
-		ok($node->poll_query_until($database, q{SELECT fence = 'off' FROM uncache.stat}), 'has no fence');
+		ok($node->poll_query_until($database, q{SELECT fence = 'off' FROM uncache.stat}),
+			'has no fence');
 		ok(delivered($node, $database), 'and nothing to deliver');
 	}
 	return;
@@ -210,7 +222,8 @@ ok(gone($redis, 'item:5'), 'deleted again');
 without_functions();
 set_conf($node, 'uncache.fence_ttl', '5min');
 $node->reload;
-ok(poll_until(sub { (eval { miss($redis, 'item:4') } // '') ne '' }), 'the first database gives tokens out');
+ok(poll_until(sub { (eval { miss($redis, 'item:4') } // '') ne '' }),
+	'the first database gives tokens out');
 refused_by_other('the other one, connected before, has taken notice by then');
 
 # --- out of memory ---

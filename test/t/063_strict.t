@@ -40,13 +40,18 @@ sub strict_at
 		@{[ $statement // "UPDATE item SET v = v + 1 WHERE id = $id" ]};});
 }
 
-sub strict_pid { return sql(q{SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE application_name = 'strict'}) }
+sub strict_pid
+{
+	return sql(q{SELECT coalesce(max(pid), 0) FROM pg_stat_activity
+		WHERE application_name = 'strict'});
+}
 
 sub stopped
 {
 	my $pid;
 
-	poll_until(sub { ($pid = strict_pid()) && process_state($pid) eq 'T' }, 20) or die 'it does not stop';
+	poll_until(sub { ($pid = strict_pid()) && process_state($pid) eq 'T' }, 20)
+		or die 'it does not stop';
 	return $pid;
 }
 
@@ -64,7 +69,8 @@ foreach my $with_record (1, 0)
 	is(value_of(1), $with_record ? 1 : 2, 'a strict transaction has not committed yet');
 	ok(!$redis->has('item:1'), 'the value is gone');
 	like(record(1), qr{:[0-9a-f]{16}/\d+\@\d+$}, 'and the transaction is noted as in doubt');
-	is(fill($redis, 'item:1', $snapshot, $value), '0', 'who read before is refused') if $with_record;
+	is(fill($redis, 'item:1', $snapshot, $value), '0',
+		'who read before is refused') if $with_record;
 	is(read_item($redis, $reader, 1), '0', 'who reads now is refused');
 	my $until = time + ($with_record ? 4 : 0);
 	my $stored = 0;
@@ -112,7 +118,9 @@ my $began = time;
 ($status, $out, $err) = $node->psql('postgres', 'UPDATE item SET v = v + 1 WHERE id = 3');
 isnt($status, 0, 'Redis hangs: the transaction fails');
 cmp_ok(time - $began, '<', 4, 'in time');
-like($err, qr/ERROR:  keys could not be fenced in Redis before the commit\n.*DETAIL: .*rolled back/s, 'with an error that says so');
+like($err,
+	qr/ERROR:  keys could not be fenced in Redis before the commit\n.*DETAIL: .*rolled back/s,
+	'with an error that says so');
 is(value_of(3), 1, 'nothing has committed');
 $redis->thaw;
 ok(becomes_cacheable($redis, $node, 3), 'the key becomes cacheable again');
@@ -122,7 +130,8 @@ ok(wait_for_state($node, 'down'), 'Redis is gone');
 ($status, $out, $err) = $node->psql('postgres', 'UPDATE item SET v = v + 1 WHERE id = 3');
 like($err, qr/ERROR:  keys could not be fenced .*\n.*cannot be reached/, 'the transaction fails');
 is(value_of(3), 1, 'nothing has committed');
-sql('BEGIN; SET LOCAL uncache.consistency = read_your_writes; UPDATE item SET v = v + 1 WHERE id = 3; COMMIT');
+sql('BEGIN; SET LOCAL uncache.consistency = read_your_writes;
+	UPDATE item SET v = v + 1 WHERE id = 3; COMMIT');
 is(value_of(3), 2, 'SET LOCAL of another consistency commits');
 $redis->start;
 ok(fence_is_on($node), 'Redis is back, and the fence on');
@@ -131,15 +140,18 @@ is(value_of(3), 3, 'strict works again');
 
 # --- PREPARE, SET LOCAL ---
 
-($status, $out, $err) = $node->psql('postgres', q{BEGIN; UPDATE item SET v = v + 1 WHERE id = 4; PREPARE TRANSACTION 'strict'});
-like($err, qr/ERROR:  cannot PREPARE a transaction with uncache.consistency = strict/, 'PREPARE is refused');
+($status, $out, $err) = $node->psql('postgres',
+	q{BEGIN; UPDATE item SET v = v + 1 WHERE id = 4; PREPARE TRANSACTION 'strict'});
+like($err, qr/ERROR:  cannot PREPARE a transaction with uncache.consistency = strict/,
+	'PREPARE is refused');
 is(sql('SELECT count(*) FROM pg_prepared_xacts') . value_of(4), '01', 'nothing is prepared');
 $reader->query_safe(q{SET uncache.consistency = eventual});
 $reader->query_safe(q{SET uncache.fault_point = 'doubts-put:log'});
 arm($node, 'doubts-put');
 $reader->query_safe('UPDATE item SET v = v + 1 WHERE id = 4');
 ok(!struck($node, 'doubts-put'), 'eventual: not fenced');
-$reader->query_safe('BEGIN; SET LOCAL uncache.consistency = strict; UPDATE item SET v = v + 1 WHERE id = 4; COMMIT');
+$reader->query_safe('BEGIN; SET LOCAL uncache.consistency = strict;
+	UPDATE item SET v = v + 1 WHERE id = 4; COMMIT');
 ok(struck($node, 'doubts-put'), 'SET LOCAL strict: fenced');
 is($reader->query_safe('SHOW uncache.consistency'), 'eventual', 'for that transaction only');
 is(value_of(4), 3, 'both have committed');
@@ -151,12 +163,16 @@ my $many = q{SELECT count(uncache.invalidate_keys('many:' || i)) FROM generate_s
 $redis->fill_range('many:', 1, 3000);
 $redis->fill('kept');
 sql($many);
-is($redis->cli('exists', map { "many:$_" } 1 .. 3000), '0', 'a strict transaction of 3000 keys: all are gone');
-unlike($redis->cli('mget', map { "uncache:{many:$_}" } 1 .. 3000), qr/\@/, 'none is in doubt any more');
+is($redis->cli('exists', map { "many:$_" } 1 .. 3000), '0',
+	'a strict transaction of 3000 keys: all are gone');
+unlike($redis->cli('mget', map { "uncache:{many:$_}" } 1 .. 3000), qr/\@/,
+	'none is in doubt any more');
 $writer = strict_at('outbox-written:error', 0, $many);
 isnt($writer->finish, 0, 'rolled back');
-ok(poll_until(sub { $redis->cli('mget', map { "uncache:{many:$_}" } 1 .. 3000) !~ /\@/ }, 2.5), 'all doubts are taken out');
-($status, $out, $err) = $node->psql('postgres', q{SELECT uncache.invalidate_keys(repeat('x', 20000))});
+ok(poll_until(sub { $redis->cli('mget', map { "uncache:{many:$_}" } 1 .. 3000) !~ /\@/ }, 2.5),
+	'all doubts are taken out');
+($status, $out, $err) = $node->psql('postgres',
+	q{SELECT uncache.invalidate_keys(repeat('x', 20000))});
 like($err, qr/ERROR:  a key is too long/, 'a key that does not fit into a row is an error');
 
 # --- patterns are not fenced beforehand ---
@@ -174,7 +190,8 @@ foreach my $how ('cancel', 'terminate')
 
 	$redis->freeze;
 	$writer = strict_at('none:log', 5);
-	$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'strict' AND wait_event_type = 'Extension'});
+	$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity
+		WHERE application_name = 'strict' AND wait_event_type = 'Extension'});
 	sql("SELECT pg_${how}_backend(" . strict_pid() . ')');
 	isnt($writer->finish, 0, "$how while it waits for the fence: it fails");
 	unlike($writer->err, qr/committed/, 'and says nothing of a commit');
@@ -210,10 +227,12 @@ sub survives
 	put($redis, 6, $old);
 	isnt($strike->()->finish, 0, "killed at $point");
 	ok(comes_true($node,
-		"SELECT state = 'connected' AND worker_pid <> $worker FROM uncache.stat"), 'the server is up again');
+		"SELECT state = 'connected' AND worker_pid <> $worker FROM uncache.stat"),
+			'the server is up again');
 	$reader = $node->background_psql('postgres');
 	my $value = value_of(6);
-	is($value, $old + $committed, $committed ? 'it has committed' : 'it has not committed') if defined $committed;
+	is($value, $old + $committed, $committed ? 'it has committed' : 'it has not committed')
+		if defined $committed;
 	ok(delivered($node), 'what has is delivered');
 	isnt(cached($redis, 'item:6'), $old, 'the old value is not there') if $value ne $old;
 	$redis->cli('del', 'item:6');
@@ -230,7 +249,8 @@ sub survives
 	return;
 }
 
-foreach my $step (['doubts-put', 0], ['outbox-written', 0], ['commit-visible', 1], ['handed-over', 1], ['waiting', 1])
+foreach my $step (['doubts-put', 0], ['outbox-written', 0], ['commit-visible', 1],
+	['handed-over', 1], ['waiting', 1])
 {
 	my ($point, $committed) = @$step;
 

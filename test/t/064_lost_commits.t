@@ -15,7 +15,8 @@ use Uncache;
 
 my $redis = RedisServer->new_durable;
 $redis->start;
-my $node = new_fenced_node('main', $redis, 'fsync = on', 'wal_writer_delay = 10s', 'checkpoint_timeout = 1h',
+my $node = new_fenced_node('main', $redis, 'fsync = on', 'wal_writer_delay = 10s',
+	'checkpoint_timeout = 1h',
 	'uncache.redeliver_window = 60s');
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
@@ -50,7 +51,8 @@ sub lose_a_commit
 		my $token = miss($redis, "item:$id");
 		$redis->kill9;
 		wait_for_state($node, 'down') or die;
-		sql("SET synchronous_commit = off; SET uncache.wait_timeout = 0; UPDATE item SET v = 1000 + $tries WHERE id = $id");
+		sql("SET synchronous_commit = off; SET uncache.wait_timeout = 0;
+			UPDATE item SET v = 1000 + $tries WHERE id = $id");
 		my $session = $node->background_psql('postgres');
 		my ($value, $snapshot) = look($session, $token, $id);
 		my $after = next_xid();
@@ -78,7 +80,8 @@ is(fill($redis, 'item:1', $snapshot, $value), '0', 'what it read is refused');
 # that would.
 my $token = miss($redis, 'item:1');
 my ($epoch, $counter) = split /:/, $token;
-is(fill($redis, 'item:1', "$token:$incarnation:1:999999:999999:", 'forged'), '0', 'an old incarnation is refused with a new token too');
+is(fill($redis, 'item:1', "$token:$incarnation:1:999999:999999:", 'forged'), '0',
+	'an old incarnation is refused with a new token too');
 is(read_item($redis, $node, 1), '1', 'a new reader stores');
 is(cached($redis, 'item:1'), $old, 'what is there now');
 sql('UPDATE item SET v = v + 1 WHERE id = 1');
@@ -110,13 +113,15 @@ sql(q{
 	CREATE TABLE worn (id int);
 	SELECT uncache.attach('worn', 'worn:{id}');
 	ALTER EVENT TRIGGER uncache_ddl_end DISABLE;
-	CREATE TRIGGER a_broken AFTER INSERT ON worn FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('torn:{nosuch}');
+	CREATE TRIGGER a_broken AFTER INSERT ON worn FOR EACH ROW
+		EXECUTE FUNCTION uncache.invalidate('torn:{nosuch}');
 	ALTER EVENT TRIGGER uncache_ddl_end ENABLE ALWAYS});
 crash();
 ok(gone($redis, 'item:2'), 'flush: after a crash all keys of the rules are deleted');
 ok(gone($redis, 'passing:1'), 'of all of them');
 ok(gone($redis, 'worn:1'), 'of those that work, also where another of the table does not');
-like(slurp_file($node->logfile), qr/column "nosuch" of table "worn" does not exist/, 'the log says which does not');
+like(slurp_file($node->logfile), qr/column "nosuch" of table "worn" does not exist/,
+	'the log says which does not');
 ok($redis->has('other:1'), 'but no other');
 
 # --- the second delete ---
@@ -125,7 +130,8 @@ ok($redis->has('other:1'), 'but no other');
 fence_is_on($node) or die 'no fence';
 set_conf($node, 'uncache.second_delete_delay', '1s');
 $node->reload;
-$node->poll_query_until('postgres', q{SELECT setting = '1000' FROM pg_settings WHERE name = 'uncache.second_delete_delay'});
+$node->poll_query_until('postgres',
+	q{SELECT setting = '1000' FROM pg_settings WHERE name = 'uncache.second_delete_delay'});
 put($redis, 3, 'old');
 my $began = time;
 sql('UPDATE item SET v = 2 WHERE id = 3');
@@ -141,7 +147,8 @@ ok($redis->has('item:3'), 'there is no third');
 # Of keys too long for a row of the outbox, too: of one transaction, and of several at a time.
 my @long = map { "long:$_:" . 'x' x 20000 } 1 .. 4;
 $redis->fill(@long);
-sql('SELECT uncache.invalidate_keys(' . join(', ', map { "'$_'" } @$_) . ')') foreach [ @long[ 0, 1 ] ], [ $long[2] ], [ $long[3] ];
+sql('SELECT uncache.invalidate_keys(' . join(', ', map { "'$_'" } @$_) . ')')
+	foreach [ @long[ 0, 1 ] ], [ $long[2] ], [ $long[3] ];
 is(join(' ', $redis->keys('long:*')), '', 'long keys are deleted');
 $redis->fill(@long);
 ok(poll_until(sub { !$redis->keys('long:*') }), 'and a second time');
@@ -152,14 +159,16 @@ set_conf($node, 'uncache.second_delete_delay', '0');
 
 set_conf($node, 'uncache.outbox_max_size', '2MB');
 $node->reload;
-$node->poll_query_until('postgres', q{SELECT setting = '2' FROM pg_settings WHERE name = 'uncache.outbox_max_size'});
+$node->poll_query_until('postgres',
+	q{SELECT setting = '2' FROM pg_settings WHERE name = 'uncache.outbox_max_size'});
 sql(q{
 	CREATE TABLE big (id int PRIMARY KEY, v int);
 	SELECT uncache.attach('big', 'big:{id}');
 	INSERT INTO big SELECT i, 0 FROM generate_series(1, 20000) i;
 	CREATE TABLE changed (id text PRIMARY KEY, v int);
 	INSERT INTO changed VALUES ('one', 0);
-	CREATE TRIGGER rule AFTER UPDATE ON changed FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('was:{id}')});
+	CREATE TRIGGER rule AFTER UPDATE ON changed FOR EACH ROW
+		EXECUTE FUNCTION uncache.invalidate('was:{id}')});
 ok(delivered($node), 'all is delivered');
 $redis->fill_range('big:', 1, 20000);
 $redis->fill('literal:1', 'literal:2', 'other:1', 'was:one', 'is:one');
@@ -181,20 +190,25 @@ sql('UPDATE big SET v = v + 1') foreach 1 .. 5;
 sql(q{SELECT uncache.invalidate_keys('literal:2')});
 cmp_ok(outbox_bytes() - $full, '<', 64 * 1024, 'and does not grow by what rules produce');
 $node->psql('postgres', 'BEGIN; UPDATE big SET v = v + 1; ROLLBACK');
-ok(poll_until(sub { slurp_file($node->logfile, $offset) =~ /reached 100 percent of uncache.outbox_max_size/ }, 5), 'the log says so');
+ok(poll_until(sub { slurp_file($node->logfile,
+	$offset) =~ /reached 100 percent of uncache.outbox_max_size/ }, 5), 'the log says so');
 sql(q{
 	BEGIN;
 	UPDATE changed SET v = 1;
-	CREATE OR REPLACE TRIGGER rule AFTER UPDATE ON changed FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('is:{id}');
+	CREATE OR REPLACE TRIGGER rule AFTER UPDATE ON changed FOR EACH ROW
+		EXECUTE FUNCTION uncache.invalidate('is:{id}');
 	UPDATE changed SET v = 2;
 	COMMIT});
 $redis->start;
 ok(wait_for_state($node, 'connected'), 'Redis is back, with all that it had');
-ok(poll_until(sub { $redis->cli('eval', q{return #redis.call('keys', 'big:*')}, 0) eq '0' }, 20), 'no key of the rule is left');
+ok(poll_until(sub { $redis->cli('eval', q{return #redis.call('keys', 'big:*')}, 0) eq '0' }, 20),
+	'no key of the rule is left');
 ok(gone($redis, 'literal:1') && gone($redis, 'literal:2'), 'keys of invalidate_keys() are deleted');
-ok(gone($redis, 'was:one') && gone($redis, 'is:one'), 'so are keys of a rule that the same transaction has changed');
+ok(gone($redis, 'was:one') && gone($redis, 'is:one'),
+	'so are keys of a rule that the same transaction has changed');
 ok($redis->has('other:1'), 'others are not');
-like(slurp_file($node->logfile, $offset), qr/LOG: .*the outbox was over its limit/, 'the log says what was done');
+like(slurp_file($node->logfile, $offset), qr/LOG: .*the outbox was over its limit/,
+	'the log says what was done');
 ok(delivered($node), 'all is delivered');
 is(sql('SELECT count(*) FROM uncache.outbox_note'), '0', 'no note is left');
 $redis->fill('big:1');

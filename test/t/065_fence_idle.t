@@ -33,7 +33,8 @@ ok(delivered($node), 'all is delivered');
 
 sub state_of
 {
-	return $session->query_safe('SELECT pg_current_wal_insert_lsn(), pg_snapshot_xmax(pg_current_snapshot())');
+	return $session->query_safe(
+		'SELECT pg_current_wal_insert_lsn(), pg_snapshot_xmax(pg_current_snapshot())');
 }
 
 sub switches

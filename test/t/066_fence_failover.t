@@ -14,7 +14,8 @@ use RedisServer;
 use Uncache;
 
 my %port = map { $_ => PostgreSQL::Test::Cluster::get_free_port() } 1 .. 2;
-my %server = map { $_ => RedisServer->new('--port', $port{$_}, '--repl-diskless-sync-delay', 0) } 1 .. 2;
+my %server = map { $_ => RedisServer->new('--port', $port{$_},
+	'--repl-diskless-sync-delay', 0) } 1 .. 2;
 $_->start foreach values %server;
 my ($master, $replica) = (1, 2);
 my $redis = $server{$master};
@@ -27,7 +28,8 @@ sub change { $node->safe_psql('postgres', "UPDATE item SET v = v + 1 WHERE id = 
 sub follow
 {
 	$server{$replica}->cli('replicaof', '127.0.0.1', $port{$master});
-	ok(poll_until(sub { $server{$replica}->info('replication', 'master_link_status') eq 'up' }), 'a replica follows');
+	ok(poll_until(sub { $server{$replica}->info('replication', 'master_link_status') eq 'up' }),
+		'a replica follows');
 	return;
 }
 
@@ -35,7 +37,8 @@ sub follow
 sub is_replicated
 {
 	return poll_until(sub {
-		my $behind = $server{$master}->info('replication', 'master_repl_offset') - $server{$replica}->info('replication', 'slave_repl_offset');
+		my $behind = $server{$master}->info('replication',
+			'master_repl_offset') - $server{$replica}->info('replication', 'slave_repl_offset');
 
 		return $behind == 0;
 	});
@@ -60,7 +63,8 @@ sub tell_worker
 {
 	set_conf($node, 'uncache.redis_url', $redis->url);
 	$node->reload;
-	ok($node->poll_query_until('postgres', q{SELECT redis = '} . $redis->url . q{' AND state = 'connected' FROM uncache.stat}), 'the worker has followed');
+	ok($node->poll_query_until('postgres', q{SELECT redis = '} . $redis->url
+		. q{' AND state = 'connected' FROM uncache.stat}), 'the worker has followed');
 	return;
 }
 
@@ -74,12 +78,14 @@ change(1);
 ok(is_replicated(), 'it has got everything');
 promote();
 is(cached($redis, 'item:1'), '', 'the key is not there');
-is(fill($redis, 'item:1', $snapshot, $value), '0', 'before the worker comes: the late fill is refused');
+is(fill($redis, 'item:1', $snapshot, $value), '0',
+	'before the worker comes: the late fill is refused');
 is(miss($redis, 'item:1'), '', 'and no token is given');
 tell_worker();
 ok(fence_is_on($node), 'the fence is on again');
 is(fill($redis, 'item:1', $snapshot, $value), '0', 'the late fill is refused');
-is(fill($redis, 'item:2', $other_snapshot, $other_value), '0', 'that of a key without a writer, too');
+is(fill($redis, 'item:2', $other_snapshot, $other_value), '0',
+	'that of a key without a writer, too');
 ok(becomes_cacheable($redis, $node, $_), 'cacheable again') foreach 1, 2;
 is(fill($redis, 'item:1', $snapshot, $value), '0', 'which does not help the late fill');
 
@@ -98,11 +104,13 @@ $server{$master}->kill9;
 promote();
 ok($redis->has('item:3'), 'the new master has the old value');
 like($redis->cli('get', 'uncache:{item:4}'), qr/:::$/, 'and a record that knows no writer');
-is(fill($redis, 'item:4', $snapshot, $value), '0', 'before the worker comes: the late fill is refused');
+is(fill($redis, 'item:4', $snapshot, $value), '0',
+	'before the worker comes: the late fill is refused');
 tell_worker();
 ok(gone($redis, 'item:3'), 'the worker deletes the old value again');
 ok(fence_is_on($node), 'the fence is on again');
-is(fill($redis, 'item:4', $snapshot, $value), '0', 'the late fill is refused, although the record has come along');
+is(fill($redis, 'item:4', $snapshot, $value), '0',
+	'the late fill is refused, although the record has come along');
 ok(becomes_cacheable($redis, $node, $_), 'cacheable again') foreach 3, 4;
 is(fill($redis, 'item:4', $snapshot, $value), '0', 'which does not help the late fill');
 
@@ -124,7 +132,8 @@ promote();
 tell_worker();
 ok(fence_is_on($node), 'the fence is on again');
 is(fill($redis, 'item:5', $snapshot, $value), '0', 'the late fill is refused');
-is(fill($redis, 'item:6', $other_snapshot, $other_value), '0', 'all tokens of its former reign are void');
+is(fill($redis, 'item:6', $other_snapshot, $other_value), '0',
+	'all tokens of its former reign are void');
 ok(becomes_cacheable($redis, $node, $_), 'cacheable again') foreach 5, 6;
 
 $reader->quit;

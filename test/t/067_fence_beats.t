@@ -22,7 +22,10 @@ my $reader = $node->background_psql('postgres');
 my ($value, $snapshot, $token);
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
-sub next_xid { return $_[0]->safe_psql('postgres', 'SELECT pg_snapshot_xmax(pg_current_snapshot())') }
+sub next_xid
+{
+	return $_[0]->safe_psql('postgres', 'SELECT pg_snapshot_xmax(pg_current_snapshot())');
+}
 
 # --- two servers with one Redis: who is asked for a beat makes it ---
 
@@ -80,7 +83,8 @@ $old->query_safe('COMMIT');
 ok(poll_until(sub { $proxy->held }), 'its announcement is on the way');
 $old->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
 $node->safe_psql('other', q{SELECT uncache.invalidate_keys('item:1')});
-ok($node->safe_psql('other', q{SELECT uncache.wait('60 s')}) eq 't', 'what commits now is delivered');
+ok($node->safe_psql('other', q{SELECT uncache.wait('60 s')}) eq 't',
+	'what commits now is delivered');
 $redis->cli('del', 'uncache:{item:1}');
 $token = miss($redis, 'item:1');
 my $beats = (split /:/, $redis->cli('get', 'uncache:{item:1}'))[2];
@@ -90,10 +94,12 @@ ok(poll_until(sub {
 	my $probe = miss($redis, 'item:2');
 	my ($of_probe, $its_snapshot) = look($reader, $probe, 2);
 	$its_snapshot =~ s/:1:/:0:/;
-	return fill($redis, 'item:2', $its_snapshot, $of_probe) || fence_stat($node, 'beats') > $beats + 1;
+	return fill($redis, 'item:2', $its_snapshot, $of_probe)
+		|| fence_stat($node, 'beats') > $beats + 1;
 }), 'the beat is announced and confirmed');
 ($value, $snapshot) = look($old, $token, 1);
-is(fill($redis, 'item:1', $snapshot, $value), '0', 'who has not seen what was delivered before the announcement is refused');
+is(fill($redis, 'item:1', $snapshot, $value), '0',
+	'who has not seen what was delivered before the announcement is refused');
 $old->query_safe('COMMIT');
 $old->quit;
 
@@ -112,7 +118,8 @@ sub change_and_forget
 	ok(poll_until(sub { $proxy->held }), 'a node without an epoch: it is delivered again');
 	my $tokens = 0;
 	my $until = time + 4;
-	while (time < $until) { $tokens++ if miss($redis, 'item:4') ne ''; select undef, undef, undef, 0.1 }
+	while (time < $until) { $tokens++
+		if miss($redis, 'item:4') ne ''; select undef, undef, undef, 0.1 }
 	is($tokens, 0, 'as long as it is under way no token is given');
 	ok($redis->has('item:3'), 'and the old value is there');
 	$proxy->behave;

@@ -70,9 +70,12 @@ my %ways = (
 	'a loop in a function' => q{SELECT v, in_loop('TOKEN') FROM item WHERE id = 1},
 	'a cursor in a function' => q{SELECT v, by_cursor('TOKEN') FROM item WHERE id = 1},
 	'a function in a procedure' => q{CALL looking('TOKEN', NULL, NULL)},
-	'a function in EXECUTE' => q{PREPARE p AS SELECT v, plain('TOKEN') FROM item WHERE id = 1; EXECUTE p},
-	'a loop in EXECUTE' => q{PREPARE p AS SELECT v, in_loop('TOKEN') FROM item WHERE id = 1; EXECUTE p},
-	'a loop in a cursor' => q{BEGIN; DECLARE c CURSOR FOR SELECT v, in_loop('TOKEN') FROM item WHERE id = 1; FETCH c; COMMIT},
+	'a function in EXECUTE' =>
+		q{PREPARE p AS SELECT v, plain('TOKEN') FROM item WHERE id = 1; EXECUTE p},
+	'a loop in EXECUTE' =>
+		q{PREPARE p AS SELECT v, in_loop('TOKEN') FROM item WHERE id = 1; EXECUTE p},
+	'a loop in a cursor' => q{BEGIN; DECLARE c CURSOR FOR SELECT v, in_loop('TOKEN') FROM item
+		WHERE id = 1; FETCH c; COMMIT},
 );
 
 # check_late(WAY, WAIT_EVENT, SQL, GO): what the statement has read before a commit, and its
@@ -83,7 +86,8 @@ sub check_late
 	my $token = miss($redis, 'item:1');
 
 	my $late = start_psql($node, $statement =~ s/TOKEN/$token/r);
-	$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = '$wait_event'")
+	$node->poll_query_until('postgres',
+		"SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = '$wait_event'")
 	  or die 'it does not wait';
 	sql('UPDATE item SET v = v + 1 WHERE id = 1');
 	delivered($node) or die 'not delivered';
@@ -104,7 +108,8 @@ foreach my $way (sort keys %ways)
 	my $holder = $node->background_psql('postgres');
 
 	$holder->query_safe('SELECT pg_advisory_lock(1)');
-	check_late($way, 'advisory', $ways{$way}, sub { $holder->query_safe('SELECT pg_advisory_unlock(1)') });
+	check_late($way, 'advisory', $ways{$way},
+		sub { $holder->query_safe('SELECT pg_advisory_unlock(1)') });
 	$holder->quit;
 }
 my $parallel = q{
@@ -115,7 +120,8 @@ my $parallel = q{
 	SET enable_indexscan = off;
 	SET enable_bitmapscan = off;
 };
-check_late('a function in a parallel worker', 'PgSleep', "$parallel SELECT v, in_worker('TOKEN') FROM item WHERE id = 1",
+check_late('a function in a parallel worker', 'PgSleep',
+	"$parallel SELECT v, in_worker('TOKEN') FROM item WHERE id = 1",
 	sub { append_to_file($node->data_dir . '/go', 'go') });
 # The worker of a query within a function has the snapshot of that query alone.
 my $holder = $node->background_psql('postgres');
@@ -130,18 +136,22 @@ $holder->quit;
 my %writing = (
 	'a CTE that writes' => q{WITH w AS (UPDATE item SET v = 500 WHERE id = 2 RETURNING v)
 		SELECT uncache.snapshot('TOKEN') || '|' || (SELECT v FROM w)},
-	'a cursor in a function beside a CTE that writes' => q{WITH w AS (UPDATE item SET v = 500 WHERE id = 2 RETURNING v)
+	'a cursor in a function beside a CTE that writes' => q{WITH w AS (UPDATE item SET v = 500
+		WHERE id = 2 RETURNING v)
 		SELECT in_loop('TOKEN') || '|' || (SELECT v FROM w)},
-	'UPDATE .. RETURNING' => q{UPDATE item SET v = 500 FROM (SELECT uncache.snapshot('TOKEN') AS s OFFSET 0) q
+	'UPDATE .. RETURNING' => q{UPDATE item SET v = 500
+		FROM (SELECT uncache.snapshot('TOKEN') AS s OFFSET 0) q
 		WHERE id = 2 RETURNING q.s || '|' || v},
 	'EXECUTE of UPDATE .. RETURNING' => q{PREPARE w AS UPDATE item SET v = 500
-		FROM (SELECT uncache.snapshot('TOKEN') AS s OFFSET 0) q WHERE id = 2 RETURNING q.s || '|' || v; EXECUTE w},
+		FROM (SELECT uncache.snapshot('TOKEN') AS s OFFSET 0) q
+			WHERE id = 2 RETURNING q.s || '|' || v; EXECUTE w},
 );
 foreach my $way (sort keys %writing)
 {
 	my $token = miss($redis, 'item:2');
 
-	is($node->safe_psql('postgres', 'BEGIN; ' . $writing{$way} =~ s/TOKEN/$token/r . '; ROLLBACK'), '', "$way: no snapshot");
+	is($node->safe_psql('postgres', 'BEGIN; ' . $writing{$way} =~ s/TOKEN/$token/r . '; ROLLBACK'),
+		'', "$way: no snapshot");
 }
 
 $node->stop;

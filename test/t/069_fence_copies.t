@@ -68,14 +68,17 @@ $standby->append_conf('postgresql.conf', "uncache.delivery = off\n");
 $standby->start;
 $primary->wait_for_catchup($standby, 'replay');
 $standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
-$standby->poll_query_until('postgres', q{SELECT pg_get_wal_replay_pause_state() = 'paused'}) or die 'not paused';
+$standby->poll_query_until('postgres', q{SELECT pg_get_wal_replay_pause_state() = 'paused'})
+	or die 'not paused';
 change(3);
 my $token = miss($redis, 'item:3');
 my $reader = start_psql($standby, qq{
 	WITH waited AS MATERIALIZED (SELECT pg_sleep(0.01) FROM generate_series(1, 6000)
 		WHERE (pg_stat_file('go', true)).size IS NULL)
-	SELECT v, uncache.snapshot('$token') FROM item WHERE id = 3 AND (SELECT count(*) FROM waited) > 0});
-$standby->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'})
+	SELECT v, uncache.snapshot('$token') FROM item
+		WHERE id = 3 AND (SELECT count(*) FROM waited) > 0});
+$standby->poll_query_until('postgres',
+	q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'})
   or die 'it does not wait';
 $standby->promote;
 append_to_file($standby->data_dir . '/go', 'go');

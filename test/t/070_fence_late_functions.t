@@ -15,7 +15,8 @@ use Uncache;
 my $redis = RedisServer->new;
 $redis->start;
 $redis->cli(qw(acl setuser poor on >secret ~* +@all -function|load));
-my $node = new_node('main', undef, q{uncache.redis_url = 'unix://poor:secret@} . $redis->socket . q{'},
+my $node = new_node('main', undef,
+	q{uncache.redis_url = 'unix://poor:secret@} . $redis->socket . q{'},
 	"uncache.fence_ttl = '5min'", "uncache.wait_timeout = '10s'");
 
 sub fence_of
@@ -28,7 +29,8 @@ make_item($node);
 ok(fence_of('postgres', 'not possible'), 'no right to load them: no functions');
 like(fence_stat($node, 'last_error'), qr/NOPERM/, 'the error says why');
 $node->safe_psql('postgres', 'CREATE DATABASE other');
-$node->safe_psql('postgres', q{ALTER DATABASE other SET uncache.redis_url = '} . $redis->url . q{'});
+$node->safe_psql('postgres',
+	q{ALTER DATABASE other SET uncache.redis_url = '} . $redis->url . q{'});
 $node->safe_psql('other', 'CREATE EXTENSION pg_uncache');
 ok(fence_of('other', 'on'), 'another worker loads them');
 ok(fence_of('postgres', 'on'), 'and the first finds them');

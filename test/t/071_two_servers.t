@@ -30,10 +30,23 @@ fence_is_on($main) or die 'the fence does not come on';
 $main->backup('base');
 
 sub fence_of { return $_[0]->safe_psql('postgres', 'SELECT fence FROM uncache.stat') }
-sub is_fenced { my ($node, $state) = @_; return $node->poll_query_until('postgres', "SELECT fence = '$state' FROM uncache.stat") }
+sub is_fenced
+{
+	my ($node, $state) = @_;
+	return $node->poll_query_until('postgres', "SELECT fence = '$state' FROM uncache.stat");
+}
 sub reclaim { return $_[0]->safe_psql('postgres', 'SELECT uncache.reclaim_fence()') }
-sub value_of { my ($node, $id) = @_; return $node->safe_psql('postgres', "SELECT v FROM item WHERE id = $id") }
-sub warnings_of { my ($node) = @_; my @found = slurp_file($node->logfile) =~ /WARNING: .*superseded/g; return scalar @found }
+sub value_of
+{
+	my ($node, $id) = @_;
+	return $node->safe_psql('postgres', "SELECT v FROM item WHERE id = $id");
+}
+sub warnings_of
+{
+	my ($node) = @_;
+	my @found = slurp_file($node->logfile) =~ /WARNING: .*superseded/g;
+	return scalar @found;
+}
 
 # Whether a reader of the node gets its own value into the cache, which is empty then.
 sub fills
@@ -63,7 +76,8 @@ sub epoch { return (split /:/, miss($redis, 'nothing:' . ++$main::misses))[0] }
 # --- a copy that supersedes nobody ---
 
 my $idle = copy('idle', 1, 'uncache.delivery = off');
-my $elsewhere = copy('elsewhere', 1, q{uncache.redis_url = '} . $redis->url . ($redis->url =~ /^unix:/ ? '?db=5' : '/5') . q{'});
+my $elsewhere = copy('elsewhere', 1,
+	q{uncache.redis_url = '} . $redis->url . ($redis->url =~ /^unix:/ ? '?db=5' : '/5') . q{'});
 ok(is_fenced($elsewhere, 'on'), 'a copy that is promoted, with another database of the same Redis');
 ok(is_fenced($main, 'on'), 'production has the fence');
 is(fills($main, 1), '1', 'and fills');
@@ -77,9 +91,12 @@ my ($old_value, $old_snapshot) = look($main, $token, 2);
 my $copy = copy('copy', 1);
 ok(is_fenced($copy, 'on'), 'a copy is promoted, and takes the fence');
 ok(is_fenced($main, 'superseded'), 'production says that it is superseded');
-like(fence_stat($main, 'last_error'), qr/superseded by a server on timeline 2 .*last seen 20\d\d-.*reclaim_fence\(\)/, 'last_error says by whom, when it was seen, and the way out');
+like(fence_stat($main, 'last_error'),
+	qr/superseded by a server on timeline 2 .*last seen 20\d\d-.*reclaim_fence\(\)/,
+	'last_error says by whom, when it was seen, and the way out');
 is(fence_stat($main, 'state'), 'connected', 'it is connected');
-is(fill($redis, 'item:2', $old_snapshot, $old_value), '0', 'what a reader of it had begun is refused');
+is(fill($redis, 'item:2', $old_snapshot, $old_value), '0',
+	'what a reader of it had begun is refused');
 isnt(fills($main, 1), '1', 'it fills nothing any more');
 is(fills($copy, 1), '1', 'the copy does');
 is(cached($redis, 'item:1'), '1', 'with its own row');
@@ -87,14 +104,18 @@ $main->safe_psql('postgres', 'UPDATE item SET v = 11 WHERE id = 1');
 is(cached($redis, 'item:1'), '', 'production goes on delivering, and COMMIT waits for it');
 is(fills($copy, 1), '1', 'which is in no way of the readers of the other');
 my ($epoch, $retries, $pings) = (epoch(), fence_stat($main, 'retries'), $redis->pings);
-$main->safe_psql('postgres', 'TRUNCATE item; INSERT INTO item SELECT i, 12 FROM generate_series(1, 9) i');
+$main->safe_psql('postgres',
+	'TRUNCATE item; INSERT INTO item SELECT i, 12 FROM generate_series(1, 9) i');
 ok(delivered($main), 'a pattern, too, is delivered');
 ok(poll_until(sub { $redis->pings >= $pings + 6 }), 'for some pings');
 is(epoch(), $epoch, 'it sets no epoch');
 is(fence_stat($main, 'retries'), $retries, 'nothing is sent again');
 is(warnings_of($main), 1, 'it has said so once in its log');
-like(slurp_file($main->logfile), qr/WARNING: .*superseded by a server on timeline 2.*\n.*DETAIL: .*last seen at 20\d\d.*\n.*HINT: .*reclaim_fence/, 'with the timeline of the other, when it was seen, and the way out');
-isnt($main->psql('postgres', q{SET uncache.consistency = strict; UPDATE item SET v = 0 WHERE id = 9}), 0, 'a strict commit fails');
+like(slurp_file($main->logfile),
+	qr/WARNING: .*superseded by a server on timeline 2.*\n.*DETAIL: .*last seen at 20\d\d.*\n.*HINT: .*reclaim_fence/,
+	'with the timeline of the other, when it was seen, and the way out');
+isnt($main->psql('postgres', q{SET uncache.consistency = strict;
+	UPDATE item SET v = 0 WHERE id = 9}), 0, 'a strict commit fails');
 
 # --- Redis forgets, or the server is started again: it stays so ---
 
@@ -117,7 +138,8 @@ ok(is_fenced($copy, 'on'), 'the copy is back');
 $redis->cli('set', 'item:3', 'of the copy', 'ex', 300);
 $redis->cli('set', 'other:3', 'not a rule\'s', 'ex', 300);
 is(fills($copy, 4), '1', 'and stores a row');
-is($main->psql('postgres', 'CREATE ROLE nobody; SET ROLE nobody; SELECT uncache.reclaim_fence()'), 3, 'an ordinary role may not reclaim');
+is($main->psql('postgres', 'CREATE ROLE nobody; SET ROLE nobody; SELECT uncache.reclaim_fence()'),
+	3, 'an ordinary role may not reclaim');
 is(reclaim($main), 't', 'a superuser does');
 ok(is_fenced($main, 'on'), 'production has the fence');
 ok(is_fenced($copy, 'superseded'), 'the copy has not');
@@ -129,7 +151,8 @@ isnt(fills($copy, 1), '1', 'the copy does not');
 like(fence_stat($copy, 'last_error'), qr/superseded by a server on timeline 1 /, 'and says why');
 $redis->kill9;
 $redis->start;
-ok(is_fenced($main, 'on') && is_fenced($copy, 'superseded'), 'when Redis has forgotten it stays so');
+ok(is_fenced($main, 'on') && is_fenced($copy, 'superseded'),
+	'when Redis has forgotten it stays so');
 $main->stop('immediate');
 $main->start;
 ok(is_fenced($main, 'on') && is_fenced($copy, 'superseded'), 'and when production has crashed');
@@ -137,7 +160,8 @@ ok(is_fenced($main, 'on') && is_fenced($copy, 'superseded'), 'and when productio
 # --- the other has stored nothing ---
 
 # Nothing of it is in the outbox, to be sent again.
-$main->safe_psql('postgres', q{CREATE TABLE fresh (id int); SELECT uncache.attach('fresh', 'fresh:{id}')});
+$main->safe_psql('postgres',
+	q{CREATE TABLE fresh (id int); SELECT uncache.attach('fresh', 'fresh:{id}')});
 is(reclaim($copy), 't', 'the copy reclaims');
 ok(is_fenced($copy, 'on') && is_fenced($main, 'superseded'), 'and has the fence');
 ok(delivered($copy), 'all is delivered');
@@ -147,7 +171,8 @@ is(reclaim($main), 't', 'production reclaims, while the copy has stored nothing'
 ok(is_fenced($main, 'on'), 'it has the fence');
 ok(delivered($main), 'all is delivered');
 ok($redis->has('fresh:5'), 'nothing is flushed');
-like(slurp_file($main->logfile), qr/readers may fill the cache\n.*DETAIL: .*stored nothing/, 'the log says so');
+like(slurp_file($main->logfile),
+	qr/readers may fill the cache\n.*DETAIL: .*stored nothing/, 'the log says so');
 
 # --- fence_takeback ---
 
@@ -155,7 +180,8 @@ $copy->start;
 is(reclaim($copy), 't', 'the copy takes the fence once more');
 ok(is_fenced($main, 'superseded'), 'from production');
 is(fills($copy, 6), '1', 'and stores a row');
-$main->safe_psql('postgres', q{ALTER SYSTEM SET uncache.fence_takeback = '4s'; SELECT pg_reload_conf()});
+$main->safe_psql('postgres',
+	q{ALTER SYSTEM SET uncache.fence_takeback = '4s'; SELECT pg_reload_conf()});
 $pings = $redis->pings;
 ok(poll_until(sub { $redis->pings >= $pings + 16 }), 'as long as the copy is heard of');
 is(fence_of($main), 'superseded', 'nothing is taken back');
@@ -163,13 +189,15 @@ $copy->stop;
 ok(is_fenced($main, 'on'), 'but some time after it was heard of last');
 ok(delivered($main), 'all is delivered');
 ok(!$redis->has('item:6') && !$redis->has('fresh:5'), 'what it may have stored is deleted');
-like(slurp_file($main->logfile), qr/taking the fence back from the server on timeline 2/, 'the log says so');
+like(slurp_file($main->logfile),
+	qr/taking the fence back from the server on timeline 2/, 'the log says so');
 $main->safe_psql('postgres', q{ALTER SYSTEM RESET uncache.fence_takeback; SELECT pg_reload_conf()});
 
 # --- equal timelines ---
 
 my $twin = copy('twin', 0);
-ok(poll_until(sub { fence_of($twin) eq 'superseded' && fence_of($main) eq 'on' }), 'a copy without promotion is superseded by who has reclaimed')
+ok(poll_until(sub { fence_of($twin) eq 'superseded' && fence_of($main) eq 'on' }),
+	'a copy without promotion is superseded by who has reclaimed')
   or diag fence_of($twin), ' ', fence_of($main);
 is(reclaim($twin), 't', 'it reclaims');
 $main->backup('second');
@@ -180,11 +208,13 @@ my $second = PostgreSQL::Test::Cluster->new('second');
 $main->backup('third');
 $second->init_from_backup($main, 'third');
 $second->start;
-ok(poll_until(sub { fence_of($second) eq 'superseded' && fence_of($main) eq 'superseded' }), 'of two that differ in nothing neither fills')
+ok(poll_until(sub { fence_of($second) eq 'superseded' && fence_of($main) eq 'superseded' }),
+	'of two that differ in nothing neither fills')
   or diag fence_of($second), ' ', fence_of($main);
 isnt(fills($_, 1), '1', 'as its readers find') foreach $main, $second;
 is(reclaim($main), 't', 'until one reclaims');
-ok(is_fenced($main, 'on') && is_fenced($second, 'superseded'), 'which has the fence, and not the other');
+ok(is_fenced($main, 'on') && is_fenced($second, 'superseded'),
+	'which has the fence, and not the other');
 is(fills($main, 1), '1', 'and fills');
 $second->stop;
 

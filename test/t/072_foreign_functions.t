@@ -20,7 +20,10 @@ $redis->start;
 my $node = new_fenced_node('main', $redis, q{uncache.wait_timeout = '20s'});
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
-sub is_fenced { return $node->poll_query_until('postgres', "SELECT fence = '$_[0]' FROM uncache.stat") }
+sub is_fenced
+{
+	return $node->poll_query_until('postgres', "SELECT fence = '$_[0]' FROM uncache.stat");
+}
 
 sub library { return $redis->cli(qw(function list libraryname uncache withcode)) }
 sub source_of
@@ -32,7 +35,8 @@ sub source_of
 	return $text;
 }
 
-my ($version) = slurp_file("$FindBin::Bin/../../src/fence/uncache.lua") =~ /^local VERSION = (\d+)$/m;
+my ($version) = slurp_file("$FindBin::Bin/../../src/fence/uncache.lua")
+	=~ /^local VERSION = (\d+)$/m;
 
 # --- commits while the functions come and go ---
 
@@ -54,7 +58,8 @@ sub change_and_look
 my %disturb = (
 	'FUNCTION FLUSH' => sub { $redis->cli(qw(function flush)) },
 	'FUNCTION DELETE' => sub { $redis->cli(qw(function delete uncache)) },
-	'LOAD REPLACE of the same library' => sub { $redis->cli(qw(function load replace), source_of($version)) });
+	'LOAD REPLACE of the same library' => sub { $redis->cli(qw(function load replace),
+		source_of($version)) });
 
 foreach my $what (sort keys %disturb)
 {
@@ -70,7 +75,8 @@ foreach my $what (sort keys %disturb)
 	ok(is_fenced('on'), 'the fence comes on again');
 	ok(becomes_cacheable($redis, $node), 'and keys are cacheable');
 }
-is(fence_stat($node, 'wait_timeouts || $$ $$ || waits_skipped'), '0 0', 'no wait was cut short or left out');
+is(fence_stat($node, 'wait_timeouts || $$ $$ || waits_skipped'), '0 0',
+	'no wait was cut short or left out');
 
 # A fill that began before is refused.
 my ($value, $snapshot) = look($node, miss($redis, 'item:5'), 5);
@@ -99,12 +105,15 @@ is($stale, 0, 'no stale value in all that');
 
 # --- a library of others ---
 
-my $foreign = "#!lua name=uncache\nredis.register_function('greet', function() return 'hello' end)\n";
+my $foreign =
+	"#!lua name=uncache\nredis.register_function('greet', function() return 'hello' end)\n";
 $redis->cli(qw(function load replace), $foreign);
 change_and_look($_) foreach 1 .. 3;
 is($stale, 0, 'a foreign library in the place of ours: keys are deleted without it');
 ok(is_fenced('not possible'), 'the fence is not possible');
-like(fence_stat($node, 'last_error'), qr/function library "uncache".*not of pg_uncache.*FUNCTION DELETE/, 'last_error says why, and the way out');
+like(fence_stat($node, 'last_error'),
+	qr/function library "uncache".*not of pg_uncache.*FUNCTION DELETE/,
+	'last_error says why, and the way out');
 my $pings = $redis->pings;
 ok(poll_until(sub { $redis->pings >= $pings + 5 }), 'for some pings');
 like(library(), qr/greet/, 'it is left alone');
@@ -124,7 +133,8 @@ ok(becomes_cacheable($redis, $node), 'and keys are cacheable');
 # Functions of our names in a library of another one.
 $redis->cli(qw(function flush));
 $node->stop;
-$redis->cli(qw(function load), "#!lua name=other\nredis.register_function('uncache_get', function() return 1 end)\n");
+$redis->cli(qw(function load),
+	"#!lua name=other\nredis.register_function('uncache_get', function() return 1 end)\n");
 $node->start;
 ok(is_fenced('not possible'), 'a function of others with one of our names: not possible');
 like(fence_stat($node, 'last_error'), qr/functions of its names/, 'as last_error says');

@@ -14,7 +14,8 @@ use Uncache;
 
 my $redis = RedisServer->new;
 $redis->start;
-my $node = new_node('main', $redis, 'restart_after_crash = on', 'wal_level = replica', 'max_wal_senders = 2');
+my $node = new_node('main', $redis, 'restart_after_crash = on', 'wal_level = replica',
+	'max_wal_senders = 2');
 
 plan skip_all => 'needs a library built with FAULT_POINTS=1' unless has_fault_points($node);
 
@@ -27,7 +28,8 @@ sub wait_for_restart
 	my ($before) = @_;
 
 	return comes_true($node,
-		"SELECT pg_postmaster_start_time() IS NOT NULL AND state = 'connected' AND worker_pid <> $before FROM uncache.stat");
+		"SELECT pg_postmaster_start_time() IS NOT NULL AND state = 'connected'
+			AND worker_pid <> $before FROM uncache.stat");
 }
 
 # One row and several, since the second takes marks instead of the ring.
@@ -44,7 +46,8 @@ sub crash_at
 		SET uncache.fault_point = '$point:kill9';
 		BEGIN;
 		INSERT INTO oracle SELECT '$point:$keys:' || i FROM generate_series(1, $keys) i;
-		SELECT count(uncache.invalidate_keys('$point:$keys:' || i)) FROM generate_series(1, $keys) i;
+		SELECT count(uncache.invalidate_keys('$point:$keys:' || i))
+			FROM generate_series(1, $keys) i;
 		@{[ $setup // 'COMMIT' ]};});
 	isnt($status, 0, "$what: the session is cut off");
 	ok(struck($node, $point), 'at the right place');
@@ -76,16 +79,21 @@ $node->reload;
 my $worker = worker_pid($node);
 my $session = start_psql($node, q{
 	SET application_name = 'held';
-	BEGIN; INSERT INTO oracle VALUES ('sync:1'); SELECT uncache.invalidate_keys('sync:1'); COMMIT;});
+	BEGIN; INSERT INTO oracle VALUES ('sync:1');
+		SELECT uncache.invalidate_keys('sync:1'); COMMIT;});
 ok($node->poll_query_until('postgres',
-	q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'held' AND wait_event = 'SyncRep'}),
+	q{SELECT count(*) = 1 FROM pg_stat_activity
+		WHERE application_name = 'held' AND wait_event = 'SyncRep'}),
 	'a commit hangs between its flush and its visibility');
-is($node->safe_psql('postgres', q{SELECT count(*) FROM oracle WHERE key = 'sync:1'}), '0', 'nobody sees it');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM oracle WHERE key = 'sync:1'}),
+	'0', 'nobody sees it');
 ok($redis->has('sync:1'), 'and its key is there');
-kill 'KILL', $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE application_name = 'held'});
+kill 'KILL', $node->safe_psql('postgres',
+	q{SELECT pid FROM pg_stat_activity WHERE application_name = 'held'});
 $session->finish;
 ok(wait_for_restart($worker), 'killed there: the server is up again');
-is($node->safe_psql('postgres', q{SELECT count(*) FROM oracle WHERE key = 'sync:1'}), '1', 'it has committed');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM oracle WHERE key = 'sync:1'}), '1',
+	'it has committed');
 ok(gone($redis, 'sync:1'), 'and its key is deleted');
 
 my $log = slurp_file($node->logfile);

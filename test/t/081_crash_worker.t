@@ -45,7 +45,8 @@ sub commit_until_struck
 		return 1 if struck($node, $point);
 		$round++;
 		$redis->fill("w:$round:1", "w:$round:$keys", "kept:w:$round");
-		$node->psql('postgres', "INSERT INTO oracle SELECT $round, count(uncache.invalidate_keys('w:$round:' || i)) FROM generate_series(1, $keys) i");
+		$node->psql('postgres', "INSERT INTO oracle SELECT $round,
+			count(uncache.invalidate_keys('w:$round:' || i)) FROM generate_series(1, $keys) i");
 		return struck($node, $point);
 	});
 }
@@ -60,7 +61,8 @@ sub die_at
 	ok(commit_until_struck($point, $keys), "$what: reached");
 	ok(wait_until_up(), 'the worker is back');
 	ok(delivered($node), 'nothing is left to deliver');
-	my %committed = map { $_ => 1 } split /\n/, $node->safe_psql('postgres', 'SELECT round FROM oracle');
+	my %committed = map { $_ => 1 } split /\n/,
+		$node->safe_psql('postgres', 'SELECT round FROM oracle');
 	my @wrong = grep { ($redis->has("w:$_:1") || $redis->has("w:$_:$keys")) != !$committed{$_} }
 		$first .. $round;
 	is("@wrong", '', 'what has committed is deleted, what has not is there');
@@ -92,7 +94,8 @@ foreach my $case (['ring-taken', 1], ['answered', 3000], ['emptied', 1])
 # A key that Redis refuses moves to the side table; when Redis lets it, it goes.
 $redis->cli('acl', 'setuser', 'worker', 'on', '>secret', '~w:*', '+@all');
 set_point('');
-$node->safe_psql('postgres', "ALTER SYSTEM SET uncache.redis_url = 'unix://worker:secret\@" . $redis->socket . "'");
+$node->safe_psql('postgres',
+	"ALTER SYSTEM SET uncache.redis_url = 'unix://worker:secret\@" . $redis->socket . "'");
 $node->reload;
 foreach my $action ('kill9')
 {
@@ -109,7 +112,8 @@ foreach my $action ('kill9')
 			return struck($node, $point);
 		}), "$action at $point: reached");
 		ok(wait_until_up(), 'the worker is back');
-		ok($node->poll_query_until('postgres', "SELECT count(*) > 0 FROM uncache.backlog WHERE attempts > 0"),
+		ok($node->poll_query_until('postgres',
+			"SELECT count(*) > 0 FROM uncache.backlog WHERE attempts > 0"),
 			'the backlog has the refused key');
 		ok($redis->has($key), 'it is there');
 		$redis->cli('acl', 'setuser', 'worker', '~refused:*');

@@ -20,7 +20,8 @@ my $proxy = RedisProxy->new($redis);
 my $node = new_node('main', $proxy, 'max_connections = 150', 'uncache.ring_size = 1kB',
 	'uncache.command_timeout = 60s', 'uncache.wait_timeout = 30s');
 
-$node->safe_psql('postgres', 'CREATE TABLE item (id int PRIMARY KEY, n int); INSERT INTO item VALUES (1, 0)');
+$node->safe_psql('postgres',
+	'CREATE TABLE item (id int PRIMARY KEY, n int); INSERT INTO item VALUES (1, 0)');
 ok(wait_for_state($node, 'connected'), 'the worker is connected');
 
 sub stat_of
@@ -36,7 +37,9 @@ sub start_clients
 	my ($times) = @_;
 	my $script = $node->basedir . '/clients.sql';
 
-	append_to_file($script, "SELECT uncache.invalidate_keys('clients:' || :client_id || ':' || (random() * 1000)::int);\n")
+	append_to_file($script, 
+		"SELECT uncache.invalidate_keys('clients:' || :client_id || ':' ||
+			(random() * 1000)::int);\n")
 	  unless -e $script;
 	return start_command($node, 'pgbench', '-n', '-c', 100, '-j', 2, '-t', $times, '-f', $script,
 		$node->connstr('postgres'));
@@ -55,9 +58,11 @@ is(stat_of('waits'), '2000', 'everybody has waited');
 
 $proxy->delay(50);
 my $skipped = stat_of('waits_skipped');
-my (undef, undef, $impatient) = $node->psql('postgres', q{SET uncache.wait_timeout = '1ms'; SELECT uncache.invalidate_keys('impatient')});
+my (undef, undef, $impatient) = $node->psql('postgres',
+	q{SET uncache.wait_timeout = '1ms'; SELECT uncache.invalidate_keys('impatient')});
 like($impatient, qr/WARNING.*within 1 ms/s, 'a session waits a millisecond for Redis, in vain');
-$node->psql('postgres', q{SET uncache.wait_timeout = '1ms'; SELECT uncache.invalidate_keys('impatient')});
+$node->psql('postgres',
+	q{SET uncache.wait_timeout = '1ms'; SELECT uncache.invalidate_keys('impatient')});
 is(stat_of('waits_skipped'), $skipped + 1, 'and not again');
 my (undef, undef, $patient) = $node->psql('postgres', q{SELECT uncache.invalidate_keys('patient')});
 is($patient, '', 'a session that is ready to wait for longer is not told otherwise');
@@ -69,7 +74,8 @@ ok(delivered($node), 'all is delivered');
 
 $proxy->hold_answers;
 $clients = start_clients(1);
-ok($node->poll_query_until('postgres', 'SELECT waiting_backends = 100 FROM uncache.stat'), '100 clients wait');
+ok($node->poll_query_until('postgres', 'SELECT waiting_backends = 100 FROM uncache.stat'),
+	'100 clients wait');
 my $ms = $node->safe_psql('postgres', q{
 	CREATE FUNCTION end_worker() RETURNS int LANGUAGE plpgsql AS $$
 	DECLARE
@@ -79,7 +85,8 @@ my $ms = $node->safe_psql('postgres', q{
 		LOOP
 			PERFORM pg_stat_clear_snapshot();
 			EXIT WHEN (SELECT count(*) FROM pg_stat_activity
-				WHERE state = 'active' AND wait_event_type = 'Extension' AND backend_type = 'client backend') = 0;
+				WHERE state = 'active' AND wait_event_type = 'Extension'
+					AND backend_type = 'client backend') = 0;
 			EXIT WHEN clock_timestamp() > began + '20 s';
 		END LOOP;
 		RETURN extract(epoch FROM clock_timestamp() - began) * 1000;
@@ -117,7 +124,8 @@ sub seconds_of
 	my ($sql) = @_;
 	my $started = time;
 
-	$node->safe_psql('postgres', "SET uncache.wait_timeout = 0; SET lock_timeout = '10s'; SET statement_timeout = '20s'; $sql");
+	$node->safe_psql('postgres', "SET uncache.wait_timeout = 0; SET lock_timeout = '10s';
+		SET statement_timeout = '20s'; $sql");
 	return time - $started;
 }
 
@@ -133,7 +141,8 @@ my $queued = start_psql($node, q{
 	SET uncache.wait_timeout = 0; SET lock_timeout = '10s';
 	DO $$ BEGIN
 		FOR i IN 1 .. 2000 LOOP
-			EXIT WHEN EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'waiter' AND query LIKE '%queues%');
+			EXIT WHEN EXISTS (SELECT FROM pg_stat_activity
+				WHERE application_name = 'waiter' AND query LIKE '%queues%');
 			PERFORM pg_stat_clear_snapshot(), pg_sleep(0.01);
 		END LOOP;
 	END $$;
@@ -141,7 +150,8 @@ my $queued = start_psql($node, q{
 my $waiter = start_waiter('waiter:1', q{
 	DO $$ BEGIN	/* until somebody queues */
 		FOR i IN 1 .. 2000 LOOP
-			EXIT WHEN EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'transactionid');
+			EXIT WHEN EXISTS (SELECT FROM pg_locks
+				WHERE NOT granted AND locktype = 'transactionid');
 			PERFORM pg_sleep(0.01);
 		END LOOP;
 	END $$;});
@@ -163,20 +173,24 @@ $listener->quit;
 
 sub waiter_pid
 {
-	return $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE application_name = 'waiter'});
+	return $node->safe_psql('postgres',
+		q{SELECT pid FROM pg_stat_activity WHERE application_name = 'waiter'});
 }
 
 $proxy->hold_unlinks;
 $waiter = start_waiter('waiter:2');
 $node->safe_psql('postgres', 'SELECT pg_cancel_backend(' . waiter_pid() . ')');
 is($waiter->finish, 0, 'a canceled wait ends, and is no error');
-like($waiter->err, qr/WARNING:  canceling the wait for Redis due to user request\n.*has committed/, 'with a warning');
+like($waiter->err, qr/WARNING:  canceling the wait for Redis due to user request\n.*has committed/,
+	'with a warning');
 like($waiter->out, qr/still here/, 'the session goes on');
 
 $waiter = start_waiter('waiter:3');
 $node->safe_psql('postgres', 'SELECT pg_terminate_backend(' . waiter_pid() . ')');
 isnt($waiter->finish, 0, 'a terminated session ends');
-like($waiter->err, qr/WARNING:  canceling the wait for Redis and terminating connection due to administrator command\n.*has committed/, 'with a warning');
+like($waiter->err,
+	qr/WARNING:  canceling the wait for Redis and terminating connection due to administrator command\n.*has committed/,
+	'with a warning');
 unlike($waiter->out, qr/still here/, 'and does nothing more');
 is($node->safe_psql('postgres', 'SELECT n FROM item'), '4', 'both had committed');
 $proxy->behave;
@@ -184,7 +198,8 @@ ok(delivered($node), 'and their keys are delivered');
 
 # --- a client whose encoding has no characters for where the commit was ---
 
-$node->safe_psql('postgres', q{CREATE DATABASE letters ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0});
+$node->safe_psql('postgres',
+	q{CREATE DATABASE letters ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0});
 $node->safe_psql('letters', qq{
 	CREATE EXTENSION pg_uncache;
 	CREATE PROCEDURE inner_one(text) LANGUAGE plpgsql AS
@@ -197,7 +212,8 @@ my (undef, $out, $err) = $node->psql('letters', q{
 	SET client_encoding = 'LATIN1'; SET uncache.wait_timeout = '100ms';
 	CALL outer_one();
 	SELECT 'still here'});
-like($out, qr/still here/, 'a client that could not be told the CONTEXT of the warning: the server goes on');
+like($out, qr/still here/,
+	'a client that could not be told the CONTEXT of the warning: the server goes on');
 like($err, qr/WARNING:.*within 100 ms\nDETAIL:.*has committed/, 'and the warning comes without it');
 $proxy->behave;
 ok(delivered($node, 'letters'), 'and the key is delivered');
@@ -226,13 +242,15 @@ SKIP:
 	my $pid = waiter_pid();
 	$node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
 	ok($node->poll_query_until('postgres',
-		q{SELECT query LIKE '%second%' AND wait_event_type = 'Extension' FROM pg_stat_activity WHERE application_name = 'waiter'}),
+		q{SELECT query LIKE '%second%' AND wait_event_type = 'Extension' FROM pg_stat_activity
+			WHERE application_name = 'waiter'}),
 		'whose session waits for its next one by now');
 	$proxy->hold_unlinks;
 	kill 'CONT', $worker;
 	ok(poll_until(sub { grep { $_ eq 'second' } $proxy->keys_seen }), 'the worker goes on');
 	ok($redis->has('second'), 'the second key is not deleted yet');
-	ok($waiter->runs && $node->safe_psql('postgres', 'SELECT waiting_backends FROM uncache.stat') eq '1',
+	ok($waiter->runs && $node->safe_psql('postgres',
+		'SELECT waiting_backends FROM uncache.stat') eq '1',
 		'and the second commit still waits');
 	$proxy->behave;
 	is($waiter->finish, 0, 'until it is');
@@ -244,15 +262,18 @@ SKIP:
 
 $proxy->hold_unlinks;
 $redis->fill('broken');
-$node->safe_psql('postgres', q{SET uncache.wait_timeout = 0; SELECT uncache.invalidate_keys('broken')});
+$node->safe_psql('postgres',
+	q{SET uncache.wait_timeout = 0; SELECT uncache.invalidate_keys('broken')});
 ok(poll_until(sub { grep { $_ eq 'broken' } $proxy->keys_seen }), 'a key is under way');
 my $call = start_psql($node, q{SET application_name = 'caller'; SELECT uncache.wait('50 s')});
 ok($node->poll_query_until('postgres',
-	q{SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE application_name = 'caller'}),
+	q{SELECT wait_event_type = 'Extension' FROM pg_stat_activity
+		WHERE application_name = 'caller'}),
 	'uncache.wait() waits for it');
 $proxy->forget_keys;
 $proxy->reset;
-ok(poll_until(sub { grep { $_ eq 'broken' } $proxy->keys_seen }), 'the link breaks: the key is under way again');
+ok(poll_until(sub { grep { $_ eq 'broken' } $proxy->keys_seen }),
+	'the link breaks: the key is under way again');
 ok($redis->has('broken'), 'not deleted');
 select undef, undef, undef, 0.3;	# an answer that is wrong would come at once
 ok($call->runs, 'and uncache.wait() still waits');

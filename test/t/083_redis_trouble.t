@@ -28,7 +28,8 @@ my $number = 0;
 sub commits
 {
 	my ($count) = @_;
-	my $sql = join '', map { $number++; "SELECT uncache.invalidate_keys('key:$number');\n" } 1 .. $count;
+	my $sql = join '',
+		map { $number++; "SELECT uncache.invalidate_keys('key:$number');\n" } 1 .. $count;
 	my $started = time;
 	my ($status, $out, $err) = $node->psql('postgres', $sql);
 	my $warnings = () = $err =~ /WARNING/g;
@@ -54,7 +55,8 @@ sub log_lines
 	my $log = slurp_file($node->logfile, $from);
 
 	$from += length $log;
-	return grep { /(LOG|WARNING|ERROR|FATAL):/ && /Redis|uncache/ && !/statement:/ } split /\n/, $log;
+	return grep { /(LOG|WARNING|ERROR|FATAL):/ && /Redis|uncache/ && !/statement:/ } split /\n/,
+		$log;
 }
 
 my ($taken, $warnings) = commits(20);
@@ -67,7 +69,8 @@ $redis->cli('set', 'other', 1);
 # The log is told a turn after the first answer.
 my @lines;
 poll_until(sub { push @lines, log_lines(); return scalar grep { /connected/ } @lines });
-is(scalar(grep { /cannot be used/ } @lines), 1, 'one line when Redis was missing') or diag join "\n", @lines;
+is(scalar(grep { /cannot be used/ } @lines), 1, 'one line when Redis was missing')
+	or diag join "\n", @lines;
 is(scalar(grep { /connected/ } @lines), 1, 'one when it was there');
 
 # --- refusals that mean Redis as a whole ---
@@ -93,7 +96,8 @@ foreach my $case (
 	cmp_ok($taken, '<', 7, 'commits go on');
 	cmp_ok($warnings, '<=', 2, 'with a warning or two');
 	ok($node->poll_query_until('postgres',
-		"SELECT state = 'down' AND last_error LIKE '%Redis%' AND retries >= 0 FROM uncache.stat"), 'uncache.stat says so');
+		"SELECT state = 'down' AND last_error LIKE '%Redis%' AND retries >= 0 FROM uncache.stat"),
+			'uncache.stat says so');
 	my $until = time + 1.2;
 	while (time < $until) { commits(1); select undef, undef, undef, 0.1 }
 	$proxy->error_for($command);
@@ -104,12 +108,14 @@ foreach my $case (
 
 # --- an error that is no text ---
 
-$node->safe_psql('postgres', q{CREATE DATABASE utf8 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0});
+$node->safe_psql('postgres',
+	q{CREATE DATABASE utf8 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0});
 $node->safe_psql('utf8', 'CREATE EXTENSION pg_uncache');
 ok(wait_for_state($node, 'connected', 'utf8'), 'a database in UTF-8');
 $proxy->error_for('UNLINK', "OOM <\xFF\xFE\x01\xC3\xA9\xC3>");
 $node->psql('utf8', q{SELECT uncache.invalidate_keys('some')});
-ok($node->poll_query_until('utf8', q{SELECT last_error LIKE U&'%OOM <???\00E9?>%' FROM uncache.stat}),
+ok($node->poll_query_until('utf8',
+	q{SELECT last_error LIKE U&'%OOM <???\00E9?>%' FROM uncache.stat}),
 	'what Redis says is shown as far as it is text');
 $proxy->error_for('UNLINK');
 ok(delivered($node, 'utf8'), 'and that is over');
@@ -118,18 +124,23 @@ $node->safe_psql('postgres', 'DROP DATABASE utf8');
 # --- a key that may not be deleted ---
 
 $redis->cli('acl', 'setuser', 'worker', 'on', '>secret', '~key:*', '+@all');
-$node->safe_psql('postgres', "ALTER SYSTEM SET uncache.redis_url = 'unix://worker:secret\@" . substr($proxy->url, 7) . "'");
+$node->safe_psql('postgres',
+	"ALTER SYSTEM SET uncache.redis_url = 'unix://worker:secret\@" . substr($proxy->url, 7) . "'");
 $node->reload;
-ok(poll_until(sub { $redis->cli('client', 'list') =~ /user=worker/ }), 'the worker is another user now');
+ok(poll_until(sub { $redis->cli('client', 'list') =~ /user=worker/ }),
+	'the worker is another user now');
 ok(wait_for_state($node, 'connected'), 'and connected');
 $redis->fill('forbidden');
 fill(20);
-$node->safe_psql('postgres', q{SET uncache.wait_timeout = 0; SELECT uncache.invalidate_keys('forbidden', 'key:x')});
+$node->safe_psql('postgres',
+	q{SET uncache.wait_timeout = 0; SELECT uncache.invalidate_keys('forbidden', 'key:x')});
 ($taken, $warnings) = commits(20);
 is($warnings, 0, 'a key may not be deleted: the others are, in time');
 ok($redis->has('forbidden'), 'it is there');
-is($node->safe_psql('postgres', 'SELECT count(*), max(keys) FROM uncache.backlog'), '1|1', 'and in the backlog, alone');
-is($node->safe_psql('postgres', "SELECT uncache.wait('0.3 s')"), 'f', 'uncache.wait() says that not all is delivered');
+is($node->safe_psql('postgres', 'SELECT count(*), max(keys) FROM uncache.backlog'), '1|1',
+	'and in the backlog, alone');
+is($node->safe_psql('postgres', "SELECT uncache.wait('0.3 s')"), 'f',
+	'uncache.wait() says that not all is delivered');
 my ($status, $out, $err) = $node->psql('postgres', q{SELECT uncache.invalidate_keys('forbidden')});
 is($err, '', 'while it is refused nobody waits for it');
 $redis->cli('acl', 'setuser', 'worker', '~forbidden');
@@ -141,10 +152,13 @@ $redis->cli('acl', 'setuser', 'worker', 'allkeys');
 
 foreach my $bytes (0, 1, 3, 5)
 {
-	ok(wait_for_state($node, 'connected'), "a link that breaks after $bytes bytes of answers: connected before");
+	ok(wait_for_state($node, 'connected'),
+		"a link that breaks after $bytes bytes of answers: connected before");
 	fill(200);
 	$proxy->hold_answers;
-	$node->safe_psql('postgres', "SET uncache.wait_timeout = 0; SELECT uncache.invalidate_keys('key:' || i) FROM generate_series($number + 1, $number + 200) i");
+	$node->safe_psql('postgres', "SET uncache.wait_timeout = 0;
+		SELECT uncache.invalidate_keys('key:' || i)
+		FROM generate_series($number + 1, $number + 200) i");
 	$number += 200;
 	if ($bytes) { $proxy->cut_after($bytes); $proxy->hold_answers(0) }
 	else { $proxy->reset; $proxy->hold_answers(0) }
@@ -167,7 +181,8 @@ $proxy->delay(200);
 ($taken, $warnings) = commits(40);
 cmp_ok($warnings, '<=', 2, 'a round trip of 400 ms: after a timeout nobody waits');
 cmp_ok($taken, '<', 8, 'so that commits go on');
-is($node->safe_psql('postgres', 'SELECT state FROM uncache.stat'), 'connected', 'although Redis is connected all the time');
+is($node->safe_psql('postgres', 'SELECT state FROM uncache.stat'), 'connected',
+	'although Redis is connected all the time');
 is_all_delivered('slowly');
 $proxy->behave;
 ok(poll_until(sub {
@@ -180,10 +195,13 @@ ok(poll_until(sub {
 $proxy->rate(8000);
 my $retries = $node->safe_psql('postgres', 'SELECT reconnects FROM uncache.stat');
 fill(600);
-$node->safe_psql('postgres', "SET uncache.wait_timeout = 0; SELECT uncache.invalidate_keys('key:' || i, 'key:' || i || repeat(':filler', 6)) FROM generate_series($number + 1, $number + 600) i");
+$node->safe_psql('postgres', "SET uncache.wait_timeout = 0;
+	SELECT uncache.invalidate_keys('key:' || i, 'key:' || i || repeat(':filler', 6))
+	FROM generate_series($number + 1, $number + 600) i");
 $number += 600;
 is_all_delivered('a link of 8 kB/s');
-is($node->safe_psql('postgres', 'SELECT reconnects FROM uncache.stat'), $retries, 'without a break of the link');
+is($node->safe_psql('postgres', 'SELECT reconnects FROM uncache.stat'), $retries,
+	'without a break of the link');
 $proxy->behave;
 
 # --- a user that may do nothing but what is needed ---
@@ -196,7 +214,8 @@ fill(1);
 ($taken, $warnings) = commits(1);
 is($warnings, 0, 'and can delete');
 my $seconds = time + 2.5;
-select undef, undef, undef, 0.1 while time < $seconds;	# longer than it takes to ask Redis whether it lives
+select undef, undef, undef,
+	0.1 while time < $seconds;	# longer than it takes to ask Redis whether it lives
 is($proxy->connections, $connections, 'and stays connected');
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP/, 'no PANIC');
 $node->stop;

@@ -48,7 +48,8 @@ forget(2, sub {
 	ok($node->poll_query_until('postgres', 'SELECT outbox_bytes = 0 FROM uncache.stat'),
 		'an image from before redeliver_window: the outbox is emptied');
 });
-ok($node->poll_query_until('postgres', q{SELECT state = 'connected' AND reconnects >= 2 FROM uncache.stat}), 'the image is back');
+ok($node->poll_query_until('postgres',
+	q{SELECT state = 'connected' AND reconnects >= 2 FROM uncache.stat}), 'the image is back');
 ok(delivered($node), 'all that the outbox holds is delivered');
 ok($redis->has('item:2'), 'so nobody knows of the key');
 $node->safe_psql('postgres', q{SELECT uncache.invalidate_table('item')});

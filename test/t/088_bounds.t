@@ -17,7 +17,8 @@ use Uncache;
 my $redis = RedisServer->new;
 $redis->start;
 my $node = new_node('main', $redis, "uncache.redeliver_window = '1s'", 'max_connections = 50',
-	'synchronous_commit = off', 'log_statement = none', 'wal_level = replica', 'max_wal_senders = 2',
+	'synchronous_commit = off', 'log_statement = none', 'wal_level = replica',
+		'max_wal_senders = 2',
 	'autovacuum = off', "uncache.wait_timeout = '2s'");
 
 $node->safe_psql('postgres', q{
@@ -32,13 +33,15 @@ ok(delivered($node), 'the worker is up to date');
 my $length = $ENV{UNCACHE_BOUND_SECONDS} || 6;
 my $script = $node->basedir . '/load.sql';
 append_to_file($script, "\\set id random(1, 1000)\n"
-	. ($length > 6 ? "SELECT uncache.invalidate_keys('item:' || :id);\n" : "UPDATE item SET n = n + 1 WHERE id = :id;\n"));
+	. ($length > 6 ? "SELECT uncache.invalidate_keys('item:' || :id);\n"
+		: "UPDATE item SET n = n + 1 WHERE id = :id;\n"));
 
 sub start_load
 {
 	my ($seconds) = @_;
 
-	return start_command($node, 'pgbench', '-n', '-c', 8, '-j', 2, '-T', $seconds, '-P', int($seconds / 5) || 1,
+	return start_command($node, 'pgbench', '-n', '-c', 8, '-j', 2, '-T', $seconds, '-P',
+		int($seconds / 5) || 1,
 		'-f', $script, $node->connstr('postgres'));
 }
 
@@ -48,8 +51,10 @@ my $looker = $node->background_psql('postgres', timeout => 600 + 20 * $length);
 sub sizes
 {
 	return split /\|/, $looker->query_safe(q{
-		SELECT pg_relation_size('uncache.outbox_0') / 1024, pg_relation_size('uncache.outbox_1') / 1024,
-			pg_relation_size('uncache.outbox_2') / 1024, pg_relation_size('uncache.outbox_3') / 1024});
+		SELECT pg_relation_size('uncache.outbox_0') / 1024,
+			pg_relation_size('uncache.outbox_1') / 1024,
+			pg_relation_size('uncache.outbox_2') / 1024,
+				pg_relation_size('uncache.outbox_3') / 1024});
 }
 
 # Look at the outbox while the load runs: the largest size in each fifth of the time,
@@ -105,9 +110,11 @@ sub run_load
 	}
 	is($failed, 0, "$what: the load has run");
 	my $latency = $node->safe_psql('postgres',
-		q{SELECT latency_p50_ms || ' / ' || latency_p99_ms || ' / ' || latency_max_ms FROM uncache.stat});
+		q{SELECT latency_p50_ms || ' / ' || latency_p99_ms || ' / ' || latency_max_ms
+			FROM uncache.stat});
 	my $timeouts = $node->safe_psql('postgres', 'SELECT wait_timeouts FROM uncache.stat');
-	diag "$what: $tps commits a second, outbox at most $most kB, emptied $emptied times, latency $latency ms";
+	diag "$what: $tps commits a second, outbox at most $most kB, emptied $emptied times, "
+		. "latency $latency ms";
 	is($timeouts, '0', 'nobody waits in vain');
 	cmp_ok($emptied, '>=', 2, 'the tables are emptied while it runs');
 	ok(delivered($node), 'and all is delivered');
@@ -128,9 +135,11 @@ $held->query_safe('COMMIT');
 $node->safe_psql('postgres', q{ALTER SYSTEM SET synchronous_standby_names = 'nobody'});
 $node->reload;
 my $stuck = start_psql($node, q{
-	SET application_name = 'stuck'; SET synchronous_commit = on; SELECT uncache.invalidate_keys('stuck')});
+	SET application_name = 'stuck'; SET synchronous_commit = on;
+		SELECT uncache.invalidate_keys('stuck')});
 ok($node->poll_query_until('postgres',
-	q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'stuck' AND wait_event = 'SyncRep'}),
+	q{SELECT count(*) = 1 FROM pg_stat_activity
+		WHERE application_name = 'stuck' AND wait_event = 'SyncRep'}),
 	'a commit is stuck');
 run_load('with a commit that waits for its standby', $length);
 $node->safe_psql('postgres', q{
@@ -162,7 +171,8 @@ my $grown = worker_memory() - $before;
 my $backlog = $node->safe_psql('postgres', 'SELECT count(*) FROM uncache.backlog') - $rows;
 my $bytes = 0;
 $bytes += $_ foreach sizes();
-diag sprintf 'outage: %d commits, outbox %d kB (%.0f bytes a commit), worker memory %+d kB', $backlog, $bytes,
+diag sprintf 'outage: %d commits, outbox %d kB (%.0f bytes a commit), worker memory %+d kB',
+	$backlog, $bytes,
   $bytes * 1024 / $backlog, $grown;
 cmp_ok($backlog, '>', 1000, 'an outage: the outbox keeps the commits');
 cmp_ok($grown, '<', 1000, 'the memory of the worker stays as it is');
@@ -171,11 +181,13 @@ my $started = time;
 $redis->thaw;
 ok(delivered($node), 'Redis is back: all is delivered');
 my $drained = time - $started;
-is($node->safe_psql('postgres', 'SELECT count(*) FROM uncache.backlog'), '0', 'and nothing is in the backlog');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM uncache.backlog'), '0',
+	'and nothing is in the backlog');
 diag sprintf 'drained in %.1f s', $drained;
 is($redis->cli('dbsize'), '0', 'every key, since every row was changed');
 cmp_ok(worker_memory() - $before, '<', 30000, 'in memory that is bounded');
-ok(poll_until(sub { my $sum = 0; $sum += $_ foreach sizes(); $sum < 100 }), 'and the outbox shrinks again');
+ok(poll_until(sub { my $sum = 0; $sum += $_ foreach sizes(); $sum < 100 }),
+	'and the outbox shrinks again');
 
 $looker->quit;
 $held->quit;

@@ -47,7 +47,8 @@ sub commit_many
 
 	while ($session->runs)
 	{
-		$pid ||= $node->safe_psql('postgres', q{SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE application_name = 'many'});
+		$pid ||= $node->safe_psql('postgres',
+			q{SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE application_name = 'many'});
 		my $now = $pid ? memory($pid) : 0;
 		$most = $now if $now > $most;
 		select undef, undef, undef, 0.05;
@@ -67,7 +68,8 @@ my $bytes = $node->safe_psql('postgres', 'SELECT outbox_bytes FROM uncache.stat'
 $node->safe_psql('postgres', 'SELECT uncache.stat_reset()');
 my $script = $node->basedir . '/one.sql';
 append_to_file($script, "SELECT uncache.invalidate_keys('one:' || (random() * 1e9)::int);\n");
-my $one = start_command($node, 'pgbench', '-n', '-c', 1, '-T', 3, '-f', $script, $node->connstr('postgres'));
+my $one = start_command($node, 'pgbench', '-n', '-c', 1, '-T', 3, '-f', $script,
+	$node->connstr('postgres'));
 my $most = 0;
 while ($one->runs)
 {
@@ -80,21 +82,26 @@ unlike($one->err, qr/WARNING/, 'and none of them waits in vain');
 ok(delivered($node), 'all is delivered');
 my $drained = time - $started;
 my ($latency) = $one->out =~ /latency average = ([\d.]+)/;
-diag sprintf '%d million keys: %.1f s, session %.0f MB, outbox %.0f MB, worker %+.1f MB, drained in %.1f s; a small commit meanwhile %.2f ms',
+diag sprintf '%d million keys: %.1f s, session %.0f MB, outbox %.0f MB, worker %+.1f MB, drained '
+	. 'in %.1f s; a small commit meanwhile %.2f ms',
   $million, $taken, $large / 1024, $bytes / 2**20, ($most - $before) / 1024, $drained, $latency;
 cmp_ok($large, '<', $small + 20_000, 'the session needs no more memory than for 200,000 keys');
 cmp_ok($most - $before, '<', 64 * 1024, 'nor does the worker');
-ok(poll_until(sub { $node->safe_psql('postgres', 'SELECT outbox_bytes FROM uncache.stat') < 1e6 }), 'the outbox shrinks again');
+ok(poll_until(sub { $node->safe_psql('postgres', 'SELECT outbox_bytes FROM uncache.stat') < 1e6 }),
+	'the outbox shrinks again');
 
 # 500 sessions.
 $node->safe_psql('postgres', 'SELECT uncache.stat_reset()');
-my $many = start_command($node, 'pgbench', '-n', '-c', 500, '-j', 2, '-T', 10, '-f', $script, $node->connstr('postgres'));
+my $many = start_command($node, 'pgbench', '-n', '-c', 500, '-j', 2, '-T', 10, '-f', $script,
+	$node->connstr('postgres'));
 is($many->finish, 0, '500 sessions commit');
 unlike($many->err, qr/WARNING/, 'without a warning');
 my ($tps) = $many->out =~ /tps = (\d+)/;
 diag "500 sessions: $tps commits a second, delivery p50 / p99 / max "
-  . $node->safe_psql('postgres', q{SELECT latency_p50_ms || ' / ' || latency_p99_ms || ' / ' || latency_max_ms FROM uncache.stat}) . ' ms';
-is($node->safe_psql('postgres', 'SELECT wait_timeouts FROM uncache.stat'), '0', 'nobody waits in vain');
+  . $node->safe_psql('postgres', q{SELECT latency_p50_ms || ' / ' || latency_p99_ms
+	|| ' / ' || latency_max_ms FROM uncache.stat}) . ' ms';
+is($node->safe_psql('postgres', 'SELECT wait_timeouts FROM uncache.stat'), '0',
+	'nobody waits in vain');
 ok(delivered($node), 'all is delivered');
 
 $node->stop;

@@ -15,7 +15,8 @@ use Uncache;
 
 my $redis = RedisServer->new;
 $redis->start;
-my $node = new_node('main', $redis, q{uncache.after_lost_commits = 'flush'}, q{uncache.redeliver_window = '1s'});
+my $node = new_node('main', $redis, q{uncache.after_lost_commits = 'flush'},
+	q{uncache.redeliver_window = '1s'});
 
 $node->safe_psql('postgres', q{
 	CREATE TABLE item (id int PRIMARY KEY, v int);

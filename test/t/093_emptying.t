@@ -14,7 +14,8 @@ use Uncache;
 
 my $redis = RedisServer->new;
 $redis->start;
-my $node = new_node('main', $redis, "uncache.redeliver_window = '1s'", "uncache.wait_timeout = '60s'");
+my $node = new_node('main', $redis, "uncache.redeliver_window = '1s'",
+	"uncache.wait_timeout = '60s'");
 
 plan skip_all => 'needs a library built with FAULT_POINTS=1' unless has_fault_points($node);
 ok(wait_for_state($node, 'connected'), 'the worker is connected');
@@ -46,7 +47,8 @@ sub begin_a_long_check
 	set_point('emptying-step:slow_300');
 	# 800 rows of a block each: 50 steps.
 	sql(qq{
-		SELECT count(uncache.invalidate_keys(repeat('x', 7000) || i)) FROM generate_series(1, $rows) i});
+		SELECT count(uncache.invalidate_keys(repeat('x', 7000) || i))
+			FROM generate_series(1, $rows) i});
 	my ($table) = grep { size($_) >= $rows && $before[$_] < $rows } 0 .. 3;
 	ok(defined $table, 'a table has many rows');
 	# It is the current one until something follows.
@@ -73,7 +75,8 @@ my $table = begin_a_long_check();
 foreach my $i (1 .. 3)
 {
 	$redis->fill("meanwhile:$i");
-	my ($status, undef, $err) = $node->psql('postgres', "SELECT uncache.invalidate_keys('meanwhile:$i')");
+	my ($status, undef, $err) = $node->psql('postgres',
+		"SELECT uncache.invalidate_keys('meanwhile:$i')");
 	is($err, '', 'a commit does not wait in vain');
 	ok(!$redis->has("meanwhile:$i"), 'its key is gone');
 }
@@ -86,7 +89,8 @@ end_it($table);
 sub write_late
 {
 	my ($table, $key) = @_;
-	my $locks = join '; ', map { "LOCK TABLE uncache.outbox_$_ IN SHARE MODE" } grep { $_ != $table } 0 .. 3;
+	my $locks = join '; ',
+		map { "LOCK TABLE uncache.outbox_$_ IN SHARE MODE" } grep { $_ != $table } 0 .. 3;
 	my $session = $node->background_psql('postgres');
 
 	$session->query_safe("BEGIN; $locks");

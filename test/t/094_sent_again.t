@@ -28,7 +28,8 @@ sub commit_keys
 	my ($count, $length) = @_;
 
 	$batches++;
-	sql("SELECT count(uncache.invalidate_keys('$batches:' || i || ':' || repeat('x', $length))) FROM generate_series(1, $count) i");
+	sql("SELECT count(uncache.invalidate_keys('$batches:' || i || ':' || repeat('x', $length)))
+		FROM generate_series(1, $count) i");
 	return;
 }
 
@@ -48,7 +49,8 @@ sub sent_again
 	delivered($node) or die 'not delivered';
 	my $before = keys_sent();
 	sql("SELECT pg_terminate_backend($pid)");
-	poll_until(sub { my $now = worker_pid($node); $now != 0 && $now != $pid }) or die 'no new worker';
+	poll_until(sub { my $now = worker_pid($node); $now != 0 && $now != $pid })
+		or die 'no new worker';
 	delivered($node) or die 'not delivered again';
 	return keys_sent() - $before;
 }
@@ -87,7 +89,8 @@ my $now = time;
 # A table is looked at every second; the rest is for a machine with other things to do.
 my $recent = 100 * grep { $_ > $now - 2 * $window - 9 } @committed;
 my $again = sent_again();
-diag sprintf '%d keys of %d sent again, of two windows and the reserve %d', $again, 100 * @committed, $recent;
+diag sprintf '%d keys of %d sent again, of two windows and the reserve %d', $again,
+	100 * @committed, $recent;
 cmp_ok($again, '>=', 100, 'while commits go on, the last ones are sent again');
 cmp_ok($again, '<=', $recent, 'and none from before two windows');
 cmp_ok($recent, '<', 100 * @committed, 'which are fewer than all');

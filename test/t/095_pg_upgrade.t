@@ -43,28 +43,33 @@ sub there
 # the side table.
 $redis->stop;
 $old->safe_psql('postgres', 'UPDATE item SET v = 1 WHERE id = 1');
-$old->safe_psql('postgres', q{SELECT count(uncache.invalidate_keys('many:' || i)) FROM generate_series(1, 5000) i});
+$old->safe_psql('postgres',
+	q{SELECT count(uncache.invalidate_keys('many:' || i)) FROM generate_series(1, 5000) i});
 $old->safe_psql('postgres', q{
 	BEGIN; UPDATE item SET v = 1 WHERE id = 2; PREPARE TRANSACTION 'two'});
 $old->safe_psql('postgres', q{COMMIT PREPARED 'two'});
 $old->safe_psql('shop', q{UPDATE part SET name = 'new' WHERE id = 1});
-my $rules = 'SELECT relation, trigger, events, templates, enabled, problem FROM uncache.rules ORDER BY 1, 2';
+my $rules = 'SELECT relation, trigger, events, templates, enabled, problem
+	FROM uncache.rules ORDER BY 1, 2';
 my %rules = map { $_ => $old->safe_psql($_, $rules) } 'postgres', 'shop';
 $old->stop;
 
 my $new = PostgreSQL::Test::Cluster->new('new');
 $new->init;
-$new->append_conf('postgresql.conf', join "\n", "shared_preload_libraries = 'pg_uncache'", 'max_prepared_transactions = 10',
+$new->append_conf('postgresql.conf', join "\n", "shared_preload_libraries = 'pg_uncache'",
+	'max_prepared_transactions = 10',
 	"uncache.redis_url = '" . $redis->url . "'", '');
 # All tables to it, and nothing back: a worker of the old server never runs again.
 chdir $new->basedir or die $!;
 my $programs = $new->config_data('--bindir');
-command_ok([ 'pg_upgrade', '-d', $old->data_dir, '-D', $new->data_dir, '-b', $programs, '-B', $programs,
+command_ok([ 'pg_upgrade', '-d', $old->data_dir, '-D', $new->data_dir, '-b',
+	$programs, '-B', $programs,
 	'-s', $new->host, '-p', $old->port, '-P', $new->port ], 'pg_upgrade succeeds');
 unlike(slurp_file($new->logfile), qr/pg_uncache worker/, 'without a worker') if -e $new->logfile;
 
 $redis->start;
-ok(there(0, 'item:1') && there(0, 'many:5000') && there(2, 'part:1'), 'what was not delivered is in Redis');
+ok(there(0, 'item:1') && there(0, 'many:5000') && there(2, 'part:1'),
+	'what was not delivered is in Redis');
 $new->start;
 ok(gone($redis, 'item:1'), 'the new server delivers what the old one had not');
 ok(gone($redis, '{item}:all'), 'every key of it');
@@ -72,8 +77,10 @@ ok(gone($redis, 'many:1') && gone($redis, 'many:5000'), 'of a large transaction'
 ok(gone($redis, 'item:2'), 'of a prepared one');
 ok(poll_until(sub { !there(2, 'part:1') }), 'of another database, with its own address');
 ok(delivered($new) && delivered($new, 'shop'), 'nothing is left to deliver');
-ok($redis->has('item:3') && $redis->has('other:1') && there(2, 'part:2'), 'nothing else is deleted');
-is($new->safe_psql($_, $rules), $rules{$_}, "the rules in $_ are as they were") foreach 'postgres', 'shop';
+ok($redis->has('item:3') && $redis->has('other:1') && there(2, 'part:2'),
+	'nothing else is deleted');
+is($new->safe_psql($_, $rules), $rules{$_}, "the rules in $_ are as they were")
+	foreach 'postgres', 'shop';
 
 $new->safe_psql('postgres', 'UPDATE item SET v = 2 WHERE id = 3');
 ok(!$redis->has('item:3'), 'and they work');

@@ -23,7 +23,8 @@ sub commit
 	my ($database, $key) = @_;
 
 	$redis->fill($key);
-	$node->safe_psql($database, "SET uncache.wait_timeout = 0; SELECT uncache.invalidate_keys('$key')");
+	$node->safe_psql($database,
+		"SET uncache.wait_timeout = 0; SELECT uncache.invalidate_keys('$key')");
 	return;
 }
 
@@ -32,7 +33,8 @@ sub commit
 my $worker = worker_of($node, 'postgres');
 kill 'STOP', $worker;
 ok(is_stopped($worker), 'its worker is busy for long');
-my ($status, undef, $err) = $node->psql('postgres', q{SET statement_timeout = '300ms'; SELECT uncache.discard_backlog()});
+my ($status, undef, $err) = $node->psql('postgres',
+	q{SET statement_timeout = '300ms'; SELECT uncache.discard_backlog()});
 like($err, qr/statement timeout/, 'who wanted to discard the backlog has given up');
 commit('postgres', 'after');
 kill 'CONT', $worker;
@@ -52,12 +54,14 @@ ok(is_stopped($worker), 'its worker is busy for long');
 my $caller = start_psql($node, 'SELECT uncache.discard_backlog()', 'first');
 ok($node->poll_query_until('postgres', q{
 	SELECT count(*) = 1 FROM pg_stat_activity
-	WHERE datname = 'first' AND query LIKE '%discard%' AND wait_event_type = 'Extension'}), 'a caller waits for it');
+	WHERE datname = 'first' AND query LIKE '%discard%' AND wait_event_type = 'Extension'}),
+		'a caller waits for it');
 $node->safe_psql('postgres', 'ALTER DATABASE first IS_TEMPLATE true');
 kill 'CONT', $worker;
 ok(wait_for_worker($node, 'second'), 'that database is served no more, and a third one is');
 ok(gone($redis, 'of the second') && delivered($node, 'second'), 'whose backlog is delivered');
-unlike(slurp_file($node->logfile), qr/backlog of \d+ transactions? discarded/, 'nothing of it was discarded');
+unlike(slurp_file($node->logfile), qr/backlog of \d+ transactions? discarded/,
+	'nothing of it was discarded');
 isnt($caller->finish, 0, 'the caller is told');
 like($caller->err, qr/has not discarded/, 'that it was not done');
 

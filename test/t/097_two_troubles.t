@@ -25,7 +25,10 @@ my $number = 0;
 
 sub sql { return $node->safe_psql('postgres', @_) }
 sub stat_of { return sql("SELECT $_[0] FROM uncache.stat") }
-sub invalidate { return 'SELECT uncache.invalidate_keys(VARIADIC ARRAY[' . join(', ', map { "'$_'" } @_) . ']);' }
+sub invalidate
+{
+	return 'SELECT uncache.invalidate_keys(VARIADIC ARRAY[' . join(', ', map { "'$_'" } @_) . ']);';
+}
 sub send_keys { return sql('SET uncache.wait_timeout = 0;' . invalidate(@_)) }
 
 # Whether a target takes part: it is sent what is committed now.  What was sent before
@@ -89,7 +92,8 @@ send_keys('key:2', 'forbidden');
 ok(gone($far, 'key:2'), 'one hangs: the other has its keys deleted');
 ok(forget(), 'and is started anew, and served');
 $to_near->behave;
-ok($node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM uncache.backlog WHERE attempts > 0'), 'the one that has hung refuses a key');
+ok($node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM uncache.backlog
+	WHERE attempts > 0'), 'the one that has hung refuses a key');
 ok(gone($far, $_), 'the other has the row sent again') foreach 'key:2', 'forbidden';
 ok(gone($near, 'key:2'), 'what the first has not refused is gone');
 is($near->has('forbidden'), 1, 'what it has is not');
@@ -110,12 +114,14 @@ $_->fill(values %key) foreach $near, $far;
 $far->cli('save');
 $to_near->hold_word($key{held});
 my $waiting = start_psql($node, 'BEGIN; UPDATE held SET v = 1; UPDATE other SET v = 1; COMMIT');
-ok(gone($near, $key{other}) && gone($far, $key{held}), 'of a transaction of two rows one hangs at one target');
+ok(gone($near, $key{other}) && gone($far, $key{held}),
+	'of a transaction of two rows one hangs at one target');
 ok(poll_until(sub { stat_of('waiting_backends') eq '1' }), 'it is waited for');
 $to_far->hold_word($key{other});
 $far->kill9;
 $far->start;
-ok(poll_until(sub { $to_far->held > 0 }), 'the other is started anew, and is sent the row again that was answered');
+ok(poll_until(sub { $to_far->held > 0 }),
+	'the other is started anew, and is sent the row again that was answered');
 lose_link($to_far);
 ok(wait_for_state($node, 'down'), 'but is lost before it has answered');
 $to_far->behave;
@@ -129,9 +135,11 @@ ok(delivered($node), 'all is delivered');
 
 # --- a target comes back while a pattern is under way, and another one is away ---
 
-sql(q{ALTER SYSTEM SET uncache.redis_url = '} . join(' ', $near_url, $to_far->url, $third->url) . q{'});
+sql(q{ALTER SYSTEM SET uncache.redis_url = '} . join(' ', $near_url, $to_far->url,
+	$third->url) . q{'});
 $node->reload;
-ok($node->poll_query_until('postgres', q{SELECT redis LIKE '%} . $third->socket . q{%' AND state = 'connected' FROM uncache.stat}), 'three targets');
+ok($node->poll_query_until('postgres', q{SELECT redis LIKE '%} . $third->socket
+	. q{%' AND state = 'connected' FROM uncache.stat}), 'three targets');
 ok(is_quiet($node, $near), 'all is quiet');
 $_->fill('pattern:1') foreach $near, $far;
 $far->cli('save');
@@ -158,13 +166,15 @@ $near->cli('acl', 'setuser', 'worker', 'resetkeys', '~[^f]*');
 $_->fill('key:3', 'forbidden:2', 'pattern:2') foreach $near, $far;
 $to_far->hold_word('forbidden:2');
 send_keys('key:3', 'forbidden:2');
-ok(gone($near, 'key:3') && poll_until(sub { $to_far->held > 0 }), 'a row is refused by one target, and held by the next');
+ok(gone($near, 'key:3') && poll_until(sub { $to_far->held > 0 }),
+	'a row is refused by one target, and held by the next');
 sql(q{SELECT uncache.invalidate_pattern('pattern:*')});
 $near->cli('acl', 'setuser', 'worker', '~*');
 sql(q{ALTER SYSTEM SET uncache.redis_url = '} . join(' ', map { $_->url } $near, $far) . q{'});
 $node->reload;
 ok(delivered($node), 'the addresses change: all is delivered');
-is(join(' ', map { ($near->keys($_), $far->keys($_)) } qw(key:* pattern:* forbidden*)), '', 'and gone');
+is(join(' ', map { ($near->keys($_), $far->keys($_)) } qw(key:* pattern:* forbidden*)), '',
+	'and gone');
 is(worker_pid($node), $worker, 'by the worker of before');
 
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP/, 'no PANIC');

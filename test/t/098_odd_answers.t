@@ -83,7 +83,8 @@ sql('CREATE TABLE item (id int PRIMARY KEY, v int)');
 sql(q{SELECT uncache.attach('item', 'item:{id}')});
 $proxy->hold_word('uncache_invalidate');
 my (undef, undef, $error) = $node->psql('postgres',
-	q{SET uncache.wait_timeout = '300ms'; SET uncache.consistency = 'strict'; INSERT INTO item VALUES (1, 1)});
+	q{SET uncache.wait_timeout = '300ms'; SET uncache.consistency = 'strict';
+		INSERT INTO item VALUES (1, 1)});
 like($error, qr/could not be fenced/, 'strict: Redis does not answer');
 is($proxy->held, 1, 'the fence is under way');
 sleep 1.5;

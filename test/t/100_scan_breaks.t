@@ -15,7 +15,8 @@ use Uncache;
 my $redis = RedisServer->new;
 $redis->start;
 my $proxy = RedisProxy->new($redis);
-my $node = new_node('main', undef, "uncache.redis_url = '" . $proxy->url . "'", 'uncache.wait_timeout = 20s',
+my $node = new_node('main', undef, "uncache.redis_url = '" . $proxy->url . "'",
+	'uncache.wait_timeout = 20s',
 	'uncache.command_timeout = 5s');
 
 sub sql { return $node->safe_psql('postgres', @_) }
@@ -101,7 +102,8 @@ sub stays_aside
 	truncate_and_commit($name);
 	ok(poll_until(sub { !$redis->has('org:300') && !$redis->has('user:1002000') }),
 		"$name: all other keys of the patterns are deleted");
-	ok(comes_true($node, q{SELECT last_error LIKE 'a SCAN for one key at a time breaks%' FROM uncache.stat}),
+	ok(comes_true($node,
+		q{SELECT last_error LIKE 'a SCAN for one key at a time breaks%' FROM uncache.stat}),
 		"$name: last_error says so");
 	ok(comes_true($node, q{SELECT max(attempts) >= 2 FROM uncache.backlog}),
 		"$name: it is shown, and tried again");
@@ -118,7 +120,8 @@ is(scalar @said, 1, '20 MB: the log says it once');
 like($log, qr/answer that is too large/, '20 MB: and why');
 like($log, qr/HINT: .*discard_backlog/, '20 MB: and names the way out');
 
-$redis->cli('eval', q{redis.call("del", ARGV[1] .. string.rep(string.rep("x", 1000), 20000))}, 0, 'user:1');
+$redis->cli('eval', q{redis.call("del", ARGV[1] .. string.rep(string.rep("x", 1000), 20000))}, 0,
+	'user:1');
 ok(delivered($node), '20 MB: when it is gone the pattern is delivered');
 
 $redis->cli('config', 'set', 'client-output-buffer-limit', 'normal 1mb 1mb 0');
@@ -150,7 +153,8 @@ foreach my $id (501 .. 510)
 	sql("INSERT INTO users VALUES ($id)");
 	$redis->has("user:$id") and fail('slow: a commit has not waited');
 }
-ok(delivered($node), 'patterns are delivered where Redis is slower for a large step than command_timeout');
+ok(delivered($node),
+	'patterns are delivered where Redis is slower for a large step than command_timeout');
 is($redis->cli('dbsize'), 0, 'their keys are gone');
 commits_were_answered('slow');
 
@@ -162,7 +166,8 @@ $proxy->behave;
 $proxy->refuse;
 $redis->fill('user:1', 'user:2');
 sql('TRUNCATE users');
-ok(comes_true($node, q{SELECT last_error LIKE 'patterns have to wait for a second connection, for SCAN: %' FROM uncache.stat}),
+ok(comes_true($node, q{SELECT last_error LIKE
+	'patterns have to wait for a second connection, for SCAN: %' FROM uncache.stat}),
 	'last_error says why patterns wait');
 sql('INSERT INTO users VALUES (2)');
 ok(!$redis->has('user:2'), 'keys are deleted meanwhile');

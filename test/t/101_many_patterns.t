@@ -44,7 +44,12 @@ sub passes_since
 
 sub sum { my ($what, @passes) = @_; my $sum = 0; $sum += $_->{$what} foreach @passes; return $sum }
 
-sub most { my ($what, @passes) = @_; my ($most) = sort { $b <=> $a } map { $_->{$what} } @passes; return $most }
+sub most
+{
+	my ($what, @passes) = @_;
+	my ($most) = sort { $b <=> $a } map { $_->{$what} } @passes;
+	return $most;
+}
 
 ok(wait_for_state($node, 'connected'), 'connected');
 ok(is_quiet($node, $redis), 'and quiet');
@@ -75,7 +80,8 @@ cmp_ok(sum('patterns', @passes), '>=', $patterns, 'all patterns were in a pass')
 cmp_ok(scalar @passes, '<=', 8, 'a few passes');
 cmp_ok(sum('tried', @passes), '<=', $seen, 'of all patterns at most one is tried for a key');
 cmp_ok(most('most', @passes), '<=', $slice_work + 1000, 'a turn does no more work than a slice');
-cmp_ok(sum('slices', @passes), '>=', $seen * 16 / ($slice_work + 1000), 'the work is done in many turns');
+cmp_ok(sum('slices', @passes), '>=', $seen * 16 / ($slice_work + 1000),
+	'the work is done in many turns');
 cmp_ok(sum('scans', @passes), '<=', $seen / 200 + 30 * @passes, 'with few calls of SCAN');
 is(sum('breaks', @passes), 0, 'none of which broke');
 
@@ -89,17 +95,20 @@ my $long_keys = 300;
 sql('CREATE TABLE wide (id int PRIMARY KEY)');
 sql(qq{DO \$\$ BEGIN
 	EXECUTE format('SELECT uncache.attach(''wide'', %s)', (
-		SELECT string_agg(quote_literal('w' || i || ':' || repeat('{id}', $parts)), ', ') FROM generate_series(1, 4) i));
+		SELECT string_agg(quote_literal('w' || i || ':' || repeat('{id}', $parts)), ', ')
+			FROM generate_series(1, 4) i));
 	END \$\$});
 $redis->cli('eval', q{for i = 1, ARGV[1] do for t = 1, 4 do
-	redis.call("set", "w" .. t .. ":" .. string.rep("7", ARGV[2]) .. i, 1) end end}, 0, $long_keys, $parts);
+	redis.call("set", "w" .. t .. ":" .. string.rep("7", ARGV[2]) .. i, 1) end end}, 0,
+		$long_keys, $parts);
 $log = -s $node->logfile;
 sql('TRUNCATE wide');
 ok(delivered($node), 'patterns of many parts are delivered');
 is($redis->cli('dbsize'), $bystanders + 5, 'their keys are gone, and no others');
 @passes = passes_since($log);
 cmp_ok(sum('tried', @passes), '<=', 4 * $long_keys, 'each key is held against one pattern');
-cmp_ok(most('most', @passes), '<=', $slice_work + ($parts + 1) * ($parts + 10), 'a turn tries no second one');
+cmp_ok(most('most', @passes), '<=', $slice_work + ($parts + 1) * ($parts + 10),
+	'a turn tries no second one');
 cmp_ok(sum('slices', @passes), '>=', 4 * $long_keys, 'so there are as many turns as keys');
 
 # ---------------------------------------------------------------------------

@@ -25,7 +25,8 @@ sub sql { return $node->safe_psql('postgres', $_[0]) }
 sub outbox_is_emptied
 {
 	return poll_until(sub {
-		sql(q{SELECT sum(pg_relation_size('uncache.outbox_' || i)) FROM generate_series(0, 3) i}) eq '0';
+		sql(q{SELECT sum(pg_relation_size('uncache.outbox_' || i))
+			FROM generate_series(0, 3) i}) eq '0';
 	});
 }
 
@@ -37,12 +38,14 @@ ok(wait_for_state($node, 'down'), 'Redis is down');
 my $most = 0;
 for my $round (1 .. 60)
 {
-	sql(q{DO $$ BEGIN FOR i IN 1 .. 4 LOOP PERFORM uncache.invalidate_keys('many:' || i); COMMIT; END LOOP; END $$});
+	sql(q{DO $$ BEGIN FOR i IN 1 .. 4 LOOP PERFORM uncache.invalidate_keys('many:' || i);
+		COMMIT; END LOOP; END $$});
 	sql('SELECT sum(uncache.discard_backlog(xid)) FROM uncache.backlog');
 	# Reading the page has what was deleted taken away, and its line pointers kept.
 	sql("SELECT count(*) FROM uncache.outbox_$_") foreach 0 .. 3;
 	sql("SELECT uncache.invalidate_keys('late:$round')");
-	$most = sql(join ' UNION ALL ', map { "SELECT coalesce(max((ctid::text::point)[1]), 0) FROM uncache.outbox_$_" } 0 .. 3);
+	$most = sql(join ' UNION ALL ',
+		map { "SELECT coalesce(max((ctid::text::point)[1]), 0) FROM uncache.outbox_$_" } 0 .. 3);
 	($most) = sort { $b <=> $a } split /\n/, $most;
 	last if $most > 150;
 }
@@ -58,7 +61,8 @@ sql("ALTER SYSTEM SET uncache.fault_point = 'shared-memory:errors'");
 $node->reload;
 my $before = worker_pid($node);
 sql("SELECT pg_terminate_backend($before)");
-ok($node->poll_query_until('postgres', "SELECT worker_pid <> $before AND state = 'connected' FROM uncache.stat"),
+ok($node->poll_query_until('postgres',
+	"SELECT worker_pid <> $before AND state = 'connected' FROM uncache.stat"),
 	'a worker without shared memory starts');
 my $worker = worker_pid($node);
 $redis->fill('a', 'b', map { "many:$_" } 1 .. 5000);
@@ -67,7 +71,8 @@ sql("SELECT uncache.invalidate_keys('b')");
 sql("SELECT count(uncache.invalidate_keys('many:' || i)) FROM generate_series(1, 5000) i");
 ok(delivered($node), 'it delivers');
 is($redis->cli('dbsize'), '0', 'every key');
-is(sql("SELECT last_error LIKE '%shared memory%/dev/shm%' FROM uncache.stat"), 't', 'and says what it lacks');
+is(sql("SELECT last_error LIKE '%shared memory%/dev/shm%' FROM uncache.stat"), 't',
+	'and says what it lacks');
 ok(outbox_is_emptied(), 'what it knows in its own memory lets the outbox be emptied');
 is(worker_pid($node), $worker, 'all that time it was the same worker');
 my $said = () = slurp_file($node->logfile) =~ /there is no shared memory to note/g;
@@ -81,10 +86,12 @@ $node->reload;
 sub start_with_small_shm
 {
 	my ($size) = @_;
-	my $start = "mount -t tmpfs -o size=$size,mode=1777 tmpfs /dev/shm && exec unshare -U --map-user=$> --map-group=" . ($) + 0)
+	my $start = "mount -t tmpfs -o size=$size,mode=1777 tmpfs /dev/shm && exec unshare -U "
+		. "--map-user=$> --map-group=" . ($) + 0)
 	  . ' "$@"';
 
-	return system('unshare', '-U', '-r', '-m', 'sh', '-c', $start, 'sh', $node->installed_command('pg_ctl'), '-s', '-w',
+	return system('unshare', '-U', '-r', '-m', 'sh', '-c', $start, 'sh',
+		$node->installed_command('pg_ctl'), '-s', '-w',
 		'-D', $node->data_dir, '-l', $node->logfile, 'start') == 0 && $node->_update_pid(1) // 1;
 }
 
@@ -92,14 +99,16 @@ $node->stop;
 SKIP:
 {
 	skip 'needs user and mount namespaces', 1
-	  unless system("unshare -U -r -m sh -c 'mount -t tmpfs tmpfs /dev/shm && unshare -U --map-user=1 true' 2>/dev/null") == 0;
+	  unless system("unshare -U -r -m sh -c 'mount -t tmpfs tmpfs /dev/shm && unshare -U "
+		. "--map-user=1 true' 2>/dev/null") == 0;
 	ok(start_with_small_shm('2500k'), 'a server with 2.5 MB of shared memory');
 	ok(wait_for_state($node, 'connected'), 'its worker is connected');
 	$worker = worker_pid($node);
 	$redis->freeze;
 	ok(wait_for_state($node, 'down'), 'Redis is down');
 	# 20,000 pages, which took 1.2 MB when each row had its bits.
-	sql(q{SELECT count(uncache.invalidate_keys(lpad(i::text, 7500, 'x'))) FROM generate_series(1, 20000) i});
+	sql(q{SELECT count(uncache.invalidate_keys(lpad(i::text, 7500, 'x')))
+		FROM generate_series(1, 20000) i});
 	$redis->thaw;
 	ok(delivered($node), 'an outbox of 160 MB is delivered');
 	is(worker_pid($node), $worker, 'by the same worker');

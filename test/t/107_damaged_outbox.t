@@ -15,11 +15,16 @@ use Uncache;
 
 my $redis = RedisServer->new;
 $redis->start;
-my $node = new_node('main', $redis, "uncache.redeliver_window = '1s'", 'autovacuum = off', "uncache.wait_timeout = '1s'");
+my $node = new_node('main', $redis, "uncache.redeliver_window = '1s'", 'autovacuum = off',
+	"uncache.wait_timeout = '1s'");
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
 
-sub size { return sql(q{SELECT sum(pg_relation_size('uncache.outbox_' || i)) FROM generate_series(0, 3) i}) }
+sub size
+{
+	return sql(q{SELECT sum(pg_relation_size('uncache.outbox_' || i))
+		FROM generate_series(0, 3) i});
+}
 
 sub is_emptied
 {
@@ -60,7 +65,8 @@ sub current_file
 	my $table = sql(q{SELECT t FROM unnest(ARRAY['outbox_0', 'outbox_1', 'outbox_2', 'outbox_3']) t
 		ORDER BY pg_relation_size('uncache.' || t) DESC LIMIT 1});
 
-	return (sql("SELECT pg_relation_filepath('uncache.$table')"), sql("SELECT pg_relation_size('uncache.$table') / 8192"));
+	return (sql("SELECT pg_relation_filepath('uncache.$table')"),
+		sql("SELECT pg_relation_size('uncache.$table') / 8192"));
 }
 
 # Have Redis back with these keys, before the worker can connect.
@@ -79,7 +85,8 @@ sub start_redis
 
 sub log_has
 {
-	my $count = () = slurp_file($node->logfile) =~ /damaged; all keys that the rules can produce are deleted instead/g;
+	my $count = () = slurp_file($node->logfile)
+		=~ /damaged; all keys that the rules can produce are deleted instead/g;
 
 	return $count;
 }
@@ -92,7 +99,8 @@ ok(delivered($node) && is_emptied(), 'nothing waits');
 
 sub commit_items
 {
-	sql('INSERT INTO item SELECT i, 0 FROM generate_series(1, 8000) i ON CONFLICT (id) DO UPDATE SET n = item.n + 1');
+	sql('INSERT INTO item SELECT i, 0
+		FROM generate_series(1, 8000) i ON CONFLICT (id) DO UPDATE SET n = item.n + 1');
 	sql("SELECT count(uncache.invalidate_keys('named:' || i)) FROM generate_series(1, 20) i");
 	return;
 }
@@ -109,13 +117,17 @@ $node->start;
 ok(wait_for_state($node, 'down'), 'two blocks are damaged: a worker has started');
 my ($status, $out, $err) = $node->psql('postgres', 'SELECT count(*) FROM uncache.backlog');
 is("$status|$out", '0|2', 'uncache.backlog shows the rest');
-like($err, qr/WARNING:  block 1 of table "outbox_\d" of the outbox cannot be read, and is not counted/, 'and warns');
+like($err,
+	qr/WARNING:  block 1 of table "outbox_\d" of the outbox cannot be read, and is not counted/,
+	'and warns');
 is(sql('SELECT state, outbox_rows > 0 FROM uncache.stat'), 'down|t', 'uncache.stat works');
 start_redis((map { "item:$_" } 1 .. 8001), 'named:1', 'foreign:1');
 ok(delivered($node), 'Redis is back: all is delivered');
-is(join(' ', $redis->keys), 'foreign:1', 'the keys that the rules can produce, and the others that could be read');
+is(join(' ', $redis->keys), 'foreign:1',
+	'the keys that the rules can produce, and the others that could be read');
 is(log_has(), 1, 'the log says it once');
-like(sql('SELECT last_error FROM uncache.stat'), qr/block \d of table uncache.outbox_\d is damaged; all keys that the rules can produce are deleted instead/,
+like(sql('SELECT last_error FROM uncache.stat'),
+	qr/block \d of table uncache.outbox_\d is damaged; all keys that the rules can produce are deleted instead/,
 	'last_error says it, too');
 ok(is_emptied(), 'the table is emptied, which ends the damage');
 my $worker = worker_pid($node);
@@ -147,7 +159,8 @@ ok(wait_for_state($node, 'connected'), 'Redis is back');
 ok(delivered($node) && is_emptied(), 'nothing waits');
 $redis->stop;
 ok(wait_for_state($node, 'down'), 'Redis is down');
-sql(q{SELECT uncache.invalidate_keys('first'); UPDATE item SET n = 0 WHERE id = 1; SELECT uncache.invalidate_keys(repeat('x', 20000))});
+sql(q{SELECT uncache.invalidate_keys('first'); UPDATE item SET n = 0 WHERE id = 1;
+	SELECT uncache.invalidate_keys(repeat('x', 20000))});
 ($file, $blocks) = current_file();
 cmp_ok($blocks, '>=', 3, 'its pieces are in blocks of their own');
 $node->stop;
@@ -157,15 +170,18 @@ ok(wait_for_state($node, 'down'), 'one is damaged');
 start_redis('first', 'item:1', 'item:5');
 ok(delivered($node), 'wait() does not wait for the piece that is lost');
 is(join(' ', $redis->keys), '', 'all other keys are deleted, and what the rules can produce');
-like(slurp_file($node->logfile), qr/block 2 of table uncache.outbox_\d is damaged/, 'the log says why');
-ok(poll_until(sub { sql('SELECT last_error FROM uncache.stat') =~ /a part of a long key is missing/ }), 'and last_error');
+like(slurp_file($node->logfile), qr/block 2 of table uncache.outbox_\d is damaged/,
+	'the log says why');
+ok(poll_until(sub { sql('SELECT last_error FROM uncache.stat')
+	=~ /a part of a long key is missing/ }), 'and last_error');
 ok(is_emptied(), 'the table is emptied');
 
 # --- the table of prepared transactions ---
 
 $redis->stop;
 ok(wait_for_state($node, 'down'), 'Redis is down');
-sql(qq{BEGIN; UPDATE item SET n = 1 WHERE id = $_; PREPARE TRANSACTION 'p$_'; COMMIT PREPARED 'p$_'}) foreach 1 .. 3;
+sql(qq{BEGIN; UPDATE item SET n = 1 WHERE id = $_; PREPARE TRANSACTION 'p$_';
+	COMMIT PREPARED 'p$_'}) foreach 1 .. 3;
 $file = sql("SELECT pg_relation_filepath('uncache.outbox_side')");
 $node->stop;
 change_block($file, 0, \&break_page);

@@ -59,15 +59,18 @@ foreach my $how ('CALL two_steps()', 'DO $$ BEGIN CALL two_steps(); END $$')
 
 sub cancel_waiter
 {
-	$node->poll_query_until('postgres', 'SELECT waiting_backends = 1 FROM uncache.stat') or die 'nobody waits';
+	$node->poll_query_until('postgres', 'SELECT waiting_backends = 1 FROM uncache.stat')
+		or die 'nobody waits';
 	sql(q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'waiter'});
 	return;
 }
 
-my $session = start_psql($node, q{SET application_name = 'waiter'; CALL two_steps(); SELECT 'still here'});
+my $session = start_psql($node,
+	q{SET application_name = 'waiter'; CALL two_steps(); SELECT 'still here'});
 cancel_waiter();
 isnt($session->finish, 0, 'a procedure is canceled while its COMMIT waits');
-like($session->err, qr/canceling the wait for Redis due to user request\n.*ERROR:  canceling statement due to user request/s,
+like($session->err,
+	qr/canceling the wait for Redis due to user request\n.*ERROR:  canceling statement due to user request/s,
 	'the wait ends, and so does the procedure');
 is(steps_done(), 'one', 'which does not go on');
 
@@ -109,10 +112,13 @@ is(waits_of('ALTER TABLE other ALTER n TYPE bigint'), '0 1', 'nor with a table t
 is(waits_of('TRUNCATE other'), '0 1', 'or truncated');
 is(waits_of('REFRESH MATERIALIZED VIEW copy'), '0 1', 'nor with a view that is refreshed');
 is(waits_of('DROP INDEX other_n'), '0 1', 'nor with an index that is dropped');
-is(waits_of('SAVEPOINT s; DROP TABLE other; ROLLBACK TO s'), '1 0', 'it waits where that is rolled back');
-is(waits_of('SAVEPOINT s; DROP TABLE other; RELEASE s'), '0 1', 'and does not where a table is dropped');
+is(waits_of('SAVEPOINT s; DROP TABLE other; ROLLBACK TO s'), '1 0',
+	'it waits where that is rolled back');
+is(waits_of('SAVEPOINT s; DROP TABLE other; RELEASE s'), '0 1',
+	'and does not where a table is dropped');
 is(waits_of('CREATE TABLE other (); DROP TABLE other'), '0 1', 'even one that it has made');
-is(waits_of('CREATE TEMP TABLE mine ON COMMIT DROP AS SELECT * FROM item'), '1 0', 'temporary tables do not count');
+is(waits_of('CREATE TEMP TABLE mine ON COMMIT DROP AS SELECT * FROM item'), '1 0',
+	'temporary tables do not count');
 is(waits_of('CREATE TEMP TABLE mine (); DROP TABLE mine'), '1 0', 'however they go');
 ok(delivered($node), 'all is delivered');
 
@@ -123,7 +129,8 @@ my $file = $node->data_dir . '/' . sql(q{SELECT pg_relation_filepath('other')});
 ok(-e $file, 'a table has a file');
 $proxy->hold_unlinks;
 $session = start_psql($node, q{BEGIN; UPDATE item SET n = n + 1; DROP TABLE other; COMMIT});
-ok(poll_until(sub { !$session->runs || stat_of('waiting_backends') eq '1' }), 'it is dropped, and the row changed');
+ok(poll_until(sub { !$session->runs || stat_of('waiting_backends') eq '1' }),
+	'it is dropped, and the row changed');
 sql('CHECKPOINT');	# recovery begins behind the commit
 $node->stop('immediate');
 $node->start;

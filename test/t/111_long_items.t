@@ -46,7 +46,8 @@ sub cleared
 {
 	my ($table) = @_;
 
-	return join(' ', map { substr $_, length $long{$table} } $redis->keys("$table:*")) eq '1:session';
+	return join(' ', map { substr $_,
+		length $long{$table} } $redis->keys("$table:*")) eq '1:session';
 }
 
 sub backlog { return sql('SELECT coalesce(sum(keys), 0) FROM uncache.backlog') }
@@ -111,7 +112,8 @@ fill('over');
 sql('TRUNCATE over');
 ok(delivered($node) && cleared('over'), 'a pattern is delivered');
 reload_with('uncache.second_delete_delay', '1s');
-ok($node->poll_query_until('postgres', q{SELECT setting = '1000' FROM pg_settings WHERE name = 'uncache.second_delete_delay'}), 'with a second delete');
+ok($node->poll_query_until('postgres', q{SELECT setting = '1000' FROM pg_settings
+	WHERE name = 'uncache.second_delete_delay'}), 'with a second delete');
 # Where the machine is so slow that the second delete comes before the keys, once more.
 ok(poll_until(sub {
 	sql('INSERT INTO over VALUES (1); TRUNCATE over');
@@ -124,15 +126,18 @@ reload_with('uncache.second_delete_delay', '0');
 # --- strict ---
 
 reload_with('uncache.fence_ttl', '1min');
-ok($node->poll_query_until('postgres', q{SELECT fence = 'on' FROM uncache.stat}), 'the fence is on');
+ok($node->poll_query_until('postgres', q{SELECT fence = 'on' FROM uncache.stat}),
+	'the fence is on');
 fill('over');
 sql(q{SET uncache.consistency = strict; TRUNCATE over});
 ok(delivered($node), 'strict: a long pattern is delivered, as short ones are');
 ok(cleared('over'), 'the keys are gone');
-my ($code, undef, $err) = $node->psql('postgres', q{SET uncache.consistency = strict; INSERT INTO over VALUES (1)});
+my ($code, undef, $err) = $node->psql('postgres',
+	q{SET uncache.consistency = strict; INSERT INTO over VALUES (1)});
 like($err, qr/a key is too long for uncache.consistency = strict/, 'a long key is refused');
 reload_with('uncache.fence_ttl', '0');
-ok($node->poll_query_until('postgres', q{SELECT fence = 'off' FROM uncache.stat}), 'the fence is off');
+ok($node->poll_query_until('postgres', q{SELECT fence = 'off' FROM uncache.stat}),
+	'the fence is off');
 
 # --- refused by Redis ---
 
@@ -152,7 +157,8 @@ acl($redis, '-scan');
 fill('over');
 fill('long');
 sql('TRUNCATE over, long');
-ok($node->poll_query_until('postgres', 'SELECT max(attempts) > 0 FROM uncache.backlog'), 'patterns in pieces are refused');
+ok($node->poll_query_until('postgres', 'SELECT max(attempts) > 0 FROM uncache.backlog'),
+	'patterns in pieces are refused');
 is(backlog(), '2', 'and kept');
 ok(!cleared('over'), 'with their keys');
 acl($redis, '+scan');
@@ -175,11 +181,15 @@ my $two = new_node('two', undef, "uncache.redis_url = '" .
 ok(wait_for_state($two, 'connected'), 'a server with two targets');
 my $worker = $two->safe_psql('postgres', 'SELECT worker_pid FROM uncache.stat');
 $two->safe_psql('postgres', q{SET uncache.wait_timeout = 0; SELECT count(*) FROM
-	(SELECT uncache.invalidate_keys('denied:' || to_char(g, 'FM000000'), 'allowed:' || g) FROM generate_series(1, 2000) g) s});
-ok($two->poll_query_until('postgres', 'SELECT min(attempts) > 0 FROM uncache.backlog'), 'both refuse what fills rows');
-is($two->safe_psql('postgres', 'SELECT sum(keys) FROM uncache.backlog'), '2000', 'each key is kept once');
+	(SELECT uncache.invalidate_keys('denied:' || to_char(g, 'FM000000'), 'allowed:' || g)
+		FROM generate_series(1, 2000) g) s});
+ok($two->poll_query_until('postgres', 'SELECT min(attempts) > 0 FROM uncache.backlog'),
+	'both refuse what fills rows');
+is($two->safe_psql('postgres', 'SELECT sum(keys) FROM uncache.backlog'), '2000',
+	'each key is kept once');
 is(join(' ', map { $_->keys('allowed:*') } @targets), '', 'what is allowed is deleted');
-is($two->safe_psql('postgres', 'SELECT worker_pid FROM uncache.stat'), $worker, 'the worker goes on');
+is($two->safe_psql('postgres', 'SELECT worker_pid FROM uncache.stat'), $worker,
+	'the worker goes on');
 acl($_, '~denied:*') foreach @targets;
 ok(delivered($two), 'all is delivered once both may');
 is(join(' ', map { $_->keys('denied:*') } @targets), '', 'to both');
@@ -190,8 +200,10 @@ $two->stop;
 
 sql(q{CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0});
 $node->safe_psql('latin', 'CREATE EXTENSION pg_uncache; CREATE TABLE wide (id int)');
-(undef, undef, $err) = $node->psql('latin', q{SELECT uncache.attach('wide', repeat(chr(233), 40000) || '{id}')});
-like($err, qr/ERROR:  template is too long/, 'a template that is too long in UTF-8 is refused at once');
+(undef, undef, $err) = $node->psql('latin',
+	q{SELECT uncache.attach('wide', repeat(chr(233), 40000) || '{id}')});
+like($err, qr/ERROR:  template is too long/,
+	'a template that is too long in UTF-8 is refused at once');
 
 unlike(slurp_file($node->logfile), qr/damaged|PANIC|TRAP/, 'nothing was damaged');
 $node->stop;

@@ -20,7 +20,8 @@ sub sql { return $node->safe_psql('postgres', @_) }
 sub error_of
 {
 	my ($sql) = @_;
-	my (undef, undef, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$sql", on_error_stop => 1);
+	my (undef, undef, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$sql",
+		on_error_stop => 1);
 
 	return $err;
 }
@@ -31,7 +32,8 @@ is(sql('SHOW uncache.max_transaction_size'), '1GB', 'a transaction 1 GB');
 # "n" keys of 1 kB each; other keys for another "from".
 sql(q{
 	CREATE FUNCTION tags(n int, "from" int DEFAULT 1) RETURNS text[] LANGUAGE sql AS
-		$$ SELECT array_agg(lpad(g::text, 1020, '0')) FROM generate_series("from", "from" + n - 1) g $$;
+		$$ SELECT array_agg(lpad(g::text, 1020, '0'))
+			FROM generate_series("from", "from" + n - 1) g $$;
 	CREATE TABLE doc (id int PRIMARY KEY, tags text[], note text);
 	SELECT uncache.attach('doc', 'tag:{tags}');
 	CREATE ROLE app; GRANT ALL ON doc TO app});
@@ -43,12 +45,18 @@ is(error_of("$limit INSERT INTO doc VALUES (1, tags(100))"), '', 'a row may reco
 my $err = error_of("$limit INSERT INTO doc VALUES (2, tags(101))");
 like($err, qr/ERROR:  54000: the keys of a row have more than 100 kB/, 'but no more');
 like($err, qr/DETAIL:  Rule "uncache_row" of table "doc"/, 'the rule is named');
-like($err, qr/HINT:  .*uncache\.max_row_size.*uncache\.enabled = off.*uncache\.invalidate_table\(\)/, 'and the way out');
+like($err,
+	qr/HINT:  .*uncache\.max_row_size.*uncache\.enabled = off.*uncache\.invalidate_table\(\)/,
+	'and the way out');
 is(error_of("$limit UPDATE doc SET note = 'x'"), '', 'a key that is old and new counts once');
-like(error_of("$limit UPDATE doc SET tags = tags(50, 1000)"), qr/the keys of a row have more/, 'old and new keys count together');
-is(error_of("$limit INSERT INTO doc SELECT g, tags(60, g * 100) FROM generate_series(3, 9) g"), '', 'each row by itself');
-is(error_of("$limit SET uncache.enabled = off; INSERT INTO doc VALUES (2, tags(200))"), '', 'the hint works');
-like(error_of(q{SET ROLE app; SET uncache.max_row_size = '1GB'}), qr/permission denied to set parameter/, 'not everybody may raise it');
+like(error_of("$limit UPDATE doc SET tags = tags(50, 1000)"), qr/the keys of a row have more/,
+	'old and new keys count together');
+is(error_of("$limit INSERT INTO doc SELECT g, tags(60, g * 100) FROM generate_series(3, 9) g"), '',
+	'each row by itself');
+is(error_of("$limit SET uncache.enabled = off; INSERT INTO doc VALUES (2, tags(200))"),
+	'', 'the hint works');
+like(error_of(q{SET ROLE app; SET uncache.max_row_size = '1GB'}),
+	qr/permission denied to set parameter/, 'not everybody may raise it');
 is(sql('SELECT count(*) FROM doc'), '9', 'no row that was refused is there');
 
 # --- to compare keys takes no more memory than to record them ---
@@ -56,25 +64,36 @@ is(sql('SELECT count(*) FROM doc'), '9', 'no row that was refused is there');
 sql(q{CREATE TABLE part (id int PRIMARY KEY, tags text[], note text);
 	INSERT INTO part VALUES (1, tags(200));
 	SELECT uncache.attach_columns('part', '{id}', 'part:{tags}')});
-like(error_of("$limit UPDATE part SET tags = tags(200, 2)"), qr/the keys of a row have more.*Rule "uncache_row" of table "part"/s,
+like(error_of("$limit UPDATE part SET tags = tags(200, 2)"),
+	qr/the keys of a row have more.*Rule "uncache_row" of table "part"/s,
 	'keys that are compared count, too');
 
 # --- one transaction ---
 
 $limit = q{SET uncache.max_transaction_size = '1MB';};
 sql('DELETE FROM doc');
-$err = error_of("$limit INSERT INTO doc SELECT g, tags(100, g * 100) FROM generate_series(1, 11) g");
-like($err, qr/ERROR:  54000: the keys of the transaction have more than 1024 kB/, 'a transaction is limited');
+$err = error_of("$limit INSERT INTO doc SELECT g, tags(100, g * 100)
+	FROM generate_series(1, 11) g");
+like($err, qr/ERROR:  54000: the keys of the transaction have more than 1024 kB/,
+	'a transaction is limited');
 like($err, qr/DETAIL:  Rule "uncache_row" of table "doc"/, 'the rule is named');
-like($err, qr/HINT:  .*uncache\.max_transaction_size.*uncache\.enabled = off.*uncache\.invalidate_table\(\)/, 'and the way out');
-is(error_of("$limit INSERT INTO doc SELECT g, tags(100, g * 100) FROM generate_series(1, 10) g"), '', 'up to its limit it commits');
-is(error_of("$limit UPDATE doc SET note = 'y'; UPDATE doc SET note = 'z'"), '', 'each transaction by itself');
+like($err,
+	qr/HINT:  .*uncache\.max_transaction_size.*uncache\.enabled = off.*uncache\.invalidate_table\(\)/,
+	'and the way out');
+is(error_of("$limit INSERT INTO doc SELECT g, tags(100, g * 100) FROM generate_series(1, 10) g"),
+	'', 'up to its limit it commits');
+is(error_of("$limit UPDATE doc SET note = 'y'; UPDATE doc SET note = 'z'"), '',
+	'each transaction by itself');
 $err = error_of("$limit SELECT uncache.invalidate_keys(VARIADIC tags(1100))");
-like($err, qr/the keys of the transaction have more than 1024 kB.*DETAIL:  Keys that no rule has made/s, 'keys without a rule count, too');
-is(error_of("$limit BEGIN; SELECT uncache.invalidate_keys(VARIADIC tags(1000)); SELECT uncache.invalidate_keys(VARIADIC tags(1000)); COMMIT"),
+like($err,
+	qr/the keys of the transaction have more than 1024 kB.*DETAIL:  Keys that no rule has made/s,
+	'keys without a rule count, too');
+is(error_of("$limit BEGIN; SELECT uncache.invalidate_keys(VARIADIC tags(1000));
+	SELECT uncache.invalidate_keys(VARIADIC tags(1000)); COMMIT"),
 	'', 'a key counts once');
 is(error_of("$limit BEGIN; " .
-	join('', map { "SAVEPOINT s; SELECT uncache.invalidate_keys(VARIADIC tags(900, $_)); ROLLBACK TO s;" } 1 .. 3) .
+	join('', map { "SAVEPOINT s; SELECT uncache.invalidate_keys(VARIADIC tags(900, $_));
+		ROLLBACK TO s;" } 1 .. 3) .
 	'COMMIT'), '', 'what is rolled back does not count');
 is(error_of(qq{$limit DO \$\$
 	BEGIN

@@ -18,10 +18,13 @@ sub _lanes
 {
 	my %wanted = map { $_ => 1 } qw(none c_noop plpgsql_noop);
 	my @lanes = grep { $wanted{ $_->{id} } } Bench::Lanes::all();
-	my $rule = q{CREATE TRIGGER lane AFTER UPDATE ON TABLE FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('%s')};
+	my $rule = q{CREATE TRIGGER lane AFTER UPDATE ON TABLE FOR EACH ROW
+		EXECUTE FUNCTION uncache.invalidate('%s')};
 
-	push @lanes, { id => 'distinct', label => 'pg_uncache, one key a row', trigger => sprintf($rule, 'item:{COLUMN}') },
-	  { id => 'same', label => 'pg_uncache, one key for all rows', trigger => sprintf($rule, 'items:{COLUMN % 1}') };
+	push @lanes, { id => 'distinct', label => 'pg_uncache, one key a row',
+		trigger => sprintf($rule, 'item:{COLUMN}') },
+	  { id => 'same', label => 'pg_uncache, one key for all rows',
+		trigger => sprintf($rule, 'items:{COLUMN % 1}') };
 	return @lanes;
 }
 
@@ -86,10 +89,13 @@ sub run
 	my ($bench) = @_;
 	my ($session, $report, $rows, $rounds) = @{$bench}{qw(session report rows few)};
 	my @lanes = _lanes();
-	my @rows = [ '', 'seconds', 'us a row more than no trigger', 'more than no-op in C', 'MB of memory' ];
+	my @rows = [ '', 'seconds', 'us a row more than no trigger',
+		'more than no-op in C', 'MB of memory' ];
 
-	$session->query("CREATE TABLE bench.bulk (id int PRIMARY KEY, n int NOT NULL, payload text) WITH (fillfactor = 45);
-		INSERT INTO bench.bulk SELECT i, 0, repeat('x', 50) FROM generate_series(1, $rows) i; VACUUM ANALYZE bench.bulk");
+	$session->query("CREATE TABLE bench.bulk (id int PRIMARY KEY, n int NOT NULL,
+		payload text) WITH (fillfactor = 45);
+		INSERT INTO bench.bulk SELECT i, 0, repeat('x', 50) FROM generate_series(1, $rows) i;
+			VACUUM ANALYZE bench.bulk");
 	foreach my $round (0 .. $rounds - 1)
 	{
 		foreach my $lane ($round % 2 ? reverse @lanes : @lanes)
@@ -104,10 +110,12 @@ sub run
 	}
 	foreach my $lane (@lanes)
 	{
-		my %median = map { $_ => $report->median_of('bulk', $rows, $lane->{id}, $_) } qw(seconds memory);
+		my %median = map { $_ => $report->median_of('bulk', $rows, $lane->{id},
+			$_) } qw(seconds memory);
 
 		push @rows, [ $lane->{label}, sprintf('%.2f', $median{seconds}),
-			(map { sprintf '%.2f', ($median{seconds} - $report->median_of('bulk', $rows, $_, 'seconds')) / $rows * 1e6 } qw(none c_noop)),
+			(map { sprintf '%.2f', ($median{seconds} - $report->median_of('bulk', $rows, $_,
+				'seconds')) / $rows * 1e6 } qw(none c_noop)),
 			sprintf('%.0f', $median{memory}) ];
 	}
 	$report->table("UPDATE of $rows rows in one statement", @rows);

@@ -26,7 +26,8 @@ sub _redis
 sub _fill_redis
 {
 	my ($keys) = @_;
-	my $script = q{for i = 0, ARGV[1] - 1 do redis.call('SET', string.format('key:%012d', i), 'x') end};
+	my $script =
+		q{for i = 0, ARGV[1] - 1 do redis.call('SET', string.format('key:%012d', i), 'x') end};
 
 	_redis('FLUSHALL');
 	_redis('CONFIG', 'SET', 'busy-reply-threshold', 60000);
@@ -37,7 +38,8 @@ sub _fill_redis
 sub _redis_benchmark
 {
 	my ($keys) = @_;
-	my $text = qx{redis-benchmark -p $ENV{REDIS_PORT} -P 64 -c 1 -n $keys -r $keys --csv UNLINK key:__rand_int__};
+	my $unlink = "-n $keys -r $keys --csv UNLINK key:__rand_int__";
+	my $text = qx{redis-benchmark -p $ENV{REDIS_PORT} -P 64 -c 1 $unlink};
 	my ($rate) = $text =~ /^"UNLINK[^"]*","([\d.]+)"/m or die "redis-benchmark: $text";
 
 	return $rate;
@@ -52,7 +54,8 @@ sub _pg_uncache
 	$session->await('SELECT state FROM uncache.stat', 'paused');
 	$session->query("SET synchronous_commit = off;
 		DO \$\$ BEGIN FOR i IN 0 .. @{[$keys / $per_transaction - 1]} LOOP
-			PERFORM uncache.invalidate_keys(VARIADIC ARRAY(SELECT 'key:' || lpad((i * $per_transaction + j)::text, 12, '0')
+			PERFORM uncache.invalidate_keys(VARIADIC
+				ARRAY(SELECT 'key:' || lpad((i * $per_transaction + j)::text, 12, '0')
 				FROM generate_series(0, $per_transaction - 1) j));
 			COMMIT;
 		END LOOP; END \$\$;
@@ -83,14 +86,17 @@ sub run
 		foreach my $round (0 .. $rounds - 1)
 		{
 			_fill_redis($keys);
-			$report->add('drain', $name, 'redis-benchmark', $round, 'rate', _redis_benchmark($keys));
+			$report->add('drain', $name, 'redis-benchmark', $round, 'rate',
+				_redis_benchmark($keys));
 			_fill_redis($keys);
 			$report->add('drain', $name, 'pg_uncache', $round, 'rate',
 				_pg_uncache($bench->{session}, $keys, $per_transaction));
 			print STDERR "drain $name: round ", $round + 1, " of $rounds\n";
 		}
-		push @rows, [ $label, (map { sprintf '%.0f', $report->median_of('drain', $name, $_, 'rate') } qw(pg_uncache redis-benchmark)),
-			Bench::Report::spread('%.2f', $report->ratios('drain', $name, 'pg_uncache', 'redis-benchmark', 'rate')) ];
+		push @rows, [ $label, (map { sprintf '%.0f',
+			$report->median_of('drain', $name, $_, 'rate') } qw(pg_uncache redis-benchmark)),
+			Bench::Report::spread('%.2f',
+				$report->ratios('drain', $name, 'pg_uncache', 'redis-benchmark', 'rate')) ];
 	}
 	$report->table("Drain of $keys keys after an outage", @rows);
 	return;

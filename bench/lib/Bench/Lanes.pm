@@ -22,30 +22,45 @@ use POSIX ();
 my $uncache = q{CREATE TRIGGER lane AFTER INSERT OR UPDATE OR DELETE ON TABLE
 	FOR EACH ROW EXECUTE FUNCTION uncache.invalidate('item:{COLUMN}')};
 
-sub _calls { return "CREATE TRIGGER lane AFTER INSERT OR UPDATE OR DELETE ON TABLE FOR EACH ROW EXECUTE FUNCTION $_[0]" }
+sub _calls
+{
+	return "CREATE TRIGGER lane AFTER INSERT OR UPDATE OR DELETE ON TABLE FOR EACH ROW
+		EXECUTE FUNCTION $_[0]";
+}
 
 my @lanes = (
 	{ id => 'none', label => 'no trigger' },
 	{ id => 'c_noop', label => 'no-op trigger in C', trigger => _calls('bench.noop()') },
-	{ id => 'plpgsql_noop', label => 'no-op trigger in PL/pgSQL', trigger => _calls('bench.plpgsql_noop()') },
-	{ id => 'eventual', label => 'pg_uncache eventual', trigger => $uncache, settings => 'uncache.consistency=eventual' },
+	{ id => 'plpgsql_noop', label => 'no-op trigger in PL/pgSQL',
+		trigger => _calls('bench.plpgsql_noop()') },
+	{ id => 'eventual', label => 'pg_uncache eventual', trigger => $uncache,
+		settings => 'uncache.consistency=eventual' },
 	{ id => 'ryw', label => 'pg_uncache read_your_writes', trigger => $uncache,
 		settings => 'uncache.consistency=read_your_writes' },
-	{ id => 'fenced', label => 'pg_uncache read_your_writes, fenced', trigger => $uncache, fenced => 1,
+	{ id => 'fenced', label => 'pg_uncache read_your_writes, fenced',
+		trigger => $uncache, fenced => 1,
 		settings => 'uncache.consistency=read_your_writes' },
 	{ id => 'strict', label => 'pg_uncache strict', trigger => $uncache, fenced => 1,
 		settings => 'uncache.consistency=strict', needs => 'strict' },
-	{ id => 'direct', label => 'UNLINK in a C trigger (before the commit)', trigger => _calls(q{bench.direct_unlink('REDIS_PORT', 'item:')}) },
+	{ id => 'direct', label => 'UNLINK in a C trigger (before the commit)',
+		trigger => _calls(q{bench.direct_unlink('REDIS_PORT', 'item:')}) },
 	{ id => 'app', label => 'an application of its own, no delete', client => 'app' },
-	{ id => 'app_unlink', label => 'the same application deletes after COMMIT', client => 'app_unlink', base => 'app' },
-	{ id => 'app_ryw', label => 'the same application, pg_uncache read_your_writes', trigger => $uncache, client => 'app',
+	{ id => 'app_unlink', label => 'the same application deletes after COMMIT',
+		client => 'app_unlink', base => 'app' },
+	{ id => 'app_ryw', label => 'the same application, pg_uncache read_your_writes',
+		trigger => $uncache, client => 'app',
 		base => 'app', settings => 'uncache.consistency=read_your_writes' },
-	{ id => 'outbox', label => 'outbox table in PL/pgSQL, no delivery', trigger => _calls('bench.plpgsql_outbox_COLUMN()') },
-	{ id => 'notify', label => 'NOTIFY in PL/pgSQL, nobody listens', trigger => _calls('bench.plpgsql_notify_COLUMN()') },
-	{ id => 'pgq', label => 'pgq event with pgqd, no consumer', trigger => _calls(q{pgq.logutriga('bench')}), needs => 'pgq',
+	{ id => 'outbox', label => 'outbox table in PL/pgSQL, no delivery',
+		trigger => _calls('bench.plpgsql_outbox_COLUMN()') },
+	{ id => 'notify', label => 'NOTIFY in PL/pgSQL, nobody listens',
+		trigger => _calls('bench.plpgsql_notify_COLUMN()') },
+	{ id => 'pgq', label => 'pgq event with pgqd, no consumer',
+		trigger => _calls(q{pgq.logutriga('bench')}), needs => 'pgq',
 		beside => [ 'pgqd', '-q', "$ENV{PRIVATE}/pgqd.ini" ] },
-	{ id => 'plpython', label => 'redis-py in a PL/Python trigger', trigger => _calls('bench.plpython_delete_COLUMN()'), needs => 'plpython3u' },
-	{ id => 'pgmemcache', label => 'pgmemcache (memcached, not Redis)', trigger => _calls('bench.memcache_delete_COLUMN()'), needs => 'pgmemcache' },
+	{ id => 'plpython', label => 'redis-py in a PL/Python trigger',
+		trigger => _calls('bench.plpython_delete_COLUMN()'), needs => 'plpython3u' },
+	{ id => 'pgmemcache', label => 'pgmemcache (memcached, not Redis)',
+		trigger => _calls('bench.memcache_delete_COLUMN()'), needs => 'pgmemcache' },
 	{ id => 'redis_fdw', label => 'redis_fdw', needs => 'redis_fdw' },
 );
 
@@ -56,9 +71,11 @@ my $functions = <<'SQL';
 CREATE SCHEMA bench;
 CREATE EXTENSION pg_uncache;
 CREATE FUNCTION bench.noop() RETURNS trigger LANGUAGE C AS 'uncache_bench', 'noop';
-CREATE FUNCTION bench.direct_unlink() RETURNS trigger LANGUAGE C AS 'uncache_bench', 'direct_unlink';
+CREATE FUNCTION bench.direct_unlink()
+	RETURNS trigger LANGUAGE C AS 'uncache_bench', 'direct_unlink';
 CREATE FUNCTION bench.visible_at() RETURNS bigint LANGUAGE C AS 'uncache_bench', 'visible_at';
-CREATE FUNCTION bench.plpgsql_noop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+CREATE FUNCTION bench.plpgsql_noop()
+	RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
 CREATE TABLE bench.outbox (at timestamptz DEFAULT now(), key text);
 SQL
 
@@ -74,13 +91,15 @@ my @columns = qw(id aid);
 
 my %extras = (
 	pgq => q{SELECT pgq.create_queue('bench')},
-	plpython3u => q{CREATE FUNCTION bench.plpython_delete_COLUMN() RETURNS trigger LANGUAGE plpython3u AS $$
+	plpython3u => q{CREATE FUNCTION bench.plpython_delete_COLUMN()
+		RETURNS trigger LANGUAGE plpython3u AS $$
 if 'r' not in GD:
     import redis
     GD['r'] = redis.Redis(host='127.0.0.1', port=REDIS_PORT)
 GD['r'].unlink('item:%d' % TD['new']['COLUMN'])
 $$},
-	pgmemcache => q{CREATE FUNCTION bench.memcache_delete_COLUMN() RETURNS trigger LANGUAGE plpgsql AS $$
+	pgmemcache => q{CREATE FUNCTION bench.memcache_delete_COLUMN()
+		RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN PERFORM memcache_delete('item:' || NEW.COLUMN); RETURN NULL; END $$},
 );
 
@@ -88,9 +107,11 @@ sub _available
 {
 	my ($session, $need) = @_;
 
-	return $session->query("SELECT 'strict' = ANY (enumvals) FROM pg_settings WHERE name = 'uncache.consistency'") eq 't'
+	return $session->query("SELECT 'strict' = ANY (enumvals) FROM pg_settings
+		WHERE name = 'uncache.consistency'") eq 't'
 	  if $need eq 'strict';
-	return $session->query("SELECT count(*) FROM pg_available_extensions WHERE name = '$need'") eq '1';
+	return $session->query("SELECT count(*) FROM pg_available_extensions
+		WHERE name = '$need'") eq '1';
 }
 
 sub _for_each_column
@@ -185,7 +206,8 @@ sub set_fence
 
 		$session->await('SELECT fence FROM uncache.stat', 'off');
 		qx{@redis FUNCTION FLUSH; @redis CLIENT KILL TYPE normal};
-		$session->await("SELECT reconnects > $before AND state = 'connected' FROM uncache.stat", 't');
+		$session->await("SELECT reconnects > $before AND state = 'connected' FROM uncache.stat",
+			't');
 	}
 	$session->await('SELECT fence FROM uncache.stat', $on ? 'on' : 'off');
 	$fence_is_on = $on;

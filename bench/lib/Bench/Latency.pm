@@ -89,10 +89,12 @@ sub _rounds
 			  $case eq 'loaded' ? _measure_under_load($lane, 400) : _measure($lane, 800, $link);
 			Bench::Lanes::stop_beside($beside);
 			my %figures = (p50 => quantile(0.5, @$gone), p99 => quantile(0.99, @$gone),
-				p999 => quantile(0.999, @$gone), ping => median(@$hot), ping_p99 => quantile(0.99, @$hot),
+				p999 => quantile(0.999, @$gone), ping => median(@$hot),
+					ping_p99 => quantile(0.99, @$hot),
 				rested => median(@$rested), rested_p99 => quantile(0.99, @$rested));
 
-			$bench->{report}->add('latency', $case, $lane->{id}, $round, $_, $figures{$_}) foreach sort keys %figures;
+			$bench->{report}->add('latency', $case, $lane->{id}, $round, $_, $figures{$_})
+				foreach sort keys %figures;
 		}
 		print STDERR "latency $case: round ", $round + 1, " of $bench->{few}\n";
 	}
@@ -112,14 +114,17 @@ sub _rows
 		push @rows, [ "$lane->{label}, $label{$case}",
 			(map { sprintf '%.0f', $median{$_} } qw(p50 p99 p999 ping rested rested_p99)),
 			(map { sprintf '%.1f', $median{$_} / $median{ping} } qw(p50 p99)),
-			sprintf('%.1f', $median{p50} / $median{rested}), sprintf('%.1f', $median{p99} / $median{rested_p99}) ];
+			sprintf('%.1f', $median{p50} / $median{rested}),
+				sprintf('%.1f', $median{p99} / $median{rested_p99}) ];
 	}
 	return @rows;
 }
 
-my @head = ('microseconds, median of the rounds', 'p50', 'p99', 'p99.9', 'PING', 'PING after a pause', 'its p99',
+my @head = ('microseconds, median of the rounds', 'p50', 'p99', 'p99.9', 'PING',
+	'PING after a pause', 'its p99',
 	'p50 / PING', 'p99 / PING', 'p50 / paused PING', 'p99 / p99 of paused PING');
-my $note = 'PING: a round trip on the same socket, straight after another one; "after a pause": after one as long as '
+my $note = 'PING: a round trip on the same socket, straight after another one; "after a pause": '
+	. 'after one as long as '
   . "the transaction before, in which everybody has gone to sleep, as before a delete.";
 
 # The worker goes there from now on.
@@ -136,7 +141,8 @@ sub _delayed
 {
 	my ($bench, @lanes) = @_;
 	my $socket = "$ENV{PRIVATE}/delayed";
-	my $pid = open my $out, '-|', './delay', $socket, $ENV{REDIS_SOCKET}, $delay_us or die "delay: $!";
+	my $pid = open my $out, '-|', './delay', $socket, $ENV{REDIS_SOCKET},
+		$delay_us or die "delay: $!";
 
 	readline $out;
 	my $done = eval {
@@ -153,7 +159,11 @@ sub _delayed
 	return;
 }
 
-sub _lanes { my %wanted = map { $_ => 1 } @_; return grep { $wanted{ $_->{id} } } Bench::Lanes::all() }
+sub _lanes
+{
+	my %wanted = map { $_ => 1 } @_;
+	return grep { $wanted{ $_->{id} } } Bench::Lanes::all();
+}
 
 sub run
 {
@@ -168,7 +178,8 @@ sub run
 	Bench::Lanes::set_fence($bench->{session}, 0);
 	_delayed($bench, @unfenced);
 	$report->table("Commit to deleted, as a subscriber of Redis sees it\n$note", [@head],
-		_rows($report, 'alone', @lanes), _rows($report, 'loaded', @lanes), _rows($report, 'delayed', @unfenced));
+		_rows($report, 'alone', @lanes), _rows($report, 'loaded', @lanes),
+			_rows($report, 'delayed', @unfenced));
 	return;
 }
 
@@ -178,7 +189,8 @@ sub run_decoding
 {
 	my ($bench) = @_;
 	my $session = $bench->{session};
-	my $decoder = { id => 'wal2json', label => 'wal2json and a consumer', beside => [ $^X, 'decoder.pl' ] };
+	my $decoder = { id => 'wal2json', label => 'wal2json and a consumer',
+		beside => [ $^X, 'decoder.pl' ] };
 	my @lanes = (_lanes(qw(ryw app_unlink)), $decoder);
 
 	if (!-e `pg_config --pkglibdir` =~ s/\n//r . '/wal2json.so')
@@ -192,7 +204,8 @@ sub run_decoding
 	$session->query("ALTER SYSTEM SET output_plugin_libraries = 'wal2json'")
 	  if $session->query("SELECT count(*) FROM pg_settings WHERE name = 'output_plugin_libraries'");
 	$session->close;
-	system('pg_ctl', '-D', $ENV{PGDATA}, '-l', "$ENV{PRIVATE}/postgres.log", '-m', 'fast', '-w', '-s', 'restart') == 0
+	system('pg_ctl', '-D', $ENV{PGDATA}, '-l', "$ENV{PRIVATE}/postgres.log", '-m', 'fast', '-w',
+		'-s', 'restart') == 0
 	  or die 'restart failed';
 	$session = $bench->{session} = Bench::Session->new('bench');
 	$session->await('SELECT state FROM uncache.stat', 'connected');

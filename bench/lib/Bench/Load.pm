@@ -20,7 +20,8 @@ sub prepare
 {
 	my ($session) = @_;
 
-	$session->query("CREATE TABLE bench.item (id int PRIMARY KEY, n int NOT NULL, payload text) WITH (fillfactor = 50);
+	$session->query("CREATE TABLE bench.item (id int PRIMARY KEY, n int NOT NULL,
+		payload text) WITH (fillfactor = 50);
 		INSERT INTO bench.item SELECT i, 0, repeat('x', 100) FROM generate_series(1, $ROWS) i");
 	foreach my $name (keys %scripts)
 	{
@@ -145,7 +146,8 @@ sub run
 	Bench::Cpu::await_quiet($ENV{PG_PID});
 	my $before = Bench::Cpu::read_all($ENV{PG_PID}, $worker, $ENV{REDIS_PID});
 	my ($count, $tps, $p50, $p99) =
-	  $lane->{client} ? _app($lane, $clients, $seconds) : _pgbench($lane, $workload, $clients, $seconds);
+	  $lane->{client} ? _app($lane, $clients, $seconds) : _pgbench($lane, $workload,
+		$clients, $seconds);
 	$session->query($settle);
 	Bench::Cpu::await_quiet($ENV{PG_PID});
 	my $after = Bench::Cpu::read_all($ENV{PG_PID}, $worker, $ENV{REDIS_PID});
@@ -156,7 +158,8 @@ sub run
 	{
 		$figures{"cpu_$kind"} = ($after->{$kind} - $before->{$kind}) / $count * 1e6;
 	}
-	$figures{cpu_servers} = $figures{cpu_backend} + $figures{cpu_worker} + $figures{cpu_redis} + $figures{cpu_other};
+	$figures{cpu_servers} = $figures{cpu_backend} + $figures{cpu_worker} + $figures{cpu_redis}
+		+ $figures{cpu_other};
 	return \%figures;
 }
 

@@ -22,9 +22,11 @@ sub _fill_redis
 		local head = i % 4 == 0 and string.format('p%d:', i / 4 % ARGV[2]) or 'other:'
 		redis.call('SET', head .. string.format('%d', i), 'x') end};
 
-	foreach my $command ([ 'FLUSHALL' ], [ 'CONFIG', 'SET', 'busy-reply-threshold', 60000 ], [ 'EVAL', $script, 0, $keys, $patterns ])
+	foreach my $command ([ 'FLUSHALL' ], [ 'CONFIG', 'SET', 'busy-reply-threshold', 60000 ],
+		[ 'EVAL', $script, 0, $keys, $patterns ])
 	{
-		system("redis-cli -s $ENV{REDIS_SOCKET} @{[map { quotemeta } @$command]} >/dev/null") == 0 or die 'redis-cli failed';
+		system("redis-cli -s $ENV{REDIS_SOCKET} @{[map { quotemeta } @$command]} >/dev/null") == 0
+			or die 'redis-cli failed';
 	}
 	return;
 }
@@ -42,11 +44,13 @@ sub _measure
 	{
 		$ENV{PGOPTIONS} = "-c $lane->{settings}";
 		open STDOUT, '>', '/dev/null';
-		exec 'pgbench', '-n', '-c', 1, '-T', 600, '-l', "--log-prefix=$log", '-f', "$ENV{PRIVATE}/update.sql", 'bench';
+		exec 'pgbench', '-n', '-c', 1, '-T', 600, '-l', "--log-prefix=$log", '-f',
+			"$ENV{PRIVATE}/update.sql", 'bench';
 	}
 	sleep 1 + $quiet_seconds;
 	my $start = time;
-	$session->query("SELECT count(uncache.invalidate_pattern('p' || i || ':*')) FROM generate_series(0, $patterns - 1) i");
+	$session->query("SELECT count(uncache.invalidate_pattern('p' || i || ':*'))
+		FROM generate_series(0, $patterns - 1) i");
 	$session->query("SELECT uncache.wait('10 min')");
 	my $end = time;
 	kill 'TERM', $pid;
@@ -87,15 +91,19 @@ sub run
 		$report->add('patterns', 'pass', 'beside', $round, 'seconds', $seconds);
 		foreach my $figure ([ p50 => 0.5 ], [ p99 => 0.99 ])
 		{
-			$report->add('patterns', 'commit', 'quiet', $round, $figure->[0], quantile($figure->[1], @$quiet));
-			$report->add('patterns', 'commit', 'beside', $round, $figure->[0], quantile($figure->[1], @$beside));
+			$report->add('patterns', 'commit', 'quiet', $round, $figure->[0],
+				quantile($figure->[1], @$quiet));
+			$report->add('patterns', 'commit', 'beside', $round, $figure->[0],
+				quantile($figure->[1], @$beside));
 		}
 		print STDERR 'patterns: round ', $round + 1, " of $bench->{few}\n";
 	}
 	foreach my $figure (qw(p50 p99))
 	{
-		push @rows, [ $figure, (map { sprintf '%.2f', $report->median_of('patterns', 'commit', $_, $figure) / 1000 } qw(quiet beside)),
-			Bench::Report::spread('%.2f', $report->ratios('patterns', 'commit', 'beside', 'quiet', $figure)) ];
+		push @rows, [ $figure, (map { sprintf '%.2f',
+			$report->median_of('patterns', 'commit', $_, $figure) / 1000 } qw(quiet beside)),
+			Bench::Report::spread('%.2f',
+				$report->ratios('patterns', 'commit', 'beside', 'quiet', $figure)) ];
 	}
 	$report->table("$patterns patterns over $keys keys: the pass took "
 		. sprintf('%.1f s', $report->median_of('patterns', 'pass', 'beside', 'seconds')), @rows);

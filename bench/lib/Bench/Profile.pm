@@ -21,14 +21,17 @@ my $hertz = 1999;				# as in run.sh
 my @kinds = (
 	[ 'kernel: interrupts' => qr/^(asm_sysvec|common_interrupt|asm_common_interrupt)/ ],
 	[ 'kernel: waking others by signal' => qr/^__x64_sys_(kill|tgkill|rt_sigqueueinfo)$/ ],
-	[ 'kernel: sleeping, and waking up' => qr/^(do_epoll_wait|signalfd_read_iter|do_sys_poll|do_select)$/ ],
+	[ 'kernel: sleeping, and waking up' =>
+		qr/^(do_epoll_wait|signalfd_read_iter|do_sys_poll|do_select)$/ ],
 	[ 'kernel: locks' => qr/^__x64_sys_futex$/ ],
 	[ 'kernel: sending' => qr/^(__x64_sys_(sendto|sendmsg|writev)|ksys_write)$/ ],
 	[ 'kernel: receiving' => qr/^(__x64_sys_(recvfrom|recvmsg|readv)|ksys_read)$/ ],
-	[ 'kernel: files' => qr/^__x64_sys_(pwrite64|pwritev|fdatasync|fsync|pread64|preadv|lseek|open|openat|close|fallocate)$/ ],
+	[ 'kernel: files' =>
+		qr/^__x64_sys_(pwrite64|pwritev|fdatasync|fsync|pread64|preadv|lseek|open|openat|close|fallocate)$/ ],
 	[ 'kernel: other' => qr/^(entry_SYSCALL|asm_exc|ret_from_fork|kthread)/ ],
 );
-my %libraries = ('postgres' => 'PostgreSQL', 'pg_uncache.so' => 'pg_uncache', 'uncache_bench.so' => 'the other trigger');
+my %libraries = ('postgres' => 'PostgreSQL', 'pg_uncache.so' => 'pg_uncache',
+	'uncache_bench.so' => 'the other trigger');
 
 sub _kind
 {
@@ -53,7 +56,8 @@ sub _process
 {
 	my ($name, $pid, $pids) = @_;
 
-	return $pids->{$pid} // ($name =~ /^(swapper|idle)/ ? 'idle' : $name =~ /^(pgbench|client)/ ? 'client' : 'everything else');
+	return $pids->{$pid} // ($name =~ /^(swapper|idle)/ ? 'idle' : $name =~ /^(pgbench|client)/
+		? 'client' : 'everything else');
 }
 
 # Samples by process and kind of work.
@@ -108,7 +112,8 @@ sub _profile
 	my $servers = _pids($session->query('SELECT worker_pid FROM uncache.stat'));
 	my $load = Bench::Load::start($lane, 'update', $clients, $seconds + 2);
 	# The load's backends are those that were not there before it.
-	$session->await("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'", $clients);
+	$session->await("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'",
+		$clients);
 	my %pids = ((map { $_ => 'backend' } Bench::Cpu::children($ENV{PG_PID})), %$servers);
 	my $count = _sample($seconds, \%pids);
 	my $tps = Bench::Load::finish($load);
@@ -116,7 +121,8 @@ sub _profile
 
 	foreach my $process (keys %$count)
 	{
-		$us{$process}{$_} = $count->{$process}{$_} / $hertz * 1e6 / ($tps * $seconds) foreach keys %{ $count->{$process} };
+		$us{$process}{$_} = $count->{$process}{$_} / $hertz * 1e6 / ($tps * $seconds)
+			foreach keys %{ $count->{$process} };
 	}
 	return \%us;
 }
@@ -132,7 +138,8 @@ sub _rows
 	{
 		my @us = map { $_->{$process}{$kind} // 0 } @profiles;
 
-		push @rows, [ $kind ? "$process, $kind" : $process, map { sprintf '%.1f', $_ } @us ] if grep { $_ >= 0.5 } @us;
+		push @rows, [ $kind ? "$process, $kind" : $process, map { sprintf '%.1f', $_ } @us ]
+			if grep { $_ >= 0.5 } @us;
 	}
 	return @rows;
 }
@@ -151,9 +158,11 @@ sub run
 	}
 	my @profiles = map { _profile($bench, $_) } @lanes;
 	$report->table("Where the processors are, $clients clients\n"
-		  . 'Microseconds a transaction, UPDATE of one row; samples of the kernel\'s profiler. "server": WAL writer and such; "everything else": what the machine does besides.',
+		  . 'Microseconds a transaction, UPDATE of one row; samples of the kernel\'s profiler. '
+			. '"server": WAL writer and such; "everything else": what the machine does besides.',
 		[ '', map { $_->{label} } @lanes ],
-		map { _rows($_, @profiles) } 'backend', 'worker', 'redis', 'server', 'client', 'everything else', 'idle');
+		map { _rows($_, @profiles) } 'backend', 'worker', 'redis', 'server', 'client',
+			'everything else', 'idle');
 	return;
 }
 

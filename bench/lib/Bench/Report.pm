@@ -59,7 +59,8 @@ sub spread
 	my ($format, @values) = @_;
 
 	return '-' unless @values;
-	return sprintf "$format ($format-$format)", median(@values), quantile(0.25, @values), quantile(0.75, @values);
+	return sprintf "$format ($format-$format)", median(@values), quantile(0.25, @values),
+		quantile(0.75, @values);
 }
 
 # A paragraph.
@@ -87,7 +88,8 @@ sub _print_plain
 	}
 	foreach my $row (@rows)
 	{
-		my $line = join '  ', map { sprintf $_ == 0 ? '%-*s' : '%*s', $width[$_], $row->[$_] // '' } 0 .. $#width;
+		my $line = join '  ',
+			map { sprintf $_ == 0 ? '%-*s' : '%*s', $width[$_], $row->[$_] // '' } 0 .. $#width;
 
 		print $line =~ s/ +$//r, "\n";
 	}

@@ -26,11 +26,13 @@ sub _clients
 
 	foreach my $clients (1, 4, 16, 64, 256)
 	{
-		Bench::Load::rounds($bench, 'scale-clients', $clients, $bench->{few}, \@lanes, 'update', $clients,
+		Bench::Load::rounds($bench, 'scale-clients', $clients, $bench->{few},
+			\@lanes, 'update', $clients,
 			_seconds($bench, $clients));
 		push @rows, [ $clients, map {
 			(sprintf('%.0f', $report->median_of('scale-clients', $clients, $_->{id}, 'tps')),
-				sprintf('%.1f', $report->median_of('scale-clients', $clients, $_->{id}, 'p99') / 1000))
+				sprintf('%.1f', $report->median_of('scale-clients', $clients,
+					$_->{id}, 'p99') / 1000))
 		} @lanes ];
 	}
 	$report->table('More clients', @rows);
@@ -65,7 +67,8 @@ sub _keys
 		foreach my $consistency (qw(eventual read_your_writes))
 		{
 			$session->query("SET uncache.consistency = $consistency");
-			my $sql = "SELECT uncache.invalidate_keys(VARIADIC array_agg('key:' || i)) FROM generate_series(1, $keys) i";
+			my $sql = "SELECT uncache.invalidate_keys(VARIADIC array_agg('key:' || i))
+				FROM generate_series(1, $keys) i";
 			my $took = _time($session, $sql, $keys < 1000 ? 200 : 30);
 
 			$report->add('scale-keys', $keys, $consistency, 0, 'ms', $took);
@@ -89,13 +92,15 @@ sub _rules
 	$session->query('SET uncache.consistency = eventual');
 	foreach my $rules (1, 5, 10, 25, 50)
 	{
-		$session->query(join ';', map { "CREATE OR REPLACE TRIGGER rule$_ AFTER UPDATE ON bench.item FOR EACH ROW
+		$session->query(join ';',
+			map { "CREATE OR REPLACE TRIGGER rule$_ AFTER UPDATE ON bench.item FOR EACH ROW
 			EXECUTE FUNCTION uncache.invalidate('rule$_:{id}')" } 1 .. $rules);
 		my $took = _time($session, 'UPDATE bench.item SET n = n + 1 WHERE id = 1', 300);
 
 		$one //= $took;
 		$report->add('scale-rules', $rules, 'eventual', 0, 'ms', $took);
-		push @rows, [ $rules, sprintf('%.3f', $took), $rules > 1 ? sprintf('%.1f', ($took - $one) / ($rules - 1) * 1000) : '' ];
+		push @rows, [ $rules, sprintf('%.3f', $took),
+			$rules > 1 ? sprintf('%.1f', ($took - $one) / ($rules - 1) * 1000) : '' ];
 	}
 	$session->query('RESET uncache.consistency');
 	$session->query(join ';', map { "DROP TRIGGER rule$_ ON bench.item" } 1 .. 50);
@@ -111,7 +116,8 @@ sub _pile_up
 	return if $to <= $from;
 	$session->query("SET synchronous_commit = off;
 		DO \$\$ BEGIN FOR i IN @{[$from / 100]} .. @{[$to / 100 - 1]} LOOP
-			PERFORM uncache.invalidate_keys(VARIADIC ARRAY(SELECT 'key:' || i * 100 + j FROM generate_series(0, 99) j));
+			PERFORM uncache.invalidate_keys(VARIADIC ARRAY(SELECT 'key:' || i * 100 + j
+				FROM generate_series(0, 99) j));
 			COMMIT;
 		END LOOP; END \$\$;
 		RESET synchronous_commit");
@@ -124,13 +130,15 @@ sub _backlog
 	my ($bench) = @_;
 	my ($session, $report) = @{$bench}{qw(session report)};
 	my $lane = _lane('eventual');
-	my @rows = [ 'undelivered keys', 'TPS', 'ratio to none undelivered', 'outbox MB', 'uncache.stat: ms' ];
+	my @rows = [ 'undelivered keys', 'TPS', 'ratio to none undelivered', 'outbox MB',
+		'uncache.stat: ms' ];
 	my $there = 0;
 
 	Bench::Lanes::enter($session, $lane, 'bench.item', 'id');
 	$session->set_for_all('uncache.delivery', 'off');
 	$session->await('SELECT state FROM uncache.stat', 'paused');
-	foreach my $backlog (0, $bench->{rows} / 100, $bench->{rows} / 10, $bench->{rows}, $bench->{rows} * 10)
+	foreach my $backlog (0, $bench->{rows} / 100, $bench->{rows} / 10, $bench->{rows},
+		$bench->{rows} * 10)
 	{
 		_pile_up($session, $there, $backlog);
 		$there = $backlog;
@@ -166,15 +174,18 @@ sub measure_some
 
 	foreach my $clients (1, 64)
 	{
-		Bench::Load::rounds($bench, 'snapshot', "$case-$clients", $bench->{few}, [ map { _lane($_) } qw(none eventual ryw) ],
+		Bench::Load::rounds($bench, 'snapshot', "$case-$clients", $bench->{few},
+			[ map { _lane($_) } qw(none eventual ryw) ],
 			'update', $clients, _seconds($bench, $clients));
 	}
 	foreach my $round (0 .. $bench->{few} - 1)
 	{
 		foreach my $keys (10, 1000)
 		{
-			my $sql = "SELECT uncache.invalidate_keys(VARIADIC array_agg('key:' || i)) FROM generate_series(1, $keys) i";
-			$report->add('snapshot', "$case-keys-$keys", 'ryw', $round, 'ms', _time($session, $sql, 100));
+			my $sql = "SELECT uncache.invalidate_keys(VARIADIC array_agg('key:' || i))
+				FROM generate_series(1, $keys) i";
+			$report->add('snapshot', "$case-keys-$keys", 'ryw', $round, 'ms',
+				_time($session, $sql, 100));
 		}
 	}
 	return;

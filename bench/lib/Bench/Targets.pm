@@ -21,7 +21,8 @@ sub _writes
 		my ($lane, $least) = @$goal;
 		my @ratios = $report->ratios('writes', $case, $lane, 'none', 'tps') or next;
 
-		push @rows, [ ($lane eq 'ryw' ? 'read_your_writes' : $lane) . ': TPS ratio to no trigger', "at least $least",
+		push @rows, [ ($lane eq 'ryw' ? 'read_your_writes' : $lane) . ': TPS ratio to no trigger',
+			"at least $least",
 			Bench::Report::spread('%.2f', @ratios), _verdict(median(@ratios) >= $least) ];
 	}
 	foreach my $rival (@Bench::Writes::rivals)
@@ -46,7 +47,8 @@ sub _cpu
 		my @base = $report->values_of('writes', $case, 'none', "cpu_$kind") or return ();
 		$added{$kind} = median(@lane) - median(@base);
 	}
-	return [ 'eventual: CPU added per transaction', 'at most 15 us', sprintf('%.1f us: backend %.1f, worker %.1f, Redis %.1f',
+	return [ 'eventual: CPU added per transaction', 'at most 15 us',
+		sprintf('%.1f us: backend %.1f, worker %.1f, Redis %.1f',
 			@added{qw(servers backend worker redis)}), _verdict($added{servers} <= 15) ];
 }
 
@@ -60,10 +62,12 @@ sub _latency
 	$median{$_} = $report->median_of(@figures, $_) foreach qw(p50 p99 ping rested rested_p99);
 	return (
 		[ 'commit to deleted, one client: p50', 'under 3 round trips of PING',
-			sprintf('%.1f (%.1f of a PING after the same pause)', $median{p50} / $median{ping}, $median{p50} / $median{rested}),
+			sprintf('%.1f (%.1f of a PING after the same pause)', $median{p50} / $median{ping},
+				$median{p50} / $median{rested}),
 			_verdict($median{p50} < 3 * $median{ping}) ],
 		[ 'commit to deleted, one client: p99', 'under 10 round trips of PING',
-			sprintf('%.1f (%.1f of a PING after the same pause)', $median{p99} / $median{ping}, $median{p99} / $median{rested}),
+			sprintf('%.1f (%.1f of a PING after the same pause)', $median{p99} / $median{ping},
+				$median{p99} / $median{rested}),
 			_verdict($median{p99} < 10 * $median{ping}) ]);
 }
 
@@ -74,7 +78,8 @@ sub _drain
 
 	foreach my $case ([ 'small', 'one key a transaction' ], [ 'large', '1000 keys a transaction' ])
 	{
-		my @ratios = $report->ratios('drain', $case->[0], 'pg_uncache', 'redis-benchmark', 'rate') or next;
+		my @ratios = $report->ratios('drain', $case->[0], 'pg_uncache',
+			'redis-benchmark', 'rate') or next;
 
 		push @rows, [ "drain, $case->[1]: ratio to redis-benchmark -P 64", 'at least 0.8',
 			Bench::Report::spread('%.2f', @ratios), _verdict(median(@ratios) >= 0.8) ];
@@ -85,12 +90,14 @@ sub _drain
 sub _bulk
 {
 	my ($report, $rows) = @_;
-	my @more = map { $report->values_of('bulk', $rows, $_, 'seconds') ? $report->median_of('bulk', $rows, $_, 'seconds') : () }
+	my @more = map { $report->values_of('bulk', $rows, $_, 'seconds') ? $report->median_of('bulk',
+		$rows, $_, 'seconds') : () }
 	  qw(distinct c_noop);
 
 	return () if @more < 2;
 	my $us = ($more[0] - $more[1]) / $rows * 1e6;
-	return [ 'bulk, one key per row: more than a no-op C trigger', 'at most 1.5 us a row', sprintf('%.2f us', $us), _verdict($us <= 1.5) ];
+	return [ 'bulk, one key per row: more than a no-op C trigger', 'at most 1.5 us a row',
+		sprintf('%.2f us', $us), _verdict($us <= 1.5) ];
 }
 
 sub _held
@@ -100,13 +107,15 @@ sub _held
 
 	foreach my $lane (qw(eventual ryw))
 	{
-		my @ratio = map { median($report->ratios('snapshot', "$_-8", $lane, 'none', 'tps')) } qw(free held);
+		my @ratio = map { median($report->ratios('snapshot', "$_-8", $lane, 'none',
+			'tps')) } qw(free held);
 
 		return () unless defined $ratio[1];
 		my $change = $ratio[1] / $ratio[0] - 1;
 		$worst = $change if !defined $worst || $change < $worst;
 	}
-	return [ 'held snapshot: TPS ratio against the run without', 'within 10 %', sprintf('%+.0f %%', 100 * $worst), _verdict($worst >= -0.1) ];
+	return [ 'held snapshot: TPS ratio against the run without', 'within 10 %',
+		sprintf('%+.0f %%', 100 * $worst), _verdict($worst >= -0.1) ];
 }
 
 sub _patterns
@@ -118,7 +127,8 @@ sub _patterns
 	return (
 		[ 'COMMIT beside a pass for 20,000 patterns: ratio of p99', 'at most 2',
 			Bench::Report::spread('%.2f', @ratios), _verdict(median(@ratios) <= 2) ],
-		[ 'a pass for 20,000 patterns', 'under 60 s', sprintf('%.1f s', $seconds), _verdict($seconds < 60) ]);
+		[ 'a pass for 20,000 patterns', 'under 60 s', sprintf('%.1f s', $seconds),
+			_verdict($seconds < 60) ]);
 }
 
 # CLIENTS: of the first write bench.  ROWS: of the bulk update.
@@ -126,7 +136,8 @@ sub report
 {
 	my ($report, $clients, $rows) = @_;
 	my $case = "update-$clients";
-	my @rows = (_writes($report, $case), _cpu($report, $case), _latency($report), _drain($report), _bulk($report, $rows), _patterns($report), _held($report));
+	my @rows = (_writes($report, $case), _cpu($report, $case), _latency($report), _drain($report),
+		_bulk($report, $rows), _patterns($report), _held($report));
 
 	$report->table("Targets\n$clients clients, single-row UPDATE, Redis on the loopback.",
 		[ 'figure', 'target', 'measured', 'met' ], @rows) if @rows;

@@ -15,7 +15,11 @@ use Bench::Svg;
 
 my @cpu = qw(backend worker redis other);
 
-sub _lanes { my %wanted = map { $_ => 1 } @_; return grep { !@_ || $wanted{ $_->{id} } } Bench::Lanes::all() }
+sub _lanes
+{
+	my %wanted = map { $_ => 1 } @_;
+	return grep { !@_ || $wanted{ $_->{id} } } Bench::Lanes::all();
+}
 
 sub _row
 {
@@ -39,7 +43,8 @@ sub _table
 {
 	my ($report, $section, $case, $title, @lanes) = @_;
 
-	$report->table("$title\nTPS ratio: median and quartiles of the rounds; CPU: microseconds a transaction more than without a trigger.",
+	$report->table("$title\nTPS ratio: median and quartiles of the rounds; CPU: microseconds a "
+		. "transaction more than without a trigger.",
 		[ '', 'TPS ratio', 'TPS', @cpu, 'together', 'client', 'p50 ms', 'p99 ms' ],
 		map { _row($report, $section, $case, $_) } @lanes);
 	return;
@@ -59,9 +64,11 @@ sub _rivals
 	foreach my $rival (@rivals)
 	{
 		my ($title, $ours, $theirs) = @$rival;
-		push @rows, [ $title, Bench::Report::spread('%.2f', $report->ratios('writes', $case, $ours, $theirs, 'tps')) ];
+		push @rows, [ $title, Bench::Report::spread('%.2f',
+			$report->ratios('writes', $case, $ours, $theirs, 'tps')) ];
 	}
-	$report->table("Against the rivals, $clients clients\nRatios of each round: median and quartiles.", @rows);
+	$report->table(
+		"Against the rivals, $clients clients\nRatios of each round: median and quartiles.", @rows);
 	return;
 }
 
@@ -76,10 +83,12 @@ sub _picture
 
 		next if !@ratios || $lane->{id} eq 'none' || $lane->{id} eq 'app';
 		push @bars, { label => $lane->{label}, ours => $lane->{label} =~ /^pg_uncache/ ? 1 : 0,
-			value => median(@ratios), low => quantile(0.25, @ratios), high => quantile(0.75, @ratios) };
+			value => median(@ratios), low => quantile(0.25, @ratios),
+				high => quantile(0.75, @ratios) };
 	}
 	Bench::Svg::write($report->file('writes.svg'), 'What is left of the throughput of a write',
-		"single-row UPDATE, $clients clients; 1.00 is without any trigger; median and quartiles of $rounds rounds",
+		"single-row UPDATE, $clients clients; 1.00 is without any trigger; median and quartiles "
+			. "of $rounds rounds",
 		'%.2f', @bars);
 	return;
 }
@@ -118,9 +127,11 @@ sub run_tpcb
 	{
 		my @some = $clients == $bench->{clients}[0] ? @lanes : grep { $ours{ $_->{id} } } @lanes;
 
-		Bench::Load::rounds($bench, 'tpcb', $clients, $bench->{few}, [ grep { !$_->{missing} } @some ],
+		Bench::Load::rounds($bench, 'tpcb', $clients, $bench->{few},
+			[ grep { !$_->{missing} } @some ],
 			'tpcb', $clients, $bench->{brief});
-		_table($bench->{report}, 'tpcb', $clients, "TPC-B of pgbench, $clients clients, a rule on pgbench_accounts", @some);
+		_table($bench->{report}, 'tpcb', $clients,
+			"TPC-B of pgbench, $clients clients, a rule on pgbench_accounts", @some);
 	}
 	return;
 }
@@ -137,7 +148,8 @@ sub _held_row
 		my @ratios = $report->ratios(@figures, 'none', 'tps');
 
 		push @ratio, median(@ratios);
-		push @row, sprintf('%.0f', $report->median_of(@figures, 'tps')), Bench::Report::spread('%.2f', @ratios),
+		push @row, sprintf('%.0f', $report->median_of(@figures, 'tps')),
+			Bench::Report::spread('%.2f', @ratios),
 		  sprintf('%.1f', $report->median_of(@figures, 'cpu_worker'));
 	}
 	return [ @row, sprintf '%.2f', $ratio[1] / $ratio[0] ];
@@ -156,23 +168,29 @@ sub run_held
 	foreach my $case (qw(free held))
 	{
 		$holder->query('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1') if $case eq 'held';
-		Bench::Load::rounds($bench, 'snapshot', "$case-8", 2 * $bench->{few}, \@lanes, 'update', 8, $bench->{seconds});
+		Bench::Load::rounds($bench, 'snapshot', "$case-8", 2 * $bench->{few}, \@lanes, 'update',
+			8, $bench->{seconds});
 		Bench::Scale::measure_some($bench, $case);
 		$bench->{session}->query("SELECT uncache.wait('60 s')");
-		push @times, "$case: " . $bench->{session}->query("SELECT pg_size_pretty(sum(pg_relation_size(oid))) FROM pg_class
+		push @times, "$case: " . $bench->{session}->query(
+			"SELECT pg_size_pretty(sum(pg_relation_size(oid))) FROM pg_class
 			WHERE relnamespace = 'uncache'::regnamespace AND relname LIKE 'outbox%'");
 	}
 	$holder->query('COMMIT');
 	$holder->close;
 	foreach my $lane (@lanes)
 	{
-		push @rows, map { _held_row($report, $_, $lane, "$_ client" . ($_ > 1 ? 's' : '')) } 8, 1, 64;
+		push @rows, map { _held_row($report, $_, $lane, "$_ client" . ($_ > 1 ? 's' : '')) } 8, 1,
+			64;
 	}
 	$report->table("A REPEATABLE READ transaction held open throughout\n"
-		  . "The table of the load itself suffers from it, with a trigger or without: what counts is the ratio to no trigger. "
+		  . "The table of the load itself suffers from it, with a trigger or without: what counts "
+			. "is the ratio to no trigger. "
 		  . "The outbox afterwards: " . join(', ', @times) . '.',
-		[ '', 'free: TPS', 'ratio', 'worker us', 'held: TPS', 'ratio', 'worker us', 'held / free' ], @rows);
-	$report->table('Keys in a read_your_writes transaction, with that snapshot', [ 'keys', 'free: ms', 'held: ms', 'held / free' ],
+		[ '', 'free: TPS', 'ratio', 'worker us', 'held: TPS', 'ratio', 'worker us',
+			'held / free' ], @rows);
+	$report->table('Keys in a read_your_writes transaction, with that snapshot',
+		[ 'keys', 'free: ms', 'held: ms', 'held / free' ],
 		map {
 			my @ms = ($report->median_of('snapshot', "free-keys-$_", 'ryw', 'ms'),
 				$report->median_of('snapshot', "held-keys-$_", 'ryw', 'ms'));
