@@ -13,6 +13,8 @@
 #						that looks closer, built from source
 #	make test-readers	the examples of docs/readers.md; needs npm
 #	make chaos SECONDS=60 SEED=n	writers against an oracle while faults strike
+#	make tidy	the order of the folders, names, columns, links; make indent brings the
+#				sources into PostgreSQL's style
 #	make -C test/unit check	tests of single files that need no server; in make test
 
 EXTENSION = pg_uncache
@@ -24,7 +26,8 @@ TOP := $(dir $(lastword $(MAKEFILE_LIST)))
 OBJS = $(patsubst $(TOP)%.c,%.o,$(sort $(wildcard $(TOP)src/*.c $(TOP)src/*/*.c)))
 
 # A regression test counts once it has an expected output (NAME_1.out is another one).
-REGRESS = $(sort $(patsubst $(TOP)expected/%.out,%,$(filter-out %_1.out,$(wildcard $(TOP)expected/*.out))))
+REGRESS = $(sort $(patsubst $(TOP)expected/%.out,%,\
+	$(filter-out %_1.out,$(wildcard $(TOP)expected/*.out))))
 ISOLATION = $(sort $(patsubst $(TOP)test/specs/%.spec,%,$(wildcard $(TOP)test/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=$(TOP)test
 
@@ -39,8 +42,8 @@ SHLIB_LINK = -lhiredis
 # make CC=clang for a PostgreSQL that was built with gcc: its flags and headers
 # say things that clang does not know.
 ifneq ($(findstring clang,$(CC)),)
-PG_CFLAGS += -Wno-ignored-optimization-argument -Wno-unknown-warning-option -Wno-ignored-attributes \
-	-Wno-cast-function-type-strict
+PG_CFLAGS += -Wno-ignored-optimization-argument -Wno-unknown-warning-option \
+	-Wno-ignored-attributes -Wno-cast-function-type-strict
 endif
 
 # make FAULT_POINTS=1: a library for tests, in which things can be made to go
@@ -70,7 +73,8 @@ EXTRA_CLEAN += src/fence/uncache_lua.h
 .DEFAULT_GOAL = all
 
 # These install what they need, so they work where there is no PostgreSQL.
-PRIVATE_GOALS = demo test test-asserts test-sanitizers test-valgrind test-readers chaos staleness bench test-matrix test-matrix-clean
+PRIVATE_GOALS = demo test test-asserts test-sanitizers test-valgrind test-readers chaos \
+	staleness bench test-matrix test-matrix-clean tidy indent
 .PHONY: $(PRIVATE_GOALS)
 demo:
 	@bash $(TOP)demo/run.sh
@@ -86,6 +90,13 @@ test-matrix:
 test-matrix-clean:
 	@bash $(TOP)test/matrix/run.sh clean
 
+tidy:
+	@prove --verbose $(TOP)test/tidy/tidy_test.t && perl $(TOP)test/tidy/tidy.pl && \
+		bash $(TOP)test/tidy/indent.sh check
+
+indent:
+	@bash $(TOP)test/tidy/indent.sh
+
 bench:
 	@bash $(TOP)bench/run.sh $(BENCH)
 
@@ -100,7 +111,8 @@ ifneq ($(filter-out $(PRIVATE_GOALS),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(PGXS),)
-$(error $(PG_CONFIG) does not work; install PostgreSQL's server headers, or say PG_CONFIG=/path/to/pg_config)
+$(error $(PG_CONFIG) does not work; install PostgreSQL's server headers, \
+	or say PG_CONFIG=/path/to/pg_config)
 endif
 include $(PGXS)
 
@@ -108,7 +120,8 @@ include $(PGXS)
 src/fence/fence_library.o src/fence/fence_library.bc: src/fence/uncache_lua.h
 src/fence/uncache_lua.h: $(TOP)src/fence/uncache.lua | folder
 	(echo 'static const char uncache_lua[] ='; \
-	 sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/?/\\?/g' -e 's/^/"/' -e 's/$$/\\n"/' $<; echo ';') > $@
+	 sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/?/\\?/g' -e 's/^/"/' -e 's/$$/\\n"/' $<; \
+	 echo ';') > $@
 
 # What this build cannot do, as the last words of make.
 all: tell_limits
@@ -118,8 +131,9 @@ ifneq ($(HIREDIS_SSL),yes)
 	@echo "pg_uncache: built without TLS (hiredis_ssl, OpenSSL): rediss:// is refused."
 endif
 ifneq ($(CARES),yes)
-	@echo "pg_uncache: built without c-ares (libc-ares-dev): while the name of a Redis host is resolved a worker does"
-	@echo "nothing else, and a silent name server holds up delivery, DROP DATABASE and shutdown. Use IP addresses."
+	@echo "pg_uncache: built without c-ares (libc-ares-dev): while the name of a Redis host is"
+	@echo "resolved a worker does nothing else, and a silent name server holds up delivery,"
+	@echo "DROP DATABASE and shutdown. Use IP addresses."
 endif
 
 # Debian's PostgreSQL is built without dependency tracking.
@@ -133,5 +147,5 @@ installcheck: check-preloaded
 .PHONY: check-preloaded
 check-preloaded:
 	@'$(bindir)/psql' -XAtqd postgres -c 'SHOW shared_preload_libraries' | grep -qw pg_uncache || \
-		{ echo "The server has to be running with pg_uncache in shared_preload_libraries." >&2; exit 1; }
+		{ echo "The server must run with pg_uncache in shared_preload_libraries." >&2; exit 1; }
 endif

@@ -81,7 +81,8 @@ query(PGconn *conn, const char *sql)
 static redisContext *
 connect_redis(const char *address)
 {
-	redisContext *link = *address == '/' ? redisConnectUnix(address) : redisConnect("127.0.0.1", atoi(address));
+	redisContext *link = *address == '/' ? redisConnectUnix(address) :
+		redisConnect("127.0.0.1", atoi(address));
 
 	if (link == NULL || link->err)
 		fail("Redis: %s", link ? link->errstr : "out of memory");
@@ -302,6 +303,7 @@ main(int argc, char **argv)
 		latency(atoi(argv[2]), argv[5], argc > 6);
 	}
 	else
-		fail("usage: client load CLIENTS SECONDS ROWS [REDIS] | latency TIMES ROWS REDIS LINK [delete]");
+		fail("usage: client load CLIENTS SECONDS ROWS [REDIS] | "
+			 "latency TIMES ROWS REDIS LINK [delete]");
 	return 0;
 }

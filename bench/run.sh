@@ -33,7 +33,8 @@ profiler()						# profiler FILE: for the samples
 	as_owner mkfifo profile.ask profile.answer
 	while read -r seconds; do
 		[[ $seconds =~ ^[0-9]+$ ]] &&
-			perf record -q -a -g -F 1999 -e cpu-clock -o "$samples" -- sleep "$seconds" >/dev/null 2>&1
+			perf record -q -a -g -F 1999 -e cpu-clock -o "$samples" -- sleep "$seconds" \
+				>/dev/null 2>&1
 		perf script -i "$samples" -F comm,pid,ip,sym,dso 2>/dev/null >"$PRIVATE/profile.answer"
 	done <>"$PRIVATE/profile.ask"
 }

@@ -15,7 +15,8 @@ export PGDATA=$PRIVATE/data
 
 free_port()						# free_port: one of the loopback's
 {
-	perl -MIO::Socket::INET -e 'print IO::Socket::INET->new(LocalAddr => "127.0.0.1", Listen => 1)->sockport'
+	perl -MIO::Socket::INET -e '
+		print IO::Socket::INET->new(LocalAddr => "127.0.0.1", Listen => 1)->sockport'
 }
 
 make -s -C module with_llvm=no install &&
@@ -46,5 +47,6 @@ redis_start --bind 127.0.0.1 --port "$REDIS_PORT" || exit 1
 # As a server that matters is set up; and nothing that comes and goes by itself.
 postgres_start "$preload" "fsync = on" "synchronous_commit = on" "shared_buffers = 512MB" \
 	"max_wal_size = 16GB" "checkpoint_timeout = 1d" "autovacuum = off" "jit = off" \
-	"uncache.redis_url = 'redis://127.0.0.1:$REDIS_PORT'" "max_connections = 300" "max_locks_per_transaction = 256" "wal_level = replica" || exit 1
+	"uncache.redis_url = 'redis://127.0.0.1:$REDIS_PORT'" "max_connections = 300" \
+	"max_locks_per_transaction = 256" "wal_level = replica" || exit 1
 PG_PID=$(head -n 1 "$PGDATA/postmaster.pid") REDIS_PID=$REDIS_PID exec perl -Ilib bench.pl "$@"

@@ -93,8 +93,10 @@ prepare()
 	redis_start --appendonly yes --appendfsync always || exit 1
 	postgres_start "uncache.wait_timeout = '2s'" || exit 1
 	open_session
-	step "PostgreSQL $(postgres --version | sed 's/[^0-9]*\([0-9.]*\).*/\1/') and Redis $(redis-cli \
-		-s "$REDIS_SOCKET" info server | sed -n 's/^redis_version:\([0-9.]*\).*/\1/p') are running in $PRIVATE"
+	postgres=$(postgres --version | sed 's/[^0-9]*\([0-9.]*\).*/\1/')
+	redis=$(redis-cli -s "$REDIS_SOCKET" info server |
+		sed -n 's/^redis_version:\([0-9.]*\).*/\1/p')
+	step "PostgreSQL $postgres and Redis $redis are running in $PRIVATE"
 	sql "CREATE EXTENSION pg_uncache;"
 	sql "CREATE TABLE users (id int PRIMARY KEY, email text, org int);"
 	sql "INSERT INTO users VALUES (1, 'ann@example.com', 7), (2, 'bob@example.com', 7);"
@@ -122,7 +124,8 @@ show_commit()
 	sql "COMMIT;"
 	redis_says '(nil)' GET user:1
 	redis_says '"Bob, as cached"' GET user:2
-	proved "The key of the changed row was there until COMMIT and is gone after it; no other key was touched."
+	proved "The key of the changed row was there until COMMIT and is gone after it; \
+no other key was touched."
 }
 
 show_rollback()
@@ -133,7 +136,8 @@ show_rollback()
 	sql "SELECT key FROM uncache.transaction_keys();"
 	sql "ROLLBACK;"
 	redis_says '"Bob, as cached"' GET user:2
-	proved "What is rolled back deletes nothing, though the transaction could show what it would have deleted."
+	proved "What is rolled back deletes nothing, though the transaction could show \
+what it would have deleted."
 }
 
 show_savepoint()
@@ -157,7 +161,8 @@ show_rename()
 	fill email:bob@example.com 2 email:robert@example.com 'nobody'
 	sql "UPDATE users SET email = 'robert@example.com' WHERE id = 2;"
 	redis_says '(integer) 0' EXISTS email:bob@example.com email:robert@example.com
-	proved "The old name is deleted, and the new one, under which a reader may have cached that there is nothing."
+	proved "The old name is deleted, and the new one, under which a reader may have cached \
+that there is nothing."
 }
 
 show_truncate()
@@ -171,8 +176,10 @@ show_truncate()
 	sql "SELECT uncache.wait();"
 	redis KEYS 'session:*'
 	[ "$(redis-cli -s "$REDIS_SOCKET" --raw keys 'session:*' | sort | tr '\n' ' ')" = \
-		'session:4:cart session:settings ' ] || broken "these are not the two keys that should be left"
-	proved "Every key that the rule could have made is gone (the table was empty: they were found in Redis); keys that only look alike are still there."
+		'session:4:cart session:settings ' ] ||
+		broken "these are not the two keys that should be left"
+	proved "Every key that the rule could have made is gone (the table was empty: \
+they were found in Redis); keys that only look alike are still there."
 }
 
 show_outage()
@@ -189,7 +196,8 @@ show_outage()
 	await 20 "the key to go" key_is_gone user:1 || broken "user:1 is still in Redis"
 	redis_says '(nil)' GET user:1
 	sql "SELECT state, transactions_delivered, outbox_rows FROM uncache.stat;"
-	proved "The commit did not fail, its key was remembered in PostgreSQL, and it was deleted as soon as Redis was back."
+	proved "The commit did not fail, its key was remembered in PostgreSQL, \
+and it was deleted as soon as Redis was back."
 }
 
 prepare

@@ -58,7 +58,10 @@ noop(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-/* direct_unlink(port of Redis on the loopback, key prefix) returns trigger: the first column is the id */
+/*
+ * direct_unlink(port of Redis on the loopback, key prefix) returns trigger: the first
+ * column is the id
+ */
 Datum
 direct_unlink(PG_FUNCTION_ARGS)
 {

@@ -34,7 +34,8 @@ for round in $(seq "$rounds"); do
 		for strategy in $strategies; do
 			redis-cli -s "$REDIS_SOCKET" flushall >/dev/null
 			await 30 "the fence" fence_is_on || exit 1
-			"$program" "$strategy" "$n" "$seconds" "host=$PGHOST port=$PGPORT user=$PGUSER dbname=postgres" \
+			"$program" "$strategy" "$n" "$seconds" \
+				"host=$PGHOST port=$PGPORT user=$PGUSER dbname=postgres" \
 				"$REDIS_SOCKET" | tee -a "$csv" >&2 || exit 1
 		done
 	done

@@ -238,7 +238,8 @@ write_row(Session *session, int key)
 		delete_key(session, key);
 
 	session->warned = false;
-	version = query(session, "UPDATE stale SET version = version + 1 WHERE id = $1 RETURNING version",
+	version = query(session,
+					"UPDATE stale SET version = version + 1 WHERE id = $1 RETURNING version",
 					id, NULL, NULL);
 	if (version == NULL)
 	{
@@ -478,7 +479,8 @@ main(int argc, char **argv)
 
 	if (argc == 2 && strcmp(argv[1], "--header") == 0)
 	{
-		puts("strategy,sessions,reads,writes,stale,stale_percent,stuck,age_p50_ms,age_p99_ms,age_max_ms,hit_percent,refused,failed_writes");
+		puts("strategy,sessions,reads,writes,stale,stale_percent,stuck,"
+			 "age_p50_ms,age_p99_ms,age_max_ms,hit_percent,refused,failed_writes");
 		return 0;
 	}
 	if (argc != 6)

@@ -38,7 +38,8 @@ trap 'rm -rf "$folder"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 cp -al "$server/." "$folder/" 2>/dev/null || cp -a "$server/." "$folder/"
-cp "$("$(find_pg_config)" --sharedir)"/extension/pgtap* "$("$folder/bin/pg_config" --sharedir)/extension/"
+cp "$("$(find_pg_config)" --sharedir)"/extension/pgtap* \
+	"$("$folder/bin/pg_config" --sharedir)/extension/"
 mkdir "$folder/found"
 chmod 755 "$folder"
 chmod 1777 "$folder/found"
@@ -70,9 +71,10 @@ case $kind in
 		# Tests measure memory; what ASan keeps from being used again is in it.
 		export UNCACHE_TEST_PATIENCE=240 UNCACHE_UNIT=SANITIZE=1
 		export UNCACHE_COPT="-fsanitize=address,undefined -Wno-maybe-uninitialized"
-		put_before env "LD_PRELOAD=$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so)" \
-			"ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=16:abort_on_error=1:log_path=$folder/found/asan" \
-			"UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1:log_path=$folder/found/ubsan" ;;
+		asan=detect_leaks=0:quarantine_size_mb=16:abort_on_error=1:log_path=$folder/found/asan
+		ubsan=halt_on_error=1:abort_on_error=1:print_stacktrace=1:log_path=$folder/found/ubsan
+		libraries=$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so)
+		put_before env "LD_PRELOAD=$libraries" "ASAN_OPTIONS=$asan" "UBSAN_OPTIONS=$ubsan" ;;
 	valgrind)
 		command -v valgrind >/dev/null || { echo "valgrind is missing here." >&2; exit 77; }
 		export UNCACHE_TEST_PATIENCE=900 PGCTLTIMEOUT=600 UNCACHE_UNIT=VALGRIND=1
@@ -80,7 +82,8 @@ case $kind in
 			"--suppressions=$folder/share/valgrind.supp" "--log-file=$folder/found/valgrind.%p" ;;
 esac
 
-LAYERS=${LAYERS:-$layers} TESTS=${TESTS:-$some} PG_CONFIG=$folder/bin/pg_config bash "$SOURCE/test/run.sh"
+LAYERS=${LAYERS:-$layers} TESTS=${TESTS:-$some} PG_CONFIG=$folder/bin/pg_config \
+	bash "$SOURCE/test/run.sh"
 status=$?
 
 find "$folder/found" -type f -empty -delete

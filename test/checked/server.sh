@@ -16,7 +16,8 @@ SOURCE=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 CHECKED=${CHECKED:-/var/tmp/pg_uncache-checked}
 
 # What makes another server of the same source.
-CHECKED_OPTIONS=(--enable-cassert --enable-debug --enable-tap-tests --without-readline --without-zlib)
+CHECKED_OPTIONS=(--enable-cassert --enable-debug --enable-tap-tests
+	--without-readline --without-zlib)
 CHECKED_FLAGS="-O1 -g -fno-omit-frame-pointer"
 # Tells valgrind of memory contexts; it costs nothing without valgrind.
 [ ! -e /usr/include/valgrind/memcheck.h ] || CHECKED_FLAGS+=" -DUSE_VALGRIND"
@@ -62,10 +63,13 @@ checked_fetch()
 	mkdir -p "$work/apt/lists/partial" "$work/apt/cache/archives/partial"
 	checked_sources >"$work/apt/sources.list"
 	apt=(-qq -o Dir::Etc::SourceList="$work/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
-		-o Dir::State::Lists="$work/apt/lists" -o Dir::Cache="$work/apt/cache" -o APT::Sandbox::User=root)
+		-o Dir::State::Lists="$work/apt/lists" -o Dir::Cache="$work/apt/cache"
+		-o APT::Sandbox::User=root)
 	apt-get "${apt[@]}" update >"$work/apt.log" 2>&1 || { tail -n 5 "$work/apt.log" >&2; return 1; }
-	for version in $(apt-cache "${apt[@]}" showsrc "postgresql-$major" | sed -n 's/^Version: //p' | sort -urV); do
-		(cd "$work" && apt-get "${apt[@]}" --download-only source "postgresql-$major=$version") >"$work/apt.log" 2>&1 &&
+	for version in $(apt-cache "${apt[@]}" showsrc "postgresql-$major" |
+		sed -n 's/^Version: //p' | sort -urV); do
+		(cd "$work" && apt-get "${apt[@]}" --download-only source "postgresql-$major=$version") \
+			>"$work/apt.log" 2>&1 &&
 			tar -C "$work" -xf "$work"/*.orig.tar.* && return
 	done
 	echo "The source of PostgreSQL $major can't be had." >&2
@@ -78,7 +82,8 @@ checked_sources()
 {
 	local key=/usr/share/keyrings/debian-archive-keyring.gpg
 
-	apt-get indextargets --format '$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+	apt-get indextargets --format '$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT)' \
+		'Created-By: Packages' |
 		sed -n "s|^Debian |deb-src [signed-by=$key] |p" | sort -u
 }
 

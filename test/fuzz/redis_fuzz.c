@@ -82,7 +82,11 @@ answer(void *arg, const RedisReply *reply)
 int
 LLVMFuzzerTestOneInput(const uint8 *data, size_t size)
 {
-	RedisOptions options = {.connect_timeout = 60000,.command_timeout = 60000,.client_name = "fuzz"};
+	RedisOptions options = {
+		.connect_timeout = 60000,
+		.command_timeout = 60000,
+		.client_name = "fuzz"
+	};
 	const char *argv[] = {"GET", "key"};
 	const size_t argvlen[] = {3, 3};
 	bool		called[256] = {false};
@@ -122,7 +126,8 @@ LLVMFuzzerTestOneInput(const uint8 *data, size_t size)
 	}
 	close(sock);
 	redis_turn(link, WL_SOCKET_READABLE);
-	if (redis_state(link) != REDIS_FAILED || redis_error(link)[0] == '\0' || redis_unanswered(link) != 0)
+	if (redis_state(link) != REDIS_FAILED || redis_error(link)[0] == '\0' ||
+		redis_unanswered(link) != 0)
 		abort();
 	redis_close(link);
 	if (answered != sent)

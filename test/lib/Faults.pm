@@ -38,6 +38,7 @@ sub arm
 
 # Whether the point was reached.
 sub struck { return -e _mark(@_) }
+
 sub struck_in_time
 {
 	my @at = @_;

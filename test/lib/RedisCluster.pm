@@ -384,6 +384,7 @@ sub wait_for_failover
 
 sub kill9 { my ($self, $port) = @_; $self->server($port)->kill9; return }
 sub start { my ($self, $port) = @_; $self->server($port)->start; return }
+
 sub freeze
 {
 	my ($self, $port) = @_;
@@ -391,6 +392,7 @@ sub freeze
 	$self->{frozen}{$port} = 1;
 	return;
 }
+
 sub thaw
 {
 	my ($self, $port) = @_;

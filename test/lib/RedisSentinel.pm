@@ -93,11 +93,13 @@ sub wait_for_quorum
 }
 
 sub name { return $_[0]->{name} }
+
 sub sentinels
 {
 	my ($self) = @_;
 	return map { $self->{sentinels}{$_} } sort keys %{ $self->{sentinels} };
 }
+
 sub ports { return sort keys %{ $_[0]->{servers} } }
 sub server { return $_[0]->{servers}{ $_[1] } }
 

@@ -79,7 +79,8 @@ need_for_build()
 		need "Redis" redis-tools
 	if ! pg_config=$(find_pg_config); then
 		if [ -n "${PG_CONFIG:-}" ]; then
-			echo "PG_CONFIG is $PG_CONFIG, which does not belong to a PostgreSQL 15 or later with server and headers." >&2
+			echo "PG_CONFIG is $PG_CONFIG, which does not belong to a PostgreSQL 15 or later" \
+				"with server and headers." >&2
 			exit 1
 		fi
 		major=$(wanted_major)
@@ -134,7 +135,12 @@ trap "exit 130" INT
 trap "exit 143" TERM HUP
 if [ ! -e $policy ]; then
 	made+=($policy)
-	printf "#!/bin/sh\n# pg_uncache installs packages: start no service meanwhile. May be removed.\nkill -0 %d 2>/dev/null && exit 101\nexit 0\n" $$ >$policy
+	{
+		echo "#!/bin/sh"
+		echo "# pg_uncache installs packages: start no service meanwhile. May be removed."
+		echo "kill -0 $$ 2>/dev/null && exit 101"
+		echo "exit 0"
+	} >$policy
 	chmod 755 $policy
 fi
 mkdir -p "${cluster%/*}"

@@ -86,13 +86,16 @@ private_folder()
 #
 as_owner()
 {
+	local system=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
+
 	(
 		cd "$PRIVATE" || exit 1
 		exec "${OWNER[@]}" env -i --default-signal=INT,QUIT \
-			PATH="$PRIVATE/bin:${TREE_BIN:+$TREE_BIN:}/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" \
+			PATH="$PRIVATE/bin:${TREE_BIN:+$TREE_BIN:}$system" \
 			HOME="$PRIVATE" TMPDIR="$PRIVATE/tmp" LC_ALL=C.UTF-8 TERM="${TERM:-dumb}" \
 			PRIVATE="$PRIVATE" PG_CONFIG="${TREE_BIN:+$TREE_BIN/pg_config}" \
-			TESTS="${TESTS:-}" LAYERS="${LAYERS:-}" JOBS="${JOBS:-}" UNCACHE_LONG_TESTS="${UNCACHE_LONG_TESTS:-}" \
+			TESTS="${TESTS:-}" LAYERS="${LAYERS:-}" JOBS="${JOBS:-}" \
+			UNCACHE_LONG_TESTS="${UNCACHE_LONG_TESTS:-}" \
 			UNCACHE_BOUND_SECONDS="${UNCACHE_BOUND_SECONDS:-}" UNCACHE_COPT="${UNCACHE_COPT:-}" \
 			UNCACHE_UNIT="${UNCACHE_UNIT:-}" UNCACHE_TEST_PATIENCE="${UNCACHE_TEST_PATIENCE:-60}" \
 			PGCTLTIMEOUT="${PGCTLTIMEOUT:-60}" "$@"
@@ -123,10 +126,11 @@ private_build()
 
 	[ "$1" = demo ] || [ "$1" = build ] || BUILD_OPTIONS=FAULT_POINTS=1
 	tar -C "$SOURCE" --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' \
-		--exclude=node_modules -cf - . | tar -C "$PRIVATE/src" -xf - || fail "could not copy the source"
+		--exclude=node_modules -cf - . |
+		tar -C "$PRIVATE/src" -xf - || fail "could not copy the source"
 	own src
-	if ! as_owner make -s -j2 -C src $BUILD_OPTIONS COPT="${STRICT:-} ${UNCACHE_COPT:-}" with_llvm=no \
-			PG_CONFIG="$TREE_BIN/pg_config" install \
+	if ! as_owner make -s -j2 -C src $BUILD_OPTIONS COPT="${STRICT:-} ${UNCACHE_COPT:-}" \
+			with_llvm=no PG_CONFIG="$TREE_BIN/pg_config" install \
 			>"$PRIVATE/build.log" 2>&1; then
 		cat "$PRIVATE/build.log" >&2
 		fail "pg_uncache could not be built"

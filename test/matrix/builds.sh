@@ -27,7 +27,8 @@ build()
 	rm -rf "${folder:?}/"*
 	tar -C "$source" --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' \
 		--exclude=node_modules -cf - . | tar -C "$folder" -xf - || exit 1
-	if make -s -C "$folder" -j2 with_llvm=no PG_CONFIG="$pg_config" "$@" pg_uncache.so >"$folder/log" 2>&1 &&
+	if make -s -C "$folder" -j2 with_llvm=no PG_CONFIG="$pg_config" "$@" pg_uncache.so \
+			>"$folder/log" 2>&1 &&
 			[ ! -s "$folder/log" ] && [ -e "$folder/pg_uncache.so" ]; then
 		printf 'ok      builds without a warning %s\n' "$what"
 		passed=$((passed + 1))

@@ -140,7 +140,8 @@ code_version()
 	local what=(src Makefile sql/pg_uncache--1.0.sql) version
 
 	version=$(git -C "$SOURCE" log -1 --format='%as %h' -- "${what[@]}" 2>/dev/null)
-	[ -z "$version" ] || [ -z "$(git -C "$SOURCE" status --porcelain -- "${what[@]}")" ] || version+=+
+	[ -z "$version" ] ||
+		[ -z "$(git -C "$SOURCE" status --porcelain -- "${what[@]}")" ] || version+=+
 	echo "${version:-unknown}"
 }
 
@@ -190,7 +191,8 @@ test_major()
 		cells="| $(postgres_version "$major") | $place | $(hiredis_version "$major")"
 		cells+=" | ${server^} $(server_version "$major" "$program") | $(code_version) | $builds |"
 		count "PostgreSQL $major, $server" within "$major" \
-			env REDIS_SERVER="$program" LAYERS="${LAYERS:-}" TESTS="${TESTS:-}" JOBS="${JOBS:-}" make -s -C "$tests" test
+			env REDIS_SERVER="$program" LAYERS="${LAYERS:-}" TESTS="${TESTS:-}" \
+				JOBS="${JOBS:-}" make -s -C "$tests" test
 		rows+=("$cells$by_layer")
 		[ -n "${TESTS:-}" ] || write_page
 	done
@@ -228,7 +230,8 @@ merge()
 			fi
 		done
 		if [ -n "$kept" ]; then
-			[[ "${old[5]% }," == *"${new[5]% },"* ]] && new[5]=${old[5]} || new[5]="${old[5]% },${new[5]}"
+			[[ "${old[5]% }," == *"${new[5]% },"* ]] && new[5]=${old[5]} ||
+			new[5]="${old[5]% },${new[5]}"
 		fi
 	fi
 	(IFS='|'; echo "${new[*]}|")
@@ -242,7 +245,8 @@ write_page()
 	major=$(sed 's/[^0-9]*\([0-9]*\).*/\1/' <<<"$row")
 	server=$(cut -d '|' -f 5 <<<"$row" | cut -d ' ' -f 2)
 	row=$(merge "$(page_rows "$major" "$server")" "$row")
-	mapfile -t all < <({ page_rows -v "$major" "$server"; echo "$row"; } | sort -t '|' -k 2,2V -k 5,5)
+	mapfile -t all < <({ page_rows -v "$major" "$server"; echo "$row"; } |
+		sort -t '|' -k 2,2V -k 5,5)
 	text=$(
 		echo "# What was tested"
 		echo
@@ -288,7 +292,10 @@ if [ "${1:-}" = clean ]; then
 	systems_clean
 	exit
 fi
-[ "$(id -u)" -eq 0 ] || { echo "make test-matrix makes systems of its own, which needs root" >&2; exit 1; }
+if [ "$(id -u)" -ne 0 ]; then
+	echo "make test-matrix makes systems of its own, which needs root" >&2
+	exit 1
+fi
 
 if [ "${1:-}" = prepare ]; then
 	for major in ${MAJORS:-$all_majors}; do

@@ -49,7 +49,8 @@ sources_of()
 
 packages_of()
 {
-	echo "postgresql-$1 libpq-dev gcc libc6-dev clang make pkg-config libhiredis-dev libc-ares-dev libssl-dev" \
+	echo "postgresql-$1 libpq-dev gcc libc6-dev clang make pkg-config libhiredis-dev" \
+		"libc-ares-dev libssl-dev" \
 		"redis-tools valkey-tools openssl procps iproute2 nftables ca-certificates" \
 		"perl libipc-run-perl libtap-parser-sourcehandler-pgtap-perl"
 }
@@ -81,7 +82,8 @@ if apt-cache show postgresql-$1-pgtap >/dev/null 2>&1; then
 fi
 fetch $pgtap
 for file in /usr/share/postgresql/*/extension/pgtap*; do
-	[ -e /usr/share/postgresql/$1/extension/${file##*/} ] || cp $file /usr/share/postgresql/$1/extension/
+	[ -e /usr/share/postgresql/$1/extension/${file##*/} ] ||
+			cp $file /usr/share/postgresql/$1/extension/
 done
 rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
 '
@@ -100,7 +102,10 @@ system_make()
 {
 	local major=$1 suite folder sources
 
-	suite=$(suite_of "$major") || { echo "no Debian suite known that has PostgreSQL $major" >&2; return 1; }
+	if ! suite=$(suite_of "$major"); then
+		echo "no Debian suite known that has PostgreSQL $major" >&2
+		return 1
+	fi
 	folder=$SYSTEMS/$suite
 	if [ "$(cat "$folder/recipe" 2>/dev/null)" != "$(recipe_of "$major")" ]; then
 		sources=$(sources_of "$suite") || return 1
@@ -125,9 +130,11 @@ system_fetch()
 		--dpkgopt='path-exclude=/usr/share/doc/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' \
 		--dpkgopt='path-exclude=/usr/share/man/*' \
-		--setup-hook='mkdir -p "$1/etc/apt/preferences.d" "$1/etc/postgresql-common/createcluster.d"' \
+		--setup-hook='mkdir -p "$1/etc/apt/preferences.d"' \
+		--setup-hook='mkdir -p "$1/etc/postgresql-common/createcluster.d"' \
 		--setup-hook='echo "$UNCACHE_PREFERENCES" >"$1/etc/apt/preferences.d/experimental"' \
-		--setup-hook='echo "create_main_cluster = false" >"$1/etc/postgresql-common/createcluster.d/none.conf"' \
+		--setup-hook='cd "$1/etc/postgresql-common/createcluster.d" &&
+			echo "create_main_cluster = false" >none.conf' \
 		--include="$(packages_of "$major")" \
 		--customize-hook='chroot "$1" sh -c "$UNCACHE_FINISH" finish "$UNCACHE_MAJOR"' \
 		"$suite" "$folder" -

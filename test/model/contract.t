@@ -303,6 +303,7 @@ sub quick
 	cmp_ok($usec, '<', 10_000_000, "$what: " . int($usec / 1000) . ' ms');
 	return;
 }
+
 $redis->call('SET', 'uncache:{k}',
 	'e.1:1:0:::' . join(',', map { "i1/$_\@9999999999999" } 1 .. $much / 20));
 quick('a record of megabytes',
@@ -324,6 +325,7 @@ sub wanted
 	my ($server, $incarnation) = @_;
 	return fcall('status', [], $server, 1, $incarnation)->[2];
 }
+
 load_library();
 worker_comes();
 fcall('status', [], 'other', 1, 'j1');
@@ -377,8 +379,10 @@ sub is_superseded
 	is("$said->{superseded} by $said->{by}", "server by $by", $what);
 	return;
 }
+
 sub is_live { my ($said, $what) = @_; is($said->{superseded}, '', $what); return }
 sub epoch_by { return fcall('epoch', [], 'e' . ++$epochs, $TTL, @_) }
+
 sub fills
 {
 	my ($incarnation, $key) = @_;

@@ -25,7 +25,9 @@ const redis = new Redis(process.env.DIRECT_URL)
 const ok = (it, what) => console.log(`${it ? 'ok' : 'not ok'} - node, ${kind}: ${what}`)
 const cached = async id => JSON.parse(await redis.get(`user:${id}`) ?? '"nothing"')
 const signal = name => process.kill(Number(process.env.PROXY_PID), name)
-const ready = async () => { while (its.status !== 'ready') await new Promise(resolve => setTimeout(resolve, 10)) }
+const ready = async () => {
+  while (its.status !== 'ready') await new Promise(resolve => setTimeout(resolve, 10))
+}
 
 // How long requests take, in ms: of so many the fastest, since the machine may be busy.
 async function requests (n) {
@@ -37,7 +39,8 @@ async function requests (n) {
     times.push(performance.now() - began)
   }
   times.sort((a, b) => a - b)
-  return { right, fastest: times[0], text: `${times[0].toFixed(1)} ms, ${times[n >> 1].toFixed(1)} ms, ${times[n - 1].toFixed(1)} ms` }
+  const text = [times[0], times[n >> 1], times[n - 1]].map(ms => `${ms.toFixed(1)} ms`).join(', ')
+  return { right, fastest: times[0], text }
 }
 
 const rename = name => writer.query('UPDATE users SET name = $1 WHERE id = 1', [name])
@@ -61,7 +64,8 @@ async function main () {
   signal('SIGSTOP')
   const hung = await requests(20)
   signal('SIGCONT')
-  ok(hung.right && hung.fastest < 250, `while Redis hangs a request takes (fastest, median, slowest) ${hung.text}`)
+  ok(hung.right && hung.fastest < 250,
+    `while Redis hangs a request takes (fastest, median, slowest) ${hung.text}`)
   signal('SIGUSR1')
   while (its.status === 'ready') await new Promise(resolve => setTimeout(resolve, 10))
   const away = await requests(20)
@@ -69,7 +73,8 @@ async function main () {
   signal('SIGUSR2')
   await ready()
   await redis.del('user:1')
-  ok((await user(1)).name === 'first' && (await cached(1)).name === 'first', 'when it is back it is used again')
+  ok((await user(1)).name === 'first' && (await cached(1)).name === 'first',
+    'when it is back it is used again')
 
   await rename('second')
   ok(await cached(1) === 'nothing', 'a write deletes the key')
@@ -84,7 +89,8 @@ async function main () {
     ok((await cached(1)).name === 'third', 'and stores it: the plain guarantee')
     await redis.del('user:1')
   }
-  ok((await user(1)).name === 'fourth' && (await cached(1)).name === 'fourth', 'the next fill is the latest')
+  ok((await user(1)).name === 'fourth' && (await cached(1)).name === 'fourth',
+    'the next fill is the latest')
 
   ok(await user(99) === null && await cached(99) === null, 'that there is no row is cached, too')
   await writer.query("INSERT INTO users VALUES (99, 'new')")

@@ -9,7 +9,8 @@ const HITS = 500 // a round
 
 const ok = (it, what) => console.log(`${it ? 'ok' : 'not ok'} - node, hits: ${what}`)
 const calls = async () => Object.fromEntries(
-  [...(await redis.info('commandstats')).matchAll(/cmdstat_(\w+):calls=(\d+)/g)].map(m => [m[1], Number(m[2])]))
+  [...(await redis.info('commandstats')).matchAll(/cmdstat_(\w+):calls=(\d+)/g)]
+    .map(m => [m[1], Number(m[2])]))
 
 async function time (user) {
   const began = performance.now()
@@ -37,9 +38,11 @@ async function main () {
   // The worker calls a function a second, readers none.
   ok((fcall ?? 0) < HITS, 'and no function')
   const best = lane => Math.min(...times[lane])
-  console.log(`# a hit: plain ${best('plain').toFixed(1)} us, fenced ${best('fenced').toFixed(1)} us, ` +
+  console.log(`# a hit: plain ${best('plain').toFixed(1)} us, ` +
+    `fenced ${best('fenced').toFixed(1)} us, ` +
     `${(best('fenced') / best('plain')).toFixed(2)}x (the fastest of ${ROUNDS} rounds of ${HITS})`)
-  await Promise.all([...Object.values(lanes).map(lane => lane.close()), db.end(), redis.disconnect()])
+  const lanesClosed = Object.values(lanes).map(lane => lane.close())
+  await Promise.all([...lanesClosed, db.end(), redis.disconnect()])
 }
 
 main().catch(error => { console.log(`not ok - ${error.stack}`); process.exit(1) })

@@ -18,6 +18,7 @@ my $node = new_node('main', $redis, 'uncache.max_database_workers = 2',
 	'restart_after_crash = on', 'log_min_messages = warning');
 
 sub sql { return $node->safe_psql('postgres', @_) }
+
 sub wait_for_launcher
 {
 	my ($old) = @_;

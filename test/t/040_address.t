@@ -228,6 +228,7 @@ foreach my $role ('ordinary', 'watcher')
 		"SET ROLE $role; SET uncache.redis_url = 'redis://h'");
 	isnt($status, 0, "$role can not set the address");
 }
+
 sub shows_none
 {
 	my ($text, $where) = @_;

@@ -170,6 +170,7 @@ sub take_for_owner
 	return $redis->server($a)->cli('cluster', 'setslot', $redis->slot($between), 'node',
 		$redis->server($_[0])->cli('cluster', 'myid'));
 }
+
 is(take_for_owner($b), 'OK', 'a master takes another one for the owner of a slot');
 sql("SET uncache.wait_timeout = 0; " . invalidate($between));
 my $retries = sql('SELECT retries FROM uncache.stat');

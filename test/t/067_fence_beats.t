@@ -22,6 +22,7 @@ my $reader = $node->background_psql('postgres');
 my ($value, $snapshot, $token);
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
+
 sub next_xid
 {
 	return $_[0]->safe_psql('postgres', 'SELECT pg_snapshot_xmax(pg_current_snapshot())');

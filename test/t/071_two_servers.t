@@ -30,17 +30,21 @@ fence_is_on($main) or die 'the fence does not come on';
 $main->backup('base');
 
 sub fence_of { return $_[0]->safe_psql('postgres', 'SELECT fence FROM uncache.stat') }
+
 sub is_fenced
 {
 	my ($node, $state) = @_;
 	return $node->poll_query_until('postgres', "SELECT fence = '$state' FROM uncache.stat");
 }
+
 sub reclaim { return $_[0]->safe_psql('postgres', 'SELECT uncache.reclaim_fence()') }
+
 sub value_of
 {
 	my ($node, $id) = @_;
 	return $node->safe_psql('postgres', "SELECT v FROM item WHERE id = $id");
 }
+
 sub warnings_of
 {
 	my ($node) = @_;

@@ -20,12 +20,14 @@ $redis->start;
 my $node = new_fenced_node('main', $redis, q{uncache.wait_timeout = '20s'});
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
+
 sub is_fenced
 {
 	return $node->poll_query_until('postgres', "SELECT fence = '$_[0]' FROM uncache.stat");
 }
 
 sub library { return $redis->cli(qw(function list libraryname uncache withcode)) }
+
 sub source_of
 {
 	my ($version) = @_;

@@ -25,10 +25,12 @@ my $number = 0;
 
 sub sql { return $node->safe_psql('postgres', @_) }
 sub stat_of { return sql("SELECT $_[0] FROM uncache.stat") }
+
 sub invalidate
 {
 	return 'SELECT uncache.invalidate_keys(VARIADIC ARRAY[' . join(', ', map { "'$_'" } @_) . ']);';
 }
+
 sub send_keys { return sql('SET uncache.wait_timeout = 0;' . invalidate(@_)) }
 
 # Whether a target takes part: it is sent what is committed now.  What was sent before

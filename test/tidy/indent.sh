@@ -16,7 +16,10 @@ cd "$(dirname "$0")/../.." || exit 1
 
 if ! command -v pg_bsd_indent >/dev/null; then
 	[ "$(id -u)" -eq 0 ] && apt-get install -y -qq pg-bsd-indent >/dev/null 2>&1
-	command -v pg_bsd_indent >/dev/null || { echo "pg_bsd_indent is missing: apt-get install pg-bsd-indent" >&2; exit 77; }
+	if ! command -v pg_bsd_indent >/dev/null; then
+		echo "pg_bsd_indent is missing: apt-get install pg-bsd-indent" >&2
+		exit 77
+	fi
 fi
 
 # A function's type and star stand alone on a line, with one blank between them.

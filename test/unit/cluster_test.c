@@ -43,8 +43,10 @@ check_slots(void)
 	memset(high, 0xff, sizeof(high));
 	ok(cluster_map_slot(high, sizeof(high)) == 6874, "slot of a long key of high bytes");
 	ok(cluster_map_slot("a\0b\377{", 5) == 2693, "slot of a key with a zero byte");
-	ok(cluster_map_slot("{a}", 2) == cluster_map_slot("{a", 2), "nothing behind the key is looked at");
-	ok(cluster_map_slot("{a\0}", 4) == cluster_map_slot("a\0", 2), "a zero byte does not end a tag");
+	ok(cluster_map_slot("{a}", 2) == cluster_map_slot("{a", 2),
+	   "nothing behind the key is looked at");
+	ok(cluster_map_slot("{a\0}", 4) == cluster_map_slot("a\0", 2),
+	   "a zero byte does not end a tag");
 }
 
 /* ------------------------------------------------------------------------
@@ -104,7 +106,8 @@ check_map(void)
 	/* As Redis 7 gives it: with a replica, and with metadata at each node. */
 	ClusterMap *map = read_map("*3\r\n"
 							   "*4\r\n:0\r\n:5460\r\n"
-							   "*4\r\n$9\r\n127.0.0.1\r\n:7000\r\n$2\r\nid\r\n*2\r\n$8\r\nhostname\r\n$1\r\na\r\n"
+							   "*4\r\n$9\r\n127.0.0.1\r\n:7000\r\n$2\r\nid\r\n"
+							   "*2\r\n$8\r\nhostname\r\n$1\r\na\r\n"
 							   "*4\r\n$9\r\n127.0.0.1\r\n:7003\r\n$2\r\nid\r\n*0\r\n"
 							   RANGE(5461, 5461, "$3\r\n::1\r\n", 7001)
 							   RANGE(16383, 16383, "$9\r\n127.0.0.1\r\n", 7000));
@@ -120,7 +123,8 @@ check_map(void)
 	cluster_map_free(map);
 	cluster_map_free(NULL);
 
-	map = read_map("*3\r\n" RANGE(0, 1, "$0\r\n\r\n", 1) RANGE(2, 3, "$-1\r\n", 2) RANGE(4, 5, "$1\r\n?\r\n", 3));
+	map = read_map("*3\r\n" RANGE(0, 1, "$0\r\n\r\n", 1) RANGE(2, 3, "$-1\r\n", 2)
+				   RANGE(4, 5, "$1\r\n?\r\n", 3));
 	ok(map != NULL && slot_is_at(map, 1, "asked", 1) && slot_is_at(map, 2, "asked", 2) &&
 	   slot_is_at(map, 5, "asked", 3), "a host that is not known is the one that was asked");
 	cluster_map_free(map);
@@ -257,13 +261,16 @@ check_equal(void)
 		const char *what;
 	}			cases[] = {
 		{"*2\r\n" RANGE(0, 1, NAME_A, 1) RANGE(2, 3, NAME_B, 1),
-			"*2\r\n" RANGE(2, 3, NAME_B, 1) RANGE(0, 1, NAME_A, 1), true, "the order does not matter"},
+			"*2\r\n" RANGE(2, 3, NAME_B, 1) RANGE(0, 1, NAME_A, 1), true,
+			"the order does not matter"},
 		{"*1\r\n" RANGE(0, 3, NAME_A, 1),
-			"*2\r\n" RANGE(2, 3, NAME_A, 1) RANGE(0, 1, NAME_A, 1), true, "how a range is cut does not matter"},
+			"*2\r\n" RANGE(2, 3, NAME_A, 1) RANGE(0, 1, NAME_A, 1), true,
+			"how a range is cut does not matter"},
 		{"*2\r\n" RANGE(0, 1, NAME_A, 1) RANGE(2, 3, NAME_B, 1),
 			"*2\r\n" RANGE(0, 2, NAME_A, 1) RANGE(3, 3, NAME_B, 1), false, "a slot that moved"},
 		{"*2\r\n" RANGE(0, 1, NAME_A, 1) RANGE(2, 3, NAME_B, 1),
-			"*2\r\n" RANGE(0, 1, NAME_B, 1) RANGE(2, 3, NAME_A, 1), false, "two that changed places"},
+			"*2\r\n" RANGE(0, 1, NAME_B, 1) RANGE(2, 3, NAME_A, 1), false,
+			"two that changed places"},
 		{"*1\r\n" RANGE(0, 1, NAME_A, 1), "*1\r\n" RANGE(0, 1, NAME_A, 2), false, "another port"},
 		{"*1\r\n" RANGE(0, 1, NAME_A, 1), "*1\r\n" RANGE(0, 1, NAME_B, 1), false, "another host"},
 		{"*1\r\n" RANGE(0, 1, NAME_A, 1), "*1\r\n" RANGE(0, 2, NAME_A, 1), false, "a slot more"},
@@ -307,13 +314,18 @@ static const Redirect redirects[] = {
 
 static const char *not_redirects[] = {
 	"+MOVED 3999 127.0.0.1:6381\r\n", "$17\r\nMOVED 3999 a:6381\r\n", ":1\r\n", "$-1\r\n", "*0\r\n",
-	"-ERR MOVED 3999 a:6381\r\n", "-MOVEDX 3999 a:6381\r\n", "-ASKING 3999 a:6381\r\n", "-moved 3999 a:6381\r\n",
-	"-TRYAGAIN Multiple keys request during rehashing of slot\r\n", "-CLUSTERDOWN Hash slot not served\r\n",
-	"-MOVED\r\n", "-MOVED \r\n", "-MOVED 3999\r\n", "-MOVED 3999 \r\n", "-MOVED 3999 a\r\n", "-MOVED 3999 a:\r\n",
+	"-ERR MOVED 3999 a:6381\r\n", "-MOVEDX 3999 a:6381\r\n", "-ASKING 3999 a:6381\r\n",
+	"-moved 3999 a:6381\r\n",
+	"-TRYAGAIN Multiple keys request during rehashing of slot\r\n",
+	"-CLUSTERDOWN Hash slot not served\r\n",
+	"-MOVED\r\n", "-MOVED \r\n", "-MOVED 3999\r\n", "-MOVED 3999 \r\n", "-MOVED 3999 a\r\n",
+	"-MOVED 3999 a:\r\n",
 	"-MOVED 3999 :\r\n", "-MOVED  a:6381\r\n", "-MOVED a:6381\r\n", "-ASK\r\n", "-ASK  \r\n",
-	"-MOVED 16384 a:6381\r\n", "-MOVED -1 a:6381\r\n", "-MOVED +1 a:6381\r\n", "-MOVED 99999999999999999999 a:6381\r\n",
+	"-MOVED 16384 a:6381\r\n", "-MOVED -1 a:6381\r\n", "-MOVED +1 a:6381\r\n",
+	"-MOVED 99999999999999999999 a:6381\r\n",
 	"-MOVED 65536 a:6381\r\n", "-MOVED 1x a:6381\r\n",
-	"-MOVED 1 a:0\r\n", "-MOVED 1 a:-1\r\n", "-MOVED 1 a:65536\r\n", "-MOVED 1 a:4294967297\r\n", "-MOVED 1 a:1 \r\n",
+	"-MOVED 1 a:0\r\n", "-MOVED 1 a:-1\r\n", "-MOVED 1 a:65536\r\n", "-MOVED 1 a:4294967297\r\n",
+	"-MOVED 1 a:1 \r\n",
 	"-MOVED 1 a:1x\r\n", "-MOVED 1 a b:1\r\n", "-MOVED 1 a@b:1\r\n", "-MOVED 1 a\tb:1\r\n",
 };
 
@@ -404,7 +416,8 @@ check_epochs(void)
 	{
 		RedisReply *reply = parse(cases[i].bytes);
 
-		ok(cluster_map_epoch_read(reply) == cases[i].epoch, "epoch %d is " UINT64_FORMAT, i, cases[i].epoch);
+		ok(cluster_map_epoch_read(reply) == cases[i].epoch, "epoch %d is " UINT64_FORMAT, i,
+		   cases[i].epoch);
 		freeReplyObject(reply);
 	}
 }

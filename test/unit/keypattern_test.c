@@ -232,7 +232,8 @@ test_matches(void)
 		   keypattern_matches(pattern, m->key, strlen(m->key)) == m->matches,
 		   "%s %s \"%s\"", m->pattern, m->matches ? "takes" : "leaves", m->key);
 		ok(!m->matches || (pattern != NULL &&
-						   keypattern_match_glob(keypattern_glob(pattern), strlen(keypattern_glob(pattern)),
+						   keypattern_match_glob(keypattern_glob(pattern),
+												 strlen(keypattern_glob(pattern)),
 										m->key, strlen(m->key))),
 		   "... and its glob finds what it takes");
 		keypattern_free(pattern);
@@ -337,7 +338,8 @@ test_random_patterns(void)
 		regfree(&regex);
 		keypattern_free(pattern);
 	}
-	ok(wrong == 0 && taken > 1000, "200000 random keys match as with regular expressions (%d do)", taken);
+	ok(wrong == 0 && taken > 1000, "200000 random keys match as with regular expressions (%d do)",
+	   taken);
 }
 
 static void
@@ -386,7 +388,8 @@ test_bad_cases(void)
 	ok(!keypattern_match_glob(glob, strlen(glob), key, 2000), "so is a bad glob");
 	key[INVALIDATION_MAX_BYTES - 1] = 'y';
 	ok(keypattern_matches(pattern, key, INVALIDATION_MAX_BYTES), "the longest key can match");
-	ok(!keypattern_matches(pattern, key, INVALIDATION_MAX_BYTES + 1), "a longer one is none of a rule");
+	ok(!keypattern_matches(pattern, key, INVALIDATION_MAX_BYTES + 1),
+	   "a longer one is none of a rule");
 	keypattern_free(pattern);
 }
 

@@ -102,7 +102,8 @@ fake_step(Fake *fake, size_t limit)
 		if (got <= 0)
 			return;
 		if (fake->received < sizeof(fake->in) - 1)
-			memcpy(fake->in + fake->received, bytes, Min((size_t) got, sizeof(fake->in) - 1 - fake->received));
+			memcpy(fake->in + fake->received, bytes,
+				   Min((size_t) got, sizeof(fake->in) - 1 - fake->received));
 		fake->received += got;
 		limit -= got;
 	}
@@ -210,7 +211,8 @@ part(RedisLink *link, Fake *fake)
 static void
 failed_with(RedisLink *link, const char *words, const char *name)
 {
-	bool		right = redis_state(link) == REDIS_FAILED && strstr(redis_error(link), words) != NULL;
+	bool		right = redis_state(link) == REDIS_FAILED &&
+		strstr(redis_error(link), words) != NULL;
 
 	ok(right, "%s", name);
 	if (!right)
@@ -236,7 +238,8 @@ test_handshake(void)
 	RedisLink  *link = meet(&fake);
 	Record		record = {""};
 
-	ok(redis_state(link) == REDIS_CONNECTING, "a link is connecting until the handshake is answered");
+	ok(redis_state(link) == REDIS_CONNECTING,
+	   "a link is connecting until the handshake is answered");
 	ok(!send_words(link, "GET key", record_answer, &record) && record.count == 0,
 	   "nothing can be sent before");
 	fake_say(&fake, hello);
@@ -269,19 +272,23 @@ test_refusals(void)
 	check_refusal("-NOAUTH Authentication required.\r\n", "requires a password");
 	check_refusal("-DENIED Redis is running in protected mode.\r\n", "protected mode");
 	check_refusal("-ERR max number of clients reached\r\n", "maxclients");
-	check_refusal(NAME_OK "$1\r\nx\r\n-LOADING Redis is loading the dataset in memory\r\n", "loading its data set");
+	check_refusal(NAME_OK "$1\r\nx\r\n-LOADING Redis is loading the dataset in memory\r\n",
+				  "loading its data set");
 	check_refusal(NAME_OK "$1\r\nx\r\n-MASTERDOWN Link with MASTER is down\r\n", "lost its master");
 	check_refusal(NAME_OK "$1\r\nx\r\n-BUSY Redis is \033 busy\r\n", "is busy with a script");
 	check_refusal(NAME_OK "-BUSY Redis is busy\r\n", "is busy with a script");
-	check_refusal(NAME_OK "-LOADING Redis is loading the dataset in memory\r\n", "loading its data set");
+	check_refusal(NAME_OK "-LOADING Redis is loading the dataset in memory\r\n",
+				  "loading its data set");
 	check_refusal(NAME_OK "$1\r\nx\r\n:1\r\n", "not a Redis server: unexpected answer to PING");
 	check_refusal(NAME_OK "*0\r\n", "unexpected answer to INFO");
 	check_refusal(NAME_OK "$1\r\nx\r\n" PONG "+master\r\n", "unexpected answer to ROLE");
 	check_refusal(NAME_OK "$1\r\nx\r\n" PONG "*0\r\n", "unexpected answer to ROLE");
 	check_refusal(NAME_OK "$1\r\nx\r\n" PONG "*1\r\n:1\r\n", "unexpected answer to ROLE");
-	check_refusal(NAME_OK "$1\r\nx\r\n" PONG "*2\r\n$5\r\nslave\r\n$1\r\nx\r\n", "replica (role slave)");
+	check_refusal(NAME_OK "$1\r\nx\r\n" PONG "*2\r\n$5\r\nslave\r\n$1\r\nx\r\n",
+				  "replica (role slave)");
 	check_refusal(NAME_OK "$1\r\nx\r\n" PONG "*2\r\n$8\r\nsentinel\r\n*0\r\n", "is a Sentinel");
-	check_refusal(NAME_OK "$1\r\nx\r\n" PONG "-NOPERM no\r\n$10\r\nrole:slave\r\n", "replica (role slave)");
+	check_refusal(NAME_OK "$1\r\nx\r\n" PONG "-NOPERM no\r\n$10\r\nrole:slave\r\n",
+				  "replica (role slave)");
 	check_refusal("HTTP/1.1 400 Bad Request\r\n\r\n", "not a Redis server");
 	check_refusal(">2\r\n+a\r\n+b\r\n", "Redis");
 	check_refusal("%1\r\n+a\r\n+b\r\n", "Redis");
@@ -310,13 +317,15 @@ test_few_rights(void)
 	fake_say(&fake, "-ERR unsupported command 'client'\r\n-unsupported \033 command 'info'\r\n"
 			 "-Command is not available\r\n-ERR This command is disabled\r\n-no such command\r\n");
 	UNTIL(redis_state(link) != REDIS_CONNECTING, link, &fake);
-	ok(redis_state(link) == REDIS_READY, "so does one whose service hides INFO, PING and ROLE in its own words");
+	ok(redis_state(link) == REDIS_READY,
+	   "so does one whose service hides INFO, PING and ROLE in its own words");
 	is(redis_withheld(link), "INFO (unsupported ? command 'info'), PING, ROLE, INFO replication",
 	   "... and what it hides is known");
 	part(link, &fake);
 
 	link = meet(&fake);
-	fake_say(&fake, "-NOPERM a\r\n$3\r\nx:y\r\n" PONG "-ERR unknown command 'ROLE'\r\n$21\r\n# Repl\r\nrole:master\r\n\r\n");
+	fake_say(&fake, "-NOPERM a\r\n$3\r\nx:y\r\n" PONG "-ERR unknown command 'ROLE'\r\n"
+			 "$21\r\n# Repl\r\nrole:master\r\n\r\n");
 	UNTIL(redis_state(link) != REDIS_CONNECTING, link, &fake);
 	is(redis_role(link), "master", "INFO replication tells the role where ROLE does not");
 	part(link, &fake);
@@ -346,12 +355,16 @@ check_auth(const char *reply, const char *words)
 static void
 test_auth(void)
 {
-	check_auth("-WRONGPASS invalid username-password pair or user is disabled.\r\n", "refused the user name or the password");
-	check_auth("-ERR AUTH <password> called without any password configured\r\n", "has no password, but one was given");
-	check_auth("-ERR unknown command 'AUTH', with args beginning with: 'app' 'hunter2'\r\n", "refused AUTH");
+	check_auth("-WRONGPASS invalid username-password pair or user is disabled.\r\n",
+			   "refused the user name or the password");
+	check_auth("-ERR AUTH <password> called without any password configured\r\n",
+			   "has no password, but one was given");
+	check_auth("-ERR unknown command 'AUTH', with args beginning with: 'app' 'hunter2'\r\n",
+			   "refused AUTH");
 	check_auth(":1\r\n", "refused AUTH");
 	check_auth("+OK\r\n-ERR DB index is out of range\r\n", "does not have as many databases");
-	check_auth("+OK\r\n-ERR SELECT is not allowed in cluster mode\r\n", "refused SELECT: ERR SELECT is not allowed in cluster mode");
+	check_auth("+OK\r\n-ERR SELECT is not allowed in cluster mode\r\n",
+			   "refused SELECT: ERR SELECT is not allowed in cluster mode");
 	check_auth("+OK\r\n*0\r\n", "unexpected answer to SELECT");
 }
 
@@ -383,7 +396,8 @@ test_password_file(void)
 	ok(write(fd, "more\n", 5) == 5, "(a second line is written)");
 	fake_start(&fake);
 	link = open_url(fake.url, &with_file);
-	failed_with(link, "has more than one line", "... and reported, not sent as a part of the password");
+	failed_with(link, "has more than one line",
+				"... and reported, not sent as a part of the password");
 	part(link, &fake);
 	close(fd);
 	unlink(path);
@@ -394,7 +408,8 @@ test_password_file(void)
 
 	fake_start(&fake);
 	link = open_url(fake.url, &with_file);
-	failed_with(link, "could not read the Redis password file", "a missing password file is reported");
+	failed_with(link, "could not read the Redis password file",
+				"a missing password file is reported");
 	part(link, &fake);
 }
 
@@ -520,12 +535,14 @@ check_truncation(bool reset)
 		UNTIL(redis_state(link) == REDIS_FAILED, link, &fake);
 		expected_record(expected, complete, lengthof(answers));
 		if (strcmp(record.text, expected) != 0 || redis_unanswered(link) != 0 ||
-			!strstr(redis_error(link), reset ? "was lost: Connection reset by peer" : "closed the connection"))
+			!strstr(redis_error(link), reset ? "was lost: Connection reset by peer" :
+					"closed the connection"))
 		{
 			printf("# cut at %zu: %s, %s\n", cut, record.text, redis_error(link));
 			right = false;
 		}
-		ok(!send_words(link, "GET key", record_answer, &record) || !right, "nothing can be sent on a failed link");
+		ok(!send_words(link, "GET key", record_answer, &record) || !right,
+		   "nothing can be sent on a failed link");
 		part(link, &fake);
 	}
 	ok(right, "answers cut off anywhere by a %s: the whole ones count", reset ? "reset" : "close");
@@ -590,7 +607,8 @@ test_growing_queue(void)
 		}
 		UNTIL(next_number == last || redis_state(link) == REDIS_FAILED, link, &fake);
 	}
-	ok(next_number == 600 && redis_unanswered(link) == 0, "answers keep their order while more is sent");
+	ok(next_number == 600 && redis_unanswered(link) == 0,
+	   "answers keep their order while more is sent");
 	part(link, &fake);
 }
 
@@ -646,7 +664,8 @@ check_flood(const char *first, const char *again, size_t len, size_t limit,
 	poured = pour(link, &fake, again, len);
 	failed_with(link, words, name);
 	ok(poured <= limit, "... before %zu bytes (at %zu)", limit, poured);
-	ok(mallinfo2().uordblks + mallinfo2().hblkhd < before + 48 * 1024 * 1024, "... and without much memory");
+	ok(mallinfo2().uordblks + mallinfo2().hblkhd < before + 48 * 1024 * 1024,
+	   "... and without much memory");
 	is(record.text, recorded, "... and answers nothing but what is whole");
 	part(link, &fake);
 }
@@ -673,18 +692,25 @@ test_floods(void)
 	memcpy(string, "$65000\r\n", 8);
 	memcpy(string + 8 + 65000, "\r\n", 2);
 
-	check_flood("*2147483647\r\n", "", 0, 0, "too large", nobody, "an array of two thousand million is refused at once");
+	check_flood("*2147483647\r\n", "", 0, 0, "too large", nobody,
+				"an array of two thousand million is refused at once");
 	check_flood("*300000\r\n", "", 0, 0, "too large", nobody, "an array of 300,000 too");
-	check_flood("*2\r\n*200000\r\n", numbers, sizeof(numbers), socket_buffers, "asked for", "*2 :1 ",
+	check_flood("*2\r\n*200000\r\n", numbers, sizeof(numbers), socket_buffers, "asked for",
+				"*2 :1 ",
 				"an array of 200,000 is read, but not more answers than commands");
-	check_flood("", nested, sizeof(nested), socket_buffers, "", nobody, "nesting without end is refused");
-	check_flood("$2000000000\r\n", block, sizeof(block), 16 * 1024 * 1024 + socket_buffers, "too large", nobody,
+	check_flood("", nested, sizeof(nested), socket_buffers, "", nobody,
+				"nesting without end is refused");
+	check_flood("$2000000000\r\n", block, sizeof(block), 16 * 1024 * 1024 + socket_buffers,
+				"too large", nobody,
 				"a string of two thousand million bytes is not waited for");
-	check_flood("+", block, sizeof(block), socket_buffers, "too large", nobody, "a line without end is not waited for");
-	check_flood("-", block, sizeof(block), socket_buffers, "too large", nobody, "nor an error without end");
+	check_flood("+", block, sizeof(block), socket_buffers, "too large", nobody,
+				"a line without end is not waited for");
+	check_flood("-", block, sizeof(block), socket_buffers, "too large", nobody,
+				"nor an error without end");
 	check_flood("", errors, sizeof(errors), socket_buffers, "asked for", "-E -E ",
 				"errors without end answer the commands that there are, and no more");
-	check_flood("*1000\r\n", string, 8 + 65000 + 2, 16 * 1024 * 1024 + socket_buffers, "too large", nobody,
+	check_flood("*1000\r\n", string, 8 + 65000 + 2, 16 * 1024 * 1024 + socket_buffers, "too large",
+				nobody,
 				"nor many long strings in one answer");
 }
 
@@ -719,7 +745,8 @@ check_duration(TimestampTz start, double from, double to)
 {
 	double		seconds = seconds_since(start);
 
-	ok(seconds >= from && seconds < to, "... after %.0f ms (took %.0f)", from * 1000, seconds * 1000);
+	ok(seconds >= from && seconds < to, "... after %.0f ms (took %.0f)", from * 1000,
+	   seconds * 1000);
 }
 
 static void
@@ -768,7 +795,8 @@ test_queued_for_long(void)
 	ok(redis_deadline(link) == DT_NOEND, "a command that was not written yet has no deadline");
 	ok(redis_silent_ms(link) == 0, "... nor is the server silent");
 	redis_flush(link);
-	ok(turn(link, 1) == REDIS_READY, "a command that was queued for longer than command_timeout is given time");
+	ok(turn(link, 1) == REDIS_READY,
+	   "a command that was queued for longer than command_timeout is given time");
 	fake_step(&fake, 1000);
 	fake_say(&fake, "+OK\r\n");
 	UNTIL(record.count == 1, link, &fake);
@@ -778,7 +806,8 @@ test_queued_for_long(void)
 	redis_flush(link);
 	fake_say(&fake, "+OK\r\n");
 	usleep(400 * 1000);
-	ok(redis_turn(link, 0) == REDIS_READY, "an answer that came while this process was busy counts");
+	ok(redis_turn(link, 0) == REDIS_READY,
+	   "an answer that came while this process was busy counts");
 	is(record.text, "+OK +OK ", "... and is called");
 
 	start = GetCurrentTimestamp();
@@ -807,7 +836,8 @@ test_hang_with_trickle(void)
 		send_commands(link, &record, 1);
 		turn(link, 10);
 	}
-	failed_with(link, "no answer within 200 ms", "a server that hangs is given up while commands are sent");
+	failed_with(link, "no answer within 200 ms",
+				"a server that hangs is given up while commands are sent");
 	check_duration(start, 0.2, 2);
 	part(link, &fake);
 	options.command_timeout = 5000;
@@ -838,7 +868,8 @@ test_slow_line(void)
 	redis_send(link, 3, argv, argvlen, record_answer, &record);
 	send_commands(link, &record, 1);
 	start = GetCurrentTimestamp();
-	while (fake.received < sizeof(value) && redis_state(link) == REDIS_READY && seconds_since(start) < 20)
+	while (fake.received < sizeof(value) && redis_state(link) == REDIS_READY &&
+		   seconds_since(start) < 20)
 	{
 		TimestampTz next = GetCurrentTimestamp() + 10 * 1000;
 
@@ -877,11 +908,16 @@ check_unreachable(const char *url, const char *words)
 static void
 test_unreachable(void)
 {
-	check_unreachable("redis://127.0.0.1:1", "could not connect to Redis at 127.0.0.1:1: Connection refused");
+	check_unreachable("redis://127.0.0.1:1",
+					  "could not connect to Redis at 127.0.0.1:1: Connection refused");
 	check_unreachable("redis://[::1]:1", "could not connect to Redis at [::1]:1: ");
-	check_unreachable("redis://localhost:1", "could not connect to Redis at localhost:1: Connection refused");
-	check_unreachable("redis://no-such-host.invalid", "at no-such-host.invalid:6379: the host name could not be resolved");
-	check_unreachable("unix:///tmp/no/such/socket", "could not connect to Redis at /tmp/no/such/socket: No such file or directory");
+	check_unreachable("redis://localhost:1",
+					  "could not connect to Redis at localhost:1: Connection refused");
+	check_unreachable("redis://no-such-host.invalid",
+					  "at no-such-host.invalid:6379: the host name could not be resolved");
+	check_unreachable("unix:///tmp/no/such/socket",
+					  "could not connect to Redis at /tmp/no/such/socket: "
+					  "No such file or directory");
 	check_unreachable("rediss://127.0.0.1:1", "TLS");
 
 	shim_refuse_fds = true;
@@ -918,7 +954,8 @@ test_sending_callback(void)
 		 left > 0 && GetCurrentTimestamp() < end;)
 	{
 		step(echo_link, &fake);
-		while (fake.received > 0 && answered < fake.received / strlen("*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n"))
+		while (fake.received > 0 &&
+			   answered < fake.received / strlen("*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n"))
 		{
 			fake_say(&fake, "+OK\r\n");
 			answered++;
@@ -934,7 +971,8 @@ main(void)
 	long		files = open_files();
 
 	signal(SIGPIPE, SIG_IGN);
-	snprintf(hello, sizeof(hello), NAME_OK "$%zu\r\n%s\r\n" PONG MASTER, strlen(INFO_TEXT), INFO_TEXT);
+	snprintf(hello, sizeof(hello), NAME_OK "$%zu\r\n%s\r\n" PONG MASTER, strlen(INFO_TEXT),
+			 INFO_TEXT);
 
 	test_handshake();
 	test_refusals();

@@ -171,7 +171,8 @@ test_handshake(void)
 
 	ok(strlen(redis_run_id(link)) == 40, "the run id is known");
 	is(redis_role(link), "master", "the role is known");
-	ok(redis_version(link) >= 60200 && redis_version(link) < 990000, "the version is known: %d", redis_version(link));
+	ok(redis_version(link) >= 60200 && redis_version(link) < 990000, "the version is known: %d",
+	   redis_version(link));
 	is(ask(link, "CLIENT GETNAME"), "$10=pg_uncache ", "the client has its name");
 	redis_close(link);
 	check_ready(unix_url, "a Unix socket is as good");
@@ -315,7 +316,8 @@ test_acl(void)
 	RedisLink  *control = open_settled(tcp_url);
 	RedisLink  *link;
 
-	is(ask(control, "ACL SETUSER few on >secret ~user:* +unlink"), "+OK ", "a user with few rights");
+	is(ask(control, "ACL SETUSER few on >secret ~user:* +unlink"), "+OK ",
+	   "a user with few rights");
 	snprintf(url, sizeof(url), "redis://few:secret@127.0.0.1:%d", port);
 	link = open_settled(url);
 	ok(redis_state(link) == REDIS_READY, "... gets a link");
@@ -334,7 +336,8 @@ test_replica(void)
 	is(ask(control, "CONFIG SET replica-serve-stale-data yes"), "+OK ", "(a replica that answers)");
 	is(ask(control, "REPLICAOF 127.0.0.1 1"), "+OK ", "the server is made a replica");
 	check_failure(tcp_url, "is a replica (role slave), not a master");
-	is(ask(control, "CONFIG SET replica-serve-stale-data no"), "+OK ", "(a replica that does not answer)");
+	is(ask(control, "CONFIG SET replica-serve-stale-data no"), "+OK ",
+	   "(a replica that does not answer)");
 	check_failure(tcp_url, "is a replica that has lost its master");
 	is(ask(control, "REPLICAOF NO ONE"), "+OK ", "the server is made a master");
 	check_ready(tcp_url, "a master is taken again");
@@ -368,7 +371,8 @@ test_stopped(void)
 	start = GetCurrentTimestamp();
 	send_words(quick, "GET k", record_answer, &record);
 	run_until_answered(quick);
-	snprintf(expected, sizeof(expected), "Redis at 127.0.0.1:%d gave no answer within 200 ms", port);
+	snprintf(expected, sizeof(expected), "Redis at 127.0.0.1:%d gave no answer within 200 ms",
+			 port);
 	is(redis_error(quick), expected, "a stopped server is given up");
 	ok(seconds_since(start) >= 0.2 && seconds_since(start) < 2, "... in time");
 	redis_close(quick);
@@ -397,7 +401,8 @@ test_killed(void)
 	stop_server(SIGKILL);
 	run_until_failed(link);
 	ok(redis_state(link) == REDIS_FAILED, "a killed server fails the link: %s", redis_error(link));
-	ok(record.count == 10000 && record.nulls == 5000, "... and every command gets an answer or NULL");
+	ok(record.count == 10000 && record.nulls == 5000,
+	   "... and every command gets an answer or NULL");
 	redis_close(link);
 
 	check_failure(tcp_url, "Connection refused");
@@ -405,7 +410,8 @@ test_killed(void)
 	start_server();
 	ok(wait_for_server(), "a new server is found");
 	link = open_settled(tcp_url);
-	ok(strcmp(run_id, redis_run_id(link)) != 0 && strlen(redis_run_id(link)) == 40, "... with another run id");
+	ok(strcmp(run_id, redis_run_id(link)) != 0 && strlen(redis_run_id(link)) == 40,
+	   "... with another run id");
 	redis_close(link);
 }
 

@@ -172,7 +172,8 @@ test_too_large(void)
 	walk_all(&walk);
 	ok(count_found() == BUCKETS - 1, "all keys are found but the one that no answer has room for");
 	ok(!table[1234].found, "that one is not");
-	ok(count_aside(&walk) == 1 && walk.aside[1234 % PATTERNS] == 1, "its pattern alone is set aside");
+	ok(count_aside(&walk) == 1 && walk.aside[1234 % PATTERNS] == 1,
+	   "its pattern alone is set aside");
 	ok(walk.breaks <= 24, "its pattern is found by halves: %d breaks", walk.breaks);
 	ok(walk.steps < 80, "and few steps: %d", walk.steps);
 	ok(!walk.changed, "the table has not changed");
@@ -234,7 +235,8 @@ test_table_changes(void)
 	ok(scan_step_next(&step) == SCAN_FOR_NONE, "first the next cursor");
 	ok(scan_step_answered(&step, "8", 0, 1, 1000), "is told");
 	ok(scan_step_next(&step) == SCAN_FOR_RANGE && scan_step_range(&step).count == 1, "then a half");
-	ok(!scan_step_answered(&step, "4", 10, 1, 1000), "another cursor tells that the table has changed");
+	ok(!scan_step_answered(&step, "4", 10, 1, 1000),
+	   "another cursor tells that the table has changed");
 	ok(scan_step_answered(&step, "8", 10, 1, 1000), "the other half");
 	is(step.cursor, "8", "the walk goes on");
 }

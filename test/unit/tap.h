@@ -45,7 +45,8 @@ is(const char *got, const char *expected, const char *name)
 
 	ok(passed, "%s", name);
 	if (!passed)
-		printf("# got:      %s\n# expected: %s\n", got ? got : "(NULL)", expected ? expected : "(NULL)");
+		printf("# got:      %s\n# expected: %s\n", got ? got : "(NULL)",
+			   expected ? expected : "(NULL)");
 	return passed;
 }
 
