@@ -4,15 +4,15 @@
 # which files are not in it.
 #
 # pg_bsd_indent does the work, with pgindent's options, but comments may be as wide as
-# code.  typedefs.list has the names of types; a new one is added by hand.  What
-# pg_bsd_indent spaces wrongly is put right afterwards, as pgindent does.
+# code.  It must know the names of types: typedefs.list has those of PostgreSQL and the
+# libraries, and a new one is added by hand; those of src/ are found there.  What
+# pg_bsd_indent gets wrong is put right around it.
 #
 # Exit code 0: all is in style (or has been brought into it); 1: not; 77: pg_bsd_indent
 # is missing and can't be installed.
 
 set -u
 cd "$(dirname "$0")/../.." || exit 1
-. test/lib/find.sh
 
 if ! command -v pg_bsd_indent >/dev/null; then
 	[ "$(id -u)" -eq 0 ] && apt-get install -y -qq pg-bsd-indent >/dev/null 2>&1
@@ -22,17 +22,73 @@ if ! command -v pg_bsd_indent >/dev/null; then
 	fi
 fi
 
-# A function's type and star stand alone on a line, with one blank between them.
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+types_of_src()
+{
+	perl -0777 -ne '
+		print "$1\n" while /^typedef[^;{]*?\(\*\s*(\w+)\)/mg;
+		print "$1\n" while /^typedef[^;{()]*?(\w+);/mg;
+		print "$1\n" while /^\} (\w+);/mg;' src/*/*.[ch]
+}
+
+# Compound literals are hidden from it, which takes their braces for a block: behind a
+# name of the same width, with the number of its line in $folder/literals.
+hide_literals()					# hide_literals <FILE
+{
+	perl -e '
+		my @literals;
+		while (<STDIN>)
+		{
+			s/(\(\w+\) \{[^{}"]*\})/
+				push @literals, $1; my $name = "L" . @literals . "_";
+				$name . "_" x (length($1) - length $name)/ge;
+			print;
+		}
+		open my $out, ">", "$ARGV[0]/literals" or die $!;
+		print $out map { "$_\n" } @literals;' "$folder"
+}
+
+# Put right: the literals are shown again; a designator follows its comma with a blank; a
+# function's type and star stand alone on a line, with one blank between them; what
+# continues the first value of a variable stands a tab to the right of it.
+mend()
+{
+	perl -e '
+		open my $in, "<", "$ARGV[0]/literals" or die $!;
+		chomp(my @literals = <$in>);
+		my ($declared, $shifted);	# indentation of the declaration that goes on
+		while (<STDIN>)
+		{
+			s/\bL(\d+)__*/$literals[$1 - 1]/g;
+			s/,(\.[a-z]\w* = )/, $1/g;
+			s/^([A-Za-z_]\w*)[ \t]+\*$/$1 */;
+			$shifted = 1 if defined $declared && /^$declared\S/;
+			s/^/\t/ if $shifted;
+			print;
+			my $code = s{\s*/\*.*}{}r =~ s/\s+$//r;
+			if (defined $declared)
+			{
+				undef $declared, undef $shifted if $code =~ /;$/;
+			}
+			elsif ($code =~ /^(\t+)(?:\w+ )*\w+\s+\**\w+(?:\[\w*\])? =(?: .*[^;,{])?$/)
+			{
+				$declared = $1;
+			}
+		}' "$folder"
+}
+
 indented()						# indented FILE
 {
-	pg_bsd_indent -bad -bap -bbb -bc -bl -cli1 -cp33 -cdb -nce -d0 -di12 -nfc1 -i4 -l98 -lp -lpl \
-		-nip -npro -sac -tpg -ts4 -Utypedefs.list <"$1" |
-		sed -E 's/^([A-Za-z_][A-Za-z0-9_]*)[ \t]+\*$/\1 */'
+	hide_literals <"$1" >"$folder/hidden" &&
+		pg_bsd_indent -bad -bap -bbb -bc -bl -cli1 -cp33 -cdb -nce -d0 -di12 -nfc1 -i4 -l98 -lp \
+			-lpl -nip -npro -sac -tpg -ts4 -U"$folder/types" <"$folder/hidden" | mend
 }
 
 status=0
-new=$(mktemp)
-trap 'rm -f "$new"' EXIT
+new=$folder/new
+{ cat typedefs.list; types_of_src; } | LC_ALL=C sort -u >"$folder/types"
 for file in src/*.c src/*/*.c src/*/*.h; do
 	[ "$file" != src/fence/uncache_lua.h ] || continue
 	indented "$file" >"$new" || exit 1
