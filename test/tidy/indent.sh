@@ -34,7 +34,8 @@ types_of_src()
 }
 
 # Compound literals are hidden from it, which takes their braces for a block: behind a
-# name of the same width, with the number of its line in $folder/literals.
+# name of the same width, with the number of its line in $folder/literals.  And "text" is
+# a type only before a star: it is the name of variables, too.
 hide_literals()					# hide_literals <FILE
 {
 	perl -e '
@@ -44,6 +45,7 @@ hide_literals()					# hide_literals <FILE
 			s/(\(\w+\) \{[^{}"]*\})/
 				push @literals, $1; my $name = "L" . @literals . "_";
 				$name . "_" x (length($1) - length $name)/ge;
+			s/\btext (?=\*)/tEXt /g;
 			print;
 		}
 		open my $out, ">", "$ARGV[0]/literals" or die $!;
@@ -62,6 +64,7 @@ mend()
 		while (<STDIN>)
 		{
 			s/\bL(\d+)__*/$literals[$1 - 1]/g;
+			s/\btEXt\b/text/g;
 			s/,(\.[a-z]\w* = )/, $1/g;
 			s/^([A-Za-z_]\w*)[ \t]+\*$/$1 */;
 			$shifted = 1 if defined $declared && /^$declared\S/;
@@ -79,16 +82,23 @@ mend()
 		}' "$folder"
 }
 
-indented()						# indented FILE
+once()							# once <FILE
 {
-	hide_literals <"$1" >"$folder/hidden" &&
+	hide_literals >"$folder/hidden" &&
 		pg_bsd_indent -bad -bap -bbb -bc -bl -cli1 -cp33 -cdb -nce -d0 -di12 -nfc1 -i4 -l98 -lp \
 			-lpl -nip -npro -sac -tpg -ts4 -U"$folder/types" <"$folder/hidden" | mend
 }
 
+# Twice, since the blanks between two sentences of a comment may come out of the first time
+# otherwise than they went in.
+indented()						# indented FILE
+{
+	once <"$1" >"$folder/first" && once <"$folder/first"
+}
+
 status=0
 new=$folder/new
-{ cat typedefs.list; types_of_src; } | LC_ALL=C sort -u >"$folder/types"
+{ echo tEXt; cat typedefs.list; types_of_src; } | LC_ALL=C sort -u >"$folder/types"
 for file in src/*.c src/*/*.c src/*/*.h; do
 	[ "$file" != src/fence/uncache_lua.h ] || continue
 	indented "$file" >"$new" || exit 1
