@@ -1,48 +1,38 @@
 /*
  * delivery.c
- *	  An outbox row on its way: its parts, and what becomes of it.
+ *	  An outbox row on its way: its parts, and how they end.
  *
- * A row becomes a Delivery, with a part for each of its items and targets.  It is
- * finished when all of its parts are:
+ * A row becomes a Delivery, with a part for each of its items and targets.  An answer of Redis,
+ * or the loss of a link, ends parts; here they are counted, and what was lost or refused is
+ * noted.  A delivery whose last part has ended goes onto a list, and so does one of which only
+ * parts are left that nobody waits for.  settle.c takes them from there once or more in a turn
+ * of the worker and decides what follows.  So nothing is sent, taken or freed inside of an
+ * answer's callback.
  *
- *		all delivered	the row is delivered, its waiter is answered
- *		some lost		a node is away: the row waits until it is back, and is then
- *						sent again, to nodes that lack something (lacking.h); its
- *						waiter is let go now
- *		some refused	what was refused moves to the side table (outbox_side.c)
- *
- * A waiter is let go, too, when nothing is left but parts that nobody waits for.
+ * Until it is settled a delivery counts as under way, for all who ask (wait_barrier.c,
+ * outbox_truncate.c, reconnect.c), and its bytes stay.
  *
  * What is known here of a row is in memory only.  After a crash the outbox is read
  * as a whole, and what was delivered already is delivered again.  How many deliveries
- * there are is limited by who takes rows (delivery_queue.c).
+ * there are is limited by delivery_queue.c, which takes the rows.
  */
 #include "postgres.h"
 
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
-#include "base/clock.h"
 #include "delivery/resend.h"
 #include "outbox/delivery_map.h"
 #include "delivery/delivery_int.h"
-#include "delivery/lacking.h"
 #include "outbox/outbox_tables.h"
 #include "outbox/outbox_side.h"
-#include "delivery/second_delete.h"
-#include "shmem/counters.h"
-#include "topology/target.h"
 #include "redis/redis_error.h"
-#include "shmem/wait_slots.h"
 
 static MemoryContext context;
 
 static dlist_head all_deliveries = DLIST_STATIC_INIT(all_deliveries);
+static dlist_head to_settle = DLIST_STATIC_INIT(to_settle);
 
 static uint64 next_number = 1;
-static int	count_of_table[OUTBOX_MEMORY + 1];
-static uint64 taken_of_table[OUTBOX_MEMORY + 1];
-static TimestampTz last_of_table[OUTBOX_MEMORY + 1];
 
 void
 delivery_init(void)
@@ -77,26 +67,8 @@ delivery_oldest_number(void)
 	return dlist_head_element(Delivery, all_node, &all_deliveries)->number;
 }
 
-int
-delivery_count_of_table(int table)
-{
-	return count_of_table[table];
-}
-
-uint64
-delivery_taken_of_table(int table)
-{
-	return taken_of_table[table];
-}
-
-TimestampTz
-delivery_last_of_table(int table)
-{
-	return last_of_table[table];
-}
-
 Delivery *
-delivery_new(DeliveryPriority class, const DeliveryRow *row)
+delivery_new(DeliveryPriority class, const OutboxRow *row)
 {
 	Delivery   *delivery = MemoryContextAllocZero(context, sizeof(Delivery) + row->len);
 
@@ -109,219 +81,9 @@ delivery_new(DeliveryPriority class, const DeliveryRow *row)
 	delivery->parts_left = 1;
 
 	dlist_push_tail(&all_deliveries, &delivery->all_node);
-	count_of_table[row->table]++;
-	taken_of_table[row->table]++;
 	if (row->table < OUTBOX_TABLES)
-		delivery_map_set(row->table, &row->tid, delivered_when_sent(row->answered));
+		delivery_map_take(row->table, &row->tid, row->answered);
 	return delivery;
-}
-
-/*
- * --------------------------------------------------------------------------
- * The end of a delivery
- * --------------------------------------------------------------------------
- */
-
-static void
-set_row_state(Delivery *delivery, RowState state)
-{
-	if (delivery->row.table == OUTBOX_SIDE)
-		outbox_side_finished(&delivery->row.tid, state == ROW_DELIVERED);
-	else if (delivery->row.table < OUTBOX_TABLES)
-		delivery_map_set(delivery->row.table, &delivery->row.tid, state);
-}
-
-static void
-count_delivered(Delivery *delivery)
-{
-	last_of_table[delivery->row.table] = clock_now();
-	if (delivery->row.again)
-	{
-		/* How long it took when it was delivered first is not known. */
-		pg_atomic_fetch_add_u64(&MyDatabaseState->stats.retries, 1);
-		return;
-	}
-	if (delivery->row.chunk == 0)
-		pg_atomic_fetch_add_u64(&MyDatabaseState->stats.transactions, 1);
-	counters_latency(&MyDatabaseState->stats, GetCurrentTimestamp() - delivery->row.at);
-}
-
-static void
-finish_lost(Delivery *delivery)
-{
-	/* Its node is back already, perhaps. */
-	bool		soon = delivery->lost_for_now || delivery->lost_before != resend_releases();
-
-	resend_wait();
-	pg_atomic_fetch_add_u64(&MyDatabaseState->stats.retries, 1);
-	if (delivery->row.table == OUTBOX_MEMORY)
-		second_delete_lost(&delivery->row, soon);
-	else if (delivery->row.table == OUTBOX_SIDE)
-		set_row_state(delivery, ROW_UNSENT);	/* it has pauses of its own */
-	else if (soon)
-		resend_release_soon();
-
-	/* Who waits for what is sent again soon goes on waiting. */
-	if (!delivery->lost_for_now && !delivery->row.answered)
-		wait_slots_let_go(delivery->row.xid, delivery->row.waiter,
-					   delivery->class == PRIORITY_SCAN, delivery->lost_under_way);
-}
-
-static void
-finish_delivered(Delivery *delivery)
-{
-	if (delivery->to_repeat && !delivery->discarded)
-	{
-		set_row_state(delivery, ROW_RESEND_FORGOTTEN);
-		resend_release_soon();
-	}
-	else
-		set_row_state(delivery, ROW_DELIVERED);
-	count_delivered(delivery);
-	/* Counted twice it would stand for another row, which is not delivered yet. */
-	if (!delivery->row.answered)
-		wait_slots_row_delivered(delivery->row.xid, delivery->row.waiter);
-	if (delivery->row.table != OUTBOX_MEMORY)
-		second_delete_add(&delivery->row);
-}
-
-/*
- * --------------------------------------------------------------------------
- * What was refused
- * --------------------------------------------------------------------------
- */
-
-/* Several targets may refuse the same item.  "item" is one of the row, but of a fragment. */
-static void
-remember_refused(Delivery *delivery, const Invalidation *item)
-{
-	uint32		at;
-
-	if (delivery->refused == NULL)
-	{
-		delivery->refused = MemoryContextAllocZero(context, delivery->row.len / 8 + 1);
-		delivery->refused_error = MemoryContextStrdup(context, redis_error_last_refusal());
-	}
-	if (delivery->is_fragment)
-		return;
-	at = item->bytes - delivery->row.items;
-	Assert(at <= delivery->row.len);
-	delivery->refused[at / 8] |= 1 << at % 8;
-}
-
-static bool
-was_refused(const Delivery *delivery, const Invalidation *item)
-{
-	uint32		at = item->bytes - delivery->row.items;
-
-	return (delivery->refused[at / 8] & 1 << at % 8) != 0;
-}
-
-/*
- * Give them to the side table: the refused items of the row, which take no more room than
- * the row does; a piece as it is, not what it makes with others.
- */
-static void
-move_refused(const Delivery *delivery)
-{
-	char	   *items = MemoryContextAlloc(context, delivery->row.len);
-	uint32		len = 0;
-	Oid			rule;
-	InvalidationReader	reader;
-	Invalidation	item;
-
-	invalidation_reader_init(&reader, delivery->row.items, delivery->row.len);
-	while (invalidation_read(&reader, &item) > 0)
-	{
-		if (!delivery->is_fragment && !was_refused(delivery, &item))
-			continue;
-		len += invalidation_write(items + len, &item, len == 0 ? NULL : &rule);
-		rule = item.rule;
-	}
-	if (delivery->row.attempts == 0)
-		pg_atomic_fetch_add_u64(&MyDatabaseState->stats.keys_refused, invalidation_count(items, len));
-	outbox_side_refused(&delivery->row, items, len, delivery->refused_error, delivery->to_repeat);
-	pfree(items);
-}
-
-/*
- * A row that was lost in part waits, so what was refused of it does not go to the
- * side table: it is to be sent again, too, and refused again.
- */
-static void
-note_refused_as_lacking(const Delivery *delivery)
-{
-	InvalidationReader	reader;
-	Invalidation	item;
-
-	if (delivery->is_fragment)
-	{
-		lacking_note_all();		/* the whole may be gone already */
-		return;
-	}
-	invalidation_reader_init(&reader, delivery->row.items, delivery->row.len);
-	while (invalidation_read(&reader, &item) > 0)
-	{
-		if (!was_refused(delivery, &item) || invalidation_traits(item.kind)->keys != INVALIDATION_KEYS_ITSELF)
-			continue;
-		for (int i = 0; i < target_count(); i++)
-			lacking_note_key(target_at(i), item.bytes, item.len);
-	}
-}
-
-/* A second delete is not kept; and what is there already is sent again as a whole. */
-static bool
-moves_to_side_table(const Delivery *delivery)
-{
-	return delivery->row.table != OUTBOX_MEMORY &&
-		!(delivery->row.table == OUTBOX_SIDE && delivery->to_repeat);
-}
-
-/* Who waits has waited in vain, and nothing is sent again. */
-static void
-finish_discarded(Delivery *delivery)
-{
-	set_row_state(delivery, ROW_DELIVERED);
-	wait_slots_let_go(delivery->row.xid, delivery->row.waiter, delivery->class == PRIORITY_SCAN, true);
-}
-
-static void
-see_to_outcome(Delivery *delivery)
-{
-	if (delivery->discarded && (delivery->lost || delivery->refused))
-	{
-		finish_discarded(delivery);
-		return;
-	}
-	if (delivery->lost && delivery->refused)
-		note_refused_as_lacking(delivery);
-	if (delivery->lost && delivery->to_repeat)
-		lacking_note_again();
-	if (delivery->lost)
-		finish_lost(delivery);
-	else if (delivery->refused && moves_to_side_table(delivery))
-	{
-		move_refused(delivery);
-		wait_slots_refused(delivery->row.xid);
-	}
-	else
-		finish_delivered(delivery);
-}
-
-static void
-finish(Delivery *delivery)
-{
-	see_to_outcome(delivery);
-	dlist_delete(&delivery->all_node);
-	count_of_table[delivery->row.table]--;
-	if (delivery->refused)
-	{
-		pfree(delivery->refused_error);
-		pfree(delivery->refused);
-	}
-	if (delivery->assembled)
-		pfree(delivery->assembled);
-	pfree(delivery);
 }
 
 /*
@@ -347,44 +109,58 @@ delivery_note_lost(Delivery *delivery, PartOutcome outcome)
 		resend_release_soon();
 }
 
-/* Nothing is left but parts that nobody waits for. */
+/* Several targets may refuse the same item.  "item" is one of the row, but of a fragment. */
 static void
-let_go_if_late(Delivery *delivery)
+remember_refused(Delivery *delivery, const Invalidation *item)
 {
-	if (delivery->parts_late > 0 && delivery->parts_left == delivery->parts_late &&
-		!delivery->row.answered)
-		wait_slots_let_go(delivery->row.xid, delivery->row.waiter,
-					   delivery->class == PRIORITY_SCAN, false);
+	uint32		at;
+
+	if (delivery->refused == NULL)
+	{
+		delivery->refused = MemoryContextAllocZero(context, delivery->row.len / 8 + 1);
+		delivery->refused_error = MemoryContextStrdup(context, redis_error_last_refusal());
+	}
+	if (delivery->is_fragment)
+		return;
+	at = item->bytes - delivery->row.items;
+	Assert(at <= delivery->row.len);
+	delivery->refused[at / 8] |= 1 << at % 8;
+}
+
+bool
+delivery_is_unawaited(const Delivery *delivery)
+{
+	return delivery->parts_late > 0 && delivery->parts_left == delivery->parts_late;
+}
+
+static void
+end_part(Delivery *delivery)
+{
+	Assert(delivery->parts_left > 0);
+	delivery->parts_left--;
+	if (delivery->to_settle || (delivery->parts_left > 0 && !delivery_is_unawaited(delivery)))
+		return;
+	delivery->to_settle = true;
+	dlist_push_tail(&to_settle, &delivery->settle_node);
 }
 
 void
 delivery_part_done(Delivery *delivery, PartOutcome outcome, const Invalidation *item)
 {
-	while (delivery)
+	for (; delivery; delivery = delivery->joined)
 	{
-		Delivery   *joined = delivery->joined;
-
 		if (outcome == PART_REFUSED)
 			remember_refused(delivery, item);
 		else if (outcome != PART_DELIVERED)
 			delivery_note_lost(delivery, outcome);
-
-		Assert(delivery->parts_left > 0);
-		if (--delivery->parts_left == 0)
-			finish(delivery);
-		else
-			let_go_if_late(delivery);
-		delivery = joined;
+		end_part(delivery);
 	}
 }
 
 void
 delivery_all_sent(Delivery *delivery)
 {
-	if (--delivery->parts_left == 0)
-		finish(delivery);
-	else
-		let_go_if_late(delivery);
+	end_part(delivery);
 }
 
 void
@@ -397,6 +173,35 @@ void
 delivery_part_awaited(Delivery *delivery)
 {
 	delivery->parts_late--;
+}
+
+Delivery *
+delivery_next_to_settle(void)
+{
+	Delivery   *delivery;
+
+	if (dlist_is_empty(&to_settle))
+		return NULL;
+	delivery = dlist_container(Delivery, settle_node, dlist_pop_head_node(&to_settle));
+	delivery->to_settle = false;
+	return delivery;
+}
+
+void
+delivery_free(Delivery *delivery)
+{
+	Assert(delivery->parts_left == 0 && !delivery->to_settle);
+	dlist_delete(&delivery->all_node);
+	if (delivery->row.table < OUTBOX_TABLES)
+		delivery_map_leave(delivery->row.table);
+	if (delivery->refused)
+	{
+		pfree(delivery->refused_error);
+		pfree(delivery->refused);
+	}
+	if (delivery->assembled)
+		pfree(delivery->assembled);
+	pfree(delivery);
 }
 
 /*

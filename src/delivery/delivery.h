@@ -8,8 +8,6 @@
 #define UNCACHE_DELIVERY_H
 
 #include "postgres.h"
-#include "datatype/timestamp.h"
-#include "storage/itemptr.h"
 
 #include "base/invalidation.h"
 
@@ -20,23 +18,6 @@ typedef enum DeliveryPriority
 	PRIORITY_SCAN,					/* from a scan */
 } DeliveryPriority;
 #define DELIVERY_PRIORITIES	2
-
-/* An outbox row to deliver.  The items are copied. */
-typedef struct DeliveryRow
-{
-	uint64		xid;
-	int32		chunk;
-	int			table;			/* OUTBOX_SIDE and OUTBOX_MEMORY too */
-	ItemPointerData tid;
-	int32		attempts;		/* how often Redis has refused it so far */
-	TimestampTz at;				/* since when it is to be delivered */
-	int			waiter;			/* ProcNumber, or -1 */
-	bool		again;			/* may have been delivered before */
-	bool		only_lacking;	/* was sent before: to nodes that lack something */
-	bool		answered;		/* it has, and its waiter was told of it */
-	const char *items;
-	uint32		len;
-} DeliveryRow;
 
 /* A row on its way. */
 typedef struct Delivery Delivery;
@@ -63,9 +44,10 @@ extern uint64 delivery_xid(const Delivery *delivery);
 extern bool delivery_is_awaited(const Delivery *delivery);
 
 /*
- * A part is finished; the item is what was given, which is not looked at but when it was
- * refused.  The delivery may be gone afterwards.  Of an item that was put together from
- * pieces this finishes a part of each piece's delivery.
+ * A part has ended.  The item is what was given, which is looked at only when it was refused.
+ * Of an item that was put together from pieces this ends a part of each piece's delivery.
+ * Nothing else happens now: what follows is decided by settle_run(), until which the delivery
+ * and its bytes stay.
  */
 extern void delivery_part_done(Delivery *delivery, PartOutcome outcome,
 							  const Invalidation *item);
@@ -79,14 +61,11 @@ extern void delivery_part_awaited(Delivery *delivery);
  */
 
 /*
- * Every delivery has a number, ascending; the oldest one unfinished, or the next
+ * Every delivery has a number, ascending; the oldest one that is not settled, or the next
  * number when there is none.
  */
 extern uint64 delivery_next_number(void);
 extern uint64 delivery_oldest_number(void);
-extern int	delivery_count_of_table(int table);	/* unfinished ones */
-extern uint64 delivery_taken_of_table(int table);	/* ever taken */
-extern TimestampTz delivery_last_of_table(int table);	/* last delivered; 0: never */
 
 /*
  * Have the rows that wait (resend.h) resumed, by a scan that is to be begun then.

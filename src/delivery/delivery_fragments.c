@@ -56,7 +56,7 @@ delivery_fragments_init(void)
 }
 
 static Assembly *
-find_assembly(const DeliveryRow *row, int32 first_chunk)
+find_assembly(const OutboxRow *row, int32 first_chunk)
 {
 	dlist_iter	iter;
 
@@ -72,7 +72,7 @@ find_assembly(const DeliveryRow *row, int32 first_chunk)
 }
 
 static Assembly *
-new_assembly(const DeliveryRow *row, int32 first_chunk, Oid rule, const FragmentHead *head)
+new_assembly(const OutboxRow *row, int32 first_chunk, Oid rule, const FragmentHead *head)
 {
 	Assembly   *assembly = MemoryContextAllocZero(context, sizeof(Assembly));
 

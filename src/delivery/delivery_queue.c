@@ -4,7 +4,7 @@
  *
  * Rows that are taken wait in two queues.  When there is room their items are given on:
  * keys to batch.c, patterns to pattern_queue.c, pieces of either to delivery_fragments.c first.  Each is a
- * part of the row's delivery, and delivery.c knows what follows when the last one ends.
+ * part of the row's delivery; when the last one has ended settle.c decides what follows.
  *
  * Many commands are under way at once.  Rows from the ring are always sent
  * before rows from a scan, and of those only a few commands are under way at a
@@ -74,13 +74,30 @@ delivery_queue_has_unsent(void)
 }
 
 void
-delivery_queue_take(DeliveryPriority class, const DeliveryRow *row)
+delivery_queue_take(DeliveryPriority class, const OutboxRow *row)
 {
 	Delivery   *delivery = delivery_new(class, row);
 
 	dlist_push_tail(&queues[class], &delivery->queue_node);
 	queued[class]++;
 }
+
+static bool
+has_room_for_scan(void)
+{
+	return delivery_queue_has_room(PRIORITY_SCAN);
+}
+
+static void
+take_from_scan(const OutboxRow *row)
+{
+	delivery_queue_take(PRIORITY_SCAN, row);
+}
+
+const OutboxSink delivery_queue_sink = {
+	.has_room = has_room_for_scan,
+	.take = take_from_scan,
+};
 
 static bool gather_item(Delivery *delivery, const Invalidation *item, bool is_whole);
 
@@ -199,5 +216,4 @@ delivery_queue_forget_unsent(void)
 			all_sent(delivery);
 		}
 	}
-	Assert(delivery_oldest_number() == delivery_next_number());
 }

@@ -11,6 +11,7 @@
 
 #include "delivery/resend.h"
 #include "delivery/delivery.h"
+#include "outbox/outbox_row.h"
 #include "shmem/shmem.h"
 
 extern void delivery_queue_init(DatabaseState *database);
@@ -19,7 +20,10 @@ extern void delivery_queue_init(DatabaseState *database);
 extern bool delivery_queue_has_room(DeliveryPriority class);
 
 /* Take a row.  The items are copied; of a row of an outbox table the state is set. */
-extern void delivery_queue_take(DeliveryPriority class, const DeliveryRow *row);
+extern void delivery_queue_take(DeliveryPriority class, const OutboxRow *row);
+
+/* The same for the readers of the outbox, as PRIORITY_SCAN. */
+extern const OutboxSink delivery_queue_sink;
 
 /* Send what may be sent now. */
 extern void delivery_queue_send(void);
@@ -31,8 +35,8 @@ extern bool delivery_queue_has_unsent(void);
 extern bool delivery_queue_wants_turn(void);
 
 /*
- * All links are gone and have answered everything with NULL: forget what was not
- * sent yet, too.
+ * All links are gone and have answered everything with NULL: what was not sent yet ends as lost,
+ * too.  When it is settled there is no delivery left.
  */
 extern void delivery_queue_forget_unsent(void);
 

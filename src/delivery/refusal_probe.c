@@ -24,7 +24,7 @@ take(const RefusedKey *key)
 		.kind = INVALIDATION_KEY, .rule = key->rule, .bytes = key->bytes, .len = key->len
 	};
 	char	   *packed = palloc(INVALIDATION_MAX_HEAD + key->len);
-	DeliveryRow row = {
+	OutboxRow row = {
 		.xid = key->xid,
 		.chunk = 1,				/* counts as no transaction */
 		.table = OUTBOX_MEMORY,

@@ -36,7 +36,7 @@ typedef struct Waiting
 {
 	dlist_node	node;
 	TimestampTz due;
-	DeliveryRow row;			/* row.items is a copy behind the struct */
+	OutboxRow row;			/* row.items is a copy behind the struct */
 } Waiting;
 
 static MemoryContext context;
@@ -54,7 +54,7 @@ second_delete_init(void)
 }
 
 static Waiting *
-copy_row(const DeliveryRow *row, TimestampTz due)
+copy_row(const OutboxRow *row, TimestampTz due)
 {
 	Waiting    *waiting = MemoryContextAlloc(context, sizeof(Waiting) + row->len);
 
@@ -77,7 +77,7 @@ size_of(const Waiting *waiting)
 }
 
 static void
-remember(const DeliveryRow *row, TimestampTz due)
+remember(const OutboxRow *row, TimestampTz due)
 {
 	Waiting    *waiting = copy_row(row, due);
 
@@ -86,7 +86,7 @@ remember(const DeliveryRow *row, TimestampTz due)
 }
 
 void
-second_delete_add(const DeliveryRow *row)
+second_delete_add(const OutboxRow *row)
 {
 	if (setting_second_delete_delay == 0)
 		return;
@@ -120,7 +120,7 @@ forget_oldest_lost(void)
 }
 
 void
-second_delete_lost(const DeliveryRow *row, bool soon)
+second_delete_lost(const OutboxRow *row, bool soon)
 {
 	TimestampTz due = TimestampTzPlusMilliseconds(clock_now(), RETRY_MS);
 	Waiting    *waiting;

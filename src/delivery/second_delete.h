@@ -12,13 +12,13 @@
 extern void second_delete_init(void);
 
 /* A row was delivered: remember it, if the setting says so. */
-extern void second_delete_add(const DeliveryRow *row);
+extern void second_delete_add(const OutboxRow *row);
 
 /*
  * A second delivery was lost: it is tried again soon, or else when a node that was
  * away comes back.
  */
-extern void second_delete_lost(const DeliveryRow *row, bool soon);
+extern void second_delete_lost(const OutboxRow *row, bool soon);
 extern void second_delete_try_lost(void);
 
 /* Whether any are due, now or later. */

@@ -106,6 +106,14 @@ static TimestampTz short_until = 0; /* no shared memory is asked for before; 0: 
 /* Of each table, the page that keeps its bits; InvalidBlockNumber: none. */
 static BlockNumber newest[OUTBOX_TABLES];
 
+/* Of each table, what was taken for delivery. */
+static struct
+{
+	int			under_way;		/* rows */
+	uint64		taken;			/* rows, ever */
+	TimestampTz last_delivery;	/* 0: none */
+}			counts[OUTBOX_TABLES];
+
 struct DeliveredView
 {
 	DatabaseState *database;
@@ -497,6 +505,52 @@ delivery_map_set(int table, const ItemPointerData *tid, RowState state)
 	rows_set(rows, row, state);
 	if (page != newest[table])
 		collapse(table, page);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * What is under way
+ * --------------------------------------------------------------------------
+ */
+
+void
+delivery_map_take(int table, const ItemPointerData *tid, bool answered)
+{
+	Assert(table >= 0 && table < OUTBOX_TABLES);
+	counts[table].under_way++;
+	counts[table].taken++;
+	delivery_map_set(table, tid, delivered_when_sent(answered));
+}
+
+void
+delivery_map_leave(int table)
+{
+	Assert(counts[table].under_way > 0);
+	counts[table].under_way--;
+}
+
+int
+delivery_map_under_way(int table)
+{
+	return counts[table].under_way;
+}
+
+uint64
+delivery_map_taken(int table)
+{
+	return counts[table].taken;
+}
+
+void
+delivery_map_note_delivery(int table, TimestampTz now)
+{
+	counts[table].last_delivery = now;
+}
+
+TimestampTz
+delivery_map_last_delivery(int table)
+{
+	return counts[table].last_delivery;
 }
 
 /*

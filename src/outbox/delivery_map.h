@@ -11,6 +11,7 @@
 #define UNCACHE_DELIVERED_H
 
 #include "postgres.h"
+#include "datatype/timestamp.h"
 #include "storage/itemptr.h"
 
 #include "shmem/shmem.h"
@@ -52,6 +53,21 @@ extern void delivery_map_create(DatabaseState *database);
 /* What is known of a row of a table that takes its turn. */
 extern RowState delivery_map_get(int table, const ItemPointerData *tid);
 extern void delivery_map_set(int table, const ItemPointerData *tid, RowState state);
+
+/*
+ * A row of such a table is under way from delivery_map_take(), which sets its state, to
+ * delivery_map_leave(), which does not.  "answered": as delivered_when_sent().
+ */
+extern void delivery_map_take(int table, const ItemPointerData *tid, bool answered);
+extern void delivery_map_leave(int table);
+
+/* Rows that are under way, and rows that were ever taken. */
+extern int	delivery_map_under_way(int table);
+extern uint64 delivery_map_taken(int table);
+
+/* When a row was delivered last; 0: never. */
+extern void delivery_map_note_delivery(int table, TimestampTz now);
+extern TimestampTz delivery_map_last_delivery(int table);
 
 /* Forget a table that is empty now. */
 extern void delivery_map_forget_table(int table);

@@ -23,7 +23,7 @@
 
 #include "base/clock.h"
 #include "outbox/outbox_damage.h"
-#include "delivery/delivery_queue.h"
+#include "outbox/delivery_map.h"
 #include "outbox/outbox_truncate.h"
 #include "outbox/outbox_scan.h"
 #include "outbox/outbox_rotate.h"
@@ -50,10 +50,11 @@ static Table tables[OUTBOX_TABLES];
 static TimestampTz next_turn = 0;
 
 void
-outbox_rotate_init(void)
+outbox_rotate_init(const OutboxSink *sink)
 {
 	TimestampTz now = clock_now();
 
+	outbox_truncate_init(sink);
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
 		tables[t].in_use = true;
@@ -101,7 +102,7 @@ note_use(TimestampTz now)
 		Table	   *table = &tables[t];
 
 		if (!table->in_use &&
-			(delivery_taken_of_table(t) != table->taken_before || outbox_damage_in_table(t)))
+			(delivery_map_taken(t) != table->taken_before || outbox_damage_in_table(t)))
 		{
 			table->in_use = true;
 			table->in_use_since = now;
@@ -118,10 +119,10 @@ note_empty_tables(void)
 {
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
-		if (tables[t].in_use && delivery_count_of_table(t) == 0 && table_blocks(t) == 0)
+		if (tables[t].in_use && delivery_map_under_way(t) == 0 && table_blocks(t) == 0)
 		{
 			tables[t].in_use = false;
-			tables[t].taken_before = delivery_taken_of_table(t);
+			tables[t].taken_before = delivery_map_taken(t);
 			outbox_damage_forget_table(t);
 		}
 	}
@@ -146,7 +147,7 @@ static bool
 is_discarded(int table)
 {
 	return tables[table].discarded &&
-		tables[table].discarded_taken == delivery_taken_of_table(table);
+		tables[table].discarded_taken == delivery_map_taken(table);
 }
 
 static bool
@@ -190,7 +191,7 @@ outbox_rotate_retire(void)
 	note_empty_tables();
 	note_used_tables(now);
 	tables[current].discarded = tables[current].in_use;
-	tables[current].discarded_taken = delivery_taken_of_table(current);
+	tables[current].discarded_taken = delivery_map_taken(current);
 	retire_current(now);
 	outbox_end();
 }
@@ -201,7 +202,7 @@ outbox_rotate_discard(void)
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
 		tables[t].discarded = tables[t].in_use;
-		tables[t].discarded_taken = delivery_taken_of_table(t);
+		tables[t].discarded_taken = delivery_map_taken(t);
 	}
 	next_turn = 0;
 }
@@ -215,9 +216,9 @@ outbox_rotate_discard(void)
 static bool
 is_ready_to_empty(int table, TimestampTz now)
 {
-	TimestampTz since = Max(tables[table].retired_at, delivery_last_of_table(table));
+	TimestampTz since = Max(tables[table].retired_at, delivery_map_last_delivery(table));
 
-	return tables[table].in_use && delivery_count_of_table(table) == 0 &&
+	return tables[table].in_use && delivery_map_under_way(table) == 0 &&
 		(is_discarded(table) || TimestampDifferenceExceeds(since, now, setting_redeliver_window * 1000));
 }
 
@@ -230,7 +231,7 @@ go_on_emptying(int table)
 	if (result == EMPTYING_DONE)
 	{
 		tables[table].in_use = false;
-		tables[table].taken_before = delivery_taken_of_table(table);
+		tables[table].taken_before = delivery_map_taken(table);
 		tables[table].discarded = false;
 		/* It can take the place of the current one. */
 		next_turn = clock_now();
@@ -265,7 +266,7 @@ time_to_next_turn(void)
 	bool		idle;
 
 	for (int t = 0; t < OUTBOX_TABLES; t++)
-		taken += delivery_taken_of_table(t);
+		taken += delivery_map_taken(t);
 	idle = taken == taken_before;
 	taken_before = taken;
 	if (!idle)

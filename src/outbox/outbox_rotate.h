@@ -8,9 +8,11 @@
 #include "postgres.h"
 #include "datatype/timestamp.h"
 
+#include "outbox/outbox_row.h"
 #include "shmem/shmem.h"
 
-extern void outbox_rotate_init(void);
+/* "sink" gets rows that should have been delivered and are not. */
+extern void outbox_rotate_init(const OutboxSink *sink);
 
 /* Do what is due; returns when to come again, DT_NOEND while all is empty. */
 extern TimestampTz outbox_rotate_turn(TimestampTz now);

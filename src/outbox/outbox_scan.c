@@ -41,7 +41,6 @@
 #include "base/subtransaction.h"
 #include "base/clock.h"
 #include "outbox/outbox_damage.h"
-#include "delivery/delivery_queue.h"
 #include "outbox/delivery_map.h"
 #include "base/fault_point.h"
 #include "outbox/outbox_tables.h"
@@ -66,6 +65,14 @@ static TimestampTz locked_until[OUTBOX_TABLES];
 /* Marked blocks that were taken over from the slot and are to be read. */
 static uint32 marked[OUTBOX_TABLES][DIRTY_WORDS];
 static int	nmarked = 0;
+
+static const OutboxSink *sink;
+
+void
+outbox_scan_init(const OutboxSink *for_rows)
+{
+	sink = for_rows;
+}
 
 /*
  * The worker knows rows by their place.  VACUUM FULL and the like give a table a
@@ -106,7 +113,7 @@ is_locked(int table, TimestampTz now)
 }
 
 static void
-row_from_tuple(DeliveryRow *row, int table, HeapTuple tuple, TupleDesc desc)
+row_from_tuple(OutboxRow *row, int table, HeapTuple tuple, TupleDesc desc)
 {
 	Datum		values[OUTBOX_SIDE_NCOLUMNS];
 	bool		nulls[OUTBOX_SIDE_NCOLUMNS];
@@ -154,7 +161,7 @@ read_range(void *arg)
 	heap_setscanlimits(scan, range->from, range->count);
 	while (range->more && (tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 	{
-		DeliveryRow row;
+		OutboxRow row;
 
 		row_from_tuple(&row, range->table, tuple, RelationGetDescr(range->rel));
 		range->more = range->function(&row, range->arg);
@@ -209,7 +216,7 @@ read_row(void *arg)
 	RowSought  *sought = arg;
 	HeapTupleData tuple = {.t_self = *sought->tid};
 	Buffer		buffer = InvalidBuffer;
-	DeliveryRow row;
+	OutboxRow row;
 
 	if (!heap_fetch(sought->rel, GetActiveSnapshot(), &tuple, &buffer, false))
 		return;
@@ -232,17 +239,17 @@ outbox_scan_read_row(Relation rel, int table, const ItemPointerData *tid,
 }
 
 static bool
-take_if_unsent(const DeliveryRow *row, void *arg)
+take_if_unsent(const OutboxRow *row, void *arg)
 {
 	bool	   *again = arg;
 	RowState	state = delivery_map_get(row->table, &row->tid);
-	DeliveryRow copy = *row;
+	OutboxRow copy = *row;
 
 	copy.again = *again || state == ROW_RESEND_FORGOTTEN;
 	copy.answered = state == ROW_RESEND_FORGOTTEN;
 	copy.only_lacking = delivered_was_sent(state);
 	if (delivered_is_due(state))
-		delivery_queue_take(PRIORITY_SCAN, &copy);
+		sink->take(&copy);
 	return true;
 }
 
@@ -406,7 +413,7 @@ outbox_scan_turn(TimestampTz now)
 {
 	TimestampTz wake = DT_NOEND;
 
-	if (outbox_scan_has_work() && delivery_queue_has_room(PRIORITY_SCAN))
+	if (outbox_scan_has_work() && sink->has_room())
 		read_step(now);
 	if (outbox_scan_is_done())
 		return DT_NOEND;
@@ -456,7 +463,7 @@ outbox_scan_has_work(void)
 }
 
 static bool
-look_for_undelivered(const DeliveryRow *row, void *arg)
+look_for_undelivered(const OutboxRow *row, void *arg)
 {
 	bool	   *found = arg;
 
@@ -500,7 +507,7 @@ typedef struct Discarding
 } Discarding;
 
 static bool
-discard_row(const DeliveryRow *row, void *arg)
+discard_row(const OutboxRow *row, void *arg)
 {
 	Discarding *discarding = arg;
 	RowState	state = delivery_map_get(row->table, &row->tid);

@@ -10,9 +10,12 @@
 
 #include "base/compat.h"
 #include "outbox/outbox_damage.h"
-#include "delivery/delivery.h"
 #include "outbox/outbox_open.h"
+#include "outbox/outbox_row.h"
 #include "shmem/shmem.h"
+
+/* "sink" gets the rows that are found and due. */
+extern void outbox_scan_init(const OutboxSink *sink);
 
 /*
  * Read everything, from the oldest table on.  "again": what is found may have
@@ -24,7 +27,7 @@ extern void outbox_scan_start_over(bool again);
 extern void outbox_scan_collect_dirty(void);
 
 /*
- * Read some blocks, if there are any to read and deliveries have room.  Returns when to
+ * Read some blocks, if there are any to read and the sink has room.  Returns when to
  * try again what is locked by others.
  */
 extern TimestampTz outbox_scan_turn(TimestampTz now);
@@ -55,7 +58,7 @@ extern uint64 outbox_scan_discard(uint64 xid);
  * are valid only within the call.  Where a block can't be read this is noted (outbox_damage.h), and
  * the function may have been called for rows of the others twice.
  */
-typedef bool (*OutboxRowFunction) (const DeliveryRow *row, void *arg);
+typedef bool (*OutboxRowFunction) (const OutboxRow *row, void *arg);
 extern void outbox_scan_read(Relation rel, int table, BlockNumber from, BlockNumber count,
 							ReadingFor what, OutboxRowFunction function, void *arg);
 

@@ -37,6 +37,7 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "base/invalidation.h"
 #include "base/subtransaction.h"
 #include "base/clock.h"
 #include "outbox/outbox_damage.h"
@@ -55,7 +56,7 @@
 
 typedef enum SideState
 {
-	SIDE_SENT,					/* delivery_queue.c has it */
+	SIDE_SENT,					/* the sink has it */
 	SIDE_DELIVERED,				/* to be deleted */
 	SIDE_WAITS,					/* was refused; retry_at says when */
 	SIDE_LOST,					/* a node is away; likewise, or at the next look */
@@ -79,13 +80,14 @@ typedef struct RefusedRow
 	dlist_node	node;
 	bool		to_repeat;		/* to be sent again from where it came from */
 	char		error[OUTBOX_MAX_ERROR + 1];
-	DeliveryRow row;			/* row.items is a copy behind the struct */
+	OutboxRow row;			/* row.items is a copy behind the struct */
 } RefusedRow;
 
 /* A row has room for what was refused, its other columns and what Redis said. */
 StaticAssertDecl(OUTBOX_ROW_ITEMS + OUTBOX_MAX_ERROR + 100 <= MaxHeapTupleSize,
 				 "a refused row must fit into a page");
 
+static const OutboxSink *sink;
 static MemoryContext context;
 static HTAB *rows;
 static dlist_head refused = DLIST_STATIC_INIT(refused);
@@ -98,6 +100,7 @@ static bool look = true;		/* the table may have news */
 static bool in_progress = false;	/* it has rows of running transactions */
 static TimestampTz poll_at = 0;
 static TimestampTz locked_until = 0;	/* not to be tried before */
+static bool released = false;	/* outbox_side_has_released() */
 static bool failed = false;		/* the last writing did; it was logged */
 
 static HTAB *
@@ -123,10 +126,11 @@ compare_retries(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 }
 
 void
-outbox_side_init(void)
+outbox_side_init(const OutboxSink *for_rows)
 {
 	MemoryContext old_context;
 
+	sink = for_rows;
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache side table",
 									ALLOCSET_DEFAULT_SIZES);
 	rows = make_rows();
@@ -259,7 +263,7 @@ copy_error(char *to, const char *error)
 }
 
 void
-outbox_side_refused(const DeliveryRow *row, const char *items, uint32 len,
+outbox_side_refused(const OutboxRow *row, const char *items, uint32 len,
 				   const char *error, bool to_repeat)
 {
 	RefusedRow *copy = MemoryContextAlloc(context, sizeof(RefusedRow) + len);
@@ -282,6 +286,15 @@ outbox_side_repeat_unwritten(void)
 
 	dlist_foreach(iter, &refused)
 		dlist_container(RefusedRow, node, iter.cur)->to_repeat = true;
+}
+
+bool
+outbox_side_has_released(void)
+{
+	bool		result = released;
+
+	released = false;
+	return result;
 }
 
 void
@@ -394,7 +407,7 @@ forget_refused(RefusedRow *from, bool to_repeat)
 	else if (to_repeat)
 	{
 		delivery_map_set(from->row.table, &from->row.tid, ROW_RESEND_FORGOTTEN);
-		resend_release_soon();
+		released = true;
 	}
 	else
 		delivery_map_set(from->row.table, &from->row.tid, ROW_DELIVERED);
@@ -492,7 +505,7 @@ write_turn(TimestampTz now)
  */
 
 static bool
-take_row(const DeliveryRow *row, void *arg)
+take_row(const OutboxRow *row, void *arg)
 {
 	TimestampTz now = *(TimestampTz *) arg;
 	bool		known;
@@ -505,13 +518,13 @@ take_row(const DeliveryRow *row, void *arg)
 		(side->state != SIDE_WAITS || side->retry_at > now))
 		return true;
 	/* Of a large table memory takes as much as it has room for. */
-	if (!delivery_queue_has_room(PRIORITY_SCAN))
+	if (!sink->has_room())
 	{
 		set_waiting(side, SIDE_LOST, now);
 		return true;
 	}
 	leave_state(side);
-	delivery_queue_take(PRIORITY_SCAN, row);
+	sink->take(row);
 	return true;
 }
 
@@ -536,7 +549,7 @@ forget_unfound(void)
 static void
 take_due(Relation rel, TimestampTz now)
 {
-	while (!pairingheap_is_empty(waiting) && delivery_queue_has_room(PRIORITY_SCAN))
+	while (!pairingheap_is_empty(waiting) && sink->has_room())
 	{
 		SideRow    *row = pairingheap_container(SideRow, heap_node, pairingheap_first(waiting));
 
@@ -621,7 +634,7 @@ next_due(void)
 {
 	TimestampTz due = DT_NOEND;
 
-	if (!pairingheap_is_empty(waiting) && delivery_queue_has_room(PRIORITY_SCAN))
+	if (!pairingheap_is_empty(waiting) && sink->has_room())
 		due = pairingheap_container(SideRow, heap_node, pairingheap_first(waiting))->retry_at;
 	return in_progress ? Min(due, poll_at) : due;
 }
@@ -650,7 +663,7 @@ typedef struct Discarding
 } Discarding;
 
 static bool
-note_row(const DeliveryRow *row, void *arg)
+note_row(const OutboxRow *row, void *arg)
 {
 	Discarding *discarding = arg;
 	SideRow    *known;

@@ -9,19 +9,26 @@
 #include "postgres.h"
 #include "datatype/timestamp.h"
 
-#include "delivery/delivery_queue.h"
+#include "outbox/outbox_row.h"
 
-extern void outbox_side_init(void);
+/* "sink" gets the rows that are due. */
+extern void outbox_side_init(const OutboxSink *sink);
 
 /*
  * Redis has refused these items of a row, and said why: keep them, and try again later.
  * "to_repeat": a node may have forgotten the others, so the row is sent again, too.
  */
-extern void outbox_side_refused(const DeliveryRow *row, const char *items, uint32 len,
+extern void outbox_side_refused(const OutboxRow *row, const char *items, uint32 len,
 							   const char *error, bool to_repeat);
 
 /* The same is to be done with all rows whose refused items are not in the table yet. */
 extern void outbox_side_repeat_unwritten(void);
+
+/*
+ * True once after such a row's refused items were written: the row itself is due now where it
+ * came from, so a scan of the outbox is to be begun soon.
+ */
+extern bool outbox_side_has_released(void);
 
 /* As long as they are not, a scan is not to send these rows from where they are. */
 extern void outbox_side_keep_refused(void);

@@ -33,7 +33,6 @@
 #include "storage/lmgr.h"
 
 #include "outbox/outbox_damage.h"
-#include "delivery/delivery_queue.h"
 #include "outbox/delivery_map.h"
 #include "outbox/outbox_truncate.h"
 #include "base/fault_point.h"
@@ -55,6 +54,13 @@ typedef struct Check
 } Check;
 
 static Check checks[OUTBOX_TABLES];
+static const OutboxSink *sink;
+
+void
+outbox_truncate_init(const OutboxSink *for_rows)
+{
+	sink = for_rows;
+}
 
 /* Whether the worker holds nothing of this table that it has yet to see to. */
 static bool
@@ -65,14 +71,14 @@ is_quiet(int table)
 	LWLockAcquire(MyDatabaseState->lock, LW_SHARED);
 	in_ring = ring_has_table(&MyDatabaseState->ring, table);
 	LWLockRelease(MyDatabaseState->lock);
-	return !in_ring && delivery_count_of_table(table) == 0 && outbox_side_unwritten() == 0;
+	return !in_ring && delivery_map_under_way(table) == 0 && outbox_side_unwritten() == 0;
 }
 
 /* Whether what was read is still all that there is. */
 static bool
 still_holds(const Check *check, int table)
 {
-	return check->taken == delivery_taken_of_table(table) &&
+	return check->taken == delivery_map_taken(table) &&
 		check->late_writers == pg_atomic_read_u32(&MyDatabaseState->late_writers[table]);
 }
 
@@ -105,7 +111,7 @@ begin_check(Check *check, int table)
 		check->begun = true;
 		check->nblocks = RelationGetNumberOfBlocks(rel);
 		check->next = 0;
-		check->taken = delivery_taken_of_table(table);
+		check->taken = delivery_map_taken(table);
 		check->late_writers = pg_atomic_read_u32(&MyDatabaseState->late_writers[table]);
 		relation_close(rel, NoLock);
 	}
@@ -115,7 +121,7 @@ begin_check(Check *check, int table)
 
 /* What should not be there is sent, and the check begins anew after that. */
 static bool
-look_for_undelivered(const DeliveryRow *row, void *arg)
+look_for_undelivered(const OutboxRow *row, void *arg)
 {
 	bool	   *all_delivered = arg;
 	RowState	state = delivery_map_get(row->table, &row->tid);
@@ -123,7 +129,7 @@ look_for_undelivered(const DeliveryRow *row, void *arg)
 	if (state == ROW_DELIVERED)
 		return true;
 	if (delivered_is_due(state))
-		delivery_queue_take(PRIORITY_SCAN, row);
+		sink->take(row);
 	*all_delivered = false;
 	return false;
 }

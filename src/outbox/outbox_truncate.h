@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "outbox/outbox_row.h"
 #include "shmem/shmem.h"
 
 typedef enum EmptyingResult
@@ -15,6 +16,9 @@ typedef enum EmptyingResult
 	EMPTYING_LATER,				/* not now; try again in a while */
 	EMPTYING_DONE,				/* the table is empty */
 } EmptyingResult;
+
+/* "sink" gets rows that should have been delivered and are not. */
+extern void outbox_truncate_init(const OutboxSink *sink);
 
 /* Do one step for a table that is not the current one. */
 extern EmptyingResult outbox_truncate_turn(int table);

@@ -21,6 +21,7 @@
 #include "delivery/pattern_scan.h"
 #include "delivery/replica_ack.h"
 #include "delivery/second_delete.h"
+#include "delivery/settle.h"
 #include "fence/fence.h"
 #include "outbox/delivery_map.h"
 #include "outbox/outbox_overflow.h"
@@ -53,6 +54,8 @@ reconnect_discard_all(void)
 {
 	lacking_note_all();
 	delivery_queue_forget_unsent();
+	settle_run();
+	Assert(delivery_oldest_number() == delivery_next_number());
 	throw_ring_away();
 	wait_slots_give_up(MyDatabaseId);
 	wait_barrier_begin_anew();
@@ -138,6 +141,7 @@ reconnect_connect(void)
 	bool		served = connections_is_serving();
 	bool		keys_moved = connections_turn();
 
+	settle_run();
 	for (int i = 0; i < node_count(); i++)
 		after_node_event(node_at(i));
 	if (served && !connections_is_serving())
@@ -189,7 +193,7 @@ reconnect_catch_up(void)
 	}
 }
 
-TimestampTz
+void
 reconnect_run(TimestampTz now)
 {
 	/* All nodes are connected, so none will come and cause a scan: begin one. */
@@ -200,5 +204,4 @@ reconnect_run(TimestampTz now)
 		resend_note_read(now);
 	if (now >= resend_release_due_at())
 		scan_again();
-	return resend_release_due_at();
 }

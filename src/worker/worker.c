@@ -41,7 +41,9 @@
 #include "delivery/pattern_queue.h"
 #include "delivery/refusal_probe.h"
 #include "delivery/replica_ack.h"
+#include "delivery/resend.h"
 #include "delivery/second_delete.h"
+#include "delivery/settle.h"
 #include "fence/fence.h"
 #include "fence/fence_beat.h"
 #include "fence/fence_doubt.h"
@@ -276,9 +278,10 @@ start_up(Datum arg)
 	worker_wait_init();
 	delivery_queue_init(MyDatabaseState);
 	pattern_queue_init();
-	outbox_side_init();
+	outbox_scan_init(&delivery_queue_sink);
+	outbox_side_init(&delivery_queue_sink);
 	outbox_damage_init();
-	outbox_rotate_init();
+	outbox_rotate_init(&delivery_queue_sink);
 	fence_init();
 	second_delete_init();
 	fence_doubt_init();
@@ -349,7 +352,7 @@ handle_requests(void)
 static void
 take_entry(const RingEntry *entry)
 {
-	DeliveryRow row = {
+	OutboxRow row = {
 		.xid = entry->xid,
 		.table = entry->table,
 		.tid = entry->tid,
@@ -409,7 +412,18 @@ take_ring(void)
  * --------------------------------------------------------------------------
  */
 
-/* With a connection: take, send, answer.  Returns how many entries the ring had. */
+/*
+ * With a connection.  reconnect_connect() has read answers and settled what they ended; now:
+ *
+ *		reconnect		rows that wait are read again, if it is time
+ *		take, send		from the ring first, since sessions wait for it; then from the sources
+ *						in the outbox and in memory
+ *		patterns		a few steps of their pass
+ *		settle			what follows from deliveries that have ended
+ *		answer			sessions that wait for a transaction; callers of uncache.wait()
+ *
+ * Returns how many entries the ring had.
+ */
 static int
 deliver_turn(TimestampTz now, TimestampTz *wake)
 {
@@ -426,13 +440,13 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	if (!node_any_open())
 		return 0;
 
+	reconnect_run(now);
 	taken = take_ring();
 	*wake = Min(*wake, fence_doubt_run(now));
 	delivery_queue_send();
 	*wake = Min(*wake, second_delete_turn(now));
 	*wake = Min(*wake, refusal_probe_turn(now));
 	*wake = Min(*wake, outbox_scan_turn(now));
-	*wake = Min(*wake, reconnect_run(now));
 	if (!fence_beat_holds_transaction())
 		*wake = Min(*wake, outbox_overflow_turn(now));
 	*wake = Min(*wake, outbox_side_turn(now, true));
@@ -441,10 +455,12 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 		*wake = now;
 	*wake = Min(*wake, delivery_fragments_turn(now, outbox_scan_is_done() && !delivery_queue_has_unsent()));
 	*wake = Min(*wake, pattern_queue_turn());
+	settle_run();
 	reconnect_catch_up();
 	node_flush_all();
 	wait_slots_flush();
 	wait_barrier_run();
+	*wake = Min(*wake, resend_release_due_at());
 	return taken;
 }
 

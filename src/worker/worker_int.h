@@ -98,8 +98,8 @@ extern void reconnect_connect(void);
 /* All connections were closed: forget what is under way, and let waiting sessions go. */
 extern void reconnect_discard_all(void);
 
-/* Send again what waits for a node, if it is time. */
-extern TimestampTz reconnect_run(TimestampTz now);
+/* Send again what waits for a node, if it is time; resend_release_due_at() says when. */
+extern void reconnect_run(TimestampTz now);
 
 /* After sending: give nodes their epoch when they have got what they may have missed. */
 extern void reconnect_catch_up(void);

@@ -1,0 +1,229 @@
+/*
+ * settle.c
+ *	  What follows from the end of a delivery: the one place that decides it.
+ *
+ * delivery.c counts parts and lists the deliveries that have ended.  Each is settled here:
+ *
+ *		all delivered	the row is delivered, its waiter is answered, a second delete is noted
+ *		some lost		a node is away: the row waits until it is back, and is then sent
+ *						again, to the nodes that need it (resend.h); its waiter is let go now
+ *		some refused	what was refused moves to the side table (outbox_side.c)
+ *		discarded		it counts as delivered, whatever became of it
+ *
+ * The waiter of a delivery is let go, too, once nothing is left of it but parts that nobody
+ * waits for; the delivery itself is settled later, when these have ended.
+ *
+ * A worker that crashes before a delivery is settled loses nothing: its successor knows of no
+ * delivery at all and reads the whole outbox.
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "delivery/delivery_int.h"
+#include "delivery/lacking.h"
+#include "delivery/resend.h"
+#include "delivery/second_delete.h"
+#include "delivery/settle.h"
+#include "outbox/delivery_map.h"
+#include "outbox/outbox_side.h"
+#include "outbox/outbox_tables.h"
+#include "shmem/counters.h"
+#include "shmem/wait_slots.h"
+#include "topology/target.h"
+
+static void
+set_row_state(Delivery *delivery, RowState state)
+{
+	if (delivery->row.table == OUTBOX_SIDE)
+		outbox_side_finished(&delivery->row.tid, state == ROW_DELIVERED);
+	else if (delivery->row.table < OUTBOX_TABLES)
+		delivery_map_set(delivery->row.table, &delivery->row.tid, state);
+}
+
+static void
+count_delivered(Delivery *delivery)
+{
+	if (delivery->row.table < OUTBOX_TABLES)
+		delivery_map_note_delivery(delivery->row.table, clock_now());
+	if (delivery->row.again)
+	{
+		/* How long it took when it was delivered first is not known. */
+		pg_atomic_fetch_add_u64(&MyDatabaseState->stats.retries, 1);
+		return;
+	}
+	if (delivery->row.chunk == 0)
+		pg_atomic_fetch_add_u64(&MyDatabaseState->stats.transactions, 1);
+	counters_latency(&MyDatabaseState->stats, GetCurrentTimestamp() - delivery->row.at);
+}
+
+/* "in_vain": the waiter may have waited for a node that is away. */
+static void
+let_go(const Delivery *delivery, bool in_vain)
+{
+	wait_slots_let_go(delivery->row.xid, delivery->row.waiter,
+					  delivery->class == PRIORITY_SCAN, in_vain);
+}
+
+static void
+finish_lost(Delivery *delivery)
+{
+	/* Its node is back already, perhaps. */
+	bool		soon = delivery->lost_for_now || delivery->lost_before != resend_releases();
+
+	resend_wait();
+	pg_atomic_fetch_add_u64(&MyDatabaseState->stats.retries, 1);
+	if (delivery->row.table == OUTBOX_MEMORY)
+		second_delete_lost(&delivery->row, soon);
+	else if (delivery->row.table == OUTBOX_SIDE)
+		set_row_state(delivery, ROW_UNSENT);	/* it has pauses of its own */
+	else if (soon)
+		resend_release_soon();
+
+	/* Who waits for what is sent again soon goes on waiting. */
+	if (!delivery->lost_for_now && !delivery->row.answered)
+		let_go(delivery, delivery->lost_under_way);
+}
+
+static void
+finish_delivered(Delivery *delivery)
+{
+	if (delivery->to_repeat && !delivery->discarded)
+	{
+		set_row_state(delivery, ROW_RESEND_FORGOTTEN);
+		resend_release_soon();
+	}
+	else
+		set_row_state(delivery, ROW_DELIVERED);
+	count_delivered(delivery);
+	/* Counted twice it would stand for another row, which is not delivered yet. */
+	if (!delivery->row.answered)
+		wait_slots_row_delivered(delivery->row.xid, delivery->row.waiter);
+	if (delivery->row.table != OUTBOX_MEMORY)
+		second_delete_add(&delivery->row);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * What was refused
+ * --------------------------------------------------------------------------
+ */
+
+static bool
+was_refused(const Delivery *delivery, const Invalidation *item)
+{
+	uint32		at = item->bytes - delivery->row.items;
+
+	return (delivery->refused[at / 8] & 1 << at % 8) != 0;
+}
+
+/*
+ * Give them to the side table: the refused items of the row, which take no more room than
+ * the row does; a piece as it is, not what it makes with others.
+ */
+static void
+move_refused(const Delivery *delivery)
+{
+	char	   *items = palloc(delivery->row.len);
+	uint32		len = 0;
+	Oid			rule;
+	InvalidationReader	reader;
+	Invalidation	item;
+
+	invalidation_reader_init(&reader, delivery->row.items, delivery->row.len);
+	while (invalidation_read(&reader, &item) > 0)
+	{
+		if (!delivery->is_fragment && !was_refused(delivery, &item))
+			continue;
+		len += invalidation_write(items + len, &item, len == 0 ? NULL : &rule);
+		rule = item.rule;
+	}
+	if (delivery->row.attempts == 0)
+		pg_atomic_fetch_add_u64(&MyDatabaseState->stats.keys_refused, invalidation_count(items, len));
+	outbox_side_refused(&delivery->row, items, len, delivery->refused_error, delivery->to_repeat);
+	pfree(items);
+}
+
+/*
+ * A row that was lost in part waits, so what was refused of it does not go to the
+ * side table: it is to be sent again, too, and refused again.
+ */
+static void
+note_refused_as_lacking(const Delivery *delivery)
+{
+	InvalidationReader	reader;
+	Invalidation	item;
+
+	if (delivery->is_fragment)
+	{
+		lacking_note_all();		/* the whole may be gone already */
+		return;
+	}
+	invalidation_reader_init(&reader, delivery->row.items, delivery->row.len);
+	while (invalidation_read(&reader, &item) > 0)
+	{
+		if (!was_refused(delivery, &item) || invalidation_traits(item.kind)->keys != INVALIDATION_KEYS_ITSELF)
+			continue;
+		for (int i = 0; i < target_count(); i++)
+			lacking_note_key(target_at(i), item.bytes, item.len);
+	}
+}
+
+/* A second delete is not kept; and what is there already is sent again as a whole. */
+static bool
+moves_to_side_table(const Delivery *delivery)
+{
+	return delivery->row.table != OUTBOX_MEMORY &&
+		!(delivery->row.table == OUTBOX_SIDE && delivery->to_repeat);
+}
+
+/* Who waits has waited in vain, and nothing is sent again. */
+static void
+finish_discarded(Delivery *delivery)
+{
+	set_row_state(delivery, ROW_DELIVERED);
+	let_go(delivery, true);
+}
+
+static void
+settle(Delivery *delivery)
+{
+	if (delivery->discarded && (delivery->lost || delivery->refused))
+	{
+		finish_discarded(delivery);
+		return;
+	}
+	if (delivery->lost && delivery->refused)
+		note_refused_as_lacking(delivery);
+	if (delivery->lost && delivery->to_repeat)
+		lacking_note_again();
+	if (delivery->lost)
+		finish_lost(delivery);
+	else if (delivery->refused && moves_to_side_table(delivery))
+	{
+		move_refused(delivery);
+		wait_slots_refused(delivery->row.xid);
+	}
+	else
+		finish_delivered(delivery);
+}
+
+void
+settle_run(void)
+{
+	Delivery   *delivery;
+
+	while ((delivery = delivery_next_to_settle()) != NULL)
+	{
+		if (delivery->parts_left == 0)
+		{
+			settle(delivery);
+			delivery_free(delivery);
+		}
+		else if (delivery_is_unawaited(delivery) && !delivery->row.answered)
+			let_go(delivery, false);
+	}
+	if (outbox_side_has_released())
+		resend_release_soon();
+}
