@@ -1,207 +1,163 @@
 /*
  * batch.c
- *	  Keys on their way to the nodes: many in a command, of one rule.
+ *	  A batch of keys: made, confirmed by replicas, and ended.
  *
- * Keys are gathered into an open command for each node and rule, so that the views can
- * tell how many of a rule's keys existed, and sent when it is full or all keys of the
- * turn are there.  In a cluster the keys of a command must be of one slot, so there
- * are more and smaller ones.  From then on batch_send.c has the command, until it ends
- * (commandend.c).
+ * A batch ends as a whole: each of its keys ends a part of a delivery, all with the same outcome.
+ * Its memory is kept for the next batch, since a worker under load needs as many again at once.
  *
- * A key of a node that has no link is never gathered: its part ends at once, as one to be
- * sent again.  All of this is in memory; after a crash the rows are sent again.
+ * Where replicas are to acknowledge (replica_ack.c), a batch that Redis has carried out ends with
+ * the answer to the WAIT that follows it on the link.  One WAIT is for all batches before it.
+ * Where too few replicas have them in time the outcome is PART_UNCONFIRMED; as long as they are
+ * known to be too few, no session waits for such a batch.
  *
- * A node that has fallen silent collects commands until it answers or is given up,
- * which takes it command_timeout; meanwhile the others are sent theirs.
+ * Of a key that ends neither delivered nor refused it is noted that its node needs it again
+ * (resend.h), since its row will be sent again.  After a crash nothing of this is known, and all
+ * rows are sent again, to all nodes.
  */
 #include "postgres.h"
 
+#include "utils/memutils.h"
+
 #include "delivery/batch_int.h"
 #include "delivery/lacking.h"
-#include "delivery/refusal.h"
 #include "delivery/replica_ack.h"
 
-/* A command is sent when it has as many bytes, even if there is room for more keys. */
-#define COMMAND_BYTES		(64 * 1024)
-
-/*
- * Commands under way for each node: enough to fill a link of 1 ms round trip.  In a
- * cluster most have one key.
- */
-#define SMALL_COMMANDS		64
-#define BULK_COMMANDS		8
-#define SLOT_FACTOR			16
-
-/* And in all, with those of silent nodes: 50 MB at the most. */
-#define MOST_COMMANDS		(16 * 1024)
-
-/* A node with commands under way that has not moved a byte for so long is silent. */
-#define SILENT_MS			50
-
-static int	silent[DELIVERY_PRIORITIES];	/* of the commands under way, at silent nodes */
+static MemoryContext context;
+static Batch *free_batches[2];	/* with room for few keys, and for many */
 
 void
-batch_init(DatabaseState *my_slot)
+batch_init(void)
 {
-	commandend_init();
-	refusal_init();
-	batch_send_init();
+	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache batches",
+									ALLOCSET_DEFAULT_SIZES);
 }
 
-/*
- * --------------------------------------------------------------------------
- * How many may be under way
- * --------------------------------------------------------------------------
- */
-
-bool
-batch_under_way(void)
+Batch *
+batch_new(const Target *target, DeliveryPriority priority, Oid rule, uint16 hash_slot, bool many)
 {
-	return batch_send_count_under_way(PRIORITY_COMMIT) + batch_send_count_under_way(PRIORITY_SCAN) > 0;
+	Batch	   *batch = free_batches[many];
+
+	if (batch)
+		free_batches[many] = batch->next;
+	else
+	{
+		int			room = many ? BATCH_KEYS : BATCH_KEYS_OF_SLOT;
+
+		batch = MemoryContextAlloc(context, offsetof(Batch, keys) + room * sizeof(KeyRef));
+		batch->room = room;
+	}
+	batch->target = target;
+	batch->priority = priority;
+	batch->rule = rule;
+	batch->hash_slot = hash_slot;
+	batch->nkeys = 0;
+	batch->bytes = 0;
+	batch->has_waiter = false;
+	batch->refusable = false;
+	batch->unawaited = false;
+	batch->to_confirm = false;
+	batch->records_gone = false;
+	batch->hops = 0;
+	return batch;
 }
 
 void
-batch_look_for_silent(void)
+batch_free(Batch *batch)
 {
-	silent[PRIORITY_COMMIT] = silent[PRIORITY_SCAN] = 0;
-	if (node_count() <= 1 || !batch_under_way())
-		return;
-	for (int i = 0; i < node_count(); i++)
-	{
-		RedisNode  *node = node_at(i);
-		CommandQueue *queue = command_queue_of(node);
+	bool		many = batch->room == BATCH_KEYS;
 
-		if (node->link == NULL || redis_silent_ms(node->link) < SILENT_MS)
-			continue;
-		silent[PRIORITY_COMMIT] += queue->under_way[PRIORITY_COMMIT];
-		silent[PRIORITY_SCAN] += queue->under_way[PRIORITY_SCAN];
-	}
+	batch->next = free_batches[many];
+	free_batches[many] = batch;
 }
 
-bool
-batch_has_room(DeliveryPriority class)
+void
+batch_key_done(const Target *target, Oid rule, const KeyRef *key, PartOutcome outcome)
 {
-	int			limit = class == PRIORITY_COMMIT ? SMALL_COMMANDS : BULK_COMMANDS;
-	int			under_way = batch_send_count_under_way(class);
+	Invalidation	item = {
+		.kind = INVALIDATION_KEY, .rule = rule, .bytes = key->bytes, .len = key->len
+	};
 
-	if (node_count() > 0 && node_at(0)->in_cluster)
-		limit *= SLOT_FACTOR;
-	return under_way - silent[class] < limit * node_count() && under_way < MOST_COMMANDS;
+	if (outcome != PART_DELIVERED && outcome != PART_REFUSED)
+		lacking_note_key(target, key->bytes, key->len);
+	delivery_part_done(key->delivery, outcome, &item);
 }
 
-bool
-batch_is_awaited(void)
+void
+batch_finish(Batch *batch, PartOutcome outcome)
 {
-	for (int i = 0; i < node_count(); i++)
+	for (uint32 i = 0; i < batch->nkeys; i++)
 	{
-		RedisNode  *node = node_at(i);
-
-		if (node->link != NULL &&
-			redis_unanswered(node->link) > (size_t) command_queue_of(node)->not_awaited)
-			return true;
+		if (batch->unawaited)
+			delivery_part_awaited(batch->keys[i].delivery);
+		batch_key_done(batch->target, batch->rule, &batch->keys[i], outcome);
 	}
-	return false;
+	batch_free(batch);
 }
 
 /*
  * --------------------------------------------------------------------------
- * Gathering
+ * Confirmed by replicas
  * --------------------------------------------------------------------------
  */
 
-/* The command that gathers these keys; sends one where all are in use. */
-static Command **
-open_command_of(RedisNode *node, DeliveryPriority class, Oid rule, uint16 key_slot, bool refusable)
+void
+batch_decide_to_confirm(RedisNode *node, Batch *batch)
 {
-	CommandQueue *queue = command_queue_of(node);
-	Command   **unused = NULL;
+	batch->to_confirm = replica_ack_are_wanted() && !replica_ack_are_short(node);
+	node->batches->wait_is_due |= batch->to_confirm;
+}
 
-	for (int i = 0; i < OPEN_COMMANDS; i++)
+void
+batch_carried_out(RedisNode *node, Batch *batch)
+{
+	if (batch->to_confirm)
 	{
-		Command    *open = queue->open[i];
-
-		if (open == NULL)
-			unused = &queue->open[i];
-		else if (open->rule == rule && open->slot == key_slot && open->refusable == refusable)
-			return &queue->open[i];
+		batch->next = node->batches->unconfirmed;
+		node->batches->unconfirmed = batch;
 	}
-	if (unused == NULL)
-	{
-		unused = &queue->open[(rule + key_slot) % OPEN_COMMANDS];
-		batch_send(node, *unused);
-		queue->nopen--;
-	}
-	*unused = batch_new(node->target, class, rule, key_slot, !node->in_cluster);
-	(*unused)->refusable = refusable;
-	queue->nopen++;
-	return unused;
+	else
+		batch_finish(batch, replica_ack_are_short(node) ? PART_UNCONFIRMED : PART_DELIVERED);
 }
 
 static void
-gather(RedisNode *node, uint16 key_slot, DeliveryPriority class, Oid rule, const KeyRef *key)
+finish_unconfirmed(RedisNode *node, PartOutcome outcome)
 {
-	bool		refusable = refusal_is_likely(node->target, rule, key->bytes, key->len);
-	Command   **open = open_command_of(node, class, rule, key_slot, refusable);
-	Command    *command = *open;
+	Batch	   *batch = node->batches->unconfirmed;
 
-	/* All keys of a command are, or none. */
-	if (command->nkeys == 0)
-		command->late = node->slow_after_ms != 0 || replica_ack_are_short(node) || refusable;
-	if (command->late)
-		delivery_part_unawaited(key->delivery);
-	command->keys[command->nkeys++] = *key;
-	command->bytes += key->len;
-	command->awaited |= delivery_is_awaited(key->delivery);
-	if (command->nkeys == command->room || command->bytes >= COMMAND_BYTES)
+	node->batches->unconfirmed = NULL;
+	while (batch)
 	{
-		*open = NULL;
-		node->commands->nopen--;
-		batch_send(node, command);
+		Batch	   *next = batch->next;
+
+		batch_finish(batch, outcome);
+		batch = next;
 	}
 }
 
-void
-batch_add_key(Delivery *delivery, DeliveryPriority class, const Invalidation *item,
-				bool only_lacking)
+/* Every batch sent before this WAIT has been answered, and none that was sent after it. */
+static void
+wait_answered(void *arg, const RedisReply *reply)
 {
-	KeyRef		key = {.delivery = delivery, .bytes = item->bytes, .len = item->len};
-	Oid			rule = item->rule;
+	RedisNode  *node = node_answering();
 
-	for (int i = 0; i < target_count(); i++)
-	{
-		Target	   *target = target_at(i);
-		uint16		key_slot;
-		RedisNode  *node = target_node(target, key.bytes, key.len, &key_slot);
-
-		if (only_lacking && node != NULL && !lacking_is(node))
-			batch_key_done(target, rule, &key, PART_DELIVERED);
-		else if (node != NULL && node->open)
-			gather(node, key_slot, class, rule, &key);
-		else if (node == NULL || node->is_down)
-			batch_key_done(target, rule, &key, PART_NODE_DOWN);
-		else
-			batch_key_done(target, rule, &key, PART_RETRY_SOON);	/* about to be connected */
-	}
+	if (reply == NULL)
+		finish_unconfirmed(node, PART_NO_REPLY);
+	else
+		finish_unconfirmed(node, replica_ack_note(node, reply) ? PART_DELIVERED : PART_UNCONFIRMED);
 }
 
 void
-batch_send_open(void)
+batch_ask_replicas(void)
 {
 	for (int n = 0; n < node_count(); n++)
 	{
 		RedisNode  *node = node_at(n);
-		CommandQueue *queue = node->commands;
+		NodeBatches *queue = node->batches;
 
-		for (int i = 0; queue != NULL && queue->nopen > 0 && i < OPEN_COMMANDS; i++)
-		{
-			Command    *command = queue->open[i];
-
-			queue->open[i] = NULL;
-			if (command)
-			{
-				queue->nopen--;
-				batch_send(node, command);
-			}
-		}
+		if (queue == NULL || !queue->wait_is_due)
+			continue;
+		queue->wait_is_due = false;
+		if (node->link == NULL || !replica_ack_ask(node, wait_answered))
+			finish_unconfirmed(node, PART_NO_REPLY);	/* the link has failed */
 	}
 }

@@ -1,24 +1,21 @@
 /*
  * batch.h
- *	  Keys on their way to the nodes: many in a command, of one rule.
+ *	  Keys on their way to the nodes: many in one command of Redis, of one rule.
  */
-#ifndef UNCACHE_COMMAND_H
-#define UNCACHE_COMMAND_H
+#ifndef UNCACHE_BATCH_H
+#define UNCACHE_BATCH_H
 
 #include "postgres.h"
 
 #include "delivery/delivery.h"
-#include "shmem/shmem.h"
-
-extern void batch_init(DatabaseState *database);
 
 /*
- * Send a key to its node of each target: as many parts of the delivery as there are
- * targets.  delivery_part_done() ends each, perhaps at once.  The bytes must stay
- * until then.  "only_lacking": it was sent before, and is done where the node lacks nothing.
+ * Send a key to its node of each target: as many parts of the delivery as there are targets.
+ * delivery_part_done() ends each, perhaps at once.  "only_lacking": it was sent before, and is
+ * done where the node does not need it again.
  */
-extern void batch_add_key(Delivery *delivery, DeliveryPriority class, const Invalidation *item,
-							bool only_lacking);
+extern void batch_add_key(Delivery *delivery, DeliveryPriority priority, const Invalidation *item,
+						  bool only_lacking);
 
 /* Send what has been gathered, to all nodes. */
 extern void batch_send_open(void);
@@ -27,16 +24,16 @@ extern void batch_send_open(void);
 extern void batch_ask_replicas(void);
 
 /*
- * Whether more commands should be sent now.  Commands at silent nodes do not count;
- * which nodes are silent is looked for first, by the other function.
+ * Whether more batches should be sent now.  Batches at silent nodes do not count; which nodes
+ * are silent was noted by the last batch_look_for_silent().
  */
-extern bool batch_has_room(DeliveryPriority class);
+extern bool batch_has_room(DeliveryPriority priority);
 extern void batch_look_for_silent(void);
 
-/* Whether an answer is due that somebody waits for, or may. */
+/* Whether an answer is due that a session waits for, or may. */
 extern bool batch_is_awaited(void);
 
-/* Whether any command is under way. */
+/* Whether any batch is under way. */
 extern bool batch_under_way(void);
 
-#endif							/* UNCACHE_COMMAND_H */
+#endif							/* UNCACHE_BATCH_H */

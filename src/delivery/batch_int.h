@@ -1,13 +1,13 @@
 /*
  * batch_int.h
- *	  What batch.c, batch_send.c and commandend.c share, and nobody else sees.
+ *	  What batch.c, batch_gather.c and batch_send.c share.
  *
- * batch.c gathers keys in a command, batch_send.c has it while it is under way, and
- * commandend.c ends it.  Whoever has it is the only one to change it, and calls go in this
- * order only.
+ * batch_gather.c fills a batch with keys, batch_send.c has it while it is under way, and
+ * batch.c ends it.  Only the file that has the batch changes it, and they call each other in
+ * this order only.
  */
-#ifndef UNCACHE_COMMAND_INT_H
-#define UNCACHE_COMMAND_INT_H
+#ifndef UNCACHE_BATCH_INT_H
+#define UNCACHE_BATCH_INT_H
 
 #include "postgres.h"
 #include "utils/palloc.h"
@@ -17,15 +17,15 @@
 #include "topology/target.h"
 
 /*
- * Keys in one command.  Redis carries a command out in one go: 128 keys are about
- * 150 microseconds in which nobody else is served.  Few keys of a transaction are in
- * the same slot of a cluster.
+ * Keys in one batch.  Redis carries out a batch in one go: 128 keys take it about 150
+ * microseconds, in which it serves no other client.  In a cluster all keys of a batch hash to
+ * one slot, and few keys of a transaction do.
  */
-#define COMMAND_KEYS		128
-#define COMMAND_KEYS_OF_SLOT 8
+#define BATCH_KEYS			128
+#define BATCH_KEYS_OF_SLOT	8
 
-/* Rules (and slots) whose keys are gathered at the same time. */
-#define OPEN_COMMANDS		8
+/* Batches that are gathered for a node at the same time: one for each rule (and hash slot). */
+#define OPEN_BATCHES		8
 
 typedef struct KeyRef
 {
@@ -34,81 +34,81 @@ typedef struct KeyRef
 	uint32		len;
 } KeyRef;
 
-/* Keys of one node, being gathered or under way. */
-typedef struct Command
+/* Keys of one rule for one node, sent as one command of Redis. */
+typedef struct Batch
 {
-	struct Command *next;		/* free, or unconfirmed */
+	struct Batch *next;			/* among those that are free, or unconfirmed */
 	const Target *target;
-	DeliveryPriority class;
+	DeliveryPriority priority;
 	Oid			rule;
-	uint16		slot;
+	uint16		hash_slot;		/* of all keys, in a cluster */
 	uint16		room;			/* of keys[] */
 	uint32		nkeys;
-	uint32		bytes;
-	bool		awaited;		/* somebody waits for the answer, or may */
-	bool		refusable;		/* Redis has refused such keys; nobody waits for them */
-	bool		late;			/* nobody waits for it, for that or for its node's sake */
+	uint32		bytes;			/* of all keys */
+	bool		has_waiter;		/* a session waits for one of its keys, or may */
+	bool		refusable;		/* Redis has refused keys that begin like these */
+	bool		unawaited;		/* no session waits for it: refusable, or its node is slow */
 	bool		to_confirm;		/* a WAIT follows */
-	bool		records_gone;	/* from the node that its slot moves away from */
-	uint8		hops;
+	bool		records_gone;	/* from the node that its hash slot moves away from */
+	uint8		hops;			/* times it was sent again because of its answer */
 	KeyRef		keys[FLEXIBLE_ARRAY_MEMBER];
-} Command;
+} Batch;
 
-/* What is kept of a node, in RedisNode.commands. */
-typedef struct CommandQueue
+/* The batches of a node, in RedisNode.batches. */
+typedef struct NodeBatches
 {
-	/* batch.c */
-	Command    *open[OPEN_COMMANDS];
+	/* Written by batch_gather.c. */
+	Batch	   *open[OPEN_BATCHES];
 	int			nopen;
 
-	/* batch_send.c */
+	/* Written by batch_send.c. */
 	int			under_way[DELIVERY_PRIORITIES];
-	int			not_awaited;	/* of those under way */
+	int			no_waiter;		/* of those under way */
 
-	/* commandend.c */
-	bool		wait_is_due;	/* no WAIT was sent since the last command to confirm */
-	Command    *unconfirmed;	/* carried out, the answer to WAIT is due */
-} CommandQueue;
+	/* Written by batch.c. */
+	bool		wait_is_due;	/* no WAIT was sent since the last batch to confirm */
+	Batch	   *unconfirmed;	/* carried out; the answer to WAIT is due */
+} NodeBatches;
 
 /* Made when there is none yet.  Inline, since it is asked for with every key. */
-static inline CommandQueue *
-command_queue_of(RedisNode *node)
+static inline NodeBatches *
+batches_of(RedisNode *node)
 {
-	if (node->commands == NULL)
-		node->commands = MemoryContextAllocZero(node->context, sizeof(CommandQueue));
-	return node->commands;
+	if (node->batches == NULL)
+		node->batches = MemoryContextAllocZero(node->context, sizeof(NodeBatches));
+	return node->batches;
 }
 
-/* A command without keys.  "many": with room for COMMAND_KEYS, else for COMMAND_KEYS_OF_SLOT. */
-extern Command *batch_new(const Target *target, DeliveryPriority class, Oid rule, uint16 key_slot,
-							bool many);
+/* A batch without keys; "many": with room for BATCH_KEYS, else for BATCH_KEYS_OF_SLOT. */
+extern Batch *batch_new(const Target *target, DeliveryPriority priority, Oid rule,
+						uint16 hash_slot, bool many);
 
-/* Free it; its keys were taken over. */
-extern void batch_free(Command *command);
+/* Free a batch whose keys another one has taken over. */
+extern void batch_free(Batch *batch);
 
 /*
- * Send it.  The command is not the caller's any more: it is finished with its answer, or
- * at once where the link is of no use.
+ * Send a batch, which is the caller's no longer: it ends with its answer, or at once where
+ * the link takes nothing.
  */
-extern void batch_send(RedisNode *node, Command *command);
+extern void batch_send(RedisNode *node, Batch *batch);
 
-/* At all nodes. */
-extern int	batch_send_count_under_way(DeliveryPriority class);
+/* Batches under way at all nodes. */
+extern int	batch_send_count_under_way(DeliveryPriority priority);
 
-/* End a part of the key's delivery, for this target. */
+/* End the part of a key's delivery that is this target's. */
 extern void batch_key_done(const Target *target, Oid rule, const KeyRef *key,
-							 PartOutcome outcome);
+						   PartOutcome outcome);
 
-/* End a part for each of its keys, and free it. */
-extern void batch_finish(Command *command, PartOutcome outcome);
+/* End such a part for each key of the batch, and free it. */
+extern void batch_finish(Batch *batch, PartOutcome outcome);
 
-/* It is about to be sent, so its queue exists: see whether replicas are to acknowledge it. */
-extern void batch_see_to_confirm(RedisNode *node, Command *command);
+/* Before it is sent: note whether replicas are to acknowledge it. */
+extern void batch_decide_to_confirm(RedisNode *node, Batch *batch);
 
 /* The node has carried it out: finish it, now or when replicas have acknowledged it. */
-extern void batch_carried_out(RedisNode *node, Command *command);
+extern void batch_carried_out(RedisNode *node, Batch *batch);
 
+extern void batch_init(void);
 extern void batch_send_init(void);
-extern void commandend_init(void);
 
-#endif							/* UNCACHE_COMMAND_INT_H */
+#endif							/* UNCACHE_BATCH_INT_H */

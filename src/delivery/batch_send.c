@@ -1,21 +1,20 @@
 /*
  * batch_send.c
- *	  A command under way: its words, its answer, and what follows from that.
+ *	  A batch under way: the words it is sent with, its answer, and what follows from that.
  *
- * Where the functions of the fence are in use the command is a call of
- * uncache_invalidate, else an UNLINK; and one of the keys' records before that, where the
- * functions are in use and only this worker may not call them.  It ends (commandend.c) with its answer, unless
+ * Where the functions of the fence are in use a batch is sent as a call of uncache_invalidate,
+ * else as an UNLINK.  Where they are in use and only this worker may not call them, an UNLINK of
+ * the keys' records goes before it.  The batch ends (batch.c) with its answer, unless
  *
- *		it is refused		then it is sent again key by key, to find the key that is
- *							to blame
- *		it is redirected	by a node of a cluster: it follows, a few times; what is in
- *							the middle of being moved is tried again (PART_RETRY_SOON)
+ *		Redis refuses it	then each key is sent by itself, to find the one that is refused
+ *		a node redirects	it, in a cluster: then it follows, a few times; a key that is being
+ *							moved at this moment is tried again (PART_RETRY_SOON)
  *
- * An answer that says something of the server rather than of the keys (it is loading, say)
- * is the node's trouble, and the keys are lost; as they are when the link breaks, which
- * answers all with NULL.  A command that was carried out twice has deleted twice: no harm.
+ * An answer that tells of the server rather than of the keys (that it is loading, say) fails the
+ * node, and the keys are lost.  They are lost, too, when the link breaks, which answers all
+ * batches with NULL.  A batch that was carried out twice has deleted twice, which is harmless.
  *
- * How many are under way is counted here and limited by who sends (batch.c).
+ * Batches under way are counted here; batch_gather.c limits them.
  */
 #include "postgres.h"
 
@@ -29,7 +28,7 @@
 #include "shmem/counters.h"
 #include "redis/redis_error.h"
 
-/* How often a command follows a redirection. */
+/* How often a batch is sent again because of its answer. */
 #define MAX_HOPS			5
 
 static MemoryContext names_context; /* of records, until they are sent */
@@ -43,37 +42,37 @@ batch_send_init(void)
 }
 
 int
-batch_send_count_under_way(DeliveryPriority class)
+batch_send_count_under_way(DeliveryPriority priority)
 {
-	return under_way[class];
+	return under_way[priority];
 }
 
-/* Send each key of a refused command by itself. */
+/* Send each key of a refused batch by itself. */
 static void
-split_command(RedisNode *node, Command *command)
+split(RedisNode *node, Batch *batch)
 {
-	for (uint32 i = 0; i < command->nkeys; i++)
+	for (uint32 i = 0; i < batch->nkeys; i++)
 	{
-		Command    *single = batch_new(command->target, command->class, command->rule, command->slot, false);
+		Batch	   *single = batch_new(batch->target, batch->priority, batch->rule, batch->hash_slot, false);
 
-		single->awaited = command->awaited;
-		single->refusable = command->refusable;
-		single->late = command->late;
-		single->records_gone = command->records_gone;
-		single->hops = command->hops;
-		single->keys[single->nkeys++] = command->keys[i];
+		single->has_waiter = batch->has_waiter;
+		single->refusable = batch->refusable;
+		single->unawaited = batch->unawaited;
+		single->records_gone = batch->records_gone;
+		single->hops = batch->hops;
+		single->keys[single->nkeys++] = batch->keys[i];
 		batch_send(node, single);
 	}
-	batch_free(command);
+	batch_free(batch);
 }
 
-/* Arguments of a command under construction. */
+/* The command under construction. */
 static struct
 {
 	int			n;
-	const char *argv[5 + 2 * COMMAND_KEYS];
-	size_t		lens[5 + 2 * COMMAND_KEYS];
-	char		xids[COMMAND_KEYS][24];
+	const char *argv[5 + 2 * BATCH_KEYS];
+	size_t		lens[5 + 2 * BATCH_KEYS];
+	char		xids[BATCH_KEYS][24];
 	char		nkeys[12];
 }			arguments;
 
@@ -97,35 +96,35 @@ add_text(const char *text)
  */
 
 static void
-count_command(Command *command, int64 existed)
+count(Batch *batch, int64 existed)
 {
 	pg_atomic_fetch_add_u64(&MyDatabaseState->stats.batches, 1);
-	pg_atomic_fetch_add_u64(&MyDatabaseState->stats.keys, command->nkeys);
+	pg_atomic_fetch_add_u64(&MyDatabaseState->stats.keys, batch->nkeys);
 	pg_atomic_fetch_add_u64(&MyDatabaseState->stats.keys_existed, existed);
-	counters_count_rule(command->rule, command->nkeys, existed);
+	counters_count_rule(batch->rule, batch->nkeys, existed);
 }
 
 static void
 foregoing_answered(void *arg, const RedisReply *reply)
 {
-	/* What comes after it tells. */
+	/* The answer to the batch that follows it tells. */
 }
 
-static void command_refused(RedisNode *node, Command *command, const RedisReply *reply);
+static void batch_refused(RedisNode *node, Batch *batch, const RedisReply *reply);
 
-/* Send a command once more, perhaps to another node; NULL: there is none. */
+/* Send a batch once more, perhaps to another node; NULL: no node has the hash slot. */
 static void
-send_again(RedisNode *node, Command *command, bool asking)
+send_again(RedisNode *node, Batch *batch, bool asking)
 {
 	const char *argv[] = {"ASKING"};
 
-	command->records_gone = false;
-	if (node == NULL || !node->open || ++command->hops > MAX_HOPS)
-		batch_finish(command, node != NULL && node->is_down ? PART_NODE_DOWN : PART_RETRY_SOON);
+	batch->records_gone = false;
+	if (node == NULL || !node->open || ++batch->hops > MAX_HOPS)
+		batch_finish(batch, node != NULL && node->is_down ? PART_NODE_DOWN : PART_RETRY_SOON);
 	else if (asking && !redis_send_texts(node->link, 1, argv, foregoing_answered, NULL))
-		batch_finish(command, PART_NO_REPLY);
+		batch_finish(batch, PART_NO_REPLY);
 	else
-		batch_send(node, command);
+		batch_send(node, batch);
 }
 
 /*
@@ -141,20 +140,20 @@ send_again(RedisNode *node, Command *command, bool asking)
 static void
 records_answered(void *arg, const RedisReply *reply)
 {
-	Command    *command = arg;
+	Batch	   *batch = arg;
 	RedisNode  *node = node_answering();
 
 	/* With ASK the record is at the new node, too, or nowhere; else it is gone. */
 	if (reply == NULL)
-		batch_finish(command, PART_NO_REPLY);
+		batch_finish(batch, PART_NO_REPLY);
 	else if (redis_reply_type(reply) == REDIS_INTEGER || redis_reply_is_error(reply, "ASK") ||
 			 redis_reply_is_error(reply, "MOVED"))
 	{
-		command->records_gone = true;
-		batch_send(node, command);
+		batch->records_gone = true;
+		batch_send(node, batch);
 	}
 	else
-		command_refused(node, command, reply);
+		batch_refused(node, batch, reply);
 }
 
 /* The name of a key's record, as in lua/uncache.lua; NULL for one that can't have any. */
@@ -175,17 +174,17 @@ record_name(const KeyRef *key, size_t *len)
 
 /* UNLINK the records of all keys.  False where that can't be sent, or there can't be any. */
 static bool
-unlink_records(RedisNode *node, const Command *command, RedisAnswer answer, void *arg)
+unlink_records(RedisNode *node, const Batch *batch, RedisAnswer answer, void *arg)
 {
 	MemoryContext old = MemoryContextSwitchTo(names_context);
 	bool		sent;
 
 	arguments.n = 0;
 	add_text("UNLINK");
-	for (uint32 i = 0; i < command->nkeys; i++)
+	for (uint32 i = 0; i < batch->nkeys; i++)
 	{
 		size_t		len;
-		char	   *name = record_name(&command->keys[i], &len);
+		char	   *name = record_name(&batch->keys[i], &len);
 
 		if (name != NULL)
 			add_argument(name, len);
@@ -198,11 +197,11 @@ unlink_records(RedisNode *node, const Command *command, RedisAnswer answer, void
 }
 
 /*
- * Answers that a cluster gives because its slots move.  Returns whether this was
- * one; then the command is taken care of.
+ * Answers that a cluster gives because its hash slots move.  Returns whether this was one; then
+ * the batch was sent on, or has ended.
  */
 static bool
-follow_cluster(RedisNode *node, Command *command, const RedisReply *reply)
+follow_cluster(RedisNode *node, Batch *batch, const RedisReply *reply)
 {
 	bool		asking;
 	RedisNode  *other;
@@ -211,10 +210,10 @@ follow_cluster(RedisNode *node, Command *command, const RedisReply *reply)
 		return false;
 	if (redis_reply_is_error(reply, "TRYAGAIN"))
 	{
-		if (command->nkeys > 1)
-			split_command(node, command);
+		if (batch->nkeys > 1)
+			split(node, batch);
 		else
-			batch_finish(command, PART_RETRY_SOON);
+			batch_finish(batch, PART_RETRY_SOON);
 		return true;
 	}
 
@@ -224,94 +223,94 @@ follow_cluster(RedisNode *node, Command *command, const RedisReply *reply)
 	 */
 	if (strstr(redis_reply_text(reply, NULL), "non local key") != NULL)
 	{
-		send_again(node, command, false);
+		send_again(node, batch, false);
 		return true;
 	}
 	if (!redis_reply_is_error(reply, "MOVED") && !redis_reply_is_error(reply, "ASK"))
 		return false;
-	if (redis_reply_is_error(reply, "ASK") && fence_is_used(node) && !command->records_gone &&
-		unlink_records(node, command, records_answered, command))
+	if (redis_reply_is_error(reply, "ASK") && fence_is_used(node) && !batch->records_gone &&
+		unlink_records(node, batch, records_answered, batch))
 		return true;
 	other = target_redirect(node->target, reply, &asking);
-	send_again(other, command, other != NULL && asking);
+	send_again(other, batch, other != NULL && asking);
 	return true;
 }
 
 /* It has a single key. */
 static void
-note_refused(const Command *command)
+note_refused(const Batch *batch)
 {
-	const KeyRef *key = &command->keys[0];
+	const KeyRef *key = &batch->keys[0];
 	RefusedKey	refused = {
-		.xid = delivery_xid(key->delivery), .rule = command->rule,
+		.xid = delivery_xid(key->delivery), .rule = batch->rule,
 		.bytes = key->bytes, .len = key->len
 	};
 
-	refusal_note(command->target, &refused);
+	refusal_note(batch->target, &refused);
 }
 
 static void
-note_accepted(const Command *command)
+note_accepted(const Batch *batch)
 {
-	for (uint32 i = 0; i < command->nkeys && refusal_is_any(); i++)
-		refusal_note_accepted(command->target, command->rule,
-							  command->keys[i].bytes, command->keys[i].len);
+	for (uint32 i = 0; i < batch->nkeys && refusal_is_any(); i++)
+		refusal_note_accepted(batch->target, batch->rule,
+							  batch->keys[i].bytes, batch->keys[i].len);
 }
 
 static void
-command_refused(RedisNode *node, Command *command, const RedisReply *reply)
+batch_refused(RedisNode *node, Batch *batch, const RedisReply *reply)
 {
 	const char *why;
 
-	if (follow_cluster(node, command, reply))
+	if (follow_cluster(node, batch, reply))
 		return;
-	if (command->hops < MAX_HOPS && fence_note_loss(node, reply))
+	if (batch->hops < MAX_HOPS && fence_note_loss(node, reply))
 	{
-		command->hops++;
-		batch_send(node, command);
+		batch->hops++;
+		batch_send(node, batch);
 	}
 	else if (redis_error_is_fatal(reply, &why))
 	{
 		node_note_trouble(node, reply);
-		batch_finish(command, PART_NO_REPLY);
+		batch_finish(batch, PART_NO_REPLY);
 	}
-	else if (command->nkeys > 1)
-		split_command(node, command);
+	else if (batch->nkeys > 1)
+		split(node, batch);
 	else
 	{
 		redis_error_note_refusal(reply);
-		note_refused(command);
-		batch_finish(command, PART_REFUSED);
+		note_refused(batch);
+		batch_finish(batch, PART_REFUSED);
 	}
 }
 
 static void
-command_answered(void *arg, const RedisReply *reply)
+batch_answered(void *arg, const RedisReply *reply)
 {
-	Command    *command = arg;
+	Batch	   *batch = arg;
 	RedisNode  *node = node_answering();
 
-	under_way[command->class]--;
-	node->commands->under_way[command->class]--;
-	if (!command->awaited)
-		node->commands->not_awaited--;
+	under_way[batch->priority]--;
+	node->batches->under_way[batch->priority]--;
+	if (!batch->has_waiter)
+		node->batches->no_waiter--;
 	if (reply == NULL)
-		batch_finish(command, PART_NO_REPLY);
+		batch_finish(batch, PART_NO_REPLY);
 	else if (redis_reply_type(reply) == REDIS_INTEGER)
 	{
 		FAULT_POINT("answered");
 		node_note_success(node);
-		count_command(command, redis_reply_integer(reply));
-		note_accepted(command);
-		batch_carried_out(node, command);
+		count(batch, redis_reply_integer(reply));
+		note_accepted(batch);
+		batch_carried_out(node, batch);
 	}
 	else if (redis_reply_type(reply) != REDIS_ERROR)
 	{
 		node_note_nonsense(node);
-		batch_finish(command, PART_NO_REPLY);
+		batch_finish(batch, PART_NO_REPLY);
 	}
 	else
-		command_refused(node, command, reply);
+		batch_refused(node, batch, reply);
 }
 
 /*
@@ -322,7 +321,7 @@ command_answered(void *arg, const RedisReply *reply)
 
 /* UNLINK key..., or FCALL uncache_invalidate n key... ttl incarnation xid... */
 static void
-make_arguments(const RedisNode *node, Command *command)
+make_arguments(const RedisNode *node, Batch *batch)
 {
 	bool		fenced = fence_is_used(node);
 
@@ -330,42 +329,42 @@ make_arguments(const RedisNode *node, Command *command)
 	add_text(fenced ? "FCALL" : "UNLINK");
 	if (fenced)
 	{
-		snprintf(arguments.nkeys, sizeof(arguments.nkeys), "%u", command->nkeys);
+		snprintf(arguments.nkeys, sizeof(arguments.nkeys), "%u", batch->nkeys);
 		add_text("uncache_invalidate");
 		add_text(arguments.nkeys);
 	}
-	for (uint32 i = 0; i < command->nkeys; i++)
-		add_argument(command->keys[i].bytes, command->keys[i].len);
+	for (uint32 i = 0; i < batch->nkeys; i++)
+		add_argument(batch->keys[i].bytes, batch->keys[i].len);
 	if (!fenced)
 		return;
 
 	add_text(fence_ttl_text());
 	add_text(UncacheShmem->incarnation);
-	for (uint32 i = 0; i < command->nkeys; i++)
+	for (uint32 i = 0; i < batch->nkeys; i++)
 	{
 		snprintf(arguments.xids[i], sizeof(arguments.xids[i]), UINT64_FORMAT,
-				 delivery_xid(command->keys[i].delivery));
+				 delivery_xid(batch->keys[i].delivery));
 		add_text(arguments.xids[i]);
 	}
 }
 
 void
-batch_send(RedisNode *node, Command *command)
+batch_send(RedisNode *node, Batch *batch)
 {
-	CommandQueue *queue = command_queue_of(node);
+	NodeBatches *queue = batches_of(node);
 
 	if (fence_is_shut_out(node))
-		(void) unlink_records(node, command, foregoing_answered, NULL);
-	make_arguments(node, command);
-	batch_see_to_confirm(node, command);
+		(void) unlink_records(node, batch, foregoing_answered, NULL);
+	make_arguments(node, batch);
+	batch_decide_to_confirm(node, batch);
 	if (redis_send(node->link, arguments.n, arguments.argv, arguments.lens,
-				   command_answered, command))
+				   batch_answered, batch))
 	{
-		under_way[command->class]++;
-		queue->under_way[command->class]++;
-		if (!command->awaited)
-			queue->not_awaited++;
+		under_way[batch->priority]++;
+		queue->under_way[batch->priority]++;
+		if (!batch->has_waiter)
+			queue->no_waiter++;
 	}
 	else
-		batch_finish(command, PART_NO_REPLY);
+		batch_finish(batch, PART_NO_REPLY);
 }

@@ -50,7 +50,7 @@ delivery_xid(const Delivery *delivery)
 bool
 delivery_is_awaited(const Delivery *delivery)
 {
-	return delivery->row.waiter >= 0 || delivery->class == PRIORITY_SCAN;
+	return delivery->row.waiter >= 0 || delivery->priority == PRIORITY_SCAN;
 }
 
 uint64
@@ -68,12 +68,12 @@ delivery_oldest_number(void)
 }
 
 Delivery *
-delivery_new(DeliveryPriority class, const OutboxRow *row)
+delivery_new(DeliveryPriority priority, const OutboxRow *row)
 {
 	Delivery   *delivery = MemoryContextAllocZero(context, sizeof(Delivery) + row->len);
 
 	delivery->number = next_number++;
-	delivery->class = class;
+	delivery->priority = priority;
 	delivery->row = *row;
 	delivery->row.items = (char *) (delivery + 1);
 	memcpy(delivery + 1, row->items, row->len);
@@ -130,7 +130,7 @@ remember_refused(Delivery *delivery, const Invalidation *item)
 bool
 delivery_is_unawaited(const Delivery *delivery)
 {
-	return delivery->parts_late > 0 && delivery->parts_left == delivery->parts_late;
+	return delivery->parts_unawaited > 0 && delivery->parts_left == delivery->parts_unawaited;
 }
 
 static void
@@ -166,13 +166,13 @@ delivery_all_sent(Delivery *delivery)
 void
 delivery_part_unawaited(Delivery *delivery)
 {
-	delivery->parts_late++;
+	delivery->parts_unawaited++;
 }
 
 void
 delivery_part_awaited(Delivery *delivery)
 {
-	delivery->parts_late--;
+	delivery->parts_unawaited--;
 }
 
 Delivery *

@@ -15,15 +15,15 @@
 struct Delivery
 {
 	dlist_node	all_node;		/* in all_deliveries, by number */
-	dlist_node	queue_node;		/* delivery_queue.c: in queues[class], until all parts are sent */
+	dlist_node	queue_node;		/* delivery_queue.c: in queues[priority], until all parts are sent */
 	dlist_node	settle_node;	/* in to_settle, while to_settle */
 	bool		to_settle;
 	uint64		number;
-	DeliveryPriority class;
+	DeliveryPriority priority;
 	OutboxRow row;			/* row.items is this delivery's own copy */
 	InvalidationReader	reader;			/* items not sent yet */
 	uint32		parts_left;		/* under way, plus one until all are sent */
-	uint32		parts_late;		/* of these, at nodes that nobody waits for */
+	uint32		parts_unawaited;		/* of these, at nodes that nobody waits for */
 	bool		lost;
 	bool		lost_under_way; /* somebody may have waited in vain */
 	bool		lost_for_now;	/* and nothing else: it won't take long */
@@ -49,7 +49,7 @@ extern void delivery_init(void);
  * A delivery for this row, of which the items are copied.  It counts one part until
  * delivery_all_sent(); whoever gives a part on adds it to parts_left before.
  */
-extern Delivery *delivery_new(DeliveryPriority class, const OutboxRow *row);
+extern Delivery *delivery_new(DeliveryPriority priority, const OutboxRow *row);
 
 /* All items of the delivery are under way (or can't be read). */
 extern void delivery_all_sent(Delivery *delivery);

@@ -9,7 +9,7 @@
  * Many commands are under way at once.  Rows from the ring are always sent
  * before rows from a scan, and of those only a few commands are under way at a
  * time, so that a small transaction never waits behind a large one for longer
- * than BULK_COMMANDS take.
+ * than SCAN_BATCHES take.
  *
  * When all links are gone the queues are emptied, too: every row is lost, and comes
  * again from the outbox, as after a crash.  Of a row that can't be read to its end what could be
@@ -19,7 +19,7 @@
 
 #include "lib/ilist.h"
 
-#include "delivery/batch.h"
+#include "delivery/batch_int.h"
 #include "outbox/outbox_damage.h"
 #include "delivery/delivery_queue.h"
 #include "delivery/delivery_fragments.h"
@@ -31,8 +31,8 @@
 #include "topology/target.h"
 
 /* Rows in memory that are not sent yet. */
-#define SMALL_ROWS			4096
-#define BULK_ROWS			1024
+#define COMMIT_ROWS			4096
+#define SCAN_ROWS			1024
 
 static dlist_head queues[DELIVERY_PRIORITIES] = {
 	DLIST_STATIC_INIT(queues[PRIORITY_COMMIT]),
@@ -52,13 +52,15 @@ delivery_queue_init(DatabaseState *database)
 {
 	delivery_init();
 	delivery_fragments_init();
-	batch_init(database);
+	batch_init();
+	batch_send_init();
+	refusal_init();
 }
 
 bool
-delivery_queue_has_room(DeliveryPriority class)
+delivery_queue_has_room(DeliveryPriority priority)
 {
-	return queued[class] < (class == PRIORITY_COMMIT ? SMALL_ROWS : BULK_ROWS);
+	return queued[priority] < (priority == PRIORITY_COMMIT ? COMMIT_ROWS : SCAN_ROWS);
 }
 
 bool
@@ -74,12 +76,12 @@ delivery_queue_has_unsent(void)
 }
 
 void
-delivery_queue_take(DeliveryPriority class, const OutboxRow *row)
+delivery_queue_take(DeliveryPriority priority, const OutboxRow *row)
 {
-	Delivery   *delivery = delivery_new(class, row);
+	Delivery   *delivery = delivery_new(priority, row);
 
-	dlist_push_tail(&queues[class], &delivery->queue_node);
-	queued[class]++;
+	dlist_push_tail(&queues[priority], &delivery->queue_node);
+	queued[priority]++;
 }
 
 static bool
@@ -142,7 +144,7 @@ gather_item(Delivery *delivery, const Invalidation *item, bool is_whole)
 	{
 		case INVALIDATION_UNLINK:
 			only_lacking = add_parts(delivery, target_count(), is_whole);
-			batch_add_key(delivery, delivery->class, item, only_lacking);
+			batch_add_key(delivery, delivery->priority, item, only_lacking);
 			return true;
 		case INVALIDATION_SCAN:
 			(void) add_parts(delivery, 1, is_whole);
@@ -160,18 +162,18 @@ static void
 all_sent(Delivery *delivery)
 {
 	dlist_delete(&delivery->queue_node);
-	queued[delivery->class]--;
+	queued[delivery->priority]--;
 	delivery_all_sent(delivery);
 }
 
-/* Send from one queue while commands of its class may be under way. */
+/* Send from one queue while commands of its priority may be under way. */
 static void
-send_from(DeliveryPriority class)
+send_from(DeliveryPriority priority)
 {
-	while (!dlist_is_empty(&queues[class]) && batch_has_room(class) &&
+	while (!dlist_is_empty(&queues[priority]) && batch_has_room(priority) &&
 		   patterns_given < PATTERNS_PER_TURN)
 	{
-		Delivery   *delivery = dlist_head_element(Delivery, queue_node, &queues[class]);
+		Delivery   *delivery = dlist_head_element(Delivery, queue_node, &queues[priority]);
 		Invalidation	item;
 		int			read = invalidation_read(&delivery->reader, &item);
 
@@ -206,11 +208,11 @@ delivery_queue_forget_unsent(void)
 	delivery_fragments_forget();
 	pattern_queue_forget();
 	refusal_forget_all();
-	for (int class = 0; class < DELIVERY_PRIORITIES; class++)
+	for (int priority = 0; priority < DELIVERY_PRIORITIES; priority++)
 	{
-		while (!dlist_is_empty(&queues[class]))
+		while (!dlist_is_empty(&queues[priority]))
 		{
-			Delivery   *delivery = dlist_head_element(Delivery, queue_node, &queues[class]);
+			Delivery   *delivery = dlist_head_element(Delivery, queue_node, &queues[priority]);
 
 			delivery_note_lost(delivery, PART_NO_REPLY);
 			all_sent(delivery);

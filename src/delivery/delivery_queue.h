@@ -4,8 +4,8 @@
  *
  * Everything in here belongs to a worker.
  */
-#ifndef UNCACHE_DELIVER_H
-#define UNCACHE_DELIVER_H
+#ifndef UNCACHE_DELIVERY_QUEUE_H
+#define UNCACHE_DELIVERY_QUEUE_H
 
 #include "postgres.h"
 
@@ -17,10 +17,10 @@
 extern void delivery_queue_init(DatabaseState *database);
 
 /* Whether more should be taken now. */
-extern bool delivery_queue_has_room(DeliveryPriority class);
+extern bool delivery_queue_has_room(DeliveryPriority priority);
 
 /* Take a row.  The items are copied; of a row of an outbox table the state is set. */
-extern void delivery_queue_take(DeliveryPriority class, const OutboxRow *row);
+extern void delivery_queue_take(DeliveryPriority priority, const OutboxRow *row);
 
 /* The same for the readers of the outbox, as PRIORITY_SCAN. */
 extern const OutboxSink delivery_queue_sink;
@@ -40,4 +40,4 @@ extern bool delivery_queue_wants_turn(void);
  */
 extern void delivery_queue_forget_unsent(void);
 
-#endif							/* UNCACHE_DELIVER_H */
+#endif							/* UNCACHE_DELIVERY_QUEUE_H */

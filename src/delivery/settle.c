@@ -63,7 +63,7 @@ static void
 let_go(const Delivery *delivery, bool in_vain)
 {
 	wait_slots_let_go(delivery->row.xid, delivery->row.waiter,
-					  delivery->class == PRIORITY_SCAN, in_vain);
+					  delivery->priority == PRIORITY_SCAN, in_vain);
 }
 
 static void

@@ -66,7 +66,7 @@ typedef struct RedisNode
 	/* What other files remember of the node, made in its context, or NULL. */
 	MemoryContext context;
 	struct Fence *fence;
-	struct CommandQueue *commands;
+	struct NodeBatches *batches;
 	struct NodeScan *scan;
 	struct NodeWalk *walk;
 	struct NodeUnlinks *unlinks;

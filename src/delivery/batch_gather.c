@@ -1,0 +1,200 @@
+/*
+ * batch_gather.c
+ *	  From keys to batches: for each node and rule, and how many may be under way.
+ *
+ * Keys are gathered into an open batch for each node and rule, so that the views can tell how
+ * many of a rule's keys existed.  A batch is sent when it is full, or when all keys of the turn
+ * have been gathered.  In a cluster the keys of a batch must hash to one slot, so batches are
+ * more and smaller there.
+ *
+ * A key whose node has no link is not gathered: its part ends at once, as one to be sent again.
+ * All of this is in memory; after a crash the rows are sent again.
+ *
+ * A node that has fallen silent keeps the batches that it was sent until it answers, or until
+ * command_timeout, when it is given up.  Meanwhile they do not count against what may be under
+ * way, so the other nodes are sent theirs.
+ */
+#include "postgres.h"
+
+#include "delivery/batch_int.h"
+#include "delivery/lacking.h"
+#include "delivery/refusal.h"
+#include "delivery/replica_ack.h"
+
+/* A batch with as many bytes of keys is sent, even if there is room for more keys. */
+#define BATCH_BYTES			(64 * 1024)
+
+/*
+ * Batches under way for each node: enough to fill a link with a round trip of 1 ms.  In a
+ * cluster, where most have one key, so many times that.
+ */
+#define COMMIT_BATCHES		64
+#define SCAN_BATCHES		8
+#define CLUSTER_FACTOR		16
+
+/* Batches under way in all, with those at silent nodes: 50 MB at the most. */
+#define MOST_BATCHES		(16 * 1024)
+
+/* A node that has batches under way and has not moved a byte for so long is silent. */
+#define SILENT_MS			50
+
+/* How many of the batches under way are at silent nodes; batch_look_for_silent() writes it. */
+static int	silent[DELIVERY_PRIORITIES];
+
+/*
+ * --------------------------------------------------------------------------
+ * How many may be under way
+ * --------------------------------------------------------------------------
+ */
+
+bool
+batch_under_way(void)
+{
+	return batch_send_count_under_way(PRIORITY_COMMIT) + batch_send_count_under_way(PRIORITY_SCAN) > 0;
+}
+
+void
+batch_look_for_silent(void)
+{
+	silent[PRIORITY_COMMIT] = silent[PRIORITY_SCAN] = 0;
+	if (node_count() <= 1 || !batch_under_way())
+		return;
+	for (int i = 0; i < node_count(); i++)
+	{
+		RedisNode  *node = node_at(i);
+		NodeBatches *queue = batches_of(node);
+
+		if (node->link == NULL || redis_silent_ms(node->link) < SILENT_MS)
+			continue;
+		silent[PRIORITY_COMMIT] += queue->under_way[PRIORITY_COMMIT];
+		silent[PRIORITY_SCAN] += queue->under_way[PRIORITY_SCAN];
+	}
+}
+
+bool
+batch_has_room(DeliveryPriority priority)
+{
+	int			limit = priority == PRIORITY_COMMIT ? COMMIT_BATCHES : SCAN_BATCHES;
+	int			under_way = batch_send_count_under_way(priority);
+
+	if (node_count() > 0 && node_at(0)->in_cluster)
+		limit *= CLUSTER_FACTOR;
+	return under_way - silent[priority] < limit * node_count() && under_way < MOST_BATCHES;
+}
+
+bool
+batch_is_awaited(void)
+{
+	for (int i = 0; i < node_count(); i++)
+	{
+		RedisNode  *node = node_at(i);
+
+		if (node->link != NULL &&
+			redis_unanswered(node->link) > (size_t) batches_of(node)->no_waiter)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * Gathering
+ * --------------------------------------------------------------------------
+ */
+
+/* The open batch for such keys.  Where all are in use by others one of those is sent. */
+static Batch **
+open_batch_of(RedisNode *node, DeliveryPriority priority, Oid rule, uint16 hash_slot, bool refusable)
+{
+	NodeBatches *queue = batches_of(node);
+	Batch   **unused = NULL;
+
+	for (int i = 0; i < OPEN_BATCHES; i++)
+	{
+		Batch	   *open = queue->open[i];
+
+		if (open == NULL)
+			unused = &queue->open[i];
+		else if (open->rule == rule && open->hash_slot == hash_slot && open->refusable == refusable)
+			return &queue->open[i];
+	}
+	if (unused == NULL)
+	{
+		unused = &queue->open[(rule + hash_slot) % OPEN_BATCHES];
+		batch_send(node, *unused);
+		queue->nopen--;
+	}
+	*unused = batch_new(node->target, priority, rule, hash_slot, !node->in_cluster);
+	(*unused)->refusable = refusable;
+	queue->nopen++;
+	return unused;
+}
+
+static void
+gather(RedisNode *node, uint16 hash_slot, DeliveryPriority priority, Oid rule, const KeyRef *key)
+{
+	bool		refusable = refusal_is_likely(node->target, rule, key->bytes, key->len);
+	Batch   **open = open_batch_of(node, priority, rule, hash_slot, refusable);
+	Batch	   *batch = *open;
+
+	/* Decided by the first key, for all that join it. */
+	if (batch->nkeys == 0)
+		batch->unawaited = node->slow_after_ms != 0 || replica_ack_are_short(node) || refusable;
+	if (batch->unawaited)
+		delivery_part_unawaited(key->delivery);
+	batch->keys[batch->nkeys++] = *key;
+	batch->bytes += key->len;
+	batch->has_waiter |= delivery_is_awaited(key->delivery);
+	if (batch->nkeys == batch->room || batch->bytes >= BATCH_BYTES)
+	{
+		*open = NULL;
+		node->batches->nopen--;
+		batch_send(node, batch);
+	}
+}
+
+void
+batch_add_key(Delivery *delivery, DeliveryPriority priority, const Invalidation *item,
+				bool only_lacking)
+{
+	KeyRef		key = {.delivery = delivery, .bytes = item->bytes, .len = item->len};
+	Oid			rule = item->rule;
+
+	for (int i = 0; i < target_count(); i++)
+	{
+		Target	   *target = target_at(i);
+		uint16		hash_slot;
+		RedisNode  *node = target_node(target, key.bytes, key.len, &hash_slot);
+
+		if (only_lacking && node != NULL && !lacking_is(node))
+			batch_key_done(target, rule, &key, PART_DELIVERED);
+		else if (node != NULL && node->open)
+			gather(node, hash_slot, priority, rule, &key);
+		else if (node == NULL || node->is_down)
+			batch_key_done(target, rule, &key, PART_NODE_DOWN);
+		else
+			batch_key_done(target, rule, &key, PART_RETRY_SOON);	/* about to be connected */
+	}
+}
+
+void
+batch_send_open(void)
+{
+	for (int n = 0; n < node_count(); n++)
+	{
+		RedisNode  *node = node_at(n);
+		NodeBatches *queue = node->batches;
+
+		for (int i = 0; queue != NULL && queue->nopen > 0 && i < OPEN_BATCHES; i++)
+		{
+			Batch	   *batch = queue->open[i];
+
+			queue->open[i] = NULL;
+			if (batch)
+			{
+				queue->nopen--;
+				batch_send(node, batch);
+			}
+		}
+	}
+}
