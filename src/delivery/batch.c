@@ -19,7 +19,7 @@
 #include "utils/memutils.h"
 
 #include "delivery/batch_int.h"
-#include "delivery/lacking.h"
+#include "delivery/resend.h"
 #include "delivery/replica_ack.h"
 
 static MemoryContext context;
@@ -78,7 +78,7 @@ batch_key_done(const Target *target, Oid rule, const KeyRef *key, PartOutcome ou
 	};
 
 	if (outcome != PART_DELIVERED && outcome != PART_REFUSED)
-		lacking_note_key(target, key->bytes, key->len);
+		resend_note_key(target, key->bytes, key->len);
 	delivery_part_done(key->delivery, outcome, &item);
 }
 

@@ -11,11 +11,11 @@
 
 /*
  * Send a key to its node of each target: as many parts of the delivery as there are targets.
- * delivery_part_done() ends each, perhaps at once.  "only_lacking": it was sent before, and is
+ * delivery_part_done() ends each, perhaps at once.  "is_resend": it was sent before, and is
  * done where the node does not need it again.
  */
 extern void batch_add_key(Delivery *delivery, DeliveryPriority priority, const Invalidation *item,
-						  bool only_lacking);
+						  bool is_resend);
 
 /* Send what has been gathered, to all nodes. */
 extern void batch_send_open(void);

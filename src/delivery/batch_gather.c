@@ -17,7 +17,7 @@
 #include "postgres.h"
 
 #include "delivery/batch_int.h"
-#include "delivery/lacking.h"
+#include "delivery/resend.h"
 #include "delivery/refusal.h"
 #include "delivery/replica_ack.h"
 
@@ -155,7 +155,7 @@ gather(RedisNode *node, uint16 hash_slot, DeliveryPriority priority, Oid rule, c
 
 void
 batch_add_key(Delivery *delivery, DeliveryPriority priority, const Invalidation *item,
-				bool only_lacking)
+				bool is_resend)
 {
 	KeyRef		key = {.delivery = delivery, .bytes = item->bytes, .len = item->len};
 	Oid			rule = item->rule;
@@ -166,7 +166,7 @@ batch_add_key(Delivery *delivery, DeliveryPriority priority, const Invalidation 
 		uint16		hash_slot;
 		RedisNode  *node = target_node(target, key.bytes, key.len, &hash_slot);
 
-		if (only_lacking && node != NULL && !lacking_is(node))
+		if (is_resend && node != NULL && !resend_is_needed(node))
 			batch_key_done(target, rule, &key, PART_DELIVERED);
 		else if (node != NULL && node->open)
 			gather(node, hash_slot, priority, rule, &key);

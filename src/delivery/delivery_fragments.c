@@ -111,14 +111,14 @@ complete(Delivery *last, Assembly *assembly, Invalidation *whole)
 bool
 delivery_fragments_parts(Delivery *last, int parts)
 {
-	bool		only_lacking = true;
+	bool		is_resend = true;
 
 	for (Delivery *piece = last; piece; piece = piece->joined)
 	{
 		piece->parts_left += parts - 1;
-		only_lacking &= piece->row.only_lacking;
+		is_resend &= piece->row.is_resend;
 	}
-	return only_lacking;
+	return is_resend;
 }
 
 PieceOutcome

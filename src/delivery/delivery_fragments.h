@@ -29,7 +29,7 @@ extern PieceOutcome delivery_fragments_add(Delivery *delivery, const Invalidatio
 
 /*
  * The whole is about to be sent in so many parts.  Returns whether all of the pieces were
- * sent before, and are for nodes that lack something.
+ * sent before, so that the whole goes only to the nodes that need it again.
  */
 extern bool delivery_fragments_parts(Delivery *last, int parts);
 

@@ -121,14 +121,14 @@ gather_piece(Delivery *delivery, const Invalidation *piece)
 	return false;
 }
 
-/* The item is given on in so many parts.  Whether to nodes only that lack something. */
+/* The item is given on in so many parts.  Returns whether only to nodes that need it again. */
 static bool
 add_parts(Delivery *delivery, int parts, bool is_whole)
 {
 	if (is_whole)
 		return delivery_fragments_parts(delivery, parts);
 	delivery->parts_left += parts;
-	return delivery->row.only_lacking;
+	return delivery->row.is_resend;
 }
 
 /*
@@ -138,13 +138,13 @@ add_parts(Delivery *delivery, int parts, bool is_whole)
 static bool
 gather_item(Delivery *delivery, const Invalidation *item, bool is_whole)
 {
-	bool		only_lacking;
+	bool		is_resend;
 
 	switch (invalidation_traits(item->kind)->command)
 	{
 		case INVALIDATION_UNLINK:
-			only_lacking = add_parts(delivery, target_count(), is_whole);
-			batch_add_key(delivery, delivery->priority, item, only_lacking);
+			is_resend = add_parts(delivery, target_count(), is_whole);
+			batch_add_key(delivery, delivery->priority, item, is_resend);
 			return true;
 		case INVALIDATION_SCAN:
 			(void) add_parts(delivery, 1, is_whole);

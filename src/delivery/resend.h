@@ -1,39 +1,61 @@
 /*
  * resend.h
- *	  Rows that wait to be sent again: whether there are any, and until when.
- *
- * A row with a part that was lost is not to be sent again at once: while its node is
- * away a scan would find it over and over.  It stays ROW_SENT, "waiting", although
- * no delivery has it, until delivery_release_waiting().
+ *	  What has to be sent again: when its rows are released, and which nodes need it.
  */
-#ifndef UNCACHE_DELIVERAGAIN_H
-#define UNCACHE_DELIVERAGAIN_H
+#ifndef UNCACHE_RESEND_H
+#define UNCACHE_RESEND_H
 
 #include "postgres.h"
 #include "datatype/timestamp.h"
 
-/* Whether there may be such rows. */
+#include "topology/node.h"
+#include "topology/target.h"
+
+/*
+ * Rows that wait
+ */
+
+/* Whether there may be any. */
 extern bool resend_has_waiting(void);
 
-/* They are to be released without a node's coming back, after a pause. */
+/* Have them released after a pause, although no node has come back. */
 extern void resend_release_soon(void);
 
-/* When they may be, at the earliest; DT_NOEND: only when a node comes back. */
+/* When that will be, at the earliest; DT_NOEND: only when a node comes back. */
 extern TimestampTz resend_release_at(void);
 
-/* Likewise, but not while the scan that the release before has begun goes on, for a while. */
+/* The same, but, for a while, not before the scan is over that the last release has begun. */
 extern TimestampTz resend_release_due_at(void);
 
 /* That scan has read all.  May be called again. */
 extern void resend_note_read(TimestampTz now);
 
-/* For delivery.c: a row begins to wait. */
+/* For settle.c: a row begins to wait. */
 extern void resend_wait(void);
 
-/* For delivery.c: how often rows were released, ever. */
+/* For delivery.c and settle.c: how often rows were released, ever. */
 extern uint64 resend_releases(void);
 
-/* For delivery.c: they are released now.  Whether there may be any. */
+/* For delivery.c: the rows are released now.  Returns whether there may be any. */
 extern bool resend_release(void);
 
-#endif							/* UNCACHE_DELIVERAGAIN_H */
+/*
+ * Nodes that need what was sent before
+ */
+
+/* A key was lost on the way to its node; or any node may have lost anything. */
+extern void resend_note_key(const Target *target, const char *key, size_t len);
+extern void resend_note_all(void);
+
+/* A row was lost that nodes may have forgotten: those that were being sent it need it still. */
+extern void resend_note_again(void);
+
+/* Whether keys that were sent before go to this node. */
+extern bool resend_is_needed(const RedisNode *node);
+
+/* A scan begins to send again; all that it has found is sent. */
+extern void resend_begin(void);
+extern void resend_end(void);
+extern bool resend_is_in_progress(void);
+
+#endif							/* UNCACHE_RESEND_H */

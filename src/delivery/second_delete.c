@@ -63,7 +63,7 @@ copy_row(const OutboxRow *row, TimestampTz due)
 	waiting->row.table = OUTBOX_MEMORY;
 	waiting->row.waiter = -1;
 	waiting->row.again = true;
-	waiting->row.only_lacking = false;
+	waiting->row.is_resend = false;
 	waiting->row.answered = true;
 	waiting->row.items = (char *) (waiting + 1);
 	memcpy(waiting + 1, row->items, row->len);

@@ -22,7 +22,6 @@
 
 #include "base/clock.h"
 #include "delivery/delivery_int.h"
-#include "delivery/lacking.h"
 #include "delivery/resend.h"
 #include "delivery/second_delete.h"
 #include "delivery/settle.h"
@@ -150,14 +149,14 @@ move_refused(const Delivery *delivery)
  * side table: it is to be sent again, too, and refused again.
  */
 static void
-note_refused_as_lacking(const Delivery *delivery)
+note_refused_for_resend(const Delivery *delivery)
 {
 	InvalidationReader	reader;
 	Invalidation	item;
 
 	if (delivery->is_fragment)
 	{
-		lacking_note_all();		/* the whole may be gone already */
+		resend_note_all();		/* the whole may be gone already */
 		return;
 	}
 	invalidation_reader_init(&reader, delivery->row.items, delivery->row.len);
@@ -166,7 +165,7 @@ note_refused_as_lacking(const Delivery *delivery)
 		if (!was_refused(delivery, &item) || invalidation_traits(item.kind)->keys != INVALIDATION_KEYS_ITSELF)
 			continue;
 		for (int i = 0; i < target_count(); i++)
-			lacking_note_key(target_at(i), item.bytes, item.len);
+			resend_note_key(target_at(i), item.bytes, item.len);
 	}
 }
 
@@ -195,9 +194,9 @@ settle(Delivery *delivery)
 		return;
 	}
 	if (delivery->lost && delivery->refused)
-		note_refused_as_lacking(delivery);
+		note_refused_for_resend(delivery);
 	if (delivery->lost && delivery->to_repeat)
-		lacking_note_again();
+		resend_note_again();
 	if (delivery->lost)
 		finish_lost(delivery);
 	else if (delivery->refused && moves_to_side_table(delivery))

@@ -19,7 +19,7 @@ typedef struct OutboxRow
 	TimestampTz at;				/* since when it is to be delivered */
 	int			waiter;			/* ProcNumber, or -1 */
 	bool		again;			/* may have been delivered before */
-	bool		only_lacking;	/* was sent before: to nodes that lack something */
+	bool		is_resend;		/* was sent before: goes to nodes with needs_resend only */
 	bool		answered;		/* its waiter was told that it is delivered */
 	const char *items;
 	uint32		len;

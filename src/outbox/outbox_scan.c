@@ -132,7 +132,7 @@ row_from_tuple(OutboxRow *row, int table, HeapTuple tuple, TupleDesc desc)
 	row->tid = tuple->t_self;
 	row->waiter = -1;
 	row->again = false;
-	row->only_lacking = false;
+	row->is_resend = false;
 	row->answered = false;
 	row->items = VARDATA_ANY(items);
 	row->len = VARSIZE_ANY_EXHDR(items);
@@ -247,7 +247,7 @@ take_if_unsent(const OutboxRow *row, void *arg)
 
 	copy.again = *again || state == ROW_RESEND_FORGOTTEN;
 	copy.answered = state == ROW_RESEND_FORGOTTEN;
-	copy.only_lacking = delivered_was_sent(state);
+	copy.is_resend = delivered_was_sent(state);
 	if (delivered_is_due(state))
 		sink->take(&copy);
 	return true;

@@ -17,7 +17,7 @@
 #include "utils/timestamp.h"
 
 #include "delivery/delivery_queue.h"
-#include "delivery/lacking.h"
+#include "delivery/resend.h"
 #include "delivery/pattern_scan.h"
 #include "delivery/replica_ack.h"
 #include "delivery/second_delete.h"
@@ -52,7 +52,7 @@ throw_ring_away(void)
 void
 reconnect_discard_all(void)
 {
-	lacking_note_all();
+	resend_note_all();
 	delivery_queue_forget_unsent();
 	settle_run();
 	Assert(delivery_oldest_number() == delivery_next_number());
@@ -65,7 +65,7 @@ reconnect_discard_all(void)
 static void
 scan_again(void)
 {
-	lacking_scan_begins();
+	resend_begin();
 	delivery_release_waiting();
 	outbox_scan_start_over(first_scan);
 	second_delete_try_lost();
@@ -177,7 +177,7 @@ void
 reconnect_catch_up(void)
 {
 	repeat_where_wanted();
-	if (!fence_waits_for_catching_up() && !lacking_is_being_sent())
+	if (!fence_waits_for_catching_up() && !resend_is_in_progress())
 		return;
 	if (catch_up_until == 0 && outbox_scan_is_done() && resend_release_at() == DT_NOEND)
 		catch_up_until = delivery_next_number();
@@ -187,7 +187,7 @@ reconnect_catch_up(void)
 		catch_up_until = 0;
 		if (resend_release_at() == DT_NOEND)
 		{
-			lacking_scan_is_over();
+			resend_end();
 			fence_caught_up();
 		}
 	}
