@@ -24,7 +24,7 @@ extern bool handover(const OutboxWritten *written, bool wait);
  */
 extern void handover_wake(DatabaseState *database);
 
-/* Do before the commit what allocates.  It may be called more than once. */
+/* Before the commit: allocate what the wait needs.  It may be called more than once. */
 extern void commit_wait_prepare(void);
 
 /*

@@ -85,7 +85,8 @@ commit_strict_check_size(const OutboxWritten *written)
 		bytes += written->key_bytes;
 	}
 	if (keys > (uint64) setting_wait_max_keys)
-		detail = psprintf("It has " UINT64_FORMAT " keys; %d (uncache.wait_max_keys) can be fenced.",
+		detail = psprintf("It has " UINT64_FORMAT " keys; "
+						  "%d (uncache.wait_max_keys) can be fenced.",
 						  keys, setting_wait_max_keys);
 	else if (bytes > MAX_KEY_BYTES)
 		detail = psprintf("Its keys have " UINT64_FORMAT " bytes; %d can be fenced.",
@@ -96,7 +97,8 @@ commit_strict_check_size(const OutboxWritten *written)
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 			 errmsg("the transaction has too many keys for uncache.consistency = strict"),
 			 errdetail("%s The transaction is rolled back.", detail),
-			 errhint("Divide it, or use SET LOCAL uncache.consistency = read_your_writes for it.")));
+			 errhint("Divide it, or use "
+					 "SET LOCAL uncache.consistency = read_your_writes for it.")));
 }
 
 static void
@@ -106,7 +108,8 @@ check_possible(DatabaseState *database, OutboxItems *items)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("uncache.consistency = strict needs the fence"),
-				 errhint("Set uncache.fence_ttl in postgresql.conf; five minutes are recommended.")));
+				 errhint("Set uncache.fence_ttl in postgresql.conf; "
+						 "five minutes are recommended.")));
 	if (database == NULL)
 		raise_not_fenced("This database has no worker; see uncache.stat.");
 	if (!setting_delivery)
@@ -134,6 +137,8 @@ try_to_put(DatabaseState *database, RingKind kind, const OutboxItems *items)
 	RingEntry	entry = {0};
 	bool		done;
 
+	Assert(kind == RING_DOUBT || kind == RING_RELEASE);
+	Assert(items->len <= OUTBOX_ROW_ITEMS);
 	entry.kind = kind;
 	entry.xid = doubt_xid;
 	entry.waiter = kind == RING_DOUBT ? MyProcNumber : -1;
@@ -186,7 +191,8 @@ wait_for_fences(WaitSlot *mine, TimestampTz deadline)
 		if (state == WAIT_ANSWERED)
 			return;
 		if (state == WAIT_GIVEN_UP)
-			raise_not_fenced("The Redis of one of its keys is away, has refused the key, or has its fence off; see last_error in uncache.stat.");
+			raise_not_fenced("The Redis of one of its keys is away, has refused the key, or has "
+							 "its fence off; see last_error in uncache.stat.");
 		if (left <= 0)
 			raise_not_fenced("Redis has not answered in time.");
 		sleep_before_commit(left);

@@ -200,7 +200,8 @@ open_breaker(DatabaseState *database)
 }
 
 #define COMMITTED_DETAIL \
-	errdetail("The transaction has committed. The outbox keeps its keys until Redis has deleted them.")
+	errdetail("The transaction has committed. " \
+			  "The outbox keeps its keys until Redis has deleted them.")
 
 /*
  * Tell the client if its wait has ended without an answer.  The server log does not get what
@@ -236,7 +237,8 @@ report_outcome(const void *arg)
 			/* The next CHECK_FOR_INTERRUPTS() ends the process. */
 			ereport(WARNING,
 					(errcode(ERRCODE_ADMIN_SHUTDOWN),
-					 errmsg("canceling the wait for Redis and terminating connection due to administrator command"),
+					 errmsg("canceling the wait for Redis and terminating connection due to "
+							"administrator command"),
 					 COMMITTED_DETAIL));
 			break;
 	}
@@ -263,6 +265,7 @@ commit_wait(void)
 	DatabaseState *database = shmem_my_database();
 	WaitOutcome outcome;
 
+	Assert(mine != NULL);
 	if (database != NULL)
 		handover_wake(database);
 	FAULT_POINT("waiting");

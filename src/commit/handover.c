@@ -3,8 +3,8 @@
  *	  Telling the worker which rows a transaction has left in the outbox.
  *
  * This runs in COMMIT while row locks are held, so the ring gets the changes of one row in
- * the order of their commits.  So nothing here allocates, raises, or waits for anything but
- * the ring's lock.  The ring is a hint: if it is lost, the worker finds the rows in the outbox
+ * the order of their commits.  Nothing here may allocate, raise, or wait for anything but the
+ * ring's lock.  The ring is a hint: if it is lost, the worker finds the rows in the outbox
  * when it starts or connects.
  */
 #include "postgres.h"
@@ -32,16 +32,18 @@ wake_worker(DatabaseState *database, bool urgent)
 }
 
 /*
- * Mark the blocks that the worker has to read.  Returns false where the slot is not of
- * this database any more: then the marks mean nothing.
+ * Mark the blocks that the worker has to read.  Returns false if the DatabaseState has been
+ * given to another database: then the marks mean nothing.
  */
 static bool
 mark_dirty(DatabaseState *database, const OutboxWritten *written)
 {
 	for (const OutboxWritten *w = written; w; w = w->next)
 	{
-		pg_atomic_uint32 *dirty = database->dirty[w->table];
+		pg_atomic_uint32 *dirty;
 
+		Assert(w->table >= 0 && w->table < lengthof(database->dirty));
+		dirty = database->dirty[w->table];
 		for (uint32 i = 0; i < w->nblocks; i++)
 		{
 			uint32		bit = w->blocks[i] % DIRTY_BITS;
@@ -51,14 +53,14 @@ mark_dirty(DatabaseState *database, const OutboxWritten *written)
 	}
 	pg_atomic_write_u32(&database->any_dirty, 1);
 
-	/* A worker that gives up the slot looks at the marks after it has done so. */
+	/* A worker that gives its DatabaseState up reads the marks once more afterwards. */
 	pg_memory_barrier();
 	return pg_atomic_read_u32(&database->dboid) == MyDatabaseId;
 }
 
 /*
  * Copy the items of a transaction that has one row into the ring.  False if it has more rows,
- * the ring has no room, or the slot was given to another database meanwhile.
+ * the ring has no room, or the DatabaseState was given to another database meanwhile.
  */
 static bool
 put_into_ring(DatabaseState *database, const OutboxWritten *written, bool wait)
@@ -89,7 +91,7 @@ put_into_ring(DatabaseState *database, const OutboxWritten *written, bool wait)
 	return done;
 }
 
-/* Under its lock, so that a slot which is just being given up counts as such. */
+/* True if the DatabaseState is this database's; the lock waits for one being given up. */
 static bool
 is_ours(DatabaseState *database)
 {
@@ -102,8 +104,8 @@ is_ours(DatabaseState *database)
 }
 
 /*
- * Returns false where the slot is another database's.  A worker that is not connected
- * reads the whole outbox when it is, so it need not be told.
+ * Returns false if the DatabaseState is another database's.  A worker that is not connected to
+ * Redis needs no ring entry and no marks: it reads the whole outbox when it connects.
  */
 static bool
 tell_worker(DatabaseState *database, const OutboxWritten *written, bool wait)
@@ -123,6 +125,7 @@ handover(const OutboxWritten *written, bool wait)
 {
 	DatabaseState *database = shmem_my_database();
 
+	Assert(written != NULL);
 	if (database == NULL || !tell_worker(database, written, wait))
 	{
 		shmem_request_launch(MyDatabaseId, true);

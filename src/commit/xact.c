@@ -58,8 +58,10 @@ warn_once_if_not_preloaded(void)
 	warned = true;
 	ereport(WARNING,
 			(errmsg("keys are recorded, but no process deletes them from Redis"),
-			 errdetail("The library pg_uncache is not in shared_preload_libraries, so there is no worker."),
-			 errhint("Append pg_uncache to shared_preload_libraries and restart the server; the outbox keeps the keys until then.")));
+			 errdetail("The library pg_uncache is not in shared_preload_libraries, so there is no "
+					   "worker."),
+			 errhint("Append pg_uncache to shared_preload_libraries and restart the server; the "
+					 "outbox keeps the keys until then.")));
 }
 
 /*
@@ -84,6 +86,7 @@ announce(bool wait)
 static void
 write_for_prepare(void)
 {
+	Assert(phase == PAST_PRE_PREPARE);
 	if (setting_consistency == CONSISTENCY_STRICT)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -102,6 +105,7 @@ write_pending_set(void)
 	bool		strict = setting_consistency == CONSISTENCY_STRICT;
 	bool		wait;
 
+	Assert(phase == PAST_PRE_COMMIT);
 	warn_once_if_not_preloaded();
 	wait = database != NULL && commit_wait_wanted(database);
 	if (strict)

@@ -22,7 +22,8 @@ describe(Oid rule)
 
 	if (table == NULL)
 		return "Keys that no rule has made are too many.";
-	return psprintf("Rule \"%s\" of table \"%s\" makes too many or too long keys.", info->name, table);
+	return psprintf("Rule \"%s\" of table \"%s\" makes too many or too long keys.",
+					info->name, table);
 }
 
 void
@@ -32,7 +33,8 @@ size_limit_raise_row(Oid rule)
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 			 errmsg("the keys of a row have more than %d kB", setting_max_row_size),
 			 errdetail("%s", describe(rule)),
-			 errhint("Raise uncache.max_row_size, or change the row with uncache.enabled = off and run uncache.invalidate_table() for its table afterwards.")));
+			 errhint("Raise uncache.max_row_size, or change the row with uncache.enabled = off and "
+					 "run uncache.invalidate_table() for its table afterwards.")));
 }
 
 void
@@ -43,5 +45,7 @@ size_limit_raise_transaction(Oid rule)
 			 errmsg("the keys of the transaction have more than %d kB",
 					setting_max_transaction_size),
 			 errdetail("%s", describe(rule)),
-			 errhint("Divide the transaction, raise uncache.max_transaction_size, or run it with uncache.enabled = off and uncache.invalidate_table() for its tables afterwards.")));
+			 errhint("Divide the transaction, raise uncache.max_transaction_size, or run it with "
+					 "uncache.enabled = off and uncache.invalidate_table() for its tables "
+					 "afterwards.")));
 }

@@ -227,7 +227,7 @@ keypattern_match_glob(const char *glob, size_t globlen, const char *key, size_t 
 	size_t		behind_star = 0;	/* 0: there was no star yet */
 	size_t		star_key = 0;
 
-	/* After a mismatch only the last star takes more: what earlier ones could take, it can. */
+	/* After a mismatch the last star takes one more character; earlier stars need not. */
 	while (k < len)
 	{
 		if (g < globlen && glob[g] == '*')

@@ -68,7 +68,8 @@ table_of_type(Oid type)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("cannot render a value of type %s", format_type_be(type)),
-				 errhint("Give a row of a table: SELECT uncache.render('user:{id}', u) FROM users u.")));
+				 errhint("Give a row of a table: "
+						 "SELECT uncache.render('user:{id}', u) FROM users u.")));
 	return relation;
 }
 

@@ -39,7 +39,8 @@ hint_at_expression(const ErrorData *edata, const Compiler *compiler)
 {
 	const char *column = compiler->segment == NULL ? NULL :
 		template_unquoted_column(compiler->rel, compiler->segment);
-	const char *schemas = _("The search_path of a template is pg_catalog: give other objects with their schema.");
+	const char *schemas = _("The search_path of a template is pg_catalog: give other objects with "
+							"their schema.");
 
 	if (edata->sqlerrcode == ERRCODE_UNDEFINED_FUNCTION ||
 		edata->sqlerrcode == ERRCODE_UNDEFINED_OBJECT)
@@ -47,9 +48,11 @@ hint_at_expression(const ErrorData *edata, const Compiler *compiler)
 	if (edata->sqlerrcode == ERRCODE_SYNTAX_ERROR && column != NULL)
 		return psprintf(_("Put the column's name in double quotes: {\"%s\"}."), column);
 	if (edata->sqlerrcode == ERRCODE_UNDEFINED_TABLE && edata->cursorpos > 0)
-		return pstrdup(_("A template names columns of its own table only, without NEW, OLD or an alias: {id}."));
+		return pstrdup(_("A template names columns of its own table only, without NEW, OLD or an "
+						 "alias: {id}."));
 	if (edata->hint == NULL && edata->sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE)
-		return pstrdup(_("Write an SQL expression over the table's columns between the braces, such as {id} or {lower(email)}."));
+		return pstrdup(_("Write an SQL expression over the table's columns between the braces, "
+						 "such as {id} or {lower(email)}."));
 	return edata->hint;
 }
 

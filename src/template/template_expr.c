@@ -2,9 +2,9 @@
  * template_expr.c
  *	  From the text of an expression in a template to a checked expression tree.
  *
- * The text is parsed as PostgreSQL parses a CHECK constraint.  What a template cannot use
- * is an ERROR with a hint that names a way to do it.  An error carries its position in the
- * expression; template_compile.c adds the template and the table.
+ * The text is parsed as PostgreSQL parses a CHECK constraint.  A construct that a template
+ * cannot use is an ERROR, with a hint that names another way.  An error carries its position
+ * in the expression; template_compile.c adds the template and the table.
  */
 #include "postgres.h"
 
@@ -73,12 +73,13 @@ refuse(Compiler *compiler, const char *what)
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("a template cannot use %s", what),
-			 errhint("Write a function that is STABLE or IMMUTABLE, and call it in the template.")));
+			 errhint("Write a function that is STABLE or IMMUTABLE, and call it in the "
+					 "template.")));
 }
 
 /*
  * --------------------------------------------------------------------------
- * What an expression may be
+ * Checks of an expression
  * --------------------------------------------------------------------------
  */
 
@@ -98,7 +99,8 @@ template_check_columns(Compiler *compiler, Bitmapset *columns)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("a template cannot use the system column \"%s\"",
 							NameStr(SystemAttributeDefinition(column)->attname)),
-					 errhint("Of the system columns only tableoid stays the same while a row lives.")));
+					 errhint("Of the system columns only tableoid stays the same while a row "
+							 "lives.")));
 		for (int a = 1; a <= desc->natts; a++)
 		{
 			if ((a == column || column == 0) &&
@@ -107,7 +109,8 @@ template_check_columns(Compiler *compiler, Bitmapset *columns)
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("a template cannot use the virtual generated column \"%s\"",
 								NameStr(TupleDescAttr(desc, a - 1)->attname)),
-						 errhint("Write the column's expression into the template, or make the column STORED.")));
+						 errhint("Write the column's expression into the template, or make the "
+								 "column STORED.")));
 		}
 	}
 }
@@ -122,7 +125,8 @@ template_check_volatile(Node *expr)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a template cannot use the volatile function %s()",
 						get_func_name(function)),
-				 errhint("A key must be the same whenever it is rendered; if the function's result is, declare it STABLE or IMMUTABLE.")));
+				 errhint("A key must be the same whenever it is rendered; if the function's result "
+						 "is, declare it STABLE or IMMUTABLE.")));
 }
 
 static void

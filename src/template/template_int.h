@@ -76,8 +76,8 @@ extern void template_parse(Template *template, int *position);
 /*
  * template_transform() makes an expression tree of a segment's text and checks all of it but
  * its columns; template_check_columns() checks these.  template_check_volatile() looks for
- * volatile functions, which planning can add.  Each raises an ERROR for what a template
- * cannot use.
+ * volatile functions, which planning can add.  Each raises an ERROR for a
+ * construct that a template cannot use.
  */
 extern Node *template_transform(Compiler *compiler, const Segment *segment);
 extern void template_check_columns(Compiler *compiler, Bitmapset *columns);

@@ -183,7 +183,8 @@ scan_expression(Scanner *scan)
 			skip_block_comment(scan);
 		else if (c == '{')
 			raise_at(scan, scan->at, "unexpected brace in an expression of a template",
-					 "Close the expression with } first, or write {{ for a literal brace outside of it.");
+					 "Close the expression with } first, or write {{ for a literal brace outside "
+					 "of it.");
 		else
 			scan->at++;
 	}
@@ -258,7 +259,8 @@ add_expression(Template *template, Scanner *scan)
 	blanks = strspn(scan->text + start, " \t\r\n\f\v");
 	if (start + blanks == scan->at)
 		raise_at(scan, start - 1, "empty expression in a template",
-				 "Put the name of a column between the braces, or write {{ and }} for literal braces.");
+				 "Put the name of a column between the braces, or write {{ and }} for literal "
+				 "braces.");
 
 	segment = add_segment(template, true, position);
 	segment->len = scan->at - start;
