@@ -63,8 +63,8 @@ raise_not_fenced(const char *detail)
 static bool
 begins_with_long_key(const OutboxItems *items)
 {
-	InvalidationReader	reader;
-	Invalidation	item;
+	InvalidationReader reader;
+	Invalidation item;
 
 	invalidation_reader_init(&reader, items->bytes, items->len);
 	return invalidation_read(&reader, &item) > 0 && item.kind == INVALIDATION_FRAGMENT &&

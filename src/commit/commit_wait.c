@@ -204,8 +204,9 @@ open_breaker(DatabaseState *database)
 			  "The outbox keeps its keys until Redis has deleted them.")
 
 /*
- * Tell the client if its wait has ended without an answer.  The server log does not get what
- * Redis causes: the worker logs that once, instead of each of a thousand sessions.
+ * Tell the client if its wait has ended without an answer.  Outcomes that Redis causes do not
+ * go to the server log: the worker logs its trouble once, and a thousand sessions would each
+ * repeat it.
  */
 static void
 report_outcome(const void *arg)

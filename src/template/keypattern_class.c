@@ -91,8 +91,8 @@ integer_ends(const KeyClass *class, const char *key, size_t len, size_t at, Posi
 {
 	bool		negative = at_or_null(key, len, at) == '-';
 	uint64		most = negative ?
-		(class->low < 0 ? (uint64) 0 - (uint64) class->low : 0) :
-		(class->high > 0 ? (uint64) class->high : 0);
+	(class->low < 0 ? (uint64) 0 - (uint64) class->low : 0) :
+	(class->high > 0 ? (uint64) class->high : 0);
 	uint64		value = 0;
 
 	at += negative ? 1 : 0;
@@ -164,7 +164,7 @@ read_date(const char *key, size_t len, size_t at)
 	at = read_two(key, len, at + 1, 1, 12);
 	if (at == 0 || at_or_null(key, len, at) != '-')
 		return 0;
-	Assert(at >= start + 7);		/* a year, a dash and the month */
+	Assert(at >= start + 7);	/* a year, a dash and the month */
 	month = (key[at - 2] - '0') * 10 + (key[at - 1] - '0');
 	return read_two(key, len, at + 1, 1, days[month - 1]);
 }
@@ -604,7 +604,7 @@ step_shape(const Shape *shape, const char *key, size_t len,
 
 void
 keypattern_class_step(const KeyClass *class, const char *key, size_t len,
-			  const Positions *from, Positions *to)
+					  const Positions *from, Positions *to)
 {
 	const KeyClassKind *kind = class->kind;
 

@@ -64,7 +64,7 @@ extern bool keypattern_class_is_any(const KeyClass *class);
  * "from".  Time grows with the length of the key; for a list, times the list's length.
  */
 extern void keypattern_class_step(const KeyClass *class, const char *key, size_t len,
-						  const Positions *from, Positions *to);
+								  const Positions *from, Positions *to);
 
 /* A literal or a class of a pattern. */
 typedef struct Part

@@ -129,9 +129,9 @@ keypattern_work(const KeyPattern *pattern, size_t len)
 bool
 keypattern_matches(const KeyPattern *pattern, const char *key, size_t len)
 {
-	Positions		sets[2] = {{position_bits[0]}, {position_bits[1]}};
-	Positions	   *from = &sets[0];
-	Positions	   *to = &sets[1];
+	Positions	sets[2] = {{position_bits[0]}, {position_bits[1]}};
+	Positions  *from = &sets[0];
+	Positions  *to = &sets[1];
 
 	if (pattern->is_glob)
 		return keypattern_match_glob(pattern->glob, pattern->globlen, key, len);
@@ -144,7 +144,7 @@ keypattern_matches(const KeyPattern *pattern, const char *key, size_t len)
 	positions_add(from, 0);
 	for (int i = 0; i < pattern->nparts && from->first <= from->last; i++)
 	{
-		Positions	   *swap = from;
+		Positions  *swap = from;
 
 		make_empty(to, len);
 		step_part(&pattern->parts[i],

@@ -38,7 +38,7 @@ static char *
 hint_at_expression(const ErrorData *edata, const Compiler *compiler)
 {
 	const char *column = compiler->segment == NULL ? NULL :
-		template_unquoted_column(compiler->rel, compiler->segment);
+	template_unquoted_column(compiler->rel, compiler->segment);
 	const char *schemas = _("The search_path of a template is pg_catalog: give other objects with "
 							"their schema.");
 
@@ -229,8 +229,8 @@ compile_segments(Compiler *compiler)
 	render_settings_end(nest_level);
 
 	/*
-	 * Output functions and casts can call functions of users in many ways, so a template
-	 * that is not simple counts as calling one.  Being wrong costs little.
+	 * Output functions and casts can call functions of users in many ways, so a template that is
+	 * not simple counts as calling one.  Being wrong costs little.
 	 */
 	template->runs_code = !template->simple;
 	collect_columns(template, compiler->columns);
@@ -258,8 +258,8 @@ compile(const char *text, Relation rel, const char *alias, bool inspect)
 	{
 		/*
 		 * Error-context callbacks are off here: a caller's callback (PL/pgSQL has one) would
-		 * take the error's position for one in its own text.  They run when the completed
-		 * error is thrown again.
+		 * take the error's position for one in its own text.  They run when the completed error
+		 * is thrown again.
 		 */
 		error_context_stack = NULL;
 		compile_segments(&compiler);
