@@ -99,7 +99,7 @@ foreach my $xid (9_000_000_000 .. 9_000_000_099, 3 .. 9)	# a short one fits last
 like($answer, qr/^FULL/, scalar(@doubts) . ' transactions in doubt fill the record of a key');
 my $update = 'UPDATE item SET v = v + 1 WHERE id = 1';
 (undef, undef, $err) = $node->psql('postgres', $update);
-like($err, qr/ERROR:  keys could not be fenced .*DETAIL: .* refused it.*last_error/s,
+like($err, qr/ERROR:  keys could not be fenced .*DETAIL: .* refused the key.*last_error/s,
 	'one more strict transaction fails');
 is(sql('SELECT v FROM item WHERE id = 1'), '1', 'before the commit');
 like(sql('SELECT last_error FROM uncache.stat'), qr/too many strict transactions/,
