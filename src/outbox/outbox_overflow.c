@@ -1,21 +1,21 @@
 /*
  * outbox_overflow.c
- *	  Notes in place of keys, while the outbox is over its limit.
+ *	  Markers in place of keys, while the outbox is over its limit.
  *
- * When Redis is away for long and the outbox has reached uncache.outbox_max_size,
- * a committing transaction stores no more keys of a rule.  It makes sure that the
- * table outbox_note has a note with the key patterns of the rule, and when Redis
- * is back all keys of these patterns are deleted.  A note is short and is shared
- * by all who come after it, so the outbox stops growing.
+ * When Redis is away for long and the outbox has reached uncache.outbox_max_size, a
+ * committing transaction stores no more keys of a rule.  Instead it makes sure that the
+ * table outbox_note has an overflow marker with the key patterns of the rule, and when
+ * Redis is back the worker deletes all keys of these patterns.  A marker is short, and all
+ * later transactions share it, so the outbox stops growing.
  *
- * A transaction may rely on a note only if the pass over Redis begins after its
- * commit.  So who writes or relies on a note holds a lock on the table until its
- * end, and the worker takes the notes away under a lock that conflicts: it
- * moves them into an ordinary outbox row in one transaction, and whoever commits
- * afterwards finds no note and makes a new one.
+ * A transaction may rely on a marker only if the pass over Redis begins after its commit.
+ * So a transaction that writes or relies on a marker holds a lock on the table until its
+ * end, and the worker takes the markers away under a lock that conflicts: it moves them
+ * into an ordinary outbox row in one transaction, and a transaction that commits afterwards
+ * finds no marker and makes a new one.
  *
- * Keys that no pattern covers (invalidate_keys, templates without a literal head)
- * are stored as ever; the limit is one for what rules produce.
+ * Keys that no pattern covers (invalidate_keys, templates that do not begin with literal
+ * text) are stored as ever; the limit applies only to keys of rules.
  */
 #include "postgres.h"
 
@@ -42,22 +42,22 @@
 /* Columns of uncache.outbox_note. */
 enum
 {
-	NOTE_AT = 1,
-	NOTE_ITEMS,
+	MARKER_AT = 1,
+	MARKER_ITEMS,
 };
-#define NOTE_NCOLUMNS		2
+#define MARKER_NCOLUMNS		2
 
-/* Before the notes are tried to be locked again: a committer holds them for less. */
+/* Before the worker tries to lock the markers again: a committer holds them for less. */
 #define RETRY_MS			100
 
-/* So many refusals in a row, two seconds, are no committer's. */
+/* After so many refusals in a row, two seconds, the holder is no mere committer. */
 #define TELL_AFTER			20
 
-/* How often the size of the outbox is looked at, for the log. */
+/* How often the worker looks at the size of the outbox, for the log. */
 #define WATCH_MS			1000
 
 static Oid
-note_table(void)
+marker_table(void)
 {
 	Oid			schema = get_namespace_oid("uncache", true);
 
@@ -75,7 +75,7 @@ outbox_pages(void)
 		Oid			oid = outbox_table_oid(t);
 		Relation	rel;
 
-		/* Not held up by an emptying, nor holding it up. */
+		/* A truncation neither delays this nor is delayed by it. */
 		if (!OidIsValid(oid) || !ConditionalLockRelationOid(oid, AccessShareLock))
 			continue;
 		rel = try_relation_open(oid, NoLock);
@@ -101,7 +101,7 @@ limit_pages(void)
  */
 
 bool
-outbox_overflow_is_time(void)
+outbox_overflow_is_on(void)
 {
 	DatabaseState *database = shmem_my_database();
 
@@ -110,7 +110,7 @@ outbox_overflow_is_time(void)
 		outbox_pages() >= limit_pages();
 }
 
-/* NULL where the lock is not to be had at once: keys can be stored without a note, too. */
+/* NULL where the lock is not free: keys can be stored without a marker, too. */
 static Relation
 open_if_free(Oid oid, LOCKMODE mode)
 {
@@ -148,9 +148,9 @@ patterns_of_rule(Oid oid)
 	return items;
 }
 
-/* Whether a note with these items is committed, or made by this transaction. */
+/* Whether a marker with these items is committed, or was made by this transaction. */
 static bool
-has_note(Relation rel, bytea *items)
+has_marker(Relation rel, bytea *items)
 {
 	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL, SO_NONE);
 	HeapTuple	tuple;
@@ -159,7 +159,7 @@ has_note(Relation rel, bytea *items)
 	while (!found && (tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 	{
 		bool		isnull;
-		bytea	   *other = (bytea *) DatumGetPointer(heap_getattr(tuple, NOTE_ITEMS,
+		bytea	   *other = (bytea *) DatumGetPointer(heap_getattr(tuple, MARKER_ITEMS,
 																   RelationGetDescr(rel), &isnull));
 
 		found = VARSIZE_ANY_EXHDR(other) == VARSIZE_ANY_EXHDR(items) &&
@@ -170,22 +170,22 @@ has_note(Relation rel, bytea *items)
 }
 
 static void
-insert_note(Relation rel, bytea *items)
+insert_marker(Relation rel, bytea *items)
 {
-	Datum		values[NOTE_NCOLUMNS];
-	bool		nulls[NOTE_NCOLUMNS] = {false};
+	Datum		values[MARKER_NCOLUMNS];
+	bool		nulls[MARKER_NCOLUMNS] = {false};
 
-	values[NOTE_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
-	values[NOTE_ITEMS - 1] = PointerGetDatum(items);
+	values[MARKER_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[MARKER_ITEMS - 1] = PointerGetDatum(items);
 	heap_insert(rel, heap_form_tuple(RelationGetDescr(rel), values, nulls),
 				GetCurrentCommandId(true), HEAP_INSERT_NO_LOGICAL, NULL);
 }
 
 bytea *
-outbox_overflow_make(Oid rule)
+outbox_overflow_mark(Oid rule)
 {
 	bytea	   *items = OidIsValid(rule) ? patterns_of_rule(rule) : NULL;
-	Oid			oid = note_table();
+	Oid			oid = marker_table();
 	Relation	rel;
 
 	if (items == NULL || !OidIsValid(oid))
@@ -193,20 +193,20 @@ outbox_overflow_make(Oid rule)
 	rel = open_if_free(oid, RowExclusiveLock);
 	if (rel == NULL)
 		return NULL;
-	if (!has_note(rel, items))
-		insert_note(rel, items);
+	if (!has_marker(rel, items))
+		insert_marker(rel, items);
 	relation_close(rel, NoLock);	/* the lock stays until the end */
 	return items;
 }
 
 bool
-outbox_overflow_covers(const bytea *note, const char *key, size_t len)
+outbox_overflow_covers(const bytea *marker, const char *key, size_t len)
 {
 	InvalidationReader	reader;
 	Invalidation	item;
 	bool		covers = false;
 
-	invalidation_reader_init(&reader, VARDATA_ANY(note), VARSIZE_ANY_EXHDR(note));
+	invalidation_reader_init(&reader, VARDATA_ANY(marker), VARSIZE_ANY_EXHDR(marker));
 	while (!covers && invalidation_read(&reader, &item) > 0)
 	{
 		KeyPattern *pattern = keypattern_parse(item.bytes, item.len);
@@ -224,21 +224,21 @@ outbox_overflow_covers(const bytea *note, const char *key, size_t len)
  * --------------------------------------------------------------------------
  */
 
-static bool look = true;
+static bool scan_requested = true;
 static TimestampTz retry_at = 0;
 static TimestampTz watch_at = 0;
 static int	told_percent = 0;
 
 void
-outbox_overflow_look(void)
+outbox_overflow_request_scan(void)
 {
-	look = true;
+	scan_requested = true;
 }
 
 bool
 outbox_overflow_is_done(void)
 {
-	return !look && pg_atomic_read_u32(&MyDatabaseState->note_dirty) == 0;
+	return !scan_requested && pg_atomic_read_u32(&MyDatabaseState->note_dirty) == 0;
 }
 
 static void
@@ -252,9 +252,9 @@ add_items(bytea *items)
 		pending_set_add(item.kind, item.rule, item.bytes, item.len);
 }
 
-/* All notes become part of this transaction's pending set. */
+/* All markers become part of this transaction's pending set.  Returns how many there were. */
 static int
-move_notes(Relation rel)
+move_markers(Relation rel)
 {
 	TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL, SO_NONE);
 	HeapTuple	tuple;
@@ -264,7 +264,7 @@ move_notes(Relation rel)
 	{
 		bool		isnull;
 
-		add_items((bytea *) DatumGetPointer(heap_getattr(tuple, NOTE_ITEMS,
+		add_items((bytea *) DatumGetPointer(heap_getattr(tuple, MARKER_ITEMS,
 														 RelationGetDescr(rel), &isnull)));
 		simple_heap_delete(rel, &tuple->t_self);
 		moved++;
@@ -273,9 +273,12 @@ move_notes(Relation rel)
 	return moved;
 }
 
-/* A committer has the table locked for a moment; who has it for longer is told of. */
+/*
+ * A committer has the table locked for a moment.  A session that has it locked for longer
+ * is named in the log and in last_error.
+ */
 static bool
-lock_notes(Oid oid)
+lock_markers(Oid oid)
 {
 	static int	refusals = 0;	/* in a row */
 	bool		locked = refusals < TELL_AFTER ? ConditionalLockRelationOid(oid, ExclusiveLock) :
@@ -286,27 +289,27 @@ lock_notes(Oid oid)
 }
 
 TimestampTz
-outbox_overflow_turn(TimestampTz now)
+outbox_overflow_run(TimestampTz now)
 {
 	Oid			oid;
 	Relation	rel;
 	int			moved = 0;
 
 	if (pg_atomic_exchange_u32(&MyDatabaseState->note_dirty, 0) != 0)
-		look = true;
-	if (!look)
+		scan_requested = true;
+	if (!scan_requested)
 		return DT_NOEND;
 	if (now < retry_at)
 		return retry_at;
 
 	StartTransactionCommand();
-	oid = note_table();
-	look = OidIsValid(oid) && !lock_notes(oid);
-	rel = OidIsValid(oid) && !look ? try_relation_open(oid, NoLock) : NULL;
+	oid = marker_table();
+	scan_requested = OidIsValid(oid) && !lock_markers(oid);
+	rel = OidIsValid(oid) && !scan_requested ? try_relation_open(oid, NoLock) : NULL;
 	if (rel != NULL)
 	{
 		PushActiveSnapshot(GetLatestSnapshot());
-		moved = move_notes(rel);
+		moved = move_markers(rel);
 		PopActiveSnapshot();
 		relation_close(rel, NoLock);
 	}
@@ -314,15 +317,17 @@ outbox_overflow_turn(TimestampTz now)
 
 	if (moved > 0)
 		ereport(LOG,
-				(errmsg_plural("the outbox was over its limit; all keys that %d note stands for will be deleted",
-							   "the outbox was over its limit; all keys that %d notes stand for will be deleted",
+				(errmsg_plural("the outbox was over its limit; all keys that %d overflow marker "
+							   "stands for will be deleted",
+							   "the outbox was over its limit; all keys that %d overflow markers "
+							   "stand for will be deleted",
 							   moved, moved)));
 	retry_at = TimestampTzPlusMilliseconds(now, RETRY_MS);
-	return look ? retry_at : DT_NOEND;
+	return scan_requested ? retry_at : DT_NOEND;
 }
 
 TimestampTz
-outbox_overflow_watch_size(TimestampTz now)
+outbox_overflow_watch_run(TimestampTz now)
 {
 	static const int levels[] = {100, 80, 50};
 	int			percent;

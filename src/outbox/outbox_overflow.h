@@ -1,9 +1,9 @@
 /*
  * outbox_overflow.h
- *	  Notes in place of keys, while the outbox is over its limit.
+ *	  Markers in place of keys, while the outbox is over its limit.
  */
-#ifndef UNCACHE_OUTBOXNOTE_H
-#define UNCACHE_OUTBOXNOTE_H
+#ifndef UNCACHE_OUTBOX_OVERFLOW_H
+#define UNCACHE_OUTBOX_OVERFLOW_H
 
 #include "postgres.h"
 #include "datatype/timestamp.h"
@@ -11,30 +11,32 @@
 #include "shmem/shmem.h"
 
 /*
- * Whether this transaction should leave notes: the outbox is over
- * uncache.outbox_max_size, and nobody is delivering.
+ * Whether this transaction should leave markers: the outbox is over
+ * uncache.outbox_max_size, and its worker is not connected to Redis.
  */
-extern bool outbox_overflow_is_time(void);
+extern bool outbox_overflow_is_on(void);
 
 /*
- * Make sure that there is a note with the key patterns of a rule, in the committing
- * transaction.  Returns these, packed; NULL where no note can be: the keys of the
- * rule have to be stored.
+ * Make sure that there is a marker with the key patterns of a rule, in the committing
+ * transaction.  Returns these patterns, packed; NULL where there can be no marker: then
+ * the keys of the rule have to be stored.
  */
-extern bytea *outbox_overflow_make(Oid rule);
+extern bytea *outbox_overflow_mark(Oid rule);
 
-/* Whether a note covers this key.  Never raises. */
-extern bool outbox_overflow_covers(const bytea *note, const char *key, size_t len);
+/* Whether a marker covers this key.  Never raises. */
+extern bool outbox_overflow_covers(const bytea *marker, const char *key, size_t len);
 
 /*
- * Move notes to where they are delivered.  Returns when to come again, DT_NOEND
- * when there are none.
+ * For the worker: move markers to where they are delivered.  Returns when to run again,
+ * DT_NOEND where there are none.
  */
-extern TimestampTz outbox_overflow_turn(TimestampTz now);
-extern void outbox_overflow_look(void);
+extern TimestampTz outbox_overflow_run(TimestampTz now);
+
+/* Have the next run look for markers; whether a run would find nothing to do. */
+extern void outbox_overflow_request_scan(void);
 extern bool outbox_overflow_is_done(void);
 
-/* Say in the log how full the outbox is; returns when to come again. */
-extern TimestampTz outbox_overflow_watch_size(TimestampTz now);
+/* Say in the log how full the outbox is; returns when to run again. */
+extern TimestampTz outbox_overflow_watch_run(TimestampTz now);
 
-#endif							/* UNCACHE_OUTBOXNOTE_H */
+#endif							/* UNCACHE_OUTBOX_OVERFLOW_H */

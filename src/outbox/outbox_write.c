@@ -4,18 +4,19 @@
  *
  * The outbox is the truth: its rows commit, replicate and recover together with
  * the data.  OUTBOX_TABLES tables take turns, so that a table whose rows are all
- * delivered can be emptied in place (outbox_truncate.c); rows of prepared
- * transactions go to outbox_side, so that none of them ever pins a table that
- * rotates.
+ * delivered can be truncated in place (outbox_truncate.c).  Rows of prepared
+ * transactions go to outbox_side, so that none of them ever keeps a rotating table
+ * from being truncated.
  *
  * Rows are inserted with heap_insert(): no SQL, no snapshot, no privileges of the
  * user, no triggers, no logical decoding.  All of it happens before the commit,
- * so an error here aborts the user's transaction, which is right: what can't be
- * recorded must not be committed.
+ * so an error here aborts the user's transaction, which is right: a change whose keys
+ * can't be recorded must not be committed.
  *
- * A writer must never queue behind the worker that empties a table, so it locks
- * conditionally and takes the next table when refused.  Where all tables refuse, since
- * others have locked them, it waits for some seconds and fails then, naming them.
+ * A writer must never queue behind the worker that truncates a table, so it locks
+ * conditionally and takes the next table when refused.  Where other sessions have locked
+ * all tables, the writer waits for some seconds, and then fails with an ERROR that names
+ * the sessions.
  */
 #include "postgres.h"
 
@@ -40,8 +41,8 @@
 #include "pending/pending_set.h"
 
 /*
- * How long a commit waits for a table that others have locked, and how often it looks.
- * DROP EXTENSION and VACUUM FULL take less, unless the outbox is huge.
+ * How long a commit waits for a table that other sessions have locked, and how often it
+ * tries.  DROP EXTENSION and VACUUM FULL take less, unless the outbox is huge.
  */
 #define LOCK_MS			10000
 #define POLL_US			5000
@@ -61,12 +62,12 @@ typedef struct RowWriter
 	uint32		used;
 	uint32		blocks_size;
 	bool		keep_items;
-	List	   *noted;			/* rules that have a note ... */
-	List	   *notes;			/* ... and what it says, in the same order */
-	List	   *not_noted;
+	List	   *marked_rules;	/* OIDs of rules that have an overflow marker ... */
+	List	   *markers;		/* ... and their markers, in the same order */
+	List	   *unmarked_rules; /* rules that can't have one */
 } RowWriter;
 
-/* The items of that row.  There is only one at a time, so commits share the room. */
+/* The items of that row.  A session makes one row at a time, so all share this buffer. */
 static char row_items[OUTBOX_ROW_ITEMS];
 
 /*
@@ -89,12 +90,12 @@ open_if_free(int i)
 }
 
 /*
- * Who writes to a table that takes its turn no more tells the worker, which may be
- * reading it in order to empty it.  With the lock held: so the worker's next
- * ExclusiveLock comes after it.
+ * A writer that has chosen a table which is not the current one any more tells the worker,
+ * which may be reading that table in order to truncate it.  The writer does so with the
+ * lock held, so the worker's next ExclusiveLock comes after it.
  */
 static void
-note_if_late(int table)
+report_if_late(int table)
 {
 	DatabaseState *database = shmem_my_database();
 
@@ -102,7 +103,7 @@ note_if_late(int table)
 		pg_atomic_fetch_add_u32(&database->late_writers[table], 1);
 }
 
-/* The current table, or the next that nobody has locked; NULL where all are. */
+/* Open the current table, or the next that is not locked; NULL where all are locked. */
 static Relation
 open_rotating(int *table)
 {
@@ -117,7 +118,7 @@ open_rotating(int *table)
 		rel = open_if_free(*table);
 		if (rel)
 		{
-			note_if_late(*table);
+			report_if_late(*table);
 			return rel;
 		}
 	}
@@ -136,16 +137,17 @@ raise_locked(int table)
 			 errhint("End that session or its transaction, or finish the prepared one, and try again; see pg_locks and pg_prepared_xacts.")));
 }
 
+/* How long this session waits for a table: no longer than for any other lock. */
 static int
-patience_ms(void)
+max_wait_ms(void)
 {
 	return LockTimeout > 0 ? Min(LockTimeout, LOCK_MS) : LOCK_MS;
 }
 
 /*
  * Open a table to write to; where all are locked, wait for one, but not for ever, since
- * who has locked it may be a prepared transaction that was forgotten.  NULL where there
- * is no outbox any more.
+ * the holder may be a prepared transaction that was forgotten.  NULL where there is no
+ * outbox any more.
  */
 static Relation
 open_table(bool prepare, int *table)
@@ -159,13 +161,13 @@ open_table(bool prepare, int *table)
 		TimestampTz now;
 
 		CHECK_FOR_INTERRUPTS();
-		/* What has been dropped meanwhile does not show otherwise. */
+		/* Without this the session would not see that the extension was dropped. */
 		AcceptInvalidationMessages();
 		if (!outbox_exists())
 			return NULL;
 		now = clock_now();
 		if (deadline == 0)
-			deadline = TimestampTzPlusMilliseconds(now, patience_ms());
+			deadline = TimestampTzPlusMilliseconds(now, max_wait_ms());
 		else if (now >= deadline)
 			raise_locked(*table);
 		pg_usleep(POLL_US);
@@ -204,7 +206,7 @@ keep_items(OutboxWritten *written, char *bytes, uint32 len)
 	written->all_items = kept;
 }
 
-/* Insert what has been gathered as one row. */
+/* Insert the items that have been gathered as one row. */
 static void
 write_row(RowWriter *writer)
 {
@@ -217,6 +219,7 @@ write_row(RowWriter *writer)
 	if (writer->used == 0)
 		return;
 
+	Assert(writer->used <= OUTBOX_ROW_ITEMS);
 	items = palloc(VARHDRSZ + writer->used);
 	SET_VARSIZE(items, VARHDRSZ + writer->used);
 	memcpy(VARDATA(items), row_items, writer->used);
@@ -255,12 +258,13 @@ add_item(RowWriter *writer, const Invalidation *item)
 	writer->used += invalidation_write(row_items + writer->used, item,
 							   writer->used == 0 ? NULL : &writer->last_rule);
 	writer->last_rule = item->rule;
+	Assert(writer->used <= OUTBOX_ROW_ITEMS);
 }
 
 /*
- * An item that no row can hold: each piece is the only item of a row, behind a
- * head that says where it belongs.  The pieces of an item are in consecutive
- * chunks.
+ * Write an item that is too long for a row: each fragment is the only item of a row, behind
+ * a head that says where in the item it belongs.  The fragments of an item are in
+ * consecutive chunks.
  */
 static void
 add_in_fragments(RowWriter *writer, const Invalidation *item)
@@ -291,53 +295,55 @@ add_in_fragments(RowWriter *writer, const Invalidation *item)
 	}
 }
 
-/* The note of a rule, which is made where there is none; NULL where none can be. */
+/* The overflow marker of a rule, which is made where there is none; NULL where it can't be. */
 static bytea *
-note_of_rule(RowWriter *writer, Oid rule)
+marker_of_rule(RowWriter *writer, Oid rule)
 {
-	bytea	   *note;
+	bytea	   *marker;
 
-	if (list_member_oid(writer->not_noted, rule))
+	Assert(list_length(writer->marked_rules) == list_length(writer->markers));
+	if (list_member_oid(writer->unmarked_rules, rule))
 		return NULL;
-	for (int i = 0; i < list_length(writer->noted); i++)
+	for (int i = 0; i < list_length(writer->marked_rules); i++)
 	{
-		if (list_nth_oid(writer->noted, i) == rule)
-			return list_nth(writer->notes, i);
+		if (list_nth_oid(writer->marked_rules, i) == rule)
+			return list_nth(writer->markers, i);
 	}
-	note = outbox_overflow_make(rule);
-	if (note == NULL)
-		writer->not_noted = lappend_oid(writer->not_noted, rule);
+	marker = outbox_overflow_mark(rule);
+	if (marker == NULL)
+		writer->unmarked_rules = lappend_oid(writer->unmarked_rules, rule);
 	else
 	{
-		writer->noted = lappend_oid(writer->noted, rule);
-		writer->notes = lappend(writer->notes, note);
+		writer->marked_rules = lappend_oid(writer->marked_rules, rule);
+		writer->markers = lappend(writer->markers, marker);
 		writer->written->noted = true;
 	}
-	return note;
+	return marker;
 }
 
 /*
- * The note says what the rule is like now.  If this transaction has changed the rule
- * or its table, what it did before that can have left other keys.
+ * Whether an overflow marker stands for this key.  The marker has the patterns that the rule
+ * has now.  If this transaction has changed the rule or its table, its earlier keys may
+ * match none of them.
  */
 static bool
-is_noted(RowWriter *writer, const Invalidation *item)
+is_marked(RowWriter *writer, const Invalidation *item)
 {
-	bytea	   *note = note_of_rule(writer, item->rule);
+	bytea	   *marker = marker_of_rule(writer, item->rule);
 
-	return note != NULL && outbox_overflow_covers(note, item->bytes, item->len);
+	return marker != NULL && outbox_overflow_covers(marker, item->bytes, item->len);
 }
 
 static void
-write_items(RowWriter *writer, bool may_note)
+write_items(RowWriter *writer, bool may_mark)
 {
 	PendingReader *reader = pending_log_read_begin();
-	bool		notes = may_note && outbox_overflow_is_time();
+	bool		marks = may_mark && outbox_overflow_is_on();
 	Invalidation	item;
 
 	while (pending_log_read_next(reader, &item))
 	{
-		if (notes && invalidation_traits(item.kind)->may_be_noted && is_noted(writer, &item))
+		if (marks && invalidation_traits(item.kind)->may_be_noted && is_marked(writer, &item))
 			continue;
 		if (writer->used + INVALIDATION_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
 			write_row(writer);
@@ -351,8 +357,8 @@ write_items(RowWriter *writer, bool may_note)
 }
 
 /*
- * Who has dropped the extension wants to do without; but as long as it is there no
- * transaction commits without its keys.
+ * Where the extension was dropped, its keys are no longer wanted, and a WARNING will do.
+ * As long as it exists no transaction may commit without its keys.
  */
 static void
 report_no_outbox(void)
@@ -367,7 +373,7 @@ report_no_outbox(void)
 				 errhint("Give it its name back, or drop the extension.")));
 	ereport(WARNING,
 			(errmsg("the keys of this transaction will not be deleted from Redis"),
-			 errdetail("The extension pg_uncache does not exist any more, and its outbox with it.")));
+			 errdetail("The extension pg_uncache was dropped, and its outbox with it.")));
 }
 
 OutboxWritten *
@@ -401,7 +407,7 @@ outbox_write(OutboxMode mode, OutboxWritten *earlier)
 	written->nkeys = pending_set_keys();
 	written->key_bytes = pending_set_bytes();
 
-	/* A prepared transaction would hold the notes' lock for as long as it likes. */
+	/* A prepared transaction would keep the markers' table locked until it is finished. */
 	write_items(&writer, mode != OUTBOX_PREPARE);
 
 	written->next_chunk = writer.chunk;

@@ -1,10 +1,9 @@
 /*
  * outbox_write.h
- *	  The outbox: the tables in which committing transactions leave their
- *	  invalidations, and the truth about what has to be deleted.
+ *	  Writing the pending set into the outbox, in the committing transaction.
  */
-#ifndef UNCACHE_OUTBOX_H
-#define UNCACHE_OUTBOX_H
+#ifndef UNCACHE_OUTBOX_WRITE_H
+#define UNCACHE_OUTBOX_WRITE_H
 
 #include "postgres.h"
 #include "access/transam.h"
@@ -13,7 +12,6 @@
 
 #include "base/compat.h"
 
-/* Where the pending set of this transaction was written. */
 typedef struct OutboxItems
 {
 	struct OutboxItems *next;
@@ -21,17 +19,18 @@ typedef struct OutboxItems
 	char	   *bytes;			/* packed items of one row */
 } OutboxItems;
 
+/* Where the pending set of this transaction was written. */
 typedef struct OutboxWritten
 {
 	struct OutboxWritten *next; /* written earlier in the same transaction */
 	FullTransactionId xid;
 	int			table;
 	int32		next_chunk;
-	bool		noted;			/* notes stand for some of the keys */
+	bool		noted;			/* overflow markers stand for some of the keys */
 	uint32		nrows;
 	uint64		nkeys;
-	uint64		key_bytes;		/* of keys and patterns that this write was given */
-	RelFileNumber file;			/* the table's */
+	uint64		key_bytes;		/* of all keys and patterns of this write */
+	RelFileNumber file;			/* of the table */
 	ItemPointerData tid;		/* of the row, when there is just one */
 	char	   *items;			/* its items; in TopTransactionContext */
 	uint32		items_len;
@@ -41,20 +40,20 @@ typedef struct OutboxWritten
 	BlockNumber few_blocks[4];	/* where "blocks" begins */
 } OutboxWritten;
 
-/* Where the pending set goes, and what of it stays in memory. */
+/* Where the pending set goes, and whether a copy of its items stays in memory. */
 typedef enum OutboxMode
 {
 	OUTBOX_COMMIT,				/* to the current table */
-	OUTBOX_COMMIT_KEEP_ITEMS,	/* likewise, and keep all items in memory, for doubts */
+	OUTBOX_COMMIT_KEEP_ITEMS,	/* the same, and keep all items in memory, for doubts */
 	OUTBOX_PREPARE,				/* to the side table */
 } OutboxMode;
 
 /*
- * Write the pending set, behind what this transaction has written before
- * ("earlier", or NULL).  Returns what was written, in TopTransactionContext,
- * linked to "earlier"; or just "earlier", having warned, where the extension is
- * being dropped and there is no outbox.  May raise; nothing has happened then.
+ * Write the pending set, behind what this transaction has written before ("earlier", or
+ * NULL).  Returns a description of what was written, in TopTransactionContext, linked to
+ * "earlier".  Where the extension was dropped and there is no outbox, it warns and returns
+ * just "earlier".  May raise.
  */
 extern OutboxWritten *outbox_write(OutboxMode mode, OutboxWritten *earlier);
 
-#endif							/* UNCACHE_OUTBOX_H */
+#endif							/* UNCACHE_OUTBOX_WRITE_H */

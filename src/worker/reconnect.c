@@ -72,7 +72,7 @@ scan_again(void)
 	first_scan = false;
 	catch_up_until = 0;
 	outbox_side_request_scan();
-	outbox_overflow_look();
+	outbox_overflow_request_scan();
 	wait_barrier_begin_anew();
 }
 

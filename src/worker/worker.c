@@ -448,7 +448,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	*wake = Min(*wake, refusal_probe_turn(now));
 	*wake = Min(*wake, outbox_scan_turn(now));
 	if (!fence_beat_holds_transaction())
-		*wake = Min(*wake, outbox_overflow_turn(now));
+		*wake = Min(*wake, outbox_overflow_run(now));
 	*wake = Min(*wake, outbox_side_turn(now, true));
 	delivery_queue_send();
 	if (delivery_queue_wants_turn())
@@ -503,7 +503,7 @@ main_loop(void)
 			wake = Min(wake, fence_standing_run(now));
 			wake = Min(wake, outbox_rotate_turn(now));
 			wake = Min(wake, outbox_damage_turn(now));
-			wake = Min(wake, outbox_overflow_watch_size(now));
+			wake = Min(wake, outbox_overflow_watch_run(now));
 		}
 		wake = Min(wake, connections_deadline());
 		forget_dropped_rules();
