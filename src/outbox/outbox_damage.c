@@ -166,7 +166,7 @@ invalidate_everything(void *arg)
 }
 
 TimestampTz
-outbox_damage_turn(TimestampTz now)
+outbox_damage_run(TimestampTz now)
 {
 	if (!unanswered)
 		return DT_NOEND;

@@ -37,7 +37,7 @@ extern void outbox_damage_note_row(uint64 xid, const char *reason);
 extern bool outbox_damage_is_unanswered(void);
 
 /* Write it, outside of a transaction.  Returns when to come again. */
-extern TimestampTz outbox_damage_turn(TimestampTz now);
+extern TimestampTz outbox_damage_run(TimestampTz now);
 
 /* Whether a table has such a block; to be forgotten with the table's content. */
 extern bool outbox_damage_in_table(int table);

@@ -226,7 +226,7 @@ is_ready_to_empty(int table, TimestampTz now)
 static bool
 go_on_emptying(int table)
 {
-	EmptyingResult result = outbox_truncate_turn(table);
+	EmptyingResult result = outbox_truncate_run(table);
 
 	if (result == EMPTYING_DONE)
 	{
@@ -275,7 +275,7 @@ time_to_next_turn(void)
 }
 
 TimestampTz
-outbox_rotate_turn(TimestampTz now)
+outbox_rotate_run(TimestampTz now)
 {
 	static int	table = 0;		/* the next to be emptied; none at the end */
 

@@ -15,7 +15,7 @@
 extern void outbox_rotate_init(const OutboxSink *sink);
 
 /* Do what is due; returns when to come again, DT_NOEND while all is empty. */
-extern TimestampTz outbox_rotate_turn(TimestampTz now);
+extern TimestampTz outbox_rotate_run(TimestampTz now);
 
 /*
  * For uncache.discard_backlog(): let another table be the current one, if one is empty, so

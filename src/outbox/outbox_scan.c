@@ -409,7 +409,7 @@ read_step(TimestampTz now)
 }
 
 TimestampTz
-outbox_scan_turn(TimestampTz now)
+outbox_scan_run(TimestampTz now)
 {
 	TimestampTz wake = DT_NOEND;
 

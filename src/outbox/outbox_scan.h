@@ -30,7 +30,7 @@ extern void outbox_scan_collect_dirty(void);
  * Read some blocks, if there are any to read and the sink has room.  Returns when to
  * try again what is locked by others.
  */
-extern TimestampTz outbox_scan_turn(TimestampTz now);
+extern TimestampTz outbox_scan_run(TimestampTz now);
 
 /* Whether nothing is left to read. */
 extern bool outbox_scan_is_done(void);

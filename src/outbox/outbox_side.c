@@ -640,7 +640,7 @@ next_due(void)
 }
 
 TimestampTz
-outbox_side_turn(TimestampTz now, bool connected)
+outbox_side_run(TimestampTz now, bool connected)
 {
 	if (now < locked_until)
 		return locked_until;

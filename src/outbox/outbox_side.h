@@ -46,7 +46,7 @@ extern void outbox_side_request_scan(void);
  * Do what is due: store what was refused, delete what is delivered, take what can
  * be sent.  Returns when to come again: DT_NOEND for "when something happens".
  */
-extern TimestampTz outbox_side_turn(TimestampTz now, bool connected);
+extern TimestampTz outbox_side_run(TimestampTz now, bool connected);
 
 /* Whether all that is visible in the table is delivered. */
 extern bool outbox_side_is_done(void);

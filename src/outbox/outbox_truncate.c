@@ -191,7 +191,7 @@ end_check(Check *check, int table)
 }
 
 EmptyingResult
-outbox_truncate_turn(int table)
+outbox_truncate_run(int table)
 {
 	Check	   *check = &checks[table];
 

@@ -21,6 +21,6 @@ typedef enum EmptyingResult
 extern void outbox_truncate_init(const OutboxSink *sink);
 
 /* Do one step for a table that is not the current one. */
-extern EmptyingResult outbox_truncate_turn(int table);
+extern EmptyingResult outbox_truncate_run(int table);
 
 #endif							/* UNCACHE_EMPTYING_H */

@@ -446,10 +446,10 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	delivery_queue_send();
 	*wake = Min(*wake, second_delete_turn(now));
 	*wake = Min(*wake, refusal_probe_turn(now));
-	*wake = Min(*wake, outbox_scan_turn(now));
+	*wake = Min(*wake, outbox_scan_run(now));
 	if (!fence_beat_holds_transaction())
 		*wake = Min(*wake, outbox_overflow_run(now));
-	*wake = Min(*wake, outbox_side_turn(now, true));
+	*wake = Min(*wake, outbox_side_run(now, true));
 	delivery_queue_send();
 	if (delivery_queue_wants_turn())
 		*wake = now;
@@ -495,14 +495,14 @@ main_loop(void)
 		else
 		{
 			fence_beat_run(now);
-			outbox_side_turn(now, false);
+			outbox_side_run(now, false);
 		}
 		if (!fence_beat_holds_transaction())
 		{
 			wake = Min(wake, make_incarnation_known());
 			wake = Min(wake, fence_standing_run(now));
-			wake = Min(wake, outbox_rotate_turn(now));
-			wake = Min(wake, outbox_damage_turn(now));
+			wake = Min(wake, outbox_rotate_run(now));
+			wake = Min(wake, outbox_damage_run(now));
 			wake = Min(wake, outbox_overflow_watch_run(now));
 		}
 		wake = Min(wake, connections_deadline());
