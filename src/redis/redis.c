@@ -31,26 +31,6 @@
 
 #include "base/clock.h"
 #include "redis/redis_link_int.h"
-#include "redis/redis_socket.h"
-
-/* Commands that nobody reads are not piled up for ever; hiredis counts in int. */
-#define MAX_UNSENT_BYTES	(512 * 1024 * 1024)
-
-/* Changes when a link has got its socket. */
-static uint64 generation = 0;
-
-void
-redis_link_fail(RedisLink *link, const char *format,...)
-{
-	va_list		args;
-
-	if (link->state == REDIS_FAILED)
-		return;					/* the first reason is the one that counts */
-	link->state = REDIS_FAILED;
-	va_start(args, format);
-	vsnprintf(link->error, sizeof(link->error), format, args);
-	va_end(args);
-}
 
 /* ------------------------------------------------------------------------
  * Opening and closing
@@ -87,44 +67,8 @@ open_context(RedisLink *link, const RedisHost *host)
 		return false;
 	}
 	link->context->flags &= ~REDIS_BLOCK;
-	redis_reply_limit_replies(link);
+	redis_reply_set_limits(link);
 	return true;
-}
-
-static void
-forget_resolve(RedisLink *link)
-{
-	if (link->resolve != NULL)
-		redis_resolve_free(link->resolve);
-	link->resolve = NULL;
-}
-
-void
-redis_link_look_for_address(RedisLink *link)
-{
-	const RedisAddress *addresses;
-	int			count;
-
-	switch (redis_resolve_turn(link->resolve))
-	{
-		case RESOLVE_PENDING:
-			return;
-		case RESOLVE_FAILED:
-			redis_link_fail(link, "could not connect to Redis at %s: %s",
-						   link->where, redis_resolve_error(link->resolve));
-			break;
-		case RESOLVE_DONE:
-			addresses = redis_resolve_addresses(link->resolve, &count);
-			link->context->fd = redis_socket_connect(addresses, count);
-			if (link->context->fd == PGINVALID_SOCKET)
-				redis_link_fail(link, "could not connect to Redis at %s: %s",
-							   link->where, strerror(errno));
-			generation++;
-			break;
-	}
-	forget_resolve(link);
-	/* The name server's time is not that of Redis. */
-	link->last_moved = link->last_look = clock_now();
 }
 
 bool
@@ -143,14 +87,12 @@ open_tls(RedisLink *link, const RedisTarget *target, int host, const RedisOption
 {
 	char		reason[256];
 
-	link->secured = !target->tls;
-	if (target->tls)
-	{
-		link->tls = redis_tls_open(options, target->hosts[host].name, reason, sizeof(reason));
-		if (link->tls == NULL)
-			redis_link_fail(link, "TLS with Redis at %s is not possible: %s", link->where, reason);
-	}
-	return link->state != REDIS_FAILED;
+	if (!target->tls)
+		return true;
+	link->tls = redis_tls_open(options, target->hosts[host].name, reason, sizeof(reason));
+	if (link->tls == NULL)
+		redis_link_fail(link, "TLS with Redis at %s is not possible: %s", link->where, reason);
+	return link->tls != NULL;
 }
 
 RedisLink *
@@ -160,7 +102,7 @@ redis_open(const RedisTarget *target, int host, const RedisOptions *options)
 
 	if (link == NULL)
 		return NULL;
-	link->state = REDIS_CONNECTING;
+	link->phase = LINK_RESOLVING;
 	link->connect_timeout = options->connect_timeout;
 	link->command_timeout = options->command_timeout;
 	describe_host(link, &target->hosts[host]);
@@ -170,7 +112,7 @@ redis_open(const RedisTarget *target, int host, const RedisOptions *options)
 	if (open_tls(link, target, host, options) && open_context(link, &target->hosts[host]))
 	{
 		redis_link_look_for_address(link);
-		if (link->state != REDIS_FAILED)
+		if (link->phase != LINK_FAILED)
 			redis_handshake_send(link, target, options);
 	}
 	return link;
@@ -181,8 +123,8 @@ redis_close(RedisLink *link)
 {
 	Assert(!link->in_turn);
 	redis_link_fail(link, "connection to Redis at %s was closed", link->where);
-	redis_io_abandon_answers(link);
-	forget_resolve(link);
+	redis_link_abandon_answers(link);
+	redis_link_forget_resolve(link);
 	if (link->context != NULL)
 	{
 		redisFree(link->context);
@@ -199,63 +141,11 @@ redis_close(RedisLink *link)
  * ------------------------------------------------------------------------
  */
 
-/* Make sure that one more answer can be queued. */
-static bool
-reserve_due(RedisLink *link)
-{
-	size_t		room = link->room ? link->room * 2 : 64;
-	DueAnswer  *due;
-
-	if (link->count < link->room)
-		return true;
-	due = malloc(room * sizeof(DueAnswer));
-	if (due == NULL)
-		return false;
-	for (size_t i = 0; i < link->count; i++)
-		due[i] = link->due[(link->first + i) & (link->room - 1)];
-	free(link->due);
-	link->due = due;
-	link->first = 0;
-	link->room = room;
-	return true;
-}
-
-bool
-redis_link_send(RedisLink *link, int argc, const char **argv, const size_t *argvlen,
-			   RedisAnswer answer, void *arg)
-{
-	size_t		unsent;
-	DueAnswer  *due;
-
-	if (link->state == REDIS_FAILED)
-		return false;
-
-	unsent = sdslen(link->context->obuf);
-	if (unsent > MAX_UNSENT_BYTES || !reserve_due(link) ||
-		redisAppendCommandArgv(link->context, argc, argv, argvlen) != REDIS_OK)
-	{
-		redis_link_fail(link, "out of memory for commands to Redis at %s", link->where);
-		return false;
-	}
-	link->appended += sdslen(link->context->obuf) - unsent;
-
-	if (link->count == 0 && link->connected)
-	{
-		link->last_moved = link->last_look = clock_now();
-		link->clock_waits = link->state == REDIS_READY;
-	}
-	due = &link->due[(link->first + link->count++) & (link->room - 1)];
-	due->answer = answer;
-	due->arg = arg;
-	due->end = link->appended;
-	return true;
-}
-
 bool
 redis_send(RedisLink *link, int argc, const char **argv, const size_t *argvlen,
 		   RedisAnswer answer, void *arg)
 {
-	return link->state == REDIS_READY &&
+	return link->phase == LINK_READY &&
 		redis_link_send(link, argc, argv, argvlen, answer, arg);
 }
 
@@ -289,13 +179,25 @@ redis_resolver_sockets(const RedisLink *link, RedisSocket *sockets)
 uint64
 redis_generation(void)
 {
-	return generation + redis_resolve_generation();
+	return redis_link_generation() + redis_resolve_generation();
 }
 
 RedisLinkState
 redis_state(const RedisLink *link)
 {
-	return link->state;
+	switch (link->phase)
+	{
+		case LINK_READY:
+			return REDIS_READY;
+		case LINK_FAILED:
+			return REDIS_FAILED;
+		case LINK_RESOLVING:
+		case LINK_CONNECTING:
+		case LINK_SECURING:
+		case LINK_GREETING:
+			break;
+	}
+	return REDIS_CONNECTING;
 }
 
 const char *
@@ -307,7 +209,7 @@ redis_error(const RedisLink *link)
 size_t
 redis_unanswered(const RedisLink *link)
 {
-	return link->state == REDIS_CONNECTING ? 0 : link->count;
+	return link->phase < LINK_READY ? 0 : link->count;
 }
 
 int
@@ -346,23 +248,4 @@ int
 redis_version(const RedisLink *link)
 {
 	return link->server.version;
-}
-
-RedisServer *
-redis_link_server(RedisLink *link)
-{
-	return &link->server;
-}
-
-const char *
-redis_link_where(const RedisLink *link)
-{
-	return link->where;
-}
-
-void
-redis_link_ready(RedisLink *link)
-{
-	Assert(link->state == REDIS_CONNECTING && link->count == 0);
-	link->state = REDIS_READY;
 }

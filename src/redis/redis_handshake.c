@@ -28,7 +28,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "redis/redis_link.h"
+#include "redis/redis_int.h"
 
 #define MAX_PASSWORD_BYTES	4096	/* tokens of cloud services have up to 2 kB */
 

@@ -18,7 +18,6 @@
 
 #include "base/clock.h"
 #include "redis/redis_link_int.h"
-#include "redis/redis_socket.h"
 
 /* A turn reads so many times at most. */
 #define READS_PER_TURN		64
@@ -57,30 +56,6 @@ fail_from_context(RedisLink *link)
 					   link->where, context->errstr);
 }
 
-static DueAnswer
-next_due(RedisLink *link)
-{
-	DueAnswer	due = link->due[link->first];
-
-	Assert(link->count > 0);
-	link->first = (link->first + 1) & (link->room - 1);
-	link->count--;
-	return due;
-}
-
-/* Nobody will be answered any more: tell them. */
-void
-redis_io_abandon_answers(RedisLink *link)
-{
-	Assert(link->state == REDIS_FAILED);
-	while (link->count > 0)
-	{
-		DueAnswer	due = next_due(link);
-
-		due.answer(due.arg, NULL);
-	}
-}
-
 /* ------------------------------------------------------------------------
  * Writing and reading
  * ------------------------------------------------------------------------
@@ -113,7 +88,7 @@ write_commands(RedisLink *link)
 void
 redis_flush(RedisLink *link)
 {
-	if (link->state != REDIS_FAILED && link->secured && link->connected)
+	if (link->phase == LINK_GREETING || link->phase == LINK_READY)
 		write_commands(link);
 }
 
@@ -123,7 +98,7 @@ take_answers(RedisLink *link)
 {
 	redisReader *reader = link->context->reader;
 
-	while (link->state != REDIS_FAILED)
+	while (link->phase != LINK_FAILED)
 	{
 		void	   *reply;
 		DueAnswer	due;
@@ -142,13 +117,13 @@ take_answers(RedisLink *link)
 			redis_link_fail(link, "Redis at %s sent an answer that was not asked for", link->where);
 		else
 		{
-			due = next_due(link);
+			due = redis_link_next_due(link);
 			due.answer(due.arg, reply);
 		}
 		freeReplyObject(reply);
 	}
 
-	if (link->state != REDIS_FAILED && !redis_reply_reply_is_within_limits(link))
+	if (link->phase != LINK_FAILED && !redis_reply_is_within_limits(link))
 	{
 		link->reply_refused = true;
 		fail_from_context(link);
@@ -161,7 +136,7 @@ read_answers(RedisLink *link, TimestampTz now)
 {
 	redisReader *reader = link->context->reader;
 
-	for (int i = 0; i < READS_PER_TURN && link->state != REDIS_FAILED; i++)
+	for (int i = 0; i < READS_PER_TURN && link->phase != LINK_FAILED; i++)
 	{
 		size_t		before = reader->len;
 		size_t		got;
@@ -175,7 +150,7 @@ read_answers(RedisLink *link, TimestampTz now)
 		got = reader->len - before;
 		if (got == 0)
 			return;
-		if (link->state == REDIS_READY)
+		if (link->phase == LINK_READY)
 			link->last_moved = link->last_look = now;
 		link->reply_bytes += got;
 		take_answers(link);
@@ -221,7 +196,7 @@ static void
 look_for_progress(RedisLink *link, TimestampTz now)
 {
 	uint64		written = link->appended - sdslen(link->context->obuf);
-	uint64		untaken = redis_socket_untaken(redis_socket(link));
+	uint64		untaken = redis_socket_untaken(link->context->fd);
 	uint64		taken = written > untaken ? written - untaken : 0;
 
 	if (taken > link->taken)
@@ -238,12 +213,12 @@ redis_deadline(const RedisLink *link)
 {
 	TimestampTz deadline;
 
-	if (link->state == REDIS_CONNECTING && link->resolve != NULL)
+	if (link->phase == LINK_RESOLVING)
 		return Min(TimestampTzPlusMilliseconds(link->last_moved, RESOLVE_MS),
 				   redis_resolve_deadline(link->resolve));
-	if (link->state == REDIS_CONNECTING)
+	if (link->phase < LINK_READY)
 		return TimestampTzPlusMilliseconds(link->last_moved, link->connect_timeout);
-	if (link->state == REDIS_FAILED || link->count == 0 || link->clock_waits)
+	if (link->phase == LINK_FAILED || link->count == 0 || link->clock_waits)
 		return DT_NOEND;
 
 	deadline = TimestampTzPlusMilliseconds(link->last_moved, link->command_timeout);
@@ -261,81 +236,83 @@ check_time(RedisLink *link, TimestampTz now)
 	link->last_moved = Min(link->last_moved, now);
 	link->last_look = Min(link->last_look, now);
 
-	if (link->state == REDIS_FAILED || now < redis_deadline(link))
+	if (link->phase == LINK_FAILED || now < redis_deadline(link))
 		return;
 
-	if (link->resolve != NULL)
+	switch (link->phase)
 	{
-		if (now >= TimestampTzPlusMilliseconds(link->last_moved, RESOLVE_MS))
-			redis_link_fail(link, "could not connect to Redis at %s: "
-						   "the host name could not be resolved within %d ms",
-						   link->where, RESOLVE_MS);
-		return;
+		case LINK_RESOLVING:
+			if (now >= TimestampTzPlusMilliseconds(link->last_moved, RESOLVE_MS))
+				redis_link_fail(link, "could not connect to Redis at %s: "
+								"the host name could not be resolved within %d ms",
+								link->where, RESOLVE_MS);
+			break;
+		case LINK_CONNECTING:
+			redis_socket_try_another();
+			redis_link_fail(link, "could not connect to Redis at %s: no answer within %d ms",
+							link->where, link->connect_timeout);
+			break;
+		case LINK_SECURING:
+			redis_link_fail(link, "Redis at %s did not take up TLS within %d ms; "
+							"its port may be one without", link->where, link->connect_timeout);
+			break;
+		case LINK_GREETING:
+			redis_link_fail(link, "Redis at %s gave no answer within %d ms",
+							link->where, link->connect_timeout);
+			break;
+		case LINK_READY:
+			look_for_progress(link, now);
+			if (now >= TimestampTzPlusMilliseconds(link->last_moved, link->command_timeout))
+				redis_link_fail(link, "Redis at %s gave no answer within %d ms",
+								link->where, link->command_timeout);
+			break;
+		case LINK_FAILED:
+			break;
 	}
-	if (!link->connected)
-	{
-		redis_socket_try_another();
-		redis_link_fail(link, "could not connect to Redis at %s: no answer within %d ms",
-					   link->where, link->connect_timeout);
-		return;
-	}
-	if (!link->secured)
-	{
-		redis_link_fail(link, "Redis at %s did not take up TLS within %d ms; its port may be one without",
-					   link->where, link->connect_timeout);
-		return;
-	}
-	if (link->state == REDIS_CONNECTING)
-	{
-		redis_link_fail(link, "Redis at %s gave no answer within %d ms",
-					   link->where, link->connect_timeout);
-		return;
-	}
-
-	look_for_progress(link, now);
-	if (now >= TimestampTzPlusMilliseconds(link->last_moved, link->command_timeout))
-		redis_link_fail(link, "Redis at %s gave no answer within %d ms",
-					   link->where, link->command_timeout);
 }
 
 /* ------------------------------------------------------------------------
  * Turning
  * ------------------------------------------------------------------------
  */
-/* Has the socket been connected meanwhile? */
-static bool
-is_connected(RedisLink *link)
+/* See whether the socket is connected meanwhile. */
+static void
+look_for_connection(RedisLink *link)
 {
-	int			status;
+	int			status = redis_socket_status(link->context->fd);
 
-	if (link->connected)
-		return true;
-	if (link->resolve != NULL)
-		return false;
-	status = redis_socket_status(redis_socket(link));
 	if (status < 0)
 	{
 		redis_socket_try_another();
 		redis_link_fail(link, "could not connect to Redis at %s: %s", link->where, strerror(errno));
 	}
-	link->connected = status > 0;
-	return link->connected;
+	else if (status > 0)
+		link->phase = link->tls != NULL ? LINK_SECURING : LINK_GREETING;
 }
 
-/* Is TLS up meanwhile, where it is wanted? */
-static bool
-is_secured(RedisLink *link)
+/* Go on with TLS's own handshake. */
+static void
+secure(RedisLink *link)
 {
 	char		reason[256];
-	int			status;
+	int			status = redis_tls_shake_hands(link->tls, link->context, reason, sizeof(reason));
 
-	if (link->secured)
-		return true;
-	status = redis_tls_shake_hands(link->tls, link->context, reason, sizeof(reason));
 	if (status < 0)
 		redis_link_fail(link, "TLS with Redis at %s failed: %s", link->where, reason);
-	link->secured = status > 0;
-	return link->secured;
+	else if (status > 0)
+		link->phase = LINK_GREETING;
+}
+
+/* Go from phase to phase as far as that is possible at once. */
+static void
+advance(RedisLink *link)
+{
+	if (link->phase == LINK_RESOLVING)
+		redis_link_look_for_address(link);
+	if (link->phase == LINK_CONNECTING)
+		look_for_connection(link);
+	if (link->phase == LINK_SECURING)
+		secure(link);
 }
 
 RedisLinkState
@@ -345,9 +322,8 @@ redis_turn(RedisLink *link, uint32 events)
 
 	Assert(!link->in_turn);
 	link->in_turn = true;
-	if (link->state != REDIS_FAILED && link->resolve != NULL)
-		redis_link_look_for_address(link);
-	if (link->state != REDIS_FAILED && is_connected(link) && is_secured(link))
+	advance(link);
+	if (link->phase == LINK_GREETING || link->phase == LINK_READY)
 	{
 		/*
 		 * TLS may read because the socket can be written to.  At the deadline the answer
@@ -356,29 +332,34 @@ redis_turn(RedisLink *link, uint32 events)
 		if ((events & (link->tls ? WL_SOCKET_MASK : WL_SOCKET_READABLE)) != 0 ||
 			now >= redis_deadline(link))
 			read_answers(link, now);
-		if (link->state != REDIS_FAILED)
+		if (link->phase != LINK_FAILED)
 			write_commands(link);
-		if (link->state != REDIS_FAILED && link->write_failed)
+		if (link->phase != LINK_FAILED && link->write_failed)
 			fail_from_write(link, now);
 	}
 	check_time(link, now);
-	if (link->state == REDIS_FAILED)
-		redis_io_abandon_answers(link);
+	if (link->phase == LINK_FAILED)
+		redis_link_abandon_answers(link);
 	link->in_turn = false;
-	return link->state;
+	return redis_state(link);
 }
 
 uint32
 redis_wanted_events(const RedisLink *link)
 {
-	if (link->state == REDIS_FAILED)
-		return 0;
-	if (link->resolve != NULL)
-		return 0;
-	if (!link->connected)
-		return WL_SOCKET_CONNECTED;
-	if (!link->secured)
-		return redis_tls_wanted_events(link->tls);
+	switch (link->phase)
+	{
+		case LINK_RESOLVING:
+		case LINK_FAILED:
+			return 0;
+		case LINK_CONNECTING:
+			return WL_SOCKET_CONNECTED;
+		case LINK_SECURING:
+			return redis_tls_wanted_events(link->tls);
+		case LINK_GREETING:
+		case LINK_READY:
+			break;
+	}
 	return WL_SOCKET_READABLE |
 		(sdslen(link->context->obuf) > 0 && !link->write_wants_read ? WL_SOCKET_WRITEABLE : 0) |
 		(link->tls ? redis_tls_wanted_events(link->tls) : 0);

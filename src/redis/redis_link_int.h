@@ -1,16 +1,16 @@
 /*
  * redis_link_int.h
- *	  What a link is made of.  Private to redis.c, redis_reply.c and redis_io.c.
+ *	  What a link is made of.  Private to redis.c, redis_link.c, redis_reply.c and redis_io.c.
  */
-#ifndef UNCACHE_REDISLINK_INT_H
-#define UNCACHE_REDISLINK_INT_H
+#ifndef UNCACHE_REDIS_LINK_INT_H
+#define UNCACHE_REDIS_LINK_INT_H
 
 #include "postgres.h"
 #include "datatype/timestamp.h"
 
 #include <hiredis/hiredis.h>
 
-#include "redis/redis_link.h"
+#include "redis/redis_int.h"
 #include "redis/redis_resolve.h"
 #include "redis/redis_tls.h"
 
@@ -23,6 +23,24 @@ typedef size_t ElementCount;
 typedef int ElementCount;
 #endif
 
+/*
+ * How far a link has come.  It only moves to the right, or from any phase to LINK_FAILED:
+ *
+ *		RESOLVING --> CONNECTING --> SECURING --> GREETING --> READY
+ *			|             |    \__without TLS__/^      |          |
+ *			|             |              |             |          |
+ *			+-------------+--------------+-------------+----------+--> FAILED
+ */
+typedef enum LinkPhase
+{
+	LINK_RESOLVING,				/* zero; the host's addresses are asked for */
+	LINK_CONNECTING,			/* there is a socket, which is not connected yet */
+	LINK_SECURING,				/* connected; TLS is not up yet */
+	LINK_GREETING,				/* bytes may travel; the handshake is not answered yet */
+	LINK_READY,					/* the handshake is answered; the caller may send */
+	LINK_FAILED,				/* "error" says why; nothing is read or written any more */
+} LinkPhase;
+
 typedef struct DueAnswer
 {
 	RedisAnswer answer;
@@ -32,14 +50,12 @@ typedef struct DueAnswer
 
 struct RedisLink
 {
-	RedisLinkState state;
-	bool		connected;		/* the socket is; false: handshake not sent yet */
+	LinkPhase	phase;
 	bool		write_failed;	/* to be reported when the answers are read */
 	bool		in_turn;		/* callbacks run only then */
 	redisContext *context;		/* NULL: it failed before it had one */
-	RedisResolve *resolve;		/* until the host's addresses are known; then NULL */
+	RedisResolve *resolve;		/* in LINK_RESOLVING, and until a link that failed in it closes */
 	RedisTls   *tls;			/* NULL: none */
-	bool		secured;		/* TLS is up, or there is none */
 	bool		write_wants_read;	/* TLS must read before it can write on */
 	int			connect_timeout;
 	int			command_timeout;
@@ -69,14 +85,23 @@ struct RedisLink
 	char		error[600];
 };
 
-/* redis.c: connect, once the addresses are known; fails the link where it can't. */
+/* Connect, once the addresses are known; fails the link where that is not possible. */
 extern void redis_link_look_for_address(RedisLink *link);
 
+/* Take the first entry out of the queue of answers due, which is not empty. */
+extern DueAnswer redis_link_next_due(RedisLink *link);
+
+/* Answer everything with NULL; the link has failed. */
+extern void redis_link_abandon_answers(RedisLink *link);
+
+/* Free what the resolving has left. */
+extern void redis_link_forget_resolve(RedisLink *link);
+
+/* Greater than before when a link has got its socket. */
+extern uint64 redis_link_generation(void);
+
 /* redis_reply.c: hold the server's answers to limits, and whether what has arrived does. */
-extern void redis_reply_limit_replies(RedisLink *link);
-extern bool redis_reply_reply_is_within_limits(const RedisLink *link);
+extern void redis_reply_set_limits(RedisLink *link);
+extern bool redis_reply_is_within_limits(const RedisLink *link);
 
-/* redis_io.c: answer everything with NULL; the link has failed. */
-extern void redis_io_abandon_answers(RedisLink *link);
-
-#endif							/* UNCACHE_REDISLINK_INT_H */
+#endif							/* UNCACHE_REDIS_LINK_INT_H */

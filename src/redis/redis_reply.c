@@ -108,7 +108,7 @@ create_limited_array(const redisReadTask *task, ElementCount elements)
 }
 
 void
-redis_reply_limit_replies(RedisLink *link)
+redis_reply_set_limits(RedisLink *link)
 {
 	redisReader *reader = link->context->reader;
 
@@ -121,7 +121,7 @@ redis_reply_limit_replies(RedisLink *link)
 
 /* Is what has arrived of the next answer within the limits? */
 bool
-redis_reply_reply_is_within_limits(const RedisLink *link)
+redis_reply_is_within_limits(const RedisLink *link)
 {
 	const redisReader *reader = link->context->reader;
 	size_t		unparsed = reader->len - reader->pos;

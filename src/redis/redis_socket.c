@@ -26,7 +26,7 @@
 #include <linux/sockios.h>
 #endif
 
-#include "redis/redis_socket.h"
+#include "redis/redis_int.h"
 
 /* Idle connections are probed, so that routers between do not forget them. */
 #define KEEPALIVE_IDLE		15	/* s */
