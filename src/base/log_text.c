@@ -3,8 +3,8 @@
  *	  Text of others, made fit for the log and for views.
  *
  * A message that repeats words of Redis or of the system is cut to fit its place.  Cut
- * with "%.100s" it could end within a character, and what follows would be read together
- * with the half one; so the words are copied with log_text_copy() first.
+ * by a precision of "%s" they could end within a character, and half a character makes the
+ * text around it unreadable; so the message takes them from log_text_cut().
  *
  * Nothing in here allocates memory or raises an error.
  */
@@ -44,4 +44,14 @@ log_text_copy(char *to, Size size, const char *from)
 	}
 	Assert(used < size);
 	to[used] = '\0';
+}
+
+const char *
+log_text_cut(const char *text, Size most)
+{
+	static char cut[LOG_TEXT_MOST + 1];
+
+	Assert(most <= LOG_TEXT_MOST);
+	log_text_copy(cut, most + 1, text);
+	return cut;
 }

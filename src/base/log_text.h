@@ -14,4 +14,11 @@
  */
 extern void log_text_copy(char *to, Size size, const char *from);
 
+/*
+ * The same as a piece of a message: at most "most" bytes of the text (LOG_TEXT_MOST at the
+ * most).  It lives until the next call, so a message can have one.
+ */
+#define LOG_TEXT_MOST	200
+extern const char *log_text_cut(const char *text, Size most);
+
 #endif							/* UNCACHE_LOG_TEXT_H */

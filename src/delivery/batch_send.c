@@ -26,6 +26,7 @@
 #include "fence/fence.h"
 #include "delivery/refusal.h"
 #include "shmem/counters.h"
+#include "shmem/shmem.h"
 #include "redis/redis_error.h"
 
 /* How often a batch is sent again because of its answer. */
@@ -278,7 +279,7 @@ batch_refused(RedisNode *node, Batch *batch, const RedisReply *reply)
 		split(node, batch);
 	else
 	{
-		redis_error_note_refusal(reply);
+		shmem_note_error(MyDatabaseState, redis_error_note_refusal(reply));
 		note_refused(batch);
 		batch_finish(batch, PART_REFUSED);
 	}

@@ -246,7 +246,7 @@ scan_refused(RedisNode *node, const RedisReply *reply)
 	}
 	else
 	{
-		redis_error_note_refusal(reply);
+		shmem_note_error(MyDatabaseState, redis_error_note_refusal(reply));
 		for (PassPattern *p = pattern_set_first(patterns); p; p = p->next)
 			p->refused = true;
 	}

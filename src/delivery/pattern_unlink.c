@@ -14,6 +14,7 @@
 
 #include "delivery/pattern_unlink.h"
 #include "shmem/counters.h"
+#include "shmem/shmem.h"
 #include "redis/redis_error.h"
 
 /* Keys in one UNLINK, as in batch_int.h; in a cluster one, since they must be of one slot. */
@@ -195,7 +196,7 @@ batch_refused(RedisNode *node, Batch *batch, const RedisReply *reply)
 		split_batch(node, batch);
 	else
 	{
-		redis_error_note_refusal(reply);
+		shmem_note_error(MyDatabaseState, redis_error_note_refusal(reply));
 		callbacks->refused(node, batch->keys.data, batch->lens[0]);
 	}
 }

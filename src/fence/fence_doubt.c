@@ -31,6 +31,7 @@
 #include "fence/fence_doubt.h"
 #include "fence/fence.h"
 #include "base/invalidation.h"
+#include "base/log_text.h"
 #include "topology/target.h"
 #include "redis/redis_error.h"
 #include "shmem/wait_slots.h"
@@ -126,8 +127,9 @@ note_refusal(const RedisReply *reply)
 {
 	char		message[256];
 
-	snprintf(message, sizeof(message), "Redis has not fenced a key of a strict transaction: %.180s",
-			 redis_error_text(reply));
+	snprintf(message, sizeof(message),
+			 "Redis has not fenced a key of a strict transaction: %s",
+			 log_text_cut(redis_error_text(reply), 180));
 	shmem_note_error(shmem_my_database(), message);
 }
 

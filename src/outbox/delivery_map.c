@@ -38,6 +38,7 @@
 #include "base/clock.h"
 #include "outbox/delivery_map.h"
 #include "base/fault_point.h"
+#include "base/log_text.h"
 
 /* PostgreSQL puts no more line pointers into a page, dead ones included. */
 #define ROWS_PER_PAGE			MaxHeapTuplesPerPage
@@ -139,8 +140,8 @@ note_shortage(const char *reason)
 				 errhint("Make /dev/shm larger (with Docker: --shm-size), or what else dynamic_shared_memory_type names.")));
 	short_until = TimestampTzPlusMilliseconds(clock_now(), SHORTAGE_MS);
 	snprintf(message, sizeof(message),
-			 "no shared memory to note what is delivered, so the views show too much; make /dev/shm larger: %.140s",
-			 reason);
+			 "no shared memory to note what is delivered, so the views show too much; make /dev/shm larger: %s",
+			 log_text_cut(reason, 140));
 	shmem_note_error(my_slot, message);
 }
 

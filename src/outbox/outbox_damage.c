@@ -24,6 +24,7 @@
 
 #include "base/subtransaction.h"
 #include "base/clock.h"
+#include "base/log_text.h"
 #include "base/log_throttle.h"
 #include "outbox/outbox_damage.h"
 #include "rules/rule_flush.h"
@@ -81,8 +82,8 @@ report(const char *what, const char *reason)
 	char		message[256];
 
 	snprintf(message, sizeof(message),
-			 "%s is damaged; all keys that the rules can produce are deleted instead: %.120s",
-			 what, reason);
+			 "%s is damaged; all keys that the rules can produce are deleted instead: %s",
+			 what, log_text_cut(reason, 120));
 	shmem_note_error(MyDatabaseState, message);
 	if (!log_throttle_passes(&throttle, NULL, clock_now(), LOG_THROTTLE_MS))
 		return;

@@ -43,6 +43,7 @@
 #include "outbox/outbox_damage.h"
 #include "outbox/delivery_map.h"
 #include "base/fault_point.h"
+#include "base/log_text.h"
 #include "outbox/outbox_tables.h"
 #include "outbox/outbox_scan.h"
 #include "outbox/outbox_side.h"
@@ -461,8 +462,9 @@ note_failure(ErrorData *error, TimestampTz now)
 	char		message[256];
 
 	locked_until = TimestampTzPlusMilliseconds(now, POLL_MS);
-	snprintf(message, sizeof(message), "what Redis refuses cannot be set aside in table uncache.outbox_side: %.150s",
-			 error->message);
+	snprintf(message, sizeof(message),
+			 "what Redis refuses cannot be set aside in table uncache.outbox_side: %s",
+			 log_text_cut(error->message, 150));
 	shmem_note_error(shmem_my_database(), message);
 	if (!failed)
 		ereport(LOG, (errmsg("%s", message)));

@@ -1,8 +1,8 @@
 /*
  * redis_error.c
- *	  Telling a Redis that is of no use from one that refuses a key.
+ *	  Telling a Redis that cannot serve at all from one that refuses a key.
  *
- * Some error replies say that Redis as a whole is of no use for now (-LOADING,
+ * Some error replies say that Redis as a whole cannot serve now (-LOADING,
  * -READONLY, ...): the worker gives the link up, and everything is sent again when
  * there is another one.  Any other error is meant for the command that it answers:
  * a refusal, which is tried again later and holds up nothing.
@@ -12,14 +12,13 @@
  */
 #include "postgres.h"
 
-#include "utils/timestamp.h"
-
 #include "base/clock.h"
-#include "shmem/shmem.h"
+#include "base/log_text.h"
+#include "base/log_throttle.h"
 #include "redis/redis_error.h"
 
-/* A refusal is logged at most so often. */
-#define LOG_MS		(60 * 1000)
+#define NEEDS_CLUSTER \
+	"Redis is a node of a Redis Cluster, which needs an address of redis+cluster://"
 
 static char last_refusal[256];
 
@@ -42,10 +41,10 @@ redis_error_is_fatal(const RedisReply *reply, const char **why)
 		{"MISCONF", "Redis does not take writes because it cannot save its data set"},
 		{"NOREPLICAS", "Redis does not take writes without enough replicas"},
 		{"CLUSTERDOWN", "the Redis Cluster is down"},
-		{"MOVED", "Redis is a node of a Redis Cluster, which needs an address of redis+cluster://"},
-		{"ASK", "Redis is a node of a Redis Cluster, which needs an address of redis+cluster://"},
-		{"TRYAGAIN", "Redis is a node of a Redis Cluster, which needs an address of redis+cluster://"},
-		{"CROSSSLOT", "Redis is a node of a Redis Cluster, which needs an address of redis+cluster://"},
+		{"MOVED", NEEDS_CLUSTER},
+		{"ASK", NEEDS_CLUSTER},
+		{"TRYAGAIN", NEEDS_CLUSTER},
+		{"CROSSSLOT", NEEDS_CLUSTER},
 		{"UNREGISTERED", "the functions of pg_uncache were loaded anew"},
 	};
 	const char *text = redis_reply_text(reply, NULL);
@@ -72,7 +71,7 @@ redis_error_text(const RedisReply *reply)
 	static char text[256];
 	char	   *arguments;
 
-	strlcpy(text, redis_reply_text(reply, NULL), sizeof(text));
+	log_text_copy(text, sizeof(text), redis_reply_text(reply, NULL));
 	arguments = strstr(text, ", with args");
 	if (arguments != NULL)
 		*arguments = '\0';
@@ -85,22 +84,20 @@ redis_error_last_refusal(void)
 	return last_refusal;
 }
 
-void
+const char *
 redis_error_note_refusal(const RedisReply *reply)
 {
-	char		message[256];
-
-	static TimestampTz logged_at = 0;
-	TimestampTz now = clock_now();
+	static LogThrottle throttle;
+	static char message[256];
 
 	strlcpy(last_refusal, redis_error_text(reply), sizeof(last_refusal));
-	snprintf(message, sizeof(message), "Redis has refused an invalidation and is asked again: %.180s",
-			 redis_error_text(reply));
-	shmem_note_error(shmem_my_database(), message);
-	if (logged_at != 0 && !TimestampDifferenceExceeds(logged_at, now, LOG_MS))
-		return;
-	logged_at = now;
-	ereport(LOG,
-			(errmsg("%s", message),
-			 errdetail("The view uncache.backlog shows how often what was refused has been tried. This message comes at most once a minute.")));
+	snprintf(message, sizeof(message),
+			 "Redis has refused an invalidation and is asked again: %s",
+			 log_text_cut(last_refusal, 180));
+	if (log_throttle_passes(&throttle, NULL, clock_now(), LOG_THROTTLE_MS))
+		ereport(LOG,
+				(errmsg("%s", message),
+				 errdetail("The view uncache.backlog shows how often what was refused has been "
+						   "tried. This message comes at most once a minute.")));
+	return message;
 }

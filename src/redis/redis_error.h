@@ -1,24 +1,31 @@
 /*
  * redis_error.h
- *	  Telling a Redis that is of no use from one that refuses a key.
+ *	  Telling a Redis that cannot serve at all from one that refuses a key.
  */
-#ifndef UNCACHE_TROUBLE_H
-#define UNCACHE_TROUBLE_H
+#ifndef UNCACHE_REDIS_ERROR_H
+#define UNCACHE_REDIS_ERROR_H
 
 #include "postgres.h"
 
 #include "redis/redis.h"
 
-/* A reply that means "Redis as a whole is of no use now"; *why says it. */
+/* Whether the reply is an error that means "Redis as a whole cannot serve now"; *why says it. */
 extern bool redis_error_is_fatal(const RedisReply *reply, const char **why);
 
-/* An error reply in words: without the keys that Redis repeats.  Until the next call. */
+/*
+ * An error reply in words, as text that is fit for the log and without the keys that
+ * Redis repeats.  It lives until the next call.
+ */
 extern const char *redis_error_text(const RedisReply *reply);
 
-/* Show what Redis said of a key or pattern that it refuses, in uncache.stat. */
-extern void redis_error_note_refusal(const RedisReply *reply);
+/*
+ * Remember the words in which Redis has refused a key or pattern, and tell the log, at
+ * most once a minute.  Returns the message, for the caller to show in uncache.stat
+ * (shmem_note_error()); it lives until the next call.
+ */
+extern const char *redis_error_note_refusal(const RedisReply *reply);
 
-/* What the last refusal said. */
+/* The words of the last refusal; "" when there was none. */
 extern const char *redis_error_last_refusal(void);
 
-#endif							/* UNCACHE_TROUBLE_H */
+#endif							/* UNCACHE_REDIS_ERROR_H */

@@ -16,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "base/log_text.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -148,8 +149,9 @@ slots_answered(void *arg, const RedisReply *reply)
 	map = cluster_map_read(reply, watch->host);
 	if (map == NULL)
 	{
-		snprintf(watch->error, sizeof(watch->error), "Redis at %s:%d does not tell a map of slots: %.100s",
-				 watch->host, watch->port, redis_reply_text(reply, NULL));
+		snprintf(watch->error, sizeof(watch->error),
+				 "Redis at %s:%d does not tell a map of slots: %s", watch->host, watch->port,
+				 log_text_cut(redis_reply_text(reply, NULL), 100));
 		watch->refused = true;
 		return;
 	}

@@ -23,6 +23,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "base/log_text.h"
 #include "settings/linksettings.h"
 #include "topology/node_int.h"
 #include "settings/settings.h"
@@ -155,7 +156,8 @@ node_note_trouble(RedisNode *node, const RedisReply *reply)
 
 	if (trouble[0] != '\0' || !redis_error_is_fatal(reply, &why))
 		return;
-	snprintf(trouble, sizeof(node->own->trouble), "%s (%.150s)", why, redis_error_text(reply));
+	snprintf(trouble, sizeof(node->own->trouble), "%s (%s)", why,
+			 log_text_cut(redis_error_text(reply), 150));
 	node->own->of_cluster = node->cluster != NULL && redis_reply_is_error(reply, "CLUSTERDOWN");
 }
 

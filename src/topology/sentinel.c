@@ -28,6 +28,7 @@
 
 #include "base/backoff.h"
 #include "base/clock.h"
+#include "base/log_text.h"
 #include "settings/linksettings.h"
 #include "topology/sentinel.h"
 
@@ -212,8 +213,8 @@ address_answered(void *arg, const RedisReply *reply)
 		port = number_of(redis_reply_element(reply, 1));
 	if (port < 1 || port > 65535 || !take_host(sentinel, redis_reply_element(reply, 0)))
 	{
-		refuse_answer(sentinel, "Sentinel at %s does not tell the master's address: %.100s",
-					  asked_host(sentinel), redis_reply_text(reply, NULL));
+		refuse_answer(sentinel, "Sentinel at %s does not tell the master's address: %s",
+					  asked_host(sentinel), log_text_cut(redis_reply_text(reply, NULL), 100));
 		return;
 	}
 	sentinel->named_port = port;
@@ -339,7 +340,8 @@ turn_link(Sentinel *sentinel)
 	RedisLinkState link_state = link_set_turn(&sentinel->waited);
 
 	if (link_state == REDIS_FAILED)
-		refuse_answer(sentinel, "Sentinel cannot be asked: %.200s", redis_error(sentinel->waited.link));
+		refuse_answer(sentinel, "Sentinel cannot be asked: %s",
+					  log_text_cut(redis_error(sentinel->waited.link), 200));
 	else if (link_state == REDIS_READY && sentinel->asking && sentinel->answer == ANSWER_NONE)
 	{
 		sentinel->answer = ANSWER_DUE;
