@@ -113,7 +113,7 @@ tell_worker(DatabaseState *database, const OutboxWritten *written, bool wait)
 	for (const OutboxWritten *w = written; w; w = w->next)
 	{
 		if (w->noted)
-			pg_atomic_write_u32(&database->note_dirty, 1);
+			pg_atomic_write_u32(&database->markers_dirty, 1);
 	}
 	if (pg_atomic_read_u32(&database->serving) == 0)
 		return is_ours(database);

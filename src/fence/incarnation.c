@@ -35,16 +35,6 @@ enum
 };
 #define INCARNATION_NCOLUMNS	4
 
-void
-incarnation_draw(Shared *shared)
-{
-	uint64		random;
-
-	if (!pg_strong_random(&random, sizeof(random)))
-		elog(FATAL, "could not get random bytes for the incarnation");
-	snprintf(shared->incarnation, sizeof(shared->incarnation), "%016" PRIx64, random);
-}
-
 static Oid
 table_oid(void)
 {

@@ -2,7 +2,7 @@
  * incarnation.h
  *	  The incarnation: one life of the server, as the fence counts lives.
  *
- * A number that is drawn at every start of the server.  Transaction ids are only
+ * A number that is drawn at every start of the server (lineage.c).  Transaction ids are only
  * compared within one incarnation, since a crash or a promotion can lose commits
  * and give their numbers away again.  Each worker writes it into a row of its
  * database when it starts; readers take it from there under their own snapshot, so
@@ -16,9 +16,6 @@
 #include "utils/snapshot.h"
 
 #include "shmem/shmem.h"
-
-/* Draw one; in the postmaster, while shared memory is made. */
-extern void incarnation_draw(Shared *shared);
 
 /* What a worker finds when it makes the incarnation known in its database. */
 typedef enum IncarnationStart

@@ -238,7 +238,7 @@ outbox_overflow_request_scan(void)
 bool
 outbox_overflow_is_done(void)
 {
-	return !scan_requested && pg_atomic_read_u32(&MyDatabaseState->note_dirty) == 0;
+	return !scan_requested && pg_atomic_read_u32(&MyDatabaseState->markers_dirty) == 0;
 }
 
 static void
@@ -295,7 +295,7 @@ outbox_overflow_run(TimestampTz now)
 	Relation	rel;
 	int			moved = 0;
 
-	if (pg_atomic_exchange_u32(&MyDatabaseState->note_dirty, 0) != 0)
+	if (pg_atomic_exchange_u32(&MyDatabaseState->markers_dirty, 0) != 0)
 		scan_requested = true;
 	if (!scan_requested)
 		return DT_NOEND;

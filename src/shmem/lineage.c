@@ -1,6 +1,12 @@
 /*
  * lineage.c
- *	  Which lives of the server followed one another without losing a commit.
+ *	  The lives of the server: which is this, and which lost no commit before it.
+ *
+ * Each life of the server draws an incarnation, a random name (see incarnation.h).  Lives
+ * between which the server was shut down cleanly share a lineage, the incarnation of the
+ * first of them; a crash begins another one.  A worker compares the server's lineage with
+ * the one that its database has seen last, and so learns of a crash also when no worker
+ * got to this database before the next shutdown.
  *
  * At a clean shutdown the postmaster leaves the lineage in a file, together with
  * the place of the shutdown checkpoint; at its start it takes the lineage over if
@@ -23,7 +29,8 @@
 #include "storage/fd.h"
 #include "storage/ipc.h"
 
-#include "shmem/lineage.h"
+#include "base/compat.h"
+#include "shmem/shmem_int.h"
 
 #define LINEAGE_FILE	PGSTAT_STAT_PERMANENT_DIRECTORY "/pg_uncache.lineage"
 
@@ -95,10 +102,20 @@ read_file(char *lineage)
 	if (file == NULL)
 		return false;
 	valid = fscanf(file, LINEAGE_READ, lineage, &checkpoint_in_file, &system_in_file) == 3 &&
-		strlen(lineage) == 16 &&
+		strlen(lineage) == sizeof(((Shared *) NULL)->lineage) - 1 &&
 		checkpoint_in_file == checkpoint && system_in_file == system;
 	FreeFile(file);
 	return valid;
+}
+
+static void
+draw_incarnation(Shared *shared)
+{
+	uint64		random;
+
+	if (!pg_strong_random(&random, sizeof(random)))
+		elog(FATAL, "could not get random bytes for the incarnation");
+	snprintf(shared->incarnation, sizeof(shared->incarnation), "%016" PRIx64, random);
 }
 
 void
@@ -106,7 +123,9 @@ lineage_begin(Shared *shared)
 {
 	char		lineage[sizeof(shared->lineage)];
 
+	draw_incarnation(shared);
 	strlcpy(shared->lineage, read_file(lineage) ? lineage : shared->incarnation,
 			sizeof(shared->lineage));
+	Assert(strlen(shared->lineage) == sizeof(shared->lineage) - 1);
 	on_shmem_exit(leave_file, PointerGetDatum(shared));
 }

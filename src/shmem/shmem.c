@@ -10,10 +10,8 @@
 #include "utils/timestamp.h"
 
 #include "base/log_text.h"
-#include "fence/incarnation.h"
-#include "shmem/lineage.h"
 #include "settings/settings.h"
-#include "shmem/shmem.h"
+#include "shmem/shmem_int.h"
 
 #define TRANCHE			"pg_uncache"
 #define DELIVERED_TRANCHE	"pg_uncache_delivered"
@@ -54,7 +52,7 @@ request_shmem(void)
 		next_shmem_request();
 	RequestAddinShmemSpace(shared_bytes());
 	RequestNamedLWLockTranche(TRANCHE, 1 + setting_max_database_workers);
-	/* For its number alone, which every process can name then. */
+	/* Only its number is used: every process can look up the name that belongs to it. */
 	RequestNamedLWLockTranche(DELIVERED_TRANCHE, 1);
 }
 
@@ -77,7 +75,7 @@ init_rule_stats(RuleStats *place)
 }
 
 static void
-init_slot(DatabaseState *database, LWLock *lock, char *ring, Size ring_size)
+init_database_state(DatabaseState *database, LWLock *lock, char *ring, Size ring_size)
 {
 	memset(database, 0, sizeof(DatabaseState));
 	pg_atomic_init_u32(&database->dboid, InvalidOid);
@@ -101,7 +99,7 @@ init_slot(DatabaseState *database, LWLock *lock, char *ring, Size ring_size)
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 		for (int w = 0; w < DIRTY_WORDS; w++)
 			pg_atomic_init_u32(&database->dirty[t][w], 0);
-	pg_atomic_init_u32(&database->note_dirty, 0);
+	pg_atomic_init_u32(&database->markers_dirty, 0);
 	pg_atomic_init_u32(&database->side_dirty, 0);
 	pg_atomic_init_u64(&database->barrier_drawn, 0);
 	pg_atomic_init_u64(&database->barrier_done, 0);
@@ -146,7 +144,6 @@ init_shared(Shared *shared)
 		pg_atomic_init_u64(&shared->requests[i], 0);
 	pg_atomic_init_u32(&shared->look_everywhere, 0);
 	pg_atomic_init_u64(&shared->probed, 0);
-	incarnation_draw(shared);
 	lineage_begin(shared);
 	shared->dsa_tranche = GetNamedLWLockTranche(DELIVERED_TRANCHE)->lock.tranche;
 	shared->ndatabases = setting_max_database_workers;
@@ -161,14 +158,15 @@ init_shared(Shared *shared)
 	for (int i = 0; i < RULE_STATS_PLACES; i++)
 		init_rule_stats(&shared->rule_stats[i]);
 	for (int i = 0; i < shared->ndatabases; i++)
-		init_slot(&shared->databases[i], &locks[1 + i].lock,
-				  ring + i * ring_bytes(), ring_bytes());
+		init_database_state(&shared->databases[i], &locks[1 + i].lock,
+							ring + i * ring_bytes(), ring_bytes());
+	Assert(ring + shared->ndatabases * ring_bytes() <= (char *) shared + shared_bytes());
 }
 
 /*
  * The launcher is registered by now, or there was no room for it and PostgreSQL has
- * said so without our name.  Besides it there is a worker for each database that is
- * served, and now and then a process that looks into a database.
+ * said so without naming pg_uncache.  Besides it there is a worker for each database that
+ * is served, and now and then a process that looks into a database.
  */
 static void
 warn_of_processes(void)
@@ -183,8 +181,8 @@ warn_of_processes(void)
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg(launcher ? "max_worker_processes (%d) may be too small for pg_uncache" :
 					"max_worker_processes (%d) is too small for pg_uncache", max_worker_processes),
-			 errdetail("pg_uncache needs up to %d background workers beside the %d of others; those that it does not get deliver nothing.",
-					   needed, others),
+			 errdetail("pg_uncache needs up to %d background workers beside the %d of others; "
+					   "those that it does not get deliver nothing.", needed, others),
 			 errhint("Increase max_worker_processes, or lower uncache.max_database_workers (%d).",
 					 setting_max_database_workers)));
 }
@@ -222,13 +220,13 @@ shmem_require_preload(const char *what)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("%s needs pg_uncache in shared_preload_libraries", what),
-				 errhint("Append pg_uncache to shared_preload_libraries in postgresql.conf and restart the server.")));
+				 errhint("Append pg_uncache to shared_preload_libraries in postgresql.conf "
+						 "and restart the server.")));
 }
 
 /*
- * Make a slot serve a database, or nobody (InvalidOid).  For the launcher, and
- * for a worker that finds its database without the extension; the caller holds
- * Shared->lock.  Whatever the ring held for the database before is dropped.
+ * The launcher calls this, and a worker that finds its database without the extension.
+ * Whatever the ring held for the database before is dropped.
  */
 void
 shmem_assign_database(DatabaseState *database, Oid dboid)
@@ -249,7 +247,7 @@ shmem_assign_database(DatabaseState *database, Oid dboid)
 	pg_atomic_write_u32(&database->restart_requested, 0);
 	pg_atomic_write_u32(&database->yield_requested, 0);
 	pg_atomic_write_u64(&database->idle_since, 0);
-	/* What was asked of one database must not be done to the next. */
+	/* What sessions of one database have asked for must not be done to the next. */
 	pg_atomic_write_u64(&database->discard_done, pg_atomic_read_u64(&database->discard_drawn));
 	pg_atomic_write_u64(&database->reclaim_done, pg_atomic_read_u64(&database->reclaim_drawn));
 	pg_atomic_fetch_add_u32(&database->assignment, 1);

@@ -16,7 +16,6 @@
 
 #include "base/fault_point.h"
 #include "shmem/shmem.h"
-#include "shmem/wait_slots.h"
 
 /* Transactions for which the wait slots are walked at once. */
 #define GATHER_MAX	256

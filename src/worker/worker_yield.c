@@ -69,7 +69,7 @@ is_untouched(void)
 	return ring_is_empty(&MyDatabaseState->ring) &&
 		pg_atomic_read_u32(&MyDatabaseState->any_dirty) == 0 &&
 		pg_atomic_read_u32(&MyDatabaseState->side_dirty) == 0 &&
-		pg_atomic_read_u32(&MyDatabaseState->note_dirty) == 0 &&
+		pg_atomic_read_u32(&MyDatabaseState->markers_dirty) == 0 &&
 		pg_atomic_read_u32(&MyDatabaseState->discard_callers) == 0 &&
 		!wait_barrier_is_asked_for();
 }
