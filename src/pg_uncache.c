@@ -50,7 +50,7 @@
  *				 +--> connection --> target --+--> node		which servers there are
  *											  +--> sentinel
  *											  +--> clusternodes --> slotwatch, cluster
- *									 node --> nodeping, nodescan, linksettings, redis --> redisturn, redisreply,
+ *									 node --> nodeping, nodescan, settings_redis, redis --> redisturn, redisreply,
  *												redishello, redisnet, redisresolve, redistls, redisurl
  *
  *	 processes
@@ -70,7 +70,6 @@
 
 #include "rules/drop_notice.h"
 #include "worker/worker.h"
-#include "settings/log_mask.h"
 #include "settings/settings.h"
 #include "shmem/shmem.h"
 #include "commit/commit.h"

@@ -29,7 +29,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/elog.h"
 
-#include "settings/log_mask.h"
+#include "settings/settings.h"
 
 #define SETTING		"uncache.redis_url"
 

@@ -58,15 +58,18 @@ extern int	setting_max_database_workers;
 extern char *setting_databases; /* names, see settings_database_rank() */
 
 /*
- * The place of a database in uncache.databases, from 0 on; -1 where that names others
- * only, 0 where it is empty.  Does not change while the server runs.
+ * The position of a database in uncache.databases, from 0 on; -1 where it is not among the
+ * names, 0 where there are none.  Does not change while the server runs.
  */
 extern int	settings_database_rank(const char *name);
 
 /* The names in uncache.databases, as char *; NIL where it is empty. */
 extern List *settings_database_names(void);
 
-/* Define all of them; "preloaded" also those that only preloading can honour. */
+/* Define all of them; those that take effect only while preloading, if "preloaded". */
 extern void settings_define(bool preloaded);
+
+/* log_mask.c: from now on keep the password in uncache.redis_url out of the server log. */
+extern void log_mask_init(void);
 
 #endif							/* UNCACHE_SETTINGS_H */

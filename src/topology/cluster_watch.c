@@ -20,7 +20,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "settings/linksettings.h"
+#include "settings/settings_redis.h"
 #include "topology/link_set.h"
 #include "redis/redis.h"
 #include "topology/cluster_watch.h"
@@ -203,7 +203,7 @@ count_candidates(const ClusterWatch *watch)
 static void
 open_link(ClusterWatch *watch, TimestampTz now)
 {
-	RedisOptions options = linksettings_options();
+	RedisOptions options = settings_redis_options();
 	RedisTarget one = *watch->target;
 	int			known = watch->map ? cluster_map_nodes(watch->map) : 0;
 	int			i = watch->candidate % count_candidates(watch);

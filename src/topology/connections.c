@@ -22,7 +22,7 @@
 
 #include "base/clock.h"
 #include "topology/connections.h"
-#include "settings/linksettings.h"
+#include "settings/settings_redis.h"
 #include "redis/redis_url.h"
 #include "settings/settings.h"
 #include "topology/target.h"
@@ -36,7 +36,7 @@ void
 connections_init(void)
 {
 	node_init();
-	linksettings_note();
+	settings_redis_note();
 }
 
 bool
@@ -277,7 +277,7 @@ void
 connections_reset(void)
 {
 	forget_addresses();
-	linksettings_note();
+	settings_redis_note();
 	set_state(setting_delivery ? WORKER_CONNECTING : WORKER_PAUSED, false);
 }
 

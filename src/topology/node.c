@@ -24,7 +24,7 @@
 
 #include "base/clock.h"
 #include "base/log_text.h"
-#include "settings/linksettings.h"
+#include "settings/settings_redis.h"
 #include "topology/node_int.h"
 #include "settings/settings.h"
 #include "redis/redis_error.h"
@@ -309,7 +309,7 @@ node_wants_link(const RedisNode *node, TimestampTz now)
 void
 node_connect(RedisNode *node, const RedisTarget *target, int host)
 {
-	RedisOptions options = linksettings_options();
+	RedisOptions options = settings_redis_options();
 	RedisLink  *link = redis_open(target, host, &options);
 
 	if (link == NULL)

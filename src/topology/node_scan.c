@@ -18,7 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
-#include "settings/linksettings.h"
+#include "settings/settings_redis.h"
 #include "topology/node_int.h"
 
 /* After a link that had been ready; and after one that had not, doubling. */
@@ -59,7 +59,7 @@ node_scan_link(RedisNode *node)
 		return scan->waited.link;
 	if (scan->waited.link == NULL && node->link != NULL && clock_now() >= scan->retry.until)
 	{
-		RedisOptions options = linksettings_options();
+		RedisOptions options = settings_redis_options();
 
 		link_set_add(&scan->waited, redis_open(node->own->server, node->own->server_host, &options));
 		if (scan->waited.link == NULL)

@@ -29,7 +29,7 @@
 #include "base/backoff.h"
 #include "base/clock.h"
 #include "base/log_text.h"
-#include "settings/linksettings.h"
+#include "settings/settings_redis.h"
 #include "topology/sentinel.h"
 
 /* Between rounds while there is a master; and of one Sentinel, before another's turn. */
@@ -325,7 +325,7 @@ end_round(Sentinel *sentinel, TimestampTz now, bool *moved)
 static void
 open_link(Sentinel *sentinel, TimestampTz now)
 {
-	RedisOptions options = linksettings_options();
+	RedisOptions options = settings_redis_options();
 
 	link_set_add(&sentinel->waited, redis_open(sentinel->target, sentinel->host, &options));
 	sentinel->answer = ANSWER_NONE;

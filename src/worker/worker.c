@@ -58,7 +58,7 @@
 #include "outbox/outbox_tables.h"
 #include "rules/rule_flush.h"
 #include "rules/rule_partitions.h"
-#include "settings/linksettings.h"
+#include "settings/settings_redis.h"
 #include "settings/settings.h"
 #include "shmem/shmem.h"
 #include "shmem/wait_slots.h"
@@ -304,7 +304,7 @@ reload(void)
 
 	ProcessConfigFile(PGC_SIGHUP);
 	force_settings();
-	if (linksettings_have_changed())
+	if (settings_redis_have_changed())
 	{
 		connections_reset();
 		reconnect_discard_all();
