@@ -3,12 +3,12 @@
  *	  The clock of deadlines and pauses.
  *
  * The time of day is set: by an operator, by NTP, by a host that wakes up.  Set back
- * by an hour it would keep what is to be done in a second from being done for an
- * hour; set forward it would end every wait at once.  So what is only compared within
- * this server is told by a clock that nobody sets, and the time of day
- * (GetCurrentTimestamp()) is for what people read and what is stored.
+ * by an hour it would delay what is due in a second by an hour; set forward it would
+ * end every wait at once.  So times that are only compared within this server come from
+ * a clock that cannot be set, and the time of day (GetCurrentTimestamp()) is for times
+ * that people read and that are stored.
  *
- * Both are TimestampTz, so that deadlines can be reckoned with alike: never compare
+ * Both are TimestampTz, so that the same functions compute deadlines: never compare
  * one with the other.  Times of this clock are the same in all processes, count from
  * some moment before their start, and mean nothing after the next start of the machine.
  *

@@ -20,7 +20,7 @@
 #include "storage/proc.h"
 #include "utils/wait_event.h"
 
-/* 19: signal handlers have a second argument, which the system's do not have. */
+/* 19: signal handlers have a second argument, which the system's SIG_IGN does not have. */
 #ifndef PG_SIG_IGN
 #define PG_SIG_IGN	SIG_IGN
 #endif
@@ -38,8 +38,8 @@
 #endif
 
 /*
- * How many background workers are registered with the postmaster, of a library or of
- * all others; for the postmaster, before it has started any.
+ * How many background workers are registered with the postmaster: those of a library, or
+ * those of all others.  For the postmaster, before it has started any.
  */
 #include "postmaster/bgworker_internals.h"
 static inline int

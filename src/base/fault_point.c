@@ -1,11 +1,11 @@
 /*
  * fault_point.c
- *	  Named places in the code at which a test makes something go wrong.
+ *	  Named points in the code at which a test makes something go wrong.
  *
  * uncache.fault_point = 'NAME:ACTION' (for a session by SET, for a worker by
  * ALTER SYSTEM), where ACTION is
  *
- *		kill9		the process is gone, as if by kill -9 from outside
+ *		kill9		the process ends, as if by kill -9 from outside
  *		stop		it stops; the test lets it go on with SIGCONT
  *		sleep_MS	it sleeps for so many milliseconds
  *		slow_MS		the same, each time
@@ -13,12 +13,13 @@
  *		errors		the same, each time
  *		log			nothing; it leaves the file, see below
  *
- * A point strikes once ("slow" and "errors" always).  It leaves the file pg_uncache.fault.NAME in the data
- * directory: that tells the test that the place was reached, and keeps the point
- * from striking again, also after a restart.  To arm it again remove the file.
+ * A point strikes once ("slow" and "errors" always).  It leaves the file
+ * pg_uncache.fault.NAME in the data directory: that tells the test that the point was
+ * reached, and keeps it from striking again, also after a restart.  To arm it again remove
+ * the file.
  *
- * Some places are behind the commit, where nothing may be allocated or raised, so
- * nothing here does either, but for "error".  The places:
+ * Some points lie behind the commit, where nothing may allocate memory or raise an error,
+ * so nothing here does either, but for "error".  The points:
  *
  *		doubts-put			PRE_COMMIT, strict: the worker is told of the keys
  *		outbox-written		PRE_COMMIT, rows inserted; strict: keys are fenced
@@ -28,7 +29,7 @@
  *		waiting				row locks released, about to wait
  *		ring-taken			worker: an entry left the ring
  *		batch-sent			worker: commands are under way
- *		answered			worker: Redis has answered, nobody knows yet
+ *		answered			worker: Redis has answered, the worker has not noted it
  *		waiter-found		worker: about to count down for a waiter
  *		emptying-step		worker: some blocks of a retired table were checked
  *		emptying-locked		worker: ExclusiveLock on a table to be emptied
@@ -55,7 +56,7 @@
 
 static char *setting_fault_point;
 
-/* The first to reach the place makes the file; the server runs in its directory. */
+/* The first process that reaches the point makes the file; the server runs in its directory. */
 static bool
 strikes(const char *name)
 {

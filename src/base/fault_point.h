@@ -1,16 +1,16 @@
 /*
  * fault_point.h
- *	  Named places in the code at which a test makes something go wrong.
+ *	  Named points in the code at which a test makes something go wrong.
  *
  * They exist only in a library built with make FAULT_POINTS=1; otherwise
  * FAULT_POINT() is nothing, and there is no setting uncache.fault_point.
  */
-#ifndef UNCACHE_FAULTPOINT_H
-#define UNCACHE_FAULTPOINT_H
+#ifndef UNCACHE_FAULT_POINT_H
+#define UNCACHE_FAULT_POINT_H
 
 #ifdef UNCACHE_FAULT_POINTS
 
-/* Do what uncache.fault_point asks for at the place of this name. */
+/* Do what uncache.fault_point asks for at the point of this name. */
 extern void fault_point_reached(const char *name);
 
 /* Define uncache.fault_point; in _PG_init. */
@@ -25,4 +25,4 @@ extern void fault_point_define_setting(void);
 
 #endif
 
-#endif							/* UNCACHE_FAULTPOINT_H */
+#endif							/* UNCACHE_FAULT_POINT_H */

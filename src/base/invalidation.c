@@ -2,13 +2,13 @@
  * invalidation.c
  *	  Reading and writing the packed form of invalidations (see invalidation.h).
  *
- * Needs nothing of a running server, so that the reader can be fuzzed.
+ * This file needs nothing of a running server, so that the reader can be fuzzed.
  */
 #include "postgres.h"
 
 #include "base/invalidation.h"
 
-/* By kind.  Numbers are on disk: a kind that is not used any more keeps its place. */
+/* By kind.  Its number is on disk, so a kind that is not used any more keeps its entry. */
 static const ItemTraits traits[] = {
 	[INVALIDATION_KEY] = {
 		.name = "key",
@@ -86,6 +86,7 @@ invalidation_write(char *to, const Invalidation *item, const Oid *previous_rule)
 	bool		has_rule = previous_rule == NULL || *previous_rule != item->rule;
 	uint32		len = item->len;
 
+	Assert(is_kind(item->kind));
 	Assert(len <= INVALIDATION_MAX_BYTES);
 
 	*p++ = (char) (item->kind | (has_rule ? INVALIDATION_HAS_RULE : 0));
@@ -100,6 +101,7 @@ invalidation_write(char *to, const Invalidation *item, const Oid *previous_rule)
 		len >>= 7;
 	}
 	*p++ = (char) len;
+	Assert(p - to <= INVALIDATION_MAX_HEAD);
 	memcpy(p, item->bytes, item->len);
 
 	return (p - to) + item->len;
@@ -113,7 +115,7 @@ invalidation_reader_init(InvalidationReader *reader, const char *bytes, size_t l
 	reader->rule = InvalidOid;
 }
 
-/* LEB128 of at most three bytes; returns false where it runs out or over. */
+/* LEB128 of at most three bytes; false where it is longer, or its end is missing. */
 static bool
 read_length(InvalidationReader *reader, uint32 *len)
 {
@@ -160,6 +162,7 @@ invalidation_read(InvalidationReader *reader, Invalidation *item)
 		return -1;
 	item->bytes = reader->next;
 	reader->next += item->len;
+	Assert(reader->next <= reader->end);
 	return 1;
 }
 
@@ -169,14 +172,15 @@ begins_item(const Invalidation *item)
 {
 	FragmentHead head;
 
-	return item->kind != INVALIDATION_FRAGMENT || (invalidation_read_head(item, &head) && head.offset == 0);
+	return item->kind != INVALIDATION_FRAGMENT ||
+		(invalidation_read_head(item, &head) && head.offset == 0);
 }
 
 uint32
 invalidation_count(const char *bytes, size_t len)
 {
-	InvalidationReader	reader;
-	Invalidation	item;
+	InvalidationReader reader;
+	Invalidation item;
 	uint32		count = 0;
 
 	invalidation_reader_init(&reader, bytes, len);

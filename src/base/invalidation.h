@@ -16,46 +16,52 @@
  * worker, so the decoder trusts nothing: a string that does not parse is
  * reported, never followed.
  */
-#ifndef UNCACHE_ITEM_H
-#define UNCACHE_ITEM_H
+#ifndef UNCACHE_INVALIDATION_H
+#define UNCACHE_INVALIDATION_H
 
 #include "postgres.h"
 
 typedef enum InvalidationKind
 {
-	INVALIDATION_KEY = 1,				/* a key, complete with prefix, in UTF-8 */
-	INVALIDATION_GLOB = 2,				/* a Redis glob from invalidate_pattern() */
-	INVALIDATION_KEYPATTERN = 3,		/* text of a key pattern (keypattern.h) */
-	INVALIDATION_FRAGMENT = 4,			/* piece of an item too long for one row */
+	INVALIDATION_KEY = 1,		/* a key, complete with prefix, in UTF-8 */
+	INVALIDATION_GLOB = 2,		/* a Redis glob from invalidate_pattern() */
+	INVALIDATION_KEYPATTERN = 3,	/* text of a key pattern (keypattern.h) */
+	INVALIDATION_FRAGMENT = 4,	/* piece of an item too long for one row */
 } InvalidationKind;
 
 /* Which keys of Redis an item invalidates. */
 typedef enum ItemKeys
 {
-	INVALIDATION_KEYS_ITSELF,			/* its bytes are the key, so it has a node */
-	INVALIDATION_KEYS_FOUND,			/* those that a walk over all nodes finds */
-	INVALIDATION_KEYS_OF_WHOLE,			/* those of the item that it is a piece of */
+	INVALIDATION_KEYS_ITSELF,	/* its bytes are the key, so it has a node */
+	INVALIDATION_KEYS_FOUND,	/* those that a walk over all nodes finds */
+	INVALIDATION_KEYS_OF_WHOLE, /* those of the item that it is a piece of */
 } ItemKeys;
 
 /* How the worker has them deleted. */
 typedef enum ItemCommand
 {
-	INVALIDATION_UNLINK,				/* UNLINK, or with the fence FCALL uncache_invalidate: batch.c */
-	INVALIDATION_SCAN,					/* SCAN, and UNLINK what it finds: pattern_queue.c */
-	INVALIDATION_JOIN,					/* as the whole is, once its pieces are together: delivery_fragments.c */
+	/* UNLINK, or with the fence FCALL uncache_invalidate (batch.c) */
+	INVALIDATION_UNLINK,
+	/* SCAN, and UNLINK of the keys that it finds (pattern_queue.c) */
+	INVALIDATION_SCAN,
+	/* as its whole, once the pieces are together (delivery_fragments.c) */
+	INVALIDATION_JOIN,
 } ItemCommand;
 
-/* What keeps a fill out that has read the old row. */
+/* What refuses a fill that has read the old row. */
 typedef enum ItemFence
 {
-	INVALIDATION_FENCE_RECORD,			/* the xid in the key's record; strict: before the commit, too */
-	INVALIDATION_FENCE_EPOCH,			/* a new epoch, which voids all tokens; none before the commit */
+	/* the xid in the key's record; strict: before the commit, too */
+	INVALIDATION_FENCE_RECORD,
+	/* a new epoch, which voids all tokens; none before the commit */
+	INVALIDATION_FENCE_EPOCH,
+	/* that of the item that it is a piece of */
 	INVALIDATION_FENCE_OF_WHOLE,
 } ItemFence;
 
 /*
- * What is true of all items of a kind.  Whoever treats kinds differently asks for this, or
- * has a switch with every kind and no default: so the compiler finds each place that a new
+ * What is true of all items of a kind.  Code that treats kinds differently asks for this, or
+ * has a switch with every kind and no default: so the compiler finds each line that a new
  * kind has to go through.
  */
 typedef struct ItemTraits
@@ -63,7 +69,7 @@ typedef struct ItemTraits
 	const char *name;			/* in messages; NULL: there is no such kind */
 	bool		may_be_cut;		/* into INVALIDATION_FRAGMENTs; else it must fit into a row */
 	bool		is_awaited;		/* COMMIT may wait until it is delivered */
-	bool		may_be_noted;	/* a note may stand for it while the outbox is over its limit */
+	bool		may_be_noted;	/* an overflow marker may stand for it (outbox_overflow.h) */
 	ItemKeys	keys;
 	ItemCommand command;
 	ItemFence	fence;
@@ -71,7 +77,7 @@ typedef struct ItemTraits
 
 #define INVALIDATION_HAS_RULE	0x80
 
-/* A rendered key may be this long; so no item's bytes are ever longer. */
+/* The longest key that a template may render; so no item has more bytes. */
 #define INVALIDATION_MAX_BYTES	(64 * 1024)
 
 /* Room that any item's tag, rule and length need at most. */
@@ -79,7 +85,7 @@ typedef struct ItemTraits
 
 typedef struct Invalidation
 {
-	InvalidationKind	kind;
+	InvalidationKind kind;
 	Oid			rule;			/* InvalidOid: none */
 	const char *bytes;			/* not null-terminated */
 	uint32		len;
@@ -111,22 +117,25 @@ typedef struct InvalidationReader
 extern const ItemTraits *invalidation_traits(InvalidationKind kind);
 
 /*
- * The head of a piece, behind which its bytes follow.  Returns false where it makes no
- * sense: nothing of it is true then.
+ * Read the head of a piece, behind which its bytes follow.  Returns false where it makes no
+ * sense; then *head means nothing.
  */
 extern bool invalidation_read_head(const Invalidation *piece, FragmentHead *head);
 
 /*
- * The same as invalidation_traits(), but for a piece those of its whole.  NULL: the piece makes no
- * sense.
+ * The same as invalidation_traits(), but for a piece the traits of its whole.  NULL: the
+ * piece makes no sense.
  */
 extern const ItemTraits *invalidation_traits_of_whole(const Invalidation *item);
 
-/* Keys and patterns in a string, each in pieces once; where it is damaged, those before. */
+/*
+ * How many keys and patterns a string holds; one in pieces counts once.  Of a damaged
+ * string, those before the damage.
+ */
 extern uint32 invalidation_count(const char *bytes, size_t len);
 
 /*
- * Write an item at "to", which has room for INVALIDATION_MAX_HEAD + item->len bytes.
+ * Write an item at "to", which must have room for INVALIDATION_MAX_HEAD + item->len bytes.
  * "previous_rule" is the rule of the item before it, NULL for the first of a
  * string.  Returns the number of bytes written.
  */
@@ -140,4 +149,4 @@ extern void invalidation_reader_init(InvalidationReader *reader, const char *byt
  */
 extern int	invalidation_read(InvalidationReader *reader, Invalidation *item);
 
-#endif							/* UNCACHE_ITEM_H */
+#endif							/* UNCACHE_INVALIDATION_H */

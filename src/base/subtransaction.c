@@ -1,6 +1,6 @@
 /*
  * subtransaction.c
- *	  Doing what may fail without failing.
+ *	  Work that may raise an ERROR, without ending the transaction.
  */
 #include "postgres.h"
 
@@ -32,6 +32,7 @@ subtransaction_run(void (*work) (void *arg), void *arg)
 		RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_END_TRY();
+	Assert(edata == NULL || edata->elevel == ERROR);
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	return edata;

@@ -1,21 +1,21 @@
 /*
  * subtransaction.h
- *	  Doing what may fail without failing.
+ *	  Work that may raise an ERROR, without ending the transaction.
  */
-#ifndef UNCACHE_ATTEMPT_H
-#define UNCACHE_ATTEMPT_H
+#ifndef UNCACHE_SUBTRANSACTION_H
+#define UNCACHE_SUBTRANSACTION_H
 
 #include "postgres.h"
 
 /*
  * Call work(arg) in a subtransaction, in the caller's memory context.  Returns NULL,
  * or the ERROR that it raised, copied to that context; then what it changed is
- * undone.  The caller decides which he must raise again, such as a
+ * undone.  The caller decides which errors it must raise again, such as that of a
  * cancelled statement.
  */
 extern ErrorData *subtransaction_run(void (*work) (void *arg), void *arg);
 
-/* The same for the worker: what was raised goes to the log, as a LOG. */
+/* The same for the worker: the ERROR goes to the log, as a LOG. */
 extern void subtransaction_run_or_report(void (*work) (void *arg), void *arg);
 
-#endif							/* UNCACHE_ATTEMPT_H */
+#endif							/* UNCACHE_SUBTRANSACTION_H */

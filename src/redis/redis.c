@@ -3,20 +3,19 @@
  *	  A connection to one Redis server, for a process that must never block.
  *
  * Model: a link is a hiredis context in non-blocking mode and a queue of the
- * commands whose answers are due.  Answers come in the order of the commands,
- * so the first in the queue is always the next to be called.  The context has no
- * socket until the host's name is resolved (redis_resolve.c).  The handshake's
- * commands (redis_handshake.c) are queued as the link is opened and travel as soon
+ * commands whose answers are due (redis_link.c).  The context has no socket until
+ * the host's name is resolved (redis_resolve.c).  The handshake's commands
+ * (redis_handshake.c) are queued as the link is opened and travel as soon
  * as the socket is connected; the link is ready when the last of them is
- * answered.  What happens in between is redis_io.c's.
+ * answered.  redis_io.c reads, writes and watches the time.
  *
  * Failure: whatever goes wrong makes the link REDIS_FAILED with a reason, at
- * once and for good: the socket, a time-out, memory, an answer that nobody
- * asked for or that no Redis gives.  What is in the queue then gets NULL, at
- * the end of the turn or when the link is closed.  To try again is the caller's
- * business.  Nothing here raises an error, and only malloc is used, for the C
- * frames of hiredis are in between.  (hiredis 0.14 itself aborts when memory
- * runs out; 1.0 and later return an error.)
+ * once and for good: the socket, a time-out, memory, an answer to no command or
+ * one that no Redis gives.  The commands in the queue are then answered with NULL,
+ * at the end of the turn or when the link is closed.  The caller decides whether it
+ * opens another link.  Nothing here raises an error, and only malloc is used, since
+ * an ERROR must not jump over C frames of hiredis.  (hiredis 0.14 itself aborts when
+ * memory runs out; 1.0 and later return an error.)
  *
  * SIGPIPE must be ignored, as it is in every PostgreSQL process: hiredis writes
  * without MSG_NOSIGNAL.
@@ -47,7 +46,7 @@ describe_host(RedisLink *link, const RedisHost *host)
 		snprintf(link->where, sizeof(link->where), "%s:%d", host->name, host->port);
 }
 
-/* Make the context, still without a socket, and begin to look for an address. */
+/* Make the context, still without a socket, and begin to resolve the host's name. */
 static bool
 open_context(RedisLink *link, const RedisHost *host)
 {
@@ -81,7 +80,7 @@ redis_has_tls(void)
 #endif
 }
 
-/* Make ready for TLS where the target asks for it. */
+/* Prepare TLS where the target asks for it. */
 static bool
 open_tls(RedisLink *link, const RedisTarget *target, int host, const RedisOptions *options)
 {

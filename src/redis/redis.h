@@ -2,9 +2,9 @@
  * redis.h
  *	  A connection to one Redis server, for a process that must never block.
  *
- * Only the files behind this one include hiredis.  A link is opened, then
+ * Only the files of this folder include hiredis.  A link is opened, then
  * turned: every turn does the reading and writing that is possible at once and
- * calls the answers that have arrived.  Commands may be sent as soon as the
+ * calls the callbacks whose answers have arrived.  Commands may be sent as soon as the
  * link is ready and are answered in the order in which they were sent.  No
  * function of this file raises an error or waits (but for the name of a host in a
  * build without c-ares, see redis_open).
@@ -34,14 +34,15 @@ typedef enum RedisReplyType
 	REDIS_NIL,
 	REDIS_STRING,				/* text, any bytes */
 	REDIS_ARRAY,				/* elements */
-	REDIS_OTHER,				/* nothing that this program ever asks for */
+	REDIS_OTHER,				/* no command that this program sends is answered with it */
 } RedisReplyType;
 
-/* An answer; what it points to is gone when the callback returns. */
+/* An answer; it is freed, with all that it points to, when the callback returns. */
 typedef struct RedisReply RedisReply;
 extern RedisReplyType redis_reply_type(const RedisReply *reply);
 extern int64 redis_reply_integer(const RedisReply *reply);	/* 0 unless INTEGER */
-extern const char *redis_reply_text(const RedisReply *reply, size_t *len);	/* "" unless text; len may be NULL */
+/* "" unless text; len may be NULL */
+extern const char *redis_reply_text(const RedisReply *reply, size_t *len);
 extern size_t redis_reply_count(const RedisReply *reply);	/* 0 unless ARRAY */
 extern const RedisReply *redis_reply_element(const RedisReply *reply, size_t i);
 /* true for a REDIS_ERROR whose code (its first word) is "code" */
@@ -71,8 +72,8 @@ typedef struct RedisOptions
 
 /*
  * Begin to connect to target->hosts[host].  Always returns a link (in the
- * REDIS_FAILED state where even that much failed), or NULL out of memory.  The
- * link keeps nothing of what it is given.  Once it has a socket that stays the
+ * REDIS_FAILED state where even that much failed), or NULL when memory runs out.  The
+ * link copies what it needs of its arguments.  Once it has a socket that stays the
  * same for its whole life.  Without c-ares this resolves the host's name, which
  * can take as long as the system's resolver takes.
  */
@@ -88,7 +89,7 @@ extern void redis_close(RedisLink *link);
  * What to wait for: the socket, the WL_SOCKET_* events, and a deadline.  While the
  * host's name is being resolved there is no socket (PGINVALID_SOCKET), but up to
  * REDIS_MAX_SOCKETS of name servers: redis_resolver_sockets() returns how many.
- * redis_generation() is greater than before when these are others, of any link.
+ * redis_generation() is greater than before when any link has got other sockets.
  */
 typedef struct RedisSocket
 {
@@ -107,7 +108,7 @@ extern TimestampTz redis_deadline(const RedisLink *link);	/* DT_NOEND: none */
 /*
  * Do what can be done without waiting: to be called when the socket is ready,
  * with the events that it is ready for, and when the deadline has passed, with
- * 0.  Answers are called from here.
+ * 0.  Callbacks are called from here.
  */
 extern RedisLinkState redis_turn(RedisLink *link, uint32 events);
 extern RedisLinkState redis_state(const RedisLink *link);
@@ -128,7 +129,7 @@ extern bool redis_send(RedisLink *link, int argc, const char **argv, const size_
 extern bool redis_send_texts(RedisLink *link, int argc, const char **argv,
 							 RedisAnswer answer, void *arg);
 
-/* Write what was sent, as far as the socket takes it now. */
+/* Write the commands that were sent, as far as the socket takes them now. */
 extern void redis_flush(RedisLink *link);
 
 /* Commands sent and not answered yet; and for how long (ms) the oldest has waited for a byte. */
@@ -139,9 +140,11 @@ extern int	redis_silent_ms(const RedisLink *link);
 extern const char *redis_run_id(const RedisLink *link);	/* new at each restart */
 extern const char *redis_history(const RedisLink *link);	/* new at each promotion */
 extern const char *redis_role(const RedisLink *link);	/* "master", "slave"; for tests */
-extern const char *redis_withheld(const RedisLink *link);	/* the questions that it refused, for
-															 * the log; "" for none */
-extern int	redis_version(const RedisLink *link);	/* 70015 for 7.0.15; of Valkey
-													 * the Redis it is like */
+
+/* The questions that it refused to answer, for the log; "" for none. */
+extern const char *redis_withheld(const RedisLink *link);
+
+/* 70015 for 7.0.15; for Valkey, the version of Redis that it is compatible with. */
+extern int	redis_version(const RedisLink *link);
 
 #endif							/* UNCACHE_REDIS_H */

@@ -1,6 +1,6 @@
 /*
  * redis_handshake.c
- *	  The first words on a link: who we are, and who the server is.
+ *	  The first commands on a link: they say who we are, and ask who the server is.
  *
  * All commands of the handshake are sent at once and cost one round trip:
  *
@@ -13,10 +13,10 @@
  *
  * Of these only AUTH and SELECT are needed.  The others may be refused, in whatever
  * words: an ACL, a proxy and a managed service each have their own.  Then the server is
- * taken for a master, what cannot be known stays "" or 0, and what was refused is noted
- * for the log.  A refusal that any command would meet fails the link.
+ * taken for a master, what it does not tell stays "" or 0, and the refused commands are
+ * noted for the log.  A refusal that any command would meet fails the link.
  *
- * Of a Sentinel the same is asked, but for SELECT; its role must be "sentinel".  A
+ * A Sentinel is asked the same, but for SELECT; its role must be "sentinel".  A
  * target of the scheme REDIS_CLUSTER is a node that is asked about its cluster, and
  * may be a replica.
  *
@@ -60,7 +60,7 @@ fail_with_answer(RedisLink *link, const char *command, const RedisReply *reply)
 		redis_link_fail(link, "Redis at %s refused %s: %s", redis_link_where(link), command, text);
 	else
 		redis_link_fail(link, "what answers at %s is not a Redis server: unexpected answer to %s",
-					   redis_link_where(link), command);
+						redis_link_where(link), command);
 }
 
 static bool
@@ -104,7 +104,7 @@ is_turned_away(RedisLink *link, const RedisReply *reply)
 	return problem != NULL;
 }
 
-/* Whether the server refuses to answer a question; that is noted. */
+/* Whether the server refuses to answer a question; then notes it. */
 static bool
 is_withheld(RedisLink *link, const char *question, const RedisReply *reply)
 {
@@ -189,7 +189,7 @@ auth_answered(void *arg, const RedisReply *reply)
 
 	if (is_turned_away(link, reply) || redis_reply_type(reply) == REDIS_STATUS)
 		return;
-	/* What is given is meant for the master; a Sentinel may have no password. */
+	/* User and password are meant for the master; a Sentinel may have none. */
 	if (redis_link_server(link)->is_sentinel)
 		return;
 	if (redis_reply_is_error(reply, "WRONGPASS") || begins_with(reply, "ERR invalid password"))
@@ -210,7 +210,7 @@ select_answered(void *arg, const RedisReply *reply)
 		return;
 	if (begins_with(reply, "ERR DB index is out of range"))
 		redis_link_fail(link, "Redis at %s does not have as many databases as the address asks for",
-					   redis_link_where(link));
+						redis_link_where(link));
 	else
 		fail_with_answer(link, "SELECT", reply);
 }
@@ -256,7 +256,7 @@ ping_answered(void *arg, const RedisReply *reply)
 		fail_with_answer(link, "PING", reply);
 }
 
-/* The last answer of the handshake: with a known role, or none. */
+/* The last answer of the handshake has come: the role is known, or stays unknown. */
 static void
 finish(RedisLink *link)
 {
@@ -352,7 +352,7 @@ read_password_file(RedisLink *link, const char *path, char *password, size_t siz
 	ssize_t		len = -1;
 	int			fd;
 
-	/* Not blocking, should somebody have put a pipe there. */
+	/* O_NONBLOCK, since a pipe may stand there. */
 	fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	if (fd >= 0)
 	{
@@ -362,7 +362,7 @@ read_password_file(RedisLink *link, const char *path, char *password, size_t siz
 	if (len < 0)
 	{
 		redis_link_fail(link, "could not read the Redis password file \"%s\": %s",
-					   path, strerror(errno));
+						path, strerror(errno));
 		return false;
 	}
 
@@ -397,7 +397,7 @@ ask_to_authenticate(RedisLink *link, const RedisTarget *target, const RedisOptio
 		password = from_file;
 	}
 
-	/* A user without a password is one that needs none (ACL's nopass). */
+	/* A user who is given without a password needs none (ACL's nopass). */
 	if (target->user != NULL)
 		ask(link, auth_answered, "AUTH", target->user, password ? password : "");
 	else if (password != NULL)

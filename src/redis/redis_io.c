@@ -2,14 +2,14 @@
  * redis_io.c
  *	  One turn of a link: write, read, answer, and watch the time.
  *
- * Failure: see redis.c.  What hiredis or the system says is put into words here.
+ * Failure: see redis.c.  Here errors of hiredis and of the system are put into words.
  *
  * Time-out: the time counts from the last byte that arrived, or that the
  * server's kernel took of the command whose answer is due next.  Bytes of later
  * commands do not count: a stopped server's kernel takes small commands for a
  * long time.  See look_for_progress().  While no answer is due the time stands still; it
- * begins with the first write of the next command, not when that is queued, since the
- * worker may have other work to do in between.
+ * begins with the first write of the next command, not when that command is queued, since
+ * the worker may have other work to do in between.
  */
 #include "postgres.h"
 
@@ -19,22 +19,22 @@
 #include "base/clock.h"
 #include "redis/redis_link_int.h"
 
-/* A turn reads so many times at most. */
+/* A turn reads so many times at most, so that a fast server does not hold up the others. */
 #define READS_PER_TURN		64
 
 /* Through TLS one write takes a record of 16 kB; a turn writes so many at most. */
 #define WRITES_PER_TURN		64
 
 /*
- * A name with search domains is asked for several times over, and a name server may
- * ask others: what glibc gives one server in its two tries.
+ * Each search domain costs a query of its own, and a name server may have to ask others:
+ * as long as glibc waits for one server in its two tries.
  */
 #define RESOLVE_MS			(10 * 1000)
 
-/* Looks for progress in one command_timeout, while a command is on its way. */
+/* How often to look for progress in one command_timeout, while a command is on its way. */
 #define LOOKS_PER_TIMEOUT	4
 
-/* hiredis has given up; say why. */
+/* hiredis has reported an error; fail the link with the reason. */
 static void
 fail_from_context(RedisLink *link)
 {
@@ -48,19 +48,19 @@ fail_from_context(RedisLink *link)
 		redis_link_fail(link, "Redis at %s closed the connection", link->where);
 	else if (context->err == REDIS_ERR_IO)
 		redis_link_fail(link, "connection to Redis at %s was lost: %s",
-					   link->where, context->errstr);
+						link->where, context->errstr);
 	else if (context->err == REDIS_ERR_OOM)
 		redis_link_fail(link, "out of memory while talking to Redis at %s", link->where);
 	else
 		redis_link_fail(link, "what answers at %s is not a Redis server: %s",
-					   link->where, context->errstr);
+						link->where, context->errstr);
 }
 
 /* ------------------------------------------------------------------------
  * Writing and reading
  * ------------------------------------------------------------------------
  */
-/* Write what the socket takes at once; redis_turn() sees to it if that fails. */
+/* Write what the socket takes at once; redis_turn() fails the link if that fails. */
 static void
 write_commands(RedisLink *link)
 {
@@ -92,7 +92,7 @@ redis_flush(RedisLink *link)
 		write_commands(link);
 }
 
-/* Call the answers that have arrived whole. */
+/* Call the callbacks whose answers have arrived whole. */
 static void
 take_answers(RedisLink *link)
 {
@@ -130,7 +130,7 @@ take_answers(RedisLink *link)
 	}
 }
 
-/* Read what has arrived, and answer with it. */
+/* Read what has arrived, and call the callbacks with it. */
 static void
 read_answers(RedisLink *link, TimestampTz now)
 {
@@ -179,7 +179,7 @@ fail_from_write(RedisLink *link, TimestampTz now)
  * Time
  * ------------------------------------------------------------------------
  */
-/* Is the command whose answer is due next still on its way, as far as known? */
+/* Is the command whose answer is due next still on its way, as far as we know? */
 static bool
 next_is_on_its_way(const RedisLink *link)
 {
@@ -232,10 +232,6 @@ redis_deadline(const RedisLink *link)
 static void
 check_time(RedisLink *link, TimestampTz now)
 {
-	/* A clock set back must not keep a dead link for hours. */
-	link->last_moved = Min(link->last_moved, now);
-	link->last_look = Min(link->last_look, now);
-
 	if (link->phase == LINK_FAILED || now < redis_deadline(link))
 		return;
 
@@ -326,8 +322,8 @@ redis_turn(RedisLink *link, uint32 events)
 	if (link->phase == LINK_GREETING || link->phase == LINK_READY)
 	{
 		/*
-		 * TLS may read because the socket can be written to.  At the deadline the answer
-		 * may be there, and only this process have been busy with something else.
+		 * TLS may need to read because the socket can be written to.  At the deadline the
+		 * answer may have arrived while this process was busy with something else.
 		 */
 		if ((events & (link->tls ? WL_SOCKET_MASK : WL_SOCKET_READABLE)) != 0 ||
 			now >= redis_deadline(link))

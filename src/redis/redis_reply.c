@@ -3,14 +3,14 @@
  *	  Answers of Redis, and what they may be at the most.
  *
  * Limits, against a broken or hostile server: an answer has at most
- * MAX_REPLY_BYTES, MAX_REPLY_ELEMENTS and MAX_REPLY_DEPTH.  hiredis would believe
- * any number that it is told, and take memory for it.
+ * MAX_REPLY_BYTES, MAX_REPLY_ELEMENTS and MAX_REPLY_DEPTH.  hiredis alone would believe
+ * any number that the server sends, and allocate memory for it.
  */
 #include "postgres.h"
 
 #include "redis/redis_link_int.h"
 
-/* SCAN's and INFO's answers stay far below; nothing else has more than a few bytes. */
+/* SCAN's and INFO's answers stay far below; all others have a few bytes. */
 #define MAX_REPLY_BYTES		(16 * 1024 * 1024)
 #define MAX_REPLY_ELEMENTS	(256 * 1024)
 #define MAX_REPLY_DEPTH		7	/* also the limit built into hiredis 0.14 */
@@ -87,7 +87,7 @@ redis_reply_is_error(const RedisReply *reply, const char *code)
 		(REPLY(reply)->str[len] == ' ' || REPLY(reply)->str[len] == '\0');
 }
 
-/* Stands in for hiredis's own function, which would believe any number. */
+/* In place of hiredis's own function, which would believe any number. */
 static void *
 create_limited_array(const redisReadTask *task, ElementCount elements)
 {

@@ -11,11 +11,11 @@
  *
  * Failure: a name server that is silent is passed over after TRY_MS.  An error ends
  * the resolution; its text is for the link that wanted the addresses.  c-ares calls
- * back from redis_resolve_turn() and redis_resolve_free() alone, and what it calls only
- * takes notes.
+ * back from redis_resolve_turn() and redis_resolve_free() alone, and the callbacks only
+ * note what has happened.
  *
- * Limits: sources of names other than files and DNS are not asked (mDNS, LDAP,
- * NIS, systemd's for containers); systemd-resolved is, where resolv.conf names its
+ * Limits: only files and DNS are asked for names (not mDNS, LDAP, NIS or systemd's
+ * own protocol for containers); systemd-resolved is asked where resolv.conf names its
  * address.  MAX_ADDRESSES of a name are tried.
  */
 #include "postgres.h"
@@ -91,7 +91,7 @@ take_path(RedisResolve *resolve, const char *path)
 	resolve->state = RESOLVE_DONE;
 }
 
-/* With AI_NUMERICHOST nobody is asked; otherwise this waits.  Returns getaddrinfo()'s result. */
+/* With AI_NUMERICHOST this asks no server; otherwise it waits.  Returns getaddrinfo()'s result. */
 static int
 ask_system(RedisResolve *resolve, const char *name, const char *port, int flags)
 {
@@ -132,7 +132,7 @@ socket_changed(void *arg, ares_socket_t sock, int readable, int writable)
 		i++;
 	if (i == resolve->nsockets)
 	{
-		/* One beyond the limit is not waited for: its server counts as silent. */
+		/* The worker does not wait for one beyond the limit: its server counts as silent. */
 		if (wanted == 0 || i == REDIS_MAX_SOCKETS)
 			return;
 		ReserveExternalFD();
@@ -212,7 +212,7 @@ close_channel(RedisResolve *resolve)
 {
 	if (resolve->channel != NULL)
 		ares_destroy(resolve->channel);
-	Assert(resolve->nsockets == 0);
+	Assert(resolve->nsockets == 0); /* all were reported as closed */
 }
 
 RedisResolveState
@@ -221,11 +221,15 @@ redis_resolve_turn(RedisResolve *resolve)
 	RedisSocket sockets[REDIS_MAX_SOCKETS];
 	int			n = redis_resolve_sockets(resolve, sockets);
 
-	/* They don't block; one that is not ready costs a call. */
+	/* The sockets don't block; one that is not ready costs a call. */
 	for (int i = 0; i < n && resolve->state == RESOLVE_PENDING; i++)
+	{
+		const RedisSocket *s = &sockets[i];
+
 		ares_process_fd(resolve->channel,
-						sockets[i].events & WL_SOCKET_READABLE ? sockets[i].socket : ARES_SOCKET_BAD,
-						sockets[i].events & WL_SOCKET_WRITEABLE ? sockets[i].socket : ARES_SOCKET_BAD);
+						s->events & WL_SOCKET_READABLE ? s->socket : ARES_SOCKET_BAD,
+						s->events & WL_SOCKET_WRITEABLE ? s->socket : ARES_SOCKET_BAD);
+	}
 	if (resolve->state == RESOLVE_PENDING)
 		ares_process_fd(resolve->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
 	return resolve->state;
@@ -285,7 +289,7 @@ redis_resolve_deadline(const RedisResolve *resolve)
 #endif							/* HAVE_CARES */
 
 /* ------------------------------------------------------------------------
- * Both
+ * With c-ares and without
  * ------------------------------------------------------------------------
  */
 RedisResolve *

@@ -1,14 +1,13 @@
 /*
  * redis_resolve.h
- *	  From a host's name to its addresses, without waiting.  Private to the files
- *	  of redis.h.
+ *	  From a host's name to its addresses, without waiting.  Private to this folder.
  *
  * A resolution is begun, then turned like a link (redis.h) until it is over.  In a
  * build without c-ares it is over when it has begun, and beginning waits for as
  * long as the system's resolver does.
  */
-#ifndef UNCACHE_REDISRESOLVE_H
-#define UNCACHE_REDISRESOLVE_H
+#ifndef UNCACHE_REDIS_RESOLVE_H
+#define UNCACHE_REDIS_RESOLVE_H
 
 #include "postgres.h"
 
@@ -31,7 +30,7 @@ typedef struct RedisAddress
 	socklen_t	len;
 } RedisAddress;
 
-/* Always over at once for a socket's path and for a numeric address.  NULL: out of memory. */
+/* Over at once for a socket's path and for a numeric address.  NULL: memory ran out. */
 extern RedisResolve *redis_resolve_begin(const RedisHost *host);
 extern void redis_resolve_free(RedisResolve *resolve);
 
@@ -42,11 +41,11 @@ extern RedisResolveState redis_resolve_turn(RedisResolve *resolve);
 extern int	redis_resolve_sockets(const RedisResolve *resolve, RedisSocket *sockets);
 extern TimestampTz redis_resolve_deadline(const RedisResolve *resolve);
 
-/* Once it is over: the addresses in the order in which to try them; or the reason. */
+/* Once it is over: the addresses in the order in which to try them, or why there are none. */
 extern const RedisAddress *redis_resolve_addresses(const RedisResolve *resolve, int *count);
 extern const char *redis_resolve_error(const RedisResolve *resolve);
 
-/* Greater than before when any resolution has other sockets, or other events of them. */
+/* Greater than before when any resolution has other sockets, or waits for other events. */
 extern uint64 redis_resolve_generation(void);
 
-#endif							/* UNCACHE_REDISRESOLVE_H */
+#endif							/* UNCACHE_REDIS_RESOLVE_H */

@@ -1,6 +1,6 @@
 /*
  * redis_socket.c
- *	  Sockets to Redis that nobody waits for.
+ *	  Non-blocking sockets to Redis.
  *
  * hiredis could connect by itself, but it takes the first address of a name
  * only, prefers IPv4 in a way that differs from version to version, and loses
@@ -10,8 +10,8 @@
  * address after it, so that a name with one dead address is reached at the
  * second attempt; the socket of an attempt never changes under its caller.
  *
- * A name is resolved once per connection (redis_resolve.c), so that one that was
- * moved to another address is followed.
+ * A name is resolved once per connection (redis_resolve.c), so that the next connection
+ * goes to the new address when a name was moved.
  */
 #include "postgres.h"
 
@@ -28,7 +28,7 @@
 
 #include "redis/redis_int.h"
 
-/* Idle connections are probed, so that routers between do not forget them. */
+/* Idle connections are probed, so that routers in between do not forget them. */
 #define KEEPALIVE_IDLE		15	/* s */
 #define KEEPALIVE_INTERVAL	5	/* s */
 #define KEEPALIVE_COUNT		3
@@ -45,7 +45,7 @@ redis_socket_try_another(void)
 static void
 set_option(pgsocket sock, int level, int option, int value)
 {
-	/* None of the options is needed for the link to be right. */
+	/* The link works without any of the options. */
 	(void) setsockopt(sock, level, option, &value, sizeof(value));
 }
 
@@ -81,7 +81,7 @@ start_connecting(const struct sockaddr *address, socklen_t len)
 		if (connect(sock, address, len) == 0)
 			return sock;
 
-		/* A refusal from this machine is there already; see it now. */
+		/* A refusal from this machine has come already; notice it now. */
 		if ((errno == EINPROGRESS || errno == EINTR) && redis_socket_status(sock) >= 0)
 			return sock;
 	}
@@ -91,7 +91,6 @@ start_connecting(const struct sockaddr *address, socklen_t len)
 	return PGINVALID_SOCKET;
 }
 
-/* Try the addresses in turn; returns the first socket that did not fail at once. */
 pgsocket
 redis_socket_connect(const RedisAddress *addresses, int count)
 {

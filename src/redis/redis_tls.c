@@ -3,16 +3,16 @@
  *	  TLS on a link to Redis.
  *
  * hiredis_ssl reads and writes; the connection is made here, since hiredis_ssl
- * does not compare the server's name with its certificate, and tells little of
- * what goes wrong.  The server's certificate is always verified: against the
+ * does not compare the server's name with its certificate, and says little about
+ * failures.  The server's certificate is always verified: against the
  * given CAs or the system's, and against the host's name or address in
- * uncache.redis_url, or redis_tls_server_name.  There is no way to do without.
+ * uncache.redis_url, or redis_tls_server_name.  There is no setting that turns this off.
  *
  * CA, certificate and key are read at each connect, so that new ones need no
  * reload.
  *
  * Failure: OpenSSL's queue of errors belongs to the process.  It is emptied
- * before each step, so that what it holds afterwards is of this step.
+ * before each step, so that an error in it afterwards is of this step.
  */
 #include "postgres.h"
 
@@ -80,7 +80,8 @@ load_certificate(SSL_CTX *context, const char *cert, const char *key, char *erro
 	if (!is_given(cert) && !is_given(key))
 		return true;
 	if (!is_given(cert) || !is_given(key))
-		snprintf(error, size, "a certificate needs both uncache.redis_tls_cert_file and uncache.redis_tls_key_file");
+		snprintf(error, size, "a certificate needs both uncache.redis_tls_cert_file and "
+							  "uncache.redis_tls_key_file");
 	else if (SSL_CTX_use_certificate_chain_file(context, cert) != 1)
 		snprintf(error, size, "could not load the certificate file \"%s\": %s",
 				 cert, redis_tls_error());

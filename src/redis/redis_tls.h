@@ -1,12 +1,12 @@
 /*
  * redis_tls.h
- *	  TLS on a link to Redis.  Private to the files of redis.h.
+ *	  TLS on a link to Redis.  Private to this folder.
  *
  * Nothing in here waits or raises an error.  In a build without hiredis_ssl
  * redis_tls_open() always fails, and the others are never called.
  */
-#ifndef UNCACHE_REDISTLS_H
-#define UNCACHE_REDISTLS_H
+#ifndef UNCACHE_REDIS_TLS_H
+#define UNCACHE_REDIS_TLS_H
 
 #include "postgres.h"
 
@@ -41,4 +41,4 @@ extern uint32 redis_tls_wanted_events(const RedisTls *tls);
 extern void redis_tls_clear_error(void);
 extern const char *redis_tls_error(void);
 
-#endif							/* UNCACHE_REDISTLS_H */
+#endif							/* UNCACHE_REDIS_TLS_H */

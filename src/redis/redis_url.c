@@ -2,8 +2,8 @@
  * redis_url.c
  *	  The setting uncache.redis_url, taken apart.
  *
- * The form is strict: what is not understood is refused, never guessed at or
- * ignored, for a delete sent to the wrong server is a delete lost.  User,
+ * The parser is strict: a part that it does not understand is refused, never guessed at
+ * or ignored, for a delete sent to the wrong server is a delete lost.  User,
  * password, path and Sentinel's name may be percent-encoded; a "@", "/", "?",
  * "#" or "%" in them must be.  Control characters are refused however they are
  * written, so that no part can break a log line or a command.
@@ -14,9 +14,9 @@
  *		redis+cluster://[...@]host[:port],...[/db]	rediss+cluster:// with TLS
  *		redis+sentinel://[...@]host[:port],.../name[/db]
  *
- * Whether this program can serve what was asked for is not decided here.
+ * Whether this build can serve such an address is decided elsewhere (settings_redis.c).
  *
- * Needs nothing of a running server, so that it can be fuzzed.
+ * This file needs nothing of a running server, so that it can be fuzzed.
  */
 #include "postgres.h"
 
@@ -99,7 +99,8 @@ take_text(Parser *parser, const char *from, const char *end, char **text)
 			int			low = high >= 0 ? hex_digit(p[2]) : -1;
 
 			if (low < 0)
-				return refuse(parser, "A percent sign must be followed by two hexadecimal digits; write the sign itself as %25.");
+				return refuse(parser, "A percent sign must be followed by two hexadecimal digits; "
+									  "write the sign itself as %25.");
 			c = (char) (high * 16 + low);
 			p += 2;
 		}
@@ -108,6 +109,7 @@ take_text(Parser *parser, const char *from, const char *end, char **text)
 		*to++ = c;
 	}
 	*to++ = '\0';
+	Assert(to - parser->room <= end - from + 1);
 	*text = parser->room;
 	parser->room = to;
 	return true;
@@ -139,7 +141,7 @@ take_db(Parser *parser, const char *from)
 	return refuse(parser, "The database must be a number from 0 to " CppAsString2(MAX_DB) ".");
 }
 
-/* [user][:password]; what is empty counts as not given. */
+/* [user][:password]; an empty one counts as not given. */
 static bool
 take_user(Parser *parser, const char *from, const char *end)
 {
@@ -258,14 +260,16 @@ static bool
 take_path(Parser *parser, const char *path)
 {
 	if (strpbrk(path, "?#") != NULL)
-		return refuse(parser, "Parameters after \"?\" or \"#\" are only known as unix:///path?db=N.");
+		return refuse(parser, "Parameters after \"?\" or \"#\" are only known as "
+							  "unix:///path?db=N.");
 
 	if (parser->target->scheme == REDIS_SENTINEL)
 	{
 		const char *end;
 
 		if (path[0] == '\0' || path[1] == '\0' || path[1] == '/')
-			return refuse(parser, "The name under which Sentinel knows the master is missing, as in redis+sentinel://host,host/name.");
+			return refuse(parser, "The name under which Sentinel knows the master is missing, as "
+								  "in redis+sentinel://host,host/name.");
 		end = path + 1 + strcspn(path + 1, "/");
 		if (!take_text(parser, path + 1, end, &parser->target->service))
 			return false;
@@ -285,7 +289,8 @@ take_socket(Parser *parser, const char *path)
 	const char *end = path + strcspn(path, "?#");
 
 	if (*path != '/')
-		return refuse(parser, "The path of a Unix socket must be absolute, with three slashes as in unix:///path.");
+		return refuse(parser, "The path of a Unix socket must be absolute, with three slashes as "
+							  "in unix:///path.");
 	if (!take_text(parser, path, end, &target->hosts[0].name))
 		return false;
 	if (strlen(target->hosts[0].name) >= sizeof(((struct sockaddr_un *) NULL)->sun_path))
@@ -314,7 +319,8 @@ take_scheme(Parser *parser, const char *url)
 			return url + len;
 		}
 	}
-	refuse(parser, "The address must begin with redis://, rediss://, unix://, redis+cluster:// or redis+sentinel://.");
+	refuse(parser, "The address must begin with redis://, rediss://, unix://, redis+cluster:// or "
+				   "redis+sentinel://.");
 	return NULL;
 }
 
@@ -348,7 +354,8 @@ take_url(Parser *parser, const char *url)
 
 	/* An "@" further on most likely belongs to a password that was not encoded. */
 	if (strchr(from, '@') != NULL)
-		return refuse(parser, "Write \"@\" in a user name or password as %40, \"/\" as %2F, \"?\" as %3F and \"#\" as %23.");
+		return refuse(parser, "Write \"@\" in a user name or password as %40, \"/\" as %2F, \"?\" "
+							  "as %3F and \"#\" as %23.");
 	return take_hosts(parser, from, end) && take_path(parser, end);
 }
 
@@ -357,7 +364,7 @@ redis_url_parse(const char *url, const char **error)
 {
 	Parser		parser = {NULL};
 
-	/* No string is longer decoded than encoded, and each needs its end. */
+	/* No string is longer decoded than encoded, and each needs its terminating zero. */
 	parser.target = calloc(1, sizeof(RedisTarget) + strlen(url) + REDIS_MAX_HOSTS + 4);
 	if (parser.target == NULL)
 	{
@@ -368,9 +375,11 @@ redis_url_parse(const char *url, const char **error)
 
 	if (take_url(&parser, url))
 	{
+		Assert(parser.target->nhosts > 0 && parser.target->hosts[0].name != NULL);
 		*error = NULL;
 		return parser.target;
 	}
+	Assert(parser.error != NULL);
 	*error = parser.error;
 	redis_url_free(parser.target);
 	return NULL;

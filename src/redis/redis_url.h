@@ -2,12 +2,12 @@
  * redis_url.h
  *	  The setting uncache.redis_url, taken apart.
  */
-#ifndef UNCACHE_REDISURL_H
-#define UNCACHE_REDISURL_H
+#ifndef UNCACHE_REDIS_URL_H
+#define UNCACHE_REDIS_URL_H
 
 #include "postgres.h"
 
-/* Hosts of an address, and addresses in the setting: more than anybody needs. */
+/* Most hosts of an address, and most addresses in the setting: limits for typing errors. */
 #define REDIS_MAX_HOSTS		16
 #define TARGETS_MAX			8
 
@@ -44,7 +44,7 @@ typedef struct RedisTarget
 
 /*
  * Take a URL apart.  Returns a target made in one piece with malloc, to be
- * given to redis_url_free(), or NULL, with *error set to a static text that says
+ * given to redis_url_free(), or NULL with *error set to a static text, which says
  * what is wrong and never repeats a part of the URL that could be a secret.
  */
 extern RedisTarget *redis_url_parse(const char *url, const char **error);
@@ -53,4 +53,4 @@ extern void redis_url_free(RedisTarget *target);
 /* The URL without user and password, for views and the log; "size" bytes at most. */
 extern void redis_url_public(const RedisTarget *target, char *to, size_t size);
 
-#endif							/* UNCACHE_REDISURL_H */
+#endif							/* UNCACHE_REDIS_URL_H */

@@ -165,7 +165,8 @@ define_connection_settings(void)
 							PGC_SUSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("uncache.command_timeout",
-							"Longest time in which Redis may leave a command without a byte of an answer.",
+							"Longest time in which Redis may leave a command without a byte of an "
+							"answer.",
 							NULL,
 							&setting_command_timeout,
 							1000, 10, 60 * 1000,
@@ -273,13 +274,15 @@ define_delivery_settings(void)
 							NULL, NULL, NULL);
 	DefineCustomBoolVariable("uncache.delivery",
 							 "Whether the worker delivers to Redis.",
-							 "While it is off the outbox keeps what is committed, and nobody waits.",
+							 "While it is off the outbox keeps what is committed, and nobody "
+							 "waits.",
 							 &setting_delivery,
 							 true,
 							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
 	DefineCustomIntVariable("uncache.redeliver_window",
-							"How long delivered invalidations are kept, to be sent again to a Redis that forgot them.",
+							"How long delivered invalidations are kept, to be sent again to a "
+							"Redis that forgot them.",
 							NULL,
 							&setting_redeliver_window,
 							60, 0, 24 * 3600,
@@ -291,14 +294,16 @@ static void
 define_replica_settings(void)
 {
 	DefineCustomIntVariable("uncache.wait_replicas",
-							"Number of replicas that must acknowledge a delete before it counts as delivered.",
+							"Number of replicas that must acknowledge a delete before it counts "
+							"as delivered.",
 							"0 means not to ask them.",
 							&setting_wait_replicas,
 							0, 0, 64,
 							PGC_SUSET, 0,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("uncache.wait_replicas_timeout",
-							"Longest time that replicas may take to acknowledge a batch of deletes.",
+							"Longest time that replicas may take to acknowledge a batch of "
+							"deletes.",
 							"At most three quarters of uncache.command_timeout are used.",
 							&setting_wait_replicas_timeout,
 							100, 1, 60 * 1000,
@@ -310,15 +315,19 @@ static void
 define_outage_settings(void)
 {
 	DefineCustomIntVariable("uncache.outbox_max_size",
-							"Size of the outbox above which keys are not stored one by one while Redis is away.",
-							"What their rules can produce is deleted instead when Redis is back. 0 means no limit.",
+							"Size of the outbox above which keys are not stored one by one while "
+							"Redis is away.",
+							"What their rules can produce is deleted instead when Redis is back. "
+							"0 means no limit.",
 							&setting_outbox_max_size,
 							0, 0, INT_MAX,
 							PGC_SUSET, GUC_UNIT_MB,
 							NULL, NULL, NULL);
 	DefineCustomEnumVariable("uncache.after_lost_commits",
-							 "What to delete after a crash or promotion that can have lost commits.",
-							 "redeliver: what the outbox holds; flush: all keys that the rules can produce.",
+							 "What to delete after a crash or promotion that can have lost "
+							 "commits.",
+							 "redeliver: what the outbox holds; flush: all keys that the rules "
+							 "can produce.",
 							 &setting_after_lost_commits,
 							 AFTER_LOST_COMMITS_REDELIVER, after_lost_commits_options,
 							 PGC_SUSET, 0,
@@ -343,7 +352,8 @@ define_fence_settings(void)
 							PGC_SUSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("uncache.fence_takeback",
-							"How long the server that has superseded this one is unheard of until this one's readers fill again.",
+							"How long the server that has superseded this one is unheard of until "
+							"this one's readers fill again.",
 							"0: never. A clock decides, so the other may still be alive.",
 							&setting_fence_takeback,
 							0, 0, INT_MAX,

@@ -25,7 +25,7 @@
 
 /*
  * How far from where it belongs a rule may be.  The whole stretch is looked at
- * before a rule counts as new, so a place that is given back needs no tombstone;
+ * before a rule counts as new, so an entry that is given back needs no tombstone;
  * a stretch of 64 runs full only when nine tenths of the array are taken.
  */
 #define PROBES			64
@@ -33,7 +33,7 @@
 /* Least pause between two looks for dropped rules. */
 #define SWEEP_MS		60000
 
-/* Of a worker: it has taken a place since "swept_at". */
+/* In a worker: it has taken an entry since "swept_at". */
 static bool has_new_rules = false;
 static TimestampTz swept_at = 0;
 
@@ -154,85 +154,86 @@ nth_probe(uint64 id, int n)
 	uint32		home = hash_combine(murmurhash32((uint32) (id >> 32)),
 									murmurhash32((uint32) id));
 
-	return &UncacheShmem->rule_stats[(home + n) % RULE_STATS_PLACES];
+	return &UncacheShmem->rule_stats[(home + n) % RULE_STATS_ENTRIES];
 }
 
 static RuleStats *
-find_place(uint64 id)
+find_entry(uint64 id)
 {
 	for (int n = 0; n < PROBES; n++)
 	{
-		RuleStats  *place = nth_probe(id, n);
+		RuleStats  *entry = nth_probe(id, n);
 
-		if (pg_atomic_read_u64(&place->id) == id)
-			return place;
+		if (pg_atomic_read_u64(&entry->id) == id)
+			return entry;
 	}
 	return NULL;
 }
 
-/* Take a free place; NULL when there is none.  Free places hold zeros. */
+/* Take a free entry; NULL when there is none.  Free entries hold zeros. */
 static RuleStats *
-take_place(uint64 id)
+take_entry(uint64 id)
 {
 	for (int n = 0; n < PROBES; n++)
 	{
-		RuleStats  *place = nth_probe(id, n);
-		uint64		nobody = 0;
+		RuleStats  *entry = nth_probe(id, n);
+		uint64		free_id = 0;
 
-		if (pg_atomic_compare_exchange_u64(&place->id, &nobody, id))
+		if (pg_atomic_compare_exchange_u64(&entry->id, &free_id, id))
 		{
 			has_new_rules = true;
-			return place;
+			return entry;
 		}
 	}
 	return NULL;
 }
 
 static void
-zero_place(RuleStats *place)
+zero_entry(RuleStats *entry)
 {
-	pg_atomic_write_u64(&place->keys, 0);
-	pg_atomic_write_u64(&place->existed, 0);
-	pg_atomic_write_u64(&place->last_at, 0);
+	pg_atomic_write_u64(&entry->keys, 0);
+	pg_atomic_write_u64(&entry->existed, 0);
+	pg_atomic_write_u64(&entry->last_at, 0);
 }
 
 static bool
-place_is_of(RuleStats *place, Oid dboid)
+entry_is_of(RuleStats *entry, Oid dboid)
 {
-	return (Oid) (pg_atomic_read_u64(&place->id) >> 32) == dboid;
+	return (Oid) (pg_atomic_read_u64(&entry->id) >> 32) == dboid;
 }
 
 static Oid
-place_rule(RuleStats *place)
+entry_rule(RuleStats *entry)
 {
-	return (Oid) (pg_atomic_read_u64(&place->id) & 0xFFFFFFFF);
+	return (Oid) (pg_atomic_read_u64(&entry->id) & 0xFFFFFFFF);
 }
 
 void
 counters_count_rule(Oid rule, uint64 keys, uint64 existed)
 {
 	uint64		id = rule_id(MyDatabaseId, rule);
-	RuleStats  *place;
+	RuleStats  *entry;
 
 	if (UncacheShmem == NULL || !OidIsValid(rule))
 		return;
-	place = find_place(id);
-	if (place == NULL)
-		place = take_place(id);
-	if (place == NULL)
+	entry = find_entry(id);
+	if (entry == NULL)
+		entry = take_entry(id);
+	if (entry == NULL)
 		return;
-	pg_atomic_fetch_add_u64(&place->keys, keys);
-	pg_atomic_fetch_add_u64(&place->existed, existed);
-	pg_atomic_write_u64(&place->last_at, (uint64) GetCurrentTimestamp());
+	Assert(entry_is_of(entry, MyDatabaseId) && entry_rule(entry) == rule);
+	pg_atomic_fetch_add_u64(&entry->keys, keys);
+	pg_atomic_fetch_add_u64(&entry->existed, existed);
+	pg_atomic_write_u64(&entry->last_at, (uint64) GetCurrentTimestamp());
 }
 
-/* Whoever takes the place next finds zeros in it. */
+/* The worker that takes the entry next finds zeros in it. */
 static void
-give_back(RuleStats *place)
+give_back(RuleStats *entry)
 {
-	zero_place(place);
+	zero_entry(entry);
 	pg_write_barrier();
-	pg_atomic_write_u64(&place->id, 0);
+	pg_atomic_write_u64(&entry->id, 0);
 }
 
 static bool
@@ -264,12 +265,12 @@ counters_forget_dropped_rules(void)
 
 	has_new_rules = false;
 	swept_at = clock_now();
-	for (int i = 0; i < RULE_STATS_PLACES; i++)
+	for (int i = 0; i < RULE_STATS_ENTRIES; i++)
 	{
-		RuleStats  *place = &UncacheShmem->rule_stats[i];
+		RuleStats  *entry = &UncacheShmem->rule_stats[i];
 
-		if (place_is_of(place, MyDatabaseId) && !rule_exists(triggers, place_rule(place)))
-			give_back(place);
+		if (entry_is_of(entry, MyDatabaseId) && !rule_exists(triggers, entry_rule(entry)))
+			give_back(entry);
 	}
 	table_close(triggers, AccessShareLock);
 }
@@ -277,25 +278,25 @@ counters_forget_dropped_rules(void)
 void
 counters_forget_database(Oid dboid)
 {
-	for (int i = 0; i < RULE_STATS_PLACES; i++)
+	for (int i = 0; i < RULE_STATS_ENTRIES; i++)
 	{
-		RuleStats  *place = &UncacheShmem->rule_stats[i];
+		RuleStats  *entry = &UncacheShmem->rule_stats[i];
 
-		if (place_is_of(place, dboid))
-			give_back(place);
+		if (entry_is_of(entry, dboid))
+			give_back(entry);
 	}
 }
 
 bool
-counters_next_rule(int *place, RuleCounts *counts)
+counters_next_rule(int *entry, RuleCounts *counts)
 {
-	while (UncacheShmem != NULL && *place < RULE_STATS_PLACES)
+	while (UncacheShmem != NULL && *entry < RULE_STATS_ENTRIES)
 	{
-		RuleStats  *found = &UncacheShmem->rule_stats[(*place)++];
+		RuleStats  *found = &UncacheShmem->rule_stats[(*entry)++];
 
-		if (!place_is_of(found, MyDatabaseId))
+		if (!entry_is_of(found, MyDatabaseId))
 			continue;
-		counts->rule = place_rule(found);
+		counts->rule = entry_rule(found);
 		counts->keys = pg_atomic_read_u64(&found->keys);
 		counts->existed = pg_atomic_read_u64(&found->existed);
 		counts->last_at = (TimestampTz) pg_atomic_read_u64(&found->last_at);
@@ -313,11 +314,11 @@ counters_reset(DatabaseCounters *stats, Oid dboid)
 		pg_atomic_write_u64(&stats->latency[b], 0);
 	pg_atomic_write_u64(&stats->reset_at, (uint64) GetCurrentTimestamp());
 
-	for (int i = 0; i < RULE_STATS_PLACES; i++)
+	for (int i = 0; i < RULE_STATS_ENTRIES; i++)
 	{
-		RuleStats  *place = &UncacheShmem->rule_stats[i];
+		RuleStats  *entry = &UncacheShmem->rule_stats[i];
 
-		if (place_is_of(place, dboid))
-			zero_place(place);
+		if (entry_is_of(entry, dboid))
+			zero_entry(entry);
 	}
 }

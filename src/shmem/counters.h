@@ -2,11 +2,11 @@
  * counters.h
  *	  Counters that the views show.
  *
- * The worker counts, but for what only the committing session knows; anybody
- * reads.  All are atomic and reset by uncache.stat_reset().
+ * The worker counts, but for what only the committing session knows; any process may
+ * read.  All are atomic and reset by uncache.stat_reset().
  */
-#ifndef UNCACHE_STATS_H
-#define UNCACHE_STATS_H
+#ifndef UNCACHE_COUNTERS_H
+#define UNCACHE_COUNTERS_H
 
 #include "postgres.h"
 #include "datatype/timestamp.h"
@@ -42,13 +42,13 @@ typedef struct DatabaseCounters
 
 /*
  * Per rule, in one array for the server, found by (dboid, rule) with open
- * addressing.  A place is taken once and given back when its rule is gone; when
+ * addressing.  An entry is taken once and given back when its rule is gone; when
  * none is free near where a rule belongs, the rule is not counted.
  *
- * The worker of a database is the only one who takes, counts in and gives back
- * the places of that database; several workers share the array.
+ * The worker of a database is the only process that takes, counts in and gives back
+ * the entries of that database; several workers share the array.
  */
-#define RULE_STATS_PLACES	4096
+#define RULE_STATS_ENTRIES	4096
 
 typedef struct RuleStats
 {
@@ -67,10 +67,10 @@ typedef struct RuleCounts
 	TimestampTz last_at;
 } RuleCounts;
 
-/* All of a slot to zero, before anybody can see it. */
+/* Set all counters of a database to zero, before any other process can see them. */
 extern void counters_init(DatabaseCounters *stats);
 
-/* uncache.stat_reset(): counters of a slot and its database, not the levels. */
+/* uncache.stat_reset(): set a database's counters and its rules' to zero, not the levels. */
 extern void counters_reset(DatabaseCounters *stats, Oid dboid);
 
 /* Count one delivery that took this long (below 0 counts as 0). */
@@ -86,7 +86,7 @@ extern double counters_percentile(DatabaseCounters *stats, double share);
 extern void counters_count_rule(Oid rule, uint64 keys, uint64 existed);
 
 /*
- * Give back the places of this database's rules that do not exist any more.  In
+ * Give back the entries of this database's rules that do not exist any more.  In
  * the worker, now and then, within a transaction: reads pg_trigger.
  */
 extern void counters_forget_dropped_rules(void);
@@ -97,13 +97,13 @@ extern void counters_forget_dropped_rules(void);
  */
 extern bool counters_has_new_rules(void);
 
-/* Give back all places of a database that has no worker now. */
+/* Give back all entries of a database that has no worker now. */
 extern void counters_forget_database(Oid dboid);
 
 /*
- * Step through the rules of MyDatabaseId: *place is 0 at first; false at the
+ * Step through the rules of MyDatabaseId: *entry is 0 at first; false at the
  * end.
  */
-extern bool counters_next_rule(int *place, RuleCounts *counts);
+extern bool counters_next_rule(int *entry, RuleCounts *counts);
 
-#endif							/* UNCACHE_STATS_H */
+#endif							/* UNCACHE_COUNTERS_H */

@@ -9,7 +9,7 @@
  * got to this database before the next shutdown.
  *
  * At a clean shutdown the postmaster leaves the lineage in a file, together with
- * the place of the shutdown checkpoint; at its start it takes the lineage over if
+ * the position of the shutdown checkpoint; at its start it takes the lineage over if
  * that is still the last checkpoint and the server was shut down.  So a file that
  * was left behind by an earlier life, copied from elsewhere, or from before a life
  * without the library means nothing, and need not be removed.

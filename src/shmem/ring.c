@@ -2,8 +2,8 @@
  * ring.c
  *	  The byte ring between backends and one worker (see ring.h).
  *
- * Every function is called with the slot's lock held, exclusively.  Nothing in
- * here can fail, since ring_put() runs after the commit.
+ * Every function is called with the lock of the DatabaseState held, exclusively.  Nothing
+ * in here can fail, since ring_put() runs after the commit.
  */
 #include "postgres.h"
 
@@ -15,6 +15,7 @@
 void
 ring_init(Ring *ring, char *data, uint32 size)
 {
+	Assert(size % MAXIMUM_ALIGNOF == 0 && (uintptr_t) data % MAXIMUM_ALIGNOF == 0);
 	ring->put = 0;
 	ring->taken = 0;
 	ring->size = size;
@@ -34,37 +35,46 @@ ring_used(const Ring *ring)
 	return (uint32) (ring->put - ring->taken);
 }
 
+/* Positions lie at entries, and no more is in the ring than it holds. */
+static inline bool
+is_sound(const Ring *ring)
+{
+	return ring->taken <= ring->put && ring->put - ring->taken <= ring->size &&
+		ring->put % MAXIMUM_ALIGNOF == 0 && ring->taken % MAXIMUM_ALIGNOF == 0;
+}
+
 bool
 ring_put(Ring *ring, const RingEntry *head, const char *items, size_t len)
 {
 	Size		need = MAXALIGN(MAXALIGN(sizeof(RingEntry)) + len);
-	uint32		place;
+	uint32		start;
 	uint32		to_end;
 	uint32		filler;
 	RingEntry  *entry;
 
-	/* An empty one has room for whatever fits at all. */
+	/* An empty ring begins anew where the entry would cross its end: all of it is free. */
 	if (ring_is_empty(ring) && need > ring->size - ring->put % ring->size)
 		ring->taken = ring->put += ring->size - ring->put % ring->size;
 
-	place = ring->put % ring->size;
-	to_end = ring->size - place;
+	start = ring->put % ring->size;
+	to_end = ring->size - start;
 	filler = need > to_end ? to_end : 0;
 	if (need + filler > ring->size - ring_used(ring))
 		return false;
 
 	if (filler > 0)
 	{
-		*(uint32 *) (ring->data + place) = filler | FILLER_BIT;
+		*(uint32 *) (ring->data + start) = filler | FILLER_BIT;
 		ring->put += filler;
-		place = 0;
+		start = 0;
 	}
-	entry = (RingEntry *) (ring->data + place);
+	entry = (RingEntry *) (ring->data + start);
 	*entry = *head;
 	entry->size = MAXALIGN(sizeof(RingEntry)) + len;
 	memcpy(ring_items(entry), items, len);
 	ring->awaited |= head->waiter >= 0;
 	ring->put += need;
+	Assert(is_sound(ring));
 	return true;
 }
 
@@ -96,6 +106,7 @@ ring_take(Ring *ring)
 
 	Assert(entry != NULL);
 	ring->taken += MAXALIGN(entry->size);
+	Assert(is_sound(ring));
 }
 
 bool

@@ -2,16 +2,16 @@
  * ring.h
  *	  Hands committed invalidations from the backends to one worker at once.
  *
- * A ring belongs to a DatabaseState and is covered by that slot's lock; many
- * backends put, the worker alone takes.  Positions only grow; the place of a
- * position is its remainder by size.  An entry is never split: one that would
- * cross the end starts at the beginning, behind a filler.
+ * A ring belongs to a DatabaseState and is covered by its lock; many backends put,
+ * the worker alone takes.  Positions only grow; the byte that a position stands for is
+ * its remainder by size.  An entry is never split: one that would cross
+ * the end starts at the beginning, behind a filler.
  *
  *		 taken                      put
  *		   |                         |
  *		[..|head|items|head|items|...|........free.........|]
  *
- * The ring is a hint.  What does not fit is left out, and the committer marks
+ * The ring is a hint.  An entry that does not fit is left out, and the committer marks
  * its outbox blocks dirty instead.
  */
 #ifndef UNCACHE_RING_H
@@ -29,14 +29,14 @@ typedef struct Ring
 	uint64		put;			/* bytes ever put */
 	uint64		taken;			/* bytes ever taken */
 	uint32		size;			/* bytes; a multiple of MAXIMUM_ALIGNOF */
-	bool		awaited;		/* somebody waits for what came since it was empty */
+	bool		awaited;		/* a session waits for an entry that came since it was empty */
 	char	   *data;
 } Ring;
 
 typedef enum RingKind
 {
 	RING_COMMITTED,				/* a transaction that is one outbox row */
-	RING_DOUBT,					/* keys of one that is about to commit (strict) */
+	RING_DOUBT,					/* keys of a transaction that is about to commit (strict) */
 	RING_RELEASE,				/* the same keys, when it was rolled back */
 } RingKind;
 
@@ -47,7 +47,7 @@ typedef struct RingEntry
 	uint32		nkeys;
 	uint64		xid;			/* top-level full transaction id */
 	TimestampTz committed_at;
-	int32		waiter;			/* ProcNumber of who waits, or -1 */
+	int32		waiter;			/* ProcNumber of the session that waits, or -1 */
 	uint8		kind;			/* RingKind */
 	uint8		table;			/* index of the outbox table */
 	ItemPointerData tid;		/* of the row in it */

@@ -39,7 +39,7 @@ shared_bytes(void)
 	Size		size = MAXALIGN(sizeof(Shared));
 
 	size = add_size(size, MAXALIGN(mul_size(MaxBackends, sizeof(WaitSlot))));
-	size = add_size(size, MAXALIGN(mul_size(RULE_STATS_PLACES, sizeof(RuleStats))));
+	size = add_size(size, MAXALIGN(mul_size(RULE_STATS_ENTRIES, sizeof(RuleStats))));
 	size = add_size(size, MAXALIGN(mul_size(setting_max_database_workers, sizeof(DatabaseState))));
 	size = add_size(size, mul_size(setting_max_database_workers, ring_bytes()));
 	return size;
@@ -66,12 +66,12 @@ init_wait_slot(WaitSlot *wait)
 }
 
 static void
-init_rule_stats(RuleStats *place)
+init_rule_stats(RuleStats *entry)
 {
-	pg_atomic_init_u64(&place->id, 0);
-	pg_atomic_init_u64(&place->keys, 0);
-	pg_atomic_init_u64(&place->existed, 0);
-	pg_atomic_init_u64(&place->last_at, 0);
+	pg_atomic_init_u64(&entry->id, 0);
+	pg_atomic_init_u64(&entry->keys, 0);
+	pg_atomic_init_u64(&entry->existed, 0);
+	pg_atomic_init_u64(&entry->last_at, 0);
 }
 
 static void
@@ -149,13 +149,13 @@ init_shared(Shared *shared)
 	shared->ndatabases = setting_max_database_workers;
 	shared->nwaitslots = MaxBackends;
 	shared->wait_slots = carve(&next, shared->nwaitslots * sizeof(WaitSlot));
-	shared->rule_stats = carve(&next, RULE_STATS_PLACES * sizeof(RuleStats));
+	shared->rule_stats = carve(&next, RULE_STATS_ENTRIES * sizeof(RuleStats));
 	shared->databases = carve(&next, shared->ndatabases * sizeof(DatabaseState));
 	ring = carve(&next, shared->ndatabases * ring_bytes());
 
 	for (int i = 0; i < shared->nwaitslots; i++)
 		init_wait_slot(&shared->wait_slots[i]);
-	for (int i = 0; i < RULE_STATS_PLACES; i++)
+	for (int i = 0; i < RULE_STATS_ENTRIES; i++)
 		init_rule_stats(&shared->rule_stats[i]);
 	for (int i = 0; i < shared->ndatabases; i++)
 		init_database_state(&shared->databases[i], &locks[1 + i].lock,
