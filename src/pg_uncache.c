@@ -27,7 +27,6 @@
 
 #include "commit/commit.h"
 #include "rules/drop_notice.h"
-#include "settings/log_mask.h"
 #include "settings/settings.h"
 #include "shmem/shmem.h"
 #include "worker/worker.h"
