@@ -2,6 +2,8 @@
 #
 # layers.sh: every layer of the tests, in the folder that private.sh made.
 #
+# TESTS names TAP files by number, by the beginning of a name, by folder or by path.
+#
 # Each layer writes a log; the log of a layer that failed is printed.  The last
 # line is "N passed, N failed" over all layers.  A layer that ran nothing, or
 # that ended badly without naming a test, counts as one failure.
@@ -32,17 +34,38 @@ count_tap()
 # layer NAME COUNTER: run layer_NAME and count what its log says.
 layer()
 {
-	local name=$1 log=$PRIVATE/$1.log started=$SECONDS status ok bad
+	run "$1"
+	finish "$1" "$2"
+}
 
-	[[ " ${LAYERS:-unit model regress isolation pgtap tap faults} " == *" $name "* ]] || return 0
-	"layer_$name" >"$log" 2>&1
-	status=$?
+wanted()
+{
+	[[ " ${LAYERS:-unit model regress isolation pgtap tap faults} " == *" $1 "* ]]
+}
+
+# run NAME: run layer_NAME, and leave its exit code and its seconds beside its log.
+run()
+{
+	local started=$SECONDS
+
+	wanted "$1" || return 0
+	"layer_$1" >"$PRIVATE/$1.log" 2>&1
+	echo $? $((SECONDS - started)) >"$PRIVATE/$1.status"
+}
+
+# finish NAME COUNTER: count what the log of a layer that has run says.
+finish()
+{
+	local name=$1 log=$PRIVATE/$1.log status seconds ok bad
+
+	wanted "$name" || return 0
+	read -r status seconds <"$PRIVATE/$name.status"
 	"count_$2" "$log"
 	[ $((ok + bad)) -gt 0 ] || echo "# the layer $name ran nothing" >>"$log"
 	if [ $bad -eq 0 ] && { [ $status -ne 0 ] || [ $ok -eq 0 ]; }; then
 		bad=1
 	fi
-	printf '%-10s %4d passed, %d failed  (%d s)\n' "$name" "$ok" "$bad" $((SECONDS - started))
+	printf '%-10s %4d passed, %d failed  (%d s)\n' "$name" "$ok" "$bad" "$seconds"
 	[ $bad -eq 0 ] || print_failure "$name" "$log"
 	passed=$((passed + ok))
 	failed=$((failed + bad))
@@ -52,7 +75,8 @@ print_failure()
 {
 	local file
 
-	failures+=$(grep -hE -A 1 '^# *Failed test|^not ok [0-9]+ |\.\.\. FAILED|No plan found|exited [1-9]' "$2" |
+	failures+=$(grep -hE -A 1 \
+		'^# *Failed test|^not ok [0-9]+ |\.\.\. FAILED|No plan found|exited [1-9]' "$2" |
 		grep -vE '^--$|^ok ' | sed "s/^/failed: $1: /" | head -n 40)$'\n'
 	echo "---- $1"
 	# Each failure with what it says, then the end, in which the summary is.
@@ -67,7 +91,8 @@ print_failure()
 			echo "---- end of the server's log"
 			tail -n 60 "$PRIVATE/postgres.log" ;;
 		tap | faults)
-			for file in $(sed -nE 's,^test/t/(.*)\.t +\(Wstat.*,tmp_check/log/regress_log_\1,p' "$2") \
+			for file in \
+				$(sed -nE 's,^test/t/.*/(.*)\.t +\(Wstat.*,tmp_check/log/regress_log_\1,p' "$2") \
 				$(grep -lE 'PANIC:|TRAP:' tmp_check/log/regress_log_* 2>/dev/null); do
 				echo "---- $file"
 				tail -n 60 "$file"
@@ -81,10 +106,11 @@ layer_unit()
 	make -s -C test/unit PROVE="prove --verbose" $UNCACHE_UNIT check
 }
 
-# The Redis functions of the fence, in every order of small cases.
+# The Redis functions of the fence, in every order of small cases.  It computes, while the TAP
+# files mostly wait: it runs beside them.
 layer_model()
 {
-	prove --verbose --timer test/model/*.t
+	nice prove --verbose --timer test/model/*.t
 }
 
 layer_regress()
@@ -108,33 +134,50 @@ layer_pgtap()
 		pg_prove --verbose -d pgtap "${files[@]}"
 }
 
+# The TAP files that TESTS names; all, where it is empty.
+tap_files()
+{
+	local word found
+
+	for word in ${TESTS:-'*'}; do
+		found=$(ls -d $word $word/*.t test/t/$word/*.t test/t/*/${word##*/}* 2>/dev/null |
+			grep -E '^test/t/.*\.t$' | sort -u)
+		[ -n "$found" ] || { echo "no TAP file is named $word" >&2; return 1; }
+		echo "$found"
+	done
+}
+
 # run_tap FILE...: some at a time, since most of their time they wait.
 run_tap()
 {
 	[ $# -gt 0 ] || return 1
 	mkdir -p tmp_check
-	TESTDIR=$PWD TESTDATADIR=$PWD/tmp_check TESTLOGDIR=$PWD/tmp_check/log PG_REGRESS=$pgxs/src/test/regress/pg_regress \
+	TESTDIR=$PWD TESTDATADIR=$PWD/tmp_check TESTLOGDIR=$PWD/tmp_check/log \
+		PG_REGRESS=$pgxs/src/test/regress/pg_regress \
 		PERL5LIB=$pgxs/src/test/perl:$PWD/test/lib \
 		prove --verbose --timer --jobs "${JOBS:-2}" "$@"
 }
 
 layer_tap()
 {
-	run_tap $(grep -L has_fault_points ${TESTS:-test/t/*.t})
+	local files
+
+	files=$(tap_files) && run_tap $(grep -L has_fault_points $files)
 }
 
 # These need a library in which things can be made to go wrong.  It takes the
 # place of the one that everything else was tested with, so they come last.
 layer_faults()
 {
-	local files=$(grep -l has_fault_points ${TESTS:-test/t/*.t})
+	local files
 
-	[ -n "$files" ] || return 1
-	make -s clean && make -s -j2 with_llvm=no FAULT_POINTS=1 COPT="$UNCACHE_COPT" install >&2 && run_tap $files
+	files=$(tap_files) && files=$(grep -l has_fault_points $files) || return 1
+	make -s clean &&
+		make -s -j2 with_llvm=no FAULT_POINTS=1 COPT="$UNCACHE_COPT" install >&2 &&
+		run_tap $files
 }
 
 layer unit tap
-layer model tap
 
 # The next three share one server, without a port and with an empty Redis.
 redis_start || exit 1
@@ -144,7 +187,10 @@ layer isolation regress
 layer pgtap tap
 postgres_stop
 redis_kill
+run model &
 layer tap tap
+wait $!
+finish model tap
 layer faults tap
 
 # Once more, where somebody who sees only the end of the output finds it.
