@@ -191,6 +191,24 @@ sub test_rooms
 			grep { $_ ne 'src/pg_uncache.c' && !defined $floor{room($_) // ''} } sort keys %code);
 }
 
+# A TAP file lies in a folder by theme, and no two have the same number.
+sub test_tap_files
+{
+	my (@wrong, %with_number);
+
+	for my $file (sort grep { m{^test/t/.*\.t$} } keys %text)
+	{
+		my ($number) = basename($file) =~ /^(\d+)_/;
+
+		push @wrong, "$file: move it into a folder by theme (test/README.md)"
+			if $file !~ m{^test/t/\w+/[^/]+$};
+		push @wrong, "$file: has no number" if !defined $number;
+		push @{$with_number{$number // ''}}, $file;
+	}
+	push @wrong, map { "the same number: @$_" } grep { @$_ > 1 } @with_number{sort keys %with_number};
+	none('a TAP file lies in a folder by theme, with a number of its own', @wrong);
+}
+
 sub test_order
 {
 	my @wrong;
@@ -386,6 +404,7 @@ read_tree();
 find_functions();
 find_calls();
 test_rooms();
+test_tap_files();
 test_order();
 test_includes();
 test_circles();

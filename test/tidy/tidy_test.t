@@ -44,7 +44,7 @@ my %tree = (
 	'README.md' => "# Tree\n\n[The limits](#some-limits), [the page](docs/page.md#why-it-is-so).\n\n"
 	  . "## Some limits\n",
 	'docs/page.md' => "# Page\n\n## Why it is so\n\n| a table | " . 'x' x 120 . " |\n",
-	'test/t/001_some.t' => "# A test.\nis(1, 1,\n\tqr/" . 'a regular expression ' x 6 . "/);\n",
+	'test/t/load/001_some.t' => "# A test.\nis(1, 1,\n\tqr/" . 'a regular expression ' x 6 . "/);\n",
 );
 
 # Run tidy.pl on the tree as changed; its output.
@@ -131,6 +131,13 @@ finds('a folder that the order does not name',
 	'every file of src/ lies in a folder that the order names',
 	qr{src/attic/old\.c: move it into one of},
 	'src/attic/old.c' => module('old.c', function('old_call')));
+
+finds('a TAP file in no folder', 'a TAP file lies in a folder by theme, with a number of its own',
+	qr{test/t/002_flat\.t: move it into a folder by theme}, 'test/t/002_flat.t' => "# A test.\n");
+
+finds('two TAP files with a number', 'a TAP file lies in a folder by theme, with a number of its own',
+	qr{the same number: test/t/crash/001_other\.t test/t/load/001_some\.t},
+	'test/t/crash/001_other.t' => "# A test.\n");
 
 finds('a file whose head names another', "a file's head names it",
 	qr{src/base/moved\.c: its first comment should name it},

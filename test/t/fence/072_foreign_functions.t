@@ -31,13 +31,13 @@ sub library { return $redis->cli(qw(function list libraryname uncache withcode))
 sub source_of
 {
 	my ($version) = @_;
-	my $text = slurp_file("$FindBin::Bin/../../src/fence/uncache.lua");
+	my $text = slurp_file("$FindBin::Bin/../../../src/fence/uncache.lua");
 
 	$text =~ s/^local VERSION = \K\d+$/$version/m or die 'no version';
 	return $text;
 }
 
-my ($version) = slurp_file("$FindBin::Bin/../../src/fence/uncache.lua")
+my ($version) = slurp_file("$FindBin::Bin/../../../src/fence/uncache.lua")
 	=~ /^local VERSION = (\d+)$/m;
 
 # --- commits while the functions come and go ---
