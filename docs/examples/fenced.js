@@ -31,7 +31,8 @@ async function user (id) {
     `SELECT uncache.snapshot($2) AS snapshot,
             (SELECT row_to_json(u) FROM users u WHERE id = $1) AS value`, [id, token ?? null])
   if (snapshot !== null) {
-    await redis.fcall('uncache_set', 1, key, snapshot, TTL_MS, JSON.stringify(value)).catch(() => {})
+    await redis.fcall('uncache_set', 1, key, snapshot, TTL_MS, JSON.stringify(value))
+      .catch(() => {})
   }
   return value
 }

@@ -6,8 +6,9 @@ from redis.retry import Retry
 
 db = psycopg.connect(os.environ["DATABASE_URL"], autocommit=True)
 # A Redis that hangs, or can't be reached, costs a request 100 ms, once.
-cache = redis.Redis.from_url(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379"), socket_timeout=0.1,
-                             socket_connect_timeout=0.1, retry=Retry(NoBackoff(), 0))
+cache = redis.Redis.from_url(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379"),
+                             socket_timeout=0.1, socket_connect_timeout=0.1,
+                             retry=Retry(NoBackoff(), 0))
 TTL_MS = 24 * 3600 * 1000
 MISS = object()
 

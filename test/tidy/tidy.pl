@@ -304,14 +304,14 @@ sub width
 	return length $line;
 }
 
-# Long for a reason: a table's row can't be broken, nor a link, nor a test's data, nor a
+# Long for a reason: a table's row can't be broken, nor a link, a command, nor a test's data, nor a
 # regular expression, which then has a line of its own.
 sub may_be_long
 {
 	my ($file, $line) = @_;
 
 	return 1 if $file =~ m{^(expected|sql)/|/expected/|\.sql$};
-	return 1 if $file =~ /\.md$/ && $line =~ /^\s*(\||!?\[|<)|https?:|^ {4}|^\S*$/;
+	return 1 if $file =~ /\.md$/ && $line =~ /^\s*(\||!?\[|<)|https?:|^ {4}|^\S*$|`[^`]{80,}`/;
 	return 1 if $file =~ /\.(pl|pm|t)$/ && $line =~ m{^\s*(qr[/\{]|/)};
 	return 0;
 }

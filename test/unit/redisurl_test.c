@@ -33,7 +33,7 @@ static const Accepted accepted[] = {
 	{"unix:///run/redis.sock", "unix:///run/redis.sock", NULL, NULL},
 	{"unix:///run/redis.sock?db=5", "unix:///run/redis.sock?db=5", NULL, NULL},
 	{"unix://app:secret@/run/a%20b%3f", "unix:///run/a b?", "app", "secret"},
-	{"redis+cluster://a,b:7000,[::1]:7001", 
+	{"redis+cluster://a,b:7000,[::1]:7001",
 		"redis+cluster://a:6379,b:7000,[::1]:7001/0", NULL, NULL},
 	{"rediss+cluster://a,b", "rediss+cluster://a:6379,b:6379/0", NULL, NULL},
 	{"redis+sentinel://a,b:5/mymaster", "redis+sentinel://a:26379,b:5/mymaster/0", NULL, NULL},

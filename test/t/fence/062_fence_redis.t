@@ -129,7 +129,7 @@ foreach my $sql (
 	q{BEGIN; CREATE TABLE keep AS SELECT * FROM item; TRUNCATE item; SET LOCAL uncache.enabled =
 		off; INSERT INTO item SELECT id, v + 1 FROM keep; DROP TABLE keep; COMMIT},
 	q{SET session_replication_role = replica; ALTER TABLE item DISABLE TRIGGER ALL;
-		UPDATE item SET v = v + 1; ALTER TABLE item ENABLE TRIGGER ALL; 
+		UPDATE item SET v = v + 1; ALTER TABLE item ENABLE TRIGGER ALL;
 		ALTER TABLE item ENABLE ALWAYS TRIGGER uncache_row;
 		ALTER TABLE item ENABLE ALWAYS TRIGGER uncache_truncate;
 		SELECT uncache.invalidate_table('item')},

@@ -21,7 +21,7 @@ $node->safe_psql('postgres', q{
 	SELECT uncache.attach('item', 'item:{id}:and-a-name-that-takes-some-room-in-the-ring')});
 ok(delivered($node), 'the worker is up to date');
 
-$redis->cli('eval', 'for i = 1, 20000 do 
+$redis->cli('eval', 'for i = 1, 20000 do
 	redis.call("set", "item:" .. i .. ":and-a-name-that-takes-some-room-in-the-ring", 1) end', 0);
 is($redis->cli('dbsize'), '20000', 'Redis is full of keys');
 

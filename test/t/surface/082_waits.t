@@ -37,7 +37,7 @@ sub start_clients
 	my ($times) = @_;
 	my $script = $node->basedir . '/clients.sql';
 
-	append_to_file($script, 
+	append_to_file($script,
 		"SELECT uncache.invalidate_keys('clients:' || :client_id || ':' ||
 			(random() * 1000)::int);\n")
 	  unless -e $script;
