@@ -134,12 +134,15 @@ layer_pgtap()
 		pg_prove --verbose -d pgtap "${files[@]}"
 }
 
-# The TAP files that TESTS names; all, where it is empty.
+# The TAP files that TESTS names; all, where it is empty, with the long ones first, so that
+# none runs alone in the end.
 tap_files()
 {
 	local word found
 
-	for word in ${TESTS:-'*'}; do
+	[ -n "${TESTS:-}" ] ||
+		{ ls test/t/load/*.t test/t/topology/*.t && ls test/t/*/*.t; } | awk '!seen[$0]++'
+	for word in ${TESTS:-}; do
 		found=$(ls -d $word $word/*.t test/t/$word/*.t test/t/*/${word##*/}* 2>/dev/null |
 			grep -E '^test/t/.*\.t$' | sort -u)
 		[ -n "$found" ] || { echo "no TAP file is named $word" >&2; return 1; }
@@ -147,7 +150,7 @@ tap_files()
 	done
 }
 
-# run_tap FILE...: some at a time, since most of their time they wait.
+# run_tap FILE...: two for each processor at a time, since most of their time they wait.
 run_tap()
 {
 	[ $# -gt 0 ] || return 1
@@ -155,7 +158,7 @@ run_tap()
 	TESTDIR=$PWD TESTDATADIR=$PWD/tmp_check TESTLOGDIR=$PWD/tmp_check/log \
 		PG_REGRESS=$pgxs/src/test/regress/pg_regress \
 		PERL5LIB=$pgxs/src/test/perl:$PWD/test/lib \
-		prove --verbose --timer --jobs "${JOBS:-2}" "$@"
+		prove --verbose --timer --jobs "${JOBS:-$((2 * $(nproc)))}" "$@"
 }
 
 layer_tap()
