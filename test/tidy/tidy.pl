@@ -305,13 +305,15 @@ sub width
 }
 
 # Long for a reason: a table's row can't be broken, nor a link, a command, nor a test's data, nor a
-# regular expression, which then has a line of its own.
+# regular expression, which then has a line of its own, nor a message of the library, which
+# stands on one line so that it can be searched for.
 sub may_be_long
 {
 	my ($file, $line) = @_;
 
 	return 1 if $file =~ m{^(expected|sql)/|/expected/|\.sql$};
 	return 1 if $file =~ /\.md$/ && $line =~ /^\s*(\||!?\[|<)|https?:|^ {4}|^\S*$|`[^`]{80,}`/;
+	return 1 if $file =~ /\.[ch]$/ && $line =~ /^\s*[^\s"]*( = | )?"(?:[^"\\]|\\.){60,}"/;
 	return 1 if $file =~ /\.(pl|pm|t)$/ && $line =~ m{^\s*(qr[/\{]|/)};
 	return 0;
 }
