@@ -225,7 +225,7 @@ delivery_release_waiting(void)
 
 		if (delivery->row.table < OUTBOX_TABLES)
 			delivery_map_set(delivery->row.table, &delivery->row.tid,
-						  delivered_when_sent(delivery->row.answered));
+						  delivery_map_when_sent(delivery->row.answered));
 	}
 	outbox_side_keep_refused();
 }

@@ -8,11 +8,11 @@
  * SERIALIZABLE transaction that looks never makes a writer fail.  And it works
  * on a standby.
  *
- * A table's lock is given back as soon as the table is read: a transaction that
- * looked and went idle must not hold up the emptying of the outbox, which needs
- * an AccessExclusiveLock.  While the lock is held the table cannot shrink.
+ * The reader releases a table's lock as soon as the table is read: a transaction that
+ * looked and went idle must not keep the worker from truncating the table, which needs an
+ * AccessExclusiveLock.  While the lock is held the table cannot shrink.
  *
- * What is delivered is known to the worker alone, and told in shared memory
+ * The worker alone knows which rows are delivered, and says so in shared memory
  * (delivery_map.h).  Without a worker, after a crash or on a standby every row of
  * the outbox counts as undelivered, just as a new worker would see it.  A row
  * of the side table is undelivered for as long as it exists.
@@ -43,8 +43,8 @@
 #define SAMPLE_BLOCKS	8192
 
 /*
- * For backlog_visit_some(), which shows each transaction: about 100,000 small ones of a table
- * are shown as they are, of more some 25,000.
+ * For backlog_visit_some(), which visits each row that it reads: a table of up to about
+ * 100,000 small transactions is read as a whole, of a larger one some 25,000 transactions.
  */
 #define WHOLE_BLOCKS	1024
 #define SOME_BLOCKS		256
@@ -57,13 +57,13 @@ typedef struct Reading
 	BlockNumber nblocks;
 	BlockNumber nread;			/* of these, evenly spread, are read */
 	bool		warn;			/* of blocks that can't be read */
-	DeliveredView *delivered;	/* NULL: nothing is known to be delivered */
+	DeliveryMapView *delivered;	/* NULL: nothing is known to be delivered */
 	BufferAccessStrategy strategy;
 } Reading;
 
 typedef void (*TupleVisit) (Reading *reading, HeapTuple tuple, void *arg);
 
-/* The rows of a page that are committed; the caller holds a pin only. */
+/* Find the committed rows of a page, on which the caller holds a pin only. */
 static int
 find_rows(Reading *reading, Buffer buffer, OffsetNumber *found)
 {
@@ -138,8 +138,8 @@ read_block(void *arg)
 }
 
 /*
- * A damaged block must not keep anybody from seeing the rest.  While workers of a parallel
- * query are about there can be no subtransaction, and its ERROR ends the query.
+ * A damaged block must not keep a user from seeing the rest.  In a parallel query there can
+ * be no subtransaction, so there the ERROR ends the query.
  */
 static void
 read_block_if_sound(Reading *reading, BlockNumber block, TupleVisit visit, void *arg)
@@ -161,7 +161,7 @@ read_block_if_sound(Reading *reading, BlockNumber block, TupleVisit visit, void 
 				 errdetail("%s", error->message)));
 }
 
-/* Read the blocks that are to be read. */
+/* Read nread blocks of the table. */
 static void
 read_table(Reading *reading, TupleVisit visit, void *arg)
 {
@@ -173,10 +173,10 @@ read_table(Reading *reading, TupleVisit visit, void *arg)
 	}
 }
 
-/* Emptying a table takes less.  Who has it for longer may have it for hours. */
+/* To truncate a table takes less.  A session that holds it for longer may do so for hours. */
 #define LOCK_MS			200
 
-/* Looking at the outbox must help whoever asks why nothing moves, so it never queues. */
+/* Without queueing: a view must answer also while a lock keeps the outbox from moving. */
 static bool
 lock_in_time(Oid table)
 {
@@ -199,9 +199,9 @@ lock_in_time(Oid table)
 	return true;
 }
 
-/* Lock outbox table i; false without it. */
+/* Lock and open outbox table i; false where it is gone or locked. */
 static bool
-begin_reading(Reading *reading, int i, DeliveredView *delivered)
+begin_reading(Reading *reading, int i, DeliveryMapView *delivered)
 {
 	Oid			oid = outbox_table_oid(i);
 
@@ -212,7 +212,7 @@ begin_reading(Reading *reading, int i, DeliveredView *delivered)
 	reading->warn = false;
 	reading->delivered = delivered;
 	reading->nblocks = reading->nread = RelationGetNumberOfBlocks(reading->rel);
-	/* Like a sequential scan: do not sweep everything else out of the cache. */
+	/* As a sequential scan does, so that a large table does not empty the buffer cache. */
 	reading->strategy = reading->nblocks > NBuffers / 4 ?
 		GetAccessStrategy(BAS_BULKREAD) : NULL;
 	return true;
@@ -237,7 +237,7 @@ column(Reading *reading, HeapTuple tuple, int attnum)
 	return value;
 }
 
-static DeliveredView *
+static DeliveryMapView *
 open_delivered(void)
 {
 	DatabaseState *database = shmem_my_database();
@@ -286,7 +286,7 @@ visit_tuple(Reading *reading, HeapTuple tuple, void *arg)
 static void
 visit_all(Visiting *visiting, BlockNumber whole, BlockNumber some)
 {
-	DeliveredView *delivered = open_delivered();
+	DeliveryMapView *delivered = open_delivered();
 	Reading		reading;
 
 	for (int i = 0; i <= OUTBOX_SIDE; i++)
@@ -339,8 +339,8 @@ sum_tuple(Reading *reading, HeapTuple tuple, void *arg)
 }
 
 /*
- * All forks.  pg_table_size() would do, were it not that it fails while the table
- * is being dropped, which is when DROP EXTENSION asks.
+ * The size of all forks.  pg_table_size() fails while the table is being dropped, which is
+ * when DROP EXTENSION asks.
  */
 static int64
 table_bytes(Relation rel)
@@ -371,7 +371,7 @@ sum_table(Reading *reading, BacklogTotals *totals)
 void
 backlog_sum(BacklogTotals *totals)
 {
-	DeliveredView *delivered = open_delivered();
+	DeliveryMapView *delivered = open_delivered();
 	Reading		reading;
 
 	memset(totals, 0, sizeof(BacklogTotals));

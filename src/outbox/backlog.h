@@ -18,7 +18,7 @@ typedef struct BacklogRow
 	int32		chunk;			/* 0: the first of the transaction's rows */
 	int32		attempts;		/* how often Redis refused it */
 	int			table;			/* of the outbox, and ... */
-	ItemPointerData tid;		/* ... its place there */
+	ItemPointerData tid;		/* ... where in it */
 	double		blocks;			/* for how many blocks its block stands: 1 if all are read */
 	const char *items;			/* packed (invalidation.h); valid within the call, as all pointers */
 	uint32		len;
@@ -48,12 +48,13 @@ extern void backlog_visit(BacklogVisit visit, void *arg);
  */
 extern void backlog_visit_some(BacklogVisit visit, void *arg);
 
-/* Keys and patterns in packed items; where these are damaged, those before. */
+/* How many keys and patterns are in packed items, up to the first that is damaged. */
 extern int64 backlog_count_keys(const char *items, uint32 len);
 
 /*
- * The same in sums, without a WARNING: uncache.stat has the worker's last_error.  A table is read up to 8192 blocks (64 MB); of a larger one
- * that many blocks, evenly spread, stand for the rest.
+ * The same in sums, without a WARNING: uncache.stat shows the worker's last_error.  Of a
+ * table of more than 8192 blocks (64 MB) it reads that many, evenly spread, and takes the
+ * rest to be alike.
  */
 extern void backlog_sum(BacklogTotals *totals);
 

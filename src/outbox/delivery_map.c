@@ -14,12 +14,12 @@
  *
  * So a page of the outbox takes eight bytes of shared memory when all of it is delivered,
  * and 64 MB, which is all that Docker gives by default, are enough for 64 GB of outbox.
- * A page that is being filled would change its form with each transaction; so of each
- * table the newest one keeps its bits.
+ * A page that is being filled would change its form with each transaction; so the newest
+ * page of each table keeps its bits.
  *
- * Where there is no shared memory left the worker says so, and keeps what it learns in its
- * own memory instead: everything goes on, but the views take such rows for undelivered.
- * It asks for shared memory again after a pause.
+ * Where there is no shared memory left the worker says so, and keeps the states in its own
+ * memory instead: delivery goes on, but the views show such rows as undelivered.  The worker
+ * asks for shared memory again after a pause.
  *
  * The worker alone changes anything.  What an entry or a directory points to is freed
  * after the pointer was changed under the slot's lock, under which the views look.
@@ -50,7 +50,7 @@
 #define SEGMENTS_PER_DIRECTORY	1024
 #define DIRECTORIES				256
 
-/* Before shared memory is asked for again: each time in vain leaves some bytes behind. */
+/* Before shared memory is asked for again: each refusal leaks some bytes. */
 #define SHORTAGE_MS				(60 * 1000)
 
 typedef uint64 PageEntry;
@@ -59,7 +59,7 @@ typedef uint64 PageEntry;
 typedef struct RowsOfPage
 {
 	uint16		last;			/* the last row that is not unsent */
-	uint16		counts[ROW_STATES]; /* rows in each state; not those that are unsent */
+	uint16		counts[ROW_STATES]; /* rows in each state but ROW_UNSENT */
 	uint8		bits[BYTES_PER_PAGE];
 } RowsOfPage;
 
@@ -89,12 +89,12 @@ typedef struct OwnPage
 	PageEntry	entry;
 } OwnPage;
 
-/* Where the entry of a page is; NULL: nowhere. */
-typedef struct Place
+/* The entry of a page, or NULL; and whether it is in own memory. */
+typedef struct EntryRef
 {
 	PageEntry  *entry;
 	bool		own;
-} Place;
+} EntryRef;
 
 /* The worker's own; NULL elsewhere. */
 static DatabaseState *my_slot = NULL;
@@ -115,7 +115,7 @@ static struct
 	TimestampTz last_delivery;	/* 0: none */
 }			counts[OUTBOX_TABLES];
 
-struct DeliveredView
+struct DeliveryMapView
 {
 	DatabaseState *database;
 	dsa_area   *area;
@@ -136,19 +136,22 @@ note_shortage(const char *reason)
 	if (short_until == 0)
 		ereport(LOG,
 				(errmsg("there is no shared memory to note what is delivered: %s", reason),
-				 errdetail("Delivery goes on. Until there is, the views show some rows as undelivered that are delivered."),
-				 errhint("Make /dev/shm larger (with Docker: --shm-size), or what else dynamic_shared_memory_type names.")));
+				 errdetail("Delivery goes on. Until there is, the views show some rows as "
+						   "undelivered that are delivered."),
+				 errhint("Make /dev/shm larger (with Docker: --shm-size), or the memory that "
+						 "dynamic_shared_memory_type names.")));
 	short_until = TimestampTzPlusMilliseconds(clock_now(), SHORTAGE_MS);
 	snprintf(message, sizeof(message),
-			 "no shared memory to note what is delivered, so the views show too much; make /dev/shm larger: %s",
+			 "no shared memory to note what is delivered, so the views show too much; make "
+			 "/dev/shm larger: %s",
 			 log_text_cut(reason, 140));
 	shmem_note_error(my_slot, message);
 }
 
 /*
- * PostgreSQL raises an ERROR where the system has no memory to give, also if asked not to.
- * The lightweight locks that this may leave held are those of the area; the worker has
- * no others while it is in this file.
+ * PostgreSQL raises an ERROR where the operating system refuses memory, even with
+ * DSA_ALLOC_NO_OOM.  The lightweight locks that this may leave held are those of the area;
+ * the worker holds no others here.
  */
 static dsa_pointer
 try_to_allocate(Size size)
@@ -203,7 +206,7 @@ allocate(Size size)
 	return pointer;
 }
 
-/* Follow a pointer, making what it points to if asked; NULL without. */
+/* Follow a pointer; where it points to nothing, allocate that if "make"; else NULL. */
 static void *
 follow(dsa_area *in, dsa_pointer *pointer, Size size, bool make)
 {
@@ -288,7 +291,7 @@ shared_entry(dsa_area *in, Root *from, int table, BlockNumber page, bool make)
 	return segment == NULL ? NULL : &segment->entries[page % PAGES_PER_SEGMENT];
 }
 
-/* The entry of a page in own memory; NULL without. */
+/* The entry of a page in own memory; NULL where there is none and not "make". */
 static PageEntry *
 own_entry(int table, BlockNumber page, bool make)
 {
@@ -315,23 +318,23 @@ own_entry(int table, BlockNumber page, bool make)
 	return own == NULL ? NULL : &own->entry;
 }
 
-static Place
-find_place(int table, BlockNumber page, bool make)
+static EntryRef
+find_entry(int table, BlockNumber page, bool make)
 {
-	Place		place = {.own = true};
+	EntryRef	ref = {.own = true};
 
-	place.entry = own_entry(table, page, false);
-	if (place.entry != NULL)
-		return place;
+	ref.entry = own_entry(table, page, false);
+	if (ref.entry != NULL)
+		return ref;
 	if (root == NULL && make)
 		make_root();
-	place.own = false;
-	place.entry = shared_entry(area, root, table, page, make);
-	if (place.entry != NULL || !make)
-		return place;
-	place.own = true;
-	place.entry = own_entry(table, page, true);
-	return place;
+	ref.own = false;
+	ref.entry = shared_entry(area, root, table, page, make);
+	if (ref.entry != NULL || !make)
+		return ref;
+	ref.own = true;
+	ref.entry = own_entry(table, page, true);
+	return ref;
 }
 
 static RowsOfPage *
@@ -382,21 +385,21 @@ entry_get(dsa_area *in, PageEntry entry, bool own, int row)
 	return row <= uniform_count(entry) ? uniform_state(entry) : ROW_UNSENT;
 }
 
-/* Put another pointer, or none any more, into an entry that views may look at. */
+/* Change an entry that is a pointer, or becomes one: views may be following it. */
 static void
-publish(Place place, PageEntry value)
+publish(EntryRef ref, PageEntry value)
 {
-	if (place.own)
+	if (ref.own)
 	{
-		*place.entry = value;
+		*ref.entry = value;
 		return;
 	}
 	LWLockAcquire(my_slot->lock, LW_EXCLUSIVE);
-	*place.entry = value;
+	*ref.entry = value;
 	LWLockRelease(my_slot->lock);
 }
 
-/* A page of own memory that has one state goes to shared memory, if there is some. */
+/* Move the entry of a page whose rows are in one state to shared memory, if there is some. */
 static void
 give_to_views(int table, BlockNumber page)
 {
@@ -410,23 +413,23 @@ give_to_views(int table, BlockNumber page)
 	hash_search(own_pages, &sought.key, HASH_REMOVE, NULL);
 }
 
-/* Where all rows of a page are in one state now, the entry says so. */
+/* Where all rows of a page are in one state now, replace its bits by a uniform entry. */
 static void
 collapse(int table, BlockNumber page)
 {
-	Place		place = find_place(table, page, false);
-	PageEntry	entry = place.entry == NULL ? 0 : *place.entry;
+	EntryRef	ref = find_entry(table, page, false);
+	PageEntry	entry = ref.entry == NULL ? 0 : *ref.entry;
 	RowsOfPage *rows;
 	RowState	state;
 
 	if (!entry_is_pointer(entry))
 		return;
-	rows = rows_of(area, entry, place.own);
+	rows = rows_of(area, entry, ref.own);
 	state = rows_common_state(rows);
 	if (state == ROW_UNSENT)
 		return;
-	publish(place, uniform_entry(rows->last, state));
-	if (place.own)
+	publish(ref, uniform_entry(rows->last, state));
+	if (ref.own)
 	{
 		pfree(rows);
 		give_to_views(table, page);
@@ -435,25 +438,25 @@ collapse(int table, BlockNumber page)
 		dsa_free(area, entry);
 }
 
-/* Bits of its own for each row of a page. */
+/* Give a page bits for each of its rows. */
 static RowsOfPage *
-expand(Place *place, int table, BlockNumber page)
+expand(EntryRef *ref, int table, BlockNumber page)
 {
-	PageEntry	entry = *place->entry;
-	dsa_pointer pointer = place->own ? InvalidDsaPointer : allocate(sizeof(RowsOfPage));
+	PageEntry	entry = *ref->entry;
+	dsa_pointer pointer = ref->own ? InvalidDsaPointer : allocate(sizeof(RowsOfPage));
 	RowsOfPage *rows;
 	BlockNumber before = newest[table];
 
-	if (!DsaPointerIsValid(pointer) && !place->own)
+	if (!DsaPointerIsValid(pointer) && !ref->own)
 	{
-		place->own = true;
-		place->entry = own_entry(table, page, true);
+		ref->own = true;
+		ref->entry = own_entry(table, page, true);
 	}
-	rows = place->own ? MemoryContextAllocZero(context, sizeof(RowsOfPage)) :
+	rows = ref->own ? MemoryContextAllocZero(context, sizeof(RowsOfPage)) :
 		dsa_get_address(area, pointer);
 	for (int row = 1; row <= uniform_count(entry); row++)
 		rows_set(rows, row, uniform_state(entry));
-	publish(*place, place->own ? (PageEntry) (uintptr_t) rows : pointer);
+	publish(*ref, ref->own ? (PageEntry) (uintptr_t) rows : pointer);
 
 	if (before == InvalidBlockNumber || page > before)
 	{
@@ -467,13 +470,13 @@ expand(Place *place, int table, BlockNumber page)
 RowState
 delivery_map_get(int table, const ItemPointerData *tid)
 {
-	Place		place = find_place(table, ItemPointerGetBlockNumberNoCheck(tid), false);
+	EntryRef	ref = find_entry(table, ItemPointerGetBlockNumberNoCheck(tid), false);
 
-	return place.entry == NULL ? ROW_UNSENT :
-		entry_get(area, *place.entry, place.own, ItemPointerGetOffsetNumberNoCheck(tid));
+	return ref.entry == NULL ? ROW_UNSENT :
+		entry_get(area, *ref.entry, ref.own, ItemPointerGetOffsetNumberNoCheck(tid));
 }
 
-/* Change an entry without bits, if it has room for that; false where it has not. */
+/* Change a uniform entry that stays uniform with that; false where it does not. */
 static bool
 set_uniform(PageEntry *entry, int row, RowState state)
 {
@@ -493,16 +496,16 @@ delivery_map_set(int table, const ItemPointerData *tid, RowState state)
 {
 	BlockNumber page = ItemPointerGetBlockNumberNoCheck(tid);
 	int			row = ItemPointerGetOffsetNumberNoCheck(tid);
-	Place		place = find_place(table, page, true);
+	EntryRef	ref = find_entry(table, page, true);
 	RowsOfPage *rows;
 
 	Assert(state != ROW_UNSENT);
 	if (row > ROWS_PER_PAGE)
 		return;
-	if (!entry_is_pointer(*place.entry) && set_uniform(place.entry, row, state))
+	if (!entry_is_pointer(*ref.entry) && set_uniform(ref.entry, row, state))
 		return;
-	rows = entry_is_pointer(*place.entry) ? rows_of(area, *place.entry, place.own) :
-		expand(&place, table, page);
+	rows = entry_is_pointer(*ref.entry) ? rows_of(area, *ref.entry, ref.own) :
+		expand(&ref, table, page);
 	rows_set(rows, row, state);
 	if (page != newest[table])
 		collapse(table, page);
@@ -520,7 +523,7 @@ delivery_map_take(int table, const ItemPointerData *tid, bool answered)
 	Assert(table >= 0 && table < OUTBOX_TABLES);
 	counts[table].under_way++;
 	counts[table].taken++;
-	delivery_map_set(table, tid, delivered_when_sent(answered));
+	delivery_map_set(table, tid, delivery_map_when_sent(answered));
 }
 
 void
@@ -573,7 +576,7 @@ free_segment(dsa_pointer pointer)
 	dsa_free(area, pointer);
 }
 
-/* Free what a directory holds; no view can find it any more. */
+/* Free a directory and all below it; no view can find it any more. */
 static void
 free_directory(dsa_pointer pointer)
 {
@@ -630,7 +633,7 @@ delivery_map_forget_table(int table)
 		short_until = clock_now();
 }
 
-/* Rows of a page in one state get another one. */
+/* Rows of a page that are in state "from" get state "to". */
 static void
 change_entry(PageEntry *entry, bool own, RowState from, RowState to)
 {
@@ -692,14 +695,14 @@ void
 delivery_map_resume_sent(void)
 {
 	change_all(ROW_SENT, ROW_RESEND_MISSED);
-	/* Who waited for it is not to be answered once more. */
+	/* The waiter of such a row was answered already. */
 	change_all(ROW_SENT_AGAIN, ROW_RESEND_FORGOTTEN);
 }
 
-DeliveredView *
+DeliveryMapView *
 delivery_map_view_open(DatabaseState *database)
 {
-	DeliveredView *view = palloc(sizeof(DeliveredView));
+	DeliveryMapView *view = palloc(sizeof(DeliveryMapView));
 
 	LWLockAcquire(database->lock, LW_SHARED);
 	view->area = database->delivered_area == DSM_HANDLE_INVALID ? NULL :
@@ -717,7 +720,7 @@ delivery_map_view_open(DatabaseState *database)
 }
 
 bool
-delivery_map_view_has(DeliveredView *view, int table, ItemPointer tid)
+delivery_map_view_has(DeliveryMapView *view, int table, ItemPointer tid)
 {
 	Root	   *from = dsa_get_address(view->area, view->root);
 	PageEntry  *entry;
@@ -732,7 +735,7 @@ delivery_map_view_has(DeliveredView *view, int table, ItemPointer tid)
 }
 
 void
-delivery_map_view_close(DeliveredView *view)
+delivery_map_view_close(DeliveryMapView *view)
 {
 	dsa_detach(view->area);
 	pfree(view);

@@ -2,13 +2,13 @@
  * delivery_map.h
  *	  What the worker knows of each outbox row: sent, or delivered.
  *
- * Found by table and place, in dynamic shared memory that belongs to the worker: eight
- * bytes for an outbox page whose rows are all in one state, 168 for another.  When the
- * worker ends the memory is gone, and its successor sends again what the outbox still holds;
- * that is harmless, and bounded by the emptying of the outbox.
+ * The states are found by table and tid, in dynamic shared memory that belongs to the
+ * worker: eight bytes for an outbox page whose rows are all in one state, 168 for another.
+ * When the worker ends the memory is gone, and its successor sends again what the outbox
+ * still holds.  That is harmless, and bounded since delivered tables are truncated.
  */
-#ifndef UNCACHE_DELIVERED_H
-#define UNCACHE_DELIVERED_H
+#ifndef UNCACHE_DELIVERY_MAP_H
+#define UNCACHE_DELIVERY_MAP_H
 
 #include "postgres.h"
 #include "datatype/timestamp.h"
@@ -27,22 +27,22 @@ typedef enum RowState
 } RowState;
 #define ROW_STATES		6
 
-/* Whether a scan is to take the row; and whether only nodes that lack it need it. */
+/* Whether a scan takes the row; and whether it goes only to nodes that have missed something. */
 static inline bool
-delivered_is_due(RowState state)
+delivery_map_is_due(RowState state)
 {
 	return state != ROW_SENT && state != ROW_SENT_AGAIN && state != ROW_DELIVERED;
 }
 
 static inline bool
-delivered_was_sent(RowState state)
+delivery_map_was_sent(RowState state)
 {
 	return state == ROW_RESEND_FORGOTTEN || state == ROW_RESEND_MISSED;
 }
 
 /* The state while it is under way; "answered": its waiter was told that it is delivered. */
 static inline RowState
-delivered_when_sent(bool answered)
+delivery_map_when_sent(bool answered)
 {
 	return answered ? ROW_SENT_AGAIN : ROW_SENT;
 }
@@ -56,7 +56,7 @@ extern void delivery_map_set(int table, const ItemPointerData *tid, RowState sta
 
 /*
  * A row of such a table is under way from delivery_map_take(), which sets its state, to
- * delivery_map_leave(), which does not.  "answered": as delivered_when_sent().
+ * delivery_map_leave(), which does not.  "answered": as delivery_map_when_sent().
  */
 extern void delivery_map_take(int table, const ItemPointerData *tid, bool answered);
 extern void delivery_map_leave(int table);
@@ -82,9 +82,9 @@ extern void delivery_map_resume_sent(void);
  * For the views.  NULL: nothing is known to be delivered.  The view may lag behind
  * the worker by an instant, and does not have rows for which shared memory was short.
  */
-typedef struct DeliveredView DeliveredView;
-extern DeliveredView *delivery_map_view_open(DatabaseState *database);
-extern bool delivery_map_view_has(DeliveredView *view, int table, ItemPointer tid);
-extern void delivery_map_view_close(DeliveredView *view);
+typedef struct DeliveryMapView DeliveryMapView;
+extern DeliveryMapView *delivery_map_view_open(DatabaseState *database);
+extern bool delivery_map_view_has(DeliveryMapView *view, int table, ItemPointer tid);
+extern void delivery_map_view_close(DeliveryMapView *view);
 
-#endif							/* UNCACHE_DELIVERED_H */
+#endif							/* UNCACHE_DELIVERY_MAP_H */

@@ -1,20 +1,21 @@
 /*
  * outbox_damage.c
- *	  Parts of the outbox that can't be read, and what is done instead.
+ *	  Parts of the outbox that can't be read, and what the worker deletes instead.
  *
- * A block of the outbox may be damaged on disk, or a row in it.  Which keys it held
- * nobody knows; so every key that the rules of the database can produce is deleted
- * instead, once, by patterns that the worker writes to the outbox as anybody does.  The rest
- * of the outbox is delivered as ever.  What no pattern covers (invalidate_keys(), templates
- * without literal text at their beginning) is lost, and the log says so.
+ * A block of the outbox may be damaged on disk, or a row in it.  The keys that it held can't
+ * be known.  So the worker deletes every key that the rules of the database can produce,
+ * once, by patterns that it writes to the outbox as any transaction does.  The rest of the
+ * outbox is delivered as ever.  Keys that no pattern covers (invalidate_keys(), templates
+ * that do not begin with literal text) are lost, and the log says so.
  *
- * The damaged block counts as delivered from then on, so that its table can be emptied,
- * which ends the damage.  A table that is still written to may get more rows into such a block:
- * the worker makes another table the current one (outbox_rotate.c), and when it reads the block
- * again to look for news, the patterns are written once more if somebody may have written there.
+ * The damaged block counts as delivered from then on, so that its table can be truncated,
+ * which ends the damage.  A table that is still written to may get more rows into such a
+ * block.  So the worker makes another table the current one (outbox_rotate.c), and when it
+ * reads the block again to look for new rows, it writes the patterns once more if a session
+ * may have written to the table since.
  *
- * What is known here is in memory only: a worker that starts anew meets the damage
- * again and deletes the keys once more, which is harmless.
+ * This knowledge is in memory only: a new worker meets the damage again and deletes the
+ * keys once more, which is harmless.
  */
 #include "postgres.h"
 
@@ -65,8 +66,8 @@ outbox_damage_init(void)
 }
 
 /*
- * A checksum or a page header that is wrong, an error of the disk, a transaction id that
- * never was.  Not memory, disk space or files that are short: these come back.
+ * A wrong checksum or page header, an error of the disk, a transaction id that never was.
+ * Not a lack of memory, disk space or files: that passes.
  */
 bool
 outbox_damage_is_meant(const ErrorData *error)
@@ -90,12 +91,14 @@ report(const char *what, const char *reason)
 	ereport(LOG,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("%s is damaged; all keys that the rules can produce are deleted instead", what),
-			 errdetail("%s. Keys of invalidate_keys() in it, and of templates that do not begin with literal text, are not known any more.",
+			 errdetail("%s. Keys of invalidate_keys() in it, and of templates that do not begin "
+					   "with literal text, are not known any more.",
 					   reason),
-			 errhint("Look after the disk; delete such keys with invalidate_keys() or invalidate_pattern(). This message comes at most once a minute.")));
+			 errhint("Look after the disk; delete such keys with invalidate_keys() or "
+					 "invalidate_pattern(). This message comes at most once a minute.")));
 }
 
-/* Whether somebody may have written to the table since the block was noted. */
+/* Whether a session may have written to the table since the block was noted. */
 static bool
 may_have_news(DamagedBlock *block, bool found)
 {

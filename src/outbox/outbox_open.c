@@ -1,12 +1,13 @@
 /*
  * outbox_open.c
- *	  Opening a table of pg_uncache without waiting for who has locked it.
+ *	  Opening a table of pg_uncache without waiting for the session that has it locked.
  *
  * Any user may lock a table of the outbox: PREPARE of a statement takes the locks of the
- * statement and asks for rights later, and a prepared transaction keeps its locks over a
- * restart.  An administrator locks it for longer (VACUUM FULL).  Whoever waited for such
- * a lock would stand still, and have all others wait behind it.  So the worker takes locks only
- * if they are free, does something else otherwise, and says who is in the way.
+ * statement and checks rights later, and a prepared transaction keeps its locks over a
+ * restart.  An administrator locks it for longer (VACUUM FULL).  A worker that waited for
+ * such a lock would deliver nothing, and every commit would wait behind it.  So the worker
+ * takes only locks that are free, does something else otherwise, and names the session that
+ * is in the way.
  */
 #include "postgres.h"
 
@@ -26,29 +27,29 @@
 #include "outbox/outbox_open.h"
 #include "shmem/shmem.h"
 
-/* Looking for holders takes all locks of the lock table: so often at most. */
+/* To look for holders, PostgreSQL takes all locks of the lock table: at most so often. */
 #define TELL_MS			5000
 
-/* Tables that were refused when they were last tried, and when that was told. */
+/* A table that was refused when the worker last tried, and when that was reported. */
 typedef struct Refused
 {
-	Oid			relid;			/* InvalidOid: an empty place */
+	Oid			relid;			/* InvalidOid: an empty entry */
 	TimestampTz told_at;
 } Refused;
 
-/* More than there are tables of ours; of others in excess the log says nothing. */
+/* More than the extension has tables; where users' tables fill it the log is silent. */
 static Refused refused[16];
 
 /*
  * --------------------------------------------------------------------------
- * Who is in the way
+ * Which session is in the way
  * --------------------------------------------------------------------------
  */
 
 /*
- * Locks that conflict, and where none of these is held, what those wait for who wait.  A
- * prepared transaction has no process; its lock on its own transaction id tells which
- * it is.
+ * Locks that conflict; and where none of these is held but some are awaited, the locks for
+ * which those sessions wait.  A prepared transaction has no process; its lock on its own
+ * transaction id tells which it is.
  */
 #define HOLDERS_QUERY \
 	"WITH l AS (SELECT * FROM pg_locks WHERE locktype = 'relation' AND relation = %u" \
@@ -88,13 +89,16 @@ ask_for_holders(const char *query)
 	SPI_connect();
 	if (SPI_execute(query, true, 1) == SPI_OK_SELECT && SPI_processed == 1)
 		holders = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	/* Who has held it may have let go by now. */
+	/* The holder may have released it by now. */
 	holders = MemoryContextStrdup(context, holders ? holders : "held by another session");
 	SPI_finish();
 	return holders;
 }
 
-/* With the rights and the search_path of nobody who could have prepared for this. */
+/*
+ * As the bootstrap superuser and with a search_path of system schemas: a user's function or
+ * view must not run here.
+ */
 char *
 outbox_open_holders(Oid relid, LOCKMODE mode)
 {
@@ -190,8 +194,10 @@ tell(Oid relid, LOCKMODE mode)
 		ereport(LOG,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("%s", message),
-				 errdetail("The pg_uncache worker goes on without it, and tries again once a second."),
-				 errhint("Have that session end its transaction, or finish the prepared one; see pg_locks and pg_prepared_xacts.")));
+				 errdetail("The pg_uncache worker goes on without it, and tries again once a "
+						   "second."),
+				 errhint("Have that session end its transaction, or finish the prepared one; see "
+						 "pg_locks and pg_prepared_xacts.")));
 		known = find_refused(InvalidOid);
 	}
 	if (known == NULL)

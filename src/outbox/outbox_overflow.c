@@ -348,9 +348,11 @@ outbox_overflow_watch_run(TimestampTz now)
 			continue;
 		if (levels[i] > told_percent)
 			ereport(LOG,
-					(errmsg("the outbox has reached %d percent of uncache.outbox_max_size", levels[i]),
+					(errmsg("the outbox has reached %d percent of "
+							"uncache.outbox_max_size", levels[i]),
 					 levels[i] == 100 ?
-					 errdetail("While Redis is away, keys are no longer stored one by one; all keys of their rules will be deleted instead.") : 0));
+					 errdetail("While Redis is away, keys are no longer stored one by one; all "
+							   "keys of their rules will be deleted instead.") : 0));
 		told_percent = Max(told_percent, levels[i]);
 		return watch_at;
 	}

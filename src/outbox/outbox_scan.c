@@ -89,7 +89,8 @@ outbox_scan_check_file(int table, RelFileNumber file)
 	if (files[table] == file)
 		return;
 	ereport(LOG,
-			(errmsg("a table of the outbox has a new file; what was sent from it may be sent again")));
+			(errmsg("a table of the outbox has a new file; what was sent from it may be sent "
+					"again")));
 	proc_exit(1);
 }
 
@@ -247,8 +248,8 @@ take_if_unsent(const OutboxRow *row, void *arg)
 
 	copy.again = *again || state == ROW_RESEND_FORGOTTEN;
 	copy.answered = state == ROW_RESEND_FORGOTTEN;
-	copy.is_resend = delivered_was_sent(state);
-	if (delivered_is_due(state))
+	copy.is_resend = delivery_map_was_sent(state);
+	if (delivery_map_is_due(state))
 		sink->take(&copy);
 	return true;
 }
@@ -515,7 +516,7 @@ discard_row(const OutboxRow *row, void *arg)
 	if (state == ROW_DELIVERED || (discarding->xid != 0 && discarding->xid != row->xid))
 		return true;
 	/* What is under way ends as delivered, whatever comes of it (delivery_discard()). */
-	if (delivered_is_due(state))
+	if (delivery_map_is_due(state))
 		delivery_map_set(row->table, &row->tid, ROW_DELIVERED);
 	if (discarding->xid != 0 ||
 		(state != ROW_RESEND_FORGOTTEN && state != ROW_SENT_AGAIN && row->chunk == 0))

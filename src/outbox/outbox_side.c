@@ -322,7 +322,7 @@ outbox_side_keep_refused(void)
 
 		if (from->row.table < OUTBOX_TABLES)
 			delivery_map_set(from->row.table, &from->row.tid,
-						  delivered_when_sent(from->row.answered));
+						  delivery_map_when_sent(from->row.answered));
 	}
 }
 

@@ -135,5 +135,6 @@ uncache_outbox_guard(PG_FUNCTION_ARGS)
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("the outbox of pg_uncache cannot be written to by SQL"),
-			 errhint("Use uncache.invalidate_keys() to delete keys, uncache.discard_backlog() to forget what is not delivered.")));
+			 errhint("Use uncache.invalidate_keys() to delete keys, uncache.discard_backlog() to "
+					 "forget what is not delivered.")));
 }

@@ -128,7 +128,7 @@ look_for_undelivered(const OutboxRow *row, void *arg)
 
 	if (state == ROW_DELIVERED)
 		return true;
-	if (delivered_is_due(state))
+	if (delivery_map_is_due(state))
 		sink->take(row);
 	*all_delivered = false;
 	return false;

@@ -132,9 +132,12 @@ raise_locked(int table)
 
 	ereport(ERROR,
 			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-			 errmsg("could not lock the outbox of pg_uncache to record the keys of this transaction"),
-			 errdetail("Table \"%s.%s\" is locked: %s.", OUTBOX_SCHEMA, outbox_table_name(table), holders),
-			 errhint("End that session or its transaction, or finish the prepared one, and try again; see pg_locks and pg_prepared_xacts.")));
+			 errmsg("could not lock the outbox of pg_uncache to record the keys of this "
+					"transaction"),
+			 errdetail("Table \"%s.%s\" is locked: "
+					   "%s.", OUTBOX_SCHEMA, outbox_table_name(table), holders),
+			 errhint("End that session or its transaction, or finish the prepared one, and try "
+					 "again; see pg_locks and pg_prepared_xacts.")));
 }
 
 /* How long this session waits for a table: no longer than for any other lock. */
@@ -367,7 +370,8 @@ report_no_outbox(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("the outbox of pg_uncache cannot be found"),
-				 errdetail("The schema \"%s\" or one of its tables \"%s\" to \"%s\" and \"%s\" has another name.",
+				 errdetail("The schema \"%s\" or one of its tables \"%s\" to \"%s\" and \"%s\" has "
+						   "another name.",
 						   OUTBOX_SCHEMA, outbox_table_name(0), outbox_table_name(OUTBOX_TABLES - 1),
 						   outbox_table_name(OUTBOX_SIDE)),
 				 errhint("Give it its name back, or drop the extension.")));
