@@ -8,6 +8,9 @@
 #define UNCACHE_BACKOFF_H
 
 #include "postgres.h"
+
+#include <limits.h>
+
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
