@@ -91,8 +91,7 @@ test-matrix-clean:
 	@bash $(TOP)test/matrix/run.sh clean
 
 tidy:
-	@prove --verbose $(TOP)test/tidy/tidy_test.t && perl $(TOP)test/tidy/tidy.pl && \
-		bash $(TOP)test/tidy/indent.sh check
+	@prove $(addprefix $(TOP)test/tidy/, tidy_test.t tidy.pl indent.t)
 
 indent:
 	@bash $(TOP)test/tidy/indent.sh

@@ -40,7 +40,7 @@ layer()
 
 wanted()
 {
-	[[ " ${LAYERS:-unit model regress isolation pgtap tap faults} " == *" $1 "* ]]
+	[[ " ${LAYERS:-tidy unit model regress isolation pgtap tap faults} " == *" $1 "* ]]
 }
 
 # run NAME: run layer_NAME, and leave its exit code and its seconds beside its log.
@@ -99,6 +99,12 @@ print_failure()
 			done ;;
 	esac
 	echo "---- end of $1"
+}
+
+# The habits of the tree, and the check of them.
+layer_tidy()
+{
+	prove --verbose test/tidy/tidy_test.t test/tidy/tidy.pl test/tidy/indent.t
 }
 
 layer_unit()
@@ -180,6 +186,7 @@ layer_faults()
 		run_tap $files
 }
 
+layer tidy tap
 layer unit tap
 
 # The next three share one server, without a port and with an empty Redis.

@@ -103,6 +103,7 @@ need_for_tests()
 need_for_ci()
 {
 	command -v clang >/dev/null || need "clang" clang
+	command -v pg_bsd_indent >/dev/null || need "pg_bsd_indent" pg-bsd-indent
 	[ -n "$(ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a 2>/dev/null)" ] ||
 		need "clang's runtime for fuzzing" libclang-rt-dev
 }

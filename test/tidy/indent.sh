@@ -9,7 +9,7 @@
 # pg_bsd_indent gets wrong is put right around it.
 #
 # Exit code 0: all is in style (or has been brought into it); 1: not; 77: pg_bsd_indent
-# is missing and can't be installed.
+# is missing and can't be installed, or has a version whose style is another.
 
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -21,6 +21,14 @@ if ! command -v pg_bsd_indent >/dev/null; then
 		exit 77
 	fi
 fi
+
+version=$(pg_bsd_indent --version 2>&1)
+case $version in
+	"pg_bsd_indent 2.1.1"*) ;;
+	*)
+		echo "pg_bsd_indent 2.1.1 makes this style, and this is ${version%% (*}" >&2
+		exit 77 ;;
+esac
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
