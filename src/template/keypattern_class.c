@@ -91,8 +91,8 @@ integer_ends(const KeyClass *class, const char *key, size_t len, size_t at, Posi
 {
 	bool		negative = at_or_null(key, len, at) == '-';
 	uint64		most = negative ?
-	(class->low < 0 ? (uint64) 0 - (uint64) class->low : 0) :
-	(class->high > 0 ? (uint64) class->high : 0);
+		(class->low < 0 ? (uint64) 0 - (uint64) class->low : 0) :
+		(class->high > 0 ? (uint64) class->high : 0);
 	uint64		value = 0;
 
 	at += negative ? 1 : 0;

@@ -19,6 +19,7 @@ static const struct
 	const char *name;
 	const char *value;
 }			fixed_settings[] = {
+
 	/* The documentation promises these values.  MDY is DateStyle's default order. */
 	{SETTINGS_TIME, "TimeZone", "UTC"},
 	{SETTINGS_TIME, "DateStyle", "ISO, MDY"},

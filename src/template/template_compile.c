@@ -38,7 +38,7 @@ static char *
 hint_at_expression(const ErrorData *edata, const Compiler *compiler)
 {
 	const char *column = compiler->segment == NULL ? NULL :
-	template_unquoted_column(compiler->rel, compiler->segment);
+		template_unquoted_column(compiler->rel, compiler->segment);
 	const char *schemas = _("The search_path of a template is pg_catalog: give other objects with "
 							"their schema.");
 

@@ -36,7 +36,7 @@ static bool
 names_own_column(const Compiler *compiler, const ColumnRef *cref)
 {
 	const char *table = compiler->alias ? compiler->alias->aliasname :
-	RelationGetRelationName(compiler->rel);
+		RelationGetRelationName(compiler->rel);
 
 	return IsA(llast(cref->fields), String) &&
 		(list_length(cref->fields) == 1 ||
