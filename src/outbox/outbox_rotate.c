@@ -1,6 +1,6 @@
 /*
  * outbox_rotate.c
- *	  The outbox tables take turns, and are emptied in place.
+ *	  The outbox tables take turns, and are truncated in place.
  *
  * Delivered rows are not deleted one by one: that would leave dead rows, which an
  * old snapshot anywhere in the server keeps alive.  Instead the current table is
@@ -9,11 +9,11 @@
  * catalogs, when everything in it was delivered at least redeliver_window ago
  * (outbox_truncate.c).
  *
- * Where no other table is empty, the current one goes on growing; where a table
- * can't be emptied now, the next second will do.
+ * Where no other table is empty, the current one goes on growing.  A table that can't be
+ * truncated now is tried again a second later.
  *
- * What uncache.discard_backlog() has made nobody want is emptied at once, whatever the
- * window, as long as no row of the table was taken since.
+ * A table that uncache.discard_backlog() has discarded is truncated at once, whatever the
+ * window, as long as no row of the table was taken for delivery since.
  */
 #include "postgres.h"
 
@@ -39,11 +39,11 @@
 typedef struct Table
 {
 	bool		in_use;			/* may have rows; false: known to be empty */
-	uint64		taken_before;	/* deliveries taken when it was last emptied */
+	uint64		taken_before;	/* delivery_map_taken() when it was last truncated */
 	TimestampTz in_use_since;
 	TimestampTz retired_at;		/* meaningless for the current one */
-	bool		discarded;		/* nobody wants what is in it ... */
-	uint64		discarded_taken;	/* ... unless more deliveries than these were taken */
+	bool		discarded;		/* discard_backlog() was called for its rows ... */
+	uint64		discarded_taken;	/* ... at this delivery_map_taken(): later ones count */
 } Table;
 
 static Table tables[OUTBOX_TABLES];
@@ -63,7 +63,7 @@ outbox_rotate_init(const OutboxSink *sink)
 	}
 }
 
-/* Of a table that somebody has locked it is not known; it counts as in use. */
+/* Blocks of a table; 1 for a table that another session has locked: it counts as in use. */
 static BlockNumber
 table_blocks(int table)
 {
@@ -91,7 +91,7 @@ table_blocks(int table)
  * --------------------------------------------------------------------------
  */
 
-/* Note which tables have got rows since they were emptied. */
+/* Note which tables have got rows since they were truncated.  Returns whether any is in use. */
 static bool
 note_use(TimestampTz now)
 {
@@ -106,14 +106,14 @@ note_use(TimestampTz now)
 		{
 			table->in_use = true;
 			table->in_use_since = now;
-			table->retired_at = now;	/* late writers of a table that was retired */
+			table->retired_at = now;	/* a retired table got rows of late writers */
 		}
 		any = any || table->in_use;
 	}
 	return any;
 }
 
-/* A table without a page has no rows, whatever was thought of it. */
+/* A table without a page has no rows, so it is not in use. */
 static void
 note_empty_tables(void)
 {
@@ -128,7 +128,7 @@ note_empty_tables(void)
 	}
 }
 
-/* Rows that nothing was taken of, since Redis is away, are in use for who discards them. */
+/* While Redis is away rows are not taken; for discard_backlog() their tables are in use. */
 static void
 note_used_tables(TimestampTz now)
 {
@@ -209,12 +209,12 @@ outbox_rotate_discard(void)
 
 /*
  * --------------------------------------------------------------------------
- * Emptying
+ * Truncating
  * --------------------------------------------------------------------------
  */
 
 static bool
-is_ready_to_empty(int table, TimestampTz now)
+is_ready_to_truncate(int table, TimestampTz now)
 {
 	TimestampTz since = Max(tables[table].retired_at, delivery_map_last_delivery(table));
 
@@ -222,36 +222,36 @@ is_ready_to_empty(int table, TimestampTz now)
 		(is_discarded(table) || TimestampDifferenceExceeds(since, now, setting_redeliver_window * 1000));
 }
 
-/* Whether to come again soon. */
+/* Do a step.  Returns whether the next one is due soon. */
 static bool
-go_on_emptying(int table)
+truncate_step(int table)
 {
-	EmptyingResult result = outbox_truncate_run(table);
+	TruncateResult result = outbox_truncate_run(table);
 
-	if (result == EMPTYING_DONE)
+	if (result == TRUNCATE_DONE)
 	{
 		tables[table].in_use = false;
 		tables[table].taken_before = delivery_map_taken(table);
 		tables[table].discarded = false;
-		/* It can take the place of the current one. */
+		/* It can become the current one. */
 		next_turn = clock_now();
 	}
-	return result == EMPTYING_GOES_ON;
+	return result == TRUNCATE_GOES_ON;
 }
 
 /*
- * Empty what is ready, one table after the other, from *table on.  Returns whether
- * to come again soon.
+ * Truncate the tables that are ready, one after the other, from *table on.  Returns whether
+ * the next step is due soon.
  */
 static bool
-empty_retired(int *table, TimestampTz now)
+truncate_retired(int *table, TimestampTz now)
 {
 	for (; *table < OUTBOX_TABLES; (*table)++)
 	{
-		/* What is being read has rows that nobody knows of yet. */
+		/* A table that is still being read may have rows that are not known yet. */
 		if (outbox_scan_is_done_with(*table) &&
 			*table != (int) pg_atomic_read_u32(&MyDatabaseState->current_table) &&
-			is_ready_to_empty(*table, now) && go_on_emptying(*table))
+			is_ready_to_truncate(*table, now) && truncate_step(*table))
 			return true;
 	}
 	return false;
@@ -277,7 +277,7 @@ time_to_next_turn(void)
 TimestampTz
 outbox_rotate_run(TimestampTz now)
 {
-	static int	table = 0;		/* the next to be emptied; none at the end */
+	static int	table = 0;		/* the next to be truncated; OUTBOX_TABLES: none */
 
 	if (!note_use(now))
 		return DT_NOEND;
@@ -291,5 +291,6 @@ outbox_rotate_run(TimestampTz now)
 		if (table == OUTBOX_TABLES)
 			table = 0;
 	}
-	return empty_retired(&table, now) ? now : next_turn;
+	Assert(table >= 0 && table <= OUTBOX_TABLES);
+	return truncate_retired(&table, now) ? now : next_turn;
 }

@@ -1,9 +1,9 @@
 /*
  * outbox_rotate.h
- *	  The outbox tables take turns, and are emptied in place.
+ *	  The outbox tables take turns, and are truncated in place.
  */
-#ifndef UNCACHE_ROTATION_H
-#define UNCACHE_ROTATION_H
+#ifndef UNCACHE_OUTBOX_ROTATE_H
+#define UNCACHE_OUTBOX_ROTATE_H
 
 #include "postgres.h"
 #include "datatype/timestamp.h"
@@ -14,15 +14,15 @@
 /* "sink" gets rows that should have been delivered and are not. */
 extern void outbox_rotate_init(const OutboxSink *sink);
 
-/* Do what is due; returns when to come again, DT_NOEND while all is empty. */
+/* Do what is due; returns when to run again, DT_NOEND while all tables are empty. */
 extern TimestampTz outbox_rotate_run(TimestampTz now);
 
 /*
- * For uncache.discard_backlog(): let another table be the current one, if one is empty, so
- * that nothing is added to what is discarded; then have all that is there emptied without
- * waiting for the window.
+ * For uncache.discard_backlog(): make another table the current one, if one is empty, so
+ * that no row is added to those that are discarded; then have all tables that are in use
+ * truncated without waiting for the window.
  */
 extern void outbox_rotate_retire(void);
 extern void outbox_rotate_discard(void);
 
-#endif							/* UNCACHE_ROTATION_H */
+#endif							/* UNCACHE_OUTBOX_ROTATE_H */

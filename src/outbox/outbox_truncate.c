@@ -1,28 +1,28 @@
 /*
  * outbox_truncate.c
- *	  A retired outbox table is emptied in place, in steps.
+ *	  A retired outbox table is truncated in place, in steps.
  *
  * A table may be truncated when every row that is in it, or ever will be, is
- * delivered.  It can have gigabytes, after an outage; so it is read in small
- * steps, between which the worker delivers, and no lock is held meanwhile:
+ * delivered.  After an outage it can have gigabytes; so the worker reads it in small
+ * steps, between which it delivers, and holds no lock meanwhile:
  *
- *		begin		a moment under ExclusiveLock: nobody is writing.  Note how many
- *					rows were taken for delivery, and how many have written late.
- *		steps		read some blocks with a fresh snapshot: are they delivered?
- *		end			ExclusiveLock again.  Neither count has changed: then the table
- *					holds what was read, all of it delivered.  Strengthen the lock,
+ *		begin		a moment under ExclusiveLock: no session is writing.  Note how many
+ *					rows were taken for delivery, and how many sessions have written late.
+ *		steps		read some blocks with a fresh snapshot: are their rows delivered?
+ *		end			ExclusiveLock again.  If neither count has changed, the table holds
+ *					the rows that were read, all of them delivered.  Strengthen the lock,
  *					truncate.
  *
- * What makes that sound: a delivered row stays delivered unless all are to be
- * sent again, and then they are taken.  A committer locks the table until it has
- * told the worker, so at the beginning each row is either visible to the steps
- * or will never be.  Who locks the table afterwards does so when it is not the
- * current one any more, sees that, and says so (outbox_write.c): it may be a session
- * that chose the table long ago, or one that was refused elsewhere.
+ * What makes that sound: a delivered row stays delivered unless all are to be sent again,
+ * and then they are taken.  A committer keeps the table locked until it has told the worker,
+ * so at the beginning each row is either visible to the steps or never will be.  A session
+ * that locks the table later finds that it is not the current one any more, and adds to the
+ * count of late writers (outbox_write.c): it may have chosen the table long ago, or other
+ * tables may have refused it.
  *
- * Locks are taken conditionally: whoever queued here would hold up every commit
- * behind it.  What is refused now is tried again in a while.  A crash during the
- * truncation leaves the table as it was or empty; both are right.
+ * Locks are taken conditionally: every commit would queue behind a worker that queued.  A
+ * lock that is refused is tried again a second later.  A crash during the truncation
+ * leaves the table as it was or empty; both are right.
  */
 #include "postgres.h"
 
@@ -43,12 +43,12 @@
 /* Blocks of one step: some 1,500 rows, in a fraction of a millisecond. */
 #define STEP_BLOCKS		16
 
-/* How far a table has been read.  The other fields mean nothing before it began. */
+/* How far a table has been read.  Until "begun" the other fields mean nothing. */
 typedef struct Check
 {
 	bool		begun;
 	BlockNumber nblocks;
-	BlockNumber next;			/* to be read; nblocks: all were */
+	BlockNumber next;			/* to be read; nblocks: all are read */
 	uint64		taken;			/* deliveries of this table at the beginning */
 	uint32		late_writers;
 } Check;
@@ -62,7 +62,7 @@ outbox_truncate_init(const OutboxSink *for_rows)
 	sink = for_rows;
 }
 
-/* Whether the worker holds nothing of this table that it has yet to see to. */
+/* Whether the worker holds no row of this table that is not delivered and settled. */
 static bool
 is_quiet(int table)
 {
@@ -74,7 +74,7 @@ is_quiet(int table)
 	return !in_ring && delivery_map_under_way(table) == 0 && outbox_side_unwritten() == 0;
 }
 
-/* Whether what was read is still all that there is. */
+/* Whether the rows that were read are still all rows of the table. */
 static bool
 still_holds(const Check *check, int table)
 {
@@ -82,7 +82,7 @@ still_holds(const Check *check, int table)
 		check->late_writers == pg_atomic_read_u32(&MyDatabaseState->late_writers[table]);
 }
 
-/* Open a table that nobody writes to, until the end of the transaction. */
+/* Open a table if no session writes to it, and keep it so until the transaction ends. */
 static Relation
 open_unwritten(int table)
 {
@@ -119,7 +119,7 @@ begin_check(Check *check, int table)
 	return rel != NULL;
 }
 
-/* What should not be there is sent, and the check begins anew after that. */
+/* A row that is not delivered is sent, and the check begins anew after that. */
 static bool
 look_for_undelivered(const OutboxRow *row, void *arg)
 {
@@ -155,7 +155,7 @@ read_step(Check *check, int table)
 	outbox_end();
 	check->next += blocks;
 	FAULT_POINT("emptying-step");
-	/* What can't be read is as good as delivered once something else stands for it. */
+	/* A block that can't be read counts as delivered once patterns stand for its keys. */
 	return all_delivered && !outbox_damage_is_unanswered();
 }
 
@@ -190,25 +190,26 @@ end_check(Check *check, int table)
 	return emptied;
 }
 
-EmptyingResult
+TruncateResult
 outbox_truncate_run(int table)
 {
 	Check	   *check = &checks[table];
 
+	Assert(table != (int) pg_atomic_read_u32(&MyDatabaseState->current_table));
 	if (!check->begun || !still_holds(check, table))
 	{
 		check->begun = false;
-		return begin_check(check, table) ? EMPTYING_GOES_ON : EMPTYING_LATER;
+		return begin_check(check, table) ? TRUNCATE_GOES_ON : TRUNCATE_LATER;
 	}
 	if (check->next < check->nblocks)
 	{
 		check->begun = read_step(check, table);
-		return check->begun ? EMPTYING_GOES_ON : EMPTYING_LATER;
+		return check->begun ? TRUNCATE_GOES_ON : TRUNCATE_LATER;
 	}
 	if (!end_check(check, table))
-		return EMPTYING_LATER;
+		return TRUNCATE_LATER;
 	check->begun = false;
 	delivery_map_forget_table(table);
 	outbox_damage_forget_table(table);
-	return EMPTYING_DONE;
+	return TRUNCATE_DONE;
 }
