@@ -20,7 +20,7 @@ typedef struct BacklogRow
 	int			table;			/* of the outbox, and ... */
 	ItemPointerData tid;		/* ... where in it */
 	double		blocks;			/* for how many blocks its block stands: 1 if all are read */
-	const char *items;			/* packed (invalidation.h); valid within the call, as all pointers */
+	const char *items;			/* packed; valid within the call, as all pointers */
 	uint32		len;
 	const text *error;			/* what Redis said; NULL: nothing, or not known */
 } BacklogRow;

@@ -346,7 +346,8 @@ rows_of(dsa_area *in, PageEntry entry, bool own)
 static RowState
 rows_get(const RowsOfPage *rows, int row)
 {
-	return (rows->bits[(row - 1) / ROWS_PER_BYTE] >> (row - 1) % ROWS_PER_BYTE * ROW_BITS) & ROW_MASK;
+	return (rows->bits[(row - 1) / ROWS_PER_BYTE] >>
+			(row - 1) % ROWS_PER_BYTE * ROW_BITS) & ROW_MASK;
 }
 
 static void

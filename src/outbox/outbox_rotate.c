@@ -173,7 +173,8 @@ retire_current(TimestampTz now)
 		int			next = (current + i) % OUTBOX_TABLES;
 
 		/* Where none is empty, one that can be written to is better than a damaged one. */
-		if (tables[next].in_use && !(outbox_damage_in_table(current) && !outbox_damage_in_table(next)))
+		if (tables[next].in_use &&
+			!(outbox_damage_in_table(current) && !outbox_damage_in_table(next)))
 			continue;
 		tables[current].retired_at = now;
 		pg_atomic_write_u32(&MyDatabaseState->current_table, next);
@@ -219,7 +220,8 @@ is_ready_to_truncate(int table, TimestampTz now)
 	TimestampTz since = Max(tables[table].retired_at, delivery_map_last_delivery(table));
 
 	return tables[table].in_use && delivery_map_under_way(table) == 0 &&
-		(is_discarded(table) || TimestampDifferenceExceeds(since, now, setting_redeliver_window * 1000));
+		(is_discarded(table) ||
+		 TimestampDifferenceExceeds(since, now, setting_redeliver_window * 1000));
 }
 
 /* Do a step.  Returns whether the next one is due soon. */
@@ -281,7 +283,8 @@ outbox_rotate_run(TimestampTz now)
 
 	if (!note_use(now))
 		return DT_NOEND;
-	if (now >= next_turn || outbox_damage_in_table(pg_atomic_read_u32(&MyDatabaseState->current_table)))
+	if (now >= next_turn ||
+		outbox_damage_in_table(pg_atomic_read_u32(&MyDatabaseState->current_table)))
 	{
 		next_turn = TimestampTzPlusMilliseconds(now, time_to_next_turn());
 		outbox_begin();

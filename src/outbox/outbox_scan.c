@@ -9,12 +9,12 @@
  *		marked		the blocks on which a committed transaction has left rows that
  *					are not in the ring, because it was full or they are many
  *
- * Either way a row is taken if it is visible and unsent.  What a scan does not
- * see because its transaction had not committed yet is told to the worker by
- * the committer, through the ring or through marks, after the commit.  So marks
- * are taken over (and cleared) before the snapshot that looks for them.
+ * Either way a row is taken if it is visible and unsent.  A row that a scan does not see,
+ * because its transaction had not committed yet, is reported by the committer after the
+ * commit, through the ring or through marks.  So the worker takes over (and clears) the
+ * marks before it takes the snapshot of the scan.
  *
- * A table that somebody has locked is passed over, and tried again a second later; until
+ * A table that another session has locked is skipped, and tried again a second later; until
  * it was read, reading is not done.
  *
  * Reading goes in steps of a few blocks, each in a transaction of its own that is
@@ -50,10 +50,10 @@
 #define STEP_BLOCKS		32
 
 
-/* Before a table that is locked by others is tried again. */
+/* Before a table that another session has locked is tried again. */
 #define LOCKED_MS		1000
 
-/* Reading all over: the tables that are left, from which block; which is the oldest. */
+/* Reading all over: which tables are left, from which block; which table is the oldest. */
 static bool full_left[OUTBOX_TABLES];
 static BlockNumber full_block[OUTBOX_TABLES];
 static int	full_oldest = 0;
@@ -62,7 +62,7 @@ static bool full_again;
 /* Until when a table counts as locked; 0: it is not. */
 static TimestampTz locked_until[OUTBOX_TABLES];
 
-/* Marked blocks that were taken over from the slot and are to be read. */
+/* Marked blocks that were taken over from MyDatabaseState and are to be read. */
 static uint32 marked[OUTBOX_TABLES][DIRTY_WORDS];
 static int	nmarked = 0;
 
@@ -75,9 +75,9 @@ outbox_scan_init(const OutboxSink *for_rows)
 }
 
 /*
- * The worker knows rows by their place.  VACUUM FULL and the like give a table a
- * new file, with the rows at other places: then nothing that the worker knows is
- * worth anything, and its successor reads all.
+ * The worker knows rows by their tid.  VACUUM FULL and the like give a table a new file, in
+ * which the rows have other tids.  Then all that the worker knows is wrong, so it ends, and
+ * its successor reads everything.
  */
 void
 outbox_scan_check_file(int table, RelFileNumber file)
@@ -190,7 +190,7 @@ outbox_scan_read(Relation rel, int table, BlockNumber from, BlockNumber count,
 
 	if (count == 0 || (!outbox_damage_in_table(table) && try_to_read(&range) == NULL))
 		return;
-	/* Something is damaged: block by block. */
+	/* Something is damaged: read block by block, to find which. */
 	range.count = 1;
 	for (range.from = from; range.from < end && range.more; range.from++)
 	{
@@ -201,7 +201,7 @@ outbox_scan_read(Relation rel, int table, BlockNumber from, BlockNumber count,
 	}
 }
 
-/* A row to be found by its place. */
+/* A row to be found by its tid. */
 typedef struct RowSought
 {
 	Relation	rel;
@@ -236,7 +236,8 @@ outbox_scan_read_row(Relation rel, int table, const ItemPointerData *tid,
 	if (error != NULL && !outbox_damage_is_meant(error))
 		ReThrowError(error);
 	if (error != NULL)
-		outbox_damage_note_block(table, ItemPointerGetBlockNumber(tid), READING_AGAIN, error->message);
+		outbox_damage_note_block(table, ItemPointerGetBlockNumber(tid), READING_AGAIN,
+								 error->message);
 }
 
 static bool
@@ -515,7 +516,7 @@ discard_row(const OutboxRow *row, void *arg)
 
 	if (state == ROW_DELIVERED || (discarding->xid != 0 && discarding->xid != row->xid))
 		return true;
-	/* What is under way ends as delivered, whatever comes of it (delivery_discard()). */
+	/* A row that is under way ends as delivered, whatever Redis answers (delivery_discard()). */
 	if (delivery_map_is_due(state))
 		delivery_map_set(row->table, &row->tid, ROW_DELIVERED);
 	if (discarding->xid != 0 ||
@@ -528,8 +529,8 @@ discard_row(const OutboxRow *row, void *arg)
 }
 
 /*
- * Other rows may keep the table from being emptied for long, and a new worker knows of
- * nothing that was discarded: so the rows are deleted.
+ * Other rows may keep the table from being truncated for long, and a new worker does not
+ * know which rows were discarded: so they are deleted.
  */
 static void
 delete_found(Relation rel, List *found)
@@ -540,7 +541,7 @@ delete_found(Relation rel, List *found)
 		simple_heap_delete(rel, lfirst(cell));
 }
 
-/* What was to be read of a table holds nothing now that is not known. */
+/* All rows of the table are known now: nothing is left to be read. */
 static void
 forget_reading(int table)
 {
@@ -569,8 +570,10 @@ outbox_scan_discard(uint64 xid)
 		if (outbox_scan_open(t, &rel) == OPENING_DONE)
 		{
 			outbox_scan_read(rel, t, 0, RelationGetNumberOfBlocks(rel),
-							xid == 0 ? READING_TO_DISCARD : READING_AGAIN, discard_row, &discarding);
-			if (discarding.found != NIL && ConditionalLockRelationOid(RelationGetRelid(rel), RowExclusiveLock))
+							xid == 0 ? READING_TO_DISCARD : READING_AGAIN,
+							 discard_row, &discarding);
+			if (discarding.found != NIL &&
+				ConditionalLockRelationOid(RelationGetRelid(rel), RowExclusiveLock))
 				delete_found(rel, discarding.found);
 			if (xid == 0)
 				forget_reading(t);

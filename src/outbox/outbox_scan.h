@@ -2,8 +2,8 @@
  * outbox_scan.h
  *	  The worker reads the outbox.
  */
-#ifndef UNCACHE_OUTBOXSCAN_H
-#define UNCACHE_OUTBOXSCAN_H
+#ifndef UNCACHE_OUTBOX_SCAN_H
+#define UNCACHE_OUTBOX_SCAN_H
 
 #include "postgres.h"
 #include "access/heapam.h"
@@ -18,8 +18,8 @@
 extern void outbox_scan_init(const OutboxSink *sink);
 
 /*
- * Read everything, from the oldest table on.  "again": what is found may have
- * been delivered before.
+ * Read everything, from the oldest table on.  "again": the rows may have been delivered
+ * before.
  */
 extern void outbox_scan_start_over(bool again);
 
@@ -55,8 +55,8 @@ extern uint64 outbox_scan_discard(uint64 xid);
 /*
  * Read blocks [from, from + count) of an outbox table with the active snapshot,
  * calling the function for each row until it returns false.  The row's items
- * are valid only within the call.  Where a block can't be read this is noted (outbox_damage.h), and
- * the function may have been called for rows of the others twice.
+ * are valid only within the call.  A block that can't be read is noted (outbox_damage.h);
+ * then the function may have been called twice for rows of the other blocks.
  */
 typedef bool (*OutboxRowFunction) (const OutboxRow *row, void *arg);
 extern void outbox_scan_read(Relation rel, int table, BlockNumber from, BlockNumber count,
@@ -72,4 +72,4 @@ extern Opening outbox_scan_open(int table, Relation *rel);
 /* Ends the worker where this is not the file that the table had before. */
 extern void outbox_scan_check_file(int table, RelFileNumber file);
 
-#endif							/* UNCACHE_OUTBOXSCAN_H */
+#endif							/* UNCACHE_OUTBOX_SCAN_H */

@@ -3,19 +3,19 @@
  *	  The side table of the outbox: rows of prepared transactions, and what Redis
  *	  refuses for a reason of its own.
  *
- * Unlike the tables that take turns this one is an ordinary table: a row is
- * deleted when it is delivered, and autovacuum cleans up, to which end the worker
- * reports what it writes.  It is read as a whole when there may be news in it; a row that
- * is due is found by its place, so that many that Redis refuses cost no more than they are.
+ * Unlike the tables that take turns this one is an ordinary table: the worker deletes a
+ * row when it is delivered, and autovacuum cleans up, since the worker reports what it
+ * writes.  The worker reads the whole table only when it may have new rows; it finds a row
+ * that is due by its tid, so that the cost does not grow with the rows that Redis refuses.
  *
  * A refused row is moved here in one transaction and only then counts as done in
  * its own table, so a crash at any moment leaves it in at least one place.  It
  * is tried again after a pause that doubles with each refusal, up to a minute;
  * the number of attempts is in the row.
  *
- * The rows of a prepared transaction become visible with COMMIT PREPARED, which
- * may happen where nobody tells the worker.  So as long as the table has rows of
- * transactions in progress it is looked at once a second.
+ * The rows of a prepared transaction become visible with COMMIT PREPARED, which may happen
+ * without a call that tells the worker (logical apply).  So as long as the table has rows
+ * of transactions in progress the worker reads it once a second.
  */
 #include "postgres.h"
 
@@ -48,7 +48,7 @@
 #include "outbox/outbox_scan.h"
 #include "outbox/outbox_side.h"
 
-/* How often prepared transactions are looked for that ended without telling us. */
+/* How often the worker looks for prepared transactions that have ended without telling it. */
 #define POLL_MS				1000
 
 /* Before what was refused is tried again; doubles. */
@@ -60,7 +60,7 @@ typedef enum SideState
 	SIDE_SENT,					/* the sink has it */
 	SIDE_DELIVERED,				/* to be deleted */
 	SIDE_WAITS,					/* was refused; retry_at says when */
-	SIDE_LOST,					/* a node is away; likewise, or at the next look */
+	SIDE_LOST,					/* a node is away; the same, or when the table is read next */
 } SideState;
 
 /* A row of the side table that the worker knows. */
@@ -75,7 +75,7 @@ typedef struct SideRow
 	uint32		keys;			/* refused ones in it; 0 of a prepared transaction */
 } SideRow;
 
-/* A row to be written here, and to be done with where it came from. */
+/* Refused items of a row: to be written here, and then finished where they came from. */
 typedef struct RefusedRow
 {
 	dlist_node	node;
@@ -84,7 +84,7 @@ typedef struct RefusedRow
 	OutboxRow row;			/* row.items is a copy behind the struct */
 } RefusedRow;
 
-/* A row has room for what was refused, its other columns and what Redis said. */
+/* A row has room for the refused items, its other columns and the text of the error. */
 StaticAssertDecl(OUTBOX_ROW_ITEMS + OUTBOX_MAX_ERROR + 100 <= MaxHeapTupleSize,
 				 "a refused row must fit into a page");
 
@@ -100,7 +100,7 @@ static pairingheap *waiting;	/* rows that are to be tried again, the first one o
 static bool look = true;		/* the table may have news */
 static bool in_progress = false;	/* it has rows of running transactions */
 static TimestampTz poll_at = 0;
-static TimestampTz locked_until = 0;	/* not to be tried before */
+static TimestampTz locked_until = 0;	/* the table is not tried before */
 static bool released = false;	/* outbox_side_has_released() */
 static bool failed = false;		/* the last writing did; it was logged */
 
@@ -149,7 +149,7 @@ set_keys(SideRow *row, uint32 keys)
 	row->keys = keys;
 }
 
-/* A row of which nothing is known yet counts as sent, by whoever asks for it. */
+/* Find a row, or enter it; a new row counts as sent, by the caller. */
 static SideRow *
 enter_row(const ItemPointerData *tid, bool *found)
 {
@@ -246,7 +246,7 @@ outbox_side_has_prepared(void)
 	return in_progress;
 }
 
-/* As the database can store it: what Redis says may be bytes of any kind. */
+/* Make the text of an error one that the database can store: Redis may send any bytes. */
 static void
 copy_error(char *to, const char *error)
 {
@@ -393,7 +393,7 @@ write_changes(void *arg)
 		simple_heap_delete(writing->rel, &dlist_container(SideRow, delivered_node, iter.cur)->tid);
 }
 
-/* Where this row came from nothing is left to be done. */
+/* The refused items are written: finish the row where it came from. */
 static void
 forget_refused(RefusedRow *from, bool to_repeat)
 {
@@ -432,9 +432,9 @@ forget_written(void)
 }
 
 /*
- * A prepared transaction keeps its lock on this table for as long as it likes.  Who
- * wants it alone (VACUUM FULL) waits for that, and must not have the worker wait
- * behind: it comes again in a second.  NULL where the table is gone, or locked.
+ * A prepared transaction keeps its lock on this table until it is finished.  VACUUM FULL
+ * waits for that lock, and the worker would wait behind it; so it tries again in a second
+ * instead.  NULL where the table is gone, or locked.
  */
 static Relation
 open_if_free(LOCKMODE mode, TimestampTz now)
@@ -455,7 +455,7 @@ open_if_free(LOCKMODE mode, TimestampTz now)
 	return rel;
 }
 
-/* Something is short, such as disk space: what was refused stays in memory until it is not. */
+/* A resource is short, such as disk space: the refused items stay in memory meanwhile. */
 static void
 note_failure(ErrorData *error, TimestampTz now)
 {
@@ -482,7 +482,8 @@ write_turn(TimestampTz now)
 	if (writing.rel != NULL)
 	{
 		error = subtransaction_run(write_changes, &writing);
-		if (error != NULL && ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INSUFFICIENT_RESOURCES)
+		if (error != NULL &&
+			ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INSUFFICIENT_RESOURCES)
 			ReThrowError(error);
 		if (error != NULL)
 			note_failure(error, now);
@@ -519,7 +520,7 @@ take_row(const OutboxRow *row, void *arg)
 	if (known && side->state != SIDE_LOST &&
 		(side->state != SIDE_WAITS || side->retry_at > now))
 		return true;
-	/* Of a large table memory takes as much as it has room for. */
+	/* Of a large table the worker takes as many rows as memory has room for. */
 	if (!sink->has_room())
 	{
 		set_waiting(side, SIDE_LOST, now);
@@ -530,7 +531,7 @@ take_row(const OutboxRow *row, void *arg)
 	return true;
 }
 
-/* Rows that were deleted by somebody else are not waited for. */
+/* Forget rows that another session has deleted. */
 static void
 forget_unfound(void)
 {
@@ -582,7 +583,7 @@ look_for_running(void *arg)
 	table_endscan(scan);
 }
 
-/* Where the table can't be read to its end, behind the damage there may be some. */
+/* Where the table can't be read to its end, there may be such rows behind the damage. */
 static void
 note_running(Relation rel)
 {
@@ -598,7 +599,7 @@ note_running(Relation rel)
 static void
 read_whole(Relation rel, TimestampTz now)
 {
-	/* Looked at first: what commits in between is seen by the next poll. */
+	/* First, so that the next poll sees a transaction that commits in between. */
 	note_running(rel);
 	outbox_scan_read(rel, OUTBOX_SIDE, 0, RelationGetNumberOfBlocks(rel),
 					look ? READING_NEWS : READING_AGAIN, take_row, &now);
@@ -676,7 +677,7 @@ note_row(const OutboxRow *row, void *arg)
 	known = enter_row(&row->tid, &found);
 	if (known->state == SIDE_DELIVERED)
 		return true;
-	/* What is under way ends as delivered, whatever comes of it (delivery_discard()). */
+	/* A row that is under way ends as delivered, whatever Redis answers (delivery_discard()). */
 	if (!found || known->state == SIDE_WAITS || known->state == SIDE_LOST)
 		set_delivered(known);
 	if (discarding->xid != 0 || row->chunk == 0)
@@ -705,9 +706,9 @@ discard_refused(uint64 xid)
 	}
 }
 
-/* Rows in a damaged block can't be deleted: the table is emptied, if it is free. */
+/* Rows in a damaged block can't be deleted: the table is truncated, if it is free. */
 static bool
-may_be_emptied(uint64 xid)
+may_be_truncated(uint64 xid)
 {
 	Oid			oid = outbox_table_oid(OUTBOX_SIDE);
 
@@ -716,7 +717,7 @@ may_be_emptied(uint64 xid)
 }
 
 static void
-empty_table(Relation rel)
+truncate_table(Relation rel)
 {
 	HASH_SEQ_STATUS scan;
 	SideRow    *row;
@@ -737,13 +738,13 @@ outbox_side_discard(uint64 xid)
 
 	discard_refused(xid);
 	outbox_begin();
-	is_locked = may_be_emptied(xid);
+	is_locked = may_be_truncated(xid);
 	if (outbox_scan_open(OUTBOX_SIDE, &rel) == OPENING_DONE)
 	{
 		outbox_scan_read(rel, OUTBOX_SIDE, 0, RelationGetNumberOfBlocks(rel),
 						READING_TO_DISCARD, note_row, &discarding);
 		if (is_locked)
-			empty_table(rel);
+			truncate_table(rel);
 		relation_close(rel, NoLock);
 	}
 	outbox_end();

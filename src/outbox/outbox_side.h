@@ -3,8 +3,8 @@
  *	  The side table of the outbox: rows of prepared transactions, and what Redis
  *	  refuses for a reason of its own.
  */
-#ifndef UNCACHE_OUTBOXSIDE_H
-#define UNCACHE_OUTBOXSIDE_H
+#ifndef UNCACHE_OUTBOX_SIDE_H
+#define UNCACHE_OUTBOX_SIDE_H
 
 #include "postgres.h"
 #include "datatype/timestamp.h"
@@ -21,7 +21,7 @@ extern void outbox_side_init(const OutboxSink *sink);
 extern void outbox_side_refused(const OutboxRow *row, const char *items, uint32 len,
 							   const char *error, bool to_repeat);
 
-/* The same is to be done with all rows whose refused items are not in the table yet. */
+/* Set "to_repeat" of all rows whose refused items are not in the table yet. */
 extern void outbox_side_repeat_unwritten(void);
 
 /*
@@ -30,7 +30,7 @@ extern void outbox_side_repeat_unwritten(void);
  */
 extern bool outbox_side_has_released(void);
 
-/* As long as they are not, a scan is not to send these rows from where they are. */
+/* Mark these rows as sent, so that a scan does not take them meanwhile. */
 extern void outbox_side_keep_refused(void);
 
 /* A row of the side table is finished: delivered, or lost. */
@@ -66,4 +66,4 @@ extern int	outbox_side_unwritten(void);
  */
 extern uint64 outbox_side_discard(uint64 xid);
 
-#endif							/* UNCACHE_OUTBOXSIDE_H */
+#endif							/* UNCACHE_OUTBOX_SIDE_H */

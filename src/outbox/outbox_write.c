@@ -372,7 +372,8 @@ report_no_outbox(void)
 				 errmsg("the outbox of pg_uncache cannot be found"),
 				 errdetail("The schema \"%s\" or one of its tables \"%s\" to \"%s\" and \"%s\" has "
 						   "another name.",
-						   OUTBOX_SCHEMA, outbox_table_name(0), outbox_table_name(OUTBOX_TABLES - 1),
+						   OUTBOX_SCHEMA, outbox_table_name(0),
+						   outbox_table_name(OUTBOX_TABLES - 1),
 						   outbox_table_name(OUTBOX_SIDE)),
 				 errhint("Give it its name back, or drop the extension.")));
 	ereport(WARNING,

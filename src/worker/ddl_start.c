@@ -56,8 +56,11 @@ refuse_if_own(const RangeVar *name, const char *tag)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("%s is not allowed on table \"%s\" of pg_uncache", tag, name->relname),
-			 errdetail("The library writes and reads this table by itself, in the form that CREATE EXTENSION gave it."),
-			 errhint("To keep it elsewhere use ALTER TABLE ... SET TABLESPACE; to forget what is not delivered, uncache.discard_backlog(); to get rid of it, DROP EXTENSION pg_uncache.")));
+			 errdetail("The library writes and reads this table by itself, in the form that CREATE "
+					   "EXTENSION gave it."),
+			 errhint("To keep it elsewhere use ALTER TABLE ... SET TABLESPACE; to forget what is "
+					 "not delivered, uncache.discard_backlog(); to get rid of it, DROP EXTENSION "
+					 "pg_uncache.")));
 }
 
 static bool

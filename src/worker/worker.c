@@ -7,15 +7,16 @@
  * worker sleeps until its latch, its socket or a deadline wakes it.  Nothing in a
  * turn waits for Redis, and no transaction is open while the worker sleeps.
  *
- * What the worker holds in memory it may lose at any time: the outbox has it.
- * When the last node is lost, deliveries under way are unsent again, waiters are woken,
- * the ring is thrown away, and with the next connection the outbox is read all over.
- * When the worker itself ends (exit code 1) its successor does the same.  When one of
- * several nodes is lost the rows with keys for it wait in the outbox, all others go on;
- * with its next connection the outbox is read all over, too.
+ * The worker may lose its memory at any time: the outbox has it all.  When the last node
+ * is lost, deliveries under way are unsent again, waiters are woken, the ring is thrown
+ * away, and with the next connection the worker reads the outbox from its beginning.  When
+ * the worker itself ends (exit code 1) its successor does the same.  When one of several
+ * nodes is lost, the rows with keys for it wait in the outbox and all others go on; with
+ * its next connection the worker reads the outbox from its beginning, too.
  *
- * The order "the slot says serving, then read the outbox" makes it sound to skip the
- * ring while the worker serves no node: who skipped it was visible before.
+ * While the worker serves no node, committers may skip the ring.  That is sound because the
+ * worker first sets "serving" and then reads the outbox: a transaction whose committer saw
+ * "serving" unset is visible to that reading.
  */
 #include "postgres.h"
 
@@ -66,7 +67,7 @@
 #include "worker/worker.h"
 #include "worker/worker_int.h"
 
-/* Until the incarnation is made known, where a table was locked: like other locks. */
+/* Before the worker tries again to make the incarnation known, where a table was locked. */
 #define INCARNATION_RETRY_MS	1000
 
 static MemoryContext turn_context;
@@ -91,7 +92,7 @@ leave_database(int code, Datum arg)
 	pg_atomic_write_u32(&MyDatabaseState->stats.patterns_running, 0);
 	pg_memory_barrier();
 	wait_slots_give_up(MyDatabaseId);
-	/* One that was started after this worker is not told by the postmaster. */
+	/* The postmaster does not tell a launcher that was started after this worker. */
 	shmem_wake_launcher();
 }
 
@@ -110,7 +111,7 @@ enter_database(void)
 	{
 		MyDatabaseState->worker_proc = MyProcNumber;
 		MyDatabaseState->worker_pid = MyProcPid;
-		/* Left from the worker before: the rows may be gone, others in their places. */
+		/* Entries from before this worker: their rows may be gone, and others have their tids. */
 		MyDatabaseState->ring.taken = MyDatabaseState->ring.put;
 	}
 	LWLockRelease(MyDatabaseState->lock);
@@ -121,7 +122,7 @@ enter_database(void)
 	pg_atomic_write_u32(&MyDatabaseState->state, setting_delivery ? WORKER_CONNECTING : WORKER_PAUSED);
 }
 
-/* What a database or role sets by default must not break the worker. */
+/* Settings that a database or role has by default must not break the worker. */
 static void
 force_settings(void)
 {
@@ -135,7 +136,7 @@ force_settings(void)
 		{"transaction_timeout", "0"},	/* since 17 */
 		{"synchronous_commit", "off"},
 		{"search_path", ""},
-		{"uncache.max_transaction_size", "2147483647"},	/* it must record what it has to */
+		{"uncache.max_transaction_size", "2147483647"}, /* patterns in place of lost keys */
 	};
 
 	for (int i = 0; i < lengthof(forced); i++)
@@ -156,7 +157,7 @@ extension_exists(void)
 	return exists;
 }
 
-/* This database has no extension: give the slot back, and do not come again. */
+/* This database has no extension: free its DatabaseState, and end for good. */
 static void
 give_database_back(void)
 {
@@ -186,10 +187,10 @@ lock_tables_to_flush(bool only_unlogged)
 }
 
 /*
- * After a crash or a promotion readers may have cached rows of commits that are lost,
- * and unlogged tables are empty: what is to be deleted because of that goes to the
- * outbox in the same transaction.  False where others have a table locked that is needed for it: a
- * prepared transaction of before the crash, say.
+ * After a crash or a promotion readers may have cached rows of commits that are lost, and
+ * unlogged tables are empty: the keys to be deleted because of that go to the outbox in the
+ * same transaction.  False where another session has a table locked that is needed for it:
+ * a prepared transaction from before the crash, say.
  */
 static bool
 adopt_incarnation(void)
@@ -313,7 +314,7 @@ reload(void)
 		fence_change_all();
 }
 
-/* Who holds the database may be about to drop it. */
+/* A session that holds the database may be about to drop it: tell it what is undelivered. */
 static void
 tell_what_is_left(void)
 {
