@@ -83,13 +83,13 @@ is($node->safe_psql('postgres',
 	"item|a_item|3|2|t\nitem|b_group|2|1|t\nitem|c_never|0|0|", 'and counted by rule');
 
 # Reset.
-my $reset_at = stat_of('counters_reset');
+my $reset_at = stat_of('stats_reset');
 ok(delivered($node), 'all is delivered');
 $node->safe_psql('postgres', 'SELECT uncache.stat_reset()');
 is(stat_of('transactions_delivered, keys_delivered, keys_existed, batches, waits,
 	waits_skipped, latency_max_ms'),
 	'0|0|0|0|0|0|', 'a reset starts from zero');
-is(stat_of("counters_reset > '$reset_at'"), 't', 'and notes when');
+is(stat_of("stats_reset > '$reset_at'"), 't', 'and notes when');
 is($node->safe_psql('postgres',
 	'SELECT sum(keys_sent), sum(keys_existed), count(last_sent) FROM uncache.stat_rules'),
 	'0|0|0', 'for the rules, too');
