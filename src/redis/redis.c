@@ -99,6 +99,7 @@ redis_open(const RedisTarget *target, int host, const RedisOptions *options)
 {
 	RedisLink  *link = calloc(1, sizeof(RedisLink));
 
+	Assert(host >= 0 && host < target->nhosts);
 	if (link == NULL)
 		return NULL;
 	link->phase = LINK_RESOLVING;
@@ -114,6 +115,7 @@ redis_open(const RedisTarget *target, int host, const RedisOptions *options)
 		if (link->phase != LINK_FAILED)
 			redis_handshake_send(link, target, options);
 	}
+	Assert(link->phase == LINK_FAILED || (redis_link_is_sound(link) && link->count > 0));
 	return link;
 }
 
@@ -123,6 +125,7 @@ redis_close(RedisLink *link)
 	Assert(!link->in_turn);
 	redis_link_fail(link, "connection to Redis at %s was closed", link->where);
 	redis_link_abandon_answers(link);
+	Assert(link->count == 0);
 	redis_link_forget_resolve(link);
 	if (link->context != NULL)
 	{
@@ -153,7 +156,7 @@ redis_send_texts(RedisLink *link, int argc, const char **argv, RedisAnswer answe
 {
 	size_t		lens[REDIS_MAX_TEXTS];
 
-	Assert(argc <= REDIS_MAX_TEXTS);
+	Assert(argc > 0 && argc <= REDIS_MAX_TEXTS);
 	for (int i = 0; i < argc; i++)
 		lens[i] = strlen(argv[i]);
 	return redis_send(link, argc, argv, lens, answer, arg);
@@ -202,6 +205,7 @@ redis_state(const RedisLink *link)
 const char *
 redis_error(const RedisLink *link)
 {
+	Assert(link->phase != LINK_FAILED || link->error[0] != '\0');
 	return link->error;
 }
 

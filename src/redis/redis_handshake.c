@@ -43,6 +43,7 @@ copy_printable(char *to, size_t size, const char *from, size_t len)
 {
 	size_t		n = Min(len, size - 1);
 
+	Assert(size > 0);
 	for (size_t i = 0; i < n; i++)
 		to[i] = from[i] >= ' ' && from[i] <= '~' ? from[i] : '?';
 	to[n] = '\0';
@@ -135,6 +136,7 @@ get_info_field(const RedisReply *reply, const char *field, char *value, size_t s
 	const char *end = p + len;
 	size_t		field_len = strlen(field);
 
+	Assert(size > 0 && strchr(field, ':') == NULL);
 	value[0] = '\0';
 	while (p < end)
 	{
@@ -174,6 +176,7 @@ version_number(const char *text)
 		if (*text == '.')
 			text++;
 	}
+	Assert(version >= 0 && version <= 999999);
 	return version;
 }
 
@@ -305,6 +308,7 @@ ask(RedisLink *link, RedisAnswer answer, const char *a, const char *b, const cha
 	size_t		len[3];
 	int			argc = 0;
 
+	Assert(a != NULL);
 	while (argc < 3 && argv[argc] != NULL)
 	{
 		len[argc] = strlen(argv[argc]);
@@ -381,6 +385,7 @@ read_password_file(RedisLink *link, const char *path, char *password, size_t siz
 		return false;
 	}
 	password[len] = '\0';
+	Assert(strlen(password) == len);
 	return true;
 }
 

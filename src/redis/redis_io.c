@@ -40,6 +40,7 @@ fail_from_context(RedisLink *link)
 {
 	const redisContext *context = link->context;
 
+	Assert(context->err != 0 || link->reply_refused);
 	if (link->reply_refused)
 		redis_link_fail(link, "Redis at %s sent an answer that is too large", link->where);
 	else if (link->tls != NULL && redis_tls_error()[0] != '\0')
@@ -66,6 +67,7 @@ write_commands(RedisLink *link)
 {
 	size_t		unsent = sdslen(link->context->obuf);
 
+	Assert(link->phase == LINK_GREETING || link->phase == LINK_READY);
 	if (link->clock_waits)
 	{
 		link->last_moved = link->last_look = clock_now();
@@ -199,6 +201,7 @@ look_for_progress(RedisLink *link, TimestampTz now)
 	uint64		untaken = redis_socket_untaken(link->context->fd);
 	uint64		taken = written > untaken ? written - untaken : 0;
 
+	Assert(link->phase == LINK_READY && written <= link->appended);
 	if (taken > link->taken)
 	{
 		if (next_is_on_its_way(link))
@@ -316,7 +319,7 @@ redis_turn(RedisLink *link, uint32 events)
 {
 	TimestampTz now = clock_now();
 
-	Assert(!link->in_turn);
+	Assert(!link->in_turn && redis_link_is_sound(link));
 	link->in_turn = true;
 	advance(link);
 	if (link->phase == LINK_GREETING || link->phase == LINK_READY)
@@ -336,6 +339,7 @@ redis_turn(RedisLink *link, uint32 events)
 	check_time(link, now);
 	if (link->phase == LINK_FAILED)
 		redis_link_abandon_answers(link);
+	Assert(redis_link_is_sound(link));
 	link->in_turn = false;
 	return redis_state(link);
 }

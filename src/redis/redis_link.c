@@ -22,6 +22,29 @@
 /* Changes when a link has got its socket. */
 static uint64 generation = 0;
 
+bool
+redis_link_is_sound(const RedisLink *link)
+{
+	bool		has_socket = link->context != NULL && link->context->fd != PGINVALID_SOCKET;
+
+	if (link->count > link->room || link->taken > link->appended)
+		return false;
+	switch (link->phase)
+	{
+		case LINK_RESOLVING:
+			return link->resolve != NULL && !has_socket;
+		case LINK_CONNECTING:
+		case LINK_GREETING:
+		case LINK_READY:
+			return link->resolve == NULL && has_socket;
+		case LINK_SECURING:
+			return link->resolve == NULL && has_socket && link->tls != NULL;
+		case LINK_FAILED:
+			return link->error[0] != '\0';
+	}
+	return false;
+}
+
 void
 redis_link_fail(RedisLink *link, const char *format,...)
 {
@@ -153,6 +176,7 @@ redis_link_send(RedisLink *link, int argc, const char **argv, const size_t *argv
 	due->answer = answer;
 	due->arg = arg;
 	due->end = link->appended;
+	Assert(link->taken < due->end);
 	return true;
 }
 

@@ -85,6 +85,9 @@ struct RedisLink
 	char		error[600];
 };
 
+/* What a link's phase says of its other fields, for assertions. */
+extern bool redis_link_is_sound(const RedisLink *link);
+
 /* Connect, once the addresses are known; fails the link where that is not possible. */
 extern void redis_link_look_for_address(RedisLink *link);
 

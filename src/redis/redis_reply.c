@@ -97,6 +97,7 @@ create_limited_array(const redisReadTask *task, ElementCount elements)
 	for (const redisReadTask *t = task->parent; t != NULL; t = t->parent)
 		depth++;
 
+	Assert(link->reply_elements <= MAX_REPLY_ELEMENTS);
 	if (depth > MAX_REPLY_DEPTH ||
 		(size_t) elements > MAX_REPLY_ELEMENTS - link->reply_elements)
 	{
@@ -112,6 +113,7 @@ redis_reply_set_limits(RedisLink *link)
 {
 	redisReader *reader = link->context->reader;
 
+	Assert(reader->fn != &link->functions);
 	link->functions = *reader->fn;
 	link->create_array = link->functions.createArray;
 	link->functions.createArray = create_limited_array;
@@ -126,6 +128,7 @@ redis_reply_is_within_limits(const RedisLink *link)
 	const redisReader *reader = link->context->reader;
 	size_t		unparsed = reader->len - reader->pos;
 
+	Assert(reader->pos <= reader->len);
 	if (link->reply_refused || link->reply_bytes > MAX_REPLY_BYTES)
 		return false;
 

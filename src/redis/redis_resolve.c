@@ -64,6 +64,7 @@ add_address(RedisResolve *resolve, const struct sockaddr *address, socklen_t len
 {
 	RedisAddress *added = &resolve->addresses[resolve->naddresses];
 
+	Assert(resolve->naddresses >= 0 && resolve->naddresses <= MAX_ADDRESSES);
 	if (resolve->naddresses == MAX_ADDRESSES || len > sizeof(added->address))
 		return;
 	memcpy(&added->address, address, len);
@@ -74,6 +75,7 @@ add_address(RedisResolve *resolve, const struct sockaddr *address, socklen_t len
 static void
 fail(RedisResolve *resolve, const char *reason)
 {
+	Assert(resolve->state == RESOLVE_PENDING);
 	resolve->state = RESOLVE_FAILED;
 	snprintf(resolve->error, sizeof(resolve->error),
 			 "the host name could not be resolved: %s", reason);
@@ -142,6 +144,7 @@ socket_changed(void *arg, ares_socket_t sock, int readable, int writable)
 	resolve->sockets[i].events = wanted;
 	if (wanted == 0)
 	{
+		Assert(resolve->nsockets > 0);
 		resolve->sockets[i] = resolve->sockets[--resolve->nsockets];
 		ReleaseExternalFD();
 	}
@@ -318,6 +321,7 @@ redis_resolve_free(RedisResolve *resolve)
 const RedisAddress *
 redis_resolve_addresses(const RedisResolve *resolve, int *count)
 {
+	Assert(resolve->state == RESOLVE_DONE);
 	*count = resolve->naddresses;
 	return resolve->addresses;
 }
@@ -325,6 +329,7 @@ redis_resolve_addresses(const RedisResolve *resolve, int *count)
 const char *
 redis_resolve_error(const RedisResolve *resolve)
 {
+	Assert(resolve->state == RESOLVE_FAILED);
 	return resolve->error;
 }
 

@@ -94,6 +94,7 @@ start_connecting(const struct sockaddr *address, socklen_t len)
 pgsocket
 redis_socket_connect(const RedisAddress *addresses, int count)
 {
+	Assert(count > 0);
 	for (int i = 0; i < count; i++)
 	{
 		const RedisAddress *a = &addresses[(first_address + i) % count];
@@ -112,6 +113,7 @@ redis_socket_status(pgsocket sock)
 	int			error = 0;
 	socklen_t	len = sizeof(error);
 
+	Assert(sock != PGINVALID_SOCKET);
 	if (poll(&pollfd, 1, 0) <= 0)
 		return 0;
 	if (getsockopt(sock, SOL_SOCKET, SO_ERROR, &error, &len) != 0)

@@ -61,6 +61,7 @@ static const SchemeName scheme_names[] = {
 static bool
 refuse(Parser *parser, const char *error)
 {
+	Assert(error != NULL);
 	parser->error = error;
 	return false;
 }
@@ -121,6 +122,7 @@ take_number(const char *from, const char *end, int min, int max, int *number)
 {
 	int			n = 0;
 
+	Assert(from <= end && min <= max);
 	if (from == end || end - from > 5)
 		return false;
 	for (const char *p = from; p < end; p++)
@@ -226,6 +228,7 @@ take_host(Parser *parser, const char *from, const char *end)
 	RedisTarget *target = parser->target;
 	RedisHost  *host = &target->hosts[target->nhosts];
 
+	Assert(target->nhosts >= 0 && target->nhosts <= REDIS_MAX_HOSTS);
 	if (target->nhosts == REDIS_MAX_HOSTS)
 		return refuse(parser, "There can be " CppAsString2(REDIS_MAX_HOSTS) " hosts at most.");
 
@@ -408,6 +411,7 @@ append(char *to, size_t size, const char *text)
 	size_t		used = strlen(to);
 	size_t		len = Min(strlen(text), size - 1 - used);
 
+	Assert(used < size);
 	memcpy(to + used, text, len);
 	to[used + len] = '\0';
 }

@@ -2,27 +2,28 @@
  * log_mask.c
  *	  Keeps the password in uncache.redis_url out of the server log.
  *
- * Nothing in this program logs the address with its password; PostgreSQL does.  It
+ * pg_uncache does not log the address with its password; PostgreSQL does.  It
  * logs a setting that a reload has changed, with the new value, and it logs
  * statements (log_statement, a statement that failed), ALTER SYSTEM among them.
- * So in every message on its way to the log an address of Redis gets a "*" for its
- * password, whatever the message is about: one that comes by way of a parameter does
- * not name the setting.
+ * So in every message on its way to the log "*" replaces the password of an address of
+ * Redis, whatever the message is about: a message that shows a statement's parameters
+ * has the address without the setting's name.
  *
  * The password is taken to reach to the last "@" before a quotation mark, the end of
  * the line or a blank with another address behind it.  That is more than an address
- * allows: a password with a blank or an "@" that was not encoded is refused, but it
- * is a password all the same.  Where there is no "@" before the quotation mark, that may
- * be a part of the password; then the line counts.
+ * allows: an address whose password has a blank or an "@" that was not encoded is refused,
+ * but that password must not be logged either.  Where there is no "@" before the quotation
+ * mark, the mark may be a part of the password; then the password may reach to the last "@"
+ * of the line.
  *
  * Time: no interrupt can be served in here, since an error is being reported.  So all of
  * it is linear in the text: each byte is looked at a fixed number of times.
  *
- * A failing statement is logged apart from the message, from memory that is not
- * ours to change; where it may hold a password, the log goes without it.
+ * PostgreSQL logs a failing statement apart from the message, from memory that this file
+ * must not change; where the statement may hold a password, the log goes without it.
  *
  * Limits: only the log.  A client that gets its own statement back, or the
- * extension pg_stat_statements, has it as it was written.
+ * extension pg_stat_statements, has the statement as it was written.
  */
 #include "postgres.h"
 
@@ -49,12 +50,12 @@ static const char *const schemes[] = {
 typedef struct Search
 {
 	const char *text;
-	const char *next;			/* what is before it has been looked at */
+	const char *next;			/* the text before it has been looked at */
 	const char *barren;			/* no "@" between next and here */
-	bool		named;			/* the setting is: any address is taken for ours */
+	bool		named;			/* the text names the setting: any address may be of Redis */
 } Search;
 
-/* Whether a scheme of ours ends right before "end". */
+/* Whether the scheme of an address of Redis ends right before "end". */
 static bool
 scheme_ends(const char *text, const char *end)
 {
@@ -82,7 +83,7 @@ address_begins(const char *text)
 	return false;
 }
 
-/* Where an address ends at the latest, and the last "@" before that, or NULL. */
+/* Where an address ends at the latest; *at is the last "@" before that, or NULL. */
 static const char *
 address_end(const char *address, const char **at)
 {
@@ -100,7 +101,7 @@ address_end(const char *address, const char **at)
 	}
 }
 
-/* Whether these are a port, and maybe what follows one, rather than a password. */
+/* Whether the text is a port, and maybe what follows one, rather than a password. */
 static bool
 is_port(const char *text, const char *end)
 {
@@ -109,7 +110,7 @@ is_port(const char *text, const char *end)
 	return digits > 0 && (text + digits == end || strchr("/,?" BLANKS, text[digits]) != NULL);
 }
 
-/* The last "@" of the line, for a password that a quotation mark is a part of; or NULL. */
+/* The last "@" of the line, for a password with a quotation mark in it; or NULL. */
 static const char *
 last_at_of_line(Search *search, const char *from)
 {
@@ -121,12 +122,13 @@ last_at_of_line(Search *search, const char *from)
 	end = from + strcspn(from, LINE_ENDS);
 	for (const char *p = from; p < end && (p = memchr(p, '@', end - p)) != NULL; p++)
 		at = p;
+	Assert(at == NULL || (at >= from && at < end));
 	if (at == NULL)
 		search->barren = end;
 	return at;
 }
 
-/* Find the next password: it is between *from and *to. */
+/* Find the next password: it begins at *from and ends before *to. */
 static bool
 find_password(Search *search, const char **from, const char **to)
 {
@@ -146,6 +148,7 @@ find_password(Search *search, const char **from, const char **to)
 		colon = memchr(user, ':', (at ? at : end) - user);
 		if (at == NULL && colon != NULL && !is_port(colon + 1, end))
 			at = last_at_of_line(search, end);
+		Assert(at == NULL || at >= user);
 		search->next = Max(end, at);
 		if (colon != NULL && at != NULL && colon + 1 < at)
 		{
@@ -165,7 +168,7 @@ begin_search(const char *text)
 	return search;
 }
 
-/* Replace all passwords in the text, which does not get longer. */
+/* Replace all passwords in the text; it does not get longer. */
 static void
 mask_passwords(char *text)
 {
@@ -180,6 +183,7 @@ mask_passwords(char *text)
 	search = begin_search(text);
 	while (find_password(&search, &from, &at))
 	{
+		Assert(rest <= from && from < at);
 		memmove(to, rest, from - rest);
 		to += from - rest;
 		*to++ = '*';
@@ -220,6 +224,7 @@ mask_log(ErrorData *edata)
 void
 log_mask_init(void)
 {
+	Assert(emit_log_hook != mask_log);
 	next_hook = emit_log_hook;
 	emit_log_hook = mask_log;
 }

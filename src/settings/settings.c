@@ -63,7 +63,7 @@ static const struct config_enum_entry on_truncate_options[] = {
 	{NULL, 0, false}
 };
 
-/* A longer one would eat the room that a key has (INVALIDATION_MAX_BYTES), or a pattern. */
+/* A longer one would leave a key too little of INVALIDATION_MAX_BYTES, and a pattern, too. */
 #define MAX_KEY_PREFIX	1024
 
 static bool
@@ -101,7 +101,10 @@ check_databases(char **newval, void **extra, GucSource source)
 	return false;
 }
 
-/* A library's setting that is refused at start would be empty, and so name all databases. */
+/*
+ * If PostgreSQL started with a value that is refused, the setting would be empty, and so
+ * name all databases (see settings_redis_url_refuse()).
+ */
 static void
 refuse_databases(void)
 {
@@ -119,7 +122,7 @@ settings_database_names(void)
 {
 	List	   *names = NIL;
 
-	/* The setting was checked. */
+	/* The check hook has seen that this succeeds. */
 	(void) SplitIdentifierString(pstrdup(setting_databases), ',', &names);
 	return names;
 }
@@ -390,6 +393,7 @@ define_preload_settings(void)
 void
 settings_define(bool preloaded)
 {
+	Assert(!preloaded || process_shared_preload_libraries_in_progress);
 	if (preloaded)
 	{
 		settings_redis_url_refuse();

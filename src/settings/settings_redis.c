@@ -52,6 +52,7 @@ check_address(const char *url, GucSource source, const char **problem, const cha
 {
 	RedisTarget *target = redis_url_parse(url, problem);
 
+	Assert((target == NULL) == (*problem != NULL));
 	if (target == NULL)
 		return false;
 	*unserved = unserved_feature(target);
@@ -88,6 +89,7 @@ find_problem(const char *setting, GucSource source)
 			count++;
 	}
 	pfree(urls);
+	Assert(unserved == NULL || found.detail == NULL);
 	if (unserved != NULL)
 	{
 		found.sqlstate = ERRCODE_FEATURE_NOT_SUPPORTED;

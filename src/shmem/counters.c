@@ -102,6 +102,7 @@ bucket_end(int bucket)
 	int			edge = bucket + 1;
 	double		octave = (double) (UINT64CONST(1) << (edge / 4));
 
+	Assert(bucket >= 0 && bucket < LATENCY_BUCKETS);
 	return edge % 4 == 0 ? octave : octave * quarter[edge % 4 - 1];
 }
 
@@ -125,6 +126,7 @@ counters_percentile(DatabaseCounters *stats, double share)
 	uint64		below = 0;
 	double		longest = (double) pg_atomic_read_u64(&stats->latency_max);
 
+	Assert(share >= 0 && share <= 1);
 	for (int b = 0; b < LATENCY_BUCKETS; b++)
 		total += count[b] = pg_atomic_read_u64(&stats->latency[b]);
 	if (total == 0)
@@ -154,6 +156,7 @@ nth_probe(uint64 id, int n)
 	uint32		home = hash_combine(murmurhash32((uint32) (id >> 32)),
 									murmurhash32((uint32) id));
 
+	Assert(id != 0 && n < PROBES);
 	return &UncacheShmem->rule_stats[(home + n) % RULE_STATS_ENTRIES];
 }
 
@@ -290,6 +293,7 @@ counters_forget_database(Oid dboid)
 bool
 counters_next_rule(int *entry, RuleCounts *counts)
 {
+	Assert(*entry >= 0);
 	while (UncacheShmem != NULL && *entry < RULE_STATS_ENTRIES)
 	{
 		RuleStats  *found = &UncacheShmem->rule_stats[(*entry)++];

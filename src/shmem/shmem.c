@@ -148,6 +148,7 @@ init_shared(Shared *shared)
 	shared->dsa_tranche = GetNamedLWLockTranche(DELIVERED_TRANCHE)->lock.tranche;
 	shared->ndatabases = setting_max_database_workers;
 	shared->nwaitslots = MaxBackends;
+	Assert(shared->ndatabases > 0 && shared->nwaitslots > 0);
 	shared->wait_slots = carve(&next, shared->nwaitslots * sizeof(WaitSlot));
 	shared->rule_stats = carve(&next, RULE_STATS_ENTRIES * sizeof(RuleStats));
 	shared->databases = carve(&next, shared->ndatabases * sizeof(DatabaseState));
@@ -261,6 +262,7 @@ shmem_assign_database(DatabaseState *database, Oid dboid)
 void
 shmem_note_error(DatabaseState *database, const char *error)
 {
+	Assert(database != NULL);
 	LWLockAcquire(database->lock, LW_EXCLUSIVE);
 	log_text_copy(database->last_error, sizeof(database->last_error), error);
 	database->last_error_at = GetCurrentTimestamp();
@@ -355,6 +357,7 @@ shmem_wake_launcher(void)
 {
 	uint32		proc = pg_atomic_read_u32(&UncacheShmem->launcher_proc);
 
+	Assert(proc <= ProcGlobal->allProcCount);
 	if (proc != 0)
 		SetLatch(&GetPGProcByNumber(proc - 1)->procLatch);
 }

@@ -1,11 +1,11 @@
 /*
  * wait_slots.c
- *	  Who waits for which transaction.
+ *	  Which session waits for which transaction.
  *
- * A waiter stands in its WaitSlot with the transaction it waits for.  The worker
+ * A session writes into its wait slot for which transaction it waits.  The worker
  * counts down that transaction's undelivered rows and answers at zero.  Where an
- * entry of the ring named the waiter it is found at once; rows that came out of a
- * scan are gathered, and the wait slots are walked once for all of them.
+ * entry of the ring names the session, its wait slot is found at once; rows that came
+ * out of a scan are gathered, and the wait slots are walked once for all of them.
  *
  * The owner may give up its wait and begin another one at any moment, also while
  * the worker looks: see WaitSlot for why no answer goes astray.
@@ -36,7 +36,8 @@ wait_slots_announce(WaitSlot *mine, uint64 xid, uint32 rows, bool wait)
 {
 	uint64		generation = WORD_GENERATION(pg_atomic_read_u64(&mine->word)) + 1;
 
-	/* It may be a second announcement in the same transaction. */
+	Assert(mine == shmem_my_wait_slot() && xid != 0);
+	/* A transaction may announce a second time. */
 	(void) wait_slots_leave(mine);
 	pg_write_barrier();
 	pg_atomic_write_u32(&mine->dboid, MyDatabaseId);
@@ -66,7 +67,7 @@ wait_slots_leave(WaitSlot *mine)
 
 /* ----- The worker's side ----- */
 
-/* Does a slot that shows this word wait in this database? */
+/* Does the session of a wait slot that shows this word wait in this database? */
 static bool
 waits_in(WaitSlot *wait, uint64 word, Oid dboid)
 {
@@ -82,7 +83,7 @@ waits_for(WaitSlot *wait, uint64 word, uint64 xid)
 	return waits_in(wait, word, MyDatabaseId) && pg_atomic_read_u64(&wait->xid) == xid;
 }
 
-/* False where the slot has changed; *word is what it shows now. */
+/* Returns false where the wait slot has changed; *word is what it shows now. */
 static bool
 change(WaitSlot *wait, uint64 *word, uint32 rows, WaitState state)
 {
@@ -119,11 +120,13 @@ row_delivered_to(int proc, uint64 xid)
 void
 wait_slots_row_delivered(uint64 xid, int waiter)
 {
+	Assert(waiter >= -1 && waiter < UncacheShmem->nwaitslots);
 	if (waiter >= 0)
 	{
 		row_delivered_to(waiter, xid);
 		return;
 	}
+	Assert(ngathered >= 0 && ngathered <= GATHER_MAX);
 	if (ngathered == GATHER_MAX)
 		wait_slots_flush();
 	gathered[ngathered++] = xid;
@@ -151,6 +154,7 @@ end_wait(int proc, Oid dboid, uint64 xid, WaitState state)
 	WaitSlot   *wait = &UncacheShmem->wait_slots[proc];
 	uint64		word = pg_atomic_read_u64(&wait->word);
 
+	Assert(state == WAIT_NONE || state == WAIT_GIVEN_UP);
 	while (waits_in(wait, word, dboid) &&
 		   (xid == 0 || pg_atomic_read_u64(&wait->xid) == xid))
 	{
