@@ -36,7 +36,7 @@ wait_slots_announce(WaitSlot *mine, uint64 xid, uint32 rows, bool wait)
 {
 	uint64		generation = WORD_GENERATION(pg_atomic_read_u64(&mine->word)) + 1;
 
-	Assert(mine == shmem_my_wait_slot() && xid != 0);
+	Assert(mine == shmem_my_wait_slot() && (!wait || xid != 0));
 	/* A transaction may announce a second time. */
 	(void) wait_slots_leave(mine);
 	pg_write_barrier();
