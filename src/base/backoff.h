@@ -29,7 +29,7 @@ typedef struct Backoff
 static inline void
 backoff_fail(Backoff *backoff, TimestampTz now, int first_ms, int longest_ms)
 {
-	Assert(first_ms > 0 && first_ms <= longest_ms && longest_ms <= INT_MAX / 2);
+	Assert(first_ms > 0 && first_ms <= longest_ms && longest_ms <= PG_INT32_MAX / 2);
 	backoff->ms = backoff->ms == 0 ? first_ms : Min(backoff->ms * 2, longest_ms);
 	backoff->until = TimestampTzPlusMilliseconds(now, backoff->ms);
 }
