@@ -41,10 +41,12 @@ typedef enum RedisReplyType
 typedef struct RedisReply RedisReply;
 extern RedisReplyType redis_reply_type(const RedisReply *reply);
 extern int64 redis_reply_integer(const RedisReply *reply);	/* 0 unless INTEGER */
+
 /* "" unless text; len may be NULL */
 extern const char *redis_reply_text(const RedisReply *reply, size_t *len);
 extern size_t redis_reply_count(const RedisReply *reply);	/* 0 unless ARRAY */
 extern const RedisReply *redis_reply_element(const RedisReply *reply, size_t i);
+
 /* true for a REDIS_ERROR whose code (its first word) is "code" */
 extern bool redis_reply_is_error(const RedisReply *reply, const char *code);
 
@@ -137,7 +139,7 @@ extern size_t redis_unanswered(const RedisLink *link);
 extern int	redis_silent_ms(const RedisLink *link);
 
 /* What the server said of itself in the handshake; "" or 0 when unknown. */
-extern const char *redis_run_id(const RedisLink *link);	/* new at each restart */
+extern const char *redis_run_id(const RedisLink *link); /* new at each restart */
 extern const char *redis_history(const RedisLink *link);	/* new at each promotion */
 extern const char *redis_role(const RedisLink *link);	/* "master", "slave"; for tests */
 

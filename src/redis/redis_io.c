@@ -325,8 +325,8 @@ redis_turn(RedisLink *link, uint32 events)
 	if (link->phase == LINK_GREETING || link->phase == LINK_READY)
 	{
 		/*
-		 * TLS may need to read because the socket can be written to.  At the deadline the
-		 * answer may have arrived while this process was busy with something else.
+		 * TLS may need to read because the socket can be written to.  At the deadline the answer
+		 * may have arrived while this process was busy with something else.
 		 */
 		if ((events & (link->tls ? WL_SOCKET_MASK : WL_SOCKET_READABLE)) != 0 ||
 			now >= redis_deadline(link))

@@ -133,8 +133,8 @@ redis_reply_is_within_limits(const RedisLink *link)
 		return false;
 
 	/*
-	 * Only a string, whose length stands in front, may be long: without that,
-	 * hiredis would search the whole text for its end at every read.
+	 * Only a string, whose length stands in front, may be long: without that, hiredis would
+	 * search the whole text for its end at every read.
 	 */
 	if (unparsed > READ_BYTES)
 	{

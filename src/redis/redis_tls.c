@@ -81,7 +81,7 @@ load_certificate(SSL_CTX *context, const char *cert, const char *key, char *erro
 		return true;
 	if (!is_given(cert) || !is_given(key))
 		snprintf(error, size, "a certificate needs both uncache.redis_tls_cert_file and "
-							  "uncache.redis_tls_key_file");
+				 "uncache.redis_tls_key_file");
 	else if (SSL_CTX_use_certificate_chain_file(context, cert) != 1)
 		snprintf(error, size, "could not load the certificate file \"%s\": %s",
 				 cert, redis_tls_error());

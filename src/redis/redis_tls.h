@@ -21,7 +21,7 @@ typedef struct RedisTls RedisTls;
  * NULL with the reason in "error" ("size" bytes at most).
  */
 extern RedisTls *redis_tls_open(const RedisOptions *options, const char *host,
-							   char *error, size_t size);
+								char *error, size_t size);
 
 /* To be called after redisFree() of the context, if there was one. */
 extern void redis_tls_close(RedisTls *tls);
@@ -32,7 +32,7 @@ extern void redis_tls_close(RedisTls *tls);
  * reason in "error" when it failed.
  */
 extern int	redis_tls_shake_hands(RedisTls *tls, struct redisContext *context,
-								 char *error, size_t size);
+								  char *error, size_t size);
 
 /* Which WL_SOCKET_* events the last read, write or handshake needs to go on. */
 extern uint32 redis_tls_wanted_events(const RedisTls *tls);

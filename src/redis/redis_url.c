@@ -101,7 +101,7 @@ take_text(Parser *parser, const char *from, const char *end, char **text)
 
 			if (low < 0)
 				return refuse(parser, "A percent sign must be followed by two hexadecimal digits; "
-									  "write the sign itself as %25.");
+							  "write the sign itself as %25.");
 			c = (char) (high * 16 + low);
 			p += 2;
 		}
@@ -264,7 +264,7 @@ take_path(Parser *parser, const char *path)
 {
 	if (strpbrk(path, "?#") != NULL)
 		return refuse(parser, "Parameters after \"?\" or \"#\" are only known as "
-							  "unix:///path?db=N.");
+					  "unix:///path?db=N.");
 
 	if (parser->target->scheme == REDIS_SENTINEL)
 	{
@@ -272,7 +272,7 @@ take_path(Parser *parser, const char *path)
 
 		if (path[0] == '\0' || path[1] == '\0' || path[1] == '/')
 			return refuse(parser, "The name under which Sentinel knows the master is missing, as "
-								  "in redis+sentinel://host,host/name.");
+						  "in redis+sentinel://host,host/name.");
 		end = path + 1 + strcspn(path + 1, "/");
 		if (!take_text(parser, path + 1, end, &parser->target->service))
 			return false;
@@ -293,7 +293,7 @@ take_socket(Parser *parser, const char *path)
 
 	if (*path != '/')
 		return refuse(parser, "The path of a Unix socket must be absolute, with three slashes as "
-							  "in unix:///path.");
+					  "in unix:///path.");
 	if (!take_text(parser, path, end, &target->hosts[0].name))
 		return false;
 	if (strlen(target->hosts[0].name) >= sizeof(((struct sockaddr_un *) NULL)->sun_path))
@@ -323,7 +323,7 @@ take_scheme(Parser *parser, const char *url)
 		}
 	}
 	refuse(parser, "The address must begin with redis://, rediss://, unix://, redis+cluster:// or "
-				   "redis+sentinel://.");
+		   "redis+sentinel://.");
 	return NULL;
 }
 
@@ -358,7 +358,7 @@ take_url(Parser *parser, const char *url)
 	/* An "@" further on most likely belongs to a password that was not encoded. */
 	if (strchr(from, '@') != NULL)
 		return refuse(parser, "Write \"@\" in a user name or password as %40, \"/\" as %2F, \"?\" "
-							  "as %3F and \"#\" as %23.");
+					  "as %3F and \"#\" as %23.");
 	return take_hosts(parser, from, end) && take_path(parser, end);
 }
 

@@ -74,7 +74,7 @@ find_problem(const char *setting, GucSource source)
 {
 	AddressProblem found = {ERRCODE_INVALID_PARAMETER_VALUE, NULL,
 		"Write it as redis://host[:port][/db] or unix:///path[?db=N], with user:password@ "
-			"in front of host or path; several addresses are separated by blanks."
+		"in front of host or path; several addresses are separated by blanks."
 	};
 	const char *unserved = NULL;
 	char	   *urls = pstrdup(setting);

@@ -82,28 +82,28 @@ typedef struct FenceStatus
 typedef struct DatabaseState
 {
 	/*
-	 * Which database it serves.  The launcher writes both under Shared->lock and
-	 * "lock"; readable without them.
+	 * Which database it serves.  The launcher writes both under Shared->lock and "lock";
+	 * readable without them.
 	 */
 	pg_atomic_uint32 dboid;		/* 0: none */
 	pg_atomic_uint32 assignment;	/* how often dboid was written */
 
 	/*
-	 * How many sessions want this database without a worker for a while
-	 * (DROP, RENAME, use as template).  Written under Shared->lock by
-	 * database_hold.c; while it is above 0 the launcher starts no worker.
+	 * How many sessions want this database without a worker for a while (DROP, RENAME, use as
+	 * template).  Written under Shared->lock by database_hold.c; while it is above 0 the
+	 * launcher starts no worker.
 	 */
 	int			holds;
 
 	/*
-	 * LeftBehind: what a worker leaves behind that ends because of a hold.  The first
-	 * session that holds resets it under Shared->lock; the worker writes.
+	 * LeftBehind: what a worker leaves behind that ends because of a hold.  The first session
+	 * that holds resets it under Shared->lock; the worker writes.
 	 */
 	pg_atomic_uint32 left_behind;
 
 	/*
-	 * Ask the worker to end, so that another one begins with fresh settings.  Sessions
-	 * set it; the launcher clears it before it starts a worker.
+	 * Ask the worker to end, so that another one begins with fresh settings.  Sessions set it;
+	 * the launcher clears it before it starts a worker.
 	 */
 	pg_atomic_uint32 restart_requested;
 
@@ -113,7 +113,10 @@ typedef struct DatabaseState
 	 */
 	pg_atomic_uint32 yield_requested;
 
-	/* Since when nothing waits to be delivered, by clock_now(); 0: something does.  Worker writes. */
+	/*
+	 * Since when nothing waits to be delivered, by clock_now(); 0: something does.  Worker
+	 * writes.
+	 */
 	pg_atomic_uint64 idle_since;
 
 	LWLock	   *lock;			/* covers the group below */
@@ -131,9 +134,9 @@ typedef struct DatabaseState
 	pg_atomic_uint32 sleep;		/* WorkerSleep; worker writes */
 
 	/*
-	 * Circuit breaker.  0: closed.  Otherwise the largest wait_timeout in ms that has
-	 * expired: only sessions with a larger one wait, until Redis has answered in half
-	 * that time.  A session whose wait timed out sets it, the worker clears it.
+	 * Circuit breaker.  0: closed.  Otherwise the largest wait_timeout in ms that has expired:
+	 * only sessions with a larger one wait, until Redis has answered in half that time.  A
+	 * session whose wait timed out sets it, the worker clears it.
 	 */
 	pg_atomic_uint32 breaker;
 
@@ -141,14 +144,14 @@ typedef struct DatabaseState
 	pg_atomic_uint32 current_table;
 
 	/*
-	 * How often a session has locked a table to write to it when it was not the
-	 * current one any more; written under that lock (outbox_truncate.c).
+	 * How often a session has locked a table to write to it when it was not the current one any
+	 * more; written under that lock (outbox_truncate.c).
 	 */
 	pg_atomic_uint32 late_writers[OUTBOX_TABLES];
 
 	/*
-	 * Set by committers whose rows are not in the ring, after the commit is
-	 * visible; the worker clears a bit, then takes the snapshot for its scan.
+	 * Set by committers whose rows are not in the ring, after the commit is visible; the worker
+	 * clears a bit, then takes the snapshot for its scan.
 	 */
 	pg_atomic_uint32 any_dirty;
 	pg_atomic_uint32 dirty[OUTBOX_TABLES][DIRTY_WORDS];
@@ -160,20 +163,19 @@ typedef struct DatabaseState
 	pg_atomic_uint32 side_dirty;
 
 	/*
-	 * uncache.wait(): a caller draws the next ticket; the worker answers with
-	 * the highest ticket before whose drawing everything is delivered.  Tickets are
-	 * drawn under "lock", and void when there has been another assignment.
+	 * uncache.wait(): a caller draws the next ticket; the worker answers with the highest ticket
+	 * before whose drawing everything is delivered.  Tickets are drawn under "lock", and void
+	 * when there has been another assignment.
 	 */
 	pg_atomic_uint64 barrier_drawn;
 	pg_atomic_uint64 barrier_done;
 	ConditionVariable barrier_cv;
 
 	/*
-	 * uncache.discard_backlog(): tickets drawn by callers and answered by the worker,
-	 * as above, and how many callers still wait (on barrier_cv, too); without one
-	 * nothing is discarded.  An assignment answers all tickets of the database before.
-	 * One caller at a time, which holds a heavyweight lock for it, writes what is to
-	 * be discarded before it draws.
+	 * uncache.discard_backlog(): tickets drawn by callers and answered by the worker, as above,
+	 * and how many callers still wait (on barrier_cv, too); without one nothing is discarded. An
+	 * assignment answers all tickets of the database before. One caller at a time, which holds a
+	 * heavyweight lock for it, writes what is to be discarded before it draws.
 	 */
 	pg_atomic_uint64 discard_drawn;
 	pg_atomic_uint64 discard_done;
@@ -187,9 +189,9 @@ typedef struct DatabaseState
 	pg_atomic_uint32 reclaim_callers;
 
 	/*
-	 * Which outbox rows are delivered (delivery_map.h): the worker's dynamic shared
-	 * memory; DSM_HANDLE_INVALID when there is none, then everything in the
-	 * outbox counts as undelivered.  Covered by "lock".
+	 * Which outbox rows are delivered (delivery_map.h): the worker's dynamic shared memory;
+	 * DSM_HANDLE_INVALID when there is none, then everything in the outbox counts as
+	 * undelivered.  Covered by "lock".
 	 */
 	dsa_handle	delivered_area;
 	dsa_pointer delivered_root;

@@ -33,10 +33,9 @@ typedef struct Shared
 	pg_atomic_uint32 launcher_proc;
 
 	/*
-	 * Databases that the launcher should look into, as launch_request() packs them; 0 is
-	 * an empty entry.  Sessions fill entries, the launcher empties them.  Few sessions ask
-	 * at the same time; when all entries are taken the launcher is told to look everywhere
-	 * instead.
+	 * Databases that the launcher should look into, as launch_request() packs them; 0 is an
+	 * empty entry.  Sessions fill entries, the launcher empties them.  Few sessions ask at the
+	 * same time; when all entries are taken the launcher is told to look everywhere instead.
 	 */
 	pg_atomic_uint64 requests[32];
 	pg_atomic_uint32 look_everywhere;
