@@ -12,7 +12,7 @@
 #include "postgres.h"
 #include "utils/palloc.h"
 
-#include "delivery/batch.h"
+#include "delivery/delivery_int.h"
 #include "topology/node.h"
 #include "topology/target.h"
 
@@ -78,6 +78,38 @@ batches_of(RedisNode *node)
 		node->batches = MemoryContextAllocZero(node->context, sizeof(NodeBatches));
 	return node->batches;
 }
+
+/*
+ * For delivery_queue.c
+ */
+
+/*
+ * Send a key to its node of each target: as many parts of the delivery as there are targets.
+ * delivery_part_done() ends each, perhaps at once.  "is_resend": it was sent before, and is
+ * done where the node does not need it again.
+ */
+extern void batch_add_key(Delivery *delivery, DeliveryPriority priority, const Invalidation *item,
+						  bool is_resend);
+
+/* Send what has been gathered, to all nodes. */
+extern void batch_send_open(void);
+
+/* Have replicas acknowledge what was sent, where that is asked for. */
+extern void batch_ask_replicas(void);
+
+/*
+ * Whether more batches should be sent now.  Batches at silent nodes do not count; which nodes
+ * are silent was noted by the last batch_look_for_silent().
+ */
+extern bool batch_has_room(DeliveryPriority priority);
+extern void batch_look_for_silent(void);
+
+/* Whether any batch is under way. */
+extern bool batch_under_way(void);
+
+/*
+ * batch.c and batch_send.c
+ */
 
 /* A batch without keys; "many": with room for BATCH_KEYS, else for BATCH_KEYS_OF_SLOT. */
 extern Batch *batch_new(const Target *target, DeliveryPriority priority, Oid rule,

@@ -21,7 +21,6 @@
 
 #include "base/clock.h"
 #include "outbox/outbox_damage.h"
-#include "delivery/delivery_fragments.h"
 #include "delivery/delivery_int.h"
 
 /*
@@ -121,7 +120,7 @@ delivery_fragments_parts(Delivery *last, int parts)
 	return is_resend;
 }
 
-PieceOutcome
+FragmentOutcome
 delivery_fragments_add(Delivery *delivery, const Invalidation *item, Invalidation *whole)
 {
 	FragmentHead head;
@@ -130,14 +129,14 @@ delivery_fragments_add(Delivery *delivery, const Invalidation *item, Invalidatio
 	Assembly   *assembly;
 
 	if (!invalidation_read_head(item, &head))
-		return PIECE_DAMAGED;
+		return FRAGMENT_DAMAGED;
 	len = item->len - sizeof(head);
 	first_chunk = delivery->row.chunk - head.offset / FRAGMENT_BYTES;
 	assembly = find_assembly(&delivery->row, first_chunk);
 	if (assembly == NULL)
 		assembly = new_assembly(&delivery->row, first_chunk, item->rule, &head);
 	if (assembly->head.total != head.total || assembly->head.kind != head.kind)
-		return PIECE_DAMAGED;
+		return FRAGMENT_DAMAGED;
 
 	delivery->is_fragment = true;
 	delivery->parts_left++;
@@ -147,9 +146,9 @@ delivery_fragments_add(Delivery *delivery, const Invalidation *item, Invalidatio
 	assembly->received += len;
 	assembly->last_at = clock_now();
 	if (assembly->received < head.total)
-		return PIECE_WAITS;
+		return FRAGMENT_WAITS;
 	complete(delivery, assembly, whole);
-	return PIECE_COMPLETES;
+	return FRAGMENT_COMPLETES;
 }
 
 void
@@ -179,7 +178,7 @@ give_up(Assembly *assembly)
 }
 
 TimestampTz
-delivery_fragments_turn(TimestampTz now, bool all_read)
+delivery_fragments_run(TimestampTz now, bool all_read)
 {
 	TimestampTz wake = DT_NOEND;
 	dlist_mutable_iter iter;

@@ -21,12 +21,9 @@
 
 #include "delivery/batch_int.h"
 #include "outbox/outbox_damage.h"
-#include "delivery/delivery_queue.h"
-#include "delivery/delivery_fragments.h"
 #include "delivery/delivery_int.h"
 #include "base/fault_point.h"
 #include "topology/node.h"
-#include "delivery/pattern_queue.h"
 #include "delivery/refusal.h"
 #include "topology/target.h"
 
@@ -48,13 +45,14 @@ static int	queued[DELIVERY_PRIORITIES];
 static int	patterns_given = 0;
 
 void
-delivery_queue_init(DatabaseState *database)
+delivery_queue_init(void)
 {
 	delivery_init();
 	delivery_fragments_init();
 	batch_init();
 	batch_send_init();
 	refusal_init();
+	pattern_queue_init();
 }
 
 bool
@@ -111,11 +109,11 @@ gather_piece(Delivery *delivery, const Invalidation *piece)
 
 	switch (delivery_fragments_add(delivery, piece, &whole))
 	{
-		case PIECE_DAMAGED:
+		case FRAGMENT_DAMAGED:
 			return false;
-		case PIECE_WAITS:
+		case FRAGMENT_WAITS:
 			return true;
-		case PIECE_COMPLETES:
+		case FRAGMENT_COMPLETES:
 			return gather_item(delivery, &whole, true);
 	}
 	return false;

@@ -28,7 +28,7 @@
 #include "base/backoff.h"
 #include "base/clock.h"
 #include "delivery/pattern_scan.h"
-#include "delivery/pattern_queue.h"
+#include "delivery/delivery_int.h"
 #include "delivery/pattern_set.h"
 
 /* Before a pass is made once more, at the least; doubles with each. */
@@ -215,11 +215,11 @@ leave_some(int most)
 }
 
 TimestampTz
-pattern_queue_turn(void)
+pattern_queue_run(TimestampTz now)
 {
 	TimestampTz wake;
 
-	if (stage == PASS_NONE && nwaiting > 0 && clock_now() < next_pass_at)
+	if (stage == PASS_NONE && nwaiting > 0 && now < next_pass_at)
 		return next_pass_at;
 	if (stage == PASS_GATHERS || (stage == PASS_NONE && nwaiting > 0))
 	{
@@ -227,7 +227,7 @@ pattern_queue_turn(void)
 		if (nwaiting == 0 || clock_now() >= gather_until)
 			begin_pass();
 	}
-	wake = pattern_scan_turn();
+	wake = pattern_scan_run();
 	if (stage == PASS_ENDED)
 		leave_some(JOBS_PER_TURN);
 	if (stage == PASS_RUNS)

@@ -318,9 +318,9 @@ end_pass_if_done(void)
 }
 
 TimestampTz
-pattern_scan_turn(void)
+pattern_scan_run(void)
 {
-	TimestampTz wake = pattern_sweep_turn();
+	TimestampTz wake = pattern_sweep_run();
 
 	end_pass_if_done();
 	return wake;

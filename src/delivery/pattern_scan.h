@@ -8,7 +8,7 @@
 #include "postgres.h"
 #include "datatype/timestamp.h"
 
-#include "delivery/delivery.h"
+#include "delivery/delivery_int.h"
 #include "topology/node.h"
 #include "delivery/pattern_set.h"
 
@@ -39,7 +39,7 @@ extern bool pattern_scan_is_running(void);
  * Do the next slice of the pass, and end it if nothing is under way any more.  Returns when
  * to come again: DT_NOEND for "when an answer has come".
  */
-extern TimestampTz pattern_scan_turn(void);
+extern TimestampTz pattern_scan_run(void);
 
 /* Nodes have got other keys than before. */
 extern void pattern_scan_note_moves(void);

@@ -521,7 +521,7 @@ turn_node(RedisNode *node, NodeWalk *walk, int *work)
 }
 
 TimestampTz
-pattern_sweep_turn(void)
+pattern_sweep_run(void)
 {
 	static int	first = 0;		/* the nodes take turns in being first */
 	TimestampTz wake = DT_NOEND;

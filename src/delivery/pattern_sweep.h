@@ -39,7 +39,7 @@ extern void pattern_sweep_node(RedisNode *node);
 extern void pattern_sweep_leave(RedisNode *node);
 
 /* Do the next slice.  Returns when to come again: DT_NOEND for "when an answer has come". */
-extern TimestampTz pattern_sweep_turn(void);
+extern TimestampTz pattern_sweep_run(void);
 
 /* Whether every node is through, and all commands are answered. */
 extern bool pattern_sweep_is_done(void);

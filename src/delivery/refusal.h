@@ -10,7 +10,7 @@
 #include "postgres.h"
 #include "datatype/timestamp.h"
 
-#include "delivery/delivery.h"
+#include "delivery/delivery_int.h"
 #include "topology/target.h"
 
 /* A key that was refused, to ask with whether it still would be.  The bytes stay for a turn. */

@@ -10,12 +10,11 @@
 
 #include "utils/timestamp.h"
 
-#include "delivery/delivery_queue.h"
+#include "delivery/delivery_int.h"
 #include "base/invalidation.h"
 #include "outbox/outbox_tables.h"
 #include "outbox/outbox_side.h"
 #include "delivery/refusal.h"
-#include "delivery/refusal_probe.h"
 
 static void
 take(const RefusedKey *key)
@@ -40,7 +39,7 @@ take(const RefusedKey *key)
 }
 
 TimestampTz
-refusal_probe_turn(TimestampTz now)
+refusal_probe_run(TimestampTz now)
 {
 	RefusedKey	key;
 	TimestampTz wake = DT_NOEND;

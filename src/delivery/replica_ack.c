@@ -16,8 +16,9 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
-#include "delivery/delivery_queue.h"
+#include "delivery/delivery_int.h"
 #include "delivery/replica_ack.h"
+#include "delivery/resend.h"
 #include "settings/settings.h"
 #include "redis/redis_error.h"
 
@@ -114,7 +115,7 @@ probe_answered(void *arg, const RedisReply *reply)
 }
 
 TimestampTz
-replica_ack_turn(TimestampTz now)
+replica_ack_run(TimestampTz now)
 {
 	TimestampTz next = DT_NOEND;
 

@@ -15,7 +15,7 @@ extern bool replica_ack_are_wanted(void);
 
 /*
  * Whether the last time too few have answered in time.  Then nobody should ask, or
- * wait for it: the node is asked once a second (replica_ack_turn), and what waits is
+ * wait for it: the node is asked once a second (replica_ack_run), and what waits is
  * sent again when enough have answered.
  */
 extern bool replica_ack_are_short(const RedisNode *node);
@@ -30,7 +30,7 @@ extern bool replica_ack_are_short_anywhere(void);
 extern bool replica_ack_ask(RedisNode *node, RedisAnswer answer);
 extern bool replica_ack_note(RedisNode *node, const RedisReply *reply);
 
-/* Ask nodes that are short of replicas; returns when to come again. */
-extern TimestampTz replica_ack_turn(TimestampTz now);
+/* Ask nodes that are short of replicas; returns when to call it again. */
+extern TimestampTz replica_ack_run(TimestampTz now);
 
 #endif							/* UNCACHE_REPLICAS_H */

@@ -22,8 +22,8 @@
 
 #include "base/clock.h"
 #include "base/log_throttle.h"
+#include "delivery/delivery_int.h"
 #include "outbox/outbox_tables.h"
-#include "delivery/second_delete.h"
 #include "settings/settings.h"
 
 /* Memory for rows that wait: some 200,000 transactions of one key. */
@@ -166,7 +166,7 @@ tell_early(TimestampTz now)
 }
 
 TimestampTz
-second_delete_turn(TimestampTz now)
+second_delete_run(TimestampTz now)
 {
 	while (!dlist_is_empty(&queue) && delivery_queue_has_room(PRIORITY_SCAN))
 	{

@@ -23,8 +23,6 @@
 #include "base/clock.h"
 #include "delivery/delivery_int.h"
 #include "delivery/resend.h"
-#include "delivery/second_delete.h"
-#include "delivery/settle.h"
 #include "outbox/delivery_map.h"
 #include "outbox/outbox_side.h"
 #include "outbox/outbox_tables.h"

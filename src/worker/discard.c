@@ -13,7 +13,7 @@
  */
 #include "postgres.h"
 
-#include "delivery/delivery_queue.h"
+#include "delivery/delivery.h"
 #include "outbox/outbox_rotate.h"
 #include "outbox/outbox_scan.h"
 #include "outbox/outbox_side.h"

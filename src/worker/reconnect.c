@@ -16,12 +16,10 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
-#include "delivery/delivery_queue.h"
+#include "delivery/delivery.h"
 #include "delivery/resend.h"
 #include "delivery/pattern_scan.h"
 #include "delivery/replica_ack.h"
-#include "delivery/second_delete.h"
-#include "delivery/settle.h"
 #include "fence/fence.h"
 #include "outbox/delivery_map.h"
 #include "outbox/outbox_overflow.h"

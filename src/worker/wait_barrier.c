@@ -17,7 +17,8 @@
  */
 #include "postgres.h"
 
-#include "delivery/delivery_queue.h"
+#include "delivery/delivery.h"
+#include "delivery/resend.h"
 #include "outbox/outbox_damage.h"
 #include "outbox/outbox_overflow.h"
 #include "outbox/outbox_scan.h"

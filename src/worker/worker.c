@@ -37,14 +37,9 @@
 #include "base/clock.h"
 #include "base/fault_point.h"
 #include "base/version.h"
-#include "delivery/delivery_fragments.h"
-#include "delivery/delivery_queue.h"
-#include "delivery/pattern_queue.h"
-#include "delivery/refusal_probe.h"
+#include "delivery/delivery.h"
 #include "delivery/replica_ack.h"
 #include "delivery/resend.h"
-#include "delivery/second_delete.h"
-#include "delivery/settle.h"
 #include "fence/fence.h"
 #include "fence/fence_beat.h"
 #include "fence/fence_doubt.h"
@@ -277,8 +272,7 @@ start_up(Datum arg)
 	delivery_map_create(MyDatabaseState);
 	connections_init();
 	worker_wait_init();
-	delivery_queue_init(MyDatabaseState);
-	pattern_queue_init();
+	delivery_queue_init();
 	outbox_scan_init(&delivery_queue_sink);
 	outbox_side_init(&delivery_queue_sink);
 	outbox_damage_init();
@@ -436,7 +430,7 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 
 	*wake = Min(*wake, fence_run(now));
 	*wake = Min(*wake, fence_beat_run(now));
-	*wake = Min(*wake, replica_ack_turn(now));
+	*wake = Min(*wake, replica_ack_run(now));
 	node_flush_all();
 	if (!node_any_open())
 		return 0;
@@ -445,8 +439,8 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	taken = take_ring();
 	*wake = Min(*wake, fence_doubt_run(now));
 	delivery_queue_send();
-	*wake = Min(*wake, second_delete_turn(now));
-	*wake = Min(*wake, refusal_probe_turn(now));
+	*wake = Min(*wake, second_delete_run(now));
+	*wake = Min(*wake, refusal_probe_run(now));
 	*wake = Min(*wake, outbox_scan_run(now));
 	if (!fence_beat_holds_transaction())
 		*wake = Min(*wake, outbox_overflow_run(now));
@@ -454,8 +448,8 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	delivery_queue_send();
 	if (delivery_queue_wants_turn())
 		*wake = now;
-	*wake = Min(*wake, delivery_fragments_turn(now, outbox_scan_is_done() && !delivery_queue_has_unsent()));
-	*wake = Min(*wake, pattern_queue_turn());
+	*wake = Min(*wake, delivery_fragments_run(now, outbox_scan_is_done() && !delivery_queue_has_unsent()));
+	*wake = Min(*wake, pattern_queue_run(now));
 	settle_run();
 	reconnect_catch_up();
 	node_flush_all();

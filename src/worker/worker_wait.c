@@ -20,8 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
-#include "delivery/batch.h"
-#include "delivery/delivery_queue.h"
+#include "delivery/delivery.h"
 #include "fence/fence_beat.h"
 #include "outbox/outbox_scan.h"
 #include "topology/connections.h"

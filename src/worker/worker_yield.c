@@ -20,8 +20,8 @@
 #include "storage/ipc.h"
 
 #include "base/clock.h"
-#include "delivery/delivery_queue.h"
-#include "delivery/second_delete.h"
+#include "delivery/delivery.h"
+#include "delivery/resend.h"
 #include "fence/fence_beat.h"
 #include "fence/fence_doubt.h"
 #include "outbox/outbox_damage.h"
