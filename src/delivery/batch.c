@@ -66,6 +66,7 @@ batch_free(Batch *batch)
 {
 	bool		many = batch->room == BATCH_KEYS;
 
+	Assert(many || batch->room == BATCH_KEYS_OF_SLOT);
 	batch->next = free_batches[many];
 	free_batches[many] = batch;
 }
@@ -73,7 +74,7 @@ batch_free(Batch *batch)
 void
 batch_key_done(const Target *target, Oid rule, const KeyRef *key, PartOutcome outcome)
 {
-	Invalidation	item = {
+	Invalidation item = {
 		.kind = INVALIDATION_KEY, .rule = rule, .bytes = key->bytes, .len = key->len
 	};
 

@@ -50,7 +50,8 @@ static int	silent[DELIVERY_PRIORITIES];
 bool
 batch_under_way(void)
 {
-	return batch_send_count_under_way(PRIORITY_COMMIT) + batch_send_count_under_way(PRIORITY_SCAN) > 0;
+	return batch_send_count_under_way(PRIORITY_COMMIT) > 0 ||
+		batch_send_count_under_way(PRIORITY_SCAN) > 0;
 }
 
 void
@@ -104,10 +105,11 @@ batch_is_awaited(void)
 
 /* The open batch for such keys.  Where all are in use by others one of those is sent. */
 static Batch **
-open_batch_of(RedisNode *node, DeliveryPriority priority, Oid rule, uint16 hash_slot, bool refusable)
+open_batch_of(RedisNode *node, DeliveryPriority priority, Oid rule, uint16 hash_slot,
+			  bool refusable)
 {
 	NodeBatches *queue = batches_of(node);
-	Batch   **unused = NULL;
+	Batch	  **unused = NULL;
 
 	for (int i = 0; i < OPEN_BATCHES; i++)
 	{
@@ -134,7 +136,7 @@ static void
 gather(RedisNode *node, uint16 hash_slot, DeliveryPriority priority, Oid rule, const KeyRef *key)
 {
 	bool		refusable = refusal_is_likely(node->target, rule, key->bytes, key->len);
-	Batch   **open = open_batch_of(node, priority, rule, hash_slot, refusable);
+	Batch	  **open = open_batch_of(node, priority, rule, hash_slot, refusable);
 	Batch	   *batch = *open;
 
 	/* Decided by the first key, for all that join it. */
@@ -142,6 +144,7 @@ gather(RedisNode *node, uint16 hash_slot, DeliveryPriority priority, Oid rule, c
 		batch->unawaited = node->slow_after_ms != 0 || replica_ack_are_short(node) || refusable;
 	if (batch->unawaited)
 		delivery_part_unawaited(key->delivery);
+	Assert(batch->nkeys < batch->room && batch->rule == rule);
 	batch->keys[batch->nkeys++] = *key;
 	batch->bytes += key->len;
 	batch->has_waiter |= delivery_is_awaited(key->delivery);
@@ -155,7 +158,7 @@ gather(RedisNode *node, uint16 hash_slot, DeliveryPriority priority, Oid rule, c
 
 void
 batch_add_key(Delivery *delivery, DeliveryPriority priority, const Invalidation *item,
-				bool is_resend)
+			  bool is_resend)
 {
 	KeyRef		key = {.delivery = delivery, .bytes = item->bytes, .len = item->len};
 	Oid			rule = item->rule;

@@ -33,7 +33,7 @@
 #define MAX_HOPS			5
 
 static MemoryContext names_context; /* of records, until they are sent */
-static int	under_way[DELIVERY_PRIORITIES];	/* at all nodes */
+static int	under_way[DELIVERY_PRIORITIES]; /* at all nodes */
 
 void
 batch_send_init(void)
@@ -54,7 +54,8 @@ split(RedisNode *node, Batch *batch)
 {
 	for (uint32 i = 0; i < batch->nkeys; i++)
 	{
-		Batch	   *single = batch_new(batch->target, batch->priority, batch->rule, batch->hash_slot, false);
+		Batch	   *single = batch_new(batch->target, batch->priority, batch->rule,
+									   batch->hash_slot, false);
 
 		single->has_waiter = batch->has_waiter;
 		single->refusable = batch->refusable;
@@ -133,9 +134,9 @@ send_again(RedisNode *node, Batch *batch, bool asking)
  * Records that a slot on the move leaves behind
  * --------------------------------------------------------------------------
  *
- * A key that has moved, or never was, is dealt with by the new node, while its record
- * may still be at the old one.  Should the slot stay there after all, or come back, the
- * record would not know of this invalidation.  So it goes first.
+ * A key that has moved, or never was, is deleted at the new node, while its record may still be
+ * at the old one.  Should the hash slot stay there after all, or return, that record would not
+ * know of this invalidation.  So it is deleted first.
  */
 
 static void
@@ -144,7 +145,7 @@ records_answered(void *arg, const RedisReply *reply)
 	Batch	   *batch = arg;
 	RedisNode  *node = node_answering();
 
-	/* With ASK the record is at the new node, too, or nowhere; else it is gone. */
+	/* Answered with ASK the record is at the new node or nowhere; else it is deleted now. */
 	if (reply == NULL)
 		batch_finish(batch, PART_NO_REPLY);
 	else if (redis_reply_type(reply) == REDIS_INTEGER || redis_reply_is_error(reply, "ASK") ||
@@ -170,7 +171,8 @@ record_name(const KeyRef *key, size_t *len)
 	if (!tagged)
 		appendStringInfoChar(&name, '}');
 	*len = name.len;
-	return cluster_map_slot(name.data, name.len) == cluster_map_slot(key->bytes, key->len) ? name.data : NULL;
+	return cluster_map_slot(name.data, name.len) == cluster_map_slot(key->bytes, key->len) ?
+		name.data : NULL;
 }
 
 /* UNLINK the records of all keys.  False where that can't be sent, or there can't be any. */
@@ -219,8 +221,8 @@ follow_cluster(RedisNode *node, Batch *batch, const RedisReply *reply)
 	}
 
 	/*
-	 * Its record, or a later key, is not here any more.  What was here is deleted,
-	 * so the next time there will be a redirection.
+	 * Its record, or a later key, is not here any more.  The keys that were here are deleted, so
+	 * the next answer will be a redirection.
 	 */
 	if (strstr(redis_reply_text(reply, NULL), "non local key") != NULL)
 	{
@@ -291,6 +293,7 @@ batch_answered(void *arg, const RedisReply *reply)
 	Batch	   *batch = arg;
 	RedisNode  *node = node_answering();
 
+	Assert(under_way[batch->priority] > 0 && node->batches->under_way[batch->priority] > 0);
 	under_way[batch->priority]--;
 	node->batches->under_way[batch->priority]--;
 	if (!batch->has_waiter)

@@ -5,16 +5,15 @@
  * A row becomes a Delivery, with a part for each of its items and targets.  An answer of Redis,
  * or the loss of a link, ends parts; here they are counted, and what was lost or refused is
  * noted.  A delivery whose last part has ended goes onto a list, and so does one of which only
- * parts are left that nobody waits for.  settle.c takes them from there once or more in a turn
- * of the worker and decides what follows.  So nothing is sent, taken or freed inside of an
- * answer's callback.
+ * parts are left that no session waits for.  settle.c takes them from the list once or more in a
+ * turn of the worker and decides what follows.  So an answer's callback takes, settles and frees
+ * no row.
  *
- * Until it is settled a delivery counts as under way, for all who ask (wait_barrier.c,
- * outbox_truncate.c, reconnect.c), and its bytes stay.
+ * Until it is settled a delivery counts as under way for wait_barrier.c, outbox_truncate.c and
+ * reconnect.c, and its bytes stay.
  *
- * What is known here of a row is in memory only.  After a crash the outbox is read
- * as a whole, and what was delivered already is delivered again.  How many deliveries
- * there are is limited by delivery_queue.c, which takes the rows.
+ * All of this is in memory.  After a crash the worker reads the whole outbox and delivers again
+ * also the rows that had been delivered.  delivery_queue.c limits how many deliveries there are.
  */
 #include "postgres.h"
 
@@ -72,6 +71,7 @@ delivery_new(DeliveryPriority priority, const OutboxRow *row)
 {
 	Delivery   *delivery = MemoryContextAllocZero(context, sizeof(Delivery) + row->len);
 
+	Assert(row->table >= 0 && row->table <= OUTBOX_MEMORY);
 	delivery->number = next_number++;
 	delivery->priority = priority;
 	delivery->row = *row;
@@ -109,7 +109,7 @@ delivery_note_lost(Delivery *delivery, PartOutcome outcome)
 		resend_release_soon();
 }
 
-/* Several targets may refuse the same item.  "item" is one of the row, but of a fragment. */
+/* Several targets may refuse the same item.  Of a fragment, "item" is not in the row. */
 static void
 remember_refused(Delivery *delivery, const Invalidation *item)
 {
@@ -123,7 +123,7 @@ remember_refused(Delivery *delivery, const Invalidation *item)
 	if (delivery->is_fragment)
 		return;
 	at = item->bytes - delivery->row.items;
-	Assert(at <= delivery->row.len);
+	Assert(item->bytes >= delivery->row.items && at <= delivery->row.len);
 	delivery->refused[at / 8] |= 1 << at % 8;
 }
 
@@ -167,11 +167,13 @@ void
 delivery_part_unawaited(Delivery *delivery)
 {
 	delivery->parts_unawaited++;
+	Assert(delivery->parts_unawaited <= delivery->parts_left);
 }
 
 void
 delivery_part_awaited(Delivery *delivery)
 {
+	Assert(delivery->parts_unawaited > 0);
 	delivery->parts_unawaited--;
 }
 
@@ -210,7 +212,7 @@ delivery_free(Delivery *delivery)
  * --------------------------------------------------------------------------
  */
 
-/* What has a delivery, or is about to be written to the side table, stays as it is. */
+/* Rows that have a delivery, or whose refused items are about to be written, do not wait. */
 void
 delivery_release_waiting(void)
 {
@@ -225,7 +227,7 @@ delivery_release_waiting(void)
 
 		if (delivery->row.table < OUTBOX_TABLES)
 			delivery_map_set(delivery->row.table, &delivery->row.tid,
-						  delivery_map_when_sent(delivery->row.answered));
+							 delivery_map_when_sent(delivery->row.answered));
 	}
 	outbox_side_keep_refused();
 }

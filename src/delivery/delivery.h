@@ -44,7 +44,7 @@ extern void delivery_queue_send(void);
 /* Whether rows were taken of which something has not been sent yet. */
 extern bool delivery_queue_has_unsent(void);
 
-/* Whether the last delivery_queue_send() has left something that the next turn should send at once. */
+/* Whether the last delivery_queue_send() has left something for a turn that follows at once. */
 extern bool delivery_queue_wants_turn(void);
 
 /* Whether an answer is due that a session waits for, or may. */

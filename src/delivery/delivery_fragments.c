@@ -1,18 +1,18 @@
 /*
  * delivery_fragments.c
- *	  Items that are too long for a row: put together from the pieces of several.
+ *	  Items that are too long for a row: put together from the fragments of several rows.
  *
- * Each piece is the only item of its row.  It says where it belongs, and from its chunk
- * follows which chunk of the transaction is the item's first: so pieces can come in
- * any order, and between those of others.  When the last is here the item is sent as one,
- * and its deliveries, chained by Delivery.joined, finish together.
+ * Each fragment is the only item of its row.  It says where in the item it belongs; from that and
+ * its chunk follows which chunk of the transaction is the item's first.  So fragments can come in
+ * any order, and between those of other items.  When the last one is here the item is sent as
+ * one, and its deliveries, chained by Delivery.joined, end together.
  *
- * A piece that does not fit is damaged, and left out.  An item of which a piece is missing when
- * there has been nothing left to read for a while is given up: outbox_damage.c sees to the rest,
- * and the pieces that are there count as delivered.
+ * A fragment that does not fit is damaged, and left out.  An item is given up when one of its
+ * fragments is missing and there has been nothing left to read for a while: outbox_damage.c
+ * stands in for it, and the fragments that are there count as delivered.
  *
- * When the links are gone what is here is forgotten, and after a crash, too: the rows are in
- * the outbox, and come again.  An item takes INVALIDATION_MAX_BYTES at the most.
+ * When the links are gone all fragments here are forgotten, and after a crash, too: their rows
+ * are in the outbox, and a scan finds them.  An item takes INVALIDATION_MAX_BYTES at the most.
  */
 #include "postgres.h"
 
@@ -24,23 +24,23 @@
 #include "delivery/delivery_int.h"
 
 /*
- * The pieces of a transaction are visible together, and a scan finds one soon after the
- * other: when nothing is left to be read, what has not come for so long does not come.
+ * The fragments of a transaction become visible together, and a scan finds one soon after the
+ * other: one that has not come for so long, with nothing left to be read, does not exist.
  */
 #define MISSING_MS		5000
 
-/* An item in pieces, of which some have not come yet. */
+/* An item of which some fragments have not come yet. */
 typedef struct Assembly
 {
 	dlist_node	node;
 	uint64		xid;
 	int32		first_chunk;
-	int			table;			/* a second delete has pieces of its own */
+	int			table;			/* a second delete has fragments of its own */
 	Oid			rule;
-	FragmentHead head;			/* of any piece; offset means nothing */
+	FragmentHead head;			/* of any fragment; offset means nothing */
 	uint32		received;
-	TimestampTz last_at;		/* when a piece came, or something was left to be read */
-	Delivery   *pieces;			/* chain by joined */
+	TimestampTz last_at;		/* when a fragment came, or something was left to be read */
+	Delivery   *fragments;		/* chain by joined */
 	char	   *bytes;
 } Assembly;
 
@@ -50,7 +50,7 @@ static dlist_head assemblies = DLIST_STATIC_INIT(assemblies);
 void
 delivery_fragments_init(void)
 {
-	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache pieces",
+	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache fragments",
 									ALLOCSET_DEFAULT_SIZES);
 }
 
@@ -86,8 +86,8 @@ new_assembly(const OutboxRow *row, int32 first_chunk, Oid rule, const FragmentHe
 }
 
 /*
- * All pieces are here, the last one with this delivery.  A node may have forgotten before the
- * last came: then all are to be repeated, since some would never make an item.
+ * All fragments are here, the last one with this delivery.  Where a node may have forgotten while
+ * some of them were here all are marked to be sent again, since some alone never make an item.
  */
 static void
 complete(Delivery *last, Assembly *assembly, Invalidation *whole)
@@ -98,24 +98,24 @@ complete(Delivery *last, Assembly *assembly, Invalidation *whole)
 	whole->rule = assembly->rule;
 	whole->bytes = last->assembled = assembly->bytes;
 	whole->len = assembly->head.total;
-	for (Delivery *piece = last; piece; piece = piece->joined)
-		to_repeat |= piece->to_repeat;
-	for (Delivery *piece = last; piece; piece = piece->joined)
-		piece->to_repeat = to_repeat;
+	for (Delivery *fragment = last; fragment; fragment = fragment->joined)
+		to_repeat |= fragment->to_repeat;
+	for (Delivery *fragment = last; fragment; fragment = fragment->joined)
+		fragment->to_repeat = to_repeat;
 	dlist_delete(&assembly->node);
 	pfree(assembly);
 }
 
-/* So far each piece has counted one part: that it waits for the others. */
+/* So far each fragment has counted one part: that it waits for the others. */
 bool
 delivery_fragments_parts(Delivery *last, int parts)
 {
 	bool		is_resend = true;
 
-	for (Delivery *piece = last; piece; piece = piece->joined)
+	for (Delivery *fragment = last; fragment; fragment = fragment->joined)
 	{
-		piece->parts_left += parts - 1;
-		is_resend &= piece->row.is_resend;
+		fragment->parts_left += parts - 1;
+		is_resend &= fragment->row.is_resend;
 	}
 	return is_resend;
 }
@@ -140,8 +140,8 @@ delivery_fragments_add(Delivery *delivery, const Invalidation *item, Invalidatio
 
 	delivery->is_fragment = true;
 	delivery->parts_left++;
-	delivery->joined = assembly->pieces;
-	assembly->pieces = delivery;
+	delivery->joined = assembly->fragments;
+	assembly->fragments = delivery;
 	memcpy(assembly->bytes + head.offset, item->bytes + sizeof(head), len);
 	assembly->received += len;
 	assembly->last_at = clock_now();
@@ -161,7 +161,7 @@ delivery_fragments_forget(void)
 		Assembly   *assembly = dlist_container(Assembly, node, iter.cur);
 
 		dlist_delete(&assembly->node);
-		delivery_part_done(assembly->pieces, PART_NO_REPLY, NULL);
+		delivery_part_done(assembly->fragments, PART_NO_REPLY, NULL);
 		pfree(assembly->bytes);
 		pfree(assembly);
 	}
@@ -172,7 +172,7 @@ give_up(Assembly *assembly)
 {
 	outbox_damage_note_row(assembly->xid, "a part of a long key is missing");
 	dlist_delete(&assembly->node);
-	delivery_part_done(assembly->pieces, PART_DELIVERED, NULL);
+	delivery_part_done(assembly->fragments, PART_DELIVERED, NULL);
 	pfree(assembly->bytes);
 	pfree(assembly);
 }

@@ -38,7 +38,7 @@ typedef enum PartOutcome
 typedef struct Delivery
 {
 	dlist_node	all_node;		/* in all_deliveries, by number */
-	dlist_node	queue_node;		/* delivery_queue.c: in queues[priority], until all parts are sent */
+	dlist_node	queue_node;		/* in a queue of delivery_queue.c until all parts are sent */
 	dlist_node	settle_node;	/* in to_settle, while to_settle */
 	bool		to_settle;
 	uint64		number;
@@ -58,8 +58,8 @@ typedef struct Delivery
 	struct Delivery *joined;	/* other fragments of the same item; a chain */
 
 	/*
-	 * Which of the row's items Redis refused: a bit for each byte of the row, set where such
-	 * an item's bytes begin.  NULL: none.  Of a fragment only whether it is NULL means anything.
+	 * Which of the row's items Redis refused: a bit for each byte of the row, set where such an
+	 * item's bytes begin.  NULL: none.  Of a fragment only whether it is NULL means anything.
 	 */
 	uint8	   *refused;
 	char	   *refused_error;	/* what Redis said of the first; NULL without */

@@ -1,19 +1,19 @@
 /*
  * delivery_queue.c
- *	  Sends the keys of outbox rows to Redis and learns what became of them.
+ *	  Takes outbox rows and sends their items to Redis, those that sessions wait for first.
  *
- * Rows that are taken wait in two queues.  When there is room their items are given on:
- * keys to batch.c, patterns to pattern_queue.c, pieces of either to delivery_fragments.c first.  Each is a
- * part of the row's delivery; when the last one has ended settle.c decides what follows.
+ * Rows that were taken wait in two queues.  When there is room their items are given on: keys to
+ * batch_gather.c, patterns to pattern_queue.c, fragments of either to delivery_fragments.c first.
+ * Each item is a part of the row's delivery; when the last part has ended settle.c decides what
+ * follows.
  *
- * Many commands are under way at once.  Rows from the ring are always sent
- * before rows from a scan, and of those only a few commands are under way at a
- * time, so that a small transaction never waits behind a large one for longer
- * than SCAN_BATCHES take.
+ * Many batches are under way at once.  Rows from the ring are always sent before rows from a
+ * scan, and of the latter only a few batches are under way at a time, so that a small
+ * transaction never waits behind a large one for longer than SCAN_BATCHES take.
  *
- * When all links are gone the queues are emptied, too: every row is lost, and comes
- * again from the outbox, as after a crash.  Of a row that can't be read to its end what could be
- * read is sent, and outbox_damage.c sees to the rest.
+ * When all links are gone the queues are emptied, too: every row is lost, and a scan of the
+ * outbox will find it, as after a crash.  Of a row that cannot be read to its end the readable
+ * items are sent, and outbox_damage.c stands in for the rest.
  */
 #include "postgres.h"
 
@@ -27,7 +27,7 @@
 #include "delivery/refusal.h"
 #include "topology/target.h"
 
-/* Rows in memory that are not sent yet. */
+/* Most rows of a queue: enough for several turns; with their items 40 MB. */
 #define COMMIT_ROWS			4096
 #define SCAN_ROWS			1024
 
@@ -39,7 +39,7 @@ static int	queued[DELIVERY_PRIORITIES];
 
 /*
  * Patterns that are given on in one turn: some 100 microseconds.  A row has a hundred, and
- * none of them waits for room.
+ * pattern_queue.c takes any number.
  */
 #define PATTERNS_PER_TURN	500
 static int	patterns_given = 0;
@@ -101,13 +101,13 @@ const OutboxSink delivery_queue_sink = {
 
 static bool gather_item(Delivery *delivery, const Invalidation *item, bool is_whole);
 
-/* A piece of an item, which is given on when all of it is here. */
+/* A fragment of an item, which is given on when all its fragments are here. */
 static bool
-gather_piece(Delivery *delivery, const Invalidation *piece)
+gather_fragment(Delivery *delivery, const Invalidation *fragment)
 {
-	Invalidation	whole;
+	Invalidation whole;
 
-	switch (delivery_fragments_add(delivery, piece, &whole))
+	switch (delivery_fragments_add(delivery, fragment, &whole))
 	{
 		case FRAGMENT_DAMAGED:
 			return false;
@@ -130,8 +130,8 @@ add_parts(Delivery *delivery, int parts, bool is_whole)
 }
 
 /*
- * Give one item on, which is in the delivery's row, or of which the last piece is.  Returns
- * false where it is damaged.
+ * Give one item on.  It is in the delivery's row, or ("is_whole") the last of its fragments is.
+ * Returns false where it is damaged.
  */
 static bool
 gather_item(Delivery *delivery, const Invalidation *item, bool is_whole)
@@ -150,7 +150,7 @@ gather_item(Delivery *delivery, const Invalidation *item, bool is_whole)
 			pattern_queue_add(delivery, item);
 			return true;
 		case INVALIDATION_JOIN:
-			return gather_piece(delivery, item);
+			return gather_fragment(delivery, item);
 	}
 	return false;
 }
@@ -160,11 +160,12 @@ static void
 all_sent(Delivery *delivery)
 {
 	dlist_delete(&delivery->queue_node);
+	Assert(queued[delivery->priority] > 0);
 	queued[delivery->priority]--;
 	delivery_all_sent(delivery);
 }
 
-/* Send from one queue while commands of its priority may be under way. */
+/* Send from one queue while more batches of its priority may be under way. */
 static void
 send_from(DeliveryPriority priority)
 {
@@ -172,7 +173,7 @@ send_from(DeliveryPriority priority)
 		   patterns_given < PATTERNS_PER_TURN)
 	{
 		Delivery   *delivery = dlist_head_element(Delivery, queue_node, &queues[priority]);
-		Invalidation	item;
+		Invalidation item;
 		int			read = invalidation_read(&delivery->reader, &item);
 
 		if (read > 0 && gather_item(delivery, &item, false))

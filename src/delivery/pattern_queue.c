@@ -3,14 +3,14 @@
  *	  The patterns that wait to be delivered: when a pass over the keys begins, and for which.
  *
  * A pattern is a Job.  A pass (pattern_scan.c) serves every pattern that was waiting when it
- * began; equal patterns are served as one.  What comes while a pass runs waits for the next
- * one, which begins no sooner than after as long a pause as the last pass took, and a second
+ * began; equal patterns are served as one.  A pattern that comes while a pass runs waits for the
+ * next one, which begins no sooner than after as long a pause as the last pass took, and a second
  * after it began: so a storm of TRUNCATEs keeps Redis busy half of the time at the most, and
  * readers can go on filling.  Whatever is done for each pattern is done for a few in a turn
  * of the worker.
  *
- * At the end of a pass a job is finished, with the outcome that delivery_queue.c is told, or goes
- * back to those that wait: where keys were missed, and where slots of a cluster were on the
+ * At the end of a pass a job ends its part of the delivery, or goes back to those that
+ * wait: where keys were missed, and where slots of a cluster were on the
  * move in the first pass that it was in.  The pause doubles with each pass that missed keys.
  *
  * When a node's link breaks, or a node is away, the patterns of the pass are lost at
@@ -31,20 +31,20 @@
 #include "delivery/delivery_int.h"
 #include "delivery/pattern_set.h"
 
-/* Before a pass is made once more, at the least; doubles with each. */
+/* Least pause before a pass is made once more; doubles with each. */
 #define AGAIN_FIRST_MS	100
 #define AGAIN_LAST_MS	(60 * 1000)
 
 /*
- * From the beginning of a pass to that of the next one, at the least: each voids the tokens
- * of all readers that are about to fill, who need less than a second for that.
+ * Least time from the beginning of a pass to that of the next one: each voids the tokens of all
+ * readers that are about to fill, and a reader needs less than a second to fill.
  */
 #define PASS_EVERY_MS	1000
 
 /* Jobs that a turn deals with, at the beginning and the end of a pass: 200 microseconds. */
 #define JOBS_PER_TURN	200
 
-/* A pass takes what comes while it gathers, too, but not for longer than that. */
+/* A pass takes patterns that come while it gathers, too, but not for longer than that. */
 #define GATHER_MS		1000
 
 /* A part of a delivery that waits for a pass, or is served by one. */
@@ -52,7 +52,7 @@ typedef struct Job
 {
 	dlist_node	node;
 	Delivery   *delivery;
-	Invalidation	item;			/* bytes belong to the delivery */
+	Invalidation item;			/* bytes belong to the delivery */
 	PassPattern *pattern;		/* of the running pass */
 	bool		had_pass;		/* this is not the first one */
 } Job;
@@ -200,7 +200,7 @@ leave_pass(Job *job)
 	}
 }
 
-/* Tell some jobs what came of the pass. */
+/* Tell some jobs the outcome of the pass. */
 static void
 leave_some(int most)
 {

@@ -12,12 +12,12 @@
  *
  * When a node's link breaks, or a node is away, the pass goes on at the others, and is lost
  * at its end.  Its keys may be deleted or not; it is for the caller to have the patterns
- * sent again.  All of it is in memory: a pass that a crash ends is a lost one, too.
+ * sent again.  All of it is in memory: a crash loses the pass, too.
  *
  * In a cluster a key can move from a node that is not scanned yet to one that is, and
  * while it does the map need not change.  So every node is asked for the state of its
  * slots before and after.  Where slots are on the move, or the map changed, a second
- * pass is needed: what had moved ahead of the first scan is found by the second.  A pass
+ * pass is needed: it finds the keys that had moved ahead of the first scan.  A pass
  * in which a key had moved before it was deleted, or a node came up that had not been
  * scanned, does not count at all.
  *
@@ -39,7 +39,7 @@
 #include "topology/cluster_migration.h"
 #include "topology/target.h"
 
-/* What the pass knows of a node, in RedisNode.scan. */
+/* The part of a node in a pass, in RedisNode.scan. */
 typedef struct NodeScan
 {
 	uint64		pass;			/* of which; else the rest means nothing */
@@ -142,7 +142,7 @@ tokens_are_void(bool ok, const RedisReply *reply)
 	pre_scan_answered();
 }
 
-/* Which nodes there are, and their epochs; what is away is lost. */
+/* Note the nodes, and have them get new epochs.  A node that is away loses the pass. */
 static void
 begin_at_nodes(void)
 {
@@ -208,8 +208,8 @@ is_complete(void)
 }
 
 /*
- * What is lost waits for a node to come back, unless one came back while the pass
- * went on, or all are here.
+ * A lost pass waits for a node to come back, unless one came back while the pass went on, or
+ * all are here.
  */
 static PartOutcome
 outcome_of_loss(void)

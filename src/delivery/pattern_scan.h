@@ -2,8 +2,8 @@
  * pattern_scan.h
  *	  One walk over all keys of all nodes, which deletes those that patterns cover.
  */
-#ifndef UNCACHE_PATTERNPASS_H
-#define UNCACHE_PATTERNPASS_H
+#ifndef UNCACHE_PATTERN_SCAN_H
+#define UNCACHE_PATTERN_SCAN_H
 
 #include "postgres.h"
 #include "datatype/timestamp.h"
@@ -12,11 +12,11 @@
 #include "topology/node.h"
 #include "delivery/pattern_set.h"
 
-/* What came of a pass. */
+/* The result of a pass. */
 typedef struct PatternPassEnd
 {
 	TimestampTz began;
-	PartOutcome outcome;		/* PART_DELIVERED, or of all patterns: PART_NO_REPLY, PART_RETRY_SOON */
+	PartOutcome outcome;		/* of all patterns: PART_DELIVERED, _NO_REPLY or _RETRY_SOON */
 	bool		again;			/* it has missed keys that it knows of: does not count */
 	bool		moves;			/* slots were on the move: a second pass is needed */
 } PatternPassEnd;
@@ -37,7 +37,7 @@ extern bool pattern_scan_is_running(void);
 
 /*
  * Do the next slice of the pass, and end it if nothing is under way any more.  Returns when
- * to come again: DT_NOEND for "when an answer has come".
+ * to call it again; DT_NOEND: when an answer has come.
  */
 extern TimestampTz pattern_scan_run(void);
 
@@ -50,4 +50,4 @@ extern void pattern_scan_leave_out(RedisNode *node);
 /* All links are gone, and have answered everything: a pass that runs ends, lost. */
 extern void pattern_scan_break(void);
 
-#endif							/* UNCACHE_PATTERNPASS_H */
+#endif							/* UNCACHE_PATTERN_SCAN_H */

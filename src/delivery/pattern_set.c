@@ -11,7 +11,7 @@
  *
  * A key has as many beginnings as there are lengths, and each is looked up.  The hash of a
  * beginning goes on from that of a shorter one, so all of them cost one walk over the key.
- * So what a key costs does not grow with the number of patterns, but with those whose head
+ * So the cost of a key does not grow with the number of patterns, but with those whose head
  * it has.
  *
  * Adding costs as much as the pattern is long.  Nothing here fails but for want of memory,
@@ -44,8 +44,8 @@ struct PatternSet
 	MemoryContext context;
 	PassPattern *first;
 	int			count;
-	HTAB	   *globs;			/* by their text */
-	HTAB	   *templates;		/* likewise: the other kind */
+	HTAB	   *globs;			/* patterns that are globs, by their text */
+	HTAB	   *templates;		/* patterns of templates, by their text */
 	HTAB	   *heads;
 	size_t	   *lengths;
 	int			nlengths;
@@ -254,7 +254,7 @@ pattern_set_add(PatternSet *set, const Invalidation *item)
 
 /*
  * --------------------------------------------------------------------------
- * What to ask Redis for
+ * Arguments of SCAN
  * --------------------------------------------------------------------------
  */
 
@@ -275,7 +275,7 @@ glob_for_head(const char *head, size_t len)
 	return glob.data;
 }
 
-/* The pattern itself where it is alone; otherwise what all of them begin with. */
+/* The pattern itself where it is alone; otherwise the text that all of them begin with. */
 char *
 pattern_set_glob(const PatternSet *set)
 {
@@ -314,7 +314,7 @@ pattern_set_nth(PatternSet *set, int n)
 	return set->sorted[n];
 }
 
-/* What the first and the last of a sorted range have in common all between them have. */
+/* The text that the first and the last of a sorted range begin with, all between begin with. */
 char *
 pattern_set_glob_of(PatternSet *set, int from, int count)
 {

@@ -2,8 +2,8 @@
  * pattern_set.h
  *	  The patterns that one pass over the keys of Redis serves, found by a key's beginning.
  */
-#ifndef UNCACHE_PATTERNSET_H
-#define UNCACHE_PATTERNSET_H
+#ifndef UNCACHE_PATTERN_SET_H
+#define UNCACHE_PATTERN_SET_H
 
 #include "postgres.h"
 
@@ -14,7 +14,7 @@ typedef struct PassPattern
 {
 	struct PassPattern *next;	/* in the set */
 	struct PassPattern *next_of_head;	/* with the same literal head */
-	Invalidation	item;			/* of the first that asked for it; not a copy */
+	Invalidation item;			/* of the first that asked for it; not a copy */
 	KeyPattern *matcher;
 	bool		refused;		/* Redis has said no to it */
 	bool		aside;			/* to look for its keys breaks the link */
@@ -35,7 +35,7 @@ extern int	pattern_set_count(const PatternSet *set);
 extern PassPattern *pattern_set_first(const PatternSet *set);
 
 /*
- * What to ask SCAN for, to find the keys of all patterns; or of "count" of them, from the
+ * The MATCH of a SCAN that finds the keys of all patterns; or of "count" of them, from the
  * one of this number on, in the order of their heads (the first call sorts them).  In the
  * current memory context.  The set must not be empty.
  */
@@ -62,13 +62,13 @@ typedef struct PatternSearch
 } PatternSearch;
 
 extern void pattern_set_search(PatternSearch *search, const PatternSet *set, const char *key,
-							  size_t len);
+							   size_t len);
 extern bool pattern_set_next(PatternSearch *search, PassPattern **candidate);
 
 /*
- * Free some of what the memory context of the set does not hold, at most so many patterns.
+ * Free memory of at most so many patterns that is not in the memory context of the set.
  * Returns whether nothing is left.  In between the set can't be used otherwise.
  */
 extern bool pattern_set_free_some(PatternSet *set, int most);
 
-#endif							/* UNCACHE_PATTERNSET_H */
+#endif							/* UNCACHE_PATTERN_SET_H */

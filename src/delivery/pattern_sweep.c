@@ -8,17 +8,17 @@
  *
  * Of each node one SCAN is under way at a time, on a link of its own (node_scan.c).  The keys
  * of its answer are kept, and looked up in slices, one in a turn of the worker, so that
- * other deliveries find their way in between; when they are all looked up, and not too many
+ * other deliveries are sent in between; when they are all looked up, and not too many
  * UNLINKs are under way (pattern_unlink.c), the next SCAN is sent.  SCAN returns every key
  * that exists during the whole of a walk; keys made meanwhile hold data that is newer than
  * the commit.
  *
- * A SCAN that breaks its link is repeated smaller, and what can't be read even so is set
- * aside (scan_step.h).  A node's own link that breaks ends the walk there, and the sweep is
+ * A SCAN that breaks its link is repeated smaller, and a pattern whose keys can't be read even so
+ * is set aside (scan_step.h).  A node's own link that breaks ends the walk there, and the sweep is
  * lost; the other nodes are walked to the end.  A pattern that Redis refuses (no right to
- * SCAN, say) is marked so, and the sweep goes on.  What a node of a cluster redirects is
- * not followed: a key that moves is missed, and that is said.  What has been deleted when
- * a crash comes is deleted; to delete it again does no harm.
+ * SCAN, say) is marked so, and the sweep goes on.  A key that a node of a
+ * cluster redirects is not followed: it counts as missed.  After a crash the pass is made again
+ * from its beginning; to delete keys again is harmless.
  *
  * It costs every node its whole key space, however few keys match.
  */
@@ -89,7 +89,7 @@ static PatternSet *patterns = NULL; /* NULL while there is none */
 static char *match;				/* argument of SCAN MATCH */
 static bool set_aside;			/* some pattern is */
 
-/* What it took, for the log at DEBUG1. */
+/* The work of the sweep, for the log at DEBUG1. */
 static struct
 {
 	uint64		scans;
@@ -259,15 +259,20 @@ note_aside(RedisNode *node, const char *error)
 	char		message[400];
 
 	snprintf(message, sizeof(message),
-			 "a SCAN for one key at a time breaks the connection, so patterns are set aside and tried again: %s",
+			 "a SCAN for one key at a time breaks the connection, "
+			 "so patterns are set aside and tried again: %s",
 			 error[0] ? error : node->name);
 	shmem_note_error(MyDatabaseState, message);
 	if (set_aside || !log_throttle_passes(&throttle, NULL, clock_now(), LOG_MS))
 		return;
 	ereport(LOG,
 			(errmsg("%s", message),
-			 errdetail("Redis holds a very long key that a pattern in the outbox covers, or it ends connections with large answers (client-output-buffer-limit), or it takes longer for a step than uncache.command_timeout. All other keys of the patterns are deleted."),
-			 errhint("Delete that key, or raise the limit; or forget the patterns, which the view uncache.backlog shows, with uncache.discard_backlog().")));
+			 errdetail("Redis holds a very long key that a pattern in the outbox covers, or "
+					   "it ends connections with large answers (client-output-buffer-limit), or "
+					   "it takes longer for a step than uncache.command_timeout. "
+					   "All other keys of the patterns are deleted."),
+			 errhint("Delete that key, or raise the limit; or forget the patterns, which the view "
+					 "uncache.backlog shows, with uncache.discard_backlog().")));
 }
 
 static void
@@ -464,7 +469,7 @@ have_key(NodeWalk *walk)
 	{
 		memcpy(&len, walk->found.data + walk->next_found, sizeof(len));
 		pattern_set_search(&walk->search, patterns,
-						  walk->found.data + walk->next_found + sizeof(len), len);
+						   walk->found.data + walk->next_found + sizeof(len), len);
 		walk->next_found += sizeof(len) + len;
 		cost.keys++;
 	}

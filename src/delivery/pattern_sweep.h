@@ -2,8 +2,8 @@
  * pattern_sweep.h
  *	  SCAN and UNLINK at the nodes: the steps of a pass that delete keys.
  */
-#ifndef UNCACHE_PATTERNSWEEP_H
-#define UNCACHE_PATTERNSWEEP_H
+#ifndef UNCACHE_PATTERN_SWEEP_H
+#define UNCACHE_PATTERN_SWEEP_H
 
 #include "postgres.h"
 #include "datatype/timestamp.h"
@@ -12,10 +12,10 @@
 #include "delivery/pattern_set.h"
 #include "shmem/shmem.h"
 
-/* What has gone wrong so far. */
+/* Failures of the running sweep. */
 typedef struct PatternSweep
 {
-	bool		lost;			/* a command was lost, or a link is of no use */
+	bool		lost;			/* a command was not answered, or a node refused to walk */
 	bool		missed;			/* a key may have been missed: it moved, or the table changed */
 } PatternSweep;
 
@@ -38,14 +38,14 @@ extern void pattern_sweep_node(RedisNode *node);
 /* The node's link is gone: if it was not walked to the end the sweep is lost. */
 extern void pattern_sweep_leave(RedisNode *node);
 
-/* Do the next slice.  Returns when to come again: DT_NOEND for "when an answer has come". */
+/* Do the next slice.  Returns when to call it again; DT_NOEND: when an answer has come. */
 extern TimestampTz pattern_sweep_run(void);
 
 /* Whether every node is through, and all commands are answered. */
 extern bool pattern_sweep_is_done(void);
 extern PatternSweep pattern_sweep_state(void);
 
-/* The set is going away.  What is under way then will not be answered. */
+/* The set is going away.  Answers that are still due are ignored. */
 extern void pattern_sweep_end(void);
 
-#endif							/* UNCACHE_PATTERNSWEEP_H */
+#endif							/* UNCACHE_PATTERN_SWEEP_H */

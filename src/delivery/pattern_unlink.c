@@ -4,11 +4,11 @@
  *
  * Keys are gathered by rule, so that the views can tell how many a rule had, and sent at the
  * end of each slice of the pass.  A batch keeps its keys until it is answered: when it is
- * refused each of them is sent by itself, to find the one that is to blame.
+ * refused each of them is sent by itself, to find the one that is refused.
  *
- * A node's link that breaks loses its batches, and the pass is lost; a key that a node of a
- * cluster redirects is missed, which is not followed but said.  Batches are in the memory of
- * the pass; what has been deleted when a crash comes is deleted.
+ * When a node's link breaks its batches are lost, and so is the pass.  A key that a node of a
+ * cluster redirects is not followed: pattern_unlink_missed() says so.  Batches are in the memory of
+ * the pass; keys that were deleted before a crash stay deleted, which is harmless.
  */
 #include "postgres.h"
 
@@ -50,7 +50,7 @@ static bool missed;
 /* Of the node that keys are given for, between pattern_unlink_add() and _send(). */
 static Batch *gathering[OPEN_BATCHES];
 
-/* What is known of a node, in RedisNode.unlinks. */
+/* The batches of a node, in RedisNode.unlinks. */
 typedef struct NodeUnlinks
 {
 	uint64		pass;			/* of which; else the rest means nothing */
@@ -228,7 +228,7 @@ batch_answered(void *arg, const RedisReply *reply)
 static void
 asking_answered(void *arg, const RedisReply *reply)
 {
-	/* What comes after it tells. */
+	/* The answer to the UNLINK that follows tells. */
 }
 
 static void

@@ -2,8 +2,8 @@
  * pattern_unlink.h
  *	  The keys that a pass over Redis has found, on their way: many in an UNLINK, of one rule.
  */
-#ifndef UNCACHE_PATTERNUNLINK_H
-#define UNCACHE_PATTERNUNLINK_H
+#ifndef UNCACHE_PATTERN_UNLINK_H
+#define UNCACHE_PATTERN_UNLINK_H
 
 #include "postgres.h"
 
@@ -15,7 +15,7 @@ typedef struct PatternUnlinkCallbacks
 	/* Redis refuses this key, by itself. */
 	void		(*refused) (RedisNode *node, const char *key, size_t len);
 
-	/* A command has ended, and all is counted. */
+	/* A batch has ended, and all is counted. */
 	void		(*answered) (void);
 } PatternUnlinkCallbacks;
 
@@ -35,15 +35,16 @@ extern bool pattern_unlink_has_room(const RedisNode *node);
 extern void pattern_unlink_add(RedisNode *node, Oid rule, const char *key, size_t len);
 extern void pattern_unlink_send(RedisNode *node);
 
-/* Of this pass: commands without an answer, at all nodes; what has gone wrong so far. */
+/* Of this pass: batches without an answer, at all nodes; and whether something went wrong. */
 extern int	pattern_unlink_under_way(void);
-extern bool pattern_unlink_lost(void);	/* there was no answer, or the link is of no use */
-extern bool pattern_unlink_missed(void); /* a key had moved in the cluster before it was deleted */
+extern bool pattern_unlink_lost(void);	/* a batch was not answered or not sent */
+extern bool pattern_unlink_missed(void);	/* a key had moved in the cluster before it was
+											 * deleted */
 
-/* What is under way will not be answered. */
+/* The pass is over: answers that are still due are not counted. */
 extern void pattern_unlink_end(void);
 
 /* Whether an answer says that a key is at another node of the cluster, or about to be. */
 extern bool pattern_unlink_is_moving(const RedisReply *reply);
 
-#endif							/* UNCACHE_PATTERNUNLINK_H */
+#endif							/* UNCACHE_PATTERN_UNLINK_H */

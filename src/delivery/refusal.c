@@ -1,20 +1,21 @@
 /*
  * refusal.c
- *	  Rules and prefixes of which Redis has refused a key: nobody waits for their keys.
+ *	  Rules and prefixes of which Redis has refused a key: no session waits for their keys.
  *
- * What Redis refuses by itself (-NOPERM on a key, an UNLINK that the functions may not run) it
- * mostly refuses for all keys of a rule that begin alike, until somebody corrects the rights.
- * Each commit of such a key would wait for an answer that is no.  So the first refusal opens
+ * Where Redis refuses a single key (-NOPERM on it, an UNLINK that the functions may not run) it
+ * mostly refuses all keys of the rule that begin alike, until the administrator corrects the
+ * rights.  Each commit of such a key would wait for a refusal.  So the first refusal opens
  * a breaker for the target, the rule and the key's text up to its first ':' (all of the key
  * where there is none).  While it is open keys are sent as ever, but no COMMIT waits for them.
  * Any such key that is accepted closes it.
  *
- * The worker keeps the refused key itself, and once a second asks with it again: to delete it
- * is what is owed anyway.  When that is accepted, all that waits in the side table is worth
- * another try, however long its pause would still be.
+ * The worker keeps the refused key itself, and tries to delete it once a second, which it has to
+ * do anyway.  When Redis accepts that, all rows of the side table are tried again, however long
+ * their pauses would still be.
  *
- * All of it is in memory, for REFUSALS rules and prefixes; of more the oldest is forgotten,
- * whose commits then wait in vain once more.  After a crash the side table is tried at once.
+ * All of it is in memory, for REFUSALS rules and prefixes; of more the oldest is forgotten, and
+ * the next commit of such a key waits for the refusal.  After a crash the side table is tried at
+ * once.
  */
 #include "postgres.h"
 
@@ -28,7 +29,7 @@
 /* More rules than an ACL tells apart; a search through them is still cheap. */
 #define REFUSALS		64
 
-/* How often one asks with a refused key. */
+/* How often a refused key is tried. */
 #define ASK_MS			1000
 
 typedef struct Refusal
@@ -37,7 +38,7 @@ typedef struct Refusal
 	uint32		prefix;			/* hash of the text before the first ':' */
 	bool		is_open;
 	TimestampTz ask_at;
-	RefusedKey	key;			/* key.bytes are our own */
+	RefusedKey	key;			/* key.bytes are a copy */
 } Refusal;
 
 static MemoryContext context;
@@ -111,7 +112,8 @@ refusal_note(const Target *target, const RefusedKey *key)
 		forget(&refusals[0]);
 	refusal = &refusals[nrefusals];
 	refusal->key = *key;
-	refusal->key.bytes = memcpy(MemoryContextAlloc(context, Max(key->len, 1)), key->bytes, key->len);
+	refusal->key.bytes = memcpy(MemoryContextAlloc(context, Max(key->len, 1)),
+								key->bytes, key->len);
 	refusal->target = target;
 	refusal->prefix = hash_bytes((const unsigned char *) key->bytes,
 								 colon ? colon - key->bytes : key->len);

@@ -1,6 +1,6 @@
 /*
  * refusal.h
- *	  Rules and prefixes of which Redis has refused a key: nobody waits for their keys.
+ *	  Rules and prefixes of which Redis has refused a key: no session waits for their keys.
  *
  * Everything in here belongs to a worker.
  */
@@ -13,7 +13,7 @@
 #include "delivery/delivery_int.h"
 #include "topology/target.h"
 
-/* A key that was refused, to ask with whether it still would be.  The bytes stay for a turn. */
+/* A key that was refused, and is tried to see whether it still is.  The bytes stay for a turn. */
 typedef struct RefusedKey
 {
 	uint64		xid;
@@ -24,14 +24,14 @@ typedef struct RefusedKey
 
 extern void refusal_init(void);
 
-/* Whether a key of this rule that begins likewise was refused, and none accepted since. */
+/* Whether a key of this rule with the same beginning was refused, and none accepted since. */
 extern bool refusal_is_likely(const Target *target, Oid rule, const char *key, uint32 len);
 
 /* This target has refused, or accepted, a key. */
 extern void refusal_note(const Target *target, const RefusedKey *key);
 extern void refusal_note_accepted(const Target *target, Oid rule, const char *key, uint32 len);
 
-/* All links are gone, and the targets may be others: with the next one all is tried again. */
+/* All links are gone, and the targets may be others: all is tried again with the next link. */
 extern void refusal_forget_all(void);
 
 /* Whether there is any: only then refusal_note_accepted() has something to do. */
@@ -43,7 +43,7 @@ extern bool refusal_is_any(void);
  */
 extern bool refusal_next_due(TimestampTz now, RefusedKey *key, TimestampTz *wake);
 
-/* True once after such a key was accepted: what was refused is worth another try now. */
+/* True once after such a key was accepted: refused rows are worth another try now. */
 extern bool refusal_is_over(void);
 
 #endif							/* UNCACHE_REFUSAL_H */

@@ -2,9 +2,9 @@
  * refusal_probe.c
  *	  Asking Redis once a second whether it still refuses what it has refused.
  *
- * A refused key (refusal.c) is delivered as second deletes are: from memory, with nobody who
- * waits, and lost without harm, since its row is in the side table.  When one is accepted
- * the side table is tried at once.
+ * A refused key (refusal.c) is delivered as second deletes are: from memory, without a waiter,
+ * and lost without harm, since its row is in the side table.  When one is accepted the side table
+ * is tried at once.
  */
 #include "postgres.h"
 
@@ -19,11 +19,11 @@
 static void
 take(const RefusedKey *key)
 {
-	Invalidation	item = {
+	Invalidation item = {
 		.kind = INVALIDATION_KEY, .rule = key->rule, .bytes = key->bytes, .len = key->len
 	};
 	char	   *packed = palloc(INVALIDATION_MAX_HEAD + key->len);
-	OutboxRow row = {
+	OutboxRow	row = {
 		.xid = key->xid,
 		.chunk = 1,				/* counts as no transaction */
 		.table = OUTBOX_MEMORY,

@@ -3,8 +3,8 @@
  *	  Having replicas acknowledge what a node was sent (uncache.wait_replicas).
  *
  * Redis copies to its replicas after it has answered, so the failover of a master
- * can lose a delete that was answered.  WAIT, sent behind a batch of commands, is
- * answered when so many replicas have taken in all of the link's commands.
+ * can lose a delete that was answered.  WAIT, sent behind the batches of a turn, is answered
+ * when so many replicas have taken in all of the link's commands.
  *
  * While it waits Redis carries out nothing else on the link.  So a node that is short
  * of replicas is not asked behind each batch, but once a second; deletes go on, and
@@ -76,7 +76,8 @@ note_short(RedisNode *node, const RedisReply *reply)
 		node_note_error(node, "Redis cannot be asked whether replicas have the deletes: %s",
 						redis_error_text(reply));
 	else
-		node_note_error(node, "only " INT64_FORMAT " of %d replicas have acknowledged deletes in time; they are kept and sent again",
+		node_note_error(node, "only " INT64_FORMAT " of %d replicas have acknowledged deletes "
+						"in time; they are kept and sent again",
 						redis_reply_integer(reply), setting_wait_replicas);
 }
 

@@ -2,8 +2,8 @@
  * replica_ack.h
  *	  Having replicas acknowledge what a node was sent (uncache.wait_replicas).
  */
-#ifndef UNCACHE_REPLICAS_H
-#define UNCACHE_REPLICAS_H
+#ifndef UNCACHE_REPLICA_ACK_H
+#define UNCACHE_REPLICA_ACK_H
 
 #include "postgres.h"
 #include "datatype/timestamp.h"
@@ -14,9 +14,9 @@
 extern bool replica_ack_are_wanted(void);
 
 /*
- * Whether the last time too few have answered in time.  Then nobody should ask, or
- * wait for it: the node is asked once a second (replica_ack_run), and what waits is
- * sent again when enough have answered.
+ * Whether too few replicas have acknowledged in time when they were last asked.  Then they should
+ * not be asked behind each batch, and no session waits for the node: replica_ack_run() asks once
+ * a second, and rows that wait are sent again when enough replicas have answered.
  */
 extern bool replica_ack_are_short(const RedisNode *node);
 extern bool replica_ack_are_short_anywhere(void);
@@ -33,4 +33,4 @@ extern bool replica_ack_note(RedisNode *node, const RedisReply *reply);
 /* Ask nodes that are short of replicas; returns when to call it again. */
 extern TimestampTz replica_ack_run(TimestampTz now);
 
-#endif							/* UNCACHE_REPLICAS_H */
+#endif							/* UNCACHE_REPLICA_ACK_H */

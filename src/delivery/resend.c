@@ -38,7 +38,7 @@
 #include "base/clock.h"
 #include "delivery/resend.h"
 
-/* Before what could not be sent for the moment is sent again; doubles. */
+/* Pause before rows are released without a node that came back; doubles. */
 #define AGAIN_FIRST_MS		50
 #define AGAIN_CHEAP_MS		1000	/* so far whatever a scan takes; or so many times that long: */
 #define AGAIN_SCAN_FACTOR	4

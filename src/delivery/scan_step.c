@@ -15,11 +15,11 @@
 #define COUNT_MOST		1000
 #define COUNT_FIRST		100
 
-/* After a break; three breaks lead from COUNT_MOST to 1. */
+/* COUNT is divided by this after a break; three breaks lead from COUNT_MOST to 1. */
 #define BREAK_FACTOR	10
 
 /*
- * Bytes of keys that a step should have at the most: what a socket takes at once, and far
+ * Bytes of keys that a step should have at the most: as many as a socket takes at once, and far
  * below any client-output-buffer-limit that lets a client live.
  */
 #define BYTES_MOST		(128 * 1024)

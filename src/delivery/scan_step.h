@@ -17,8 +17,8 @@
  * Patterns are numbered from 0 on here, in the order of their literal heads.  Needs nothing
  * of a running server, so that it can be tested by itself.
  */
-#ifndef UNCACHE_SCANSTEP_H
-#define UNCACHE_SCANSTEP_H
+#ifndef UNCACHE_SCAN_STEP_H
+#define UNCACHE_SCAN_STEP_H
 
 #include "postgres.h"
 
@@ -46,7 +46,8 @@ typedef enum ScanBreak
 {
 	BREAK_REPEAT,				/* ask again: scan_step_next() asks for less */
 	BREAK_ONE,					/* a pattern is to be set aside: scan_step_aside() */
-	BREAK_ALL,					/* no key can be read there, of whatever pattern; the walk is over */
+	BREAK_ALL,					/* no key can be read there, of whatever pattern; the walk is
+								 * over */
 } ScanBreak;
 
 typedef struct ScanStep
@@ -68,7 +69,7 @@ typedef struct ScanStep
 /* Begin a walk.  *step was zero before the first one. */
 extern void scan_step_begin(ScanStep *step, int npatterns);
 
-/* What to ask for now, at step->cursor, with COUNT step->count. */
+/* The next SCAN: at step->cursor, with COUNT step->count. */
 extern ScanAsk scan_step_next(const ScanStep *step);
 extern ScanRange scan_step_range(const ScanStep *step);
 
@@ -78,10 +79,10 @@ extern ScanRange scan_step_range(const ScanStep *step);
  * parts, so that keys may have been missed.
  */
 extern bool scan_step_answered(ScanStep *step, const char *cursor, size_t bytes, int ms,
-							  int most_ms);
+							   int most_ms);
 
 /* The link broke, and there was no answer. */
 extern ScanBreak scan_step_broke(ScanStep *step);
 extern int	scan_step_aside(const ScanStep *step);
 
-#endif							/* UNCACHE_SCANSTEP_H */
+#endif							/* UNCACHE_SCAN_STEP_H */

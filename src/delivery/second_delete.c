@@ -3,16 +3,15 @@
  *	  Deleting delivered keys once more, uncache.second_delete_delay later.
  *
  * A reader that has read the old row before the commit, and stores it after the
- * delete, leaves a stale value.  Who can't use fenced fills may bound how long it
- * stays: by deleting again when such a reader should be through.  That is luck,
- * not proof, and so this is kept simple: rows wait in memory, in the order in which
- * they were delivered.  A worker that ends forgets them, but its successor sends
- * again what the outbox still holds.  When too much waits, the oldest are deleted
- * early, which is said in the log.
+ * delete, leaves a stale value.  An application that can't use fenced fills may bound how
+ * long the value stays, by having the key deleted again when such a reader should be done.  That is
+ * luck, not proof, and so this is kept simple: rows wait in memory, in the order in which they
+ * were delivered.  A worker that ends forgets them, but its successor sends all rows again that
+ * the outbox still holds.  When too many wait, the oldest are deleted early, and the log says so.
  *
- * Those that were lost with a node wait until one comes back, apart from the others:
- * the nodes that are there have got them, and shall not lose their keys again and
- * again.  There are as many as fit into the same memory; the oldest are forgotten.
+ * Rows that were lost with a node wait until a node comes back, apart from the others: the other
+ * nodes have got them, and shall not lose their keys again and again.  As many are kept as fit
+ * into the same memory; of more the oldest are forgotten.
  */
 #include "postgres.h"
 
@@ -29,14 +28,14 @@
 /* Memory for rows that wait: some 200,000 transactions of one key. */
 #define MAX_BYTES		(32 * 1024 * 1024)
 
-/* Before one is tried again that was lost although no node is away. */
+/* Pause before a row is tried again that was lost although no node is away. */
 #define RETRY_MS		1000
 
 typedef struct Waiting
 {
 	dlist_node	node;
 	TimestampTz due;
-	OutboxRow row;			/* row.items is a copy behind the struct */
+	OutboxRow	row;			/* row.items is a copy behind the struct */
 } Waiting;
 
 static MemoryContext context;
@@ -101,7 +100,7 @@ leave_lost(Waiting *waiting)
 	lost_bytes -= size_of(waiting);
 }
 
-/* All of a transaction: of a key in pieces some are of no use, and would be waited for. */
+/* All rows of a transaction at once: some fragments of a key would wait for the others. */
 static void
 forget_oldest_lost(void)
 {
@@ -137,7 +136,7 @@ second_delete_lost(const OutboxRow *row, bool soon)
 		forget_oldest_lost();
 }
 
-/* They are the oldest of all, so they come before those that wait for their time. */
+/* The lost ones are the oldest of all, so they go before those that wait for their time. */
 void
 second_delete_try_lost(void)
 {

@@ -5,13 +5,13 @@
  * delivery.c counts parts and lists the deliveries that have ended.  Each is settled here:
  *
  *		all delivered	the row is delivered, its waiter is answered, a second delete is noted
- *		some lost		a node is away: the row waits until it is back, and is then sent
- *						again, to the nodes that need it (resend.h); its waiter is let go now
- *		some refused	what was refused moves to the side table (outbox_side.c)
+ *		some lost		the row waits until the node is back, and is then sent again, to the
+ *						nodes that need it (resend.h); its waiter is let go now
+ *		some refused	the refused items move to the side table (outbox_side.c)
  *		discarded		it counts as delivered, whatever became of it
  *
- * The waiter of a delivery is let go, too, once nothing is left of it but parts that nobody
- * waits for; the delivery itself is settled later, when these have ended.
+ * The waiter of a delivery is let go, too, once only parts are left of it that no session waits
+ * for; the delivery itself is settled later, when these have ended.
  *
  * A worker that crashes before a delivery is settled loses nothing: its successor knows of no
  * delivery at all and reads the whole outbox.
@@ -55,7 +55,7 @@ count_delivered(Delivery *delivery)
 	counters_latency(&MyDatabaseState->stats, GetCurrentTimestamp() - delivery->row.at);
 }
 
-/* "in_vain": the waiter may have waited for a node that is away. */
+/* "in_vain": it may have waited for a node that does not answer. */
 static void
 let_go(const Delivery *delivery, bool in_vain)
 {
@@ -66,7 +66,7 @@ let_go(const Delivery *delivery, bool in_vain)
 static void
 finish_lost(Delivery *delivery)
 {
-	/* Its node is back already, perhaps. */
+	/* A release since then may mean that its node is back already. */
 	bool		soon = delivery->lost_for_now || delivery->lost_before != resend_releases();
 
 	resend_wait();
@@ -78,7 +78,7 @@ finish_lost(Delivery *delivery)
 	else if (soon)
 		resend_release_soon();
 
-	/* Who waits for what is sent again soon goes on waiting. */
+	/* The waiter of a row that is sent again soon goes on waiting. */
 	if (!delivery->lost_for_now && !delivery->row.answered)
 		let_go(delivery, delivery->lost_under_way);
 }
@@ -94,7 +94,7 @@ finish_delivered(Delivery *delivery)
 	else
 		set_row_state(delivery, ROW_DELIVERED);
 	count_delivered(delivery);
-	/* Counted twice it would stand for another row, which is not delivered yet. */
+	/* To count the row twice would answer for another row of the transaction. */
 	if (!delivery->row.answered)
 		wait_slots_row_delivered(delivery->row.xid, delivery->row.waiter);
 	if (delivery->row.table != OUTBOX_MEMORY)
@@ -103,7 +103,7 @@ finish_delivered(Delivery *delivery)
 
 /*
  * --------------------------------------------------------------------------
- * What was refused
+ * Refused items
  * --------------------------------------------------------------------------
  */
 
@@ -112,12 +112,13 @@ was_refused(const Delivery *delivery, const Invalidation *item)
 {
 	uint32		at = item->bytes - delivery->row.items;
 
+	Assert(delivery->refused != NULL && at <= delivery->row.len);
 	return (delivery->refused[at / 8] & 1 << at % 8) != 0;
 }
 
 /*
- * Give them to the side table: the refused items of the row, which take no more room than
- * the row does; a piece as it is, not what it makes with others.
+ * Give the refused items of the row to the side table; they take no more room than the row.  A
+ * fragment goes there as it is, not the item that it makes with others.
  */
 static void
 move_refused(const Delivery *delivery)
@@ -125,8 +126,8 @@ move_refused(const Delivery *delivery)
 	char	   *items = palloc(delivery->row.len);
 	uint32		len = 0;
 	Oid			rule;
-	InvalidationReader	reader;
-	Invalidation	item;
+	InvalidationReader reader;
+	Invalidation item;
 
 	invalidation_reader_init(&reader, delivery->row.items, delivery->row.len);
 	while (invalidation_read(&reader, &item) > 0)
@@ -137,20 +138,21 @@ move_refused(const Delivery *delivery)
 		rule = item.rule;
 	}
 	if (delivery->row.attempts == 0)
-		pg_atomic_fetch_add_u64(&MyDatabaseState->stats.keys_refused, invalidation_count(items, len));
+		pg_atomic_fetch_add_u64(&MyDatabaseState->stats.keys_refused,
+								invalidation_count(items, len));
 	outbox_side_refused(&delivery->row, items, len, delivery->refused_error, delivery->to_repeat);
 	pfree(items);
 }
 
 /*
- * A row that was lost in part waits, so what was refused of it does not go to the
- * side table: it is to be sent again, too, and refused again.
+ * A row of which some items were lost and others refused waits as a whole, so the refused ones do
+ * not go to the side table: they are sent again, too, and refused again.
  */
 static void
 note_refused_for_resend(const Delivery *delivery)
 {
-	InvalidationReader	reader;
-	Invalidation	item;
+	InvalidationReader reader;
+	Invalidation item;
 
 	if (delivery->is_fragment)
 	{
@@ -160,14 +162,15 @@ note_refused_for_resend(const Delivery *delivery)
 	invalidation_reader_init(&reader, delivery->row.items, delivery->row.len);
 	while (invalidation_read(&reader, &item) > 0)
 	{
-		if (!was_refused(delivery, &item) || invalidation_traits(item.kind)->keys != INVALIDATION_KEYS_ITSELF)
+		if (!was_refused(delivery, &item) ||
+			invalidation_traits(item.kind)->keys != INVALIDATION_KEYS_ITSELF)
 			continue;
 		for (int i = 0; i < target_count(); i++)
 			resend_note_key(target_at(i), item.bytes, item.len);
 	}
 }
 
-/* A second delete is not kept; and what is there already is sent again as a whole. */
+/* Not a second delete, nor a row of that table that is to be sent again as a whole. */
 static bool
 moves_to_side_table(const Delivery *delivery)
 {
@@ -175,7 +178,7 @@ moves_to_side_table(const Delivery *delivery)
 		!(delivery->row.table == OUTBOX_SIDE && delivery->to_repeat);
 }
 
-/* Who waits has waited in vain, and nothing is sent again. */
+/* Its waiter gets no answer, and nothing is sent again. */
 static void
 finish_discarded(Delivery *delivery)
 {
@@ -186,6 +189,7 @@ finish_discarded(Delivery *delivery)
 static void
 settle(Delivery *delivery)
 {
+	Assert(delivery->parts_left == 0 && delivery->parts_unawaited == 0);
 	if (delivery->discarded && (delivery->lost || delivery->refused))
 	{
 		finish_discarded(delivery);
