@@ -1,28 +1,28 @@
 /*
  * fence.c
- *	  The worker's side of fenced fills: what each node knows of them.
+ *	  The worker's side of fenced fills: the state of each node.
  *
- * What makes a fill safe is decided in Redis, by the functions of
- * lua/uncache.lua; read that file first.  The worker loads them into every node and
- * keeps them informed: it tells which incarnation of which server delivers, sets
- * epochs, and makes beats (fence_beat.c).  Of each node:
+ * What makes a fill safe is decided in Redis, by the functions of uncache.lua; read
+ * that file first.  The worker loads them into every node and keeps them informed:
+ * it tells which incarnation of which server delivers, sets epochs (fence_epoch.c),
+ * and makes beats (fence_beat.c).  Each node has a state:
  *
- *		UNKNOWN --status--> NONE			no functions, no fence: plain UNLINK
- *			  |			\-> IMPOSSIBLE		asked for, but Redis is older than 7
+ *		UNKNOWN --status--> NONE			no functions, fence off: keys go by UNLINK
+ *			  |			\-> IMPOSSIBLE		fence on, but the node can't or won't have them
  *			  |			\-> LOADING --> UNKNOWN
  *			  |			\-> SUPERSEDED		another server fills instead (fence_standing.c)
  *			  |			\-> NO_EPOCH		deliver all again, then set one
  *			  |			\-> ON
  *
- * What a node knows is found out in fence_library.c; here are its state, and epochs.
+ * fence_library.c finds out what a node knows, and so moves it from state to state.
  *
- * Where the functions are there, keys are delivered by them whatever the own
- * fence_ttl is: another database may use the same Redis with its fence on, and a
- * bare UNLINK would go unnoticed by it.
+ * Where a node has the functions, keys are delivered by them, also with this database's
+ * fence off: another database may use the same Redis with its fence on, and its
+ * functions would not notice a bare UNLINK.
  *
- * uncache.stat shows the state of the node that is least far, and sums.
+ * uncache.stat shows the lowest state of all nodes, and sums of their counters.
  *
- * Whatever fails leaves fills refused, never let through: a node without an epoch
+ * Every failure leaves fills refused, never let through: a node without an epoch
  * stores nothing.
  */
 #include "postgres.h"
@@ -33,7 +33,6 @@
 
 /* For records of keys while the own fence is off: the five minutes that are recommended. */
 #define DEFAULT_TTL_MS		(300 * 1000)
-
 
 static char ttl_text[12];
 
@@ -51,7 +50,7 @@ fence_state_of(const RedisNode *node)
 	return node->fence ? node->fence->state : FENCE_UNKNOWN;
 }
 
-/* For uncache.stat, and for who wants to commit with consistency = strict. */
+/* uncache.stat shows the state and the sums; a strict commit asks whether any node is on. */
 void
 fence_publish(void)
 {
@@ -91,11 +90,10 @@ fence_set_state(RedisNode *node, FenceState state)
 }
 
 void
-fence_init(void)
+fence_forget(RedisNode *node)
 {
-	fence_publish();
-	fence_library_init();
-	fence_standing_init();
+	fence_of(node)->wants_beat = false;
+	fence_set_state(node, FENCE_UNKNOWN);
 }
 
 bool
@@ -140,19 +138,6 @@ fence_wants_resending(RedisNode *node)
 }
 
 static bool
-waits_for_catching_up(const RedisNode *node)
-{
-	return node->link != NULL && fence_state_of(node) == FENCE_NO_EPOCH && setting_fence_ttl > 0 &&
-		clock_now() >= node->fence->epoch_at;
-}
-
-bool
-fence_waits_for_catching_up(void)
-{
-	return node_any(waits_for_catching_up);
-}
-
-static bool
 wants_beat(const RedisNode *node)
 {
 	return node->open && fence_is_on(node) && node->fence->wants_beat;
@@ -174,92 +159,19 @@ fence_beat_begun(void)
 	}
 }
 
-/* Send a command of texts. */
 bool
 fence_send(RedisNode *node, int argc, const char **argv, RedisAnswer answer, void *arg)
 {
+	Assert(node->link != NULL);
 	return redis_send_texts(node->link, argc, argv, answer, arg);
 }
 
-/*
- * --------------------------------------------------------------------------
- * Epochs
- * --------------------------------------------------------------------------
- */
-
-static void
-epoch_answered(void *arg, const RedisReply *reply)
-{
-	FenceDone	done = (FenceDone) arg;
-	RedisNode  *node = node_answering();
-	bool		ok = reply != NULL && redis_reply_type(reply) != REDIS_ERROR;
-
-	if (ok && fence_state_of(node) > FENCE_NO_EPOCH && setting_fence_ttl > 0)
-	{
-		/* None where it knows us not, or as superseded: the next status tells. */
-		bool		is_set = redis_reply_type(reply) == REDIS_STRING;
-
-		fence_set_state(node, is_set ? FENCE_ON : FENCE_NO_EPOCH);
-	}
-	/* What has no memory any more has no tokens either. */
-	if (reply != NULL && !ok && fence_note_loss(node, reply))
-		ok = true;
-	if (done)
-		done(ok, reply);
-	else if (reply != NULL && !ok)
-		node_note_trouble(node, reply);
-}
-
-/*
- * An epoch that never was.  None with the own fence off, nor as long as the node has
- * none because it has to wait for it: there are no tokens to be voided then.  Who is
- * superseded sets none either, since nobody fills from its rows: any answer will do.
- */
 bool
-fence_new_epoch(RedisNode *node, FenceDone done)
+fence_send_epoch(RedisNode *node, const char *random, RedisAnswer answer, void *arg)
 {
-	char		random_text[20] = "";
-	uint64		random;
 	const char *argv[] = {
-		"FCALL", "uncache_epoch", "0", random_text, fence_ttl_text(), UncacheShmem->incarnation
+		"FCALL", "uncache_epoch", "0", random, fence_ttl_text(), UncacheShmem->incarnation
 	};
 
-	if (fence_state_of(node) == FENCE_SUPERSEDED)
-		return fence_library_ask(node, epoch_answered, (void *) done);
-	if (setting_fence_ttl > 0 && fence_state_of(node) != FENCE_NO_EPOCH)
-	{
-		if (!pg_strong_random(&random, sizeof(random)))
-			return false;
-		snprintf(random_text, sizeof(random_text), "%016" PRIx64, random);
-	}
-	return fence_send(node, lengthof(argv), argv, epoch_answered, (void *) done);
-}
-
-/*
- * All that the outbox holds has been delivered to the nodes by now, so that whatever
- * one had forgotten is made good.
- */
-void
-fence_caught_up(void)
-{
-	for (int i = 0; i < node_count(); i++)
-	{
-		RedisNode  *node = node_at(i);
-
-		if (!waits_for_catching_up(node))
-			continue;
-		node->fence->may_have_forgotten = false;
-		fence_set_state(node, FENCE_SETTING);
-		if (!fence_new_epoch(node, NULL))
-			fence_set_state(node, FENCE_NO_EPOCH);
-	}
-}
-
-void
-fence_forget(RedisNode *node)
-{
-	Fence	   *fence = fence_of(node);
-
-	fence->wants_beat = false;
-	fence_set_state(node, FENCE_UNKNOWN);
+	return fence_send(node, lengthof(argv), argv, answer, arg);
 }

@@ -1,17 +1,18 @@
 /*
  * fence_beat.c
- *	  Transactions by which old snapshots prove that they are young enough.
+ *	  Beats: marker transactions.  A snapshot that sees one as committed has seen
+ *	  everything that was delivered before it.
  *
- * A beat is announced to every node while its transaction is open, committed when
- * they have answered, and then confirmed.  Whoever sees it committed sees all that
- * was delivered to a node before the announcement to that node; so it is of use to
- * each node that has answered, whatever the others do.
+ * The worker announces a beat to every node while its transaction is open, commits it
+ * when they have answered, and then confirms it.  A snapshot that sees the beat
+ * committed sees all that was delivered to a node before the announcement to that
+ * node.  So the proof holds for each node that has answered, whatever the others do.
  *
- * It is the one transaction that stays open while Redis is asked.  It has an xid and
- * no snapshot, but for moments: the worker reads the outbox within it, so that nobody
- * waits for a node that hangs.  What the worker writes (the side table, notes, the
- * rotation) waits for its end.  A node that does not answer within command_timeout is
- * not waited for: it gets the next one.
+ * It is the one transaction that stays open while Redis is asked.  It has an xid, and a
+ * snapshot only for the moments in which the worker reads the outbox within it, so that
+ * a node that hangs holds up no delivery.  What the worker writes (the side table,
+ * overflow markers, the rotation) waits for the end of the beat.  The worker does not
+ * wait longer than command_timeout for a node's answer: that node gets the next beat.
  */
 #include "postgres.h"
 
@@ -19,17 +20,17 @@
 #include "access/xact.h"
 #include "utils/timestamp.h"
 
-#include "fence/fence_beat.h"
-#include "fence/fence.h"
+#include "fence/fence_int.h"
 #include "settings/settings.h"
 
 /* At most one beat in this time. */
 #define BEAT_MS				1000
 
-static bool is_open = false;	/* the transaction; else the rest means nothing */
+/* Whether the transaction is open; otherwise the variables after it mean nothing. */
+static bool is_open = false;
 static uint64 xid;
 static TimestampTz give_up_at;
-static int	due;				/* answers */
+static int	due;				/* announcements without an answer */
 static int	answered;
 static RedisNode *answered_by[NODES_MAX];
 
@@ -41,12 +42,13 @@ fence_beat_holds_transaction(void)
 	return is_open;
 }
 
-/* An answer to an announcement: arg tells which, as they may come late. */
+/* arg tells which beat was announced, since an answer may come after its beat has ended. */
 static void
 announcement_answered(void *arg, const RedisReply *reply)
 {
 	if (!is_open || (uint64) (uintptr_t) arg != xid % UINTPTR_MAX)
 		return;
+	Assert(due > 0);
 	due--;
 	if (reply != NULL && redis_reply_integer(reply) == 1)
 		answered_by[answered++] = node_answering();
@@ -55,7 +57,7 @@ announcement_answered(void *arg, const RedisReply *reply)
 static void
 confirmation_answered(void *arg, const RedisReply *reply)
 {
-	/* A beat that is not confirmed is of no use, and does no harm. */
+	/* A beat that is not confirmed proves nothing, and does no harm. */
 }
 
 static bool
@@ -74,6 +76,7 @@ send_beat(RedisNode *node, const char *step, RedisAnswer answer)
 static void
 begin(TimestampTz now)
 {
+	Assert(!is_open);
 	fence_beat_begun();
 	next_at = TimestampTzPlusMilliseconds(now, BEAT_MS);
 	give_up_at = TimestampTzPlusMilliseconds(now, setting_command_timeout);
@@ -106,6 +109,7 @@ is_still_there(const RedisNode *node)
 static void
 end(void)
 {
+	Assert(is_open && answered <= NODES_MAX);
 	CommitTransactionCommand();
 	is_open = false;
 	for (int i = 0; i < answered; i++)

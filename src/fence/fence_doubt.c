@@ -2,19 +2,20 @@
  * fence_doubt.c
  *	  Transactions in doubt (consistency = strict), in the worker.
  *
- * A backend that is about to commit has the worker delete its keys' values and
+ * A session that is about to commit has the worker delete its keys' values and
  * note its transaction as in doubt in their fence records.  The worker remembers
- * each until the transaction has ended, looks once a second whether it has, and
+ * each doubt until the transaction has ended, looks once a second whether it has, and
  * renews the doubt every third of fence_ttl, so that it expires only when there
  * is no worker any more.
  *
  *		committed		the delivery of the outbox row makes the doubt an
- *						ordinary xid; nothing is to be done
- *		rolled back		the doubt is taken out of the records
+ *						ordinary xid, so the worker forgets it
+ *		rolled back		the worker takes the doubt out of the records
  *
- * A key goes to its node of each target.  Where one of them is away, or has no fence,
- * the session is told that its keys are not fenced, and raises an ERROR.  What a link
- * has lost is sent again: the session may have gone on to commit.
+ * A key goes to its node of each target.  Where one of these nodes is down, or has no
+ * fence, the worker tells the session that its keys are not fenced, and the session
+ * raises an ERROR.  When a link breaks, the doubts that were under way on it are sent
+ * again: their sessions may have gone on to commit.
  */
 #include "postgres.h"
 
@@ -28,19 +29,18 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "fence/fence_doubt.h"
-#include "fence/fence.h"
 #include "base/invalidation.h"
 #include "base/log_text.h"
-#include "topology/target.h"
+#include "fence/fence_int.h"
 #include "redis/redis_error.h"
 #include "shmem/wait_slots.h"
+#include "topology/target.h"
 
-/* How often it is looked whether the transaction has ended. */
+/* Between looks whether the transaction has ended. */
 #define LOOK_MS			1000
 
-/* Keys in one command: as many as in one that delivers (batch_int.h). */
-#define COMMAND_KEYS	128
+/* Keys in one call: as many as in a batch of delivery (batch_int.h). */
+#define CALL_KEYS		128
 
 typedef enum DoubtState
 {
@@ -54,11 +54,11 @@ typedef struct Doubt
 {
 	dlist_node	node;
 	uint64		xid;
-	int			waiter;			/* ProcNumber; -1 when answered */
+	int			waiter;			/* ProcNumber of the session; -1 once it was answered */
 	DoubtState	state;
-	bool		promised;		/* the session was told so, and may have committed */
-	bool		failed;			/* an answer since it was sent was no good */
-	int			under_way;		/* commands without an answer */
+	bool		promised;		/* the session was told that all is fenced, and may commit */
+	bool		failed;			/* since it was sent last some key was not fenced */
+	int			under_way;		/* calls without an answer */
 	TimestampTz look_at;
 	TimestampTz renew_at;
 	uint32		len;
@@ -68,16 +68,16 @@ typedef struct Doubt
 static MemoryContext context;
 static dlist_head doubts = DLIST_STATIC_INIT(doubts);
 
-/* Of items, since memory was given back. */
+/* Bytes of items that were allocated since memory was given back. */
 static uint64 bytes_taken = 0;
 
-/* Less than this is not worth a look at the whole heap. */
+/* For less than this malloc_trim() does not walk through the whole heap. */
 #define WORTH_GIVING_BACK	(1024 * 1024)
 
 void
 fence_doubt_init(void)
 {
-	/* In small blocks one of a row's size has a block of its own, which is given back. */
+	/* With small blocks a doubt of a row's size has its own block, which pfree() frees. */
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache doubts",
 									ALLOCSET_SMALL_SIZES);
 }
@@ -117,11 +117,11 @@ fence_doubt_take(const RingEntry *entry)
 
 /*
  * --------------------------------------------------------------------------
- * Commands
+ * Calls
  * --------------------------------------------------------------------------
  */
 
-/* The session's ERROR, in the log, sends its reader to last_error. */
+/* The session's ERROR tells its reader to look at last_error. */
 static void
 note_refusal(const RedisReply *reply)
 {
@@ -138,11 +138,12 @@ answered(Doubt *doubt, const RedisReply *reply)
 {
 	const char *why;
 
+	Assert(doubt->under_way > 0);
 	doubt->under_way--;
 	if (reply != NULL && redis_reply_type(reply) != REDIS_ERROR)
 		return;
 	doubt->failed = true;
-	/* Where the functions were lost it is tried again, and the session is told that it failed. */
+	/* The functions were lost: the doubt is sent again, but the session gets its ERROR. */
 	if (reply == NULL || fence_note_loss(node_answering(), reply))
 		return;
 	if (redis_error_is_fatal(reply, &why))
@@ -151,14 +152,15 @@ answered(Doubt *doubt, const RedisReply *reply)
 		note_refusal(reply);
 }
 
-/* All answers are there, or none was to be expected: tell the session. */
+/* No call is under way any more: tell the session. */
 static void
-fence_is_sent(Doubt *doubt)
+doubt_is_sent(Doubt *doubt)
 {
-	/* What is in doubt shall be fenced, also where nobody waits for it any more. */
+	Assert(doubt->under_way == 0);
+	/* Send it again soon, also where no session waits: as long as it lasts it needs a fence. */
 	if (doubt->failed)
 		doubt->renew_at = doubt->look_at;
-	/* After a renewal nobody is told: the session may wait for its delivery. */
+	/* After a renewal the session is not told: it may be waiting for its delivery by now. */
 	if (doubt->waiter < 0)
 		return;
 	if (doubt->failed)
@@ -178,7 +180,7 @@ fence_answered(void *arg, const RedisReply *reply)
 
 	answered(doubt, reply);
 	if (doubt->under_way == 0 && doubt->state == DOUBT_SENT)
-		fence_is_sent(doubt);
+		doubt_is_sent(doubt);
 }
 
 static void
@@ -187,18 +189,19 @@ release_answered(void *arg, const RedisReply *reply)
 	answered(arg, reply);
 }
 
-/* FCALL function n key..., then what send_call() adds. */
+/* FCALL function n key..., then the arguments that send_call() adds. */
 typedef struct Call
 {
 	int			n;
 	int			nkeys;
-	const char *argv[5 + 2 * COMMAND_KEYS];
-	size_t		lens[5 + 2 * COMMAND_KEYS];
+	const char *argv[5 + 2 * CALL_KEYS];
+	size_t		lens[5 + 2 * CALL_KEYS];
 } Call;
 
 static void
 add_argument(Call *call, const char *bytes, size_t len)
 {
+	Assert(call->n < lengthof(call->argv));
 	call->argv[call->n] = bytes;
 	call->lens[call->n++] = len;
 }
@@ -208,7 +211,7 @@ send_call(RedisNode *node, Doubt *doubt, Call *call, bool release)
 {
 	char		nkeys[12];
 	char		entry[26];
-	/* The functions may refuse a new doubt, and must not refuse one that was promised. */
+	/* The functions may refuse a new doubt ("?"), and never one that was promised ("!"). */
 	const char *mark = release ? "" : doubt->promised ? "!" : "?";
 
 	snprintf(nkeys, sizeof(nkeys), "%d", call->nkeys);
@@ -246,8 +249,8 @@ send_keys_to(Target *target, Doubt *doubt, bool release)
 {
 	static Call call;
 	RedisNode  *call_node = NULL;
-	InvalidationReader	reader;
-	Invalidation	item;
+	InvalidationReader reader;
+	Invalidation item;
 
 	invalidation_reader_init(&reader, doubt->items, doubt->len);
 	begin_call(&call, release);
@@ -266,7 +269,7 @@ send_keys_to(Target *target, Doubt *doubt, bool release)
 		}
 		call_node = node;
 		add_argument(&call, item.bytes, item.len);
-		if (++call.nkeys == COMMAND_KEYS || node->in_cluster)
+		if (++call.nkeys == CALL_KEYS || node->in_cluster)
 		{
 			send_call(node, doubt, &call, release);
 			begin_call(&call, release);
@@ -298,12 +301,12 @@ send_fence(Doubt *doubt, TimestampTz now)
 	doubt->renew_at = TimestampTzPlusMilliseconds(now, fence_ttl_ms() / 3);
 	send_keys(doubt, false);
 	if (doubt->under_way == 0)
-		fence_is_sent(doubt);	/* patterns only, or nowhere to send it to */
+		doubt_is_sent(doubt);	/* it has only patterns, or no node is open */
 }
 
-/* What has become of the transaction? */
+/* Look whether the transaction has ended; renew its doubt if it is time. */
 static void
-look_after(Doubt *doubt, TimestampTz now)
+look_at_transaction(Doubt *doubt, TimestampTz now)
 {
 	TransactionId xid = XidFromFullTransactionId(FullTransactionIdFromU64(doubt->xid));
 
@@ -319,7 +322,7 @@ look_after(Doubt *doubt, TimestampTz now)
 		doubt->state = DOUBT_TO_RELEASE;
 }
 
-/* What was freed lies between what is in use, so that glibc keeps it unless it is asked. */
+/* Freed blocks lie between used ones, so glibc keeps them until malloc_trim(). */
 static void
 give_memory_back(void)
 {
@@ -346,11 +349,11 @@ fence_doubt_run(TimestampTz now)
 		if (doubt->state == DOUBT_TO_SEND)
 			send_fence(doubt, now);
 		else if (doubt->state == DOUBT_SENT && now >= doubt->look_at)
-			look_after(doubt, now);
+			look_at_transaction(doubt, now);
 
 		if (doubt->state == DOUBT_TO_RELEASE)
 		{
-			send_keys(doubt, true); /* where it can't be, the doubt expires */
+			send_keys(doubt, true); /* a doubt that can't be released expires */
 			doubt->state = DOUBT_ENDED;
 		}
 		if (doubt->state == DOUBT_ENDED && doubt->under_way == 0)

@@ -1,12 +1,13 @@
 /*
  * fence_library.c
- *	  Finding out what a node knows of fenced fills, and teaching it.
+ *	  Finding out what a node knows of fenced fills, and loading its functions.
  *
- * A node with a link is asked for its status, a call of the functions.  Where it has
- * none, or older ones, it is given them; where that fails they are offered again after
- * pauses that double up to a minute.  Until then, or where they are not wanted, a look
- * once in a while finds out whether another worker has brought them.  From then on
- * the status is what pings ask for, so that an epoch that was lost is found out.
+ * The worker asks a node for its status, which is a call of the functions.  Where the
+ * node has no functions, or older ones, the worker loads them; where that fails it
+ * offers them again after pauses that double up to a minute.  Meanwhile, and where the
+ * fence is off, pings ask FUNCTION LIST, which shows whether another worker has loaded
+ * them.  Once the node has functions, pings ask for the status, which shows an epoch
+ * that was lost.
  *
  * fence.c says what the states mean, and why a failure lets no fill through.
  */
@@ -17,21 +18,21 @@
 
 #include "base/clock.h"
 #include "fence/fence_int.h"
+#include "fence/uncache_lua.h"
+#include "redis/redis_error.h"
 #include "settings/settings.h"
 #include "topology/target.h"
-#include "redis/redis_error.h"
-#include "fence/uncache_lua.h"
 
-/* Of lua/uncache.lua; a node with older functions gets these. */
+/* Of uncache.lua; a node with older functions gets these. */
 #define LIBRARY_VERSION		2
 
 /* Redis 7.0 brought FUNCTION and FCALL. */
 #define FIRST_VERSION_WITH_FUNCTIONS	70000
 
 /*
- * A worker without the fence deletes with UNLINK, unnoticed by the functions, until
- * it has found them: it looks at every ping, once in 1.2 s.  So the first epoch that
- * a node is given waits for twice as long.
+ * The worker of another database whose fence is off deletes with UNLINK, which the
+ * functions don't notice, until one of its pings, every 1.2 s, has found them.  So the
+ * first epoch of a node waits for twice as long.
  */
 #define FIRST_EPOCH_MS		2400
 
@@ -47,34 +48,36 @@ static char timeline[12];
 static char next_xid[24];
 static TimestampTz next_xid_at;
 
-static void begin(RedisNode *node);
 static bool send_status(RedisNode *node);
 
 void
-fence_library_init(void)
+fence_init(void)
 {
+	fence_publish();
+	fence_standing_init();
 	snprintf(server_id, sizeof(server_id), UINT64_FORMAT, GetSystemIdentifier());
 	snprintf(timeline, sizeof(timeline), "%u", GetWALInsertionTimeLine());
 }
 
-/* They are offered again after a pause; keys are deleted without them meanwhile. */
+/* The node has refused the functions: offer them again later, and use UNLINK meanwhile. */
 static void
 go_without(RedisNode *node)
 {
 	Fence	   *fence = fence_of(node);
 
 	fence_set_state(node, FENCE_IMPOSSIBLE);
-	/* Somebody else may: from then on a bare UNLINK would go unnoticed. */
+	/* Another worker may load them; from then on they would not notice a bare UNLINK. */
 	fence->looks_for_functions = true;
 	backoff_fail(&fence->load, clock_now(), LOAD_FIRST_MS, LOAD_LAST_MS);
 }
 
-/* Its name is taken, and not by a library of pg_uncache: that must not be replaced. */
+/* A library of another program has the name: it must not be replaced. */
 static void
-meet_foreign_library(RedisNode *node)
+note_foreign_library(RedisNode *node)
 {
 	if (!fence_of(node)->foreign)
-		node_note_error(node, "fenced fills are not possible: Redis has a function library \"uncache\", "
+		node_note_error(node, "fenced fills are not possible: "
+						"Redis has a function library \"uncache\", "
 						"or functions of its names, that are not of pg_uncache; "
 						"FUNCTION DELETE makes room");
 	node->fence->foreign = true;
@@ -87,7 +90,7 @@ name_is_taken(const RedisReply *reply)
 	return strstr(redis_reply_text(reply, NULL), "already exists") != NULL;
 }
 
-/* It may be out of memory, or lack replicas. */
+/* FUNCTION LOAD has failed: Redis may be out of memory, or lack replicas. */
 static void
 library_refused(RedisNode *node, const RedisReply *reply)
 {
@@ -98,10 +101,10 @@ library_refused(RedisNode *node, const RedisReply *reply)
 	}
 	if (name_is_taken(reply))
 	{
-		/* Another worker was quicker, or it is foreign: the status tells. */
+		/* Another worker was quicker, or the library is foreign: the status tells. */
 		node->fence->name_is_taken = true;
 		if (!fence_is_used(node))
-			begin(node);
+			fence_library_begin(node);
 		return;
 	}
 	node_note_error(node, "Redis does not load the functions of pg_uncache: %s",
@@ -115,7 +118,7 @@ library_answered(void *arg, const RedisReply *reply)
 	RedisNode  *node = node_answering();
 	FenceState	state = fence_state_of(node);
 
-	/* Offered again while somebody else has brought them: then the status is asked for. */
+	/* Another worker has loaded them since: the status is under way. */
 	if (reply == NULL || state < FENCE_LOADING)
 		return;
 	if (redis_reply_type(reply) == REDIS_ERROR)
@@ -124,16 +127,16 @@ library_answered(void *arg, const RedisReply *reply)
 		return;
 	}
 	node->fence->foreign = false;
-	/* It was a loss: the status is under way. */
+	/* The functions were lost and are loaded again: the status is under way. */
 	if (fence_is_used(node))
 		return;
-	/* What was deleted without them is deleted again, by them. */
+	/* Keys that were deleted by UNLINK are deleted again by the functions, which note it. */
 	node->fence->wants_resending |= state == FENCE_IMPOSSIBLE;
 	node->fence->load.ms = 0;
-	begin(node);
+	fence_library_begin(node);
 }
 
-/* Only an older one of ours is replaced. */
+/* "replace": the node has an older library of pg_uncache. */
 static bool
 offer_library(RedisNode *node, bool replace)
 {
@@ -151,16 +154,17 @@ offer_library(RedisNode *node, bool replace)
  * Losses
  * --------------------------------------------------------------------------
  *
- * Somebody has flushed the functions, or loaded them again, or an older version.  Then they
- * are loaded, and the status is sent, on the same link and without waiting for answers in
- * between: what is sent from now on is carried out after them.  So who commits meanwhile
- * waits for a round trip longer, and for nothing else.  Fills are refused until there is an
- * epoch.
+ * Someone has flushed the functions, or loaded them again, or an older version.  Then the
+ * worker sends the functions and a status on the same link, without waiting for answers in
+ * between, so Redis carries out whatever is sent after them with the functions in place.  A
+ * session that commits meanwhile waits for one more round trip.  Fills are refused until
+ * there is an epoch.
  */
 
 static bool
 regain(RedisNode *node, bool load, bool replace)
 {
+	Assert(fence_is_used(node) && !node->fence->regaining);
 	node->fence->regaining = true;
 	fence_set_state(node, FENCE_NO_EPOCH);
 	node->fence->wants_resending |= setting_fence_ttl > 0;
@@ -183,7 +187,7 @@ fence_note_loss(RedisNode *node, const RedisReply *reply)
 	if (!gone && !redis_reply_is_error(reply, "UNREGISTERED"))
 		return false;
 	if (!fence_is_used(node))
-		return node->open;		/* it is known already: keys are deleted without them */
+		return node->open;		/* known already: keys are deleted by UNLINK */
 	if (node->fence->regaining)
 		return true;
 	if (gone && setting_fence_ttl == 0)
@@ -195,14 +199,7 @@ fence_note_loss(RedisNode *node, const RedisReply *reply)
 	return regain(node, gone, false);
 }
 
-void
-fence_note_error(RedisNode *node, const RedisReply *reply)
-{
-	if (!fence_note_loss(node, reply))
-		node_note_trouble(node, reply);
-}
-
-/* The node has none, or older ones. */
+/* The node has no functions, or older ones. */
 static void
 load_library(RedisNode *node, bool replace)
 {
@@ -215,9 +212,9 @@ load_library(RedisNode *node, bool replace)
 	offer_library(node, replace);
 }
 
-/* The node has no functions, or they can't be called. */
+/* The status was refused: the node has no functions, or they can't be called. */
 static void
-no_functions(RedisNode *node, const RedisReply *reply)
+status_refused(RedisNode *node, const RedisReply *reply)
 {
 	const char *why;
 
@@ -226,7 +223,7 @@ no_functions(RedisNode *node, const RedisReply *reply)
 		strstr(redis_reply_text(reply, NULL), "wrong arguments, see uncache.lua") != NULL)
 		load_library(node, true);
 	else if (says_not_found(reply) && setting_fence_ttl > 0 && node->fence->name_is_taken)
-		meet_foreign_library(node);
+		note_foreign_library(node);
 	else if (says_not_found(reply) && setting_fence_ttl > 0)
 		load_library(node, false);
 	else if (redis_reply_is_error(reply, "NOPERM") || redis_reply_is_error(reply, "ERR") ||
@@ -247,25 +244,21 @@ voiding_answered(void *arg, const RedisReply *reply)
 {
 	RedisNode  *node = node_answering();
 
-	if (reply != NULL && redis_reply_type(reply) == REDIS_ERROR)
-		fence_note_error(node, reply);
+	if (reply != NULL && redis_reply_type(reply) == REDIS_ERROR && !fence_note_loss(node, reply))
+		node_note_trouble(node, reply);
 }
 
 /*
  * The node remembers an epoch, but may have missed deliveries since: a master that
- * became a replica and was promoted again keeps its memory.  So its tokens are
- * void, and it gets an epoch when it was sent all that it can have missed.
+ * became a replica and was promoted again keeps its memory.  So void its tokens; it
+ * gets a new epoch when it was sent all that it can have missed.
  */
 static void
 void_tokens(RedisNode *node)
 {
-	const char *argv[] = {
-		"FCALL", "uncache_epoch", "0", "", fence_ttl_text(), UncacheShmem->incarnation
-	};
-
 	node->fence->may_have_forgotten = false;
 	fence_set_state(node, FENCE_NO_EPOCH);
-	fence_send(node, lengthof(argv), argv, voiding_answered, NULL);
+	fence_send_epoch(node, "", voiding_answered, NULL);
 }
 
 /* Whether another server's readers fill instead of this one's. */
@@ -290,6 +283,7 @@ note_status(RedisNode *node, const RedisReply *reply)
 	FenceState	state = fence_state_of(node);
 	bool		has_epoch = redis_reply_type(redis_reply_element(reply, 1)) == REDIS_STRING;
 
+	Assert(redis_reply_count(reply) >= 7 && !fence->regaining);
 	fence->wants_beat = redis_reply_integer(redis_reply_element(reply, 2)) != 0;
 	fence->stored = redis_reply_integer(redis_reply_element(reply, 3));
 	fence->refused = redis_reply_integer(redis_reply_element(reply, 4));
@@ -314,7 +308,7 @@ note_status(RedisNode *node, const RedisReply *reply)
 
 		fence->epoch_at = TimestampTzPlusMilliseconds(clock_now(),
 													  first ? FIRST_EPOCH_MS : 0);
-		fence->may_have_forgotten = false;	/* it has no tokens to be voided */
+		fence->may_have_forgotten = false;	/* there are no tokens to be voided */
 		fence_set_state(node, FENCE_NO_EPOCH);
 		fence->wants_resending |= setting_fence_ttl > 0;
 	}
@@ -327,8 +321,9 @@ status_answered(void *arg, const RedisReply *reply)
 
 	if (reply == NULL)
 		return;
+	Assert(node != NULL && node->fence != NULL);
 	node->fence->regaining = false;
-	/* Its functions were given up since it was asked. */
+	/* The worker has given up the node's functions since it asked. */
 	if (fence_state_of(node) == FENCE_NONE || fence_state_of(node) == FENCE_IMPOSSIBLE)
 		return;
 	if (redis_reply_type(reply) == REDIS_ARRAY && redis_reply_count(reply) >= 7)
@@ -337,11 +332,11 @@ status_answered(void *arg, const RedisReply *reply)
 		note_status(node, reply);
 	}
 	else
-		no_functions(node, reply);
+		status_refused(node, reply);
 }
 
 static void
-look_at_next_xid(void)
+refresh_next_xid(void)
 {
 	TimestampTz now = clock_now();
 
@@ -352,14 +347,14 @@ look_at_next_xid(void)
 			 U64FromFullTransactionId(ReadNextFullTransactionId()));
 }
 
-/* The words of a status to this node, which stay. */
+/* The arguments of a status for this node, valid until the next status is made. */
 static const char **
-status_to(RedisNode *node)
+status_for(RedisNode *node)
 {
 	Fence	   *fence = fence_of(node);
 	const char **argv = fence->status_argv;
 
-	look_at_next_xid();
+	refresh_next_xid();
 	snprintf(fence->database, sizeof(fence->database), "%d", target_database(node->target));
 	argv[0] = "FCALL";
 	argv[1] = "uncache_status";
@@ -378,7 +373,7 @@ status_to(RedisNode *node)
 bool
 fence_library_ask(RedisNode *node, RedisAnswer answer, void *arg)
 {
-	return fence_send(node, STATUS_ARGS, status_to(node), answer, arg);
+	return fence_send(node, STATUS_ARGS, status_for(node), answer, arg);
 }
 
 static bool
@@ -387,8 +382,8 @@ send_status(RedisNode *node)
 	return fence_library_ask(node, status_answered, NULL);
 }
 
-void
-fence_library_ask_all(void)
+static void
+ask_all(void)
 {
 	for (int i = 0; i < node_count(); i++)
 	{
@@ -397,7 +392,7 @@ fence_library_ask_all(void)
 	}
 }
 
-/* The ping while there are none: an FCALL would be counted as an error by Redis. */
+/* The ping of a node without functions; Redis would count an FCALL as an error. */
 static const char *list_argv[] = {"FUNCTION", "LIST", "LIBRARYNAME", "uncache"};
 
 static bool
@@ -412,10 +407,13 @@ looks_for_functions(const RedisNode *node)
 static bool
 has_our_functions(const RedisReply *reply)
 {
-	const RedisReply *library = redis_reply_count(reply) > 0 ? redis_reply_element(reply, 0) : NULL;
+	const RedisReply *library;
 	const RedisReply *functions;
 
-	if (library == NULL || redis_reply_count(library) < 6)
+	if (redis_reply_count(reply) == 0)
+		return false;
+	library = redis_reply_element(reply, 0);
+	if (redis_reply_count(library) < 6)
 		return false;
 	functions = redis_reply_element(library, 5);
 	for (size_t i = 0; i < redis_reply_count(functions); i++)
@@ -439,14 +437,14 @@ list_answered(void *arg, const RedisReply *reply)
 		return;
 	if (redis_reply_type(reply) == REDIS_ARRAY)
 	{
-		/* What was deleted since the last look is deleted again, by them. */
+		/* Keys deleted by UNLINK since the last look are deleted again by the functions. */
 		if (has_our_functions(reply))
 		{
 			node->fence->wants_resending = true;
-			begin(node);
+			fence_library_begin(node);
 		}
 	}
-	/* A server that does not know the command has no functions, and is well. */
+	/* A server that does not know the command has no functions, which is no trouble. */
 	else if (redis_reply_is_error(reply, "NOPERM") || redis_reply_is_error(reply, "ERR") ||
 			 !redis_error_is_fatal(reply, &why))
 		node->fence->looks_for_functions = false;
@@ -454,12 +452,13 @@ list_answered(void *arg, const RedisReply *reply)
 		node_note_trouble(node, reply);
 }
 
-static void
-begin(RedisNode *node)
+void
+fence_library_begin(RedisNode *node)
 {
 	Fence	   *fence = fence_of(node);
 	int			version = redis_version(node->link);
 
+	Assert(node->target != NULL);
 	fence->looks_for_functions = false;
 	fence->shut_out = false;
 	fence->load.until = 0;
@@ -468,7 +467,8 @@ begin(RedisNode *node)
 	{
 		fence_set_state(node, setting_fence_ttl > 0 ? FENCE_IMPOSSIBLE : FENCE_NONE);
 		if (setting_fence_ttl > 0)
-			node_note_error(node, "fenced fills are not possible: %s", "Redis is older than version 7");
+			node_note_error(node, "fenced fills are not possible: %s",
+							"Redis is older than version 7");
 		return;
 	}
 	fence_set_state(node, FENCE_UNKNOWN);
@@ -485,43 +485,10 @@ fence_begin(RedisNode *node)
 	node->fence->name_is_taken = node->fence->foreign = false;
 	if (node->new_server)
 		fence_standing_note_new_server();
-	begin(node);
+	fence_library_begin(node);
 }
 
-/*
- * On: load functions and all that.  Off: tokens are void, from now on no fill is
- * let through; keys are still delivered by the functions.  Another time: it goes
- * to the node with a new epoch.
- */
-static void
-change(RedisNode *node)
-{
-	FenceState	state = fence_state_of(node);
-
-	if (!fence_is_used(node) || state == FENCE_SUPERSEDED ||
-		(setting_fence_ttl > 0 && state == FENCE_NO_EPOCH))
-	{
-		fence_of(node)->may_have_forgotten = false;
-		begin(node);
-	}
-	else
-	{
-		fence_set_state(node, setting_fence_ttl > 0 ? FENCE_SETTING : FENCE_NO_EPOCH);
-		fence_new_epoch(node, NULL);
-	}
-}
-
-void
-fence_change_all(void)
-{
-	for (int i = 0; i < node_count(); i++)
-	{
-		if (node_at(i)->link != NULL)
-			change(node_at(i));
-	}
-}
-
-/* Functions that were refused are offered again; returns when to come again. */
+/* Offer functions that the node has refused again; returns when to be called for that. */
 static TimestampTz
 load_if_due(RedisNode *node, TimestampTz now)
 {
@@ -538,6 +505,8 @@ fence_run(TimestampTz now)
 {
 	TimestampTz wake = DT_NOEND;
 
+	if (fence_standing_wants_status())
+		ask_all();
 	for (int i = 0; i < node_count(); i++)
 	{
 		RedisNode  *node = node_at(i);
@@ -545,7 +514,7 @@ fence_run(TimestampTz now)
 		if (node->link == NULL)
 			continue;
 		if (fence_is_used(node))
-			node_set_ping(node, status_to(node), STATUS_ARGS, status_answered);
+			node_set_ping(node, status_for(node), STATUS_ARGS, status_answered);
 		else if (looks_for_functions(node))
 			node_set_ping(node, list_argv, lengthof(list_argv), list_answered);
 		else

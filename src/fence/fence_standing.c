@@ -2,28 +2,29 @@
  * fence_standing.c
  *	  Whether readers of this server may fill, where several serve the same keys.
  *
- * The functions in Redis decide it (lua/uncache.lua: of the servers with one system
- * identifier the one with the highest claim, then the one on the newest timeline).  Their
- * memory ends with Redis.  So what must outlive that is kept in a row of the database,
- * which is WAL-logged and so comes along to standbys and copies:
+ * The functions in Redis decide it (uncache.lua: of the servers with one system
+ * identifier the one with the highest claim fills, then the one on the newest timeline).
+ * Their memory ends with Redis.  So a row of the database keeps what must outlive Redis.
+ * It is WAL-logged, so standbys and copies have it, too:
  *
  *		claim, place_claim	how often uncache.reclaim_fence() has raised them
- *		superseded, by_...	by whom this server was superseded, and has not filled since
+ *		superseded, by_...	the mark: by which server this one was superseded
  *
  * A superseded server delivers as ever, but sets no epoch.  It becomes live again when
  *
- *		somebody calls reclaim_fence(), or fence_takeback is over: its claim is raised above
- *		the other's, and written down before Redis is told;
- *		it is on a newer timeline than the other: a standby of it was promoted;
+ *		a superuser calls reclaim_fence(), or fence_takeback is over: the worker raises its
+ *		claim above the other server's, and writes it down before it tells Redis;
+ *		it is on a newer timeline than the other server: a standby of it was promoted;
  *		another worker of this server has reclaimed: a node tells a higher claim.
  *
- * Until then the other has filled, from rows that this server has not got.  So once all
- * nodes have confirmed that it is live everything that the rules can produce is deleted,
- * in the transaction that clears the mark, unless each node has counted that the other
- * stored nothing.  A crash in between leaves the mark, and the flush is done then.
+ * Until then the other server's readers have filled, from rows that this server does not
+ * have.  So once all nodes have confirmed that this server is live, the worker deletes
+ * everything that the rules can produce, in the transaction that clears the mark.  It
+ * leaves that out where each node has counted that the other server stored nothing.  A
+ * crash before that transaction leaves the mark, so the next worker does the same.
  *
- * Whether a transaction can be had is up to the worker (a beat may hold it); what is to be
- * written waits for the next turn.
+ * A beat may hold the worker's transaction.  Then what is to be written waits for a
+ * later turn.
  */
 #include "postgres.h"
 
@@ -39,14 +40,12 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "fence/fence_beat.h"
 #include "base/clock.h"
 #include "base/compat.h"
 #include "fence/fence_int.h"
+#include "outbox/outbox_open.h"
 #include "rules/rule_flush.h"
-#include "outbox/outbox_scan.h"
 #include "settings/settings.h"
-#include "fence/fence_standing.h"
 #include "topology/target.h"
 
 /* Columns of uncache.fence_standing. */
@@ -62,12 +61,11 @@ enum
 };
 #define STANDING_NCOLUMNS	7
 
-/* last_error is said again so often, as long as it lasts; something else may come between. */
+/* last_error is set again so often while this lasts, since other errors overwrite it. */
 #define SAY_MS				(60 * 1000)
 
-/* Before what could not be written is tried again. */
+/* Between attempts to write a row whose table is locked. */
 #define RETRY_MS			200
-
 
 /* The row. */
 static struct
@@ -82,10 +80,13 @@ static struct
 }			mine;
 
 static bool unwritten = false;	/* the row is older than "mine" */
-static bool reclaiming = false; /* nodes have not all confirmed it */
-static uint64 reclaim_ticket;	/* while reclaiming: answered then; 0: nobody asked */
+static bool reclaiming = false; /* some node has not confirmed the raised claim */
+static bool wants_status = false;	/* the nodes have not been told the raised claim */
 
-/* By the clock of deadlines: when the other was heard of last, as far as this worker knows. */
+/* While reclaiming: the ticket of reclaim_fence() to answer then; 0: none. */
+static uint64 reclaim_ticket;
+
+/* When this worker heard of the other server last, and set last_error; by clock_now(). */
 static TimestampTz heard_at;
 static TimestampTz said_at;
 
@@ -102,7 +103,7 @@ kind_of(const char *name)
 	return STANDING_FILLS;
 }
 
-/* Whether the mark still holds: this server ranks no higher than who has set it. */
+/* Whether the mark still holds: this server ranks no higher than the server in it. */
 static bool
 is_superseded(void)
 {
@@ -127,7 +128,7 @@ is_superseded(void)
  * --------------------------------------------------------------------------
  */
 
-/* Never by queueing: NULL where somebody else has it locked, or there is none. */
+/* Never queues for the lock: NULL where another session holds one, or the table is gone. */
 static Relation
 open_table(LOCKMODE lockmode)
 {
@@ -164,7 +165,8 @@ fence_standing_load(void)
 
 	if (rel == NULL)
 	{
-		shmem_note_error(MyDatabaseState, "could not read table \"uncache.fence_standing\", which another session has locked");
+		shmem_note_error(MyDatabaseState, "could not read table \"uncache.fence_standing\", "
+						 "which another session has locked");
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("could not read table \"uncache.fence_standing\""),
@@ -190,7 +192,7 @@ delete_rows(Relation rel)
 	table_endscan(scan);
 }
 
-/* Within a transaction, which is on disk when it has ended.  False: not now. */
+/* Within a transaction, which is on disk when it has ended.  False: the table is locked. */
 static bool
 write_row(void)
 {
@@ -208,7 +210,7 @@ write_row(void)
 	values[STANDING_BY_CLAIM - 1] = Int64GetDatum(mine.by_claim);
 	values[STANDING_BY_SEEN - 1] = TimestampTzGetDatum(mine.by_seen);
 
-	/* Not an update: logical decoding would make that of it, too. */
+	/* Not an update, which logical decoding would show. */
 	delete_rows(rel);
 	heap_insert(rel, heap_form_tuple(RelationGetDescr(rel), values, nulls),
 				GetCurrentCommandId(true), HEAP_INSERT_NO_LOGICAL, NULL);
@@ -222,6 +224,7 @@ write_down(void)
 {
 	bool		written;
 
+	Assert(!fence_beat_holds_transaction());
 	outbox_begin();
 	written = write_row();
 	outbox_end();
@@ -278,16 +281,12 @@ fence_standing_parse(const RedisReply *reply, StandingAnswer *answer)
 	return true;
 }
 
-/* Who it is and when it was seen, and what can be done about it. */
+/* For messages: which server has superseded this one, and when it was seen last. */
 static void
 describe(char *who, size_t who_size, char *seen, size_t seen_size)
 {
-	if (mine.kind == STANDING_SERVER)
-		snprintf(who, who_size, "a server on timeline %u with the same system identifier",
-				 mine.by_timeline);
-	else
-		snprintf(who, who_size, "a server on timeline %u with another system identifier",
-				 mine.by_timeline);
+	snprintf(who, who_size, "a server on timeline %u with %s system identifier",
+			 mine.by_timeline, mine.kind == STANDING_SERVER ? "the same" : "another");
 	strlcpy(seen, timestamptz_to_str(mine.by_seen), seen_size);
 }
 
@@ -315,14 +314,16 @@ warn(void)
 	describe(who, sizeof(who), seen, sizeof(seen));
 	set_last_error();
 	ereport(WARNING,
-			(errmsg("fenced fills of this server's readers are refused: it is superseded by %s", who),
-			 errdetail("The other server, incarnation %s, was last seen at %s. Keys are delivered as before.",
+			(errmsg("fenced fills of this server's readers are refused: it is superseded by %s",
+					who),
+			 errdetail("The other server, incarnation %s, was last seen at %s. "
+					   "Keys are delivered as before.",
 					   mine.by[0] ? mine.by : "unknown", seen),
 			 errhint("If the other server is a copy, run SELECT uncache.reclaim_fence() here; "
 					 "if it has taken over, stop this server or set uncache.delivery = off here.")));
 }
 
-/* The mark: by whom, unless the one that is there says as much. */
+/* Set the mark, unless there is one of a server that ranks as high. */
 static void
 set_mark(const StandingAnswer *answer)
 {
@@ -330,6 +331,7 @@ set_mark(const StandingAnswer *answer)
 	bool		higher = answer->by_claim > mine.by_claim ||
 		(answer->by_claim == mine.by_claim && answer->by_timeline > mine.by_timeline);
 
+	Assert(answer->kind != STANDING_FILLS);
 	mine.by_seen = GetCurrentTimestamp() - Max(answer->unheard_ms, 0) * INT64CONST(1000);
 	if (!is_new && !higher)
 		return;
@@ -347,6 +349,7 @@ fence_standing_note(const StandingAnswer *answer)
 {
 	TimestampTz now = clock_now();
 
+	Assert(answer->known);
 	/* Another worker of this server has reclaimed. */
 	if (answer->claim > mine.claim)
 	{
@@ -355,7 +358,7 @@ fence_standing_note(const StandingAnswer *answer)
 	}
 	if (answer->kind == STANDING_FILLS)
 		return;
-	/* An answer to what was asked before the claim was raised. */
+	/* The node was asked before the claim was raised. */
 	if (answer->claim < mine.claim || answer->place_claim < mine.place_claim)
 		return;
 	if (answer->unheard_ms >= 0)
@@ -375,7 +378,7 @@ fence_standing_note(const StandingAnswer *answer)
  * --------------------------------------------------------------------------
  */
 
-/* Whether all nodes have confirmed it; and whether they say that nothing was stored. */
+/* Whether all nodes have confirmed the claim; *clean: they say that nothing was stored. */
 static bool
 is_confirmed(bool *clean)
 {
@@ -401,7 +404,7 @@ is_confirmed(bool *clean)
 	return confirmed > 0;
 }
 
-/* It is raised, and written down, before Redis is told; false: not now. */
+/* Raise the claim and write it down, before Redis is told; false: the table is locked. */
 static bool
 raise_claim(void)
 {
@@ -430,7 +433,7 @@ answer_ticket(void)
 	ConditionVariableBroadcast(&MyDatabaseState->barrier_cv);
 }
 
-/* All nodes agree: delete what the other may have stored, and clear the mark. */
+/* All nodes agree: delete what the other server may have stored, and clear the mark. */
 static void
 finish(bool clean)
 {
@@ -438,6 +441,7 @@ finish(bool clean)
 	StandingKind kind = mine.kind;
 	bool		written;
 
+	Assert(!is_superseded());
 	mine.kind = STANDING_FILLS;
 	outbox_begin();
 	written = write_row();
@@ -453,7 +457,8 @@ finish(bool clean)
 	reclaiming = false;
 	ereport(LOG,
 			(errmsg("this server's readers may fill the cache"),
-			 flush ? errdetail("What the rules can produce is deleted: another server may have stored it.") :
+			 flush ? errdetail("What the rules can produce is deleted: "
+							   "another server may have stored it.") :
 			 errdetail("The other server has stored nothing meanwhile.")));
 	answer_ticket();
 }
@@ -467,7 +472,7 @@ is_asked(void)
 		return false;
 	if (pg_atomic_read_u32(&MyDatabaseState->reclaim_callers) == 0)
 	{
-		/* Who asked has given up. */
+		/* The caller of reclaim_fence() has given up. */
 		pg_atomic_write_u64(&MyDatabaseState->reclaim_done, drawn);
 		return false;
 	}
@@ -475,7 +480,7 @@ is_asked(void)
 	return true;
 }
 
-/* The other has not been heard of for fence_takeback; *wake: when that will be. */
+/* Whether the other server was not heard of for fence_takeback; *wake: when that will be. */
 static bool
 is_to_take_back(TimestampTz now, TimestampTz *wake)
 {
@@ -490,9 +495,19 @@ is_to_take_back(TimestampTz now, TimestampTz *wake)
 		return false;
 	}
 	ereport(LOG,
-			(errmsg("taking the fence back from the server on timeline %u, which was not heard of for %d s",
+			(errmsg("taking the fence back from the server on timeline %u, "
+					"which was not heard of for %d s",
 					mine.by_timeline, setting_fence_takeback / 1000)));
 	return true;
+}
+
+bool
+fence_standing_wants_status(void)
+{
+	bool		wants = wants_status;
+
+	wants_status = false;
+	return wants;
 }
 
 TimestampTz
@@ -503,14 +518,14 @@ fence_standing_run(TimestampTz now)
 
 	if (fence_beat_holds_transaction())
 		return DT_NOEND;
-	/* Superseded in two ways: the second is seen when the first is over. */
+	/* A server may be superseded in both ways: the second shows when the first is over. */
 	if (is_asked() || is_to_take_back(now, &wake) || (reclaiming && is_superseded()))
 	{
-		reclaiming = raise_claim();
-		if (reclaiming)
-			fence_library_ask_all();
-		else
+		reclaiming = wants_status = raise_claim();
+		if (!reclaiming)
 			reclaim_ticket = 0;
+		else
+			wake = now;			/* the next fence_run() tells the nodes */
 	}
 	else if (unwritten)
 		write_down();

@@ -73,11 +73,13 @@ static char *
 text_of_row(Relation rel, HeapTuple row, int column)
 {
 	bool		isnull;
+	Datum		value = heap_getattr(row, column, RelationGetDescr(rel), &isnull);
 
-	return TextDatumGetCString(heap_getattr(row, column, RelationGetDescr(rel), &isnull));
+	Assert(!isnull);
+	return TextDatumGetCString(value);
 }
 
-/* What came between this life and the one that was made known here last. */
+/* Whether a crash lies between this life and the one that was made known here last. */
 static IncarnationStart
 judge(Relation rel, HeapTuple row, TimeLineID timeline)
 {
@@ -89,6 +91,7 @@ judge(Relation rel, HeapTuple row, TimeLineID timeline)
 	if (strcmp(text_of_row(rel, row, INCARNATION_ID), UncacheShmem->incarnation) == 0)
 		return INCARNATION_SAME;
 	last = heap_getattr(row, INCARNATION_TIMELINE, RelationGetDescr(rel), &isnull);
+	Assert(!isnull);
 	if (strcmp(text_of_row(rel, row, INCARNATION_LINEAGE), UncacheShmem->lineage) != 0 ||
 		(TimeLineID) DatumGetInt32(last) != timeline)
 		return INCARNATION_AFTER_CRASH;
@@ -121,7 +124,7 @@ incarnation_adopt(void)
 	Relation	rel = relation_open(table_oid(), RowExclusiveLock);
 	HeapTuple	row = find_row(rel, GetActiveSnapshot());
 
-	/* Not an update: logical decoding would make that of it, too. */
+	/* Not an update, which logical decoding would show. */
 	if (row != NULL)
 		simple_heap_delete(rel, &row->t_self);
 	heap_insert(rel, form_row(rel, GetWALInsertionTimeLine()), GetCurrentCommandId(true),

@@ -2,12 +2,13 @@
  * incarnation.h
  *	  The incarnation: one life of the server, as the fence counts lives.
  *
- * A number that is drawn at every start of the server (lineage.c).  Transaction ids are only
+ * A random number, drawn at every start of the server (lineage.c).  Transaction ids are only
  * compared within one incarnation, since a crash or a promotion can lose commits
  * and give their numbers away again.  Each worker writes it into a row of its
  * database when it starts; readers take it from there under their own snapshot, so
- * that standbys agree with what they have replayed.  What is delivered before that, since the
- * row's table is locked, names an incarnation that no snapshot has yet: fills are refused.
+ * that standbys agree with what they have replayed.  Where the row's table is locked the
+ * worker delivers all the same: it names an incarnation that no snapshot has yet, so fills
+ * are refused.
  */
 #ifndef UNCACHE_INCARNATION_H
 #define UNCACHE_INCARNATION_H
@@ -20,7 +21,7 @@
 /* What a worker finds when it makes the incarnation known in its database. */
 typedef enum IncarnationStart
 {
-	INCARNATION_LOCKED,			/* not known: others have the table locked; nothing is written */
+	INCARNATION_LOCKED,			/* not known: another session has the table locked */
 	INCARNATION_SAME,			/* another worker of this life was here before */
 	INCARNATION_AFTER_SHUTDOWN, /* or several, with no crash in between */
 	INCARNATION_AFTER_CRASH,	/* or promotion: commits may be lost */

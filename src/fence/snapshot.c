@@ -6,35 +6,35 @@
  *
  *		token:incarnation:fresh:xmin:xmax:xip,xip,...
  *
- * with 64-bit transaction ids, of which only those are "seen" that are below
- * xmin, or below xmax and not in the list.  It says no more than the snapshot
- * can prove; where nothing can be proved the answer is NULL, and the reader
+ * with 64-bit transaction ids.  The snapshot has seen the transactions below xmin,
+ * and those below xmax that are not in the list.  The text says no more than the
+ * snapshot can prove; where it can prove nothing the result is NULL, and the reader
  * stores nothing.
  *
  * pg_current_snapshot() will not do: on a standby all running transactions are in
- * the snapshot's list of subtransactions, which it does not show, so what is
- * running there would look committed.
+ * the snapshot's list of subtransactions, which that function does not show, so a
+ * running transaction would look committed.
  *
  * Fresh means: the snapshot was taken after the token was.  That holds where the
  * token came with the statement itself, in its text or in one of its parameters,
  * because a READ COMMITTED statement takes its snapshots after it has arrived.  So
- * the token is looked for in the active portal (snapshot_tokens.c), the one thing that knows
- * what has arrived and has the snapshot; a token that came by any other way during
- * the statement is not there.  Of the sources of a token nothing is believed.
- * That takes a portal of the client's own: PL/pgSQL's cursors and EXECUTE make
- * portals with an older snapshot, of texts and parameters computed just then.
+ * snapshot_tokens.c looks for the token in the active portal, which has the text, the
+ * parameters and the snapshot; a token that the statement got in any other way while it
+ * ran is not there.  The portal must be the client's own: PL/pgSQL's cursors and EXECUTE
+ * make portals with an older snapshot, of texts and parameters computed just then.
  *
  * A function that is called by a statement and is not declared STABLE runs with
  * a later snapshot than the statement.  What the statement has read is older, so
- * its snapshot is the one to tell.  Only of a SELECT of the client is it known.  In
- * whatever else (loops and cursors of functions, CALL, EXECUTE, FETCH, a parallel
- * worker) what is told is what every snapshot sees
- * that this backend holds: all that is below the xmin which it has advertised.
+ * the text tells of the statement's snapshot.  That is known only for a SELECT of the
+ * client.  Anywhere else (loops and cursors of functions, CALL, EXECUTE, FETCH, a
+ * parallel worker) the text tells what is common to all snapshots that this backend
+ * holds: they see everything below the xmin that it has advertised.
  *
- * A statement that writes may be asked before it has an xid, and then show what it has
- * written.  So nothing is told in a portal of one, nor once a command id has been used.
+ * A statement that writes may call the function before it has an xid, and show rows that
+ * it has written.  So the result is NULL in a portal of such a statement, and once a
+ * command id has been used.
  *
- * A primary tells nothing before its worker has made the server's own incarnation
+ * On a primary the result is NULL until the worker has made the server's own incarnation
  * known, so a copy of the data without the library can't pass for its original.
  */
 #include "postgres.h"
@@ -53,8 +53,8 @@
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
 
-#include "fence/snapshot_tokens.h"
 #include "base/compat.h"
+#include "fence/fence_int.h"
 #include "fence/incarnation.h"
 #include "settings/settings.h"
 
@@ -66,14 +66,14 @@ is_fresh(const char *token)
 {
 	Portal		portal = ActivePortal;
 
-	/* What began on a standby may have read there, though that is a primary by now. */
+	/* The transaction may have read while this server, a primary by now, was a standby. */
 	if (TransactionStartedDuringRecovery() || IsolationUsesXactSnapshot() ||
 		!snapshot_tokens_is_of_client(portal))
 		return false;
 	return snapshot_tokens_has(portal, token);
 }
 
-/* The one snapshot with which all of the running statement has read; NULL: not known. */
+/* The one snapshot with which the whole running statement has read; NULL: not known. */
 static Snapshot
 snapshot_of_statement(void)
 {
@@ -148,7 +148,7 @@ append_snapshot(StringInfo to, Snapshot snapshot)
 		append_xids(to, snapshot->xip, snapshot->xcnt, next);
 }
 
-/* Of the server that the snapshot was taken on; NULL where that can't be told. */
+/* The incarnation of the server that the snapshot was taken on; NULL: not known. */
 static char *
 incarnation_of(Snapshot snapshot)
 {
@@ -160,15 +160,15 @@ incarnation_of(Snapshot snapshot)
 }
 
 /*
- * What is the same for all tokens of a call: the incarnation, and the snapshot's text.
- * False where nothing may be told.
+ * Get what is the same for all tokens of a call: the incarnation, and the snapshot's text.
+ * False where the result has to be NULL.
  */
 static bool
-look(char **incarnation, StringInfo rest)
+describe_snapshot(char **incarnation, StringInfo rest)
 {
 	Snapshot	snapshot;
 
-	/* Who has written sees what is not committed: that must not be cached. */
+	/* A transaction that has written sees uncommitted rows, which must not be cached. */
 	if (setting_fence_ttl == 0 || writes())
 		return false;
 	snapshot = snapshot_of_statement();
@@ -183,9 +183,11 @@ look(char **incarnation, StringInfo rest)
 static Datum
 bind_snapshot(const char *token, const char *incarnation, const char *snapshot)
 {
-	char	   *bound = psprintf("%s:%s:%d:%s", token, incarnation, is_fresh(token) ? 1 : 0, snapshot);
+	char	   *bound = psprintf("%s:%s:%d:%s", token, incarnation,
+								 is_fresh(token) ? 1 : 0, snapshot);
 	Datum		result = CStringGetTextDatum(bound);
 
+	Assert(snapshot_tokens_is_token(token));
 	pfree(bound);
 	return result;
 }
@@ -200,12 +202,12 @@ uncache_snapshot(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	token = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	if (!snapshot_tokens_is_token(token) || !look(&incarnation, &rest))
+	if (!snapshot_tokens_is_token(token) || !describe_snapshot(&incarnation, &rest))
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(bind_snapshot(token, incarnation, rest.data));
 }
 
-/* NULL in place of a token that the scalar function gives NULL for. */
+/* An element is NULL where the scalar function's result is. */
 Datum
 uncache_snapshots(PG_FUNCTION_ARGS)
 {
@@ -221,7 +223,7 @@ uncache_snapshots(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	array = PG_GETARG_ARRAYTYPE_P(0);
 	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &tokens, &nulls, &count);
-	told = look(&incarnation, &rest);
+	told = describe_snapshot(&incarnation, &rest);
 	for (int i = 0; i < count; i++)
 	{
 		char	   *token = nulls[i] ? NULL : TextDatumGetCString(tokens[i]);

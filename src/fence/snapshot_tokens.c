@@ -4,14 +4,13 @@
  *
  * A token is found wherever it stands: in the statement's text, and in parameters
  * of type text, varchar, json and jsonb, arrays of these, and domains over all of
- * them.  Text and parameters are searched once for all that has the shape of a
- * token; that goes into a hash table, in which ten thousand calls of one
- * statement then find theirs.
+ * them.  Text and parameters are searched once for everything that has the shape of a
+ * token; that goes into a hash table, in which each of ten thousand calls in one
+ * statement finds its token.
  *
- * What a message of the client brings has arrived before the statements in it take
+ * Text and parameters of a client's message have arrived before its statements take
  * their snapshots.  So the table lives as long as the message, in a child of
- * MessageContext, whose reset makes this file forget it.  A statement that fails
- * leaves a table to the same end.
+ * MessageContext, whose reset makes this file forget it; also when a statement fails.
  *
  * A part of something longer is no token: neither the end of a longer epoch nor the
  * beginning of a longer number is found.  In JSON a token is not found behind an
@@ -30,7 +29,10 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
-#include "fence/snapshot_tokens.h"
+#include "fence/fence_int.h"
+
+/* Bytes; longer than any token is, so that the search for them is linear. */
+#define TOKEN_MAX	128
 
 typedef struct TokenText
 {
@@ -59,20 +61,21 @@ typedef struct Token
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
-/* Most statements bring one token, and some times of day. */
+/* Most statements have one token, and some times of day, which look alike. */
 #define FIRST_TOKENS	16
 
-/* What the client's message has brought; NULL: not looked at yet. */
-typedef struct Arrived
+/* The tokens of the client's message. */
+typedef struct MessageTokens
 {
 	MemoryContext context;
 	tokens_hash *tokens;
 	const char *source;			/* the text of the statement, */
 	const char *message;		/* that of debug_query_string, which it equals, */
 	ParamListInfo params;		/* and the parameters that were searched */
-} Arrived;
+} MessageTokens;
 
-static Arrived *arrived = NULL;
+/* NULL: the message has not been searched yet. */
+static MessageTokens *arrived = NULL;
 
 static void
 forget(void *arg)
@@ -100,6 +103,7 @@ token_around(const char *text, const char *colon)
 	const char *end = colon + 1;
 	TokenText	token = {NULL, 0};
 
+	Assert(*colon == ':');
 	while (begin > text && colon - begin <= TOKEN_MAX && is_epoch_char(begin[-1]))
 		begin--;
 	while (end - begin <= TOKEN_MAX && isdigit((unsigned char) *end))
@@ -126,7 +130,7 @@ snapshot_tokens_is_token(const char *text)
 
 /* The text lives as long as the table. */
 static void
-search_text(Arrived *to, const char *text)
+search_text(MessageTokens *to, const char *text)
 {
 	for (const char *at = strchr(text, ':'); at != NULL; at = strchr(at + 1, ':'))
 	{
@@ -146,7 +150,7 @@ is_searched(Oid type)
 }
 
 static void
-search_value(Arrived *to, Oid type, Datum value)
+search_value(MessageTokens *to, Oid type, Datum value)
 {
 	if (type == JSONBOID)
 	{
@@ -159,7 +163,7 @@ search_value(Arrived *to, Oid type, Datum value)
 }
 
 static void
-search_array(Arrived *to, Oid element_type, Datum value)
+search_array(MessageTokens *to, Oid element_type, Datum value)
 {
 	int16		len;
 	bool		by_value;
@@ -179,7 +183,7 @@ search_array(Arrived *to, Oid element_type, Datum value)
 }
 
 static void
-search_parameters(Arrived *to, ParamListInfo params)
+search_parameters(MessageTokens *to, ParamListInfo params)
 {
 	for (int i = 0; params != NULL && i < params->numParams; i++)
 	{
@@ -187,7 +191,7 @@ search_parameters(Arrived *to, ParamListInfo params)
 		Oid			type;
 		Oid			element_type;
 
-		/* Parameters that are computed when asked for did not come with it. */
+		/* Parameters that are computed when asked for did not come with the message. */
 		if (params->paramFetch != NULL)
 			return;
 		if (param->isnull || !OidIsValid(param->ptype))
@@ -201,15 +205,16 @@ search_parameters(Arrived *to, ParamListInfo params)
 	}
 }
 
-static Arrived *
+static MessageTokens *
 search(Portal portal)
 {
 	MemoryContext context = AllocSetContextCreate(MessageContext, "pg_uncache tokens",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old_context = MemoryContextSwitchTo(context);
 	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
-	Arrived    *found = palloc0(sizeof(Arrived));
+	MessageTokens *found = palloc0(sizeof(MessageTokens));
 
+	Assert(arrived == NULL && snapshot_tokens_is_of_client(portal));
 	found->context = context;
 	found->tokens = tokens_create(context, FIRST_TOKENS, NULL);
 	found->source = portal->sourceText;
@@ -237,7 +242,7 @@ snapshot_tokens_is_of_client(Portal portal)
 		return false;
 	if (portal->sourceText == debug_query_string)
 		return true;
-	/* Both texts live as long as the statement, and were compared for it before. */
+	/* Both texts live as long as the statement, and were compared when the tokens were searched. */
 	if (arrived != NULL && arrived->source == portal->sourceText &&
 		arrived->message == debug_query_string)
 		return true;
@@ -255,7 +260,7 @@ snapshot_tokens_has(Portal portal, const char *token)
 		arrived->message != debug_query_string || arrived->params != portal->portalParams)
 	{
 		if (arrived != NULL)
-			MemoryContextDelete(arrived->context);
+			MemoryContextDelete(arrived->context);	/* its callback sets arrived to NULL */
 		arrived = search(portal);
 	}
 	return tokens_lookup(arrived->tokens, text) != NULL;

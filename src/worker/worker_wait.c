@@ -21,7 +21,7 @@
 
 #include "base/clock.h"
 #include "delivery/delivery.h"
-#include "fence/fence_beat.h"
+#include "fence/fence.h"
 #include "outbox/outbox_scan.h"
 #include "topology/connections.h"
 #include "topology/link_set.h"
