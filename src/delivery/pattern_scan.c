@@ -36,7 +36,6 @@
 #include "delivery/pattern_scan.h"
 #include "delivery/pattern_sweep.h"
 #include "delivery/replica_ack.h"
-#include "topology/cluster_migration.h"
 #include "topology/target.h"
 
 /* The part of a node in a pass, in RedisNode.scan. */

@@ -1,17 +1,16 @@
 /*
  * cluster_map.c
- *	  What a client of Redis Cluster must know: slots, the map of the masters
+ *	  What a client of Redis Cluster must know: hash slots, the map of the masters
  *	  that serve them, and redirections.
  *
- * Model: a map is read from one answer of one node and never changed; who learns
- * of a change reads another one and compares.  It is asked for with CLUSTER SLOTS,
- * which Redis 6.2 knows as well, and not with CLUSTER SHARDS (7.0), which tells
- * nothing more that is of use here.
+ * Model: a map is read from one answer of one node and never changed; cluster_watch.c
+ * reads another one and compares.  It asks with CLUSTER SLOTS, which Redis 6.2 knows,
+ * and not with CLUSTER SHARDS (7.0), which has nothing more that is needed here.
  *
- * Failure: an answer is taken whole or not at all.  A node that gets one thing
- * wrong (a slot twice, a port that is none) is not believed the rest either; the
- * map of before, or another node's, is better than half of this one.  Slots that
- * no master serves are not wrong: the cluster is being made, or lacks a master.
+ * Failure: an answer is taken whole or not at all.  If one thing in it is wrong (a slot
+ * twice, a port out of range) the rest is not believed either; the map of before, or
+ * another node's, is better than half of this one.  Slots that no master serves are not
+ * wrong: the cluster is being made, or lacks a master.
  *
  * Limits: MAX_NODES masters; replicas are not looked at.
  */
@@ -21,7 +20,7 @@
 
 /*
  * Redis recommends no more nodes than that.  It also bounds the work that a
- * hostile answer can cause, since nodes are looked for one after the other.
+ * hostile answer can cause, since number_node() compares with one node after the other.
  */
 #define MAX_NODES	1000
 
@@ -82,7 +81,7 @@ cluster_map_slot(const char *key, size_t len)
 }
 
 /* ------------------------------------------------------------------------
- * What nodes say of each other
+ * Hosts and numbers in answers
  * ------------------------------------------------------------------------
  */
 
@@ -90,7 +89,8 @@ cluster_map_slot(const char *key, size_t len)
 static bool
 take_host(const char *text, size_t len, char *to, size_t size)
 {
-	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:%";
+	static const char allowed[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:%";
 
 	if (len > CLUSTER_MAX_HOST || len >= size)
 		return false;
@@ -104,7 +104,7 @@ take_host(const char *text, size_t len, char *to, size_t size)
 	return true;
 }
 
-/* A node whose address is not known is called that, or by no name at all. */
+/* Redis writes "?", or nothing, for a node whose address it does not know. */
 static bool
 is_unknown_host(const char *text, size_t len)
 {
@@ -195,6 +195,7 @@ number_node(ClusterMap *map, const ClusterNode *node)
 		map->nodes = nodes;
 		map->room = room;
 	}
+	Assert(map->nnodes < map->room);
 	map->nodes[map->nnodes] = *node;
 	return map->nnodes++;
 }
@@ -232,6 +233,7 @@ cluster_map_read(const RedisReply *reply, const char *asked_host)
 {
 	ClusterMap *map = malloc(sizeof(ClusterMap));
 
+	Assert(strlen(asked_host) <= CLUSTER_MAX_HOST);
 	if (map == NULL)
 		return NULL;
 	map->nnodes = 0;
@@ -289,6 +291,7 @@ int
 cluster_map_node(const ClusterMap *map, uint16 slot)
 {
 	Assert(slot < CLUSTER_SLOTS);
+	Assert(map->node_of[slot] < map->nnodes);
 	return map->node_of[slot];
 }
 

@@ -1,6 +1,6 @@
 /*
  * cluster_map.h
- *	  What a client of Redis Cluster must know: slots, the map of the masters
+ *	  What a client of Redis Cluster must know: hash slots, the map of the masters
  *	  that serve them, and redirections.
  *
  * Nothing here sends, waits, logs or raises an error; memory comes from malloc,
@@ -17,19 +17,19 @@
 #define CLUSTER_MAX_HOST	253 /* bytes; the longest name that DNS allows */
 
 /*
- * The slot of a key of "len" bytes, 0 .. CLUSTER_SLOTS - 1: of its hash tag (what
- * is between the first '{' and the next '}', if anything is), or of all of it.
+ * The hash slot of a key of "len" bytes, 0 .. CLUSTER_SLOTS - 1: of its hash tag (the
+ * text between the first '{' and the next '}', unless that is empty), or of all of it.
  */
 extern uint16 cluster_map_slot(const char *key, size_t len);
 
-/* Which master serves which slot.  Never changes once it was read. */
+/* Which master serves which hash slot.  Never changes once it was read. */
 typedef struct ClusterMap ClusterMap;
 
 /*
  * The map in an answer to CLUSTER SLOTS.  A node that does not know its own
- * address leaves the host empty; "asked_host" (CLUSTER_MAX_HOST bytes at most)
- * takes its place: the one that the question was sent to.  Returns NULL where the
- * answer makes no sense as a whole, names no slot at all (what a node says that
+ * address leaves the host empty; then "asked_host" takes its place, the host that
+ * the question was sent to (CLUSTER_MAX_HOST bytes at most).  Returns NULL where the
+ * answer makes no sense as a whole, names no slot at all (the answer of a node that
  * is in no cluster yet), or memory ran out.  To be given to cluster_map_free(),
  * which takes NULL.
  */
@@ -61,13 +61,13 @@ typedef enum ClusterRedirect
 } ClusterRedirect;
 
 /*
- * Whether a command was sent to the wrong master, and which slot is where
- * instead.  "host" gets at most "hostlen" bytes with the final zero
+ * Whether a command was sent to the wrong master; then its slot, and the host and port
+ * of the right one.  "host" gets at most "hostlen" bytes with the final zero
  * (CLUSTER_MAX_HOST + 1 always do), and is empty for the host of the node that
  * gave the answer.  Nothing is set where the result is CLUSTER_NO_REDIRECT, as
  * it is for a redirection that makes no sense.
  */
 extern ClusterRedirect cluster_map_redirect(const RedisReply *reply, uint16 *slot,
-										char *host, size_t hostlen, int *port);
+											char *host, size_t hostlen, int *port);
 
 #endif							/* UNCACHE_CLUSTER_MAP_H */

@@ -2,17 +2,17 @@
  * cluster_migration.c
  *	  Whether slots, and keys with them, move to or from a node of a Redis Cluster.
  *
- * Model: the map tells which master serves a slot, but while the keys of a slot
- * move the map stays as it was; only the two masters know.  CLUSTER NODES tells of
- * the node that is asked:
+ * Model: the map tells which master serves a hash slot, but while the keys of a slot
+ * move the map stays as it was; only the two masters know.  A node's answer to CLUSTER
+ * NODES tells which of its own slots move:
  *
  *		id address myself,master - ping pong epoch state 0-99 [7->-id] [8-<-id]
  *
- * A slot in brackets is on its way.  Where nothing is, all from the epoch on stands
+ * A slot in brackets is on the move.  Without one, the text from the epoch on stands
  * for the slots that the node has.  A node that slots move to may have none yet, and
  * then the map does not name it.
  *
- * Failure: an answer that can't be read, and no right to ask (+cluster|nodes), count
+ * Failure: an answer that can't be read, and an ACL without +cluster|nodes, count
  * as slots on the move.
  */
 #include "postgres.h"
@@ -20,7 +20,6 @@
 #include "common/hashfn.h"
 
 #include "topology/cluster_map.h"
-#include "topology/cluster_migration.h"
 #include "topology/target.h"
 
 /* Words of a line before these. */
@@ -28,10 +27,10 @@
 #define BEFORE_FLAGS	2
 #define BEFORE_EPOCH	6
 
-/* The name of a node: so many hexadecimal digits. */
+/* A node's id is so many hexadecimal digits. */
 #define NODE_ID_BYTES	40
 
-/* The word so many words further on, or NULL; a line has no two blanks in a row. */
+/* The word that is "words" words further on, or NULL; no line has two blanks in a row. */
 static const char *
 skip_words(const char *at, const char *end, int words)
 {
@@ -60,7 +59,7 @@ is_own_line(const char *line, const char *end)
 	return flags != NULL && end - flags > 6 && strncmp(flags, "myself", 6) == 0;
 }
 
-/* Have the target serve the node of a line: its address is "host:port@bus". */
+/* Take the node of a line into the target; its address is "host:port@bus". */
 static void
 take_in(Target *target, const char *line, const char *end)
 {
@@ -80,10 +79,11 @@ take_in(Target *target, const char *line, const char *end)
 	target_take_in(target, text, atoi(colon + 1));
 }
 
-/* The node with this id. */
+/* Take the node with this id into the target. */
 static void
 take_in_id(Target *target, const char *id, const char *text, const char *behind)
 {
+	Assert(id >= text && behind - id >= NODE_ID_BYTES);
 	for (const char *line = text; line < behind; line = end_of_line(line, behind) + 1)
 	{
 		if (behind - line > NODE_ID_BYTES && memcmp(line, id, NODE_ID_BYTES) == 0)
@@ -127,5 +127,6 @@ cluster_migration_ask(RedisNode *node, RedisAnswer answer)
 {
 	const char *argv[] = {"CLUSTER", "NODES"};
 
+	Assert(node->in_cluster && node->link != NULL);
 	return redis_send_texts(node->link, lengthof(argv), argv, answer, NULL);
 }

@@ -2,13 +2,15 @@
  * cluster_nodes.c
  *	  The masters of a Redis Cluster that is a target.
  *
- * Model: there is a member for each master of the map that cluster_watch.c has heard last.
- * A node that the map does not name, but a redirection does, is kept a while: it may be
- * the one to which slots are being moved.
+ * Used by target.c alone.
  *
- * Failure: a node that can't be reached is node.c's affair.  That a cluster tells
- * no map, or lacks a master for some slots, is noted here.  While a member is down
- * the map is asked for often, since a replica may take its place.
+ * Model: there is a member for each master of the map that cluster_watch.c has read last.
+ * A node that the map does not name, but a redirection does, is kept a while: it may be
+ * the one to which hash slots are being moved.
+ *
+ * Failure: node_link.c logs that a node can't be reached.  This file logs that a cluster
+ * tells no map, or lacks a master for some slots.  While a member is down the map is asked
+ * for often, since a replica may take its place.
  *
  * Limits: NODES_MAX nodes in all; those beyond are not served, which shows as slots
  * without a node.
@@ -19,15 +21,13 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
-#include "topology/cluster_map.h"
-#include "topology/cluster_nodes.h"
 #include "base/log_throttle.h"
-#include "topology/cluster_watch.h"
+#include "topology/topology_int.h"
 
 /* How long a node is kept that only a redirection has named. */
 #define REDIRECTED_MS	(30 * 1000)
 
-/* The map is asked for so often while it shows a node that can't be reached. */
+/* Between questions for the map while it names a node that can't be reached. */
 #define ASK_WHILE_DOWN_MS	500
 
 typedef struct Member
@@ -36,7 +36,7 @@ typedef struct Member
 	RedisTarget address;		/* hosts[0].name points to "host" */
 	char		host[CLUSTER_MAX_HOST + 1];
 	bool		mapped;			/* the map names it */
-	TimestampTz wanted_until;	/* otherwise */
+	TimestampTz wanted_until;	/* unless mapped: when it is forgotten */
 } Member;
 
 struct ClusterNodes
@@ -49,10 +49,10 @@ struct ClusterNodes
 	int			nmembers;
 	RedisNode  *by_slot[CLUSTER_SLOTS]; /* NULL: no node is known */
 	bool		has_gaps;		/* slots without a node */
-	bool		is_down;		/* has no map, or gaps, and the log knows it */
+	bool		is_down;		/* has no map, or gaps, and that was logged */
 	LogThrottle throttle;
 	TimestampTz ask_at;
-	TimestampTz forget_at;		/* what redirections have named */
+	TimestampTz forget_at;		/* the next look for members to forget */
 };
 
 ClusterNodes *
@@ -67,7 +67,7 @@ cluster_nodes_make(struct Target *owner, const RedisTarget *url)
 	return cluster;
 }
 
-/* Its slots come first: what is lost with the link is looked up in there. */
+/* First clear its slots: the keys that are lost with the link are looked up in by_slot. */
 static void
 free_member(ClusterNodes *cluster, Member *member)
 {
@@ -137,11 +137,12 @@ find_or_make_member(ClusterNodes *cluster, const char *host, int port)
 	member->address.hosts[0].name = member->host;
 	member->address.hosts[0].port = port;
 	redis_url_public(&member->address, node->name, sizeof(node->name));
+	Assert(cluster->nmembers < NODES_MAX);
 	cluster->members[cluster->nmembers++] = member;
 	return member;
 }
 
-/* Close what no map and no redirection has named for a while. */
+/* Close the nodes that no map and no redirection has named for a while. */
 static void
 forget_members(ClusterNodes *cluster, TimestampTz now)
 {
@@ -163,7 +164,7 @@ forget_members(ClusterNodes *cluster, TimestampTz now)
 	}
 }
 
-/* Whether the map names the master that has had this slot. */
+/* Whether the map names this node as a master. */
 static bool
 is_mapped(const ClusterNodes *cluster, const RedisNode *node)
 {
@@ -176,9 +177,9 @@ is_mapped(const ClusterNodes *cluster, const RedisNode *node)
 }
 
 /*
- * Give the slots to the nodes of the map, in its order.  Who gets a slot may lack what
- * waits for its keys; and if the slot comes from a master that is gone, what that one
- * was sent last, too.
+ * Give the slots to the nodes of the map; by_number[] is in its order.  A node that gets a
+ * slot needs the rows again that wait for keys of this slot; and if the slot comes from a
+ * master that is gone, also the rows that were delivered to that master last.
  */
 static void
 assign_slots(ClusterNodes *cluster, RedisNode *const *by_number)
@@ -209,11 +210,13 @@ use_map(ClusterNodes *cluster, TimestampTz now)
 	const ClusterMap *map = cluster_watch_map(cluster->watch);
 	RedisNode  *by_number[NODES_MAX];
 
+	Assert(map != NULL);
 	for (int m = 0; m < cluster->nmembers; m++)
 		cluster->members[m]->mapped = false;
 	for (int n = 0; n < Min(cluster_map_nodes(map), NODES_MAX); n++)
 	{
-		Member	   *member = find_member(cluster, cluster_map_host(map, n), cluster_map_port(map, n));
+		Member	   *member = find_member(cluster, cluster_map_host(map, n),
+										 cluster_map_port(map, n));
 
 		if (member)
 			member->mapped = true;
@@ -237,7 +240,7 @@ use_map(ClusterNodes *cluster, TimestampTz now)
  * --------------------------------------------------------------------------
  */
 
-/* What keeps all or some of its keys from being delivered, or NULL. */
+/* Why all or some of its keys are not delivered, or NULL. */
 static const char *
 cluster_problem(const ClusterNodes *cluster)
 {
@@ -246,7 +249,7 @@ cluster_problem(const ClusterNodes *cluster)
 	return cluster->has_gaps ? "no node serves some of the slots" : NULL;
 }
 
-/* Tell the log, and uncache.stat, as node.c does for a node. */
+/* Log it, and tell uncache.stat, as node_link.c does for a node. */
 static void
 tell_problem(ClusterNodes *cluster, TimestampTz now)
 {
@@ -258,7 +261,7 @@ tell_problem(ClusterNodes *cluster, TimestampTz now)
 	if (problem == NULL)
 	{
 		if (cluster_watch_map(cluster->watch) == NULL)
-			return;				/* asking */
+			return;				/* still asking */
 		cluster->is_down = false;
 		ereport(LOG, (errmsg("the Redis Cluster at %s can be used again", cluster->name)));
 	}
@@ -273,7 +276,7 @@ tell_problem(ClusterNodes *cluster, TimestampTz now)
 				(errmsg("the Redis Cluster at %s cannot be used: %s", cluster->name, problem),
 				 errdetail("The outbox keeps what is to be deleted until it can.")));
 		snprintf(text, sizeof(text), "%s: %s", cluster->name, problem);
-		shmem_note_error(shmem_my_database(), text);
+		shmem_note_error(MyDatabaseState, text);
 	}
 }
 

@@ -1,35 +1,36 @@
 /*
  * cluster_watch.c
- *	  Asks the nodes of a Redis Cluster which master serves which slot.
+ *	  Asks the nodes of a Redis Cluster which master serves which hash slot.
  *
- * Model: on a link of its own, to any node, master or replica, CLUSTER SLOTS is
- * asked every WATCH_MS, and soon after somebody has found the map to be wrong.
+ * Used by cluster_nodes.c alone.  Never waits (but where redis_open() does).
+ *
+ * Model: on a link of its own, to any node, master or replica, this file asks CLUSTER
+ * SLOTS every WATCH_MS, and soon after an answer has shown that the map is wrong.
  * Candidates are the masters of the last map and the seeds of the address, in
- * turn; the same node is asked for MOVE_ON_MS, then the next one, so that a node
- * that was cut off from the others does not mislead us for ever.  When a master is
- * lost, or says that the cluster is down, the next one is asked at once.
+ * turn; it asks the same node for MOVE_ON_MS, then the next one, so that a node
+ * that was cut off from the others does not mislead it for ever.  When a master is
+ * lost, or says that the cluster is down, it asks the next candidate at once.
  *
- * Failure: a node that fails, hangs or answers nonsense is left for the next one.
- * The map of before stays.  When all have failed in a row there is a pause.  One with
- * a lower epoch than another has told is left, too, since it has missed a failover;
- * unless none of a round has told a better one: then all have begun anew.
+ * Failure: when a node fails, hangs or answers nonsense the next candidate is asked.
+ * The map of before stays.  When all have failed in a row there is a pause.  A node that
+ * tells a lower epoch than another one has told before has missed a failover, so it counts
+ * as failed, too; unless all nodes of a round have told a lower one: then the cluster
+ * was made anew.
  */
 #include "postgres.h"
 
-#include "base/log_text.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/log_text.h"
 #include "settings/settings_redis.h"
-#include "topology/link_set.h"
-#include "redis/redis.h"
-#include "topology/cluster_watch.h"
+#include "topology/topology_int.h"
 
-/* Between questions that nobody has asked for; and for how long of the same node. */
+/* Between questions while the map seems right; and how long the same node is asked. */
 #define WATCH_MS		5000
 #define MOVE_ON_MS		(20 * 1000)
 
-/* Between two questions that were asked for, and after a round of failures. */
+/* Between questions while the map seems wrong; and the pause after a round of failures. */
 #define SOON_MS			100
 #define PAUSE_MS		500
 
@@ -50,9 +51,9 @@ struct ClusterWatch
 
 	bool		asking;			/* an answer is due */
 	bool		told_withheld;	/* the log knows that CLUSTER INFO is refused */
-	uint64		told_epoch;		/* of this node, before the map; 0: it does not tell */
-	bool		answered;		/* well, by this link */
-	bool		refused;		/* by this link: it is of no use */
+	uint64		told_epoch;		/* of this node, told before the map; 0: it does not tell */
+	bool		answered;		/* this link has told a map */
+	bool		refused;		/* this link has told none, or one that is too old */
 	TimestampTz asked_at;
 	TimestampTz ask_at;
 	char		error[256];
@@ -100,7 +101,7 @@ cluster_watch_error(const ClusterWatch *watch)
 void
 cluster_watch_ask(ClusterWatch *watch, bool elsewhere)
 {
-	/* One that was not asked yet stays: else a slow connect would never be of use. */
+	/* A node that has not answered yet is kept, or a slow connect would never end. */
 	if (elsewhere && watch->answered)
 		watch->move_on_at = 0;
 	watch->ask_at = Min(watch->ask_at,
@@ -125,11 +126,12 @@ info_answered(void *arg, const RedisReply *reply)
 	ereport(LOG,
 			(errmsg("Redis at %s:%d does not answer CLUSTER INFO, and is used without",
 					watch->host, watch->port),
-			 errdetail("The map of a master that is cut off from the others is believed for up to %d s.",
+			 errdetail("The map of a master that is cut off from the others "
+					   "is believed for up to %d s.",
 					   MOVE_ON_MS / 1000)));
 }
 
-/* Whether this node has missed what another has told before. */
+/* Whether this node has missed a failover that another one has told of before. */
 static bool
 is_behind(const ClusterWatch *watch)
 {
@@ -143,6 +145,7 @@ slots_answered(void *arg, const RedisReply *reply)
 	ClusterWatch  *watch = arg;
 	ClusterMap *map;
 
+	Assert(watch->asking);
 	watch->asking = false;
 	if (reply == NULL)
 		return;					/* the link has failed */
@@ -165,7 +168,7 @@ slots_answered(void *arg, const RedisReply *reply)
 	watch->answered = true;
 	watch->failures = 0;
 	watch->error[0] = '\0';
-	/* Unless it was found to be wrong meanwhile. */
+	/* An earlier time stays: the map was found to be wrong since the question was sent. */
 	watch->ask_at = Min(watch->ask_at, TimestampTzPlusMilliseconds(watch->asked_at, WATCH_MS));
 	if (watch->map != NULL && cluster_map_equal(watch->map, map))
 	{
@@ -183,6 +186,7 @@ send_question(ClusterWatch *watch, TimestampTz now)
 	const char *info[] = {"CLUSTER", "INFO"};
 	const char *slots[] = {"CLUSTER", "SLOTS"};
 
+	Assert(!watch->asking);
 	watch->asked_at = now;
 	watch->ask_at = DT_NOEND;
 	watch->asking = redis_send_texts(watch->waited.link, 2, info, info_answered, watch) &&
@@ -191,7 +195,7 @@ send_question(ClusterWatch *watch, TimestampTz now)
 }
 
 /* ------------------------------------------------------------------------
- * Whom to ask
+ * Choosing a node
  * ------------------------------------------------------------------------
  */
 static int
@@ -208,6 +212,7 @@ open_link(ClusterWatch *watch, TimestampTz now)
 	int			known = watch->map ? cluster_map_nodes(watch->map) : 0;
 	int			i = watch->candidate % count_candidates(watch);
 
+	Assert(watch->waited.link == NULL && i < known + watch->target->nhosts);
 	if (i < known)
 	{
 		strlcpy(watch->host, cluster_map_host(watch->map, i), sizeof(watch->host));
@@ -229,14 +234,15 @@ open_link(ClusterWatch *watch, TimestampTz now)
 	link_set_add(&watch->waited, redis_open(&one, 0, &options));
 }
 
-/* This node is of no use; the next one may be, at once or after a round of them. */
+/* This node has failed: ask the next one soon, or after a pause if all have failed. */
 static void
 leave_node(ClusterWatch *watch, TimestampTz now)
 {
 	close_link(watch);
 	watch->candidate++;
 	watch->failures++;
-	watch->ask_at = TimestampTzPlusMilliseconds(now, watch->failures < count_candidates(watch) ?
+	watch->ask_at = TimestampTzPlusMilliseconds(now,
+												watch->failures < count_candidates(watch) ?
 												SOON_MS : PAUSE_MS);
 }
 

@@ -7,12 +7,12 @@
  *		PAUSED: uncache.delivery is off, no connection
  *
  * CONNECTED means that every node of every target is; one that has failed makes
- * the state DOWN.  Keys of the others are delivered all the same, so whether
- * committers use the ring is another question: it is "serving" that says so.
+ * the state DOWN.  Keys of the others are delivered all the same, so another field,
+ * "serving", says whether committers use the ring.
  *
- * Who waited in vain opens the breaker (DatabaseState.breaker).  With one node that
- * keeps all from waiting.  With several, the worker finds out which are late,
- * closes the breaker and lets go of those only who would wait for a late one.
+ * A session whose wait has timed out opens the breaker (DatabaseState.breaker).  With one
+ * node that keeps all sessions from waiting.  With several, the worker finds out which
+ * nodes are slow and closes the breaker; then no session waits for keys of these nodes.
  */
 #include "postgres.h"
 
@@ -21,21 +21,20 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
-#include "topology/connections.h"
-#include "settings/settings_redis.h"
 #include "redis/redis_url.h"
+#include "settings/settings_redis.h"
 #include "settings/settings.h"
+#include "topology/connections.h"
 #include "topology/target.h"
 
 static bool addresses_taken = false;
 static bool has_one_node = true;
-static bool left_one_down = false;	/* the log has heard that it cannot be used */
+static bool left_one_down = false;	/* when it was forgotten, after a line in the log */
 static char endpoint[sizeof(((DatabaseState *) NULL)->endpoint)];
 
 void
 connections_init(void)
 {
-	node_init();
 	settings_redis_note();
 }
 
@@ -97,7 +96,7 @@ state_of_targets(void)
 	return WORKER_CONNECTING;
 }
 
-/* Who reads the outbox from now on must see what was skipped before. */
+/* With a barrier, so that the worker finds each row in the ring, or in the outbox later. */
 static void
 set_state(WorkerState state, bool serving)
 {
@@ -129,7 +128,7 @@ is_down(const RedisNode *node)
 	return node->is_down;
 }
 
-/* A node tells when it is back; where the setting was changed it is another one. */
+/* node_link.c logs that a node is back, but not when the setting was changed meanwhile. */
 static void
 note_state(void)
 {
@@ -145,16 +144,17 @@ note_state(void)
 
 /*
  * --------------------------------------------------------------------------
- * Late nodes
+ * Slow nodes
  * --------------------------------------------------------------------------
  */
 
-/* Those that are silent with commands under way, or else all: pings will tell. */
+/* Mark those that are silent with commands under way, or else all: pings clear the mark. */
 static void
-find_late_nodes(uint32 waited_ms)
+mark_slow_nodes(uint32 waited_ms)
 {
 	bool		found = false;
 
+	Assert(waited_ms > 0);
 	for (int i = 0; i < node_count(); i++)
 	{
 		RedisNode  *node = node_at(i);
@@ -177,9 +177,10 @@ look_at_breaker(void)
 {
 	uint32		waited_ms = pg_atomic_read_u32(&MyDatabaseState->breaker);
 
+	Assert(!has_one_node);
 	if (waited_ms == 0)
 		return;
-	find_late_nodes(waited_ms);
+	mark_slow_nodes(waited_ms);
 	pg_atomic_write_u32(&MyDatabaseState->breaker, 0);
 }
 
@@ -189,7 +190,7 @@ look_at_breaker(void)
  * --------------------------------------------------------------------------
  */
 
-/* The next address of the setting, or NULL; what can't be read any more is left out. */
+/* The next address of the setting, or NULL; skips one that can't be parsed. */
 static RedisTarget *
 next_address(char **rest)
 {
@@ -213,6 +214,7 @@ take_addresses(void)
 	char	   *rest = pstrdup(setting_redis_url);
 	RedisTarget *parsed;
 
+	Assert(!addresses_taken && target_count() == 0);
 	while ((parsed = next_address(&rest)) != NULL)
 		target_add(parsed);
 	addresses_taken = true;

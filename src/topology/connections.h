@@ -14,22 +14,22 @@
 extern void connections_init(void);
 
 /*
- * Connect, read and write as far as it is possible without waiting.  What has
- * happened to a node is in RedisNode.event afterwards.  Returns true when nodes have
+ * Connect, read and write as far as it is possible without waiting.  Afterwards
+ * RedisNode.event says what has happened to each node.  Returns true when nodes have
  * got other keys than before.
  */
 extern bool connections_turn(void);
 
 /* Whether any node is ready: committers use the ring. */
+extern bool connections_is_serving(void);
+
 /* The addresses in the setting without user and password, for the log; palloc'd. */
 extern char *connections_addresses(void);
 
-extern bool connections_is_serving(void);
-
-/* Close all, and open again with the settings of now (unless delivery is off). */
+/* Close all, and open again with the settings of now (unless uncache.delivery is off). */
 extern void connections_reset(void);
 
-/* When to come again. */
+/* When to be called again. */
 extern TimestampTz connections_deadline(void);
 
 #endif							/* UNCACHE_CONNECTIONS_H */

@@ -40,6 +40,7 @@ link_set_turn(WaitedLink *waited)
 {
 	uint32		events = waited->events;
 
+	Assert(waited->link != NULL);
 	waited->events = 0;
 	return redis_turn(waited->link, events);
 }

@@ -2,8 +2,8 @@
  * link_set.h
  *	  The links to Redis servers that the worker waits for.
  *
- * Whoever owns a link embeds a WaitedLink; worker_wait.c walks over all of them, waits
- * for their sockets and leaves in each what has come.
+ * The struct that owns a link embeds a WaitedLink.  worker_wait.c walks over all of them,
+ * waits for their sockets and leaves in each the events that have come.
  */
 #ifndef UNCACHE_LINK_SET_H
 #define UNCACHE_LINK_SET_H
@@ -18,20 +18,20 @@ typedef struct WaitedLink
 	dlist_node	node;			/* in the set while there is a link */
 	RedisLink  *link;			/* NULL: none */
 	uint32		events;			/* have come, for the owner's next redis_turn() */
-	uint32		wanted;			/* worker_wait.c alone */
-	int			position;		/* likewise */
+	uint32		wanted;			/* of worker_wait.c alone */
+	int			position;		/* of worker_wait.c alone */
 } WaitedLink;
 
-/* Have a link waited for; it may be NULL. */
+/* Wait for a link from now on; NULL: does nothing. */
 extern void link_set_add(WaitedLink *waited, RedisLink *link);
 
-/* Have it waited for no more; returns the link, for the owner to close, or NULL. */
+/* Wait for it no more; returns the link, for the owner to close, or NULL. */
 extern RedisLink *link_set_remove(WaitedLink *waited);
 
 /* redis_turn() with the events that have come.  There must be a link. */
 extern RedisLinkState link_set_turn(WaitedLink *waited);
 
-/* All of them, as WaitedLinks; and what changes with the set or its sockets. */
+/* All of them, as WaitedLinks; and a number that changes with the set or its sockets. */
 extern dlist_head *link_set_all(void);
 extern uint64 link_set_generation(void);
 

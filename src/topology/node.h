@@ -11,7 +11,6 @@
 #include "postgres.h"
 #include "datatype/timestamp.h"
 
-#include "topology/link_set.h"
 #include "redis/redis.h"
 #include "shmem/shmem.h"
 
@@ -27,7 +26,7 @@ typedef enum NodeEvent
 
 typedef struct RedisNode
 {
-	/* Written by node.c; NULL unless commands are accepted. */
+	/* Written by node_link.c; NULL unless commands are accepted. */
 	RedisLink  *link;
 
 	/* What the last turn has brought about. */
@@ -38,7 +37,7 @@ typedef struct RedisNode
 
 	/*
 	 * Written by fence.c: keys may be sent, since it is known by which command.
-	 * node.c takes it back with the link.
+	 * node_link.c clears it with the link.
 	 */
 	bool		open;
 	bool		was_open;		/* reconnect.c: at its last look */
@@ -57,10 +56,10 @@ typedef struct RedisNode
 	/* cluster_nodes.c, for reconnect.c: it has slots of a master that is gone. */
 	bool		took_over;
 
-	struct Target *target;		/* target.c: whose it is */
+	struct Target *target;		/* target.c: the target that it belongs to */
 	const char *cluster;		/* cluster_nodes.c: the cluster's address, or NULL */
 	bool		in_cluster;		/* a command's keys must be of one slot */
-	bool		is_down;		/* has failed, and is not back yet */
+	bool		is_down;		/* has failed, and no link has worked since */
 	char		name[128];		/* target.c, cluster_nodes.c: its address without secrets */
 
 	/* What other files remember of the node, made in its context, or NULL. */
@@ -75,13 +74,11 @@ typedef struct RedisNode
 	struct NodePrivate *own;
 } RedisNode;
 
-extern void node_init(void);
-
 /* All nodes; the order means nothing, and changes only when one is freed. */
 extern int	node_count(void);
 extern RedisNode *node_at(int i);
 
-/* Whether there is one of this kind. */
+/* Whether there is one for which is() is true; whether there is an open one. */
 extern bool node_any(bool (*is) (const RedisNode *node));
 extern bool node_any_open(void);
 
@@ -90,32 +87,32 @@ extern RedisNode *node_make(bool in_cluster);
 extern void node_free(RedisNode *node);
 
 /*
- * That this is the only one: then sessions that wait in vain skip waiting by
- * themselves (DatabaseState.breaker).
+ * Whether there is only one node: then a session whose wait has timed out keeps all
+ * others from waiting by itself (DatabaseState.breaker).
  */
-extern void node_set_single(bool alone);
+extern void node_set_single(bool single);
 
 /*
- * Whether there is a link, ready or not; else whether it is time to connect; and
- * doing it, to target->hosts[host].
+ * Whether there is a link, ready or not; whether there is none and it is time to
+ * connect; connect, to target->hosts[host].
  */
 extern bool node_has_link(const RedisNode *node);
 extern bool node_wants_link(const RedisNode *node, TimestampTz now);
 extern void node_connect(RedisNode *node, const RedisTarget *target, int host);
 
-/* Whether the link before this one was of no use; until this one has proven itself. */
+/* True while the previous link failed before it worked and this one has not worked yet. */
 extern bool node_is_on_probation(const RedisNode *node);
 
-/* Read and write what can be.  Sets node->event. */
+/* Read and write without waiting.  Sets node->event. */
 extern void node_turn(RedisNode *node);
 
 /* Write what was sent, as far as the sockets take it. */
 extern void node_flush_all(void);
 
-/* Give the link up, or the attempt to find the server; in the log, and to be tried again. */
+/* Close the link, or give up finding the server: log it, and try again after a pause. */
 extern void node_fail(RedisNode *node, const char *error);
 
-/* For the wait; DT_NOEND for none. */
+/* When to be called again; DT_NOEND: when a socket has something. */
 extern TimestampTz node_deadline(const RedisNode *node);
 
 /*
@@ -129,19 +126,23 @@ extern TimestampTz node_scan_link_retry_at(const RedisNode *node);
 extern const char *node_scan_error(const RedisNode *node);
 extern void node_release_scan_link(RedisNode *node);
 
-/* The node whose answer is being called. */
+/* In an answer: the node that it came from. */
 extern RedisNode *node_answering(void);
 
-/* In an answer: what it says makes the link useless; or shows that it is of use. */
+/*
+ * In an answer: it may say that the link can't be used any more; it makes no sense; it shows
+ * that the link works.
+ */
 extern void node_note_trouble(RedisNode *node, const RedisReply *reply);
 extern void node_note_nonsense(RedisNode *node);
 extern void node_note_success(RedisNode *node);
 
-/* Set last_error, and say it in the log; for what does not end the link. */
-extern void node_note_error(const RedisNode *node, const char *format,...) pg_attribute_printf(2, 3);
+/* Set last_error and log it; for an error that does not end the link. */
+extern void node_note_error(const RedisNode *node, const char *format,...)
+			pg_attribute_printf(2, 3);
 
 /*
- * What to send as a ping: texts, and who is told the answer; NULL for a PING.
+ * What to send as a ping: texts, and the function that gets the answer; NULL for a PING.
  * The array must stay.
  */
 extern void node_set_ping(RedisNode *node, const char **argv, int argc, RedisAnswer answer);

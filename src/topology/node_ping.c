@@ -3,36 +3,30 @@
  *	  Pings: whether a node is there, and whether it answers in time.
  *
  * A ping about once a second (with its answer that makes less than two wake-ups a
- * second) finds out that Redis hangs while nothing is to be delivered;
- * while nobody waits for a node since it was late, ten a second find out that it
- * answers in time again.
+ * second) finds out that Redis hangs while nothing is to be delivered.  While a node is
+ * slow, so that no session waits for it, ten pings a second find out that it answers in
+ * time again.
  *
- * What is sent as a ping is chosen by fence.c, which has something to ask anyway.  With
- * it the server is asked for its role.
+ * fence_library.c chooses what is sent as a ping, since it has something to ask anyway.
+ * With each ping the server is asked for its role.
  */
 #include "postgres.h"
 
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
-#include "topology/node_int.h"
+#include "topology/topology_int.h"
 
-/* Between pings to a node that is late, since commits could wait for it again. */
-#define PING_LATE_MS		100
+/* Between pings to a slow node: often, since commits wait for it again once it is quick. */
+#define PING_SLOW_MS		100
 
-/* A shorter wait than twice this says nothing about Redis. */
-#define LATE_LEAST_MS		10
-
+/* An answer within this time is quick, however short the wait was that has timed out. */
+#define QUICK_MS			10
 
 static const char *plain_ping[] = {"PING"};
 
-void
-nodeping_init(void)
-{
-}
-
 static uint32
-lateness(const RedisNode *node)
+slow_after_ms(const RedisNode *node)
 {
 	return node_is_single() ? pg_atomic_read_u32(&MyDatabaseState->breaker) : node->slow_after_ms;
 }
@@ -51,19 +45,20 @@ node_set_ping(RedisNode *node, const char **argv, int argc, RedisAnswer answer)
 {
 	NodePrivate *own = node->own;
 
-	own->ping_argv = argv ? argv : plain_ping;
-	own->ping_argc = argv ? argc : 1;
+	own->ping_argv = argv;
+	own->ping_argc = argc;
 	own->ping_answer = argv ? answer : NULL;
 }
 
-/* How long the last one took decides whether the node is late. */
+/* How long the answer took decides whether the node is still slow. */
 static void
 ping_answered(void *arg, const RedisReply *reply)
 {
 	RedisNode  *node = arg;
 	NodePrivate *own = node->own;
-	uint32		late = lateness(node);
+	uint32		slow = slow_after_ms(node);
 
+	Assert(own->ping_under_way);
 	own->ping_under_way = false;
 	if (own->due_answer)
 		own->due_answer(NULL, reply);
@@ -71,21 +66,21 @@ ping_answered(void *arg, const RedisReply *reply)
 		return;
 	if (redis_reply_type(reply) == REDIS_ERROR)
 	{
-		/* To be refused PING is an answer, too; what concerns all commands has a code of its own. */
+		/* A refused PING is an answer, too; trouble with all commands has another code. */
 		if (own->due_answer == NULL && !redis_reply_is_error(reply, "NOPERM") &&
 			!redis_reply_is_error(reply, "ERR"))
 			node_note_trouble(node, reply);
 	}
-	else if (late != 0 &&
+	else if (slow != 0 &&
 			 !TimestampDifferenceExceeds(own->ping_sent_at, clock_now(),
-										 Max(late / 2, LATE_LEAST_MS)))
+										 Max(slow / 2, QUICK_MS)))
 		node_ping_set_slow(node, 0);
 }
 
 /*
- * A master that becomes a replica does not close its links.  One that is not read-only goes
- * on taking deletes, and loses them with its data; one that is master again before it has
- * refused anything has the data of another.
+ * A master that becomes a replica does not close its links.  If it is not read-only it goes
+ * on taking deletes, and loses them with its data.  If it is a master again before it has
+ * refused a command, it has the data of another server.
  */
 static void
 role_answered(void *arg, const RedisReply *reply)
@@ -98,7 +93,7 @@ role_answered(void *arg, const RedisReply *reply)
 		return;
 	if (redis_reply_count(reply) == 0)
 	{
-		own->tells_role = false;	/* it is not permitted */
+		own->tells_role = false;	/* an ACL forbids ROLE */
 		return;
 	}
 	role = redis_reply_text(redis_reply_element(reply, 0), NULL);
@@ -120,18 +115,21 @@ void
 node_ping_if_due(RedisNode *node, TimestampTz now)
 {
 	NodePrivate *own = node->own;
-	bool		is_late = lateness(node) != 0;
+	bool		is_slow = slow_after_ms(node) != 0;
+	bool		is_plain = own->ping_argv == NULL;
 
-	if (is_late)
-		own->ping_at = Min(own->ping_at, TimestampTzPlusMilliseconds(now, PING_LATE_MS));
+	Assert(node->link != NULL);
+	if (is_slow)
+		own->ping_at = Min(own->ping_at, TimestampTzPlusMilliseconds(now, PING_SLOW_MS));
 	if (own->ping_under_way || now < own->ping_at)
 		return;
 	own->ping_sent_at = now;
 	own->due_answer = own->ping_answer;
-	own->ping_at = TimestampTzPlusMilliseconds(now, is_late ? PING_LATE_MS : PING_MS);
-	if (redis_send_texts(node->link, own->ping_argc, own->ping_argv, ping_answered, node))
+	own->ping_at = TimestampTzPlusMilliseconds(now, is_slow ? PING_SLOW_MS : PING_MS);
+	if (redis_send_texts(node->link, is_plain ? lengthof(plain_ping) : own->ping_argc,
+						 is_plain ? plain_ping : own->ping_argv, ping_answered, node))
 		own->ping_under_way = true;
-	if (!is_late)
+	if (!is_slow)
 		ask_role(node);
 }
 

@@ -2,16 +2,16 @@
  * node_scan.c
  *	  A second link to a node, for SCAN alone.
  *
- * An answer of SCAN can be too large for the link, or for what Redis keeps for a client,
- * or can take too long; each of these ends the link.  Sessions wait for commands
- * on the first link, so SCAN goes by another one, which may break without
- * harm.  It is opened when it is asked for, to the address that the first link was opened
- * to, and closed with it, or when nobody needs it any more.
+ * An answer of SCAN can be too large for the link, or for the output buffer that Redis
+ * allows a client, or can take too long; each of these ends the link.  Sessions wait for
+ * commands on the first link, so SCAN goes by another one, which may break without harm.
+ * It is opened when pattern_scan.c asks for it, to the address that the first link was
+ * opened to, and closed when that file releases it, or with the first link.
  *
- * One that breaks is opened again after a short pause, one that can't be opened after a
+ * A link that breaks is opened again after a short pause, one that can't be opened after a
  * pause that doubles up to a second; that is logged once a minute, with the reason.  A link
- * to another server than the first one's, which the run ids tell, is of no use: behind
- * one address there may be two for the moment of a failover.
+ * to another server than the first one's, which their run ids show, is closed: during a
+ * failover one address may lead to two servers for a moment.
  */
 #include "postgres.h"
 
@@ -19,7 +19,7 @@
 
 #include "base/clock.h"
 #include "settings/settings_redis.h"
-#include "topology/node_int.h"
+#include "topology/topology_int.h"
 
 /* After a link that had been ready; and after one that had not, doubling. */
 #define BROKEN_MS		10
@@ -42,7 +42,7 @@ node_scan_close(RedisNode *node)
 	backoff_reset(&node->own->scan.retry);
 }
 
-/* It may be that this is called from an answer of the link itself. */
+/* This may be called from an answer of the link itself, so the next turn closes it. */
 void
 node_release_scan_link(RedisNode *node)
 {
@@ -54,6 +54,7 @@ node_scan_link(RedisNode *node)
 {
 	NodeScanLink *scan = &node->own->scan;
 
+	Assert(!scan->ready || scan->waited.link != NULL);
 	scan->wanted = true;
 	if (scan->ready)
 		return scan->waited.link;
@@ -61,7 +62,8 @@ node_scan_link(RedisNode *node)
 	{
 		RedisOptions options = settings_redis_options();
 
-		link_set_add(&scan->waited, redis_open(node->own->server, node->own->server_host, &options));
+		link_set_add(&scan->waited,
+					 redis_open(node->own->server, node->own->server_host, &options));
 		if (scan->waited.link == NULL)
 			scan->retry.until = TimestampTzPlusMilliseconds(clock_now(), REFUSED_LAST_MS);
 	}
@@ -74,9 +76,9 @@ node_scan_error(const RedisNode *node)
 	return node->own->scan.waited.link ? redis_error(node->own->scan.waited.link) : "";
 }
 
-/* It can't be opened: say so, since patterns have to wait for it. */
+/* It can't be opened: log that, since patterns have to wait for it. */
 static void
-refused(RedisNode *node, const char *error, TimestampTz now)
+opening_failed(RedisNode *node, const char *error, TimestampTz now)
 {
 	NodeScanLink *scan = &node->own->scan;
 
@@ -90,10 +92,11 @@ fail(RedisNode *node, const char *error, TimestampTz now)
 {
 	NodeScanLink *scan = &node->own->scan;
 
+	Assert(scan->waited.link != NULL);
 	if (scan->ready)
 		scan->retry.until = TimestampTzPlusMilliseconds(now, BROKEN_MS);
 	else
-		refused(node, error, now);
+		opening_failed(node, error, now);
 	close_scan_link(node);
 }
 

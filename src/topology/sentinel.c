@@ -2,24 +2,26 @@
  * sentinel.c
  *	  Asks Redis Sentinel which server is the master, and whether it still is.
  *
+ * Used by target.c alone.  Never waits (but where redis_open() does).
+ *
  * Model: a round asks the Sentinels of the target one after the other, beginning
  * with the one that answered last, until one of them names the master.  While
- * there is a connection to that master the same question is asked again every
- * WATCH_MS, on a link that stays open, and every MOVE_ON_MS of another Sentinel.
- * So a master that was replaced is left even where nobody could tell it so: cut
- * off from its Sentinels, it goes on taking writes.
+ * there is a connection to that master the round is repeated every WATCH_MS, on a link
+ * that stays open, and every MOVE_ON_MS with another Sentinel.  So the worker leaves a
+ * master that was replaced while it was cut off from its Sentinels: such a master does
+ * not know it, and goes on taking writes.
  *
  * A Sentinel that was cut off itself names the master of before.  Each failover
- * has an epoch, which Sentinels tell, and an answer of an older one than was
- * heard before does not count.  Only where most answers are older it is forgotten:
- * the Sentinels were made anew.
+ * has an epoch, which Sentinels tell, and an answer with an older epoch than one heard
+ * before does not count.  Only where most answers are older the epoch is forgotten:
+ * then the Sentinels were made anew.
  *
- * Failure: that a Sentinel fails, hangs or knows nothing makes the round go on to
+ * Failure: when a Sentinel fails, hangs or does not know the master, the round goes on to
  * the next one.  A round of watching that fails changes nothing; it is repeated
- * ever less often.  Whether a master is one is asked of itself (redis_handshake.c).
+ * ever less often.  redis_handshake.c asks the server itself whether it is a master.
  *
  * SUBSCRIBE +switch-master would tell a little earlier, but of one Sentinel only,
- * on a link that can't be asked anything.
+ * and on a link that takes no other commands.
  */
 #include "postgres.h"
 
@@ -30,9 +32,9 @@
 #include "base/clock.h"
 #include "base/log_text.h"
 #include "settings/settings_redis.h"
-#include "topology/sentinel.h"
+#include "topology/topology_int.h"
 
-/* Between rounds while there is a master; and of one Sentinel, before another's turn. */
+/* Between rounds while there is a master; and how long the same Sentinel is asked. */
 #define WATCH_MS		1000
 #define WATCH_LAST_MS	(60 * 1000) /* after rounds that failed */
 #define MOVE_ON_MS		(10 * 1000)
@@ -40,7 +42,7 @@
 /* The longest name that DNS allows. */
 #define MAX_HOST_BYTES	253
 
-/* What the Sentinel asked has said so far. */
+/* What the Sentinel that is asked has answered so far. */
 typedef enum SentinelAnswer
 {
 	ANSWER_NONE,				/* not asked yet */
@@ -54,7 +56,7 @@ struct Sentinel
 	const RedisTarget *target;
 	SentinelState state;
 	RedisTarget *master;		/* malloc'd with its host's name; the rest is target's */
-	int64		epoch;			/* newest that was heard of; -1: none */
+	int64		epoch;			/* the newest that a Sentinel has told; -1: none */
 
 	/* The Sentinel that is asked. */
 	int			host;
@@ -108,7 +110,7 @@ sentinel_forget(Sentinel *sentinel)
 {
 	sentinel->asking = false;
 	sentinel->state = SENTINEL_IDLE;
-	/* An answer that is still due would be taken for one to the next question. */
+	/* Otherwise an answer that is still due would count for the next question. */
 	if (sentinel->answer == ANSWER_DUE)
 		close_link(sentinel);
 }
@@ -139,6 +141,7 @@ asked_host(const Sentinel *sentinel)
 	static char text[MAX_HOST_BYTES + 8];
 	const RedisHost *host = &sentinel->target->hosts[sentinel->host];
 
+	Assert(sentinel->host < sentinel->target->nhosts);
 	snprintf(text, sizeof(text), "%s:%d", host->name, host->port);
 	return text;
 }
@@ -166,7 +169,8 @@ number_of(const RedisReply *reply)
 static bool
 take_host(Sentinel *sentinel, const RedisReply *reply)
 {
-	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:%";
+	static const char allowed[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:%";
 	size_t		len;
 	const char *text = redis_reply_text(reply, &len);
 
@@ -176,7 +180,7 @@ take_host(Sentinel *sentinel, const RedisReply *reply)
 	return true;
 }
 
-/* SENTINEL MASTER: names and values in turn.  May be forbidden. */
+/* SENTINEL MASTER: names and values in turn.  An ACL may forbid it. */
 static void
 master_answered(void *arg, const RedisReply *reply)
 {
@@ -244,6 +248,7 @@ send_question(Sentinel *sentinel, const char *subcommand, RedisAnswer answered)
 static void
 begin_round(Sentinel *sentinel)
 {
+	Assert(!sentinel->asking);
 	sentinel->asking = true;
 	sentinel->answer = ANSWER_NONE;
 	sentinel->answers_behind = 0;
@@ -273,7 +278,7 @@ fail_round(Sentinel *sentinel)
 	}
 }
 
-/* This Sentinel is of no use. */
+/* This Sentinel has failed, or was asked for long enough. */
 static void
 try_next(Sentinel *sentinel)
 {
@@ -283,7 +288,7 @@ try_next(Sentinel *sentinel)
 		fail_round(sentinel);
 }
 
-/* Out of memory the round fails, and comes again. */
+/* If memory runs out the master of before stays, or the round fails, until the next round. */
 static void
 note_master(Sentinel *sentinel, bool *moved)
 {
@@ -310,6 +315,7 @@ note_master(Sentinel *sentinel, bool *moved)
 static void
 end_round(Sentinel *sentinel, TimestampTz now, bool *moved)
 {
+	Assert(sentinel->asking && sentinel->named_host[0] != '\0' && sentinel->named_port > 0);
 	sentinel->asking = false;
 	if (sentinel->named_epoch >= 0)
 		sentinel->epoch = sentinel->named_epoch;
@@ -321,12 +327,13 @@ end_round(Sentinel *sentinel, TimestampTz now, bool *moved)
 		try_next(sentinel);
 }
 
-/* Have a link to the Sentinel whose turn it is. */
+/* Open a link to the Sentinel whose turn it is. */
 static void
 open_link(Sentinel *sentinel, TimestampTz now)
 {
 	RedisOptions options = settings_redis_options();
 
+	Assert(sentinel->waited.link == NULL);
 	link_set_add(&sentinel->waited, redis_open(sentinel->target, sentinel->host, &options));
 	sentinel->answer = ANSWER_NONE;
 	sentinel->move_on_at = TimestampTzPlusMilliseconds(now, MOVE_ON_MS);
@@ -360,7 +367,7 @@ sentinel_turn(Sentinel *sentinel, bool *moved)
 	if (sentinel->state == SENTINEL_KNOWN && !sentinel->asking && now >= sentinel->ask_at)
 		begin_round(sentinel);
 
-	/* More than once where one fails at once. */
+	/* Repeated as long as a Sentinel fails at once. */
 	while (sentinel->asking || sentinel->waited.link != NULL)
 	{
 		if (sentinel->waited.link == NULL)

@@ -2,9 +2,9 @@
  * target.c
  *	  One address in uncache.redis_url, and the nodes behind it.
  *
- * Model: a plain server is a target with one node.  So is what Sentinel watches:
- * its node's address is asked of sentinel.c before each connect.  The masters of a
- * cluster are the affair of cluster_nodes.c.
+ * Model: a plain server is a target with one node.  So is the master that Sentinel
+ * names: before each connect this file asks sentinel.c for its address.  The masters
+ * of a cluster are in cluster_nodes.c.
  */
 #include "postgres.h"
 
@@ -12,9 +12,8 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "topology/cluster_nodes.h"
-#include "topology/sentinel.h"
 #include "topology/target.h"
+#include "topology/topology_int.h"
 
 struct Target
 {
@@ -27,6 +26,16 @@ struct Target
 
 static Target *targets[TARGETS_MAX];
 static int	ntargets = 0;
+
+#ifdef USE_ASSERT_CHECKING
+/* A target has either one node or a cluster; only a single node can have Sentinels. */
+static bool
+is_sound(const Target *target)
+{
+	return (target->only != NULL) != (target->cluster != NULL) &&
+		(target->sentinel == NULL || target->only != NULL);
+}
+#endif
 
 int
 target_database(const Target *target)
@@ -43,6 +52,7 @@ target_count(void)
 Target *
 target_at(int i)
 {
+	Assert(i >= 0 && i < ntargets);
 	return targets[i];
 }
 
@@ -68,13 +78,14 @@ target_add(RedisTarget *url)
 	}
 	if (url->scheme == REDIS_SENTINEL)
 		target->sentinel = sentinel_make(url);
+	Assert(is_sound(target));
 	targets[ntargets++] = target;
 }
 
 void
 target_forget_all(void)
 {
-	/* What is lost with a link is looked up at the targets that are left. */
+	/* The keys under way on a link that is closed are looked up in the targets that are left. */
 	while (ntargets > 0)
 	{
 		Target	   *target = targets[--ntargets];
@@ -96,7 +107,7 @@ target_forget_all(void)
  * --------------------------------------------------------------------------
  */
 
-/* The server to connect to, or NULL: Sentinel has not said yet. */
+/* The server to connect to; NULL while no Sentinel has named one. */
 static const RedisTarget *
 find_server(Target *target)
 {
@@ -149,7 +160,7 @@ turn_single(Target *target, TimestampTz now)
 	}
 	node_turn(node);
 
-	/* After a loss it has to be asked anew. */
+	/* After a loss another server may be the master: ask the Sentinels anew. */
 	if (target->sentinel && target->had_link && !node_has_link(node))
 	{
 		sentinel_forget(target->sentinel);
@@ -167,6 +178,7 @@ turn_single(Target *target, TimestampTz now)
 bool
 target_turn(Target *target, TimestampTz now)
 {
+	Assert(is_sound(target));
 	if (target->cluster)
 		return cluster_nodes_turn(target->cluster, now);
 	turn_single(target, now);
@@ -191,6 +203,7 @@ target_deadline(const Target *target)
 RedisNode *
 target_node(const Target *target, const char *key, size_t len, uint16 *slot)
 {
+	Assert(is_sound(target));
 	if (target->cluster)
 		return cluster_nodes_node(target->cluster, key, len, slot);
 	*slot = 0;
