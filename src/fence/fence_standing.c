@@ -320,7 +320,8 @@ warn(void)
 					   "Keys are delivered as before.",
 					   mine.by[0] ? mine.by : "unknown", seen),
 			 errhint("If the other server is a copy, run SELECT uncache.reclaim_fence() here; "
-					 "if it has taken over, stop this server or set uncache.delivery = off here.")));
+					 "if it has taken over, stop this server or "
+					 "set uncache.delivery = off here.")));
 }
 
 /* Set the mark, unless there is one of a server that ranks as high. */
