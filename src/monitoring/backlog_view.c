@@ -1,13 +1,17 @@
 /*
  * backlog_view.c
- *	  What the view uncache.backlog and uncache.backlog_keys() show.
+ *	  The functions behind the view uncache.backlog, and uncache.backlog_keys().
  *
- * The view has a row for each transaction.  Of a large table only some blocks are read
- * (backlog.h).  Then a transaction that is seen in one block counts with what is seen, and one
- * that is seen in several, as a large one is, with as much more as there are blocks between;
- * a row without transaction id has the keys of the transactions that were not seen.
- * The rows are put together here, and given one by one, so that no sort and no temporary
- * file is needed however long the backlog is.
+ * The view has a row for each transaction.  Of a large outbox table only some blocks are
+ * read (backlog.h), and the keys are estimated from these:
+ *
+ *		a transaction seen in one block			the keys that were seen
+ *		a transaction seen in several blocks	the keys that were seen, times the number of
+ *												blocks for which each block stands
+ *		transactions that were not seen			one row for all, without transaction id
+ *
+ * The transactions are gathered in memory and returned one by one, so that however long
+ * the backlog is there is no sort and no temporary file.
  */
 #include "postgres.h"
 
@@ -45,12 +49,12 @@ typedef struct Transaction
 	uint64		xid;			/* hash key; 0 in "others" */
 	TimestampTz at;				/* of its oldest row */
 	int32		attempts;
-	double		keys;			/* seen in tables that are read as a whole */
-	double		sampled;		/* seen in others, in this many blocks: */
-	int			nblocks;
-	int			last_table;		/* the last of these */
+	double		keys;			/* in tables that were read as a whole */
+	double		sampled;		/* in tables of which some blocks were read */
+	int			nblocks;		/* blocks in which "sampled" was seen; 0: the next mean nothing */
+	int			last_table;		/* the last of these blocks */
 	BlockNumber last_block;
-	double		blocks;			/* for how many blocks each of them stands */
+	double		blocks;			/* number of blocks for which each of them stands */
 } Transaction;
 
 typedef struct Backlog
@@ -59,7 +63,7 @@ typedef struct Backlog
 	Transaction *shown;
 	int			nshown;
 	double		others;			/* keys of transactions that were not seen */
-	int			next;			/* to be given; nshown: the others */
+	int			next;			/* index in "shown" of the next row; nshown: the others */
 } Backlog;
 
 static void
@@ -72,6 +76,7 @@ add_row(const BacklogRow *row, void *arg)
 	Transaction *transaction;
 	bool		found;
 
+	Assert(row->blocks >= 1);
 	transaction = hash_search(backlog->transactions, &xid, HASH_ENTER, &found);
 	if (!found)
 	{
@@ -116,6 +121,7 @@ show_transactions(Backlog *backlog)
 		}
 		backlog->shown[backlog->nshown++] = *transaction;
 	}
+	Assert(backlog->nshown == hash_get_num_entries(backlog->transactions));
 	hash_destroy(backlog->transactions);
 }
 
@@ -194,13 +200,13 @@ uncache_backlog_get(PG_FUNCTION_ARGS)
  * --------------------------------------------------------------------------
  */
 
-/* A key in pieces, being put together. */
+/* A key in pieces, which is being put together. */
 typedef struct LongKey
 {
 	int			table;
 	int32		first_chunk;
 	uint32		received;
-	FragmentHead head;			/* of any piece; offset means nothing */
+	FragmentHead head;			/* of one of the pieces; its offset means nothing */
 	char	   *bytes;
 } LongKey;
 
@@ -255,7 +261,7 @@ find_long_key(Listing *listing, int table, int32 first_chunk, const FragmentHead
 	return key;
 }
 
-/* A piece of a key; the last one shows it.  Those of other keys stay in the list. */
+/* Add a piece to its key, and show the key if it was the last one that was missing. */
 static void
 add_piece(Listing *listing, const BacklogRow *row, const Invalidation *item)
 {

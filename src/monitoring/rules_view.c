@@ -1,6 +1,6 @@
 /*
  * rules_view.c
- *	  What is behind the view uncache.rules.
+ *	  The function behind the view uncache.rules.
  */
 #include "postgres.h"
 
@@ -76,7 +76,7 @@ read_literal(void *arg)
 	list->names = OidInputFunctionCall(F_ARRAY_IN, list->literal, NAMEOID, -1);
 }
 
-/* The first argument of invalidate_columns(); what is no array is the rule's problem. */
+/* The first argument of invalidate_columns(); NULL if it is no array, which "problem" tells. */
 static Datum
 columns_in_argument(const RuleInfo *info, bool *isnull)
 {
@@ -87,7 +87,7 @@ columns_in_argument(const RuleInfo *info, bool *isnull)
 	return list.names;
 }
 
-/* Those whose change matters; NULL where all do. */
+/* The columns whose change makes an UPDATE count; NULL if all do. */
 static Datum
 columns_of(const RuleInfo *info, bool *isnull)
 {
@@ -101,7 +101,7 @@ columns_of(const RuleInfo *info, bool *isnull)
 	{
 		char	   *name = get_attname(info->relation, info->attrs[i], true);
 
-		/* The table may have been dropped a moment ago. */
+		/* Another session may have dropped the table meanwhile. */
 		if (name != NULL)
 			names[count++] = DirectFunctionCall1(namein, CStringGetDatum(name));
 	}
@@ -132,6 +132,8 @@ put_rule(ReturnSetInfo *rsinfo, const RuleInfo *info)
 	bool		nulls[RULES_NCOLUMNS] = {0};
 	char	   *problem = rule_problems(info);
 
+	Assert(!OidIsValid(info->parent));
+
 	values[RULES_RELATION] = ObjectIdGetDatum(info->relation);
 	values[RULES_TRIGGER] = DirectFunctionCall1(namein, CStringGetDatum(info->name));
 	values[RULES_EVENTS] = events_of(info);
@@ -155,7 +157,7 @@ uncache_list_rules(PG_FUNCTION_ARGS)
 	{
 		RuleInfo   *info = lfirst(cell);
 
-		/* The table may have been dropped a moment ago. */
+		/* Another session may have dropped the table meanwhile. */
 		if (!OidIsValid(info->parent) && get_rel_name(info->relation) != NULL)
 			put_rule((ReturnSetInfo *) fcinfo->resultinfo, info);
 	}

@@ -2,15 +2,19 @@
  * attach.c
  *	  uncache.attach(), attach_columns() and detach().
  *
- * attach makes two plain triggers, after it has made sure that they will work:
- * uncache_row, and uncache_truncate with those templates whose keys can be found.
- * They fire always, also for changes that arrive by replication: a subscriber has
- * a cache too.  Nothing else is remembered anywhere.
+ * attach() checks the table and the templates, then makes two plain triggers:
+ * uncache_row, and uncache_truncate with those templates whose keys a pattern can
+ * find.  Both are ENABLE ALWAYS, so they also fire for changes that arrive by
+ * replication: a subscriber has a cache too.  The triggers are all that is stored.
  *
- * Making a trigger needs the TRIGGER privilege on the table and EXECUTE on the
- * trigger function; dropping one, and so replacing it, needs the table's owner:
- * just as with CREATE TRIGGER and DROP TRIGGER.  An ERROR leaves the table as it
- * was.
+ * Rights are those of CREATE TRIGGER and DROP TRIGGER: making a trigger takes the
+ * TRIGGER privilege on the table and EXECUTE on the trigger function; dropping one,
+ * and so replacing it, takes the ownership of the table.  An ERROR leaves the table
+ * as it was.
+ *
+ * attach() then tells its caller what the new rule does, and what it does not do.  It
+ * renders one row that exists: where that raises an ERROR, so would a change of
+ * the row, and the rule is not made.
  */
 #include "postgres.h"
 
@@ -45,10 +49,10 @@ SQL_FUNCTION(uncache_attach);
 SQL_FUNCTION(uncache_attach_columns);
 SQL_FUNCTION(uncache_detach);
 
-/* So many keys of the existing row are shown. */
+/* At most this many keys of the sample row are shown, so that the NOTICE stays a line. */
 #define SHOWN_KEYS	10
 
-/* What attach was asked for. */
+/* The arguments of one call of attach() or attach_columns(). */
 typedef struct Attachment
 {
 	Relation	rel;
@@ -69,7 +73,7 @@ require_owner(Relation rel)
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, RelationGetRelationName(rel));
 }
 
-/* Drop one of the two triggers; returns what it was, or NULL where there is none. */
+/* Drop one of the two triggers.  Returns what it was, or NULL if there was none. */
 static RuleInfo *
 drop_attached(Relation rel, const char *name)
 {
@@ -79,6 +83,7 @@ drop_attached(Relation rel, const char *name)
 
 	if (info == NULL)
 		return NULL;
+	Assert(is_attached_name(info->name));
 	require_owner(rel);
 	if (OidIsValid(info->parent))
 	{
@@ -112,7 +117,7 @@ make_trigger(Relation rel, const char *name, int16 events, bool row,
 	if (!OidIsValid(function))
 		elog(ERROR, "function uncache.invalidate does not exist");
 	stmt->trigname = pstrdup(name);
-	/* The function is given below; its name is for the message when EXECUTE is missing. */
+	/* CreateTriggerFiringOn() gets the OID; it uses the name where EXECUTE is missing. */
 	stmt->funcname = list_make2(makeString("uncache"), makeString(get_func_name(function)));
 	stmt->row = row;
 	stmt->timing = TRIGGER_TYPE_AFTER;
@@ -139,7 +144,7 @@ make_row_trigger(Attachment *attachment)
 				 true, attachment->columns != NULL, args);
 }
 
-/* Of the templates whose keys can be found; without any, none. */
+/* Make it with the templates whose keys a pattern can find; none if there is no such template. */
 static void
 make_truncate_trigger(Attachment *attachment)
 {
@@ -171,7 +176,7 @@ make_truncate_trigger(Attachment *attachment)
  * --------------------------------------------------------------------------
  */
 
-/* The templates; in front of them, of a rule of attach_columns, the columns. */
+/* The templates of a rule; a rule of attach_columns() has its columns in front of them. */
 static char *
 list_arguments(const RuleInfo *info)
 {
@@ -219,7 +224,7 @@ add_to_notice(KeySink *sink, const char *key, size_t len)
 					 key_from_utf8(pnstrdup(key, len), len));
 }
 
-/* The row that SPI has read: its table's OID, and itself as a composite value. */
+/* Render the row that SPI has read: column 1 is its table's OID, column 2 the row itself. */
 static void
 render_sample(const Attachment *attachment, NoticeSink *notice)
 {
@@ -240,6 +245,7 @@ render_sample(const Attachment *attachment, NoticeSink *notice)
 	ExecStoreHeapTuple(&tuple, slot, false);
 	slot->tts_tableOid = tuple.t_tableOid;
 
+	Assert(OidIsValid(tuple.t_tableOid));
 	nest_level = render_settings_begin(SETTINGS_ALL);
 	foreach(cell, attachment->templates)
 		template_render(lfirst(cell), slot, &notice->sink);
@@ -247,7 +253,7 @@ render_sample(const Attachment *attachment, NoticeSink *notice)
 	ExecDropSingleTupleTableSlot(slot);
 }
 
-/* A partition on a remote server: looking for a row may take long, or fail. */
+/* Then no row is looked for: reading a partition on a remote server may take long, or fail. */
 static bool
 has_foreign_partition(Relation rel)
 {
@@ -263,7 +269,7 @@ has_foreign_partition(Relation rel)
 	return false;
 }
 
-/* Show what an existing row gives: the quickest way to see a mistake. */
+/* Show the keys of one row that exists: the quickest way to see a mistake in a template. */
 static void
 notice_sample(const Attachment *attachment)
 {
@@ -272,13 +278,13 @@ notice_sample(const Attachment *attachment)
 	const char *table = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
 												   RelationGetRelationName(rel));
 
-	/* Who cannot read the row is not shown its keys. */
+	/* A caller who may not read the row must not see its values in keys. */
 	if (pg_class_aclcheck(RelationGetRelid(rel), GetUserId(), ACL_SELECT) != ACLCHECK_OK ||
 		has_foreign_partition(rel))
 		return;
 	initStringInfo(&notice.text);
 	SPI_connect();
-	/* "t" alone would be a column of this name; with the cast "t.*" is the row. */
+	/* "t" alone would mean a column of that name; "(t.*)::table" is the row in any case. */
 	if (SPI_execute(psprintf("SELECT t.tableoid, (t.*)::%s FROM %s t LIMIT 1", table, table),
 					true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read a row of table \"%s\"", RelationGetRelationName(rel));
@@ -329,11 +335,7 @@ warn_owner(const Attachment *attachment)
 						 quote_identifier(GetUserNameFromId(owner, false)))));
 }
 
-/*
- * Tell what the new rule does, and does not.  "before" is the row rule that it
- * replaces, or NULL.  Raises what rendering an existing row raises: then the rule
- * would make changes of that row fail.
- */
+/* "before" is the row rule that the new one replaces, or NULL. */
 static void
 give_notices(const Attachment *attachment, const RuleInfo *before)
 {
@@ -353,7 +355,7 @@ give_notices(const Attachment *attachment, const RuleInfo *before)
  * --------------------------------------------------------------------------
  */
 
-/* What a call has to do with its arguments before it reads them. */
+/* Refuse a read-only transaction, a standby, and arguments that are NULL. */
 static void
 check_call(FunctionCallInfo fcinfo, const char *function)
 {
@@ -368,7 +370,7 @@ check_call(FunctionCallInfo fcinfo, const char *function)
 	}
 }
 
-/* Open a table for a change of its triggers, if the caller may do that. */
+/* Open a table for a change of its triggers; an ERROR if the caller lacks TRIGGER on it. */
 static Relation
 open_table(Oid relid)
 {

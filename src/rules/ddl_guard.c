@@ -2,13 +2,15 @@
  * ddl_guard.c
  *	  Refusing a command that has broken a rule, or dropping the rule.
  *
- * Called when the command is done, but can still fail.  A clone breaks with the
- * rule that it is a clone of, so it is not looked at.
+ * The event triggers call this when a command has done its work but can still fail.
  *
- * A rule that does not work is not always the fault of the command: only rules
- * that name what was changed are looked at, and only for the want of something
- * that they name is one dropped.  So nobody can get rid of, or be held up by, what
- * is somebody else's.
+ * The command need not be what has broken a rule.  So only rules whose text has the
+ * name of the changed object are looked at, and a rule is dropped only if it fails
+ * because an object is missing: a user can neither drop a rule of another user by an
+ * unrelated DROP, nor be stopped by a rule that was broken before.
+ *
+ * Two kinds of triggers are passed over: a clone, which breaks and recovers with its
+ * parent, and a disabled one, which may stay broken until it is enabled.
  */
 #include "postgres.h"
 
@@ -43,6 +45,7 @@ drop_rule(const RuleInfo *info, const char *problem)
 {
 	ObjectAddress address;
 
+	Assert(!OidIsValid(info->parent));
 	ereport(NOTICE,
 			(errmsg("drop cascades to rule \"%s\" on table \"%s\"",
 					info->name, get_rel_name(info->relation)),
@@ -52,7 +55,7 @@ drop_rule(const RuleInfo *info, const char *problem)
 	CommandCounterIncrement();
 }
 
-/* Errors that come of an object that is not there any more. */
+/* Whether an error says that an object does not exist. */
 static bool
 is_missing_object(int sqlerrcode)
 {
@@ -63,17 +66,20 @@ is_missing_object(int sqlerrcode)
 		sqlerrcode == ERRCODE_INVALID_SCHEMA_NAME;
 }
 
-/*
- * A clone breaks with its parent; a disabled rule may stay broken.  "only" limits
- * this to rules that fail with that error, unless it is 0.
- */
+static bool
+is_guarded(const RuleInfo *info)
+{
+	return !OidIsValid(info->parent) && info->enabled != TRIGGER_DISABLED;
+}
+
+/* "only", unless it is 0, limits this to rules that fail with that SQLSTATE. */
 static void
 guard_rule(const RuleInfo *info, bool cascade, int only)
 {
 	char	   *problem;
 	int			sqlerrcode;
 
-	if (OidIsValid(info->parent) || info->enabled == TRIGGER_DISABLED)
+	if (!is_guarded(info))
 		return;
 	problem = rule_compile_problem(info, &sqlerrcode);
 	if (problem == NULL || (only != 0 && sqlerrcode != only))
@@ -84,7 +90,7 @@ guard_rule(const RuleInfo *info, bool cascade, int only)
 		refuse_command(info, problem);
 }
 
-/* Those of a table, and of all that inherit its columns. */
+/* The rules of a table, and of the tables that inherit its columns. */
 static List *
 rules_of_family(Oid relid)
 {
@@ -111,7 +117,7 @@ ddl_guard_table(Oid relid)
 
 /*
  * --------------------------------------------------------------------------
- * What a rule names
+ * The names in a rule's text
  * --------------------------------------------------------------------------
  */
 
@@ -122,14 +128,15 @@ is_word(char c)
 }
 
 /*
- * Whether a text may name an object.  Where a name could be written in another
- * way, the answer is yes.
+ * Whether a text may have the name of an object: true also where the text could
+ * write the name in another way (doubled quotes, U& escapes).
  */
 static bool
 text_names(const char *text, const char *name)
 {
 	size_t		len = strlen(name);
 
+	Assert(len > 0);
 	if (strchr(name, '"') != NULL || strstr(text, "U&") != NULL || strstr(text, "u&") != NULL)
 		return true;
 	for (const char *p = text; *p; p++)
@@ -169,8 +176,8 @@ ddl_guard_column(Oid relid, const char *column, bool cascade)
 }
 
 /*
- * Objects that are not on the search_path of templates are written with their
- * schema, so by their names it is known which rules they may concern.
+ * The search_path of templates is pg_catalog, so a template has to write the schema of
+ * any other object: its schema and name tell which rules it may concern.
  */
 void
 ddl_guard_objects(List *names, bool cascade)
@@ -192,7 +199,10 @@ ddl_guard_objects(List *names, bool cascade)
 	}
 }
 
-/* A cast has no name, so no rule is dropped for its sake. */
+/*
+ * A cast has no name that would connect it with a rule, so the rule is never dropped: the
+ * command fails, also with CASCADE.
+ */
 void
 ddl_guard_casts(void)
 {
@@ -202,7 +212,7 @@ ddl_guard_casts(void)
 		guard_rule(lfirst(cell), false, ERRCODE_CANNOT_COERCE);
 }
 
-/* The first template that uses a column, counted from 1; 0 for none. */
+/* The number of the first template that uses a column, from 1; 0 if none does. */
 static int
 template_with_column(const RuleInfo *info, const char *name)
 {
@@ -225,16 +235,17 @@ template_with_column(const RuleInfo *info, const char *name)
 	}
 	rule_discard(rule);
 	relation_close(rel, NoLock);
+	Assert(found <= rule_ntemplates(info));
 	return found;
 }
 
-/* A new type means new texts, so other keys for the same rows. */
+/* With another type the same rows may give other texts, so other keys. */
 static void
 guard_type(const RuleInfo *info, const char *column)
 {
 	int			template;
 
-	if (OidIsValid(info->parent) || info->enabled == TRIGGER_DISABLED)
+	if (!is_guarded(info))
 		return;
 	template = template_with_column(info, column);
 	if (template > 0)

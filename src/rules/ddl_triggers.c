@@ -2,25 +2,25 @@
  * ddl_triggers.c
  *	  Keeping rules whole while tables, types and functions change.
  *
- * Four event triggers:
+ * Three of the four event triggers (the fourth, for ddl_command_start, refuses commands
+ * before they begin: worker/ddl_start.c):
  *
- *		ddl_command_start	commands that must not begin (ddl_start.c)
- *		sql_drop			a dropped column, function or type may have been in a
- *							template: the command is refused, or with CASCADE the
- *							rule goes too (ddl_drop.c)
- *		ddl_command_end		the same for what was renamed or altered; new rules
- *							are checked; new partitions get their TRUNCATE rules;
- *							rows that came or went with a partition
- *		table_rewrite		rows changed by a rewrite
+ *		sql_drop			a template may use the column, function or type that was
+ *							dropped: refuses the command, or with CASCADE drops the
+ *							rule too
+ *		ddl_command_end		does the same for an object that was renamed or altered;
+ *							checks new rules; gives new partitions their TRUNCATE
+ *							rules; invalidates rows that came or went with a partition
+ *		table_rewrite		invalidates rows that a rewrite changes
  *
- * Nothing is recorded beforehand about what a template needs: after the command
- * the rules of the tables concerned are inspected, which finds whatever broke
- * them.  Where it was a function, a type or the like, these are the rules whose
- * text has its name.  A database without rules is left after one look into
- * pg_depend, and a table without rules after one into pg_trigger.
+ * Nothing is recorded beforehand about what a template needs: after the command the
+ * rules that it may concern are inspected (ddl_guard.c), which finds whatever broke them.
+ * Those are the rules of the altered table or, for a function, a type or the like, the
+ * rules whose text has its name.  In a database without rules one look into pg_depend
+ * ends the work, for a table without rules one look into pg_trigger.
  *
- * Where event triggers do not fire (single-user mode, switched off) a rule may
- * break: writes to its table fail then, and uncache.rules says why.
+ * Where event triggers do not fire (single-user mode, disabled) a rule may break: then
+ * writes to its table fail, and uncache.rules says why.
  */
 #include "postgres.h"
 
@@ -57,11 +57,11 @@ SQL_FUNCTION(uncache_ddl_rewrite);
 
 /*
  * --------------------------------------------------------------------------
- * What an event trigger knows of its command
+ * What PostgreSQL tells an event trigger of its command
  * --------------------------------------------------------------------------
  */
 
-/* An object, and its name as far as that is known. */
+/* An object that the command has changed; the name is set by sql_drop only. */
 typedef struct ChangedObject
 {
 	ObjectAddress address;
@@ -85,12 +85,13 @@ read_object(HeapTuple row, TupleDesc desc, MemoryContext context)
 	ChangedObject *object = palloc0(sizeof(ChangedObject));
 	bool		isnull;
 
+	Assert(desc->natts == 3 || desc->natts == 5);
 	object->address.classId = DatumGetObjectId(SPI_getbinval(row, desc, 1, &isnull));
 	object->address.objectId = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
 	object->address.objectSubId = DatumGetInt32(SPI_getbinval(row, desc, 3, &isnull));
 	if (desc->natts > 3)
 	{
-		/* Made in this context. */
+		/* SPI_getvalue() allocates in the current context. */
 		object->name.schema = SPI_getvalue(row, desc, 4);
 		object->name.name = SPI_getvalue(row, desc, 5);
 	}
@@ -99,8 +100,8 @@ read_object(HeapTuple row, TupleDesc desc, MemoryContext context)
 }
 
 /*
- * The objects (ChangedObject) that a query finds: its columns are classid, objid and
- * objsubid, and if wanted schema and name.  Made in CurrentMemoryContext.
+ * The objects (ChangedObject) that a query returns, in CurrentMemoryContext.  The query's
+ * columns are classid, objid and objsubid, and optionally schema and name.
  */
 static List *
 read_objects(const char *query)
@@ -123,7 +124,7 @@ read_objects(const char *query)
 	return result;
 }
 
-/* Add an ObjectName to a list of them; where "name" is NULL, nothing. */
+/* Append an ObjectName to a list of them, unless "name" is NULL. */
 static List *
 add_name(List *names, const char *schema, const char *name)
 {
@@ -143,7 +144,7 @@ add_name(List *names, const char *schema, const char *name)
  * --------------------------------------------------------------------------
  */
 
-/* The partition that ALTER TABLE attaches or detaches, by the name that the command has. */
+/* The partition that ALTER TABLE attaches or detaches, by its name in the command. */
 static Oid
 partition_of_command(const AlterTableCmd *cmd)
 {
@@ -218,7 +219,7 @@ name_of_type(Oid oid)
 	return name;
 }
 
-/* The name by which an object goes now; NULL for what a template cannot name. */
+/* The name that an object has now; NULL for a kind of object that a template cannot name. */
 static char *
 name_of_object(const ObjectAddress *object)
 {
@@ -239,7 +240,7 @@ name_of_object(const ObjectAddress *object)
 	}
 }
 
-/* The name by which it went before, which the command has. */
+/* The name that the object had before, from the command's text; NULL if it kept its name. */
 static char *
 former_name(Node *tree)
 {
@@ -261,7 +262,7 @@ former_name(Node *tree)
 	return NULL;
 }
 
-/* An extension's members move with it. */
+/* The names of an extension's members: ALTER EXTENSION ... SET SCHEMA moves them all. */
 static List *
 names_in_extension(Oid extension)
 {
@@ -277,7 +278,10 @@ names_in_extension(Oid extension)
 	return names;
 }
 
-/* Where it is now may not be where it was: so wherever. */
+/*
+ * The names are given without a schema, since the command may have moved the object from
+ * another one.
+ */
 static void
 after_alter_object(const ObjectAddress *object, Node *tree)
 {
@@ -290,9 +294,8 @@ after_alter_object(const ObjectAddress *object, Node *tree)
 }
 
 /*
- * ALTER TYPE of a composite type: its attributes are columns of the tables made OF
- * it, and parts of columns of this type.  What DROP ATTRIBUTE has broken is found by
- * sql_drop.
+ * ALTER TYPE of a composite type: its attributes are columns of the tables made OF it, and
+ * parts of columns of this type.  DROP ATTRIBUTE is left to sql_drop.
  */
 static void
 after_alter_composite(Oid relid, Node *tree)
@@ -357,14 +360,14 @@ after_object(const ObjectAddress *object, EventTriggerData *event)
 			after_create_trigger(object->objectId);
 			break;
 		default:
-			/* A function, type, schema, operator: renamed, replaced, altered. */
+			/* A function, type, schema or operator that was renamed, replaced or altered. */
 			if (event->tag != CMDTAG_CREATE_SCHEMA)
 				after_alter_object(object, tree);
 			break;
 	}
 }
 
-/* Commands that, as their parse tree alone shows, can touch no rule. */
+/* Whether the parse tree alone shows that the command can break no rule. */
 static bool
 is_harmless(EventTriggerData *event)
 {
@@ -417,8 +420,9 @@ is_cascade(Node *tree)
 }
 
 /*
- * A table or view takes functions, which have a row of it for an argument, only with
- * CASCADE; most are dropped without.
+ * Dropping a table or view can take a part of another table's template with it (a function
+ * with a row of it as argument), but only with CASCADE.  Most are dropped without
+ * CASCADE, and need no look at the rules.
  */
 static bool
 can_drop_parts_of_templates(EventTriggerData *event)
@@ -435,7 +439,10 @@ can_drop_parts_of_templates(EventTriggerData *event)
 	}
 }
 
-/* Add to "names" what a template may have used. */
+/*
+ * Guard the rules of a table whose column was dropped.  For any other object that a
+ * template may have used, return "names" with its name appended.
+ */
 static List *
 after_drop(List *names, const ChangedObject *object, EventTriggerData *event)
 {
@@ -463,7 +470,7 @@ after_drop(List *names, const ChangedObject *object, EventTriggerData *event)
 	return add_name(names, object->name.schema, object->name.name);
 }
 
-/* The last part of an object's address is its own name, without its arguments. */
+/* The last element of address_names is the object's own name, without its arguments. */
 #define DROPPED_OBJECTS \
 	"SELECT classid, objid, objsubid, schema_name," \
 	" coalesce(object_name, address_names[pg_catalog.array_upper(address_names, 1)])" \
@@ -501,10 +508,10 @@ uncache_ddl_drop(PG_FUNCTION_ARGS)
  */
 
 /*
- * Rows get new values without a trigger that sees them.  Even where they stay the
- * same (SET UNLOGGED, say), to snapshots older than the rewrite the table is empty:
- * what they fill must be refused.  A rule that does not compile on the table as it
- * will be is ddl_command_end's affair.
+ * A rewrite gives rows new values, and no trigger sees that.  Even where the values stay
+ * (SET UNLOGGED), the table looks empty to snapshots older than the rewrite, so fills
+ * from those must be refused: all keys of the table's rules are deleted.  If a rule does
+ * not compile on the table as it will be, ddl_command_end refuses the command.
  */
 Datum
 uncache_ddl_rewrite(PG_FUNCTION_ARGS)
@@ -514,6 +521,7 @@ uncache_ddl_rewrite(PG_FUNCTION_ARGS)
 
 	(void) ddl_event(fcinfo);
 	relid = DatumGetObjectId(pg_event_trigger_table_rewrite_oid(fcinfo));
+	Assert(OidIsValid(relid));
 	foreach(cell, rule_list_of_table(relid))
 	{
 		if (rule_compile_problem(lfirst(cell), NULL) != NULL)

@@ -9,7 +9,7 @@
 #include "commands/event_trigger.h"
 #include "fmgr.h"
 
-/* The event that a function was called for; an ERROR if it was not by an event trigger. */
+/* The event that a function was called for; an ERROR if no event trigger has called it. */
 extern EventTriggerData *ddl_event(FunctionCallInfo fcinfo);
 
 #endif							/* UNCACHE_DDL_TRIGGERS_H */

@@ -2,9 +2,10 @@
  * drop_notice.c
  *	  What DROP TABLE says about the keys of the table.
  *
- * It deletes none, but gives a NOTICE with the command that does.  When the event
- * trigger for the command runs, the table's rules are gone; so a hook remembers
- * each rule in the moment in which it is dropped, and one NOTICE is given a table.
+ * DROP TABLE deletes no keys; a NOTICE for each table has the command that deletes them.
+ * When the event trigger sql_drop runs, the table's rules are gone already.  So an
+ * object access hook remembers each rule at the moment it is dropped, and the event
+ * trigger then gives the NOTICE for the tables that are gone too.
  */
 #include "postgres.h"
 
@@ -27,7 +28,10 @@
 
 static object_access_hook_type next_object_access = NULL;
 
-/* Behind the expression that begins here; quotes may hide its end. */
+/*
+ * "p" is the first character of an expression: return the position behind its closing
+ * brace.  A brace inside quotes does not close it.
+ */
 static const char *
 skip_expression(const char *p)
 {
@@ -42,9 +46,10 @@ skip_expression(const char *p)
 }
 
 /*
- * A glob for the keys of a template, near enough for a hint; NULL where it would
- * take the keys of others, as with template_keypattern().  The table is going away,
- * so the template is not compiled.
+ * A glob for the keys of a template, near enough for a hint.  NULL if it would also
+ * match keys of other templates, by the same test as template_keypattern() has (two
+ * letters or digits in front).  Works on the text alone: while the table is being
+ * dropped, a template cannot be compiled.
  */
 static char *
 suggest_glob(const char *template)
@@ -79,16 +84,19 @@ suggest_glob(const char *template)
 	return letters >= 2 ? glob.data : NULL;
 }
 
-/* A table whose rules are gone, and which may be gone itself. */
+/* A table of which a rule was dropped.  Whether the table is dropped too shows later. */
 typedef struct DroppedTable
 {
 	Oid			relation;
 	Oid			parent_relation;	/* where the rules were clones, or InvalidOid */
 	char	   *name;
-	List	   *globs;			/* of char *, for its keys; none twice */
+	List	   *globs;			/* char *, one for each pattern of keys, all different */
 } DroppedTable;
 
-/* Of this transaction, since the last look; in TopTransactionContext. */
+/*
+ * DroppedTable, since the last drop_notice_emit() of this transaction; in
+ * TopTransactionContext, whose reset empties the list.
+ */
 static List *dropped = NIL;
 
 static void
@@ -168,8 +176,8 @@ on_object_access(ObjectAccessType access, Oid classid, Oid objid, int subid, voi
 		!OidIsValid(rule_function(false)))
 		return;
 
-	/* The table is still there; whether it will go too shows later. */
 	info = rule_by_trigger(objid);
+	Assert(info == NULL || info->trigger == objid);
 	if (info != NULL && rule_ntemplates(info) > 0 && TRIGGER_FOR_ROW(info->type))
 		remember(info);
 }
@@ -180,7 +188,7 @@ table_exists(Oid relid)
 	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid));
 }
 
-/* The command that deletes a table's keys; NULL where none of them can be found. */
+/* The command that deletes a table's keys; NULL if no pattern can find them. */
 static char *
 suggest_command(const DroppedTable *table)
 {
@@ -196,7 +204,7 @@ suggest_command(const DroppedTable *table)
 	return command.data;
 }
 
-/* As SQL has to name it under the session's search_path. */
+/* The name of a table, with its schema if the session's search_path does not find it. */
 static char *
 relation_in_sql(Oid relid)
 {
@@ -234,7 +242,7 @@ drop_notice_emit(void)
 	{
 		DroppedTable *table = lfirst(cell);
 
-		/* Of a partitioned table that goes as a whole one NOTICE is enough. */
+		/* If a partitioned table is gone as a whole, its own NOTICE is enough. */
 		if (table_exists(table->relation) ||
 			(OidIsValid(table->parent_relation) && !table_exists(table->parent_relation)))
 			continue;

@@ -5,10 +5,10 @@
 #ifndef UNCACHE_DROP_NOTICE_H
 #define UNCACHE_DROP_NOTICE_H
 
-/* Watch for rules being dropped; in _PG_init. */
+/* Install the hook that remembers dropped rules.  Called by _PG_init(). */
 extern void drop_notice_init(void);
 
-/* After a command: give the notices for tables that it has dropped. */
+/* Give the notices for the tables that a command has dropped.  Called by sql_drop. */
 extern void drop_notice_emit(void);
 
 #endif							/* UNCACHE_DROP_NOTICE_H */

@@ -1,11 +1,11 @@
 /*
  * install_check.c
- *	  What must hold before anything is installed.
+ *	  The schema must be safe before the extension is installed into it.
  *
- * CREATE EXTENSION takes a schema "uncache" that is there already.  Whoever may
- * create schemas could have made it, with operators and functions in it that would
- * be called by the views and by superusers; and the owner of a schema can replace
- * what is in it at any time.  So the schema must be a superuser's, and empty.
+ * CREATE EXTENSION uses a schema "uncache" that exists already.  Any user who may
+ * create schemas could have made it, and could have put operators and functions into it
+ * that the views and superusers would then call; and the owner of a schema can replace
+ * its objects at any time.  So the schema must belong to a superuser, and be empty.
  */
 #include "postgres.h"
 
@@ -42,7 +42,7 @@ schema_owner(Oid schema)
 	return owner;
 }
 
-/* What the schema holds besides one function; NULL where that is all. */
+/* The description of an object in the schema other than one function; NULL if there is none. */
 static char *
 find_object(Oid schema, Oid function)
 {
@@ -62,7 +62,7 @@ find_object(Oid schema, Oid function)
 		Form_pg_depend form = (Form_pg_depend) GETSTRUCT(tuple);
 		ObjectAddress object = {form->classid, form->objid, form->objsubid};
 
-		/* The extension itself belongs there, too. */
+		/* The extension itself depends on its schema, too. */
 		if (form->classid != ExtensionRelationId &&
 			!(form->classid == ProcedureRelationId && form->objid == function))
 			found = getObjectDescription(&object, false);

@@ -1,7 +1,7 @@
 /*
  * invalidate_functions.c
- *	  The SQL functions that work without a rule: invalidate_keys(),
- *	  invalidate_pattern(), transaction_keys().
+ *	  The SQL functions that need no rule: invalidate_keys(), invalidate_pattern(),
+ *	  transaction_keys().
  */
 #include "postgres.h"
 
@@ -36,8 +36,9 @@ SQL_FUNCTION(uncache_transaction_keys);
  */
 
 /*
- * The prefix and a text, in UTF-8.  A prefix put before a pattern stands for
- * itself, so what is special in a glob is escaped.
+ * The prefix and a text, in UTF-8; *len is the length in bytes.  Raises an ERROR, with
+ * "what" as its subject, for a result that is too long.  In front of a pattern the prefix
+ * is literal text, so characters that are special in a glob are escaped.
  */
 static char *
 with_prefix(const char *prefix, const char *what, text *value, bool escape_prefix, size_t *len)
@@ -56,6 +57,7 @@ with_prefix(const char *prefix, const char *what, text *value, bool escape_prefi
 
 	utf8 = key_to_utf8(key.data, key.len);
 	*len = utf8 == key.data ? key.len : strlen(utf8);
+	Assert(*len > 0);
 	if (*len > INVALIDATION_MAX_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -130,7 +132,7 @@ uncache_invalidate_pattern(PG_FUNCTION_ARGS)
 
 /*
  * --------------------------------------------------------------------------
- * What the transaction would delete
+ * What the running transaction would delete
  * --------------------------------------------------------------------------
  */
 
@@ -153,7 +155,7 @@ invalidate_functions_readable_key(const Invalidation *item)
 			break;
 		case INVALIDATION_KEY:
 		case INVALIDATION_GLOB:
-		case INVALIDATION_FRAGMENT:		/* made in the outbox only */
+		case INVALIDATION_FRAGMENT:		/* exists in the outbox only */
 			break;
 	}
 	return cstring_to_text(key_from_utf8(text_form, strlen(text_form)));

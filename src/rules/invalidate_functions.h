@@ -9,7 +9,7 @@
 
 #include "base/invalidation.h"
 
-/* A key as text; a key pattern as the glob that it stands for. */
+/* The text of a key or glob; for a key pattern, the glob that it stands for. */
 extern text *invalidate_functions_readable_key(const Invalidation *item);
 
 #endif							/* UNCACHE_FUNCTIONS_H */

@@ -1,13 +1,12 @@
 /*
  * row_trigger.c
- *	  The trigger functions: what a changed row adds to the pending set.
+ *	  The trigger functions: they add the keys of a changed row to the pending set.
  *
- * The row trigger is called for every row that is written, so the usual way
- * through here looks nothing up and allocates nothing: the rule is the one of the
- * row before, its templates are written straight into the key buffer, and the
- * pending set copies the bytes.
+ * The row trigger is called for every row that is written, so its usual path looks
+ * nothing up and allocates nothing: the rule is the one of the row before, its templates
+ * are rendered straight into the key buffer, and the pending set copies the bytes.
  *
- * An ERROR fails the user's statement, and with it what was added.
+ * An ERROR fails the user's statement; its rollback takes out what was added.
  */
 #include "postgres.h"
 
@@ -33,10 +32,10 @@ typedef struct PendingSink
 {
 	KeySink		sink;
 	Oid			rule;
-	uint64	   *bytes;			/* that the row has added so far, old and new together */
+	uint64	   *bytes;			/* added for this row so far, old and new version together */
 } PendingSink;
 
-/* Gathers keys, to compare them. */
+/* Gathers the keys of one version of a row, to compare them. */
 typedef struct TextSink
 {
 	KeySink		sink;
@@ -54,9 +53,15 @@ SQL_FUNCTION(uncache_invalidate_columns);
  */
 
 /*
- * Whether two values of variable length are stored alike.  Of what is in the TOAST
- * table only the pointers are looked at: nothing is fetched for a column that the
- * UPDATE has not touched.
+ * Values are compared byte by byte and not with the type's "=", to which different texts
+ * may be equal (citext, numeric).  Two values that differ only in how they are stored,
+ * compressed or in the TOAST table, are the same.
+ */
+
+/*
+ * Whether two values of variable length are stored alike.  For a value in the TOAST table
+ * this compares the pointers, so that nothing is fetched for a column that the UPDATE
+ * has not touched.
  */
 static inline bool
 stored_alike(Datum oldvalue, Datum newvalue)
@@ -78,7 +83,7 @@ column_differs(TupleTableSlot *oldslot, TupleTableSlot *newslot, AttrNumber colu
 	bool		newnull;
 
 	if (column == TableOidAttributeNumber)
-		return false;			/* a row that moves is deleted and inserted */
+		return false;			/* moving to another table is a DELETE and an INSERT */
 	oldvalue = slot_getattr(oldslot, column, &oldnull);
 	newvalue = slot_getattr(newslot, column, &newnull);
 	if (oldnull || newnull)
@@ -104,7 +109,7 @@ columns_differ(TupleTableSlot *oldslot, TupleTableSlot *newslot,
 	return false;
 }
 
-/* All of the tuple but for its transactional head. */
+/* Whether two tuples are equal but for the transactional part of their heads. */
 static inline bool
 same_bytes(HeapTuple oldtuple, HeapTuple newtuple)
 {
@@ -120,7 +125,7 @@ same_bytes(HeapTuple oldtuple, HeapTuple newtuple)
 			   oldtuple->t_len - SizeofHeapTupleHeader) == 0;
 }
 
-/* Whether any column differs among those whose values are of fixed length, or not. */
+/* Whether a column differs, of those with values of fixed length, or of all others. */
 static inline bool
 any_differs(TupleTableSlot *oldslot, TupleTableSlot *newslot, bool fixed_length)
 {
@@ -144,7 +149,7 @@ row_is_same(HeapTuple oldtuple, HeapTuple newtuple,
 	if (same_bytes(oldtuple, newtuple))
 		return true;
 
-	/* What may have to be fetched from the TOAST table comes last. */
+	/* Columns whose values may have to be fetched from the TOAST table come last. */
 	return !any_differs(oldslot, newslot, true) &&
 		!any_differs(oldslot, newslot, false);
 }
@@ -171,7 +176,7 @@ add_to_text(KeySink *sink, const char *key, size_t len)
 {
 	TextSink   *gathered = (TextSink *) sink;
 
-	/* The null byte behind the key that a StringInfo has anyway separates. */
+	/* The null byte keeps {ab, c} and {a, bc} apart. */
 	appendBinaryStringInfo(&gathered->text, key, len);
 	appendStringInfoChar(&gathered->text, '\0');
 	size_limit_check_row(gathered->rule, gathered->text.len);
@@ -187,7 +192,7 @@ record_row(Rule *rule, TupleTableSlot *slot)
 		template_render(rule->templates[i], slot, &sink.sink);
 }
 
-/* Of both versions; but where a template's columns are the same, so are its keys. */
+/* Record the keys of both versions; where a template's columns are equal, one will do. */
 static void
 record_both(Rule *rule, TupleTableSlot *oldslot, TupleTableSlot *newslot)
 {
@@ -206,7 +211,7 @@ record_both(Rule *rule, TupleTableSlot *oldslot, TupleTableSlot *newslot)
 	}
 }
 
-/* Whether any template gives other keys for the new row than for the old one. */
+/* Whether a template gives other keys for the new row than for the old one. */
 static bool
 keys_differ(Rule *rule, TupleTableSlot *oldslot, TupleTableSlot *newslot)
 {
@@ -237,6 +242,7 @@ record_update(Rule *rule, TriggerData *trigdata)
 	TupleTableSlot *oldslot = trigdata->tg_trigslot;
 	TupleTableSlot *newslot = trigdata->tg_newslot;
 
+	Assert(!TupIsNull(oldslot) && !TupIsNull(newslot));
 	if (rule->ncolumns > 0 &&
 		!columns_differ(oldslot, newslot, rule->columns, rule->ncolumns) &&
 		!keys_differ(rule, oldslot, newslot))
@@ -254,8 +260,8 @@ record_event(Rule *rule, TriggerData *trigdata)
 }
 
 /*
- * Functions in templates see the rows of the statement that fired the trigger,
- * just as they would in a trigger written in PL/pgSQL.
+ * A function in a template that queries sees the rows of the statement that fired the
+ * trigger, as it would in a trigger written in PL/pgSQL.
  */
 static void
 record_with_snapshot(Rule *rule, TriggerData *trigdata)
@@ -271,6 +277,8 @@ record_in_environment(Rule *rule, TriggerData *trigdata)
 {
 	int			nest_level = rule->settings ? render_settings_begin(rule->settings) : 0;
 
+	Assert(rule->ntemplates > 0);
+
 	if (rule->queries)
 		record_with_snapshot(rule, trigdata);
 	else
@@ -285,7 +293,7 @@ invalidate_row(TriggerData *trigdata, bool by_columns)
 	Trigger    *trigger = trigdata->tg_trigger;
 	Rule	   *rule;
 
-	/* The rows first: what changes nothing needs no rule. */
+	/* Before the rule is looked up: an UPDATE that changes nothing needs none. */
 	if (TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event) &&
 		row_is_same(trigdata->tg_trigtuple, trigdata->tg_newtuple,
 					trigdata->tg_trigslot, trigdata->tg_newslot))

@@ -1,31 +1,31 @@
 /*
  * rule_cache.c
- *	  Rules ready for use: a cache, per backend, of compiled templates.
+ *	  A cache, one per backend, of rules with compiled templates.
  *
- * A rule is found by the OID of its trigger.  It lives in a memory context of its
- * own below the cache's.  Invalidation messages only mark rules as stale: they
- * come at moments when a rule may be in use, also while it is being compiled.  A
- * stale rule is replaced when it is asked for the next time.
+ * A rule is found by the OID of its trigger.  It lives in a memory context of its own
+ * below the cache's.  PostgreSQL's invalidation messages only mark rules as stale, since
+ * they arrive while a rule may be in use, or is being compiled.  A stale rule is replaced
+ * when rule_acquire() asks for it the next time.
  *
- * Compiled, a rule takes some 8 kB, and a table may have thousands of partitions, each
- * with a trigger of its own, all of which say the same.  So partitions share the rule
- * that the first of them compiled, if the columns that it reads are in the same places in
- * all of them; what is kept for each partition is an entry of less than 100 bytes.
+ * A compiled rule takes about 8 kB, and a table may have thousands of partitions, each
+ * with a trigger of its own and the same templates.  So partitions share the rule that
+ * the first of them compiled, if the columns that it reads are in the same places in all
+ * of them; each partition then costs an entry of less than 100 bytes.
  *
- * A template may call a function that changes the same table, so that the rule is
- * asked for while it is in use, and the state of its expressions is not made for
- * two at a time.  So a rule in use that may run code of users is unhooked from the
- * cache and a fresh one takes its place; the unhooked one is freed when its user
- * is done.
+ * A template may call a function that changes the same table.  Then the rule is asked
+ * for while it is in use, but the state of its expressions serves one rendering at a
+ * time.  So a rule that may run code of users is unhooked from the cache when it is asked
+ * for while in use, and a fresh one takes its place; the unhooked one is freed by the
+ * rule_release() that ends its use.
  *
- * Such a rule is also bound to the user who compiled it, since the right to call
- * a function is asked for then.
+ * Such a rule is also bound to the user who compiled it, since the right to call a
+ * function is checked when a template is compiled.
  *
- * Who only wants to know something of a rule inspects it.  That runs no code and
- * leaves the cache alone.
+ * Code that wants to know something of a rule, and does not render, inspects it: that
+ * runs no code of users and does not touch the cache.
  *
- * A failure while compiling leaves the cache as it was.  The cache ends with the
- * backend; rules of triggers that are gone are swept out with other stale ones.
+ * An ERROR while compiling leaves the cache as it was.  The cache lives as long as the
+ * backend; rules of dropped triggers are swept out with other stale ones.
  */
 #include "postgres.h"
 
@@ -58,15 +58,15 @@ typedef struct UsedColumn
 typedef struct RulePrivate
 {
 	Oid			relid;			/* the table that it was compiled for */
-	Oid			user;			/* who compiled it */
+	Oid			user;			/* the role that compiled it */
 	dlist_node	node;			/* in all_rules, while being compiled or hooked */
-	int			entries;		/* that lead to it; hooked: not 0 */
-	bool		stale;			/* something that it rests on has changed */
-	int			users;			/* counted only where it may be re-entered */
+	int			entries;		/* RuleEntry structs that point to it; 0: not hooked */
+	bool		stale;			/* the table, or an object in a template, has changed */
+	int			users;			/* renderings under way; counted only if it runs_code */
 	MemoryContext context;		/* holds the rule, this struct included */
-	Rule	   *rule;			/* whose this is */
+	Rule	   *rule;			/* the rule that this struct belongs to */
 
-	/* What another partition has to have to share it; only of partitions. */
+	/* Another partition must match this to share the rule; unset if not shareable. */
 	bool		shareable;
 	char	   *columns_text;	/* first argument of invalidate_columns(); else NULL */
 	int			nused;
@@ -77,14 +77,14 @@ typedef struct RuleEntry
 {
 	Oid			trigger;		/* hash key */
 	Oid			relid;			/* the trigger's table */
-	bool		stale;			/* it has changed; the rule may be good for others */
+	bool		stale;			/* relid has changed; other entries may still use the rule */
 	Rule	   *rule;
 	dlist_node	node;			/* in all_entries */
 } RuleEntry;
 
 /*
- * So many compiled rules are kept, 8 MB or so.  A session that uses more loses the oldest,
- * and compiles it anew when it is asked for: some 50 microseconds.
+ * The most compiled rules that are kept, about 8 MB.  A session that uses more loses the
+ * oldest, and compiles it again when it needs it, in about 50 microseconds.
  */
 #define MAX_RULES		1000
 
@@ -92,9 +92,9 @@ static MemoryContext cache_context;
 static HTAB *cache;				/* RuleEntry by trigger */
 static dlist_head all_entries = DLIST_STATIC_INIT(all_entries);
 static dlist_head all_rules = DLIST_STATIC_INIT(all_rules);	/* oldest first */
-static int	nrules;				/* hooked ones */
+static int	nrules;				/* rules that are hooked */
 
-/* The entry asked for last, or NULL: most statements use only one. */
+/* The entry that was used last, or NULL: most statements use only one. */
 static RuleEntry *last_entry;
 
 /*
@@ -124,7 +124,7 @@ relation_changed(Datum arg, Oid relid)
 	}
 }
 
-/* A function, type, operator or role, no matter which: these change seldom. */
+/* A function, type, operator or role has changed.  Seldom, so all rules become stale. */
 static void
 catalog_changed(Datum arg, int cacheid, uint32 hashvalue)
 {
@@ -158,7 +158,7 @@ make_cache(void)
  * --------------------------------------------------------------------------
  */
 
-/* Column number of a name in a list of columns, which can be seen to change. */
+/* The number of a column in the list "literal"; an ERROR if a trigger cannot see its change. */
 static AttrNumber
 watched_column(Relation rel, const char *name, const char *literal)
 {
@@ -218,7 +218,7 @@ compile_templates(Rule *rule, Relation rel, Oid trigger, int nargs, char **args,
 	Oid			relation;
 	char	   *alias;
 
-	/* A clone's templates may call the table by the name that their author knew. */
+	/* A clone's templates may use the name of the table that the rule was made on. */
 	rule->topmost = rule_topmost(trigger, &relation);
 	alias = OidIsValid(relation) ? get_rel_name(relation) : NULL;
 
@@ -233,7 +233,7 @@ compile_templates(Rule *rule, Relation rel, Oid trigger, int nargs, char **args,
 		rule->runs_code |= template->runs_code;
 		rule->queries |= template->queries;
 
-		/* What goes wrong with a row is a matter of the rule, whatever partition it is in. */
+		/* Errors while rendering name that table, whatever partition the row is in. */
 		if (alias != NULL)
 			template->relation = alias;
 	}
@@ -277,6 +277,7 @@ new_rule(Relation rel)
 	return rule;
 }
 
+/* Remember a column that a rule reads, as it is in the table that the rule is compiled for. */
 static void
 add_used(RulePrivate *private, Relation rel, AttrNumber number)
 {
@@ -294,9 +295,12 @@ add_used(RulePrivate *private, Relation rel, AttrNumber number)
 	private->nused++;
 }
 
-/* Note what other partitions must have, too; a rule that reads whole rows is not shared. */
+/*
+ * Remember what another partition needs to share this rule.  A rule that reads whole rows
+ * is not shared, since it depends on every column.
+ */
 static void
-note_what_is_used(Rule *rule, Relation rel, const char *columns_text)
+remember_used_columns(Rule *rule, Relation rel, const char *columns_text)
 {
 	RulePrivate *private = rule->private;
 	int			most = rule->ncolumns;
@@ -326,13 +330,13 @@ make_rule(Relation rel, Oid trigger, bool by_columns, int nargs, char **args)
 	Rule	   *rule = new_rule(rel);
 	MemoryContext old = MemoryContextSwitchTo(rule->private->context);
 
-	/* From here on messages mark it; after an ERROR nobody may. */
+	/* In this list an invalidation message finds it; an ERROR takes it out before it is freed. */
 	dlist_push_tail(&all_rules, &rule->private->node);
 	PG_TRY();
 	{
 		fill_rule(rule, rel, trigger, by_columns, nargs, args, false);
 		if (rel->rd_rel->relispartition)
-			note_what_is_used(rule, rel, by_columns ? args[0] : NULL);
+			remember_used_columns(rule, rel, by_columns ? args[0] : NULL);
 	}
 	PG_CATCH();
 	{
@@ -368,12 +372,16 @@ rule_discard(Rule *rule)
  * --------------------------------------------------------------------------
  */
 
-/* Take an entry out of the cache; with the last one the rule goes, unless it is in use. */
+/*
+ * Take an entry out of the cache.  A rule without entries is unhooked too, and freed unless
+ * it is in use.
+ */
 static void
 unhook_entry(RuleEntry *entry)
 {
 	Rule	   *rule = entry->rule;
 
+	Assert(rule->private->entries > 0 && nrules > 0);
 	if (last_entry == entry)
 		last_entry = NULL;
 	dlist_delete(&entry->node);
@@ -386,14 +394,14 @@ unhook_entry(RuleEntry *entry)
 		rule_discard(rule);
 }
 
-/* Compiling is the time to look for what is stale and not asked for any more. */
+/* Free stale rules that are no longer asked for.  Called whenever a rule was compiled. */
 static void
 sweep(void)
 {
 	HASH_SEQ_STATUS status;
 	RuleEntry  *entry;
 
-	/* Removing the entry just returned is allowed. */
+	/* dynahash allows removing the entry that the scan has just returned. */
 	hash_seq_init(&status, cache);
 	while ((entry = hash_seq_search(&status)) != NULL)
 	{
@@ -424,7 +432,7 @@ hook_rule(Rule *rule, Oid trigger, Oid relid)
 {
 	RuleEntry  *entry = hash_search(cache, &trigger, HASH_FIND, NULL);
 
-	/* Before the other is let go, which may be the same. */
+	/* Counted before the old entry is unhooked, which may point to the same rule. */
 	if (rule->private->entries++ == 0)
 		nrules++;
 	if (entry != NULL)
@@ -434,6 +442,7 @@ hook_rule(Rule *rule, Oid trigger, Oid relid)
 	entry->stale = false;
 	entry->rule = rule;
 	dlist_push_tail(&all_entries, &entry->node);
+	Assert(rule->private->entries > 0 && rule->private->users == 0);
 	return entry;
 }
 
@@ -495,7 +504,7 @@ has_arguments(const Rule *rule, bool by_columns, int nargs, char **args)
 	return true;
 }
 
-/* The rule of another partition that is just what this trigger needs, or NULL. */
+/* The rule of another partition that serves this trigger as well, or NULL. */
 static Rule *
 find_shareable(Relation rel, Oid trigger, bool by_columns, int nargs, char **args)
 {
@@ -551,6 +560,7 @@ rule_acquire(Relation rel, Oid trigger, bool by_columns, int nargs, char **args)
 	if (unlikely(last_entry == NULL || !is_usable(last_entry, trigger)))
 		last_entry = find_rule(rel, trigger, by_columns, nargs, args);
 	rule = last_entry->rule;
+	Assert(rule->ntemplates > 0 && rule->private->users == 0);
 	if (rule->runs_code)
 		rule->private->users++;
 	return rule;
@@ -561,6 +571,7 @@ rule_release(Rule *rule)
 {
 	if (!rule->runs_code)
 		return;
+	Assert(rule->private->users == 1);
 	rule->private->users--;
 	if (rule->private->users == 0 && rule->private->entries == 0)
 		rule_discard(rule);

@@ -1,10 +1,10 @@
 /*
  * rule_catalog.c
- *	  Rules as the catalogs have them: triggers that call a function of ours.
+ *	  Rules as the catalogs have them: triggers that call a function of pg_uncache.
  *
- * pg_trigger has no index on the function, but every trigger depends on its
- * function, and pg_depend has one: so a database without rules is known as such
- * after a single look.
+ * pg_trigger has no index on the function.  But every trigger depends on its function,
+ * and pg_depend has an index on what is depended on: so one look there tells whether a
+ * database has any rule.
  */
 #include "postgres.h"
 
@@ -40,7 +40,7 @@ rule_function(bool by_columns)
 						   ObjectIdGetDatum(schema));
 }
 
-/* The arguments stand one after the other, each with a null byte behind it. */
+/* tgargs holds the arguments one after the other, each with a null byte behind it. */
 static void
 read_arguments(RuleInfo *info, HeapTuple tuple, Relation catalog)
 {
@@ -60,7 +60,7 @@ read_arguments(RuleInfo *info, HeapTuple tuple, Relation catalog)
 	}
 }
 
-/* NULL where the trigger is none of ours. */
+/* The rule of a row of pg_trigger; NULL if the trigger calls another function. */
 static RuleInfo *
 read_rule(HeapTuple tuple, Relation catalog)
 {
@@ -132,7 +132,7 @@ rule_list_of_table(Oid relid)
 	return rules;
 }
 
-/* OIDs of the triggers that depend on a function, "most" of them at most. */
+/* The OIDs of at most "most" triggers that depend on a function. */
 static List *
 triggers_of_function(Oid function, int most)
 {
@@ -142,6 +142,7 @@ triggers_of_function(Oid function, int most)
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
+	Assert(OidIsValid(function) && most > 0);
 	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(ProcedureRelationId));
 	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ,
@@ -231,7 +232,7 @@ rule_by_trigger(Oid trigger)
 	return found == NIL ? NULL : linitial(found);
 }
 
-/* What rule_describe() found: its values are set where there is such a trigger. */
+/* The result of rule_describe(). */
 typedef struct TriggerName
 {
 	bool		found;
@@ -245,6 +246,7 @@ copy_name(HeapTuple tuple, Relation catalog, void *arg)
 	Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
 	Name		name = palloc(sizeof(NameData));
 
+	Assert(!result->found);
 	*name = form->tgname;
 	result->values[0] = ObjectIdGetDatum(form->tgrelid);
 	result->values[1] = NameGetDatum(name);
@@ -268,7 +270,7 @@ rule_topmost(Oid trigger, Oid *relation)
 	{
 		RuleInfo   *info = rule_by_trigger(trigger);
 
-		/* Calls our C function under another name: then it stands for itself. */
+		/* No rule: it calls our C function under another SQL name. */
 		if (info == NULL)
 			return trigger;
 		*relation = info->relation;

@@ -1,9 +1,8 @@
 /*
  * rule_catalog.h
- *	  Rules as the catalogs have them: triggers that call a function of ours.
+ *	  Rules as the catalogs have them: triggers that call a function of pg_uncache.
  *
- * There is no table of rules.  What is read here is as the catalogs say at the
- * moment; nothing is kept.
+ * There is no table of rules.  Each call reads the catalogs; nothing is kept.
  */
 #ifndef UNCACHE_RULE_CATALOG_H
 #define UNCACHE_RULE_CATALOG_H
@@ -11,7 +10,7 @@
 #include "postgres.h"
 #include "nodes/pg_list.h"
 
-/* One trigger.  Made in CurrentMemoryContext, as everything of this file. */
+/* One rule.  All results of this file are made in CurrentMemoryContext. */
 typedef struct RuleInfo
 {
 	Oid			trigger;
@@ -24,22 +23,22 @@ typedef struct RuleInfo
 	bool		by_columns;		/* calls invalidate_columns() */
 	int			nargs;
 	char	  **args;
-	int			nattrs;			/* of UPDATE OF */
+	int			nattrs;			/* columns of UPDATE OF; 0: all */
 	int16	   *attrs;
-	char	   *qual;			/* of WHEN, as a node's text; or NULL */
+	char	   *qual;			/* the condition of WHEN, as a node's text; or NULL */
 } RuleInfo;
 
 /* OID of uncache.invalidate() or invalidate_columns(); InvalidOid without the extension. */
 extern Oid	rule_function(bool by_columns);
 
-/* Whether the database has any rule; costs next to nothing. */
+/* Whether the database has any rule: one or two index scans. */
 extern bool rule_any_exists(void);
 
-/* Rules of one table, clones included; those of the whole database, oldest first. */
+/* The rules of one table, or of the database with the oldest first; clones included. */
 extern List *rule_list_of_table(Oid relid);
 extern List *rule_list_of_database(void);
 
-/* One rule, or NULL where there is none such. */
+/* One rule, or NULL if there is none. */
 extern RuleInfo *rule_by_name(Oid relid, const char *name);
 extern RuleInfo *rule_by_trigger(Oid trigger);
 
@@ -50,12 +49,13 @@ extern RuleInfo *rule_by_trigger(Oid trigger);
 extern bool rule_describe(Oid trigger, Datum *values);
 
 /*
- * Up from clone to clone; *relation is then the table of that trigger, or
- * InvalidOid where the trigger is none that this file knows.
+ * The trigger that a clone comes from, over all levels of partitions; a trigger that is no
+ * clone is its own.  *relation is set to the table of the result, or to InvalidOid if
+ * "trigger" is no rule.
  */
 extern Oid	rule_topmost(Oid trigger, Oid *relation);
 
-/* The templates among the arguments. */
+/* The templates of a rule: its arguments but for the columns of invalidate_columns(). */
 #define rule_ntemplates(info)	((info)->nargs - ((info)->by_columns ? 1 : 0))
 #define rule_templates(info)	((info)->args + ((info)->by_columns ? 1 : 0))
 

@@ -1,9 +1,13 @@
 /*
  * rule_check.c
- *	  Whether a rule may be made.
+ *	  Whether a rule may be made, and whether it still works.
  *
- * A rule that was made is checked at once, so that a mistake shows where it is
- * made and not in somebody's INSERT.  What goes wrong later is rule_problems.c's.
+ * A new rule is checked at once, so that a mistake is an ERROR for the user who makes it
+ * and not for the next user who writes to the table.
+ *
+ * Later a rule can break without a check (event triggers were off, pg_restore
+ * --disable-triggers).  rule_problems() then tells the view uncache.rules what is wrong,
+ * and raises no ERROR for it.
  */
 #include "postgres.h"
 
@@ -165,11 +169,11 @@ rule_owner_can_add_partitions(Relation rel, Oid function)
 
 /*
  * --------------------------------------------------------------------------
- * Problems of rules that are there
+ * Rules that exist
  * --------------------------------------------------------------------------
  */
 
-/* The lock on the table is there. */
+/* Called in a subtransaction, with a lock on the table. */
 static void
 compile(void *arg)
 {
@@ -180,7 +184,7 @@ compile(void *arg)
 	relation_close(rel, NoLock);
 }
 
-/* What makes an error one about something else than the rule. */
+/* Whether an error tells nothing about the rule: the compilation was interrupted by it. */
 static bool
 is_not_about_rule(const ErrorData *edata)
 {
@@ -205,7 +209,7 @@ describe_error(const ErrorData *edata)
 	if (edata->detail == NULL)
 		return edata->message;
 
-	/* The detail says which template, as a sentence of its own. */
+	/* The detail names the template, in a sentence of which the full stop is cut off here. */
 	return psprintf("%.*s: %s.", (int) strcspn(edata->detail, "\n") - 1, edata->detail,
 					edata->message);
 }
@@ -217,7 +221,7 @@ rule_compile_problem(const RuleInfo *info, int *sqlerrcode)
 
 	LockRelationOid(info->relation, AccessShareLock);
 	edata = subtransaction_run(compile, unconstify(RuleInfo *, info));
-	/* A command that has looked at many tables must not hold them until it commits. */
+	/* A command that looks at many tables must not keep them locked until it commits. */
 	UnlockRelationOid(info->relation, AccessShareLock);
 	if (edata == NULL || edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
 		return NULL;
@@ -228,7 +232,7 @@ rule_compile_problem(const RuleInfo *info, int *sqlerrcode)
 	return describe_error(edata);
 }
 
-/* The same for the view: it shows what it could not find out, and goes on. */
+/* The same for the view, which shows an error about something else and goes on. */
 static char *
 find_compile_problem(const RuleInfo *info)
 {
@@ -279,7 +283,7 @@ has_enabled_rule(Oid relid, bool for_rows)
 	return false;
 }
 
-/* Inheritance children fire triggers of their own only. */
+/* A change of an inheritance child fires the child's own triggers only. */
 static void
 find_children_problems(const RuleInfo *info, StringInfo problems)
 {
@@ -293,10 +297,11 @@ find_children_problems(const RuleInfo *info, StringInfo problems)
 	}
 }
 
-/* In which way a clone fires less often than its rule, or NULL. */
+/* How a clone fires less often than its rule, or NULL if it does not. */
 static const char *
 clone_problem(const RuleInfo *clone, const RuleInfo *info)
 {
+	Assert(!OidIsValid(info->parent));
 	if (clone->enabled == info->enabled || info->enabled == TRIGGER_DISABLED)
 		return NULL;
 	if (clone->enabled == TRIGGER_DISABLED)
@@ -309,8 +314,8 @@ clone_problem(const RuleInfo *clone, const RuleInfo *info)
 }
 
 /*
- * It is the clone that fires for a partition, and it can be switched by itself
- * (DISABLE TRIGGER ALL there).  The first that was is named.
+ * The clone fires for a partition, and can be disabled alone (ALTER TABLE partition DISABLE
+ * TRIGGER ALL).  Reports the first partition where that has happened.
  */
 static void
 find_clone_problems(const RuleInfo *info, StringInfo problems)
@@ -342,7 +347,7 @@ find_owner_problems(const RuleInfo *info, StringInfo problems)
 {
 	Relation	rel = try_relation_open(info->relation, NoLock);
 
-	/* Dropped before it could be locked. */
+	/* Another session has dropped the table before it could be locked. */
 	if (rel == NULL)
 		return;
 	if (TRIGGER_FOR_ROW(info->type) && !rule_owner_can_add_partitions(rel, info->function))
@@ -399,7 +404,7 @@ rule_problems(const RuleInfo *info)
 		find_owner_problems(info, &problems);
 	find_table_problems(info, &problems);
 
-	/* Who has looked at the view must not hold up DDL until his transaction ends. */
+	/* A session that has read the view must not block DDL until its transaction ends. */
 	if (locked)
 		UnlockRelationOid(info->relation, AccessShareLock);
 	return problems.len > 0 ? problems.data : NULL;

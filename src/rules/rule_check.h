@@ -8,8 +8,9 @@
 #include "rules/rule_catalog.h"
 
 /*
- * All that is wrong with a rule, for the view, or NULL.  Holds no lock afterwards,
- * and does not wait for one: where somebody has locked the table, that is said.
+ * All that is wrong with a rule, for the view uncache.rules: text in CurrentMemoryContext,
+ * or NULL if nothing is.  Never waits for a lock: if another session has the table locked,
+ * the text says that it was not checked.  Holds no lock afterwards.
  */
 extern char *rule_problems(const RuleInfo *info);
 

@@ -1,11 +1,10 @@
 /*
  * rule_flush.c
- *	  Invalidating all that rules can produce.
+ *	  Invalidating every key that rules can produce.
  *
- * What goes to the pending set is the key pattern of each template, for the
- * worker to find the keys with SCAN.  A template that does not begin with enough
- * literal text would make it look at, and take, the keys of everybody else: such
- * a template is left out, and said so.
+ * The pending set gets the key pattern of each template, and the worker finds the keys
+ * with SCAN.  The pattern of a template without enough literal text in front would
+ * match keys of other applications, too: such a template is left out, with a message.
  */
 #include "postgres.h"
 
@@ -26,6 +25,7 @@ SQL_FUNCTION(uncache_invalidate_table);
 void
 rule_flush_rule(Rule *rule, int elevel)
 {
+	Assert(rule->ntemplates > 0);
 	for (int i = 0; i < rule->ntemplates; i++)
 	{
 		Template   *template = rule->templates[i];
@@ -46,7 +46,7 @@ rule_flush_rule(Rule *rule, int elevel)
 	}
 }
 
-/* Returns the number of rules. */
+/* Returns the number of rules that were flushed. */
 static int
 invalidate_rules_of_relation(Oid relid, bool clones, int elevel)
 {
@@ -79,7 +79,7 @@ rule_flush_rules_of_table(Oid relid, bool descend, int elevel)
 	if (!descend || !has_subclass(relid))
 		return nrules;
 
-	/* Clones further down stand for a rule that was met already. */
+	/* The rule of a clone further down was flushed with the table above it. */
 	foreach(cell, find_all_inheritors(relid, AccessShareLock, NULL))
 	{
 		if (lfirst_oid(cell) != relid)
@@ -88,7 +88,7 @@ rule_flush_rules_of_table(Oid relid, bool descend, int elevel)
 	return nrules;
 }
 
-/* Does nothing for a table that was dropped a moment ago. */
+/* Called in a subtransaction.  Does nothing if the table was dropped meanwhile. */
 static void
 invalidate_one_rule(void *arg)
 {
@@ -134,7 +134,7 @@ rule_flush_all_rules(bool only_unlogged)
 
 	foreach(cell, rule_list_of_database())
 	{
-		/* One rule that is broken leaves the others alone. */
+		/* A rule that is broken must not keep the others from being flushed. */
 		if (is_wanted(lfirst(cell), only_unlogged))
 			subtransaction_run_or_report(invalidate_one_rule, lfirst(cell));
 	}
@@ -159,8 +159,8 @@ uncache_invalidate_table(PG_FUNCTION_ARGS)
 				 errmsg("relation with OID %u does not exist", relid)));
 
 	/*
-	 * A template whose keys cannot be found is a WARNING, also where there is no
-	 * other: a call for all tables does what it can, as TRUNCATE does.
+	 * A template without a key pattern is a WARNING even if it is the only one, as in
+	 * TRUNCATE: a script that calls this for all tables shall reach the last one.
 	 */
 	if (rule_flush_rules_of_table(relid, true, WARNING) == 0)
 		ereport(ERROR,

@@ -1,6 +1,6 @@
 /*
  * rule_flush.h
- *	  Invalidating all that rules can produce.
+ *	  Invalidating every key that rules can produce.
  */
 #ifndef UNCACHE_INVALIDATE_H
 #define UNCACHE_INVALIDATE_H
@@ -8,20 +8,20 @@
 #include "rules/rule_cache.h"
 
 /*
- * Add the key patterns of a rule to the pending set.  Templates that cannot be
- * used for that are reported at "elevel" (0: not at all).
+ * Add the key patterns of a rule to the pending set.  A template that has none is
+ * reported at "elevel" (0: not at all).
  */
 extern void rule_flush_rule(Rule *rule, int elevel);
 
 /*
- * The same for all rules of a table; where "descend" of the tables below it too.
- * Takes AccessShareLock on them.  Returns the number of rules found.
+ * The same for all rules of a table and, with "descend", of the tables that inherit from
+ * it.  Takes AccessShareLock on the tables.  Returns the number of rules.
  */
 extern int	rule_flush_rules_of_table(Oid relid, bool descend, int elevel);
 
 /*
- * The same for all rules of the database, or only those of unlogged tables.  A
- * rule that does not work is reported in the log and left out.
+ * The same for all rules of the database, or only those of unlogged tables.  The ERROR of
+ * a rule that does not work goes to the log, and the rule is left out.
  */
 extern void rule_flush_all_rules(bool only_unlogged);
 

@@ -2,15 +2,14 @@
  * rule_partitions.c
  *	  TRUNCATE rules of partitioned tables.
  *
- * PostgreSQL clones a row trigger of a partitioned table to every partition,
- * present and future, but not a TRUNCATE trigger; and TRUNCATE of a partition
- * fires only the partition's own.  So the clones are made here, in PostgreSQL's
- * own form: with tgparentid and its dependencies.  Hence they vanish with the
- * parent's trigger and with DETACH PARTITION, follow its renaming, cannot be
- * dropped alone, and pg_dump leaves them out, for they come again with the
- * parent's: by our event trigger.  pg_upgrade restores event triggers last, so
- * after it, and wherever else they did not fire, a worker that starts looks for
- * what is missing.
+ * PostgreSQL clones a row trigger of a partitioned table to every partition, present and
+ * future.  It does not clone a TRUNCATE trigger, and TRUNCATE of a partition fires only
+ * the partition's own triggers.  So this file makes the clones, in PostgreSQL's own form:
+ * with tgparentid and its dependencies.  Hence PostgreSQL drops them with the parent's
+ * trigger and with DETACH PARTITION, renames them with it, and refuses to drop one alone.
+ * pg_dump leaves clones out; when a dump is restored, our event trigger makes them anew
+ * after the parent's trigger.  pg_upgrade restores event triggers last, so after it, and
+ * wherever else they did not fire, a worker makes the missing clones when it starts.
  */
 #include "postgres.h"
 
@@ -39,6 +38,7 @@ make_clone(const RuleInfo *parent, Oid partition)
 {
 	CreateTrigStmt *stmt = makeNode(CreateTrigStmt);
 
+	Assert(TRIGGER_FOR_TRUNCATE(parent->type) && partition != parent->relation);
 	stmt->trigname = parent->name;
 	stmt->timing = TRIGGER_TYPE_AFTER;
 	stmt->events = TRIGGER_TYPE_TRUNCATE;
@@ -67,7 +67,7 @@ find_clone(Oid partition, Oid parent)
 	return NULL;
 }
 
-/* CREATE OR REPLACE TRIGGER can give the parent's rule other arguments. */
+/* False after CREATE OR REPLACE TRIGGER has given the parent's rule other arguments. */
 static bool
 is_like(const RuleInfo *clone, const RuleInfo *parent)
 {
@@ -88,7 +88,8 @@ drop_clone(const RuleInfo *clone)
 {
 	ObjectAddress address;
 
-	/* It depends on its parent so that nothing else can drop it. */
+	Assert(OidIsValid(clone->parent));
+	/* While it depends on its parent PostgreSQL refuses to drop it. */
 	deleteDependencyRecordsFor(TriggerRelationId, clone->trigger, false);
 	CommandCounterIncrement();
 	ObjectAddressSet(address, TriggerRelationId, clone->trigger);
@@ -114,7 +115,7 @@ cover_with_rule(Oid partition, const RuleInfo *parent, bool sync_enabled)
 	char		kind = get_rel_relkind(partition);
 
 	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
-		return;					/* a foreign table: the remote server's affair */
+		return;					/* a foreign table: no trigger here sees its rows */
 	if (clone != NULL && !is_like(clone, parent))
 	{
 		drop_clone(clone);
@@ -142,7 +143,7 @@ truncate_rules(Oid relid)
 
 static void cover_below(Oid relid, bool sync_enabled);
 
-/* One level after the other: what was just made is the next level's parent. */
+/* One level after the other: the clones made here are the parents of the next level's. */
 static void
 cover_partition(Oid partition, List *rules, bool sync_enabled)
 {
@@ -169,8 +170,8 @@ cover_below(Oid relid, bool sync_enabled)
 }
 
 /*
- * Creating a trigger needs EXECUTE on its function; who may add a partition need
- * not have that.  An ERROR puts the user back, too.
+ * Creating a trigger takes EXECUTE on its function, which a user who may add a partition
+ * need not have.  An ERROR puts the user back, too.
  */
 static Oid
 become_superuser(int *context)
@@ -228,6 +229,7 @@ rule_uncovered_partition(Oid relid, Oid trigger)
 	return InvalidOid;
 }
 
+/* Lock a table and all below it for new triggers; false if another session is in the way. */
 static bool
 lock_if_free(Oid relid)
 {
@@ -262,8 +264,8 @@ rule_cover_database(void)
 			continue;
 
 		/*
-		 * A partition that can't have its rule, since it has a trigger of that name for
-		 * instance, must not keep the worker from starting.
+		 * A partition may be unable to get its rule, for instance because it has another
+		 * trigger of that name.  That must not keep the worker from starting.
 		 */
 		if (lock_if_free(info->relation))
 			subtransaction_run_or_report(cover_table_of_rule, info);

@@ -8,23 +8,22 @@
 #include "postgres.h"
 
 /*
- * Give every partition below a table the TRUNCATE rules that the table has, and
- * make those that are there already like their parent's ("sync_enabled": also
- * enabled or disabled like it).  Does nothing for other tables.  Takes
- * ShareRowExclusiveLock on partitions.  For anybody who may change the table:
- * the caller's rights on uncache's functions do not matter.
+ * Give every partition below a table the TRUNCATE rules that the table has.  A clone that
+ * exists is made like its parent, with "sync_enabled" also enabled or disabled like it.
+ * Does nothing for a table that is not partitioned.  Takes ShareRowExclusiveLock on the
+ * partitions.  The caller needs no rights on uncache's functions.
  */
 extern void rule_cover_partitions(Oid relid, bool sync_enabled);
 
 /*
- * The same for one new partition and what is below it; others are not locked, so
- * that adding one does not wait for those who write to them.
+ * The same for one new partition and those below it.  The other partitions are not locked,
+ * so adding one does not wait for sessions that write to them.
  */
 extern void rule_cover_new_partition(Oid partition);
 
 /*
- * What is missing anywhere in the database; for a worker that starts.  Waits for
- * no lock: a table that is in use is left as it is, and the log says so.
+ * For a worker that starts: make the clones that are missing anywhere in the database.
+ * Waits for no lock: a table that is in use is left as it is, and the log says so.
  */
 extern void rule_cover_database(void);
 

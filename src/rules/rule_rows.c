@@ -2,19 +2,21 @@
  * rule_rows.c
  *	  Rows that come to a table, or leave it, with a whole partition.
  *
- * No trigger sees them.  Where partitions rotate every night the new one is empty, and so,
- * often, is the old one: an empty partition changes nothing.  Of one with few rows the
- * keys of these rows are deleted; of any other every key that the table's rules can
- * produce, which costs a pass over Redis, but no time under the lock.
+ * No trigger sees these rows, so this file deletes their keys:
  *
- * Attaching and detaching hold the partition under a lock that keeps writers out until the
- * end of the transaction, so the newest snapshot shows all rows that there will be.  Of
- * a partition that is partitioned itself the parts are locked here, unless somebody
- * writes to one: then all keys are deleted.
+ *		no row			none.  Usual where partitions rotate every night
+ *		few rows		the keys of these rows
+ *		more rows		every key that the table's rules can produce, which costs a pass
+ *						over Redis, but no time under the lock
  *
- * Rendering runs what is in templates.  The command may be a superuser's, so that is done
- * as the table's owner, and as PostgreSQL's own maintenance does it.  If it fails, for
- * want of a right for instance, all keys are deleted.
+ * ATTACH and DETACH PARTITION hold a lock on the partition that keeps writers out until the
+ * end of the transaction, so the newest snapshot shows all rows that it can have by then.
+ * If the partition is partitioned itself, its parts are locked here; if another session
+ * writes to one of them, every key is deleted instead.
+ *
+ * Rendering runs the functions in templates.  The command may be a superuser's, so they run
+ * as the table's owner, in a security-restricted operation, as in PostgreSQL's own
+ * maintenance commands.  If that fails (a right is missing), every key is deleted instead.
  */
 #include "postgres.h"
 
@@ -40,13 +42,13 @@
 #include "template/template.h"
 
 /*
- * Read so many rows, and so many pages (8 MB), at the most: that takes milliseconds, during
- * which the lock keeps everybody from the table.
+ * Read at most this many rows and pages (8 MB): that takes milliseconds, during which the
+ * lock keeps all other sessions from the table.
  */
 #define MAX_ROWS		1000
 #define MAX_PAGES		1000
 
-/* What is to be rendered. */
+/* The rows to render, and the rules to render them with. */
 typedef struct PartitionRows
 {
 	Oid			relid;			/* the table that has the rules */
@@ -67,7 +69,7 @@ typedef struct RowSink
  * --------------------------------------------------------------------------
  */
 
-/* Rows of a table; more than MAX_ROWS where it takes too long to count them. */
+/* The number of rows of a table; more than MAX_ROWS if counting them would take too long. */
 static int
 count_rows(Oid leaf)
 {
@@ -95,8 +97,8 @@ count_rows(Oid leaf)
 }
 
 /*
- * Find the tables that hold the rows of a partition.  Returns how many rows these are, or
- * more than MAX_ROWS for too many, or where a table can't be locked or read.
+ * Find the tables that hold the rows of a partition.  Returns the number of rows; more than
+ * MAX_ROWS if there are too many, or if a table cannot be locked or read.
  */
 static int
 find_rows(Oid partition, PartitionRows *rows)
@@ -134,7 +136,7 @@ add_to_pending(KeySink *sink, const char *key, size_t len)
 	pending_set_add(INVALIDATION_KEY, ((RowSink *) sink)->rule, key, len);
 }
 
-/* The templates of a rule, bound to a partition as its clone of the rule has them. */
+/* The templates of a rule, compiled for a partition as its clone of the rule has them. */
 static List *
 compile_for_leaf(const RuleInfo *info, Relation leaf, Oid *topmost)
 {
@@ -142,6 +144,7 @@ compile_for_leaf(const RuleInfo *info, Relation leaf, Oid *topmost)
 	Oid			relation;
 	char	   *alias;
 
+	Assert(get_rel_relkind(RelationGetRelid(leaf)) == RELKIND_RELATION);
 	*topmost = rule_topmost(info->trigger, &relation);
 	alias = OidIsValid(relation) ? get_rel_name(relation) : NULL;
 	for (int i = 0; i < rule_ntemplates(info); i++)
@@ -184,7 +187,7 @@ render_leaf(const RuleInfo *info, Oid oid)
 	table_close(leaf, NoLock);
 }
 
-/* An ERROR puts the user back, too. */
+/* Called in a subtransaction: an ERROR puts the user and the settings back, too. */
 static void
 render_rows(void *arg)
 {
@@ -209,7 +212,7 @@ render_rows(void *arg)
 	table_close(rel, NoLock);
 }
 
-/* Whether the keys of all rows could be added. */
+/* Returns whether the keys of all rows were added; if not, none were. */
 static bool
 try_rendering(PartitionRows *rows)
 {
@@ -238,6 +241,7 @@ invalidate_rows(Oid relid, Oid partition, PartitionRows *rows)
 	const char *name = get_rel_name(partition);
 	int			count = find_rows(partition, rows);
 
+	Assert(count >= 0);
 	if (count == 0)
 		ereport(NOTICE,
 				(errmsg("partition \"%s\" has no rows, so no keys are deleted", name)));
@@ -270,7 +274,7 @@ rows_changed(Oid relid, Oid partition)
 	PopActiveSnapshot();
 }
 
-/* Both rules fire now, which is right only where they name different keys. */
+/* From now on the table's rules and these fire: a duplicate, unless they name other keys. */
 static void
 notice_own_rules(Oid relid, Oid partition)
 {

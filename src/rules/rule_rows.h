@@ -8,17 +8,17 @@
 #include "postgres.h"
 
 /*
- * A partition was attached to, or detached from, a table, in this transaction and under
- * its lock.  Add what its rows feed under the table's rules to the pending set, and say
- * in a NOTICE what that is; does nothing for a table without rules.  A partition that has
- * rules of its own gets a NOTICE, too, when it is attached.
+ * Call these when a partition was attached to, or detached from, a table, in the same
+ * transaction.  They add the keys of its rows under the table's rules to the pending set,
+ * and a NOTICE tells which; nothing happens for a table without rules.  For an attached
+ * partition that has rules of its own there is a NOTICE, too.
  */
 extern void rule_rows_attached(Oid relid, Oid partition);
 extern void rule_rows_detached(Oid relid, Oid partition);
 
 /*
- * Before a partition is attached: an ERROR with a way out where one of its own rules has
- * the name of one of the table's, which PostgreSQL would refuse without a word of it.
+ * Call this before a partition is attached.  An ERROR with the way out if one of its own
+ * rules has the name of one of the table's: PostgreSQL would refuse that without a hint.
  */
 extern void rule_rows_check_names(Oid relid, Oid partition);
 

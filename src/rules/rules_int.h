@@ -1,6 +1,6 @@
 /*
  * rules_int.h
- *	  What only files of this folder use of each other.
+ *	  Declarations that only the files of this folder use.
  */
 #ifndef UNCACHE_RULES_INT_H
 #define UNCACHE_RULES_INT_H
@@ -9,7 +9,7 @@
 
 /* ---------- attach.c ---------- */
 
-/* Names of the triggers that uncache.attach() makes. */
+/* Names of the triggers that uncache.attach() makes, and uncache.detach() drops. */
 #define ATTACH_ROW_TRIGGER		"uncache_row"
 #define ATTACH_TRUNCATE_TRIGGER "uncache_truncate"
 
@@ -19,38 +19,41 @@
 
 /* ---------- rule_check.c ---------- */
 
-/* Raise an ERROR unless rules are possible on this relation. */
+/* Raise an ERROR if a rule on this relation is not possible, or would be useless. */
 extern void rule_check_table(Relation rel);
 
 /*
- * Raise an ERROR for a trigger that was just made and cannot work as a rule, and
- * a NOTICE for one that does something strange.
+ * Check a trigger that was just made: an ERROR if it cannot work as a rule, a NOTICE
+ * for a template that names no column.
  */
 extern void rule_check_new(const RuleInfo *info);
 
-/* Why a trigger of this type fails whenever it fires, with a hint; or NULL. */
+/*
+ * Why a trigger of this type (BEFORE, FOR EACH STATEMENT ...) fails whenever it fires, as
+ * the end of a sentence; *hint is then set to the way out.  NULL if it does not fail.
+ */
 extern const char *rule_type_problem(const RuleInfo *info, const char **hint);
 
-/* A NOTICE for templates that name no column. */
+/* Give a NOTICE if a template names no column, so that all rows have the same key. */
 extern void rule_notice_constant(const Template *template);
 
 /*
- * Whether the owner of a table may call a rule's function.  PostgreSQL asks for
- * that when the trigger of a partitioned table is cloned to a new partition.
+ * Whether the owner of a partitioned table has EXECUTE on a rule's function, which
+ * PostgreSQL asks for when it clones the trigger to a new partition.  True for others.
  */
 extern bool rule_owner_can_add_partitions(Relation rel, Oid function);
 
 /*
- * Why a rule's templates do not compile now, or NULL when they do.  Raises
- * nothing for that: it tries in a subtransaction.  What the caller has no right
- * to call is taken for good, and an error that says nothing of the rule, such as
- * want of memory, is raised.  *sqlerrcode, where wanted, is the error's.
+ * Why a rule's templates do not compile now, as text in CurrentMemoryContext, or NULL if
+ * they do; *sqlerrcode (which may be NULL) gets the SQLSTATE.  Compiles in a
+ * subtransaction.  A missing right to call a function is no problem of the rule.  An
+ * error that tells nothing about the rule, such as out of memory, is raised again.
  */
 extern char *rule_compile_problem(const RuleInfo *info, int *sqlerrcode);
 
 /* ---------- ddl_guard.c ---------- */
 
-/* What a template may name; without a schema: wherever it is. */
+/* An object that a template may name.  Without a schema it may be in any. */
 typedef struct ObjectName
 {
 	const char *schema;			/* or NULL */
@@ -58,26 +61,27 @@ typedef struct ObjectName
 } ObjectName;
 
 /*
- * These raise ERROR 2BP01 for a rule that does not work any more; where "cascade"
- * they drop the rule instead, with a NOTICE, if it is for want of an object.
+ * Each of these looks at some rules, and raises ERROR 2BP01 for the first that no longer
+ * works.  With "cascade" it drops the rule instead, with a NOTICE, if the rule fails
+ * because an object is missing.
  */
 
-/* All of a table and of what inherits from it.  Returns whether there is any. */
+/* All rules of a table and of the tables that inherit from it.  Returns whether it has any. */
 extern bool ddl_guard_table(Oid relid);
 
-/* Those of them that name a column. */
+/* Those of them whose text has the name of a column. */
 extern void ddl_guard_column(Oid relid, const char *column, bool cascade);
 
-/* All in the database that name any of these objects (ObjectName). */
+/* All rules of the database whose text has the name of one of these objects (ObjectName). */
 extern void ddl_guard_objects(List *names, bool cascade);
 
-/* All that lack a cast. */
+/* All rules of the database that fail for want of a cast. */
 extern void ddl_guard_casts(void);
 
-/* Rules with this column, whose type was changed, in a template: always an ERROR. */
+/* Rules with a template that uses this column, whose type was changed: always an ERROR. */
 extern void ddl_guard_type(Oid relid, const char *column);
 
-/* The same for an attribute of a composite type, and the tables made OF it. */
+/* The same for an attribute of a composite type, in the tables made OF that type. */
 extern void ddl_guard_attribute_type(Oid type, const char *attribute);
 
 #endif							/* UNCACHE_RULES_INT_H */

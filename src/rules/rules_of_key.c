@@ -2,10 +2,11 @@
  * rules_of_key.c
  *	  uncache.rules_of_key(): the rules that can produce a key.
  *
- * A key is held against the key pattern of each template (keypattern.h), with the prefix,
- * as TRUNCATE does it; templates whose keys TRUNCATE could not find are asked, too.
- * Nothing of a template is run.  A rule that is broken produces no key, and gets a
- * WARNING, so that a test that expects it to does not look in the wrong place.
+ * The key is compared with the key pattern of each template (keypattern.h), prefix
+ * included, as TRUNCATE compares the keys that it finds; here also with the patterns of
+ * templates that are too short for TRUNCATE.  No function of a template is run.  A broken
+ * rule produces no key; a WARNING says so, since a test that expects the rule would
+ * otherwise look for the fault in the template.
  */
 #include "postgres.h"
 
@@ -33,7 +34,7 @@ enum KeyRulesColumn
 	KEY_RULES_NCOLUMNS
 };
 
-/* One rule, held against a key. */
+/* The arguments of check_rule(). */
 typedef struct KeyCheck
 {
 	const RuleInfo *info;
@@ -74,7 +75,7 @@ put_template(const KeyCheck *check, const Template *template)
 	tuplestore_putvalues(check->rsinfo->setResult, check->rsinfo->setDesc, values, nulls);
 }
 
-/* The table may have been dropped a moment ago. */
+/* Called in a subtransaction.  Another session may have dropped the table meanwhile. */
 static void
 check_rule(void *arg)
 {
@@ -92,7 +93,7 @@ check_rule(void *arg)
 	}
 	rule_discard(rule);
 
-	/* A look must not hold up DDL until the transaction ends. */
+	/* A session that has called this must not block DDL until its transaction ends. */
 	relation_close(rel, AccessShareLock);
 }
 
