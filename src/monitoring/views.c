@@ -1,12 +1,12 @@
 /*
  * views.c
- *	  What the views uncache.stat and uncache.stat_rules show.
+ *	  The functions behind the views uncache.stat and uncache.stat_rules.
  *
- * Looking changes nothing and holds up nobody: shared memory is copied under
- * its lock and the outbox is read as backlog.c has it.  Everything works in a
- * read-only transaction, on a standby, and where the library is not preloaded;
- * what is then missing is told in stat's last_error instead of an ERROR, since
- * this is where somebody looks who wonders why nothing is delivered.
+ * Reading the views changes nothing and blocks no other session: shared memory is copied
+ * under its lock, and backlog.c reads the outbox.  All of it works in a read-only
+ * transaction, on a standby, and where the library is not preloaded.  In the last two
+ * there is no worker; last_error says so instead of an ERROR, since a user looks at this
+ * view to learn why nothing is delivered.
  */
 #include "postgres.h"
 
@@ -42,7 +42,7 @@ SQL_FUNCTION(uncache_version);
 
 /* ---------- uncache.stat ---------- */
 
-/* A row being put together, column after column. */
+/* A row of uncache.stat that is being put together, column after column. */
 typedef struct Row
 {
 	Datum		values[STAT_COLUMNS];
@@ -50,7 +50,7 @@ typedef struct Row
 	int			n;
 } Row;
 
-/* What a slot's lock covers, copied. */
+/* A copy of the fields of DatabaseState that its lock protects. */
 typedef struct Worker
 {
 	WorkerState	state;
@@ -59,7 +59,7 @@ typedef struct Worker
 	uint32		ring_used;
 	uint32		ring_size;
 	char		last_error[sizeof(((DatabaseState *) 0)->last_error)];
-	TimestampTz last_error_at;	/* 0: never */
+	TimestampTz last_error_at;	/* 0: there was no error */
 } Worker;
 
 static void
@@ -102,7 +102,7 @@ put_count(Row *row, pg_atomic_uint64 *counter)
 	put(row, Int64GetDatum((int64) pg_atomic_read_u64(counter)));
 }
 
-/* Microseconds in, milliseconds out; below 0 stands for unknown. */
+/* Takes microseconds, shows milliseconds; below 0 means unknown, and shows NULL. */
 static void
 put_latency(Row *row, double us)
 {
@@ -131,7 +131,10 @@ state_name(WorkerState state)
 	elog(ERROR, "unexpected state of a worker: %d", (int) state);
 }
 
-/* The launcher passes over template databases, which a worker would keep from use. */
+/*
+ * The launcher starts no worker for a template database: while one is connected, CREATE
+ * DATABASE cannot copy it.
+ */
 static bool
 database_is_template(void)
 {
@@ -145,7 +148,7 @@ database_is_template(void)
 	return result;
 }
 
-/* Why this database has no worker, in words for uncache.stat. */
+/* Why this database has no worker, for last_error of uncache.stat. */
 static const char *
 no_worker_reason(DatabaseState *database)
 {
@@ -168,7 +171,7 @@ no_worker_reason(DatabaseState *database)
 	return psprintf("uncache.max_database_workers (%d) is reached", UncacheShmem->ndatabases);
 }
 
-/* The slot may be given to another database meanwhile: then there is none. */
+/* If the launcher has given the state to another database meanwhile, there is no worker. */
 static void
 copy_worker(DatabaseState *database, Worker *worker)
 {
@@ -217,7 +220,7 @@ put_delivery(Row *row, DatabaseCounters *stats, Worker *worker)
 	put_count(row, &stats->wait_timeouts);
 	put_count(row, &stats->waits_skipped);
 	put(row, Int32GetDatum(UncacheShmem == NULL ? 0 : wait_slots_count(MyDatabaseId)));
-	/* A worker that died in the middle of a pass leaves its level behind. */
+	/* A worker that died during a pass has not set its level back to 0. */
 	put(row, Int32GetDatum(worker->pid == 0 ? 0 : (int32) pg_atomic_read_u32(&stats->patterns_running)));
 	put_count(row, &stats->pattern_passes);
 	put(row, Int64GetDatum(worker->ring_used));
@@ -287,8 +290,8 @@ put_fence(Row *row, DatabaseState *database)
 }
 
 /*
- * uncache.stat_get() returns record: the one row of uncache.stat, with the time
- * of the oldest undelivered row in place of its age.
+ * uncache.stat_get() returns record: the one row of uncache.stat, but with the time at
+ * which the oldest undelivered row was written instead of its age.
  */
 Datum
 uncache_stat_get(PG_FUNCTION_ARGS)
@@ -331,7 +334,7 @@ uncache_version(PG_FUNCTION_ARGS)
 
 /* ---------- uncache.stat_reset() ---------- */
 
-/* An error that is over goes with the counters; one that lasts is still news. */
+/* Clear last_error, unless the worker is not connected: then the trouble still lasts. */
 static void
 forget_error(DatabaseState *database)
 {
@@ -358,21 +361,21 @@ uncache_stat_reset(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* ---------- sets of rows ---------- */
+/* ---------- uncache.stat_rules ---------- */
 
 /*
  * uncache.stat_rules_get() returns setof record (rule oid, keys_sent bigint,
- * keys_existed bigint, last_sent timestamptz): rules that have sent something.
+ * keys_existed bigint, last_sent timestamptz): one row for each rule that has sent keys.
  */
 Datum
 uncache_stat_rules_get(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	RuleCounts	counts;
-	int			place = 0;
+	int			position = 0;
 
 	InitMaterializedSRF(fcinfo, 0);
-	while (counters_next_rule(&place, &counts))
+	while (counters_next_rule(&position, &counts))
 	{
 		Datum		values[RULE_COLUMNS];
 		bool		nulls[RULE_COLUMNS] = {false};
