@@ -2,7 +2,7 @@
 
 \echo Use "CREATE EXTENSION pg_uncache" to load this file. \quit
 
--- First of all, since whatever is in the schema could come before pg_catalog's.
+-- First of all: an object that is in the schema already could hide one of pg_catalog.
 CREATE FUNCTION uncache.require_own_schema() RETURNS void
 	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_require_own_schema';
 COMMENT ON FUNCTION uncache.require_own_schema() IS
@@ -10,7 +10,7 @@ COMMENT ON FUNCTION uncache.require_own_schema() IS
 REVOKE ALL ON FUNCTION uncache.require_own_schema() FROM PUBLIC;
 SELECT uncache.require_own_schema();
 
--- Nothing works without the worker: say so before anything is made.
+-- The extension needs its worker, so this is checked before anything is made.
 CREATE FUNCTION uncache.require_preload(what text) RETURNS void
 	LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'uncache_require_preload';
 COMMENT ON FUNCTION uncache.require_preload(text) IS
@@ -21,9 +21,9 @@ SELECT uncache.require_preload('CREATE EXTENSION pg_uncache');
 -- ---------------------------------------------------------------------------
 -- Outbox
 -- ---------------------------------------------------------------------------
--- Written and read by the library alone, never through SQL.  The tables outbox_0
--- to outbox_3 take turns and are emptied in place, so they need no vacuum;
--- outbox_side holds rows of prepared transactions and what Redis has refused.
+-- Only the library writes and reads these tables, never SQL.  The tables outbox_0 to
+-- outbox_3 take turns and are truncated in place, so they need no vacuum; outbox_side
+-- holds rows of prepared transactions, and keys that Redis has refused.
 
 CREATE FUNCTION uncache.outbox_guard() RETURNS trigger
 	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_outbox_guard';
@@ -31,8 +31,8 @@ COMMENT ON FUNCTION uncache.outbox_guard() IS
 'keeps SQL from writing to the outbox: raises an error, or leaves the row out while session_replication_role is replica';
 REVOKE ALL ON FUNCTION uncache.outbox_guard() FROM PUBLIC;
 
--- In two commands, since CREATE TABLE would add a toast table at once: rows are
--- written without a snapshot, which toast would need.
+-- In two commands: CREATE TABLE with a bytea column would add a toast table, and rows are
+-- written without a snapshot, which a toast table needs.
 CREATE TABLE uncache.outbox_0 (
 	xid xid8 NOT NULL,
 	chunk int4 NOT NULL,
@@ -46,7 +46,7 @@ CREATE TABLE uncache.outbox_1 (LIKE uncache.outbox_0 INCLUDING STORAGE) USING he
 CREATE TABLE uncache.outbox_2 (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
 CREATE TABLE uncache.outbox_3 (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
 CREATE TABLE uncache.outbox_side (LIKE uncache.outbox_0 INCLUDING STORAGE) USING heap;
--- What Redis said when it refused the row last.
+-- error: the answer of Redis when it last refused the row.
 ALTER TABLE uncache.outbox_side
 	ADD COLUMN error text,
 	ALTER COLUMN error SET STORAGE PLAIN;
@@ -101,8 +101,8 @@ CREATE TRIGGER outbox_guard_truncate BEFORE TRUNCATE ON uncache.outbox_side
 	FOR EACH STATEMENT EXECUTE FUNCTION uncache.outbox_guard();
 ALTER TABLE uncache.outbox_side ENABLE ALWAYS TRIGGER outbox_guard;
 
--- While the outbox is over its limit: what the rules whose keys were left out can
--- produce.
+-- Overflow markers: while the outbox is over uncache.outbox_max_size a transaction leaves
+-- the key patterns of its rules here instead of its keys.
 CREATE TABLE uncache.outbox_note (
 	at timestamptz NOT NULL
 ) USING heap;
@@ -110,7 +110,7 @@ ALTER TABLE uncache.outbox_note
 	ADD COLUMN items bytea NOT NULL,
 	ALTER COLUMN items SET STORAGE PLAIN;
 COMMENT ON TABLE uncache.outbox_note IS
-'part of the outbox of pg_uncache: rules of which all keys will be deleted, since uncache.outbox_max_size was reached; not for SQL';
+'part of the outbox of pg_uncache: rules all of whose keys will be deleted, since uncache.outbox_max_size was reached; not for SQL';
 REVOKE ALL ON uncache.outbox_note FROM PUBLIC;
 CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.outbox_note
 	FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard();
@@ -126,7 +126,7 @@ ALTER TABLE uncache.outbox_note ENABLE ALWAYS TRIGGER outbox_guard;
 CREATE FUNCTION uncache.invalidate() RETURNS trigger
 	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_invalidate';
 COMMENT ON FUNCTION uncache.invalidate() IS
-'trigger function; each argument is a template. AFTER ... FOR EACH ROW: deletes the keys of the new row (INSERT), the old one (DELETE), or both (UPDATE, unless nothing has changed) after the commit. AFTER TRUNCATE ... FOR EACH STATEMENT: every key that the templates can give; one that does not begin with literal text of two letters or digits (uncache.key_prefix does not count) is refused by CREATE TRIGGER, and passed over with a WARNING by TRUNCATE. Errors: a bad template, a key over 64 KiB, more than 10000 keys of a row, not called as such a trigger';
+'trigger function; each argument is a template. AFTER ... FOR EACH ROW: deletes the keys of the new row (INSERT), the old one (DELETE), or both (UPDATE, unless nothing has changed) after the commit. AFTER TRUNCATE ... FOR EACH STATEMENT: deletes every key that the templates can produce; a template that does not begin with literal text of two letters or digits (uncache.key_prefix does not count) is refused by CREATE TRIGGER, and left out with a WARNING by TRUNCATE. Errors: a bad template, a key over 64 KiB, more than 10000 keys of a row, a call in any other way than as such a trigger';
 
 CREATE FUNCTION uncache.invalidate_columns() RETURNS trigger
 	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_invalidate_columns';
@@ -137,7 +137,7 @@ CREATE FUNCTION uncache.attach(rel regclass, VARIADIC templates text[]) RETURNS 
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_attach';
 COMMENT ON FUNCTION uncache.attach(regclass, text[]) IS
-'makes the triggers uncache_row and uncache_truncate with these templates, enabled always, in place of those that an earlier call made; covers partitions, present and future. Shows the keys of one existing row. Needs TRIGGER on the table and EXECUTE on uncache.invalidate(), to replace a rule the owner of the table. Errors: a bad template, a NULL; not a table, a temporary one, or one of the system; pg_uncache is not in shared_preload_libraries; a read-only transaction';
+'makes the triggers uncache_row and uncache_truncate with these templates, ENABLE ALWAYS, and drops those that an earlier call made; they cover partitions, present and future. A NOTICE shows the keys of one existing row. Needs TRIGGER on the table and EXECUTE on uncache.invalidate(); replacing a rule needs the ownership of the table. Errors: a bad template, a NULL; a view, a foreign or temporary table, a system catalog; pg_uncache is not in shared_preload_libraries; a read-only transaction';
 
 CREATE FUNCTION uncache.attach_columns(rel regclass, columns name[], VARIADIC templates text[]) RETURNS void
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -149,19 +149,19 @@ CREATE FUNCTION uncache.detach(rel regclass) RETURNS void
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_detach';
 COMMENT ON FUNCTION uncache.detach(regclass) IS
-'drops the triggers that uncache.attach() made; keys in Redis stay as they are. For the owner of the table. Errors: the table has none; it is a partition and they belong to the partitioned table; a NULL, a read-only transaction';
+'drops the triggers that uncache.attach() made; no key is deleted. For the owner of the table. Errors: the table has no such trigger; it is a partition, and the triggers belong to the partitioned table; a NULL, a read-only transaction';
 
 CREATE FUNCTION uncache.invalidate_table(rel regclass) RETURNS void
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_invalidate_table';
 COMMENT ON FUNCTION uncache.invalidate_table(regclass) IS
-'deletes every key that the rules of a table, and of the tables below it, can give, after the transaction commits; also while uncache.enabled is off. A template that does not begin with literal text of two letters or digits is passed over with a WARNING. Errors: no rule, a NULL, a standby';
+'after the transaction commits, deletes every key that the rules of a table and of the tables below it can produce; also while uncache.enabled is off. A template that does not begin with literal text of two letters or digits is left out with a WARNING. Errors: the table has no rule, a NULL, a standby';
 
 CREATE FUNCTION uncache.render(template text, "row" anyelement) RETURNS text[]
 	LANGUAGE C STRICT STABLE PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME', 'uncache_render';
 COMMENT ON FUNCTION uncache.render(text, anyelement) IS
-'the keys that a template yields for a row of a table, with uncache.key_prefix: SELECT uncache.render(''user:{id}'', u) FROM users u. An empty array where the row gives no key; NULL for a NULL row. Errors: a bad template, a value that is not a row of a table, the limits of uncache.invalidate()';
+'the keys that a template gives for a row of a table, with uncache.key_prefix: SELECT uncache.render(''user:{id}'', u) FROM users u. An empty array if the row gives no key; NULL for a NULL row. Errors: a bad template, a value that is not a row of a table, the limits of uncache.invalidate()';
 
 CREATE FUNCTION uncache.list_rules(
 	OUT relation regclass,
@@ -181,19 +181,19 @@ CREATE VIEW uncache.rules AS SELECT * FROM uncache.list_rules();
 COMMENT ON VIEW uncache.rules IS
 'the rules of this database: one row for each trigger that calls uncache.invalidate() or uncache.invalidate_columns(), without its clones on partitions';
 COMMENT ON COLUMN uncache.rules.relation IS
-'the table; of a partitioned one, the rule covers all partitions';
+'the table; if it is partitioned, the rule covers all partitions';
 COMMENT ON COLUMN uncache.rules.trigger IS
 'name of the trigger that is the rule; uncache_row and uncache_truncate are made by attach';
 COMMENT ON COLUMN uncache.rules.templates IS
 'its templates, without uncache.key_prefix';
 COMMENT ON COLUMN uncache.rules.events IS
-'for which the trigger fires: INSERT, UPDATE, DELETE, TRUNCATE';
+'the commands for which the trigger fires: INSERT, UPDATE, DELETE, TRUNCATE';
 COMMENT ON COLUMN uncache.rules.columns IS
-'columns whose change makes an UPDATE count (attach_columns, UPDATE OF); NULL: any';
+'the columns whose change makes an UPDATE count (attach_columns, UPDATE OF); NULL: all';
 COMMENT ON COLUMN uncache.rules.enabled IS
-'always, origin (not for changes that arrive by replication), replica (only for these) or disabled';
+'for which changes the trigger fires: always (all), origin (all but those that arrive by replication), replica (only those), disabled (none)';
 COMMENT ON COLUMN uncache.rules.problem IS
-'why the rule will not do what it should; NULL: nothing is known to be wrong';
+'why the rule will miss changes or make writes fail; NULL: nothing is known to be wrong';
 
 CREATE FUNCTION uncache.rules_of_key(
 	key text,
@@ -204,7 +204,7 @@ CREATE FUNCTION uncache.rules_of_key(
 	LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_rules_of_key';
 COMMENT ON FUNCTION uncache.rules_of_key(text) IS
-'the rules whose templates can produce this key, as it is in Redis (with uncache.key_prefix): one row for each template, disabled rules included; no row where a change of the database never deletes the key. Goes by the types of the expressions, not by the rows that exist; NULL gives no row. A rule that does not work any more gets a WARNING. Granted to pg_monitor and pg_read_all_data';
+'the rules whose templates can produce this key, as it is in Redis (with uncache.key_prefix): one row for each template, disabled rules included. No row: no change of a row deletes this key. Decides by the types of the expressions, not by the rows that exist; NULL gives no row. A rule that no longer works gets a WARNING. Granted to pg_monitor and pg_read_all_data';
 
 REVOKE ALL ON FUNCTION
 	uncache.invalidate(),
@@ -228,7 +228,7 @@ COMMENT ON FUNCTION uncache.ddl_end() IS
 CREATE FUNCTION uncache.ddl_drop() RETURNS event_trigger
 	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_ddl_drop';
 COMMENT ON FUNCTION uncache.ddl_drop() IS
-'refuses to drop what a template uses; with CASCADE drops the rule, too';
+'refuses to drop an object that a template uses; with CASCADE drops the rule, too';
 
 CREATE FUNCTION uncache.ddl_rewrite() RETURNS event_trigger
 	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_ddl_rewrite';
@@ -238,7 +238,7 @@ COMMENT ON FUNCTION uncache.ddl_rewrite() IS
 CREATE FUNCTION uncache.ddl_start() RETURNS event_trigger
 	LANGUAGE C AS 'MODULE_PATHNAME', 'uncache_ddl_start';
 COMMENT ON FUNCTION uncache.ddl_start() IS
-'refuses commands that change the tables of pg_uncache or lock them for no use; refuses to attach a partition that has a rule of its own under the name of one of the table''s, with the way out; has DROP EXTENSION wait for writers before it locks the outbox';
+'refuses commands that would change or lock the tables of pg_uncache; refuses, with a hint, to attach a partition that has a rule with the name of one of the table''s rules; makes DROP EXTENSION wait for writers before it locks the outbox';
 
 REVOKE ALL ON FUNCTION
 	uncache.ddl_start(),
@@ -270,13 +270,13 @@ ALTER EVENT TRIGGER uncache_ddl_end ENABLE ALWAYS;
 ALTER EVENT TRIGGER uncache_ddl_drop ENABLE ALWAYS;
 ALTER EVENT TRIGGER uncache_ddl_rewrite ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER uncache_ddl_start IS
-'see uncache.ddl_start(). While it is disabled a command can break the outbox, and commits with it';
+'see uncache.ddl_start(). While it is disabled a command can break the outbox, and then commits fail';
 COMMENT ON EVENT TRIGGER uncache_ddl_end IS
 'keeps rules whole: see uncache.ddl_end(). While it is disabled a change can break a rule, and the next write to its table fails';
 COMMENT ON EVENT TRIGGER uncache_ddl_drop IS
 'keeps rules whole: see uncache.ddl_drop(). While it is disabled a DROP can break a rule, and the next write to its table fails';
 COMMENT ON EVENT TRIGGER uncache_ddl_rewrite IS
-'see uncache.ddl_rewrite(). While it is disabled keys of rewritten rows stay';
+'see uncache.ddl_rewrite(). While it is disabled the keys of rewritten rows are not deleted';
 
 -- ---------------------------------------------------------------------------
 -- Fenced fills
@@ -290,7 +290,7 @@ CREATE TABLE uncache.incarnation (
 	lineage text NOT NULL
 ) USING heap;
 COMMENT ON TABLE uncache.incarnation IS
-'the life of the server within which transaction ids can be compared; for uncache.snapshot(), not for SQL';
+'the incarnation of the server: transaction ids can be compared only within one, which ends with a crash or a promotion; for uncache.snapshot(), not for SQL';
 REVOKE ALL ON uncache.incarnation FROM PUBLIC;
 CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.incarnation
 	FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard();
@@ -309,7 +309,7 @@ CREATE TABLE uncache.fence_standing (
 	by_seen timestamptz NOT NULL
 ) USING heap;
 COMMENT ON TABLE uncache.fence_standing IS
-'how often uncache.reclaim_fence() was called, and by whom this server is superseded; for the worker, not for SQL';
+'how often uncache.reclaim_fence() was called, and which server supersedes this one; for the worker, not for SQL';
 REVOKE ALL ON uncache.fence_standing FROM PUBLIC;
 CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE OR DELETE ON uncache.fence_standing
 	FOR EACH ROW EXECUTE FUNCTION uncache.outbox_guard();
@@ -321,20 +321,20 @@ CREATE FUNCTION uncache.reclaim_fence() RETURNS boolean
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_reclaim_fence';
 COMMENT ON FUNCTION uncache.reclaim_fence() IS
-'this server is the one whose readers may fill the cache, from now on: the one that has superseded it is a copy, or, where none has, all others that serve the keys of this uncache.key_prefix are. Deletes what the rules can produce, unless the other has stored nothing; takes effect at once, also if the transaction rolls back. Returns true when Redis has confirmed it, false when it has not within 10 s: it is remembered then, and takes effect when Redis is back, unless the worker had not begun. For superusers. Errors: uncache.fence_ttl is 0; a standby; pg_uncache is not in shared_preload_libraries';
+'from now on the readers of this server may fill the cache, and those of the server that has superseded it may not; if none has, those of all other servers that serve the keys of this uncache.key_prefix may not. Deletes every key that the rules can produce, unless the readers of the other server have stored nothing. Takes effect at once, also if the transaction rolls back. Returns true when Redis has confirmed it. Returns false when it has not within 10 s: then the request is kept, and takes effect when Redis is back, unless the worker had not begun. For superusers. Errors: uncache.fence_ttl is 0; a standby; pg_uncache is not in shared_preload_libraries';
 REVOKE ALL ON FUNCTION uncache.reclaim_fence() FROM PUBLIC;
 
 CREATE FUNCTION uncache.snapshot(token text) RETURNS text
 	LANGUAGE C STABLE PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME', 'uncache_snapshot';
 COMMENT ON FUNCTION uncache.snapshot(text) IS
-'the snapshot of the calling statement, bound to the token of a miss, for FCALL uncache_set. Call it in the statement that reads the value, or in an earlier one. NULL where nothing may be stored: the token is NULL or none, the transaction has written, uncache.fence_ttl is 0, the worker of a primary has not made itself known yet, or the table uncache.incarnation is locked';
+'the snapshot of the calling statement, bound to the token of a miss, for FCALL uncache_set. Call it in the statement that reads the value, or in an earlier one. NULL if the value must not be stored: the token is NULL or no token, the transaction has written, uncache.fence_ttl is 0, the worker of a primary has not written its incarnation yet, or the table uncache.incarnation is locked';
 
 CREATE FUNCTION uncache.snapshot(tokens text[]) RETURNS text[]
 	LANGUAGE C STABLE PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME', 'uncache_snapshots';
 COMMENT ON FUNCTION uncache.snapshot(text[]) IS
-'the same for many tokens at once: an array of the same shape, with NULL where nothing may be stored. NULL for NULL';
+'the same for many tokens at once: an array of the same shape, with NULL for each value that must not be stored. NULL for NULL';
 
 -- ---------------------------------------------------------------------------
 -- Any SQL
@@ -344,7 +344,7 @@ CREATE FUNCTION uncache.invalidate_keys(VARIADIC keys text[]) RETURNS bigint
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_invalidate_keys';
 COMMENT ON FUNCTION uncache.invalidate_keys(text[]) IS
-'deletes these keys from Redis after the transaction commits; uncache.key_prefix goes before each. NULL keys are left out. Also while uncache.enabled is off. Returns how many were new in this transaction. Errors: an empty key, a key over 64 KiB, a standby';
+'deletes these keys from Redis after the transaction commits; uncache.key_prefix goes before each. NULL keys are ignored. Also while uncache.enabled is off. Returns how many were new in this transaction. Errors: an empty key, a key over 64 KiB, a standby';
 
 CREATE FUNCTION uncache.invalidate_pattern(pattern text) RETURNS void
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -357,25 +357,25 @@ CREATE FUNCTION uncache.transaction_keys(OUT relation regclass, OUT trigger name
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME', 'uncache_transaction_keys';
 COMMENT ON FUNCTION uncache.transaction_keys() IS
-'what the running transaction would delete if it committed now: key, or glob for a pattern, and the rule it comes from (NULL for invalidate_keys and invalidate_pattern). Also keys of rows that the caller may not read, where a cascade or a trigger has changed them';
+'the keys that the running transaction would delete if it committed now (for a pattern its glob), each with the rule that it comes from (NULL for invalidate_keys and invalidate_pattern). Shows keys of rows that the caller may not read, if a cascade or a trigger has changed them';
 
 CREATE FUNCTION uncache.wait(timeout interval DEFAULT '10 s') RETURNS boolean
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_wait';
 COMMENT ON FUNCTION uncache.wait(interval) IS
-'waits until everything that was committed in this database before the call is delivered to Redis, patterns too. Returns true then, false when the timeout is over; 0 only asks, which takes up to 50 ms; NULL waits for ever. Errors: pg_uncache is not in shared_preload_libraries; a standby';
+'waits until everything that was committed in this database before the call is delivered to Redis, patterns too. Returns true then, or false when the timeout is over; a timeout of 0 only asks, which takes up to 50 ms; NULL waits without limit. Errors: pg_uncache is not in shared_preload_libraries; a standby';
 
 CREATE FUNCTION uncache.discard_backlog() RETURNS bigint
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_discard_backlog';
 COMMENT ON FUNCTION uncache.discard_backlog() IS
-'forgets what is committed and not delivered yet, for a Redis that was flushed anyway, and what was delivered within uncache.redeliver_window; takes effect at once, also if the transaction rolls back, and frees the disk within seconds. Returns the number of transactions; without a worker those count too that were delivered and are still kept, since only it knows. For superusers. Errors: a standby; the worker has not done it within a minute; without a worker: a transaction that has read the outbox is still open';
+'forgets all invalidations that are committed and not delivered yet, for a Redis that was flushed anyway, and those that were delivered within uncache.redeliver_window. Takes effect at once, also if the transaction rolls back, and frees the disk within seconds. Returns the number of transactions; without a worker this includes delivered ones that are still kept, since only a worker knows which are delivered. For superusers. Errors: a standby; the worker has not answered within a minute; without a worker: a transaction that has read the outbox is still open';
 
 CREATE FUNCTION uncache.discard_backlog(xid xid8) RETURNS bigint
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_discard_transaction';
 COMMENT ON FUNCTION uncache.discard_backlog(xid8) IS
-'forgets what is not delivered yet of one transaction, by its id in uncache.backlog; what Redis has of it already stays deleted. Takes effect at once, also if the transaction rolls back; without a worker with its commit. Returns 1, or 0 where nothing of that transaction waits. For superusers. Errors: a NULL, a standby; the worker has not done it within a minute; without a worker: a table of the outbox is locked';
+'forgets the undelivered invalidations of one transaction, by its id in uncache.backlog; keys of it that are deleted already stay deleted. Takes effect at once, also if the calling transaction rolls back; without a worker, when it commits. Returns 1, or 0 if nothing of that transaction is undelivered. For superusers. Errors: a NULL, a standby; the worker has not answered within a minute; without a worker: a table of the outbox is locked';
 
 REVOKE ALL ON FUNCTION
 	uncache.invalidate_keys(text[]),
@@ -388,8 +388,8 @@ FROM PUBLIC;
 -- ---------------------------------------------------------------------------
 -- Views
 -- ---------------------------------------------------------------------------
--- A function behind a view is called with the rights of who reads the view, so
--- both are granted.  pg_monitor has both.
+-- PostgreSQL checks EXECUTE on a function behind a view for the user who reads the view,
+-- so both are granted to pg_monitor.
 
 CREATE FUNCTION uncache.stat_get(
 	OUT state text,
@@ -449,23 +449,23 @@ SELECT
 	s.last_error, s.last_error_at, s.stats_reset, s.version
 FROM uncache.stat_get() s;
 COMMENT ON VIEW uncache.stat IS
-'one row: how delivery to Redis goes in this database (pg_monitor and pg_read_all_data; others need SELECT and EXECUTE on uncache.stat_get())';
+'one row: the state and the counters of delivery to Redis in this database (pg_monitor and pg_read_all_data; others need SELECT and EXECUTE on uncache.stat_get())';
 COMMENT ON COLUMN uncache.stat.state IS
 'connected; connecting (first attempt, or Redis was just lost); down (Redis cannot be reached, the worker keeps trying); paused (uncache.delivery = off); no worker (last_error says why)';
 COMMENT ON COLUMN uncache.stat.worker_pid IS
-'process id of the worker of this database; null without one';
+'process id of the worker of this database; null if there is none';
 COMMENT ON COLUMN uncache.stat.redis IS
-'address that the worker uses, without user and password';
+'address of Redis that the worker uses, without user and password';
 COMMENT ON COLUMN uncache.stat.transactions_delivered IS
-'transactions delivered; one of several outbox rows counts with its first row, and what a new worker or a new Redis finds in the outbox counts under retries';
+'transactions delivered; a transaction with several outbox rows counts with its first row. Rows that are sent again to a restarted Redis, or by a restarted worker, count under retries';
 COMMENT ON COLUMN uncache.stat.keys_delivered IS
 'keys for which Redis has answered without an error, keys found by patterns included';
 COMMENT ON COLUMN uncache.stat.keys_existed IS
-'of keys_delivered, those that were in Redis; 0 beside a busy cache means that templates or uncache.key_prefix do not give the keys that the application uses';
+'of keys_delivered, those that were in Redis; 0 although the cache is busy means that templates or uncache.key_prefix do not give the keys that the application uses';
 COMMENT ON COLUMN uncache.stat.batches IS
 'commands with keys sent to Redis and answered';
 COMMENT ON COLUMN uncache.stat.retries IS
-'outbox rows sent again: the connection was lost before the answer, or the worker or Redis has started anew, so that what was delivered before is not known';
+'outbox rows sent again: the connection was lost before the answer, or the worker or Redis has restarted, so that it is not known which rows were delivered';
 COMMENT ON COLUMN uncache.stat.reconnects IS
 'connections made to Redis after the first one';
 COMMENT ON COLUMN uncache.stat.waits IS
@@ -473,7 +473,7 @@ COMMENT ON COLUMN uncache.stat.waits IS
 COMMENT ON COLUMN uncache.stat.wait_timeouts IS
 'of waits, those that uncache.wait_timeout ended, each with a WARNING to its client: committed, delivered later';
 COMMENT ON COLUMN uncache.stat.waits_skipped IS
-'commits that would have waited but for a reason not to: no connection, a wait before it in vain, uncache.delivery = off, more keys than uncache.wait_max_keys, a pattern';
+'commits that did not wait although uncache.consistency asks for it: no connection, an earlier wait has timed out, uncache.delivery = off, more keys than uncache.wait_max_keys, a pattern';
 COMMENT ON COLUMN uncache.stat.waiting_backends IS
 'sessions whose commit waits for delivery now';
 COMMENT ON COLUMN uncache.stat.patterns_running IS
@@ -481,39 +481,39 @@ COMMENT ON COLUMN uncache.stat.patterns_running IS
 COMMENT ON COLUMN uncache.stat.pattern_passes IS
 'passes of SCAN over the keys of Redis completed';
 COMMENT ON COLUMN uncache.stat.ring_used IS
-'bytes of shared memory that wait for the worker now';
+'bytes of the ring, in shared memory, that the worker has not read yet';
 COMMENT ON COLUMN uncache.stat.ring_size IS
-'bytes of shared memory for this database: its part of uncache.ring_size';
+'bytes of the ring of this database: its part of uncache.ring_size';
 COMMENT ON COLUMN uncache.stat.ring_overflows IS
-'transactions that found no room in the ring, and were delivered from the outbox instead';
+'transactions for which the ring had no room, so that they were delivered from the outbox';
 COMMENT ON COLUMN uncache.stat.keys_refused IS
-'counter: keys and patterns that Redis has refused by themselves (rights, mostly), each once however often it was tried';
+'counter: keys and patterns that Redis has refused with an error of their own (mostly for want of a right), each counted once however often it was tried';
 COMMENT ON COLUMN uncache.stat.keys_refused_now IS
-'level: keys and patterns that were refused and wait to be tried again; last_error says what Redis said';
+'level: keys and patterns that were refused and will be tried again; last_error has the answer of Redis';
 COMMENT ON COLUMN uncache.stat.outbox_rows IS
 'outbox rows not delivered yet: exact up to 8192 blocks (64 MB) a table, beyond that extrapolated from as many blocks, evenly spread';
 COMMENT ON COLUMN uncache.stat.outbox_bytes IS
-'size on disk of the outbox tables, rows that are delivered and not yet emptied included';
+'size on disk of the outbox tables; includes delivered rows until their table is truncated';
 COMMENT ON COLUMN uncache.stat.outbox_oldest_age IS
 'time since the oldest row not delivered yet was written; null when all is delivered';
 COMMENT ON COLUMN uncache.stat.latency_p50_ms IS
-'half of the deliveries took at most so many milliseconds from commit to the answer of Redis (rounded up by at most 19 percent); null before the first';
+'half of the deliveries took at most this many milliseconds from commit to the answer of Redis (rounded up by at most 19 percent); null before the first';
 COMMENT ON COLUMN uncache.stat.latency_p99_ms IS
-'99 percent of the deliveries took at most so many milliseconds from commit to the answer of Redis (rounded up by at most 19 percent); null before the first';
+'99 percent of the deliveries took at most this many milliseconds from commit to the answer of Redis (rounded up by at most 19 percent); null before the first';
 COMMENT ON COLUMN uncache.stat.latency_max_ms IS
 'the longest delivery in milliseconds since stats_reset; null before the first';
 COMMENT ON COLUMN uncache.stat.fence IS
-'fenced fills: on; off (uncache.fence_ttl is 0); superseded (another server fills instead, see last_error and uncache.reclaim_fence()); starting (every fill is refused for now); not possible (Redis is older than 7 or does not permit functions, see last_error); null without a connection';
+'fenced fills: on; off (uncache.fence_ttl is 0); superseded (the readers of another server fill instead, see last_error and uncache.reclaim_fence()); starting (every fill is refused for now); not possible (Redis is older than 7 or does not permit functions, see last_error); null without a connection';
 COMMENT ON COLUMN uncache.stat.fills_stored IS
 'fenced fills that Redis has stored since its functions were loaded, of all databases that use it';
 COMMENT ON COLUMN uncache.stat.fills_refused IS
 'fenced fills that Redis has refused since its functions were loaded, of all databases that use it';
 COMMENT ON COLUMN uncache.stat.beats IS
-'beats made since the functions were loaded: transactions that prove to standbys and old snapshots what they have seen';
+'beats since the functions were loaded: marker transactions of the worker. A snapshot that sees one, on a standby or in a long transaction, has seen every transaction that was delivered before it';
 COMMENT ON COLUMN uncache.stat.last_error IS
-'last trouble with delivery; while state is no worker, why there is none';
+'the last error of delivery; while state is no worker, the reason for that';
 COMMENT ON COLUMN uncache.stat.last_error_at IS
-'when last_error happened; null when last_error is a condition that lasts';
+'when last_error happened; null if last_error is the reason why there is no worker';
 COMMENT ON COLUMN uncache.stat.stats_reset IS
 'when the counters started at zero';
 COMMENT ON COLUMN uncache.stat.version IS
@@ -523,14 +523,14 @@ CREATE FUNCTION uncache.version() RETURNS text
 LANGUAGE C STABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'uncache_version';
 COMMENT ON FUNCTION uncache.version() IS
-'version of the library that is loaded; where it differs from the extension''s (extversion in pg_extension), ALTER EXTENSION pg_uncache UPDATE or a restart of the server is due';
+'version of the library that is loaded; if it differs from the extension''s (extversion in pg_extension), run ALTER EXTENSION pg_uncache UPDATE, or restart the server';
 REVOKE ALL ON FUNCTION uncache.version() FROM PUBLIC;
 
 CREATE FUNCTION uncache.stat_reset() RETURNS void
 LANGUAGE C VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'uncache_stat_reset';
 COMMENT ON FUNCTION uncache.stat_reset() IS
-'starts the counters of uncache.stat and uncache.stat_rules of this database at zero, and forgets last_error unless the trouble lasts; the levels stay';
+'sets the counters of uncache.stat and uncache.stat_rules of this database to zero, and clears last_error if the worker is connected; levels, such as keys_refused_now, stay';
 REVOKE ALL ON FUNCTION uncache.stat_reset() FROM PUBLIC;
 
 CREATE FUNCTION uncache.stat_rules_get(
@@ -558,7 +558,7 @@ WHERE t.tgparentid = 0
 	AND t.tgfoid IN ('uncache.invalidate()'::pg_catalog.regprocedure,
 					 'uncache.invalidate_columns()'::pg_catalog.regprocedure);
 COMMENT ON VIEW uncache.stat_rules IS
-'what each rule of this database has sent to Redis since uncache.stat_reset() or the start of the server (pg_monitor and pg_read_all_data; others need SELECT and EXECUTE on uncache.stat_rules_get())';
+'counters of each rule of this database, since uncache.stat_reset() or the start of the server (pg_monitor and pg_read_all_data; others need SELECT and EXECUTE on uncache.stat_rules_get())';
 COMMENT ON COLUMN uncache.stat_rules.relation IS
 'the table';
 COMMENT ON COLUMN uncache.stat_rules.trigger IS
@@ -566,9 +566,9 @@ COMMENT ON COLUMN uncache.stat_rules.trigger IS
 COMMENT ON COLUMN uncache.stat_rules.keys_sent IS
 'keys of this rule for which Redis has answered without an error';
 COMMENT ON COLUMN uncache.stat_rules.keys_existed IS
-'of keys_sent, those that were in Redis; 0 beside a busy cache means that the template or uncache.key_prefix does not give the keys that the application uses';
+'of keys_sent, those that were in Redis; 0 although the cache is busy means that the template or uncache.key_prefix does not give the keys that the application uses';
 COMMENT ON COLUMN uncache.stat_rules.last_sent IS
-'when a key of this rule was last sent; null: not since the counters started';
+'when a key of this rule was last sent; null: not since stats_reset';
 
 CREATE FUNCTION uncache.backlog_get(
 	OUT xid xid8,
@@ -583,8 +583,8 @@ COMMENT ON FUNCTION uncache.backlog_get() IS
 'behind the view uncache.backlog: its rows, with the time at which the oldest row of a transaction was written in place of its age';
 REVOKE ALL ON FUNCTION uncache.backlog_get() FROM PUBLIC;
 
--- The function is in the target list of a subquery, since its rows are then passed on
--- one by one; in FROM they would be gathered, on disk if they are many.
+-- In the target list of a subquery the executor passes the rows of a function on one by
+-- one; in FROM it would gather them first, on disk if they are many.
 CREATE VIEW uncache.backlog AS
 SELECT
 	(b.transaction).xid,
@@ -594,30 +594,30 @@ SELECT
 	(b.transaction).estimated
 FROM (SELECT uncache.backlog_get() AS transaction) b;
 COMMENT ON VIEW uncache.backlog IS
-'transactions that are committed and not delivered yet; after a restart and on a standby also some that are, until they are sent again. A look reads at most 1024 blocks (8 MB) of each outbox table; a larger one by 256 blocks, evenly spread (pg_monitor and pg_read_all_data; others need SELECT and EXECUTE on uncache.backlog_get())';
+'transactions that are committed and not delivered yet. After a restart and on a standby also some that are delivered, until they are sent again. A query reads an outbox table of up to 1024 blocks (8 MB) as a whole, and of a larger one 256 blocks, evenly spread (pg_monitor and pg_read_all_data; others need SELECT and EXECUTE on uncache.backlog_get())';
 COMMENT ON COLUMN uncache.backlog.xid IS
-'top-level transaction id, as pg_current_xact_id() had it; null in the row for those of a large table that were not looked at';
+'top-level transaction id, as pg_current_xact_id() returned it; null in the row that stands for all transactions in blocks that were not read';
 COMMENT ON COLUMN uncache.backlog.age IS
-'time since the transaction wrote its invalidations, right before its commit';
+'time since the transaction wrote its invalidations, immediately before its commit';
 COMMENT ON COLUMN uncache.backlog.keys IS
-'how many keys and patterns are still to be delivered; what a pattern finds is not counted';
+'number of keys and patterns that are not delivered yet; the keys that a pattern finds are not counted';
 COMMENT ON COLUMN uncache.backlog.attempts IS
 'how often Redis has refused one of them with an error of its own (such as -NOPERM); 0: not tried, or not answered';
 COMMENT ON COLUMN uncache.backlog.estimated IS
-'true where keys is an estimate, since only a part of a large outbox table was read';
+'true if keys is an estimate, since only a part of a large outbox table was read';
 
 CREATE FUNCTION uncache.backlog_keys(xid xid8)
 RETURNS TABLE (kind text, key text, relation regclass, trigger name, attempts int, last_error text)
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'uncache_backlog_keys';
 COMMENT ON FUNCTION uncache.backlog_keys(xid8) IS
-'what of a transaction waits, by its id in uncache.backlog: kind is key or pattern (a Redis glob); relation and trigger are those of the rule (NULL for invalidate_keys and invalidate_pattern, or where it is gone); attempts is how often Redis has refused it, last_error what it said then. No row where nothing of that transaction waits. Reads the whole outbox. For superusers and pg_read_all_data';
+'the undelivered keys and patterns of a transaction, by its id in uncache.backlog: kind is key or pattern (a Redis glob); relation and trigger are those of the rule (NULL for invalidate_keys and invalidate_pattern, or if the rule was dropped); attempts is how often Redis has refused it, last_error the answer of Redis. No row if the transaction has nothing undelivered. Reads the whole outbox. For superusers and pg_read_all_data';
 REVOKE ALL ON FUNCTION uncache.backlog_keys(xid8) FROM PUBLIC;
 
 GRANT SELECT ON uncache.stat, uncache.stat_rules, uncache.backlog TO pg_monitor;
 GRANT EXECUTE ON FUNCTION uncache.stat_get(), uncache.stat_rules_get(),
 	uncache.backlog_get(), uncache.version() TO pg_monitor;
--- Who may read all tables has SELECT on the views already, and may see keys.
+-- A member of pg_read_all_data has SELECT on all views already, and may see keys.
 GRANT EXECUTE ON FUNCTION uncache.stat_get(), uncache.stat_rules_get(),
 	uncache.backlog_get(), uncache.version(), uncache.list_rules(), uncache.rules_of_key(text),
 	uncache.transaction_keys() TO pg_read_all_data;

@@ -2,21 +2,20 @@
  * ddl_start.c
  *	  The event trigger for ddl_command_start: commands that must not begin.
  *
- * It runs before the command locks anything, also where the library is not preloaded:
- * there it loads the library, so that the hooks of the others (utility_hook.c) see what
- * DROP EXTENSION drops.
+ * It runs before the command locks anything.  Where the library is not preloaded, calling
+ * this function loads it, so that its hooks (utility_hook.c) see what DROP EXTENSION drops.
  *
- *		on a table of pg_uncache	refused.  Its rows are written past SQL, so an index, a
- *									column or a rule more would break them, and an
- *									unlogged table would lose them.  And some commands
- *									wait for the table's lock before they look whether
- *									their user may have it, with all commits behind them
- *		ATTACH PARTITION			refused where a rule of the partition is in the way of
- *									one of the table's
+ *		on a table of pg_uncache	refused.  The library writes its rows past SQL, so
+ *									another index, column or rule would break them, and
+ *									an unlogged table would lose them.  Some commands
+ *									also wait for the table's lock before they check the
+ *									rights of their user, and all commits wait behind them
+ *		ATTACH PARTITION			refused if a rule of the partition has the name of one
+ *									of the table's
  *		DROP EXTENSION				see drop_extension.c
  *
- * What changes neither the rows nor their durability is let through: where a table is
- * stored, its owner, storage parameters, whether the guard trigger is enabled.
+ * Allowed is what changes neither the rows nor their durability: the tablespace of a table,
+ * its owner, its storage parameters, and whether its guard trigger is enabled.
  */
 #include "postgres.h"
 
@@ -35,7 +34,7 @@
 
 SQL_FUNCTION(uncache_ddl_start);
 
-/* Whether a table of our extension is named, which the command then must not change. */
+/* Whether a name is that of a table of pg_uncache. */
 static bool
 is_own_table(const RangeVar *name)
 {
@@ -63,6 +62,7 @@ refuse_if_own(const RangeVar *name, const char *tag)
 					 "pg_uncache.")));
 }
 
+/* Whether a subcommand of ALTER TABLE is allowed on a table of pg_uncache. */
 static bool
 is_allowed(const AlterTableCmd *cmd)
 {
@@ -106,7 +106,7 @@ check_constraints(List *constraints)
 	}
 }
 
-/* The command would fail all the same, with less of a hint. */
+/* Without this check the command would fail as well, but without a hint. */
 static void
 check_attach(const RangeVar *parent, const RangeVar *child)
 {
@@ -117,7 +117,7 @@ check_attach(const RangeVar *parent, const RangeVar *child)
 		rule_rows_check_names(relid, partition);
 }
 
-/* Another table's ALTER TABLE may lock ours, too. */
+/* ALTER TABLE of another table may lock one of ours: as a partition, or by a foreign key. */
 static void
 check_alter_table(AlterTableStmt *stmt)
 {
@@ -202,7 +202,7 @@ uncache_ddl_start(PG_FUNCTION_ARGS)
 {
 	EventTriggerData *event = ddl_event(fcinfo);
 
-	/* Installing and updating the extension is what makes these tables. */
+	/* CREATE EXTENSION and ALTER EXTENSION UPDATE make and change these tables themselves. */
 	if (!creating_extension && !IsBinaryUpgrade)
 		check_command(event->parsetree, GetCommandTagName(event->tag));
 	PG_RETURN_NULL();
