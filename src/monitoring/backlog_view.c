@@ -225,8 +225,9 @@ put_key(Listing *listing, const BacklogRow *row, const Invalidation *item)
 	MemoryContext old_context = MemoryContextSwitchTo(listing->row_context);
 	Datum		values[BACKLOG_KEYS_COLUMNS] = {0};
 	bool		nulls[BACKLOG_KEYS_COLUMNS] = {false};
+	bool		is_key = invalidation_traits(item->kind)->command == INVALIDATION_UNLINK;
 
-	values[0] = CStringGetTextDatum(invalidation_traits(item->kind)->command == INVALIDATION_UNLINK ? "key" : "pattern");
+	values[0] = CStringGetTextDatum(is_key ? "key" : "pattern");
 	values[1] = PointerGetDatum(invalidate_functions_readable_key(item));
 	nulls[2] = nulls[3] = !OidIsValid(item->rule) || !rule_describe(item->rule, &values[2]);
 	values[4] = Int32GetDatum(row->attempts);

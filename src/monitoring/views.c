@@ -157,7 +157,8 @@ no_worker_reason(DatabaseState *database)
 	if (RecoveryInProgress())
 		return "this server is a standby; its worker starts at promotion";
 	if (database_is_template())
-		return "this is a template database, which has no worker; the outbox keeps what is committed";
+		return "this is a template database, which has no worker; the outbox keeps what is "
+			   "committed";
 	if (settings_database_rank(get_database_name(MyDatabaseId)) < 0)
 		return "uncache.databases does not name this database; the outbox keeps what is committed";
 	if (database != NULL)
@@ -166,7 +167,8 @@ no_worker_reason(DatabaseState *database)
 	for (int i = 0; i < UncacheShmem->ndatabases; i++)
 	{
 		if (pg_atomic_read_u32(&shmem_database(i)->dboid) == InvalidOid)
-			return "the launcher has not started a worker for this database yet; if that lasts, the server log says why";
+			return "the launcher has not started a worker for this database yet; if that lasts, "
+				   "the server log says why";
 	}
 	return psprintf("uncache.max_database_workers (%d) is reached", UncacheShmem->ndatabases);
 }
@@ -221,7 +223,8 @@ put_delivery(Row *row, DatabaseCounters *stats, Worker *worker)
 	put_count(row, &stats->waits_skipped);
 	put(row, Int32GetDatum(UncacheShmem == NULL ? 0 : wait_slots_count(MyDatabaseId)));
 	/* A worker that died during a pass has not set its level back to 0. */
-	put(row, Int32GetDatum(worker->pid == 0 ? 0 : (int32) pg_atomic_read_u32(&stats->patterns_running)));
+	put(row, Int32GetDatum(worker->pid == 0 ? 0 :
+						   (int32) pg_atomic_read_u32(&stats->patterns_running)));
 	put_count(row, &stats->pattern_passes);
 	put(row, Int64GetDatum(worker->ring_used));
 	put(row, Int64GetDatum(worker->ring_size));
@@ -322,7 +325,8 @@ uncache_stat_get(PG_FUNCTION_ARGS)
 	put_text(&row, UNCACHE_VERSION);
 	Assert(row.n == STAT_COLUMNS);
 
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), row.values, row.nulls)));
+	desc = BlessTupleDesc(desc);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, row.values, row.nulls)));
 }
 
 /* uncache.version() returns text: of the loaded library. */

@@ -161,7 +161,7 @@ make_truncate_trigger(Attachment *attachment)
 			ereport(NOTICE,
 					(errmsg("TRUNCATE of table \"%s\" will not delete the keys of template \"%s\"",
 							template->relation, template_shown(template->text)),
-					 errdetail("It does not begin with literal text that holds two letters or digits, by which its keys could be found.")));
+					 errdetail(NO_PATTERN_DETAIL)));
 	}
 	if (args == NIL)
 		return;
@@ -295,7 +295,8 @@ notice_sample(const Attachment *attachment)
 			appendStringInfo(&notice.text, " and %d more", notice.count - SHOWN_KEYS);
 		if (notice.count == 0)
 			ereport(NOTICE,
-					(errmsg("a row of table \"%s\" gives no key, because of a NULL or an empty array",
+					(errmsg("a row of table \"%s\" gives no key, because of a NULL or an empty "
+							"array",
 							RelationGetRelationName(rel))));
 		else
 			ereport(NOTICE,
@@ -329,7 +330,8 @@ warn_owner(const Attachment *attachment)
 				(errmsg("owner \"%s\" of table \"%s\" will not be able to add partitions",
 						GetUserNameFromId(owner, false),
 						RelationGetRelationName(attachment->rel)),
-				 errdetail("PostgreSQL clones the trigger to a new partition, which needs EXECUTE on its function."),
+				 errdetail("PostgreSQL clones the trigger to a new partition, which needs EXECUTE "
+						   "on its function."),
 				 errhint("Use GRANT EXECUTE ON FUNCTION uncache.%s() TO %s.",
 						 get_func_name(function),
 						 quote_identifier(GetUserNameFromId(owner, false)))));
@@ -476,7 +478,8 @@ uncache_detach(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("table \"%s\" has no rule that attach made",
 						RelationGetRelationName(rel)),
-				 errhint("The view uncache.rules shows all rules; one made by hand is dropped with DROP TRIGGER.")));
+				 errhint("The view uncache.rules shows all rules; one made by hand is dropped with "
+						 "DROP TRIGGER.")));
 	relation_close(rel, NoLock);
 	PG_RETURN_VOID();
 }

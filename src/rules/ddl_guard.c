@@ -37,7 +37,8 @@ refuse_command(const RuleInfo *info, const char *problem)
 			 errmsg("rule \"%s\" on table \"%s\" would no longer work",
 					info->name, get_rel_name(info->relation)),
 			 errdetail("%s", problem),
-			 errhint("Drop the rule first (uncache.detach() or DROP TRIGGER) and make it anew afterwards; a DROP with CASCADE drops it, too.")));
+			 errhint("Drop the rule first (uncache.detach() or DROP TRIGGER) and make it anew "
+					 "afterwards; a DROP with CASCADE drops it, too.")));
 }
 
 static void
@@ -250,7 +251,8 @@ guard_type(const RuleInfo *info, const char *column)
 	template = template_with_column(info, column);
 	if (template > 0)
 		refuse_command(info,
-					   psprintf("Template \"%s\" of table \"%s\" uses column \"%s\", whose type is to be changed.",
+					   psprintf("Template \"%s\" of table \"%s\" uses column \"%s\", whose type is "
+								"to be changed.",
 								rule_templates(info)[template - 1],
 								get_rel_name(info->relation), column));
 }

@@ -262,6 +262,12 @@ former_name(Node *tree)
 	return NULL;
 }
 
+#define MEMBERS_OF_EXTENSION \
+	"SELECT classid, objid, objsubid FROM pg_catalog.pg_depend" \
+	" WHERE refclassid OPERATOR(pg_catalog.=) '%u'::pg_catalog.oid" \
+	" AND refobjid OPERATOR(pg_catalog.=) '%u'::pg_catalog.oid" \
+	" AND deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog.\"char\""
+
 /* The names of an extension's members: ALTER EXTENSION ... SET SCHEMA moves them all. */
 static List *
 names_in_extension(Oid extension)
@@ -269,12 +275,12 @@ names_in_extension(Oid extension)
 	List	   *names = NIL;
 	ListCell   *cell;
 
-	foreach(cell, read_objects(psprintf("SELECT classid, objid, objsubid FROM pg_catalog.pg_depend"
-											" WHERE refclassid OPERATOR(pg_catalog.=) '%u'::pg_catalog.oid"
-											" AND refobjid OPERATOR(pg_catalog.=) '%u'::pg_catalog.oid"
-											" AND deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog.\"char\"",
-											ExtensionRelationId, extension)))
-		names = add_name(names, NULL, name_of_object(&((ChangedObject *) lfirst(cell))->address));
+	foreach(cell, read_objects(psprintf(MEMBERS_OF_EXTENSION, ExtensionRelationId, extension)))
+	{
+		ChangedObject *member = lfirst(cell);
+
+		names = add_name(names, NULL, name_of_object(&member->address));
+	}
 	return names;
 }
 

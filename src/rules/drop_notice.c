@@ -230,7 +230,8 @@ notice_dropped(const DroppedTable *table)
 				(errmsg("the keys of table \"%s\" stay in Redis", table->name),
 				 errdetail("DROP TABLE deletes no keys."),
 				 command != NULL ? errhint("Delete them with %s.", command) :
-				 errhint("Delete them with uncache.invalidate_keys(): no template began with literal text by which they could be found.")));
+				 errhint("Delete them with uncache.invalidate_keys(): no template began with "
+						 "literal text by which they could be found.")));
 }
 
 void

@@ -339,7 +339,8 @@ invalidate_truncated(TriggerData *trigdata, bool by_columns)
 				 errmsg("cannot truncate table \"%s\"", RelationGetRelationName(rel)),
 				 errdetail("Its rule \"%s\" deletes keys, and uncache.on_truncate is \"error\".",
 						   trigger->tgname),
-				 errhint("Use DELETE, which deletes the keys of each row, or set uncache.on_truncate to \"pattern\" or \"ignore\".")));
+				 errhint("Use DELETE, which deletes the keys of each row, or set "
+						 "uncache.on_truncate to \"pattern\" or \"ignore\".")));
 
 	rule = rule_acquire(rel, trigger->tgoid, by_columns,
 						trigger->tgnargs, trigger->tgargs);

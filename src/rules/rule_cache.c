@@ -197,7 +197,8 @@ rule_read_columns(Relation rel, const char *literal, int *count)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("no columns given for a rule on table \"%s\"",
 						RelationGetRelationName(rel)),
-				 errhint("Name the columns whose change matters, or use uncache.attach() for all.")));
+				 errhint("Name the columns whose change matters, or use uncache.attach() for "
+						 "all.")));
 
 	columns = palloc(sizeof(AttrNumber) * *count);
 	for (int i = 0; i < *count; i++)
@@ -254,7 +255,8 @@ fill_rule(Rule *rule, Relation rel, Oid trigger, bool by_columns, int nargs, cha
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("a rule on table \"%s\" has no template",
 						RelationGetRelationName(rel)),
-				 errhint("Give templates as arguments of the trigger function: EXECUTE FUNCTION uncache.%s.",
+				 errhint("Give templates as arguments of the trigger function: EXECUTE FUNCTION "
+						 "uncache.%s.",
 						 by_columns ? "invalidate_columns('{email}', 'user:{id}')" :
 						 "invalidate('user:{id}')")));
 	compile_templates(rule, rel, trigger, nargs, args, inspect);

@@ -61,7 +61,8 @@ rule_check_table(Relation rel)
 			break;
 		case RELKIND_FOREIGN_TABLE:
 			refuse_table(rel, "foreign table",
-						 "Others may change its rows on the remote server, which no trigger here sees: make the rule there.");
+						 "Others may change its rows on the remote server, which no trigger here "
+						 "sees: make the rule there.");
 			break;
 		default:
 			refuse_table(rel, "relation",
@@ -96,7 +97,8 @@ rule_type_problem(const RuleInfo *info, const char **hint)
 		(TRIGGER_FOR_INSERT(info->type) || TRIGGER_FOR_UPDATE(info->type) ||
 		 TRIGGER_FOR_DELETE(info->type)))
 	{
-		*hint = "Rules for INSERT, UPDATE and DELETE are triggers with FOR EACH ROW; make one of its own for TRUNCATE.";
+		*hint = "Rules for INSERT, UPDATE and DELETE are triggers with FOR EACH ROW; make one of "
+				"its own for TRUNCATE.";
 		return "does not fire for each row";
 	}
 	return NULL;
@@ -121,10 +123,12 @@ rule_notice_constant(const Template *template)
 {
 	if (template->constant)
 		ereport(NOTICE,
-				(errmsg("template \"%s\" of table \"%s\" names no column, so all rows give the same key",
+				(errmsg("template \"%s\" of table \"%s\" names no column, so all rows give the "
+						"same key",
 						template_shown(template->text), template->relation),
 				 strstr(template->text, "{{") != NULL ?
-				 errhint("{{ and }} stand for literal braces; a column is written with single ones, such as {id}.") :
+				 errhint("{{ and }} stand for literal braces; a column is written with single "
+						 "ones, such as {id}.") :
 				 errhint("A column is written in braces, such as {id}.")));
 }
 
@@ -136,8 +140,9 @@ check_for_truncate(const RuleInfo *info, const Template *template)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("template \"%s\" of table \"%s\" cannot be used for TRUNCATE",
 						template_shown(template->text), template->relation),
-				 errdetail("It does not begin with literal text that holds two letters or digits, by which its keys could be found."),
-				 errhint("Put such text in front, or leave the template out of the TRUNCATE trigger.")));
+				 errdetail(NO_PATTERN_DETAIL),
+				 errhint("Put such text in front, or leave the template out of the TRUNCATE "
+						 "trigger.")));
 }
 
 void
@@ -263,7 +268,8 @@ find_enabled_problems(const RuleInfo *info, StringInfo problems)
 	else if (info->enabled == TRIGGER_FIRES_ON_REPLICA)
 		add_problem(problems, "fires for replicated changes only");
 	else if (info->enabled == TRIGGER_FIRES_ON_ORIGIN && is_attached_name(info->name))
-		add_problem(problems, "has lost ENABLE ALWAYS: changes that arrive by replication are missed");
+		add_problem(problems, "has lost ENABLE ALWAYS: changes that arrive by replication are "
+							  "missed");
 }
 
 /* Whether a table has an enabled rule for rows, or for TRUNCATE. */
@@ -352,7 +358,8 @@ find_owner_problems(const RuleInfo *info, StringInfo problems)
 		return;
 	if (TRIGGER_FOR_ROW(info->type) && !rule_owner_can_add_partitions(rel, info->function))
 		add_problem(problems,
-					psprintf("the table's owner cannot add partitions: \"%s\" lacks EXECUTE on function uncache.%s()",
+					psprintf("the table's owner cannot add partitions: \"%s\" lacks EXECUTE on "
+							 "function uncache.%s()",
 							 GetUserNameFromId(rel->rd_rel->relowner, false),
 							 get_func_name(info->function)));
 	relation_close(rel, NoLock);
@@ -367,10 +374,12 @@ find_table_problems(const RuleInfo *info, StringInfo problems)
 	if (TRIGGER_FOR_ROW(info->type) && !has_enabled_rule(info->relation, false))
 		add_problem(problems, "TRUNCATE deletes no keys: the table has no enabled rule for it");
 	if (TRIGGER_FOR_TRUNCATE(info->type) && !has_enabled_rule(info->relation, true))
-		add_problem(problems, "INSERT, UPDATE and DELETE delete no keys: the table has no enabled rule for rows");
+		add_problem(problems, "INSERT, UPDATE and DELETE delete no keys: the table has no enabled "
+							  "rule for rows");
 	if (partitioned && TRIGGER_FOR_UPDATE(info->type) &&
 		(!TRIGGER_FOR_INSERT(info->type) || !TRIGGER_FOR_DELETE(info->type)))
-		add_problem(problems, "an UPDATE that moves a row to another partition is a DELETE and an INSERT, for which the rule does not fire");
+		add_problem(problems, "an UPDATE that moves a row to another partition is a DELETE and an "
+							  "INSERT, for which the rule does not fire");
 	if (partitioned && TRIGGER_FOR_TRUNCATE(info->type))
 	{
 		uncovered = rule_uncovered_partition(info->relation, info->trigger);

@@ -19,6 +19,7 @@
 #include "base/subtransaction.h"
 #include "pending/pending_set.h"
 #include "rules/rule_flush.h"
+#include "rules/rules_int.h"
 
 SQL_FUNCTION(uncache_invalidate_table);
 
@@ -41,8 +42,9 @@ rule_flush_rule(Rule *rule, int elevel)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("keys of template \"%s\" of table \"%s\" are not deleted",
 							template_shown(template->text), template->relation),
-					 errdetail("It does not begin with literal text that holds two letters or digits, by which its keys could be found."),
-					 errhint("Delete them with uncache.invalidate_keys() or uncache.invalidate_pattern().")));
+					 errdetail(NO_PATTERN_DETAIL),
+					 errhint("Delete them with uncache.invalidate_keys() or "
+							 "uncache.invalidate_pattern().")));
 	}
 }
 
@@ -166,6 +168,7 @@ uncache_invalidate_table(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("table \"%s\" has no rule", get_rel_name(relid)),
-				 errhint("Make one with uncache.attach(), or delete keys with uncache.invalidate_pattern().")));
+				 errhint("Make one with uncache.attach(), or delete keys with "
+						 "uncache.invalidate_pattern().")));
 	PG_RETURN_VOID();
 }

@@ -272,8 +272,10 @@ rule_cover_database(void)
 		else
 			ereport(LOG,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					 errmsg("TRUNCATE rules of partitions of table \"%s\" could not be made, since a partition is in use",
+					 errmsg("TRUNCATE rules of partitions of table \"%s\" could not be made, since "
+							"a partition is in use",
 							get_rel_name(info->relation)),
-					 errhint("Attach to the table again; until then TRUNCATE of a partition deletes no keys.")));
+					 errhint("Attach to the table again; until then TRUNCATE of a partition "
+							 "deletes no keys.")));
 	}
 }

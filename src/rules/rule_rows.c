@@ -288,7 +288,8 @@ notice_own_rules(Oid relid, Oid partition)
 			ereport(NOTICE,
 					(errmsg("partition \"%s\" has a rule of its own, \"%s\"",
 							get_rel_name(partition), info->name),
-					 errhint("The rules of table \"%s\" cover the partition: drop its own one with DROP TRIGGER, unless it names other keys.",
+					 errhint("The rules of table \"%s\" cover the partition: drop its own one with "
+							 "DROP TRIGGER, unless it names other keys.",
 							 get_rel_name(relid))));
 	}
 }
@@ -315,9 +316,11 @@ refuse_name(const RuleInfo *own, Oid relid)
 	ereport(ERROR,
 			(errcode(ERRCODE_DUPLICATE_OBJECT),
 			 errmsg("trigger \"%s\" for relation \"%s\" already exists", own->name, partition),
-			 errdetail("The rule \"%s\" of table \"%s\" covers its partitions, by triggers of this name.",
+			 errdetail("The rule \"%s\" of table \"%s\" covers its partitions, by triggers of this "
+					   "name.",
 					   own->name, get_rel_name(relid)),
-			 errhint("Drop the partition's own rule first: SELECT uncache.detach('%s'), or DROP TRIGGER %s ON %s.",
+			 errhint("Drop the partition's own rule first: SELECT uncache.detach('%s'), or DROP "
+					 "TRIGGER %s ON %s.",
 					 partition, quote_identifier(own->name), quote_identifier(partition))));
 }
 

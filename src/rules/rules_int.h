@@ -7,6 +7,11 @@
 
 #include "rules/rule_cache.h"
 
+/* The errdetail where template_keypattern() gives none for a template. */
+#define NO_PATTERN_DETAIL \
+	"It does not begin with literal text that holds two letters or digits, by which its " \
+	"keys could be found."
+
 /* ---------- attach.c ---------- */
 
 /* Names of the triggers that uncache.attach() makes, and uncache.detach() drops. */
