@@ -149,6 +149,7 @@ transaction_row(const Transaction *transaction, TupleDesc desc)
 	bool		nulls[BACKLOG_COLUMNS] = {false};
 	bool		others = transaction->xid == 0;
 
+	Assert(transaction->keys >= 0);
 	values[0] = FullTransactionIdGetDatum(FullTransactionIdFromU64(transaction->xid));
 	values[1] = TimestampTzGetDatum(transaction->at);
 	values[2] = Int64GetDatum((int64) rint(transaction->keys));
@@ -277,6 +278,7 @@ add_piece(Listing *listing, const BacklogRow *row, const Invalidation *item)
 	key = find_long_key(listing, row->table, row->chunk - head.offset / FRAGMENT_BYTES, &head);
 	if (key->head.total != head.total || key->head.kind != head.kind)
 		return;
+	Assert(head.offset + len <= head.total);
 	memcpy(key->bytes + head.offset, item->bytes + sizeof(head), len);
 	key->received += len;
 	if (key->received < head.total)

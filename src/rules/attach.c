@@ -114,6 +114,7 @@ make_trigger(Relation rel, const char *name, int16 events, bool row,
 	CreateTrigStmt *stmt = makeNode(CreateTrigStmt);
 	Oid			function = rule_function(by_columns);
 
+	Assert(args != NIL);
 	if (!OidIsValid(function))
 		elog(ERROR, "function uncache.invalidate does not exist");
 	stmt->trigname = pstrdup(name);

@@ -152,6 +152,7 @@ remember(const RuleInfo *info)
 	Oid			parent_relation = InvalidOid;
 	DroppedTable *table;
 
+	Assert(TRIGGER_FOR_ROW(info->type) && rule_ntemplates(info) > 0);
 	if (OidIsValid(info->parent))
 		(void) rule_topmost(info->parent, &parent_relation);
 	table = remember_table(info->relation, parent_relation);

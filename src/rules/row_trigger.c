@@ -200,6 +200,7 @@ record_both(Rule *rule, TupleTableSlot *oldslot, TupleTableSlot *newslot)
 	PendingSink oldsink = {{add_to_pending, 0}, rule->topmost, &bytes};
 	PendingSink newsink = {{add_to_pending, 0}, rule->topmost, &bytes};
 
+	Assert(OidIsValid(rule->topmost));
 	for (int i = 0; i < rule->ntemplates; i++)
 	{
 		Template   *template = rule->templates[i];

@@ -238,6 +238,7 @@ compile_templates(Rule *rule, Relation rel, Oid trigger, int nargs, char **args,
 		if (alias != NULL)
 			template->relation = alias;
 	}
+	Assert(rule->ntemplates == nargs && OidIsValid(rule->topmost));
 }
 
 static void
@@ -321,6 +322,7 @@ remember_used_columns(Rule *rule, Relation rel, const char *columns_text)
 		for (int c = 0; c < rule->templates[i]->ncolumns; c++)
 			add_used(private, rel, rule->templates[i]->columns[c]);
 	}
+	Assert(private->nused <= most);
 	private->columns_text = columns_text ? pstrdup(columns_text) : NULL;
 	private->shareable = true;
 }
@@ -467,6 +469,7 @@ has_used_columns(Relation rel, const RulePrivate *private)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 
+	Assert(private->shareable);
 	for (int i = 0; i < private->nused; i++)
 	{
 		const UsedColumn *used = &private->used[i];

@@ -57,6 +57,7 @@ find_clone(Oid partition, Oid parent)
 {
 	ListCell   *cell;
 
+	Assert(OidIsValid(parent));
 	foreach(cell, rule_list_of_table(partition))
 	{
 		RuleInfo   *info = lfirst(cell);
@@ -71,6 +72,7 @@ find_clone(Oid partition, Oid parent)
 static bool
 is_like(const RuleInfo *clone, const RuleInfo *parent)
 {
+	Assert(clone->parent == parent->trigger);
 	if (clone->function != parent->function || clone->nargs != parent->nargs ||
 		(clone->qual == NULL) != (parent->qual == NULL) ||
 		(clone->qual != NULL && strcmp(clone->qual, parent->qual) != 0))
