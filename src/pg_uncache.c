@@ -26,7 +26,7 @@
 #include "miscadmin.h"
 
 #include "commit/commit.h"
-#include "rules/drop_notice.h"
+#include "rules/rules.h"
 #include "settings/settings.h"
 #include "shmem/shmem.h"
 #include "worker/worker.h"

@@ -44,7 +44,7 @@
 #include "base/compat.h"
 #include "fence/fence_int.h"
 #include "outbox/outbox_open.h"
-#include "rules/rule_flush.h"
+#include "rules/rules.h"
 #include "settings/settings.h"
 #include "topology/target.h"
 

@@ -29,7 +29,7 @@
 #include "base/compat.h"
 #include "base/invalidation.h"
 #include "outbox/backlog.h"
-#include "rules/invalidate_functions.h"
+#include "rules/rules.h"
 #include "rules/rule_catalog.h"
 
 SQL_FUNCTION(uncache_backlog_get);

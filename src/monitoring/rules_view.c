@@ -17,7 +17,7 @@
 
 #include "base/compat.h"
 #include "base/subtransaction.h"
-#include "rules/rule_check.h"
+#include "rules/rules.h"
 
 /* Columns of uncache.rules. */
 enum RulesColumn

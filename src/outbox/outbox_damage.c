@@ -28,7 +28,7 @@
 #include "base/log_text.h"
 #include "base/log_throttle.h"
 #include "outbox/outbox_damage.h"
-#include "rules/rule_flush.h"
+#include "rules/rules.h"
 #include "outbox/outbox_tables.h"
 #include "outbox/outbox_scan.h"
 

@@ -39,7 +39,6 @@
 #include "utils/lsyscache.h"
 
 #include "base/compat.h"
-#include "rules/rule_partitions.h"
 #include "rules/rules_int.h"
 #include "shmem/shmem.h"
 #include "template/key_encoding.h"

@@ -43,12 +43,6 @@
 #include "utils/syscache.h"
 
 #include "base/compat.h"
-#include "rules/ddl_triggers.h"
-#include "rules/drop_notice.h"
-#include "rules/rule_catalog.h"
-#include "rules/rule_flush.h"
-#include "rules/rule_partitions.h"
-#include "rules/rule_rows.h"
 #include "rules/rules_int.h"
 
 SQL_FUNCTION(uncache_ddl_drop);

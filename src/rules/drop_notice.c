@@ -22,8 +22,7 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
-#include "rules/drop_notice.h"
-#include "rules/rule_catalog.h"
+#include "rules/rules_int.h"
 #include "template/keypattern.h"
 
 static object_access_hook_type next_object_access = NULL;

@@ -16,8 +16,7 @@
 
 #include "base/compat.h"
 #include "pending/pending_set.h"
-#include "rules/invalidate_functions.h"
-#include "rules/rule_catalog.h"
+#include "rules/rules_int.h"
 #include "settings/settings.h"
 #include "template/key_encoding.h"
 #include "template/keypattern.h"

@@ -21,8 +21,7 @@
 
 #include "base/compat.h"
 #include "pending/pending_set.h"
-#include "rules/rule_cache.h"
-#include "rules/rule_flush.h"
+#include "rules/rules_int.h"
 #include "rules/size_limit.h"
 #include "settings/settings.h"
 #include "template/template.h"

@@ -27,8 +27,6 @@
 
 #include "base/compat.h"
 #include "base/subtransaction.h"
-#include "rules/rule_check.h"
-#include "rules/rule_partitions.h"
 #include "rules/rules_int.h"
 
 /*

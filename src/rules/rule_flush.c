@@ -18,7 +18,6 @@
 #include "base/compat.h"
 #include "base/subtransaction.h"
 #include "pending/pending_set.h"
-#include "rules/rule_flush.h"
 #include "rules/rules_int.h"
 
 SQL_FUNCTION(uncache_invalidate_table);

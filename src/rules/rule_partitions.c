@@ -30,8 +30,7 @@
 
 #include "base/compat.h"
 #include "base/subtransaction.h"
-#include "rules/rule_catalog.h"
-#include "rules/rule_partitions.h"
+#include "rules/rules_int.h"
 
 static void
 make_clone(const RuleInfo *parent, Oid partition)

@@ -37,8 +37,7 @@
 #include "base/compat.h"
 #include "base/subtransaction.h"
 #include "pending/pending_set.h"
-#include "rules/rule_flush.h"
-#include "rules/rule_rows.h"
+#include "rules/rules_int.h"
 #include "template/template.h"
 
 /*

@@ -6,6 +6,7 @@
 #define UNCACHE_RULES_INT_H
 
 #include "rules/rule_cache.h"
+#include "rules/rules.h"
 
 /* The errdetail where template_keypattern() gives none for a template. */
 #define NO_PATTERN_DETAIL \
@@ -88,5 +89,54 @@ extern void ddl_guard_type(Oid relid, const char *column);
 
 /* The same for an attribute of a composite type, in the tables made OF that type. */
 extern void ddl_guard_attribute_type(Oid type, const char *attribute);
+
+/* ---------- drop_notice.c ---------- */
+
+/* Give the notices for the tables that a command has dropped.  Called by sql_drop. */
+extern void drop_notice_emit(void);
+
+/* ---------- rule_flush.c ---------- */
+
+/*
+ * Add the key patterns of a rule to the pending set.  A template that has none is
+ * reported at "elevel" (0: not at all).
+ */
+extern void rule_flush_rule(Rule *rule, int elevel);
+
+/*
+ * The same for all rules of a table and, with "descend", of the tables that inherit from
+ * it.  Takes AccessShareLock on the tables.  Returns the number of rules.
+ */
+extern int	rule_flush_rules_of_table(Oid relid, bool descend, int elevel);
+
+/* ---------- rule_partitions.c ---------- */
+
+/*
+ * Give every partition below a table the TRUNCATE rules that the table has.  A clone that
+ * exists is made like its parent, with "sync_enabled" also enabled or disabled like it.
+ * Does nothing for a table that is not partitioned.  Takes ShareRowExclusiveLock on the
+ * partitions.  The caller needs no rights on uncache's functions.
+ */
+extern void rule_cover_partitions(Oid relid, bool sync_enabled);
+
+/*
+ * The same for one new partition and those below it.  The other partitions are not locked,
+ * so adding one does not wait for sessions that write to them.
+ */
+extern void rule_cover_new_partition(Oid partition);
+
+/* The first partition below a table that lacks a clone of this rule, or InvalidOid. */
+extern Oid	rule_uncovered_partition(Oid relid, Oid trigger);
+
+/* ---------- rule_rows.c ---------- */
+
+/*
+ * Call these when a partition was attached to, or detached from, a table, in the same
+ * transaction.  They add the keys of its rows under the table's rules to the pending set,
+ * and a NOTICE tells which; nothing happens for a table without rules.  For an attached
+ * partition that has rules of its own there is a NOTICE, too.
+ */
+extern void rule_rows_attached(Oid relid, Oid partition);
+extern void rule_rows_detached(Oid relid, Oid partition);
 
 #endif							/* UNCACHE_RULES_INT_H */

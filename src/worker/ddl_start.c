@@ -28,8 +28,7 @@
 #include "utils/lsyscache.h"
 
 #include "base/compat.h"
-#include "rules/ddl_triggers.h"
-#include "rules/rule_rows.h"
+#include "rules/rules.h"
 #include "worker/worker_int.h"
 
 SQL_FUNCTION(uncache_ddl_start);
