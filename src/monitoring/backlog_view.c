@@ -270,7 +270,7 @@ add_piece(Listing *listing, const BacklogRow *row, const Invalidation *item)
 	FragmentHead head;
 	uint32		len;
 	LongKey    *key;
-	Invalidation	whole = {.rule = item->rule};
+	Invalidation whole = {.rule = item->rule};
 
 	if (!invalidation_read_head(item, &head))
 		return;
@@ -296,8 +296,8 @@ static void
 list_row(const BacklogRow *row, void *arg)
 {
 	Listing    *listing = arg;
-	InvalidationReader	reader;
-	Invalidation	item;
+	InvalidationReader reader;
+	Invalidation item;
 
 	if (U64FromFullTransactionId(row->xid) != listing->xid)
 		return;

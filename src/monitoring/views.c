@@ -53,7 +53,7 @@ typedef struct Row
 /* A copy of the fields of DatabaseState that its lock protects. */
 typedef struct Worker
 {
-	WorkerState	state;
+	WorkerState state;
 	int			pid;			/* 0: none */
 	char		endpoint[sizeof(((DatabaseState *) 0)->endpoint)];
 	uint32		ring_used;
@@ -158,7 +158,7 @@ no_worker_reason(DatabaseState *database)
 		return "this server is a standby; its worker starts at promotion";
 	if (database_is_template())
 		return "this is a template database, which has no worker; the outbox keeps what is "
-			   "committed";
+			"committed";
 	if (settings_database_rank(get_database_name(MyDatabaseId)) < 0)
 		return "uncache.databases does not name this database; the outbox keeps what is committed";
 	if (database != NULL)
@@ -168,7 +168,7 @@ no_worker_reason(DatabaseState *database)
 	{
 		if (pg_atomic_read_u32(&shmem_database(i)->dboid) == InvalidOid)
 			return "the launcher has not started a worker for this database yet; if that lasts, "
-				   "the server log says why";
+				"the server log says why";
 	}
 	return psprintf("uncache.max_database_workers (%d) is reached", UncacheShmem->ndatabases);
 }
@@ -300,8 +300,8 @@ Datum
 uncache_stat_get(PG_FUNCTION_ARGS)
 {
 	DatabaseState *database = shmem_my_database();
-	DatabaseCounters	none;
-	DatabaseCounters  *stats = database != NULL ? &database->stats : &none;
+	DatabaseCounters none;
+	DatabaseCounters *stats = database != NULL ? &database->stats : &none;
 	Worker		worker;
 	Row			row = {.n = 0};
 	TupleDesc	desc;

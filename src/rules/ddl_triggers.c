@@ -389,7 +389,7 @@ uncache_ddl_end(PG_FUNCTION_ARGS)
 	if (is_harmless(event) || !rule_any_exists())
 		PG_RETURN_NULL();
 	foreach(cell, read_objects("SELECT classid, objid, objsubid"
-								   " FROM pg_catalog.pg_event_trigger_ddl_commands()"))
+							   " FROM pg_catalog.pg_event_trigger_ddl_commands()"))
 		after_object(&((ChangedObject *) lfirst(cell))->address, event);
 	PG_RETURN_NULL();
 }
@@ -454,7 +454,7 @@ after_drop(List *names, const ChangedObject *object, EventTriggerData *event)
 			if (get_rel_relkind(object->address.objectId) == RELKIND_COMPOSITE_TYPE)
 				return add_name(names, NULL, object->name.name);
 			ddl_guard_column(object->address.objectId, object->name.name,
-							  is_cascade(event->parsetree));
+							 is_cascade(event->parsetree));
 			return names;
 		case TypeRelationId:
 			if (event->tag == CMDTAG_DROP_TABLE)

@@ -154,7 +154,7 @@ invalidate_functions_readable_key(const Invalidation *item)
 			break;
 		case INVALIDATION_KEY:
 		case INVALIDATION_GLOB:
-		case INVALIDATION_FRAGMENT:		/* exists in the outbox only */
+		case INVALIDATION_FRAGMENT: /* exists in the outbox only */
 			break;
 	}
 	return cstring_to_text(key_from_utf8(text_form, strlen(text_form)));
@@ -167,7 +167,7 @@ uncache_transaction_keys(PG_FUNCTION_ARGS)
 	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext, "pg_uncache key",
 													  ALLOCSET_SMALL_SIZES);
 	PendingReader *reader;
-	Invalidation	item;
+	Invalidation item;
 
 	InitMaterializedSRF(fcinfo, 0);
 	reader = pending_log_read_begin();

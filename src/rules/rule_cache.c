@@ -91,7 +91,7 @@ typedef struct RuleEntry
 static MemoryContext cache_context;
 static HTAB *cache;				/* RuleEntry by trigger */
 static dlist_head all_entries = DLIST_STATIC_INIT(all_entries);
-static dlist_head all_rules = DLIST_STATIC_INIT(all_rules);	/* oldest first */
+static dlist_head all_rules = DLIST_STATIC_INIT(all_rules); /* oldest first */
 static int	nrules;				/* rules that are hooked */
 
 /* The entry that was used last, or NULL: most statements use only one. */

@@ -96,7 +96,7 @@ rule_type_problem(const RuleInfo *info, const char **hint)
 		 TRIGGER_FOR_DELETE(info->type)))
 	{
 		*hint = "Rules for INSERT, UPDATE and DELETE are triggers with FOR EACH ROW; make one of "
-				"its own for TRUNCATE.";
+			"its own for TRUNCATE.";
 		return "does not fire for each row";
 	}
 	return NULL;
@@ -267,7 +267,7 @@ find_enabled_problems(const RuleInfo *info, StringInfo problems)
 		add_problem(problems, "fires for replicated changes only");
 	else if (info->enabled == TRIGGER_FIRES_ON_ORIGIN && is_attached_name(info->name))
 		add_problem(problems, "has lost ENABLE ALWAYS: changes that arrive by replication are "
-							  "missed");
+					"missed");
 }
 
 /* Whether a table has an enabled rule for rows, or for TRUNCATE. */
@@ -373,11 +373,11 @@ find_table_problems(const RuleInfo *info, StringInfo problems)
 		add_problem(problems, "TRUNCATE deletes no keys: the table has no enabled rule for it");
 	if (TRIGGER_FOR_TRUNCATE(info->type) && !has_enabled_rule(info->relation, true))
 		add_problem(problems, "INSERT, UPDATE and DELETE delete no keys: the table has no enabled "
-							  "rule for rows");
+					"rule for rows");
 	if (partitioned && TRIGGER_FOR_UPDATE(info->type) &&
 		(!TRIGGER_FOR_INSERT(info->type) || !TRIGGER_FOR_DELETE(info->type)))
 		add_problem(problems, "an UPDATE that moves a row to another partition is a DELETE and an "
-							  "INSERT, for which the rule does not fire");
+					"INSERT, for which the rule does not fire");
 	if (partitioned && TRIGGER_FOR_TRUNCATE(info->type))
 	{
 		uncovered = rule_uncovered_partition(info->relation, info->trigger);

@@ -160,8 +160,8 @@ uncache_invalidate_table(PG_FUNCTION_ARGS)
 				 errmsg("relation with OID %u does not exist", relid)));
 
 	/*
-	 * A template without a key pattern is a WARNING even if it is the only one, as in
-	 * TRUNCATE: a script that calls this for all tables shall reach the last one.
+	 * A template without a key pattern is a WARNING even if it is the only one, as in TRUNCATE:
+	 * a script that calls this for all tables shall reach the last one.
 	 */
 	if (rule_flush_rules_of_table(relid, true, WARNING) == 0)
 		ereport(ERROR,

@@ -265,8 +265,8 @@ rule_cover_database(void)
 			continue;
 
 		/*
-		 * A partition may be unable to get its rule, for instance because it has another
-		 * trigger of that name.  That must not keep the worker from starting.
+		 * A partition may be unable to get its rule, for instance because it has another trigger
+		 * of that name.  That must not keep the worker from starting.
 		 */
 		if (lock_if_free(info->relation))
 			subtransaction_run_or_report(cover_table_of_rule, info);

@@ -16,6 +16,7 @@
 /* The ERRORs of the checks below. */
 pg_noreturn
 extern void size_limit_raise_row(Oid rule);
+
 pg_noreturn
 extern void size_limit_raise_transaction(Oid rule);
 
