@@ -64,7 +64,6 @@ local memory = {
 	fence_ttl = nil,     -- ms, of records born on a miss
 	incarnations = {},   -- id -> life, see new_life()
 	lives = 0,           -- so far; part of each life, so that it is known which came last
-	forgotten = nil,     -- true: lives have been forgotten, and with them what they stored
 	announced = 0,       -- beats so far, of all incarnations
 	beats = {},          -- number -> {incarnation =, xid =, confirmed =}
 }
@@ -277,6 +276,16 @@ local function may_fill(key, text)
 		and memory.incarnations[s.incarnation]
 end
 
+-- The life's readers have stored something.  So the others of its server, which are
+-- superseded, will find what is not theirs when they are live again.
+local function note_stored(life)
+	if life.stored then return end
+	life.stored = true
+	for _, other in pairs(memory.incarnations) do
+		if other ~= life and other.server == life.server and other.clean then other.clean = false end
+	end
+end
+
 -- FCALL uncache_set 1 key snapshot ttl_ms value
 -- snapshot: what uncache.snapshot(token) gave, empty for NULL; ttl_ms: > 0.
 -- Returns 1 stored, 0 refused.  Errors: ttl_ms not positive; those of SET.
@@ -293,7 +302,7 @@ local function uncache_set(keys, args)
 	end
 	redis.call('SET', keys[1], args[3], 'PX', args[2])
 	counts.stored = counts.stored + 1
-	life.stored = life.stored + 1
+	note_stored(life)
 	return 1
 end
 
@@ -325,6 +334,14 @@ local function note(key, incarnation, mark, xid, ttl)
 	return true
 end
 
+local function take_out(key, doubt)
+	local record, name = load_record(key)
+	if record and record.doubts ~= '' then
+		record.doubts = doubts_without(record.doubts, doubt)
+		save_record(name, record)
+	end
+end
+
 -- What is wrong with a call of uncache_invalidate, or nil.
 local function wrong_entries(keys, args)
 	local name = 'uncache_invalidate'
@@ -346,11 +363,12 @@ end
 -- commit (strict): that makes a record where there is none; !xid to renew that,
 -- as long as the transaction may commit or is not delivered.  fence_ttl: ms, > 0.
 -- A key may occur more than once.  Of a superseded incarnation nothing is added: who may
--- fill has not got its transactions.
+-- fill has not got its transactions.  So a ?xid of it is refused, since nothing would keep
+-- old values out if it had the fence back before the transaction is delivered.
 -- Returns how many values there were.  Errors: UNREGISTERED where
 -- uncache_status was not called since the library's memory began (nothing is
 -- done); FULL where a record has no room for a ?xid (all else is done; the
--- transaction must not commit); those of UNLINK, GET and SET (some is done; do
+-- transaction must not commit); SUPERSEDED, likewise, to a ?xid; those of UNLINK, GET and SET (some is done; do
 -- it again).
 local function uncache_invalidate(keys, args)
 	local refused = wrong_entries(keys, args)
@@ -360,16 +378,21 @@ local function uncache_invalidate(keys, args)
 	if not life then
 		return redis.error_reply('UNREGISTERED incarnation, call uncache_status first')
 	end
-	local existed, room = redis.call('UNLINK', unpack(keys)), true
+	local existed, room, live = redis.call('UNLINK', unpack(keys)), true, true
 	for i = 1, #keys do
 		local entry = args[i + 2]
 		local mark = entry:match('^[?!]') or ''
 		local xid = mark == '' and entry or entry:sub(2)
 		if is_live(incarnation, keys[i]) then
 			room = note(keys[i], incarnation, mark, xid, ttl) and room
+		elseif mark == '' then
+			take_out(keys[i], incarnation .. '/' .. xid)
+		elseif mark == '?' then
+			live = false
 		end
 		if mark == '' and before(life.highest, xid) then life.highest = xid end
 	end
+	if not live then return redis.error_reply('SUPERSEDED another server fills these keys') end
 	return room and existed or redis.error_reply(
 		'FULL too many strict transactions are about to commit changes of one key')
 end
@@ -381,13 +404,7 @@ local function uncache_release(keys, args)
 	if #args ~= #keys + 1 then
 		return wrong_count('uncache_release', 'keys, incarnation and one xid for each key', keys, args)
 	end
-	for i = 1, #keys do
-		local record, name = load_record(keys[i])
-		if record then
-			record.doubts = doubts_without(record.doubts, args[1] .. '/' .. args[i + 1])
-			save_record(name, record)
-		end
-	end
+	for i = 1, #keys do take_out(keys[i], args[1] .. '/' .. args[i + 1]) end
 	return #keys
 end
 
@@ -402,8 +419,9 @@ local function new_life(server, timeline)
 		places = {},         -- name -> {database =, prefix =, claim =, by =}
 		by = nil,            -- superseded by {incarnation =, timeline =, claim =}
 		seen = 0,            -- when it called last, ms
-		stored = 0,          -- fills since it became live, of its readers
-		clean = nil,         -- true: those before it had stored nothing when it became live
+		stored = nil,        -- true: its readers have stored something, since any was superseded
+		clean = nil,         -- since it was superseded for the first time no other has stored
+		                     -- anything; nil: it was not; false: some has, or that is not known
 		wanted = nil,        -- true: refused fills ask for a beat
 		xid = '0', beat = nil,  -- its newest beat; the number of that
 		highest = '0',       -- of the xids that it has delivered
@@ -423,7 +441,6 @@ local function forget_one()
 		end
 	end
 	memory.incarnations[spare] = nil
-	memory.forgotten = true
 end
 
 local function count(list)
@@ -452,6 +469,10 @@ local function outranks(a, b)
 end
 
 local function supersede(life, incarnation, by)
+	if not life.by then
+		if life.clean == nil then life.clean = true end
+		for _, other in pairs(memory.incarnations) do other.stored = nil end
+	end
 	life.by = {incarnation = incarnation, timeline = by.timeline, claim = by.claim}
 end
 
@@ -475,7 +496,8 @@ local function meet_rivals(name, life, told)
 	for other_name, other in pairs(memory.incarnations) do
 		if other_name ~= name and are_rivals(life, other) then
 			if outranks(life, other) then
-				supersede(other, name, life)
+				-- By the highest, of those who call still.
+				if not (other.by and outranks(other.by, life)) then supersede(other, name, life) end
 			elseif not outranks(other, life) then
 				meet_equal(name, life, other_name, other, told)
 			elseif not life.by or outranks(other, life.by) then
@@ -499,20 +521,6 @@ local function meet_strangers(name, life, place)
 			end
 		end
 	end
-end
-
--- It may fill, and did not before: have its rivals, which are known, stored nothing
--- since the last change?
-local function become_live(name, life)
-	local rivals, stored = 0, 0
-	memory.epoch = nil
-	for other_name, other in pairs(memory.incarnations) do
-		if other_name ~= name and are_rivals(life, other) then
-			rivals, stored, other.stored = rivals + 1, stored + other.stored, 0
-		end
-	end
-	life.stored = 0
-	life.clean = rivals > 0 and stored == 0 and not memory.forgotten or nil
 end
 
 local function place_of(life, database, prefix)
@@ -562,8 +570,8 @@ end
 -- place_claim, clean, by incarnation, by timeline, by claim, by unheard of for ms or -1, by
 -- server]: epoch nil where there is none or the caller is superseded; wanted 1 where
 -- refused fills ask the caller for a beat; stored to epochs counted since the library's
--- memory began; superseded server, place, or empty, and by whom; clean 1 where those who
--- were superseded by the caller have stored nothing.  Errors: READONLY of a replica.
+-- memory began; superseded server, place, or empty, and by whom; clean 1 where the
+-- caller was superseded and is not, and no other has stored anything meanwhile.  Errors: READONLY of a replica.
 local function uncache_status(keys, args)
 	local refused = wrong_status(keys, args)
 	if refused then return refused end
@@ -571,8 +579,8 @@ local function uncache_status(keys, args)
 	local database, prefix = args[4] or '', args[5] or ''
 	local claim, place_claim = tonumber(args[6] or 0), tonumber(args[7] or 0)
 	local life = memory.incarnations[incarnation]
-	local was_live, was_shut = life and not life.by, false
-	if not life then
+	local is_new, was_live, was_shut = not life, life and not life.by, false
+	if is_new then
 		if count(memory.incarnations) >= MAX_LIVES then forget_one() end
 		life = new_life(id, timeline)
 		memory.incarnations[incarnation] = life
@@ -583,7 +591,9 @@ local function uncache_status(keys, args)
 	note_own_words(life, place, claim, place_claim, args[8] or '')
 	meet_rivals(incarnation, life, args[9] or (life.by and life.by.incarnation))
 	meet_strangers(incarnation, life, place)
-	if not life.by and not was_live then become_live(incarnation, life) end
+	-- It may have been so before; what others have stored since then is not known.
+	if is_new and life.by then life.clean = false end
+	if not life.by and not was_live then memory.epoch = nil end
 	if was_shut and not place.by then memory.epoch = nil end
 
 	local by = life.by or place.by
@@ -591,7 +601,7 @@ local function uncache_status(keys, args)
 	return {VERSION, not by and memory.epoch or false, life.wanted and 1 or 0, counts.stored,
 		counts.refused, memory.announced, memory.epochs,
 		life.by and 'server' or place.by and 'place' or '', life.claim, place.claim,
-		life.clean and 1 or 0, by and by.incarnation or '',
+		life.clean and not by and 1 or 0, by and by.incarnation or '',
 		other and other.timeline or by and by.timeline or 0, by and by.claim or 0,
 		other and now() - other.seen or -1, other and other.server or ''}
 end

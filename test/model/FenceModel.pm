@@ -53,6 +53,18 @@ sub initial
 
 sub has_epoch { return $_[0]{m} =~ /"epoch":/ }
 
+# Ends that differ in nothing else are one.
+sub end_key { my ($s) = @_; return join ' ', @{$s}{qw(r m h t)} }
+
+# What a reader sees now, and whether it must be able to fill when all is quiet.
+sub snapshot_now
+{
+	my ($case, $s, $fresh) = @_;
+	return snapshot($case, $s, scalar history($s), $s->{t}, $fresh);
+}
+
+sub must_fill { return 1 }
+
 # ---- transactions and snapshots
 
 my %default_xid = (

@@ -2,12 +2,18 @@ package FenceSearch;
 
 # Tries every interleaving of a case of FenceModel.pm, breadth first, each state
 # once.  A state of Redis is put back before every call (hook.lua), so that a
-# step costs one command however deep it lies; commands travel in pipelines.
+# step costs one command however deep it lies; commands travel in pipelines.  What a
+# call answers, and leaves behind, depends on the state of Redis alone: of states that
+# differ in something else only the first makes it, the others take its reply.
 
 use strict;
 use warnings;
 use Digest::MD5 ();
 use FenceModel;
+use ServersModel;
+
+# The world of a case: its moves and its oracle.
+sub world { my ($case) = @_; return $case->{world} || 'FenceModel' }
 
 # new(redis, library text)
 sub new
@@ -65,24 +71,29 @@ sub empty_locals
 sub search
 {
 	my ($self, $hook, $case, $limit) = @_;
-	my $first = FenceModel::initial($case, $self->empty_locals($hook));
+	my $world = world($case);
+	my ($moves_of, $stale, $end_key) = map { $world->can($_) } qw(moves stale end_key);
+	my $first = $world->can('initial')->($case, $self->empty_locals($hook));
 	my @fields = grep { $_ ne 'empty' } sort keys %$first;
 	my %seen = (key_of($first, \@fields) => 1);
-	my (@parent, @label, %ends);
+	my (@parent, @label, %ends, %replies);
 	my @level = ([ 0, $first ]);
 	my $result = { states => 1, moves => 0, ends => \%ends };
 
 	@parent = @label = (undef);
 	my $visit = sub {
-		my ($from, $label, $s, $next) = @_;
+		my ($node, $label, $s, $next) = @_;
+		my $key = key_of($s, \@fields);
+		my $from = $node->[0];
 		$result->{moves}++;
-		return if $seen{ key_of($s, \@fields) }++;
+		$node->[2] ||= $key ne key_of($node->[1], \@fields);
+		return if $seen{$key}++;
 		my $id = @parent;
 		push @parent, $from;
 		push @label, $label;
 		push @$next, [ $id, $s ];
 		$result->{states}++;
-		$result->{stale} = FenceModel::stale($case, $s) or return;
+		$result->{stale} = $stale->($case, $s) or return;
 		$result->{path} = [];
 		for (my $at = $id; $at; $at = $parent[$at]) { unshift @{ $result->{path} }, $label[$at] }
 	};
@@ -94,26 +105,29 @@ sub search
 			my @calls;
 			for my $node (@some)
 			{
-				my @moves = FenceModel::moves($case, $node->[1]);
-				$ends{"@{$node->[1]}{qw(r m h t)}"} ||= $node->[1] if !@moves;
-				for my $move (@moves)
+				for my $move ($moves_of->($case, $node->[1]))
 				{
 					my ($label, $s, $call) = @$move;
-					if ($call) { push @calls, [ $node->[0], $move ] }
-					else { $visit->($node->[0], $label, $s, \@next) }
+					if ($call) { push @calls, [ $node, $move, join "\0", @{$s}{qw(v r m)}, @$call ] }
+					else { $visit->($node, $label, $s, \@next) }
 					return $result if $result->{stale};
 				}
 			}
-			my @replies = $self->{redis}->pipeline(map {
-				step_command($_->[1][1], @{ $_->[1][2] }) } @calls);
-			for my $i (0 .. $#calls)
+			my %new = map { $_->[2] => $_ } grep { !exists $replies{ $_->[2] } } @calls;
+			my @new = sort keys %new;
+			@replies{@new} = $self->{redis}->pipeline(map {
+				step_command($_->[1][1], @{ $_->[1][2] }) } @new{@new});
+			$result->{calls} += @new;
+			for my $made (@calls)
 			{
-				my ($from, $move) = @{ $calls[$i] };
+				my ($node, $move, $key) = @$made;
 				my ($label, $s, undef, $then) = @$move;
-				$then->($s, scalar step_answer($s, $replies[$i]));
-				$visit->($from, $label, $s, \@next);
+				$then->($s, scalar step_answer($s, $replies{$key}));
+				$visit->($node, $label, $s, \@next);
 				return $result if $result->{stale};
 			}
+			# Quiet: there is nothing more to do, or nothing that changes anything.
+			$ends{ $end_key->($_->[1]) } ||= $_->[1] foreach grep { !$_->[2] } @some;
 			die "more than $limit states" if $limit && $result->{states} > $limit;
 		}
 		@level = @next;
@@ -128,15 +142,16 @@ sub replay
 {
 	my ($self, $case, @path) = @_;
 	my $redis = $self->{redis};
-	my $s = FenceModel::initial($case, '');
+	my $world = world($case);
+	my $s = $world->can('initial')->($case, '');
 
 	$redis->call('FLUSHALL');
 	$self->load;
 	for my $label (@path)
 	{
-		$s = $self->real_move($s, grep { $_->[0] eq $label } FenceModel::moves($case, $s));
+		$s = $self->real_move($s, grep { $_->[0] eq $label } $world->can('moves')->($case, $s));
 	}
-	return FenceModel::stale($case, $s);
+	return $world->can('stale')->($case, $s);
 }
 
 # Walk at random on the real thing, as far as it goes.  Returns the steps taken
@@ -161,7 +176,7 @@ sub walk
 }
 
 # One move on the real thing.  The locals cannot be seen: "m" only says whether
-# there is an epoch.
+# there is an epoch, that is, whether a key of no meaning gets a token.
 sub real_move
 {
 	my ($self, $s, $move) = @_;
@@ -174,9 +189,7 @@ sub real_move
 		my @keys = $name =~ /status|epoch|beat/ ? () : ($FenceModel::KEY);
 		my $reply = $redis->call('FCALL', $name, scalar(@keys), @keys, @args);
 		my $answer = ref $reply ? join ',', map { $_ // '~' } @$reply : $reply // '~';
-		die "$name: $answer" if $answer =~ /^(?!UNREGISTERED|FULL)[A-Z]+ /;
-		$n->{m} = '"epoch":' if $name eq 'uncache_epoch';
-		$n->{m} = '' if $name eq 'uncache_status' && $answer =~ /^\d+,~/ && $args[2] eq $n->{t};
+		die "$name: $answer" if $answer =~ /^(?!UNREGISTERED|FULL|SUPERSEDED)[A-Z]+ /;
 		$then->($n, $answer);
 	}
 	else
@@ -191,6 +204,7 @@ sub real_move
 	}
 	@{$n}{qw(v r)} = map { $_ // '' }
 	  $redis->pipeline([ 'GET', $FenceModel::KEY ], [ 'GET', $FenceModel::RECORD ]);
+	$n->{m} = defined $redis->call('FCALL', 'uncache_token', 1, 'other') ? '"epoch":' : '';
 	return $n;
 }
 

@@ -52,10 +52,9 @@ redis.register_function('model_step', function(keys, args)
 		local ok, result = pcall(calls[args[4]], own, given)
 		reply = plain(result)
 	end
-	-- Of what was stored it only counts whether; and one call can't tell of the next.
+	-- One call can't tell of the next.
 	for _, life in pairs(memory.incarnations) do
 		wanted, life.wanted = life.wanted and 1 or wanted, nil
-		life.stored = math.min(life.stored, 1)
 	end
 	return table.concat({reply, redis.call('GET', keys[1]) or '',
 		redis.call('GET', keys[2]) or '', freeze(memory), wanted}, '\n')
