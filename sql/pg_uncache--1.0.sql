@@ -321,7 +321,7 @@ CREATE FUNCTION uncache.reclaim_fence() RETURNS boolean
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'uncache_reclaim_fence';
 COMMENT ON FUNCTION uncache.reclaim_fence() IS
-'from now on the readers of this server may fill the cache, and those of the server that has superseded it may not; if none has, those of all other servers that serve the keys of this uncache.key_prefix may not. Deletes every key that the rules can produce, unless the readers of the other server have stored nothing. Takes effect at once, also if the transaction rolls back. Returns true when Redis has confirmed it. Returns false when it has not within 10 s: then the request is kept, and takes effect when Redis is back, unless the worker had not begun. For superusers. Errors: uncache.fence_ttl is 0; a standby; pg_uncache is not in shared_preload_libraries';
+'from now on the readers of this server may fill the cache, and those of the server that has superseded it may not; if none has, those of all other servers that serve the keys of this uncache.key_prefix may not. Nor may those of a copy that was made before the call and comes to Redis later. Deletes every key that the rules can produce, unless the readers of the other server have stored nothing. Takes effect at once, also if the transaction rolls back. Returns true when Redis has confirmed it. Returns false when it has not within 10 s: then the request is kept, and takes effect when Redis is back, unless the worker had not begun. For superusers. Errors: uncache.fence_ttl is 0; a standby; pg_uncache is not in shared_preload_libraries';
 REVOKE ALL ON FUNCTION uncache.reclaim_fence() FROM PUBLIC;
 
 CREATE FUNCTION uncache.snapshot(token text) RETURNS text

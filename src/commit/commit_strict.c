@@ -118,7 +118,8 @@ check_possible(DatabaseState *database, OutboxItems *items)
 		raise_not_fenced("Redis cannot be reached.");
 	/* Whether the fence is on at the keys' own nodes, only the worker knows (fence_doubt.c). */
 	if (pg_atomic_read_u32(&database->fence.any_on) == 0)
-		raise_not_fenced("The fence is not on yet, or not possible; see uncache.stat.");
+		raise_not_fenced("The fence is not on yet, or not possible, or another server's readers "
+						 "fill instead; see fence and last_error in uncache.stat.");
 	for (; items; items = items->next)
 	{
 		if (begins_with_long_key(items))
@@ -192,7 +193,8 @@ wait_for_fences(WaitSlot *mine, TimestampTz deadline)
 			return;
 		if (state == WAIT_GIVEN_UP)
 			raise_not_fenced("The Redis of one of its keys is away, has refused the key, or has "
-							 "its fence off; see last_error in uncache.stat.");
+							 "its fence off, or another server's readers fill instead; see "
+							 "last_error in uncache.stat.");
 		if (left <= 0)
 			raise_not_fenced("Redis has not answered in time.");
 		sleep_before_commit(left);

@@ -20,8 +20,9 @@
  * Until then the other server's readers have filled, from rows that this server does not
  * have.  So once all nodes have confirmed that this server is live, the worker deletes
  * everything that the rules can produce, in the transaction that clears the mark.  It
- * leaves that out where each node has counted that the other server stored nothing.  A
- * crash before that transaction leaves the mark, so the next worker does the same.
+ * leaves that out where each node has counted that the other server stored nothing since
+ * this worker set the mark.  A crash before that transaction leaves the mark, so the next
+ * worker does the same.
  *
  * A beat may hold the worker's transaction.  Then what is to be written waits for a
  * later turn.
@@ -80,6 +81,7 @@ static struct
 }			mine;
 
 static bool unwritten = false;	/* the row is older than "mine" */
+static bool counted = false;	/* nodes have counted what was stored since the mark was set */
 static bool reclaiming = false; /* some node has not confirmed the raised claim */
 static bool wants_status = false;	/* the nodes have not been told the raised claim */
 
@@ -324,10 +326,15 @@ warn(void)
 					 "set uncache.delivery = off here.")));
 }
 
-/* Set the mark, unless there is one of a server that ranks as high. */
+/*
+ * Set the mark, unless there is one of a server that ranks as high.  Where a mark ceased to
+ * hold and was not cleared yet, the nodes may have begun to count only afterwards: Redis may
+ * have been restarted in between.
+ */
 static void
 set_mark(const StandingAnswer *answer)
 {
+	bool		is_first = mine.kind == STANDING_FILLS;
 	bool		is_new = mine.kind != answer->kind || !is_superseded();
 	bool		higher = answer->by_claim > mine.by_claim ||
 		(answer->by_claim == mine.by_claim && answer->by_timeline > mine.by_timeline);
@@ -341,8 +348,10 @@ set_mark(const StandingAnswer *answer)
 	mine.by_timeline = answer->by_timeline;
 	mine.by_claim = answer->by_claim;
 	unwritten = true;
-	if (is_new)
-		warn();
+	if (!is_new)
+		return;
+	counted = is_first;
+	warn();
 }
 
 void
@@ -405,16 +414,23 @@ is_confirmed(bool *clean)
 	return confirmed > 0;
 }
 
-/* Raise the claim and write it down, before Redis is told; false: the table is locked. */
+/*
+ * Raise the claim and write it down, before Redis is told; false: the table is locked.
+ * reclaim_fence() ("asked") raises the server's claim in any case, so that a copy that calls
+ * later, on a newer timeline, does not supersede this server.  It raises the place's claim
+ * only where no copy has superseded this server: servers of another origin that share the
+ * place have nothing to do with copies.
+ */
 static bool
-raise_claim(void)
+raise_claim(bool asked)
 {
 	int64		claim = mine.claim;
 	int64		place_claim = mine.place_claim;
 
-	if (mine.kind == STANDING_SERVER)
-		mine.claim = Max(mine.claim, mine.by_claim) + 1;
-	else
+	if (asked || mine.kind == STANDING_SERVER)
+		mine.claim = Max(mine.claim,
+						 mine.kind == STANDING_SERVER ? mine.by_claim : 0) + 1;
+	if (mine.kind != STANDING_SERVER)
 		mine.place_claim = Max(mine.place_claim,
 							   mine.kind == STANDING_PLACE ? mine.by_claim : 0) + 1;
 	if (write_down())
@@ -438,7 +454,7 @@ answer_ticket(void)
 static void
 finish(bool clean)
 {
-	bool		flush = !(clean && mine.kind == STANDING_SERVER);
+	bool		flush = !(clean && counted && mine.kind == STANDING_SERVER);
 	StandingKind kind = mine.kind;
 	bool		written;
 
@@ -522,7 +538,7 @@ fence_standing_run(TimestampTz now)
 	/* A server may be superseded in both ways: the second shows when the first is over. */
 	if (is_asked() || is_to_take_back(now, &wake) || (reclaiming && is_superseded()))
 	{
-		reclaiming = wants_status = raise_claim();
+		reclaiming = wants_status = raise_claim(reclaim_ticket != 0);
 		if (!reclaiming)
 			reclaim_ticket = 0;
 		else

@@ -368,8 +368,8 @@ end
 -- Returns how many values there were.  Errors: UNREGISTERED where
 -- uncache_status was not called since the library's memory began (nothing is
 -- done); FULL where a record has no room for a ?xid (all else is done; the
--- transaction must not commit); SUPERSEDED, likewise, to a ?xid; those of UNLINK, GET and SET (some is done; do
--- it again).
+-- transaction must not commit); SUPERSEDED, likewise, to a ?xid; those of UNLINK, GET
+-- and SET (some is done; do it again).
 local function uncache_invalidate(keys, args)
 	local refused = wrong_entries(keys, args)
 	if refused then return refused end
@@ -571,7 +571,8 @@ end
 -- server]: epoch nil where there is none or the caller is superseded; wanted 1 where
 -- refused fills ask the caller for a beat; stored to epochs counted since the library's
 -- memory began; superseded server, place, or empty, and by whom; clean 1 where the
--- caller was superseded and is not, and no other has stored anything meanwhile.  Errors: READONLY of a replica.
+-- caller was superseded and is not, and no other has stored anything meanwhile.  Errors:
+-- READONLY of a replica.
 local function uncache_status(keys, args)
 	local refused = wrong_status(keys, args)
 	if refused then return refused end

@@ -16,18 +16,21 @@ package ServersModel;
 #   successor 1: B is the true one from its start on (a failover); otherwise a copy of A,
 #             so that nothing is promised from its start until A has taken the fence back,
 #             or, on equal timelines, until A has called twice: then neither fills
+#   early     1: B was copied before all that happens, and A may reclaim before B starts
 #   stranger  1: B has another system identifier
 #   writers   list of plain@A, strict@A, plain@B; readers: list of A, B, A:2 (tries)
+#   knowing   1: reclaim_fence() is called only on a server that knows that it is superseded
 #   reclaims  text of A and B, one letter for each reclaim_fence(); restarts likewise
 #   promote   1: a standby of A is promoted to timeline 3, once A knows that it is superseded
 #   reload    times that the memory of the functions is lost, and the data is not
 #   xids      name of writer => xid
-# and, to break a rule of the worker: no_flush, forgetful (it keeps no row).
+# and, to break a rule of the worker: no_flush, forgetful (it keeps no row), place_only
+# (reclaim_fence() raises one claim).
 #
 # Left out, to keep the cases small: a reader has its snapshot as soon as its token (what
 # comes in between is tried in FenceModel.pm); B is known to Redis when it starts; a worker
-# knows no later than its answer whether it has to flush; reclaim_fence() is called on who
-# knows that it is superseded, and only who does not know it yet is started again.  The
+# knows no later than its answer whether it has to flush; only a server that does not know
+# yet that it is superseded is started again.  The
 # functions' memory is lost when somebody knows that it is superseded: one that has not
 # heard of it, when Redis forgets it too, fills again until the other calls.
 
@@ -67,7 +70,12 @@ sub end_key { my ($s) = @_; return join ' ', @{$s}{qw(r m hA hB truth settled fA
 sub xid { my ($case, $name) = @_; return $case->{xids}{$name} || $default_xid{$name} }
 sub host { my ($case, $i) = @_; return substr $case->{writers}[ $i - 1 ], -1 }
 sub incarnation { my ($s, $x) = @_; return $x . $s->{"life$x"} }
-sub letters { my ($case, $what, $x) = @_; return scalar grep { $_ eq $x } split //, $case->{$what} || '' }
+# How often the text of the case names the server.
+sub letters
+{
+	my ($case, $what, $x) = @_;
+	return scalar grep { $_ eq $x } split //, $case->{$what} || '';
+}
 sub has { my ($s, $x, $name) = @_; return index(",$s->{\"h$x\"},", ",$name,") >= 0 }
 
 sub end_of
@@ -237,7 +245,8 @@ sub is_superseded
 sub note_answer
 {
 	my ($case, $n, $x, @a) = @_;
-	my ($epoch, $kind, $claim, $place_claim, $clean, $by, $timeline, $by_claim, $unheard) = @a[ 1, 7 .. 14 ];
+	my ($epoch, $kind, $claim, $place_claim, $clean, $by, $timeline, $by_claim, $unheard) =
+	  @a[ 1, 7 .. 14 ];
 	my $new = $n->{"mk$x"} ne $kind || !is_superseded($n, $x);
 	my $higher = $by_claim > $n->{"bc$x"} || ($by_claim == $n->{"bc$x"} && $timeline > $n->{"bt$x"});
 
@@ -245,7 +254,8 @@ sub note_answer
 	$n->{"told$x"} = $by;
 	$n->{"cl$x"} = $claim if $claim > $n->{"cl$x"};
 	finish($case, $n, $x, $clean) if $kind eq '' && $place_claim >= $n->{"pc$x"};
-	return if $kind eq '' || ($unheard < 0 && $n->{"mk$x"} ne '') || !($new || $higher) || $case->{forgetful};
+	return if $kind eq '' || ($unheard < 0 && $n->{"mk$x"} ne '') || $case->{forgetful};
+	return if !($new || $higher);
 	@{$n}{ "mk$x", "bt$x", "bc$x" } = ($kind, $timeline, $by_claim);
 	return;
 }
@@ -263,8 +273,9 @@ sub status_move
 		sub {
 			my ($n, $answer) = @_;
 			note_answer($case, $n, $x, split /,/, $answer, -1);
-			$n->{calls}++ if $x eq 'A' && $n->{lifeB} && $n->{calls} < 2;
-			$n->{settled} = 1 if ($case->{timeline} || 2) == 1 && $n->{calls} == 2 && !$n->{c_reclaimA};
+			return if ($case->{timeline} || 2) != 1 || $x eq 'B';
+			$n->{calls}++ if $n->{lifeB} && $n->{calls} < 2;
+			$n->{settled} = 1 if $n->{calls} == 2 && !$n->{c_reclaimA};
 		} ];
 }
 
@@ -280,6 +291,8 @@ sub finish
 	my ($case, $n, $x, $clean) = @_;
 
 	return if is_superseded($n, $x) || !($n->{"mk$x"} || $n->{"rc$x"});
+	# Of two calls of reclaim_fence() at once the one counts that is confirmed last.
+	doubt_it($n, $x) if $n->{"rc$x"};
 	$clean &&= $n->{"mk$x"} eq 'server';
 	@{$n}{ "mk$x", "bt$x", "bc$x", "rc$x" } = ('', 0, 0, 0);
 	settle($case, $n, $x) if $clean;
@@ -314,12 +327,15 @@ sub worker_moves
 		sub { my ($n, $answer) = @_; $n->{"f$x"} = $answer eq '~' ? 'none' : 'on' } ]
 	  if $s->{"f$x"} eq 'none' && $s->{"fl$x"} eq '';
 	my $again = $s->{"rc$x"} && is_superseded($s, $x);
-	if ($again || (($s->{"mk$x"} || $case->{stranger}) && $s->{lifeB} && $s->{"c_reclaim$x"} < letters($case, reclaims => $x)))
+	my $asked = ($s->{lifeB} || $case->{early}) && ($s->{"mk$x"} || !$case->{knowing}) &&
+	  $s->{"c_reclaim$x"} < letters($case, reclaims => $x);
+	if ($again || $asked)
 	{
 		my $n = change($s, "c_reclaim$x" => $s->{"c_reclaim$x"} + !$again, "rc$x" => 1);
 		my $field = $s->{"mk$x"} eq 'server' ? "cl$x" : "pc$x";
 		my $by = $s->{"mk$x"} ne '' && $s->{"bc$x"} > $s->{$field} ? $s->{"bc$x"} : $s->{$field};
 		$n->{$field} = $by + 1;
+		$n->{"cl$x"}++ if $field eq 'pc' . $x && !$case->{place_only};
 		doubt_it($n, $x) if !$again;
 		push @moves, [ $again ? "$x raises its claim again" : "reclaim_fence() on $x", $n ];
 	}
@@ -334,9 +350,9 @@ sub begin_life
 	my $n = change($s, "life$x" => $s->{"life$x"} + 1, "f$x" => 'unknown', "told$x" => '',
 		"rc$x" => 0);
 
-	for my $i (grep { host($case, $_) eq $x && $s->{"w$_"} =~ /^(run|doubt)$/ } 1 .. @{ $case->{writers} })
+	for my $i (1 .. @{ $case->{writers} })
 	{
-		next if $s->{"w$i"} eq 'run';	# it has not begun
+		next if host($case, $i) ne $x || $s->{"w$i"} ne 'doubt';
 		end_of($n, $x, "-w$i");
 		$n->{"w$i"} = 'gone';
 	}
@@ -348,7 +364,8 @@ sub life_moves
 	my ($case, $s, $x) = @_;
 	my @moves;
 
-	if (!$s->{"mk$x"} && $s->{"c_restart$x"} < letters($case, restarts => $x) && $s->{lifeB} && $s->{"f$x"} ne 'unknown')
+	if (!$s->{"mk$x"} && $s->{"c_restart$x"} < letters($case, restarts => $x) &&
+		$s->{lifeB} && $s->{"f$x"} ne 'unknown')
 	{
 		my $n = begin_life($case, $s, $x);
 		$n->{"c_restart$x"}++;
@@ -372,8 +389,9 @@ sub world_moves
 	if (!$s->{lifeB})
 	{
 		my $n = change($s, lifeB => 1, tlB => $case->{timeline} || 2,
-			$case->{stranger} ? () : map { ("${_}B" => $s->{"${_}A"}) } qw(cl pc mk bt bc h));
-		doubt_it($n, $case->{successor} ? 'B' : 'A');
+			$case->{stranger} || $case->{early} ? ()
+			: map { ("${_}B" => $s->{"${_}A"}) } qw(cl pc mk bt bc h));
+		doubt_it($n, $case->{successor} ? 'B' : 'A') if !$s->{c_reclaimA};
 		$n->{settled} = 1 if $case->{successor};
 		my (undef, @first) = @{ status_move($case, $n, 'B') };
 		push @moves, [ 'B starts, and says who it is', @first ];

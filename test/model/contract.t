@@ -434,21 +434,24 @@ is(epoch_by('old'), undef, '... though nobody else has come');
 is_live(says('sys', 2, 'new'), '... the other fills');
 is_superseded(says('sys', 1, 'old'), 'new', '... alone');
 is_live(says('sys', 1, 'old', claim => 1), 'one that reclaims');
-is(says('sys', 1, 'old', claim => 1)->{clean}, 0, '... what the other has stored before that is not known');
+is(says('sys', 1, 'old', claim => 1)->{clean}, 0,
+	'... what the other has stored before that is not known');
 
 # Whether the other has stored anything while it had the fence.
 load_library();
 is_live(says('sys', 1, 'old'), 'a primary');
 is_live(says('sys', 2, 'new'), '... its successor');
 is(says('sys', 1, 'old')->{clean}, 0, 'who is superseded is not clean');
-is(says('sys', 1, 'old', claim => 1)->{clean}, 1, 'one that reclaims: the other has stored nothing');
+is(says('sys', 1, 'old', claim => 1)->{clean}, 1,
+	'one that reclaims: the other has stored nothing');
 is(says('sys', 1, 'old', claim => 1)->{clean}, 1, '... which it may ask again');
 epoch_by('old');
 is(fills('old', 'o'), '1', '... then it stores something itself');
 is_live(says('sys', 2, 'new', claim => 2), 'the other reclaims');
 is(says('sys', 2, 'new', claim => 2)->{clean}, 0, '... and has to flush');
 is_live(says('sys', 1, 'old', claim => 3), '... the first has it back');
-is(says('sys', 2, 'new', claim => 4)->{clean}, 0, '... what was stored once counts until that life ends');
+is(says('sys', 2, 'new', claim => 4)->{clean}, 0,
+	'... what was stored once counts until that life ends');
 
 # A strict transaction of who is superseded: nothing would keep old values out.
 load_library();
@@ -457,7 +460,8 @@ epoch_by('old');
 is(fcall('invalidate', ['s'], $TTL, 'old', '?7'), 0, 'a doubt');
 is_live(says('sys', 2, 'new'), '... then a successor comes');
 epoch_by('new');
-like(fcall('invalidate', ['l'], $TTL, 'old', '?8'), qr/^SUPERSEDED /, '... another doubt is refused, before the commit');
+like(fcall('invalidate', ['l'], $TTL, 'old', '?8'), qr/^SUPERSEDED /,
+	'... another doubt is refused, before the commit');
 is($redis->call('EXISTS', 'uncache:{l}'), 0, '... and makes no record');
 is(fills('new', 's'), '0', '... the first holds');
 is(fcall('invalidate', ['s'], $TTL, 'old', '7'), 0, '... until its transaction is delivered');
