@@ -57,7 +57,7 @@ typedef struct Reading
 	BlockNumber nblocks;
 	BlockNumber nread;			/* of these, evenly spread, are read */
 	bool		warn;			/* of blocks that can't be read */
-	DeliveryMapView *delivered;	/* NULL: nothing is known to be delivered */
+	DeliveryMapView *delivered; /* NULL: nothing is known to be delivered */
 	BufferAccessStrategy strategy;
 } Reading;
 

@@ -21,8 +21,8 @@ typedef enum RowState
 	ROW_UNSENT = 0,
 	ROW_SENT = 1,				/* the worker holds it, or it waits for a node */
 	ROW_DELIVERED = 2,
-	ROW_RESEND_FORGOTTEN = 3,			/* was delivered; a node may have forgotten it */
-	ROW_RESEND_MISSED = 4,			/* was sent; some of its nodes have not got it */
+	ROW_RESEND_FORGOTTEN = 3,	/* was delivered; a node may have forgotten it */
+	ROW_RESEND_MISSED = 4,		/* was sent; some of its nodes have not got it */
 	ROW_SENT_AGAIN = 5,			/* as ROW_SENT; it was ROW_RESEND_FORGOTTEN */
 } RowState;
 #define ROW_STATES		6

@@ -133,7 +133,7 @@ patterns_of_rule(Oid oid)
 	for (int i = 0; items != NULL && i < rule->ntemplates; i++)
 	{
 		char	   *pattern = template_keypattern(rule->templates[i]);
-		Invalidation	item = {.kind = INVALIDATION_KEYPATTERN, .rule = oid, .bytes = pattern};
+		Invalidation item = {.kind = INVALIDATION_KEYPATTERN, .rule = oid, .bytes = pattern};
 
 		item.len = pattern ? strlen(pattern) : 0;
 		if (pattern == NULL || used + INVALIDATION_MAX_HEAD + item.len > OUTBOX_ROW_ITEMS)
@@ -202,8 +202,8 @@ outbox_overflow_mark(Oid rule)
 bool
 outbox_overflow_covers(const bytea *marker, const char *key, size_t len)
 {
-	InvalidationReader	reader;
-	Invalidation	item;
+	InvalidationReader reader;
+	Invalidation item;
 	bool		covers = false;
 
 	invalidation_reader_init(&reader, VARDATA_ANY(marker), VARSIZE_ANY_EXHDR(marker));
@@ -244,8 +244,8 @@ outbox_overflow_is_done(void)
 static void
 add_items(bytea *items)
 {
-	InvalidationReader	reader;
-	Invalidation	item;
+	InvalidationReader reader;
+	Invalidation item;
 
 	invalidation_reader_init(&reader, VARDATA_ANY(items), VARSIZE_ANY_EXHDR(items));
 	while (invalidation_read(&reader, &item) > 0)

@@ -162,7 +162,7 @@ read_range(void *arg)
 	heap_setscanlimits(scan, range->from, range->count);
 	while (range->more && (tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 	{
-		OutboxRow row;
+		OutboxRow	row;
 
 		row_from_tuple(&row, range->table, tuple, RelationGetDescr(range->rel));
 		range->more = range->function(&row, range->arg);
@@ -183,7 +183,7 @@ try_to_read(Range *range)
 
 void
 outbox_scan_read(Relation rel, int table, BlockNumber from, BlockNumber count,
-				ReadingFor what, OutboxRowFunction function, void *arg)
+				 ReadingFor what, OutboxRowFunction function, void *arg)
 {
 	Range		range = {rel, table, from, count, function, arg, true};
 	BlockNumber end = from + count;
@@ -217,7 +217,7 @@ read_row(void *arg)
 	RowSought  *sought = arg;
 	HeapTupleData tuple = {.t_self = *sought->tid};
 	Buffer		buffer = InvalidBuffer;
-	OutboxRow row;
+	OutboxRow	row;
 
 	if (!heap_fetch(sought->rel, GetActiveSnapshot(), &tuple, &buffer, false))
 		return;
@@ -228,7 +228,7 @@ read_row(void *arg)
 
 void
 outbox_scan_read_row(Relation rel, int table, const ItemPointerData *tid,
-					OutboxRowFunction function, void *arg)
+					 OutboxRowFunction function, void *arg)
 {
 	RowSought	sought = {rel, table, tid, function, arg};
 	ErrorData  *error = subtransaction_run(read_row, &sought);
@@ -245,7 +245,7 @@ take_if_unsent(const OutboxRow *row, void *arg)
 {
 	bool	   *again = arg;
 	RowState	state = delivery_map_get(row->table, &row->tid);
-	OutboxRow copy = *row;
+	OutboxRow	copy = *row;
 
 	copy.again = *again || state == ROW_RESEND_FORGOTTEN;
 	copy.answered = state == ROW_RESEND_FORGOTTEN;
@@ -302,7 +302,7 @@ read_full_step(int table, BlockNumber most)
 			{
 				blocks = Min(most, RelationGetNumberOfBlocks(rel) - full_block[table]);
 				outbox_scan_read(rel, table, full_block[table], blocks, READING_NEWS,
-								take_if_unsent, &full_again);
+								 take_if_unsent, &full_again);
 			}
 			relation_close(rel, AccessShareLock);
 			break;
@@ -488,7 +488,7 @@ outbox_scan_has_undelivered(void)
 		if (opening != OPENING_DONE)
 			continue;
 		outbox_scan_read(rel, t, 0, RelationGetNumberOfBlocks(rel), READING_AGAIN,
-						look_for_undelivered, &found);
+						 look_for_undelivered, &found);
 		relation_close(rel, AccessShareLock);
 	}
 	outbox_end_reading(joined);
@@ -570,7 +570,7 @@ outbox_scan_discard(uint64 xid)
 		if (outbox_scan_open(t, &rel) == OPENING_DONE)
 		{
 			outbox_scan_read(rel, t, 0, RelationGetNumberOfBlocks(rel),
-							xid == 0 ? READING_TO_DISCARD : READING_AGAIN,
+							 xid == 0 ? READING_TO_DISCARD : READING_AGAIN,
 							 discard_row, &discarding);
 			if (discarding.found != NIL &&
 				ConditionalLockRelationOid(RelationGetRelid(rel), RowExclusiveLock))

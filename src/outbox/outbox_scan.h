@@ -60,11 +60,11 @@ extern uint64 outbox_scan_discard(uint64 xid);
  */
 typedef bool (*OutboxRowFunction) (const OutboxRow *row, void *arg);
 extern void outbox_scan_read(Relation rel, int table, BlockNumber from, BlockNumber count,
-							ReadingFor what, OutboxRowFunction function, void *arg);
+							 ReadingFor what, OutboxRowFunction function, void *arg);
 
 /* One row, if it is still there. */
 extern void outbox_scan_read_row(Relation rel, int table, const ItemPointerData *tid,
-								OutboxRowFunction function, void *arg);
+								 OutboxRowFunction function, void *arg);
 
 /* Open an outbox table for reading, in a transaction, if nobody has it locked. */
 extern Opening outbox_scan_open(int table, Relation *rel);

@@ -81,7 +81,7 @@ typedef struct RefusedRow
 	dlist_node	node;
 	bool		to_repeat;		/* to be sent again from where it came from */
 	char		error[OUTBOX_MAX_ERROR + 1];
-	OutboxRow row;			/* row.items is a copy behind the struct */
+	OutboxRow	row;			/* row.items is a copy behind the struct */
 } RefusedRow;
 
 /* A row has room for the refused items, its other columns and the text of the error. */
@@ -265,7 +265,7 @@ copy_error(char *to, const char *error)
 
 void
 outbox_side_refused(const OutboxRow *row, const char *items, uint32 len,
-				   const char *error, bool to_repeat)
+					const char *error, bool to_repeat)
 {
 	RefusedRow *copy = MemoryContextAlloc(context, sizeof(RefusedRow) + len);
 
@@ -322,7 +322,7 @@ outbox_side_keep_refused(void)
 
 		if (from->row.table < OUTBOX_TABLES)
 			delivery_map_set(from->row.table, &from->row.tid,
-						  delivery_map_when_sent(from->row.answered));
+							 delivery_map_when_sent(from->row.answered));
 	}
 }
 
@@ -602,7 +602,7 @@ read_whole(Relation rel, TimestampTz now)
 	/* First, so that the next poll sees a transaction that commits in between. */
 	note_running(rel);
 	outbox_scan_read(rel, OUTBOX_SIDE, 0, RelationGetNumberOfBlocks(rel),
-					look ? READING_NEWS : READING_AGAIN, take_row, &now);
+					 look ? READING_NEWS : READING_AGAIN, take_row, &now);
 	forget_unfound();
 	poll_at = TimestampTzPlusMilliseconds(now, POLL_MS);
 }
@@ -742,7 +742,7 @@ outbox_side_discard(uint64 xid)
 	if (outbox_scan_open(OUTBOX_SIDE, &rel) == OPENING_DONE)
 	{
 		outbox_scan_read(rel, OUTBOX_SIDE, 0, RelationGetNumberOfBlocks(rel),
-						READING_TO_DISCARD, note_row, &discarding);
+						 READING_TO_DISCARD, note_row, &discarding);
 		if (is_locked)
 			truncate_table(rel);
 		relation_close(rel, NoLock);

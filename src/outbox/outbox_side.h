@@ -19,7 +19,7 @@ extern void outbox_side_init(const OutboxSink *sink);
  * "to_repeat": a node may have forgotten the others, so the row is sent again, too.
  */
 extern void outbox_side_refused(const OutboxRow *row, const char *items, uint32 len,
-							   const char *error, bool to_repeat);
+								const char *error, bool to_repeat);
 
 /* Set "to_repeat" of all rows whose refused items are not in the table yet. */
 extern void outbox_side_repeat_unwritten(void);

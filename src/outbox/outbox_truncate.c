@@ -149,7 +149,7 @@ read_step(Check *check, int table)
 		/* A VACUUM by hand can have shortened it. */
 		if (check->next < RelationGetNumberOfBlocks(rel))
 			outbox_scan_read(rel, table, check->next, blocks, READING_AGAIN,
-							look_for_undelivered, &all_delivered);
+							 look_for_undelivered, &all_delivered);
 		relation_close(rel, AccessShareLock);
 	}
 	outbox_end();

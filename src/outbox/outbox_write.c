@@ -259,7 +259,7 @@ static void
 add_item(RowWriter *writer, const Invalidation *item)
 {
 	writer->used += invalidation_write(row_items + writer->used, item,
-							   writer->used == 0 ? NULL : &writer->last_rule);
+									   writer->used == 0 ? NULL : &writer->last_rule);
 	writer->last_rule = item->rule;
 	Assert(writer->used <= OUTBOX_ROW_ITEMS);
 }
@@ -283,7 +283,7 @@ add_in_fragments(RowWriter *writer, const Invalidation *item)
 	{
 		FragmentHead head = {.total = item->len, .offset = offset, .kind = item->kind};
 		uint32		len = Min(item->len - offset, FRAGMENT_BYTES);
-		Invalidation	fragment = {
+		Invalidation fragment = {
 			.kind = INVALIDATION_FRAGMENT,
 			.rule = item->rule,
 			.bytes = bytes,
@@ -342,7 +342,7 @@ write_items(RowWriter *writer, bool may_mark)
 {
 	PendingReader *reader = pending_log_read_begin();
 	bool		marks = may_mark && outbox_overflow_is_on();
-	Invalidation	item;
+	Invalidation item;
 
 	while (pending_log_read_next(reader, &item))
 	{

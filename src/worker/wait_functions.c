@@ -88,7 +88,8 @@ typedef struct Ticket
 
 /* False where the DatabaseState serves another database by now. */
 static bool
-draw_ticket(Ticket *ticket, DatabaseState *database, pg_atomic_uint64 *drawn, pg_atomic_uint64 *done)
+draw_ticket(Ticket *ticket, DatabaseState *database, pg_atomic_uint64 *drawn,
+			pg_atomic_uint64 *done)
 {
 	bool		is_ours;
 
@@ -214,7 +215,8 @@ uncache_wait(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);
 
 	wait_for_handovers();
-	PG_RETURN_BOOL(draw_ticket(&ticket, database, &database->barrier_drawn, &database->barrier_done) &&
+	PG_RETURN_BOOL(draw_ticket(&ticket, database, &database->barrier_drawn,
+							   &database->barrier_done) &&
 				   wait_for_ticket(&ticket, deadline));
 }
 

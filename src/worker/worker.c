@@ -110,7 +110,8 @@ enter_database(void)
 		elog(ERROR, "database %u has a worker already, PID %d", MyDatabaseId, (int) other);
 	before_shmem_exit(leave_database, (Datum) 0);
 	pg_atomic_write_u32(&MyDatabaseState->sleep, WORKER_AWAKE);
-	pg_atomic_write_u32(&MyDatabaseState->state, setting_delivery ? WORKER_CONNECTING : WORKER_PAUSED);
+	pg_atomic_write_u32(&MyDatabaseState->state,
+						setting_delivery ? WORKER_CONNECTING : WORKER_PAUSED);
 }
 
 /* Settings that a database or role has by default must not break the worker. */
@@ -343,7 +344,7 @@ handle_requests(void)
 static void
 take_entry(const RingEntry *entry)
 {
-	OutboxRow row = {
+	OutboxRow	row = {
 		.xid = entry->xid,
 		.table = entry->table,
 		.tid = entry->tid,
@@ -444,7 +445,8 @@ deliver_turn(TimestampTz now, TimestampTz *wake)
 	delivery_queue_send();
 	if (delivery_queue_wants_turn())
 		*wake = now;
-	*wake = Min(*wake, delivery_fragments_run(now, outbox_scan_is_done() && !delivery_queue_has_unsent()));
+	*wake = Min(*wake, delivery_fragments_run(now, outbox_scan_is_done() &&
+											  !delivery_queue_has_unsent()));
 	*wake = Min(*wake, pattern_queue_run(now));
 	settle_run();
 	reconnect_catch_up();

@@ -184,16 +184,19 @@ exec chroot "$root" env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 #
 valkey_of_backports()
 {
-	local at suite folder=$SYSTEMS/valkey get
+	local at suite folder=$SYSTEMS/valkey get signed
 
 	if [ ! -x "$folder/usr/bin/valkey-check-rdb" ]; then
 		at=$(mirror) && suite=$(. /etc/os-release && echo "$VERSION_CODENAME") || return 1
 		rm -rf "$folder"
 		mkdir -p "$folder/apt/lists/partial" "$folder/apt/archives/partial"
-		echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $at $suite-backports main" >"$folder/apt/sources"
-		get="apt-get -qq -o Dir::Etc::SourceList=$folder/apt/sources -o Dir::Etc::SourceParts=/dev/null
-			-o Dir::State::Lists=$folder/apt/lists -o Dir::Cache=$folder/apt -o APT::Sandbox::User=root"
-		(cd "$folder" && $get update && $get download valkey-tools && dpkg -x valkey-tools_*.deb .) >&2 || return 1
+		signed=/usr/share/keyrings/debian-archive-keyring.gpg
+		echo "deb [signed-by=$signed] $at $suite-backports main" >"$folder/apt/sources"
+		get="apt-get -qq -o Dir::Etc::SourceList=$folder/apt/sources"
+		get+=" -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists=$folder/apt/lists"
+		get+=" -o Dir::Cache=$folder/apt -o APT::Sandbox::User=root"
+		(cd "$folder" && $get update && $get download valkey-tools &&
+			dpkg -x valkey-tools_*.deb .) >&2 || return 1
 		rm -rf "$folder/apt"
 	fi
 	echo "$folder/usr/bin/valkey-check-rdb"

@@ -36,15 +36,18 @@ my %tree = (
 		'base/clock.h', 'redis/redis_int.h'),
 	'src/redis/redis_url.c' => module('redis_url.c', function('redis_url_parse')),
 	'src/redis/redis.h' => "/* redis.h: a link */\nextern void redis_write(void);\n",
-	'src/redis/redis_int.h' => "/* redis_int.h: of this folder */\nextern void redis_io_read(void);\n",
+	'src/redis/redis_int.h' =>
+	  "/* redis_int.h: of this folder */\nextern void redis_io_read(void);\n",
 	'src/worker/worker.c' => module('worker.c',
 		"/* worker_loop() of \"worker_loop()\" */\nstatic void\nhidden_loop(void)\n{\n}\n\n"
 		  . function('worker_run', 'redis_write', 'clock_now', 'hidden_loop'),
 		'redis/redis.h', 'base/clock.h'),
-	'README.md' => "# Tree\n\n[The limits](#some-limits), [the page](docs/page.md#why-it-is-so).\n\n"
+	'README.md' =>
+	  "# Tree\n\n[The limits](#some-limits), [the page](docs/page.md#why-it-is-so).\n\n"
 	  . "## Some limits\n",
 	'docs/page.md' => "# Page\n\n## Why it is so\n\n| a table | " . 'x' x 120 . " |\n",
-	'test/t/load/001_some.t' => "# A test.\nis(1, 1,\n\tqr/" . 'a regular expression ' x 6 . "/);\n",
+	'test/t/load/001_some.t' =>
+	  "# A test.\nis(1, 1,\n\tqr/" . 'a regular expression ' x 6 . "/);\n",
 );
 
 # Run tidy.pl on the tree as changed; its output.
@@ -66,7 +69,8 @@ sub tidy
 
 sub failed { return join '; ', $_[0] =~ /^not ok \d+ - (.*)$/mg }
 
-# finds(WHAT, NAME OF THE CHECK, PATTERN, FILE => TEXT...): this check alone fails, and says PATTERN.
+# finds(WHAT, NAME OF THE CHECK, PATTERN, FILE => TEXT...): this check alone fails, and says
+# PATTERN.
 sub finds
 {
 	my ($what, $check, $words, %change) = @_;
@@ -132,10 +136,12 @@ finds('a folder that the order does not name',
 	qr{src/attic/old\.c: move it into one of},
 	'src/attic/old.c' => module('old.c', function('old_call')));
 
-finds('a TAP file in no folder', 'a TAP file lies in a folder by theme, with a number of its own',
+finds('a TAP file in no folder',
+	'a TAP file lies in a folder by theme, with a number of its own',
 	qr{test/t/002_flat\.t: move it into a folder by theme}, 'test/t/002_flat.t' => "# A test.\n");
 
-finds('two TAP files with a number', 'a TAP file lies in a folder by theme, with a number of its own',
+finds('two TAP files with a number',
+	'a TAP file lies in a folder by theme, with a number of its own',
 	qr{the same number: test/t/crash/001_other\.t test/t/load/001_some\.t},
 	'test/t/crash/001_other.t' => "# A test.\n");
 

@@ -36,11 +36,14 @@ like($node->safe_psql('postgres', 'SELECT last_error FROM uncache.stat'),
 # of which 9 stand before the characters of two.
 $proxy->error_for('UNLINK', 'LOADING x' . "\xc3\xa4" x 200);
 $node->safe_psql('postgres', q{SELECT uncache.invalidate_keys('other')});
-ok($node->poll_query_until('postgres', q{SELECT last_error LIKE '%is loading its data set%' FROM uncache.stat}), 'given up');
-($line) = grep { /cannot be used: Redis is loading its data set/ } split /\n/, slurp_file($node->logfile);
+ok($node->poll_query_until('postgres',
+	q{SELECT last_error LIKE '%is loading its data set%' FROM uncache.stat}), 'given up');
+($line) = grep { /cannot be used: Redis is loading its data set/ } split /\n/,
+	slurp_file($node->logfile);
 ok(defined $line, 'the log says so');
 like($line, qr/\(LOADING x(?:\xc3\xa4){70}\)$/, 'with whole characters up to the bracket');
-like($node->safe_psql('postgres', 'SELECT last_error FROM uncache.stat'), qr/\(LOADING x(?:\xc3\xa4){70}\)$/, 'and so does the view');
+like($node->safe_psql('postgres', 'SELECT last_error FROM uncache.stat'),
+	qr/\(LOADING x(?:\xc3\xa4){70}\)$/, 'and so does the view');
 
 $node->stop;
 done_testing();
