@@ -40,7 +40,7 @@ layer()
 
 wanted()
 {
-	[[ " ${LAYERS:-unit model regress isolation pgtap tap faults} " == *" $1 "* ]]
+	[[ " ${LAYERS:-tidy unit model regress isolation pgtap tap faults} " == *" $1 "* ]]
 }
 
 # run NAME: run layer_NAME, and leave its exit code and its seconds beside its log.

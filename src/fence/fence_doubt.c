@@ -211,6 +211,7 @@ send_call(RedisNode *node, Doubt *doubt, Call *call, bool release)
 {
 	char		nkeys[12];
 	char		entry[26];
+
 	/* The functions may refuse a new doubt ("?"), and never one that was promised ("!"). */
 	const char *mark = release ? "" : doubt->promised ? "!" : "?";
 

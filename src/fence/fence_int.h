@@ -89,8 +89,8 @@ typedef struct Fence
 	TimestampTz epoch_at;		/* in FENCE_NO_EPOCH: it gets none before this time */
 
 	/*
-	 * In FENCE_NONE and FENCE_IMPOSSIBLE: another worker may load the functions at any time,
-	 * so pings look for them.
+	 * In FENCE_NONE and FENCE_IMPOSSIBLE: another worker may load the functions at any time, so
+	 * pings look for them.
 	 */
 	bool		looks_for_functions;
 

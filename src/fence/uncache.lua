@@ -77,8 +77,8 @@ local function wrong(name, rule, got)
 end
 
 local function wrong_count(name, takes, keys, args)
-	return redis.error_reply(('ERR %s: takes %s, got %d key%s and %d argument%s'):format(name, takes,
-		#keys, #keys == 1 and '' or 's', #args, #args == 1 and '' or 's'))
+	return redis.error_reply(('ERR %s: takes %s, got %d key%s and %d argument%s'):format(
+		name, takes, #keys, #keys == 1 and '' or 's', #args, #args == 1 and '' or 's'))
 end
 
 -- nil where it is right, else the error; more digits than 15 are no 64-bit time.
@@ -347,11 +347,13 @@ local function wrong_entries(keys, args)
 	local name = 'uncache_invalidate'
 	if #keys == 0 or #keys > MAX_KEYS or #args ~= #keys + 2 then
 		return wrong_count(name,
-			'1 to ' .. MAX_KEYS .. ' keys, fence_ttl, incarnation and one entry for each key', keys, args)
+			'1 to ' .. MAX_KEYS .. ' keys, fence_ttl, incarnation and one entry for each key',
+			keys, args)
 	end
 	for i = 3, #args do
 		if #args[i] > 21 or not args[i]:find('^[?!]?[1-9]%d*$') then
-			return wrong(name, 'an entry must be a transaction id, after ? or ! if it is in doubt', args[i])
+			return wrong(name, 'an entry must be a transaction id, after ? or ! if it is in doubt',
+				args[i])
 		end
 	end
 	return wrong_ms(name, 'fence_ttl', args[1])
@@ -402,7 +404,8 @@ end
 -- they are.  Returns the number of keys.  Errors: those of GET and SET.
 local function uncache_release(keys, args)
 	if #args ~= #keys + 1 then
-		return wrong_count('uncache_release', 'keys, incarnation and one xid for each key', keys, args)
+		return wrong_count('uncache_release', 'keys, incarnation and one xid for each key',
+			keys, args)
 	end
 	for i = 1, #keys do take_out(keys[i], args[1] .. '/' .. args[i + 1]) end
 	return #keys
@@ -547,7 +550,8 @@ end
 local function wrong_status(keys, args)
 	local name, numbers = 'uncache_status', {timeline = 2, claim = 6, place_claim = 7}
 	if #keys ~= 0 or #args < 3 or (#args > 3 and #args < 10) then
-		return wrong_count(name, 'no keys, server, timeline and incarnation, or these with database, '
+		return wrong_count(name,
+			'no keys, server, timeline and incarnation, or these with database, '
 			.. 'prefix, claim, place_claim, superseded, told and next_xid', keys, args)
 	end
 	for argument, i in pairs(numbers) do
@@ -615,7 +619,8 @@ end
 -- nothing is done.  Returns the epoch, or nil.
 local function uncache_epoch(keys, args)
 	if #keys ~= 0 or #args < 2 then
-		return wrong_count('uncache_epoch', 'no keys, random, fence_ttl and incarnation', keys, args)
+		return wrong_count('uncache_epoch', 'no keys, random, fence_ttl and incarnation',
+			keys, args)
 	end
 	if not args[1]:find('^%w*$') then
 		return wrong('uncache_epoch', 'random must be letters and digits', args[1])

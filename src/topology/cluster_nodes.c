@@ -44,7 +44,7 @@ struct ClusterNodes
 	struct Target *owner;
 	const RedisTarget *url;
 	char		name[128];		/* its address without secrets */
-	ClusterWatch  *watch;
+	ClusterWatch *watch;
 	Member	   *members[NODES_MAX];
 	int			nmembers;
 	RedisNode  *by_slot[CLUSTER_SLOTS]; /* NULL: no node is known */

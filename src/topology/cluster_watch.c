@@ -62,7 +62,7 @@ struct ClusterWatch
 ClusterWatch *
 cluster_watch_make(const RedisTarget *target)
 {
-	ClusterWatch  *watch = MemoryContextAllocZero(TopMemoryContext, sizeof(ClusterWatch));
+	ClusterWatch *watch = MemoryContextAllocZero(TopMemoryContext, sizeof(ClusterWatch));
 
 	watch->target = target;
 	return watch;
@@ -117,7 +117,7 @@ static int	count_candidates(const ClusterWatch *watch);
 static void
 info_answered(void *arg, const RedisReply *reply)
 {
-	ClusterWatch  *watch = arg;
+	ClusterWatch *watch = arg;
 
 	watch->told_epoch = reply ? cluster_map_epoch_read(reply) : 0;
 	if (reply == NULL || redis_reply_type(reply) != REDIS_ERROR || watch->told_withheld)
@@ -142,7 +142,7 @@ is_behind(const ClusterWatch *watch)
 static void
 slots_answered(void *arg, const RedisReply *reply)
 {
-	ClusterWatch  *watch = arg;
+	ClusterWatch *watch = arg;
 	ClusterMap *map;
 
 	Assert(watch->asking);

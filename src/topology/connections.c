@@ -132,7 +132,7 @@ is_down(const RedisNode *node)
 static void
 note_state(void)
 {
-	WorkerState	state = state_of_targets();
+	WorkerState state = state_of_targets();
 
 	set_state(state, node_any(is_linked));
 	if (state == WORKER_CONNECTED && left_one_down)

@@ -36,16 +36,16 @@ typedef struct RedisNode
 	bool		new_server;
 
 	/*
-	 * Written by fence.c: keys may be sent, since it is known by which command.
-	 * node_link.c clears it with the link.
+	 * Written by fence.c: keys may be sent, since it is known by which command. node_link.c
+	 * clears it with the link.
 	 */
 	bool		open;
 	bool		was_open;		/* reconnect.c: at its last look */
 
 	/*
-	 * Used where there are several nodes.  0, or the wait_timeout in ms that has
-	 * expired because of this node: then no session waits for the node until it
-	 * answers a ping in half that time.  connections.c sets it, node_ping.c clears it.
+	 * Used where there are several nodes.  0, or the wait_timeout in ms that has expired because
+	 * of this node: then no session waits for the node until it answers a ping in half that
+	 * time.  connections.c sets it, node_ping.c clears it.
 	 */
 	uint32		slow_after_ms;
 

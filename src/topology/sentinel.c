@@ -120,8 +120,7 @@ sentinel_forget(Sentinel *sentinel)
  * ------------------------------------------------------------------------
  */
 
-static void
-refuse_answer(Sentinel *sentinel, const char *format,...) pg_attribute_printf(2, 3);
+static void refuse_answer(Sentinel *sentinel, const char *format,...) pg_attribute_printf(2, 3);
 
 static void
 refuse_answer(Sentinel *sentinel, const char *format,...)
