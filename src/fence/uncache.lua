@@ -282,7 +282,9 @@ local function note_stored(life)
 	if life.stored then return end
 	life.stored = true
 	for _, other in pairs(memory.incarnations) do
-		if other ~= life and other.server == life.server and other.clean then other.clean = false end
+		if other ~= life and other.server == life.server and other.clean then
+			other.clean = false
+		end
 	end
 end
 

@@ -108,7 +108,10 @@ sub search
 				for my $move ($moves_of->($case, $node->[1]))
 				{
 					my ($label, $s, $call) = @$move;
-					if ($call) { push @calls, [ $node, $move, join "\0", @{$s}{qw(v r m)}, @$call ] }
+					if ($call)
+					{
+						push @calls, [ $node, $move, join "\0", @{$s}{qw(v r m)}, @$call ];
+					}
 					else { $visit->($node, $label, $s, \@next) }
 					return $result if $result->{stale};
 				}
