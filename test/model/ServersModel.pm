@@ -50,14 +50,16 @@ sub initial
 	for my $x (qw(A B))
 	{
 		# life, timeline, claims, the row's mark and by whom, what was told last
-		@s{ map { "$_$x" } qw(life tl cl pc mk bt bc told) } = ($x eq 'A' ? 1 : 0, 1, 0, 0, '', 0, 0, '');
+		@s{ map { "$_$x" } qw(life tl cl pc mk bt bc told) } = ($x eq 'A' ? 1 : 0, 1,
+			0, 0, '', 0, 0, '');
 		# what the worker thinks of the fence; reclaiming; the flush; history; whether nothing
 		# of the other alone is in the cache
 		@s{ map { "$_$x" } qw(f rc fl h pure) } = ('unknown', 0, '', '', $x eq 'A' ? 1 : 0);
 	}
 	# phase; by whom it was delivered, whether, whether that counts
 	@s{ "w$_", "d$_", "o$_", "q$_" } = ('run', '', 0, 0) for 1 .. @{ $case->{writers} || [] };
-	@s{ "p$_", "k$_", "s$_", "y$_", "n$_" } = (1, '', '', '', 1) for 1 .. @{ $case->{readers} || [] };
+	@s{ "p$_", "k$_", "s$_", "y$_", "n$_" } = (1, '', '', '', 1)
+		for 1 .. @{ $case->{readers} || [] };
 	@s{qw(c_reclaimA c_reclaimB c_restartA c_restartB c_reload c_promote)} = (0) x 6;
 	return \%s;
 }
@@ -177,7 +179,8 @@ sub writer_moves
 	return if !$s->{"life$x"};
 	if ($phase eq 'run' && $kind eq 'strict')
 	{
-		push @moves, [ "$w is fenced before its commit", change($s), invalidate($s, $x, "?$xid"), sub {
+		push @moves, [ "$w is fenced before its commit", change($s),
+			invalidate($s, $x, "?$xid"), sub {
 			my ($n, $answer) = @_;
 			$n->{$w} = 'doubt';
 			return if $answer !~ /^[A-Z]/;
@@ -248,7 +251,8 @@ sub note_answer
 	my ($epoch, $kind, $claim, $place_claim, $clean, $by, $timeline, $by_claim, $unheard) =
 	  @a[ 1, 7 .. 14 ];
 	my $new = $n->{"mk$x"} ne $kind || !is_superseded($n, $x);
-	my $higher = $by_claim > $n->{"bc$x"} || ($by_claim == $n->{"bc$x"} && $timeline > $n->{"bt$x"});
+	my $higher = $by_claim > $n->{"bc$x"}
+		|| ($by_claim == $n->{"bc$x"} && $timeline > $n->{"bt$x"});
 
 	$n->{"f$x"} = $kind ne '' ? 'superseded' : $epoch eq '~' ? 'none' : 'on';
 	$n->{"told$x"} = $by;
@@ -268,7 +272,8 @@ sub status_move
 	my $server = $x eq 'B' && $case->{stranger} ? 'other' : 'sys';
 
 	return [ "$x says who it is", change($s),
-		[ 'uncache_status', $server, $s->{"tl$x"}, incarnation($s, $x), 0, '', $s->{"cl$x"}, $s->{"pc$x"},
+		[ 'uncache_status', $server, $s->{"tl$x"}, incarnation($s, $x), 0, '',
+			$s->{"cl$x"}, $s->{"pc$x"},
 			$word, $told, 1000 ],
 		sub {
 			my ($n, $answer) = @_;
@@ -305,7 +310,8 @@ sub flush_move
 	my ($case, $s, $x) = @_;
 	my $memory = "e$s->{c_reload}";
 
-	return [ "$x begins to flush", change($s), epoch_call($s, $x, $s->{"f$x"} eq 'on' ? $memory : ''),
+	return [ "$x begins to flush", change($s),
+		epoch_call($s, $x, $s->{"f$x"} eq 'on' ? $memory : ''),
 		sub {
 			my ($n, $answer) = @_;
 			$n->{"f$x"} = $answer eq '~' ? 'none' : 'on' if $n->{"f$x"} ne 'superseded';
