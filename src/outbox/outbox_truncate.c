@@ -211,5 +211,6 @@ outbox_truncate_run(int table)
 	check->begun = false;
 	delivery_map_forget_table(table);
 	outbox_damage_forget_table(table);
+	pg_atomic_fetch_and_u32(&MyDatabaseState->unwritable_tables, ~((uint32) 1 << table));
 	return TRUNCATE_DONE;
 }

@@ -103,18 +103,30 @@ report_if_late(int table)
 		pg_atomic_fetch_add_u32(&database->late_writers[table], 1);
 }
 
-/* Open the current table, or the next that is not locked; NULL where all are locked. */
+/* The tables that can't be written to; none where that is all of them: one has to be tried. */
+static uint32
+unwritable_tables(DatabaseState *database)
+{
+	uint32		tables = pg_atomic_read_u32(&database->unwritable_tables);
+
+	return tables == (1 << OUTBOX_TABLES) - 1 ? 0 : tables;
+}
+
+/* Open the current table, or the next that can be written to; NULL where all are locked. */
 static Relation
 open_rotating(int *table)
 {
 	DatabaseState *database = shmem_my_database();
 	int			first = database ? pg_atomic_read_u32(&database->current_table) : 0;
+	uint32		unwritable = database ? unwritable_tables(database) : 0;
 
 	for (int i = 0; i < OUTBOX_TABLES; i++)
 	{
 		Relation	rel;
 
 		*table = (first + i) % OUTBOX_TABLES;
+		if (unwritable & ((uint32) 1 << *table))
+			continue;
 		rel = open_if_free(*table);
 		if (rel)
 		{
@@ -209,6 +221,31 @@ keep_items(OutboxWritten *written, char *bytes, uint32 len)
 	written->all_items = kept;
 }
 
+/*
+ * Where the table's last block is damaged this transaction fails.  Those that come next take
+ * another table, or no transaction with keys could commit until the worker has got there.
+ */
+static void
+insert_tuple(RowWriter *writer, HeapTuple tuple)
+{
+	DatabaseState *database = shmem_my_database();
+
+	PG_TRY();
+	{
+		heap_insert(writer->rel, tuple, GetCurrentCommandId(true),
+					HEAP_INSERT_NO_LOGICAL, writer->bulk);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() == ERRCODE_DATA_CORRUPTED && database &&
+			writer->written->table < OUTBOX_TABLES)
+			pg_atomic_fetch_or_u32(&database->unwritable_tables,
+								   (uint32) 1 << writer->written->table);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
 /* Insert the items that have been gathered as one row. */
 static void
 write_row(RowWriter *writer)
@@ -234,8 +271,7 @@ write_row(RowWriter *writer)
 	values[OUTBOX_ATTEMPTS - 1] = Int32GetDatum(0);
 
 	tuple = heap_form_tuple(RelationGetDescr(writer->rel), values, nulls);
-	heap_insert(writer->rel, tuple, GetCurrentCommandId(true),
-				HEAP_INSERT_NO_LOGICAL, writer->bulk);
+	insert_tuple(writer, tuple);
 
 	written->nrows++;
 	written->tid = tuple->t_self;

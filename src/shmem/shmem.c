@@ -93,6 +93,7 @@ init_database_state(DatabaseState *database, LWLock *lock, char *ring, Size ring
 	pg_atomic_init_u32(&database->sleep, WORKER_AWAKE);
 	pg_atomic_init_u32(&database->breaker, 0);
 	pg_atomic_init_u32(&database->current_table, 0);
+	pg_atomic_init_u32(&database->unwritable_tables, 0);
 	pg_atomic_init_u32(&database->any_dirty, 0);
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 		pg_atomic_init_u32(&database->late_writers[t], 0);
@@ -245,6 +246,7 @@ shmem_assign_database(DatabaseState *database, Oid dboid)
 	pg_atomic_write_u32(&database->serving, 0);
 	pg_atomic_write_u32(&database->breaker, 0);
 	pg_atomic_write_u32(&database->current_table, 0);
+	pg_atomic_write_u32(&database->unwritable_tables, 0);
 	pg_atomic_write_u32(&database->restart_requested, 0);
 	pg_atomic_write_u32(&database->yield_requested, 0);
 	pg_atomic_write_u64(&database->idle_since, 0);

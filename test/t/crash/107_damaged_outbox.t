@@ -176,6 +176,27 @@ ok(poll_until(sub { sql('SELECT last_error FROM uncache.stat')
 	=~ /a part of a long key is missing/ }), 'and last_error');
 ok(is_emptied(), 'the table is emptied');
 
+# --- the block that the next row goes to, while Redis is away ---
+
+$redis->stop;
+# A server that has just started writes to its first table.
+$node->restart;
+ok(wait_for_state($node, 'down'), 'Redis is away');
+sql('UPDATE item SET n = n + 1 WHERE id = 1');
+my ($last_file, $last_blocks) = current_file();
+$node->stop;
+change_block($last_file, $last_blocks - 1, \&break_page);
+$node->start;
+ok(wait_for_state($node, 'down'), 'the last block is damaged');
+($status, $out, $err) = $node->psql('postgres', 'UPDATE item SET n = n + 1 WHERE id = 2');
+like($err, qr/invalid page in block/, 'the commit that meets it fails');
+is($node->psql('postgres', "UPDATE item SET n = n + 1 WHERE id = $_"), 0, 'the next one does not')
+	foreach 2, 3;
+start_redis('item:1', 'item:2', 'item:3');
+ok(delivered($node), 'all is delivered');
+is(join(' ', $redis->keys), '', 'what was in the damaged block, too');
+ok(is_emptied(), 'the table is emptied');
+
 # --- the table of prepared transactions ---
 
 $redis->stop;
