@@ -34,6 +34,18 @@
 /* How often to look for progress in one command_timeout, while a command is on its way. */
 #define LOOKS_PER_TIMEOUT	4
 
+/*
+ * Whether the other end has closed the connection.  Which error says so depends on what was
+ * under way when it did; to the log these are one reason.
+ */
+static bool
+was_closed(const redisContext *context)
+{
+	return context->err == REDIS_ERR_EOF ||
+		(context->err == REDIS_ERR_IO && (strcmp(context->errstr, strerror(ECONNRESET)) == 0 ||
+										  strcmp(context->errstr, strerror(EPIPE)) == 0));
+}
+
 /* hiredis has reported an error; fail the link with the reason. */
 static void
 fail_from_context(RedisLink *link)
@@ -45,7 +57,7 @@ fail_from_context(RedisLink *link)
 		redis_link_fail(link, "Redis at %s sent an answer that is too large", link->where);
 	else if (link->tls != NULL && redis_tls_error()[0] != '\0')
 		redis_link_fail(link, "TLS with Redis at %s failed: %s", link->where, redis_tls_error());
-	else if (context->err == REDIS_ERR_EOF)
+	else if (was_closed(context))
 		redis_link_fail(link, "Redis at %s closed the connection", link->where);
 	else if (context->err == REDIS_ERR_IO)
 		redis_link_fail(link, "connection to Redis at %s was lost: %s",

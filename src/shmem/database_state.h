@@ -150,9 +150,9 @@ typedef struct DatabaseState
 	pg_atomic_uint32 late_writers[OUTBOX_TABLES];
 
 	/*
-	 * A bit for each rotating table that a session could not write to, because its last block
-	 * is damaged.  Sessions set it and take another table from then on; the worker clears it
-	 * once it has truncated the table.
+	 * A bit for each rotating table that a session could not write to, because its last block is
+	 * damaged.  Sessions set it and take another table from then on; the worker clears it once
+	 * it has truncated the table.
 	 */
 	pg_atomic_uint32 unwritable_tables;
 

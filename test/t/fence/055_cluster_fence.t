@@ -186,7 +186,7 @@ foreach my $id (@rows)
 	my ($status, undef, $err) = $node->psql('postgres',
 		"$strict UPDATE item SET v = v + 1 WHERE id IN ($lost, $here)");
 	isnt($status, 0, 'a strict transaction with a key there fails');
-	like($err, qr/ERROR:.*could not be fenced.*\n.*has no fence that is on/, 'and is told why');
+	like($err, qr/ERROR:.*could not be fenced.*\n.*or has its fence off/, 'and is told why');
 	is(value_of($lost), $before, 'nothing is committed');
 	($status, undef, $err) = $node->psql('postgres',
 		"$strict UPDATE item SET v = v + 1 WHERE id = $here");
