@@ -35,6 +35,7 @@ ring_used(const Ring *ring)
 	return (uint32) (ring->put - ring->taken);
 }
 
+#ifdef USE_ASSERT_CHECKING
 /* Positions lie at entries, and no more is in the ring than it holds. */
 static inline bool
 is_sound(const Ring *ring)
@@ -42,6 +43,7 @@ is_sound(const Ring *ring)
 	return ring->taken <= ring->put && ring->put - ring->taken <= ring->size &&
 		ring->put % MAXIMUM_ALIGNOF == 0 && ring->taken % MAXIMUM_ALIGNOF == 0;
 }
+#endif
 
 bool
 ring_put(Ring *ring, const RingEntry *head, const char *items, size_t len)
