@@ -12,6 +12,7 @@
 #	make test-asserts, test-sanitizers, test-valgrind	some of the tests on a server
 #						that looks closer, built from source
 #	make test-readers	the examples of docs/readers.md; needs npm
+#	make test-clients CLIENTS="node php"	the clients of clients/, each by its own tests
 #	make chaos SECONDS=60 SEED=n	writers against an oracle while faults strike
 #	make tidy	the order of the folders, names, columns, links; make indent brings the
 #				sources into PostgreSQL's style
@@ -73,8 +74,8 @@ EXTRA_CLEAN += src/fence/uncache_lua.h
 .DEFAULT_GOAL = all
 
 # These install what they need, so they work where there is no PostgreSQL.
-PRIVATE_GOALS = demo test test-asserts test-sanitizers test-valgrind test-readers chaos \
-	staleness bench test-matrix test-matrix-clean tidy indent
+PRIVATE_GOALS = demo test test-asserts test-sanitizers test-valgrind test-readers test-clients \
+	chaos staleness bench test-matrix test-matrix-clean tidy indent
 .PHONY: $(PRIVATE_GOALS)
 demo:
 	@bash $(TOP)demo/run.sh
@@ -105,6 +106,9 @@ chaos:
 # The examples of docs/readers.md; needs npm.
 test-readers:
 	@bash $(TOP)test/readers/run.sh
+
+test-clients:
+	@bash $(TOP)clients/test.sh
 
 ifneq ($(filter-out $(PRIVATE_GOALS),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config

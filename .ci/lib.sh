@@ -83,7 +83,7 @@ staleness()
 # Its own closing line is counted, not repeated: the last line is this script's.
 run_tests()						# run_tests COMMAND...
 {
-	local line status
+	local line status omitted
 
 	"$@" 2>&1 | tee "$log" | grep --line-buffered -vE '^[0-9]+ passed, [0-9]+ failed$'
 	status=${PIPESTATUS[0]}
@@ -96,6 +96,8 @@ run_tests()						# run_tests COMMAND...
 	fi
 	line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -n 1)
 	failures+=$(grep '^failed: ' "$log")${line:+$'\n'}
+	omitted=$(sed -n 's/^LEFT OUT: /left out: /p' "$log")
+	left_out+=${omitted:+$omitted$'\n'}
 	if [ -z "$line" ]; then
 		failed=$((failed + 1))
 		failures+="failed: '$*' came to no end"$'\n'

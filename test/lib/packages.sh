@@ -2,7 +2,7 @@
 #
 # packages.sh: install what the demo, the tests or CI need and the machine lacks.
 #
-#	packages.sh build|test|ci|systems|readers
+#	packages.sh build|test|ci|systems|readers|clients
 #
 # Model: every need is looked for by what it provides (a command, a header, a
 # Perl module), so nothing is installed, and no right is needed, where it is
@@ -17,7 +17,8 @@
 # Limits: knows apt only; elsewhere it prints what is missing.
 
 set -u
-. "$(dirname "$0")/find.sh"
+here=$(dirname "$0")
+. "$here/find.sh"
 
 want=$1
 missing=()				# words for people
@@ -193,6 +194,24 @@ need_for_readers()
 		need "Django with a cache in Redis" python3-django python3-django-redis
 }
 
+# For $CLIENTS; what else a client's tests need its test/packages lists by Debian's names.
+need_for_clients()
+{
+	local client package
+
+	command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || need "PgBouncer" pgbouncer
+	for client in ${CLIENTS:-node python ruby php}; do
+		if [ $client = node ]; then
+			command -v node >/dev/null || need "Node.js" nodejs
+			command -v npm >/dev/null || need "npm" npm
+		fi
+		for package in $(sed 's/#.*//' "$here/../../clients/$client/test/packages" 2>/dev/null); do
+			[ "$(dpkg-query -Wf '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
+				need "$package" "$package"
+		done
+	done
+}
+
 look()
 {
 	missing=()
@@ -203,13 +222,14 @@ look()
 		ci) need_for_build; need_for_tests; need_for_ci ;;
 		systems) need_for_systems ;;
 		readers) need_for_build; need_for_readers ;;
+		clients) need_for_build; need_for_clients ;;
 	esac
 	[ ${#missing[@]} -eq 0 ]
 }
 
 case $want in
-	build | test | ci | systems | readers) ;;
-	*) echo "usage: packages.sh build|test|ci|systems|readers" >&2; exit 2 ;;
+	build | test | ci | systems | readers | clients) ;;
+	*) echo "usage: packages.sh build|test|ci|systems|readers|clients" >&2; exit 2 ;;
 esac
 
 look && exit 0
