@@ -132,6 +132,21 @@ BufFileReadExact(BufFile *file, void *ptr, size_t size)
 }
 #endif
 
+/*
+ * heap_getattr() for a row of a table.  In minor releases from 15.20 and its like on, the
+ * inlined one calls a function that earlier servers of the same major do not have, and this
+ * library would not load there.  What that function checks concerns composite values only.
+ */
+#include "access/htup_details.h"
+static inline Datum
+row_getattr(HeapTuple row, int attnum, TupleDesc desc, bool *isnull)
+{
+	Assert(attnum > 0 && attnum <= desc->natts);
+	if (attnum > (int) HeapTupleHeaderGetNatts(row->t_data))
+		return getmissingattr(desc, attnum, isnull);
+	return fastgetattr(row, attnum, desc, isnull);
+}
+
 /* ON EMPTY and ON ERROR of JSON_VALUE() and the like came with 17. */
 #if PG_VERSION_NUM >= 170000
 #define is_json_behavior(node)	IsA(node, JsonBehavior)

@@ -73,7 +73,7 @@ static char *
 text_of_row(Relation rel, HeapTuple row, int column)
 {
 	bool		isnull;
-	Datum		value = heap_getattr(row, column, RelationGetDescr(rel), &isnull);
+	Datum		value = row_getattr(row, column, RelationGetDescr(rel), &isnull);
 
 	Assert(!isnull);
 	return TextDatumGetCString(value);
@@ -90,7 +90,7 @@ judge(Relation rel, HeapTuple row, TimeLineID timeline)
 		return INCARNATION_AFTER_SHUTDOWN;	/* the extension is new */
 	if (strcmp(text_of_row(rel, row, INCARNATION_ID), UncacheShmem->incarnation) == 0)
 		return INCARNATION_SAME;
-	last = heap_getattr(row, INCARNATION_TIMELINE, RelationGetDescr(rel), &isnull);
+	last = row_getattr(row, INCARNATION_TIMELINE, RelationGetDescr(rel), &isnull);
 	Assert(!isnull);
 	if (strcmp(text_of_row(rel, row, INCARNATION_LINEAGE), UncacheShmem->lineage) != 0 ||
 		(TimeLineID) DatumGetInt32(last) != timeline)

@@ -34,6 +34,7 @@
 #include "base/subtransaction.h"
 #include "outbox/backlog.h"
 #include "base/clock.h"
+#include "base/compat.h"
 #include "outbox/outbox_damage.h"
 #include "outbox/delivery_map.h"
 #include "base/invalidation.h"
@@ -230,7 +231,7 @@ static Datum
 column(Reading *reading, HeapTuple tuple, int attnum)
 {
 	bool		isnull;
-	Datum		value = heap_getattr(tuple, attnum, RelationGetDescr(reading->rel), &isnull);
+	Datum		value = row_getattr(tuple, attnum, RelationGetDescr(reading->rel), &isnull);
 
 	if (isnull)
 		elog(ERROR, "null in column %d of \"%s\"", attnum, RelationGetRelationName(reading->rel));
@@ -269,7 +270,7 @@ visit_tuple(Reading *reading, HeapTuple tuple, void *arg)
 	Datum		error = 0;
 
 	if (reading->table == OUTBOX_SIDE)
-		error = heap_getattr(tuple, OUTBOX_ERROR, RelationGetDescr(reading->rel), &no_error);
+		error = row_getattr(tuple, OUTBOX_ERROR, RelationGetDescr(reading->rel), &no_error);
 	row.xid = FullTransactionIdFromU64(DatumGetUInt64(column(reading, tuple, OUTBOX_XID)));
 	row.at = DatumGetTimestampTz(column(reading, tuple, OUTBOX_AT));
 	row.chunk = DatumGetInt32(column(reading, tuple, OUTBOX_CHUNK));

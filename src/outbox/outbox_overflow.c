@@ -30,6 +30,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/compat.h"
 #include "base/invalidation.h"
 #include "template/keypattern.h"
 #include "outbox/outbox_open.h"
@@ -159,8 +160,8 @@ has_marker(Relation rel, bytea *items)
 	while (!found && (tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 	{
 		bool		isnull;
-		bytea	   *other = (bytea *) DatumGetPointer(heap_getattr(tuple, MARKER_ITEMS,
-																   RelationGetDescr(rel), &isnull));
+		bytea	   *other = (bytea *) DatumGetPointer(row_getattr(tuple, MARKER_ITEMS,
+																  RelationGetDescr(rel), &isnull));
 
 		found = VARSIZE_ANY_EXHDR(other) == VARSIZE_ANY_EXHDR(items) &&
 			memcmp(VARDATA_ANY(other), VARDATA_ANY(items), VARSIZE_ANY_EXHDR(items)) == 0;
@@ -264,8 +265,8 @@ move_markers(Relation rel)
 	{
 		bool		isnull;
 
-		add_items((bytea *) DatumGetPointer(heap_getattr(tuple, MARKER_ITEMS,
-														 RelationGetDescr(rel), &isnull)));
+		add_items((bytea *) DatumGetPointer(row_getattr(tuple, MARKER_ITEMS,
+														RelationGetDescr(rel), &isnull)));
 		simple_heap_delete(rel, &tuple->t_self);
 		moved++;
 	}

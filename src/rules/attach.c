@@ -230,22 +230,15 @@ render_sample(const Attachment *attachment, NoticeSink *notice)
 {
 	HeapTuple	row = SPI_tuptable->vals[0];
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(attachment->rel),
-													&TTSOpsHeapTuple);
-	HeapTupleHeader header;
-	HeapTupleData tuple;
+													&TTSOpsVirtual);
 	bool		isnull;
 	int			nest_level;
 	ListCell   *cell;
 
-	header = DatumGetHeapTupleHeader(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
-	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
-	ItemPointerSetInvalid(&tuple.t_self);
-	tuple.t_tableOid = DatumGetObjectId(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
-	tuple.t_data = header;
-	ExecStoreHeapTuple(&tuple, slot, false);
-	slot->tts_tableOid = tuple.t_tableOid;
+	ExecStoreHeapTupleDatum(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull), slot);
+	slot->tts_tableOid = DatumGetObjectId(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
 
-	Assert(OidIsValid(tuple.t_tableOid));
+	Assert(OidIsValid(slot->tts_tableOid));
 	nest_level = render_settings_begin(SETTINGS_ALL);
 	foreach(cell, attachment->templates)
 		template_render(lfirst(cell), slot, &notice->sink);

@@ -23,6 +23,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "base/compat.h"
 #include "rules/rule_catalog.h"
 
 Oid
@@ -45,8 +46,8 @@ static void
 read_arguments(RuleInfo *info, HeapTuple tuple, Relation catalog)
 {
 	bool		isnull;
-	Datum		value = heap_getattr(tuple, Anum_pg_trigger_tgargs,
-									 RelationGetDescr(catalog), &isnull);
+	Datum		value = row_getattr(tuple, Anum_pg_trigger_tgargs,
+									RelationGetDescr(catalog), &isnull);
 	char	   *p;
 
 	if (info->nargs == 0 || isnull)
@@ -88,7 +89,7 @@ read_rule(HeapTuple tuple, Relation catalog)
 	info->nattrs = form->tgattr.dim1;
 	info->attrs = palloc(sizeof(int16) * (info->nattrs + 1));
 	memcpy(info->attrs, form->tgattr.values, sizeof(int16) * info->nattrs);
-	qual = heap_getattr(tuple, Anum_pg_trigger_tgqual, RelationGetDescr(catalog), &isnull);
+	qual = row_getattr(tuple, Anum_pg_trigger_tgqual, RelationGetDescr(catalog), &isnull);
 	if (!isnull)
 		info->qual = TextDatumGetCString(qual);
 	return info;

@@ -111,7 +111,7 @@ make_state(FunctionCallInfo fcinfo, const char *text, Oid type, uint64 identifie
 	relation_close(rel, AccessShareLock);
 
 	desc = lookup_rowtype_tupdesc_copy(type, -1);
-	state->slot = MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
+	state->slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 	MemoryContextSwitchTo(old);
 
 	if (fcinfo->flinfo->fn_extra != NULL)
@@ -122,11 +122,11 @@ make_state(FunctionCallInfo fcinfo, const char *text, Oid type, uint64 identifie
 }
 
 static RenderState *
-get_state(FunctionCallInfo fcinfo, HeapTupleHeader row)
+get_state(FunctionCallInfo fcinfo, Oid row_type)
 {
 	RenderState *state = fcinfo->flinfo->fn_extra;
 	char	   *template = TextDatumGetCString(PG_GETARG_DATUM(0));
-	Oid			type = getBaseType(HeapTupleHeaderGetTypeId(row));
+	Oid			type = getBaseType(row_type);
 	uint64		identifier;
 
 	(void) table_of_type(type);
@@ -138,17 +138,11 @@ get_state(FunctionCallInfo fcinfo, HeapTupleHeader row)
 }
 
 static void
-render_row(RenderState *state, HeapTupleHeader row, ArraySink *array)
+render_row(RenderState *state, Datum row, ArraySink *array)
 {
-	HeapTupleData tuple;
 	int			nest_level = 0;
 
-	Assert(state->type == getBaseType(HeapTupleHeaderGetTypeId(row)));
-	tuple.t_len = HeapTupleHeaderGetDatumLength(row);
-	ItemPointerSetInvalid(&tuple.t_self);
-	tuple.t_tableOid = state->relation;
-	tuple.t_data = row;
-	ExecStoreHeapTuple(&tuple, state->slot, false);
+	ExecStoreHeapTupleDatum(row, state->slot);
 	state->slot->tts_tableOid = state->relation;
 
 	if (state->template->settings)
@@ -165,12 +159,13 @@ uncache_render(PG_FUNCTION_ARGS)
 {
 	ArraySink	array = {{add_to_array, 0}, NULL};
 	Oid			type = get_fn_expr_argtype(fcinfo->flinfo, 1);
-	HeapTupleHeader row;
+	Datum		row;
 
 	if (!type_is_rowtype(type))
 		(void) table_of_type(type);
-	row = PG_GETARG_HEAPTUPLEHEADER(1);
-	render_row(get_state(fcinfo, row), row, &array);
+	row = PointerGetDatum(PG_DETOAST_DATUM(PG_GETARG_DATUM(1)));
+	type = HeapTupleHeaderGetTypeId((HeapTupleHeader) DatumGetPointer(row));
+	render_row(get_state(fcinfo, type), row, &array);
 
 	if (array.keys == NULL)
 		PG_RETURN_ARRAYTYPE_P(construct_empty_array(TEXTOID));
