@@ -480,6 +480,24 @@ finish(bool clean)
 	answer_ticket();
 }
 
+/*
+ * Whether each node that is connected has said which server's readers may fill.  Before that
+ * the worker does not know whether a copy has superseded this server, or a server of another
+ * origin has: which claim must be raised.
+ */
+static bool
+is_told(void)
+{
+	for (int i = 0; i < node_count(); i++)
+	{
+		const RedisNode *node = node_at(i);
+
+		if (node->link != NULL && node->fence != NULL && !node->fence->standing.known)
+			return false;
+	}
+	return true;
+}
+
 static bool
 is_asked(void)
 {
@@ -493,6 +511,8 @@ is_asked(void)
 		pg_atomic_write_u64(&MyDatabaseState->reclaim_done, drawn);
 		return false;
 	}
+	if (!is_told())
+		return false;
 	reclaim_ticket = drawn;
 	return true;
 }

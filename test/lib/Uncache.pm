@@ -12,7 +12,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils qw(slurp_file);
 
 our @EXPORT =
-	qw(new_node poll_until gone wait_for_state comes_true delivered is_quiet outbox_is_empty);
+	qw(new_node poll_until gone wait_for_state comes_true delivered is_quiet outbox_is_empty
+	  outbox_size outbox_is_emptied);
 
 # Seconds until a test gives up waiting; far more than anything should need.
 our $patience = $ENV{UNCACHE_TEST_PATIENCE} // 60;
@@ -116,6 +117,24 @@ sub is_quiet
 	});
 }
 
+# Bytes of the outbox tables.
+sub outbox_size
+{
+	my ($node, $database) = @_;
+
+	return $node->safe_psql($database // 'postgres',
+		q{SELECT sum(pg_relation_size('uncache.outbox_' || i)) FROM generate_series(0, 3) i});
+}
+
+# The worker empties all of them, once it may.
+sub outbox_is_emptied
+{
+	my ($node, $database) = @_;
+
+	return poll_until(sub { outbox_size($node, $database) eq '0' });
+}
+
+# Nothing waits to be delivered.
 sub outbox_is_empty
 {
 	my ($node, $database) = @_;

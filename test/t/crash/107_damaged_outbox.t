@@ -20,17 +20,6 @@ my $node = new_node('main', $redis, "uncache.redeliver_window = '1s'", 'autovacu
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
 
-sub size
-{
-	return sql(q{SELECT sum(pg_relation_size('uncache.outbox_' || i))
-		FROM generate_series(0, 3) i});
-}
-
-sub is_emptied
-{
-	return poll_until(sub { size() eq '0' });
-}
-
 # change_block(FILE, BLOCK, CODE): the server is down.
 sub change_block
 {
@@ -93,7 +82,7 @@ sub log_has
 
 ok(wait_for_state($node, 'connected'), 'the worker is connected');
 sql(q{CREATE TABLE item (id int PRIMARY KEY, n int); SELECT uncache.attach('item', 'item:{id}')});
-ok(delivered($node) && is_emptied(), 'nothing waits');
+ok(delivered($node) && outbox_is_emptied($node), 'nothing waits');
 
 # --- damaged blocks ---
 
@@ -129,12 +118,12 @@ is(log_has(), 1, 'the log says it once');
 like(sql('SELECT last_error FROM uncache.stat'),
 	qr/block \d of table uncache.outbox_\d is damaged; all keys that the rules can produce are deleted instead/,
 	'last_error says it, too');
-ok(is_emptied(), 'the table is emptied, which ends the damage');
+ok(outbox_is_emptied($node), 'the table is emptied, which ends the damage');
 my $worker = worker_pid($node);
 commit_items();
 ok(delivered($node), 'what is committed afterwards is delivered');
 is(worker_pid($node), $worker, 'by the same worker');
-ok(is_emptied(), 'and nothing is left');
+ok(outbox_is_emptied($node), 'and nothing is left');
 
 # --- discarding ---
 
@@ -149,14 +138,14 @@ $node->start;
 ok(wait_for_state($node, 'down'), 'two blocks are damaged again');
 my $before = log_has();
 is(sql('SELECT uncache.discard_backlog() > 0'), 't', 'the backlog is discarded');
-ok(is_emptied(), 'and the disk free');
+ok(outbox_is_emptied($node), 'and the disk free');
 is(log_has(), $before, 'nothing is deleted because of it');
 $redis->start;
 ok(wait_for_state($node, 'connected'), 'Redis is back');
 
 # --- a long key of which a piece is lost ---
 
-ok(delivered($node) && is_emptied(), 'nothing waits');
+ok(delivered($node) && outbox_is_emptied($node), 'nothing waits');
 $redis->stop;
 ok(wait_for_state($node, 'down'), 'Redis is down');
 sql(q{SELECT uncache.invalidate_keys('first'); UPDATE item SET n = 0 WHERE id = 1;
@@ -174,7 +163,7 @@ like(slurp_file($node->logfile), qr/block 2 of table uncache.outbox_\d is damage
 	'the log says why');
 ok(poll_until(sub { sql('SELECT last_error FROM uncache.stat')
 	=~ /a part of a long key is missing/ }), 'and last_error');
-ok(is_emptied(), 'the table is emptied');
+ok(outbox_is_emptied($node), 'the table is emptied');
 
 # --- the block that the next row goes to, while Redis is away ---
 
@@ -195,7 +184,7 @@ is($node->psql('postgres', "UPDATE item SET n = n + 1 WHERE id = $_"), 0, 'the n
 start_redis('item:1', 'item:2', 'item:3');
 ok(delivered($node), 'all is delivered');
 is(join(' ', $redis->keys), '', 'what was in the damaged block, too');
-ok(is_emptied(), 'the table is emptied');
+ok(outbox_is_emptied($node), 'the table is emptied');
 
 # --- the table of prepared transactions ---
 

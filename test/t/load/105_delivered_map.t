@@ -22,17 +22,9 @@ ok(wait_for_state($node, 'connected'), 'the worker is connected');
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
 
-sub outbox_is_emptied
-{
-	return poll_until(sub {
-		sql(q{SELECT sum(pg_relation_size('uncache.outbox_' || i))
-			FROM generate_series(0, 3) i}) eq '0';
-	});
-}
-
 # --- dead line pointers before a row ---
 
-ok(outbox_is_emptied(), 'no outbox table has a page');
+ok(outbox_is_emptied($node), 'no outbox table has a page');
 $redis->freeze;
 ok(wait_for_state($node, 'down'), 'Redis is down');
 my $most = 0;
@@ -53,7 +45,7 @@ cmp_ok($most, '>', 150, 'a row has a line pointer beyond those that fit without 
 $redis->thaw;
 ok(delivered($node), 'all is delivered');
 is(sql('SELECT count(*) FROM uncache.backlog'), '0', 'and known to be');
-ok(outbox_is_emptied(), 'so the outbox is emptied');
+ok(outbox_is_emptied($node), 'so the outbox is emptied');
 
 # --- no shared memory from the start ---
 
@@ -73,7 +65,7 @@ ok(delivered($node), 'it delivers');
 is($redis->cli('dbsize'), '0', 'every key');
 is(sql("SELECT last_error LIKE '%shared memory%/dev/shm%' FROM uncache.stat"), 't',
 	'and says what it lacks');
-ok(outbox_is_emptied(), 'what it knows in its own memory lets the outbox be emptied');
+ok(outbox_is_emptied($node), 'what it knows in its own memory lets the outbox be emptied');
 is(worker_pid($node), $worker, 'all that time it was the same worker');
 my $said = () = slurp_file($node->logfile) =~ /there is no shared memory to note/g;
 is($said, 1, 'the log says it once');
@@ -113,7 +105,7 @@ SKIP:
 	ok(delivered($node), 'an outbox of 160 MB is delivered');
 	is(worker_pid($node), $worker, 'by the same worker');
 	is(sql('SELECT count(*) FROM uncache.backlog'), '0', 'and known to be');
-	ok(outbox_is_emptied(), 'it is emptied');
+	ok(outbox_is_emptied($node), 'it is emptied');
 	$node->stop;
 }
 

@@ -20,17 +20,6 @@ my $node = new_node('main', $redis, "uncache.redeliver_window = '1h'", 'autovacu
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
 
-sub size
-{
-	return sql(q{SELECT sum(pg_relation_size('uncache.outbox_' || i))
-		FROM generate_series(0, 3) i});
-}
-
-sub is_emptied
-{
-	return poll_until(sub { size() eq '0' });
-}
-
 # Commit so many rows of a page each.
 sub fill_outbox
 {
@@ -47,9 +36,9 @@ ok(wait_for_state($node, 'connected'), 'the worker is connected');
 
 fill_outbox(100);
 ok(delivered($node), 'all is delivered');
-cmp_ok(size(), '>=', 100 * 8192, 'and kept for an hour');
+cmp_ok(outbox_size($node), '>=', 100 * 8192, 'and kept for an hour');
 is(sql('SELECT uncache.discard_backlog()'), '0', 'no transaction is discarded');
-ok(is_emptied(), 'but what was kept to be sent again');
+ok(outbox_is_emptied($node), 'but what was kept to be sent again');
 
 # --- Redis is away ---
 
@@ -57,12 +46,12 @@ $redis->stop;
 ok(wait_for_state($node, 'down'), 'Redis is down');
 fill_outbox(6000);
 sql("SELECT uncache.invalidate_keys('small')");
-cmp_ok(size(), '>=', 6000 * 8192, 'the outbox is large');
+cmp_ok(outbox_size($node), '>=', 6000 * 8192, 'the outbox is large');
 is(sql('SELECT uncache.discard_backlog()'), '2', 'two transactions are discarded');
-ok(is_emptied(), 'and the disk is free, without Redis');
+ok(outbox_is_emptied($node), 'and the disk is free, without Redis');
 fill_outbox(300);
 is(sql('SELECT uncache.discard_backlog()'), '1', 'the same again');
-ok(is_emptied(), 'with what has come since');
+ok(outbox_is_emptied($node), 'with what has come since');
 is(sql('SELECT count(*) FROM uncache.backlog'), '0', 'there is no backlog');
 
 # --- one transaction ---
@@ -134,7 +123,7 @@ is(sql('SELECT worker_pid IS NULL FROM uncache.stat'), 't', 'a server without a 
 is(sql("SELECT uncache.discard_backlog('$xid'::xid8)"), '1', 'one transaction is discarded');
 is(sql("SELECT count(*) FROM uncache.backlog WHERE xid = '$xid'"), '0', 'and gone');
 sql('SELECT uncache.discard_backlog()');
-is(size(), '0', 'and all');
+is(outbox_size($node), '0', 'and all');
 $node->append_conf('postgresql.conf', 'max_worker_processes = 8');
 $node->restart;
 $redis->thaw;
@@ -180,9 +169,7 @@ SKIP:
 	like($err, qr/No space left on device/, 'until nothing can be committed any more');
 	cmp_ok($node->safe_psql('tight', 'SELECT uncache.discard_backlog()'), '>', 0,
 		'the backlog is discarded');
-	ok(poll_until(sub { $node->safe_psql('tight',
-		q{SELECT sum(pg_relation_size('uncache.outbox_' || i)) FROM generate_series(0, 3) i})
-			eq '0' }), 'and the disk free');
+	ok(outbox_is_emptied($node, 'tight'), 'and the disk free');
 	is(($node->psql('tight', "SELECT uncache.invalidate_keys('again')"))[0], 0,
 		'so that writes go on');
 	$redis->thaw;
