@@ -570,6 +570,129 @@ COMMENT ON COLUMN uncache.stat_rules.keys_existed IS
 COMMENT ON COLUMN uncache.stat_rules.last_sent IS
 'when a key of this rule was last sent; null: not since stats_reset';
 
+CREATE FUNCTION uncache.stat_databases_get(
+	OUT datid oid,
+	OUT datname name,
+	OUT state text,
+	OUT worker_pid int,
+	OUT redis text,
+	OUT worker_starts bigint,
+	OUT transactions_delivered bigint,
+	OUT keys_delivered bigint,
+	OUT keys_existed bigint,
+	OUT batches bigint,
+	OUT retries bigint,
+	OUT reconnects bigint,
+	OUT waits bigint,
+	OUT wait_timeouts bigint,
+	OUT waits_skipped bigint,
+	OUT waiting_backends int,
+	OUT patterns_running int,
+	OUT pattern_passes bigint,
+	OUT ring_used bigint,
+	OUT ring_size bigint,
+	OUT ring_overflows bigint,
+	OUT keys_refused bigint,
+	OUT keys_refused_now bigint,
+	OUT backlog_at timestamptz,
+	OUT outbox_rows bigint,
+	OUT outbox_bytes bigint,
+	OUT outbox_oldest_at timestamptz,
+	OUT rules_with_problems int,
+	OUT latency_p50_ms double precision,
+	OUT latency_p99_ms double precision,
+	OUT latency_max_ms double precision,
+	OUT latency_sum_ms double precision,
+	OUT fence text,
+	OUT fills_stored bigint,
+	OUT fills_refused bigint,
+	OUT beats bigint,
+	OUT last_error text,
+	OUT last_error_at timestamptz,
+	OUT stats_reset timestamptz,
+	OUT version text)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'uncache_stat_databases_get';
+COMMENT ON FUNCTION uncache.stat_databases_get() IS
+'behind the view uncache.stat_databases: its rows, with the time at which the oldest undelivered outbox row was written in place of its age';
+REVOKE ALL ON FUNCTION uncache.stat_databases_get() FROM PUBLIC;
+
+CREATE VIEW uncache.stat_databases AS
+SELECT
+	s.datid, s.datname, s.state, s.worker_pid, s.redis, s.worker_starts,
+	s.transactions_delivered, s.keys_delivered, s.keys_existed,
+	s.batches, s.retries, s.reconnects,
+	s.waits, s.wait_timeouts, s.waits_skipped, s.waiting_backends,
+	s.patterns_running, s.pattern_passes,
+	s.ring_used, s.ring_size, s.ring_overflows,
+	s.keys_refused, s.keys_refused_now,
+	s.backlog_at, s.outbox_rows, s.outbox_bytes,
+	clock_timestamp() - s.outbox_oldest_at AS outbox_oldest_age,
+	s.rules_with_problems,
+	s.latency_p50_ms, s.latency_p99_ms, s.latency_max_ms, s.latency_sum_ms,
+	s.fence, s.fills_stored, s.fills_refused, s.beats,
+	s.last_error, s.last_error_at, s.stats_reset, s.version
+FROM uncache.stat_databases_get() s;
+COMMENT ON VIEW uncache.stat_databases IS
+'one row for each database of the server that is served, from shared memory alone, so that a monitor needs one connection; no row on a standby, or where the library is not preloaded. Columns that are not described here are those of uncache.stat (pg_monitor and pg_read_all_data; others need SELECT and EXECUTE on uncache.stat_databases_get())';
+COMMENT ON COLUMN uncache.stat_databases.datid IS
+'OID of the database';
+COMMENT ON COLUMN uncache.stat_databases.datname IS
+'name of the database';
+COMMENT ON COLUMN uncache.stat_databases.state IS
+'as in uncache.stat; a database that waits for a worker because uncache.max_database_workers is reached has no row';
+COMMENT ON COLUMN uncache.stat_databases.worker_starts IS
+'counter: how often a worker of this database has started; grows when settings change, and steadily if the worker fails';
+COMMENT ON COLUMN uncache.stat_databases.backlog_at IS
+'when the worker last looked at its outbox, which it does every five seconds: the next three columns are of that time; null before its first look';
+COMMENT ON COLUMN uncache.stat_databases.outbox_rows IS
+'outbox rows that were not delivered then; of a table of more than 256 blocks (2 MB) an estimate';
+COMMENT ON COLUMN uncache.stat_databases.outbox_bytes IS
+'size on disk of the outbox tables then';
+COMMENT ON COLUMN uncache.stat_databases.outbox_oldest_age IS
+'time since the oldest row that was not delivered then was written; null if there was none';
+COMMENT ON COLUMN uncache.stat_databases.rules_with_problems IS
+'rules for which uncache.rules of that database shows a problem, when the worker last checked them: within a few seconds of DDL, and else once a minute; null before its first check';
+COMMENT ON COLUMN uncache.stat_databases.latency_sum_ms IS
+'sum of all delivery latencies since stats_reset, for an average';
+
+CREATE FUNCTION uncache.stat_latency_get(
+	OUT datid oid,
+	OUT le_ms double precision,
+	OUT count bigint)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'uncache_stat_latency_get';
+COMMENT ON FUNCTION uncache.stat_latency_get() IS
+'behind the view uncache.stat_latency: its rows for each database that is served';
+REVOKE ALL ON FUNCTION uncache.stat_latency_get() FROM PUBLIC;
+
+CREATE VIEW uncache.stat_latency AS
+SELECT l.le_ms, l.count
+FROM uncache.stat_latency_get() l
+	JOIN pg_catalog.pg_database d ON d.oid = l.datid
+WHERE d.datname = pg_catalog.current_database();
+COMMENT ON VIEW uncache.stat_latency IS
+'how long deliveries of this database took from commit to the answer of Redis, as cumulative buckets that double from 0.128 ms to 134 s (pg_monitor and pg_read_all_data; others need SELECT and EXECUTE on uncache.stat_latency_get()). No row without a worker';
+COMMENT ON COLUMN uncache.stat_latency.le_ms IS
+'upper end of the bucket in milliseconds; Infinity in the last row';
+COMMENT ON COLUMN uncache.stat_latency.count IS
+'counter: deliveries that took less than that, since stats_reset';
+
+CREATE VIEW uncache.stat_databases_latency AS
+SELECT d.datname, l.le_ms, l.count
+FROM uncache.stat_latency_get() l
+	JOIN pg_catalog.pg_database d ON d.oid = l.datid;
+COMMENT ON VIEW uncache.stat_databases_latency IS
+'uncache.stat_latency of each database that is served, for a monitor with one connection (the same rights)';
+COMMENT ON COLUMN uncache.stat_databases_latency.datname IS
+'name of the database';
+COMMENT ON COLUMN uncache.stat_databases_latency.le_ms IS
+'upper end of the bucket in milliseconds; Infinity in the last row of a database';
+COMMENT ON COLUMN uncache.stat_databases_latency.count IS
+'counter: deliveries that took less than that, since stats_reset of the database';
+
 CREATE FUNCTION uncache.backlog_get(
 	OUT xid xid8,
 	OUT written_at timestamptz,
@@ -614,12 +737,15 @@ COMMENT ON FUNCTION uncache.backlog_keys(xid8) IS
 'the undelivered keys and patterns of a transaction, by its id in uncache.backlog: kind is key or pattern (a Redis glob); relation and trigger are those of the rule (NULL for invalidate_keys and invalidate_pattern, or if the rule was dropped); attempts is how often Redis has refused it, last_error the answer of Redis. No row if the transaction has nothing undelivered. Reads the whole outbox. For superusers and pg_read_all_data';
 REVOKE ALL ON FUNCTION uncache.backlog_keys(xid8) FROM PUBLIC;
 
-GRANT SELECT ON uncache.stat, uncache.stat_rules, uncache.backlog TO pg_monitor;
+GRANT SELECT ON uncache.stat, uncache.stat_rules, uncache.stat_databases, uncache.stat_latency,
+	uncache.stat_databases_latency, uncache.backlog TO pg_monitor;
 GRANT EXECUTE ON FUNCTION uncache.stat_get(), uncache.stat_rules_get(),
-	uncache.backlog_get(), uncache.version() TO pg_monitor;
+	uncache.stat_databases_get(), uncache.stat_latency_get(), uncache.backlog_get(),
+	uncache.version() TO pg_monitor;
 -- A member of pg_read_all_data has SELECT on all views already, and may see keys.
 GRANT EXECUTE ON FUNCTION uncache.stat_get(), uncache.stat_rules_get(),
-	uncache.backlog_get(), uncache.version(), uncache.list_rules(), uncache.rules_of_key(text),
+	uncache.stat_databases_get(), uncache.stat_latency_get(), uncache.backlog_get(),
+	uncache.version(), uncache.list_rules(), uncache.rules_of_key(text),
 	uncache.transaction_keys() TO pg_read_all_data;
 
 -- ---------------------------------------------------------------------------

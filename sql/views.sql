@@ -34,7 +34,7 @@ SELECT * FROM uncache.backlog WHERE xid NOT IN (SELECT xid FROM before);
 -- Columns are part of the surface.
 SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod)
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-WHERE a.attnum > 0 AND c.oid IN ('uncache.stat'::regclass, 'uncache.stat_rules'::regclass, 'uncache.backlog'::regclass, 'uncache.rules'::regclass)
+WHERE a.attnum > 0 AND c.oid IN ('uncache.stat'::regclass, 'uncache.stat_rules'::regclass, 'uncache.stat_databases'::regclass, 'uncache.stat_latency'::regclass, 'uncache.stat_databases_latency'::regclass, 'uncache.backlog'::regclass, 'uncache.rules'::regclass)
 ORDER BY c.relname, a.attnum;
 
 -- One row, whatever there is.
@@ -109,7 +109,7 @@ DROP TABLE views_plain, views_parent;
 -- Every column is described.
 SELECT c.relname, a.attname
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-WHERE a.attnum > 0 AND c.oid IN ('uncache.stat'::regclass, 'uncache.stat_rules'::regclass, 'uncache.backlog'::regclass, 'uncache.rules'::regclass)
+WHERE a.attnum > 0 AND c.oid IN ('uncache.stat'::regclass, 'uncache.stat_rules'::regclass, 'uncache.stat_databases'::regclass, 'uncache.stat_latency'::regclass, 'uncache.stat_databases_latency'::regclass, 'uncache.backlog'::regclass, 'uncache.rules'::regclass)
 	AND col_description(c.oid, a.attnum) IS NULL;
 
 -- Rights: pg_monitor looks, others when they are granted both, nobody resets.

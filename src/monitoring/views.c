@@ -10,8 +10,6 @@
  */
 #include "postgres.h"
 
-#include <math.h>
-
 #include "access/htup_details.h"
 #include "access/xlog.h"
 #include "catalog/pg_database.h"
@@ -25,11 +23,11 @@
 #include "utils/tuplestore.h"
 
 #include "base/version.h"
+#include "monitoring/view_columns.h"
 #include "outbox/backlog.h"
 #include "settings/settings.h"
 #include "shmem/counters.h"
 #include "shmem/shmem.h"
-#include "shmem/wait_slots.h"
 
 SQL_FUNCTION(uncache_stat_get);
 SQL_FUNCTION(uncache_stat_rules_get);
@@ -41,95 +39,6 @@ SQL_FUNCTION(uncache_version);
 #define RULE_COLUMNS	4
 
 /* ---------- uncache.stat ---------- */
-
-/* A row of uncache.stat that is being put together, column after column. */
-typedef struct Row
-{
-	Datum		values[STAT_COLUMNS];
-	bool		nulls[STAT_COLUMNS];
-	int			n;
-} Row;
-
-/* A copy of the fields of DatabaseState that its lock protects. */
-typedef struct Worker
-{
-	WorkerState state;
-	int			pid;			/* 0: none */
-	char		endpoint[sizeof(((DatabaseState *) 0)->endpoint)];
-	uint32		ring_used;
-	uint32		ring_size;
-	char		last_error[sizeof(((DatabaseState *) 0)->last_error)];
-	TimestampTz last_error_at;	/* 0: there was no error */
-} Worker;
-
-static void
-put(Row *row, Datum value)
-{
-	Assert(row->n < STAT_COLUMNS);
-	row->nulls[row->n] = false;
-	row->values[row->n++] = value;
-}
-
-static void
-put_null(Row *row)
-{
-	Assert(row->n < STAT_COLUMNS);
-	row->values[row->n] = (Datum) 0;
-	row->nulls[row->n++] = true;
-}
-
-static void
-put_text(Row *row, const char *text)
-{
-	if (text == NULL || text[0] == '\0')
-		put_null(row);
-	else
-		put(row, CStringGetTextDatum(text));
-}
-
-static void
-put_time(Row *row, TimestampTz at)
-{
-	if (at == 0)
-		put_null(row);
-	else
-		put(row, TimestampTzGetDatum(at));
-}
-
-static void
-put_count(Row *row, pg_atomic_uint64 *counter)
-{
-	put(row, Int64GetDatum((int64) pg_atomic_read_u64(counter)));
-}
-
-/* Takes microseconds, shows milliseconds; below 0 means unknown, and shows NULL. */
-static void
-put_latency(Row *row, double us)
-{
-	if (us < 0)
-		put_null(row);
-	else
-		put(row, Float8GetDatum(rint(us) / 1000.0));
-}
-
-static const char *
-state_name(WorkerState state)
-{
-	switch (state)
-	{
-		case WORKER_NONE:
-			return "no worker";
-		case WORKER_CONNECTING:
-			return "connecting";
-		case WORKER_CONNECTED:
-			return "connected";
-		case WORKER_DOWN:
-			return "down";
-		case WORKER_PAUSED:
-			return "paused";
-	}
-	elog(ERROR, "unexpected state of a worker: %d", (int) state);
-}
 
 /*
  * The launcher starts no worker for a template database: while one is connected, CREATE
@@ -173,123 +82,24 @@ no_worker_reason(DatabaseState *database)
 	return psprintf("uncache.max_database_workers (%d) is reached", UncacheShmem->ndatabases);
 }
 
-/* If the launcher has given the state to another database meanwhile, there is no worker. */
+/* Where there is no worker, and no error of one that has ended, say why there is none. */
 static void
-copy_worker(DatabaseState *database, Worker *worker)
+copy_worker(DatabaseState *database, ViewWorker *worker)
 {
-	memset(worker, 0, sizeof(Worker));
-	worker->state = WORKER_NONE;
-	if (database != NULL)
-	{
-		LWLockAcquire(database->lock, LW_SHARED);
-		if (pg_atomic_read_u32(&database->dboid) == MyDatabaseId)
-		{
-			worker->state = pg_atomic_read_u32(&database->state);
-			worker->pid = database->worker_pid;
-			worker->ring_used = ring_used(&database->ring);
-			worker->ring_size = database->ring.size;
-			worker->last_error_at = database->last_error_at;
-			strlcpy(worker->endpoint, database->endpoint, sizeof(worker->endpoint));
-			strlcpy(worker->last_error, database->last_error, sizeof(worker->last_error));
-		}
-		LWLockRelease(database->lock);
-	}
+	view_columns_copy(worker, database, MyDatabaseId);
 	if (worker->state == WORKER_NONE && worker->last_error[0] == '\0')
 		strlcpy(worker->last_error, no_worker_reason(database), sizeof(worker->last_error));
 }
 
 static void
-put_worker(Row *row, Worker *worker)
-{
-	put_text(row, state_name(worker->state));
-	if (worker->pid == 0)
-		put_null(row);
-	else
-		put(row, Int32GetDatum(worker->pid));
-	put_text(row, worker->endpoint);
-}
-
-static void
-put_delivery(Row *row, DatabaseCounters *stats, Worker *worker)
-{
-	put_count(row, &stats->transactions);
-	put_count(row, &stats->keys);
-	put_count(row, &stats->keys_existed);
-	put_count(row, &stats->batches);
-	put_count(row, &stats->retries);
-	put_count(row, &stats->reconnects);
-	put_count(row, &stats->waits);
-	put_count(row, &stats->wait_timeouts);
-	put_count(row, &stats->waits_skipped);
-	put(row, Int32GetDatum(UncacheShmem == NULL ? 0 : wait_slots_count(MyDatabaseId)));
-	/* A worker that died during a pass has not set its level back to 0. */
-	put(row, Int32GetDatum(worker->pid == 0 ? 0 :
-						   (int32) pg_atomic_read_u32(&stats->patterns_running)));
-	put_count(row, &stats->pattern_passes);
-	put(row, Int64GetDatum(worker->ring_used));
-	put(row, Int64GetDatum(worker->ring_size));
-	put_count(row, &stats->ring_overflows);
-	put_count(row, &stats->keys_refused);
-	put_count(row, &stats->keys_refused_now);
-}
-
-static void
-put_outbox(Row *row)
+put_outbox(ViewRow *row)
 {
 	BacklogTotals totals;
 
 	backlog_sum(&totals);
-	put(row, Int64GetDatum((int64) totals.rows));
-	put(row, Int64GetDatum(totals.bytes));
-	put_time(row, totals.oldest_at);
-}
-
-static void
-put_latencies(Row *row, DatabaseCounters *stats)
-{
-	double		p50 = counters_percentile(stats, 0.5);
-
-	put_latency(row, p50);
-	put_latency(row, counters_percentile(stats, 0.99));
-	put_latency(row, p50 < 0 ? -1 : (double) pg_atomic_read_u64(&stats->latency_max));
-}
-
-static const char *
-fence_name(FenceState state)
-{
-	switch (state)
-	{
-		case FENCE_UNKNOWN:
-		case FENCE_LOADING:
-		case FENCE_SETTING:
-			return "starting";
-		case FENCE_NONE:
-			return "off";
-		case FENCE_IMPOSSIBLE:
-			return "not possible";
-		case FENCE_SUPERSEDED:
-			return "superseded";
-		case FENCE_NO_EPOCH:
-			return setting_fence_ttl > 0 ? "starting" : "off";
-		case FENCE_ON:
-			return "on";
-	}
-	return NULL;
-}
-
-static void
-put_fence(Row *row, DatabaseState *database)
-{
-	if (database == NULL || pg_atomic_read_u32(&database->serving) == 0)
-	{
-		for (int i = 0; i < 4; i++)
-			put_null(row);
-		return;
-	}
-	put_text(row, fence_name(pg_atomic_read_u32(&database->fence.state)));
-	put_count(row, &database->fence.stored);
-	put_count(row, &database->fence.refused);
-	put_count(row, &database->fence.beats);
+	view_row_put(row, Int64GetDatum((int64) totals.rows));
+	view_row_put(row, Int64GetDatum(totals.bytes));
+	view_row_time(row, totals.oldest_at);
 }
 
 /*
@@ -302,8 +112,8 @@ uncache_stat_get(PG_FUNCTION_ARGS)
 	DatabaseState *database = shmem_my_database();
 	DatabaseCounters none;
 	DatabaseCounters *stats = database != NULL ? &database->stats : &none;
-	Worker		worker;
-	Row			row = {.n = 0};
+	ViewWorker	worker;
+	ViewRow		row = {.n = 0};
 	TupleDesc	desc;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
@@ -314,15 +124,15 @@ uncache_stat_get(PG_FUNCTION_ARGS)
 		counters_init(&none);
 	copy_worker(database, &worker);
 
-	put_worker(&row, &worker);
-	put_delivery(&row, stats, &worker);
+	view_columns_worker(&row, &worker);
+	view_columns_delivery(&row, stats, &worker, MyDatabaseId);
 	put_outbox(&row);
-	put_latencies(&row, stats);
-	put_fence(&row, database);
-	put_text(&row, worker.last_error);
-	put_time(&row, worker.last_error_at);
-	put_time(&row, database == NULL ? 0 : (TimestampTz) pg_atomic_read_u64(&stats->reset_at));
-	put_text(&row, UNCACHE_VERSION);
+	view_columns_latency(&row, stats);
+	view_columns_fence(&row, database, setting_fence_ttl > 0);
+	view_row_text(&row, worker.last_error);
+	view_row_time(&row, worker.last_error_at);
+	view_row_time(&row, database == NULL ? 0 : (TimestampTz) pg_atomic_read_u64(&stats->reset_at));
+	view_row_text(&row, UNCACHE_VERSION);
 	Assert(row.n == STAT_COLUMNS);
 
 	desc = BlessTupleDesc(desc);

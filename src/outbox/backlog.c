@@ -44,6 +44,7 @@
 #define SAMPLE_BLOCKS	8192
 
 /*
+ * SOME_BLOCKS: what backlog_sum_quickly() reads of a table, in well under a millisecond.
  * For backlog_visit_some(), which visits each row that it reads: a table of up to about
  * 100,000 small transactions is read as a whole, of a larger one some 25,000 transactions.
  */
@@ -58,6 +59,7 @@ typedef struct Reading
 	BlockNumber nblocks;
 	BlockNumber nread;			/* of these, evenly spread, are read */
 	bool		warn;			/* of blocks that can't be read */
+	bool		in_worker;		/* which knows itself what is delivered */
 	DeliveryMapView *delivered; /* NULL: nothing is known to be delivered */
 	BufferAccessStrategy strategy;
 } Reading;
@@ -95,7 +97,11 @@ find_rows(Reading *reading, Buffer buffer, OffsetNumber *found)
 static bool
 is_delivered(Reading *reading, ItemPointer tid)
 {
-	return reading->delivered != NULL && reading->table != OUTBOX_SIDE &&
+	if (reading->table == OUTBOX_SIDE)
+		return false;
+	if (reading->in_worker)
+		return delivery_map_get(reading->table, tid) == ROW_DELIVERED;
+	return reading->delivered != NULL &&
 		delivery_map_view_has(reading->delivered, reading->table, tid);
 }
 
@@ -200,17 +206,26 @@ lock_in_time(Oid table)
 	return true;
 }
 
+/* "wait": for a lock, as lock_in_time() does. */
+static bool
+lock_table(Oid table, bool wait)
+{
+	return wait ? lock_in_time(table) : ConditionalLockRelationOid(table, AccessShareLock);
+}
+
 /* Lock and open outbox table i; false where it is gone or locked. */
 static bool
-begin_reading(Reading *reading, int i, DeliveryMapView *delivered)
+begin_reading(Reading *reading, int i, DeliveryMapView *delivered, bool in_worker)
 {
 	Oid			oid = outbox_table_oid(i);
 
-	reading->rel = OidIsValid(oid) && lock_in_time(oid) ? try_table_open(oid, NoLock) : NULL;
+	reading->rel = OidIsValid(oid) && lock_table(oid, !in_worker) ? try_table_open(oid, NoLock) :
+		NULL;
 	if (reading->rel == NULL)
 		return false;
 	reading->table = i;
 	reading->warn = false;
+	reading->in_worker = in_worker;
 	reading->delivered = delivered;
 	reading->nblocks = reading->nread = RelationGetNumberOfBlocks(reading->rel);
 	/* As a sequential scan does, so that a large table does not empty the buffer cache. */
@@ -292,7 +307,7 @@ visit_all(Visiting *visiting, BlockNumber whole, BlockNumber some)
 
 	for (int i = 0; i <= OUTBOX_SIDE; i++)
 	{
-		if (!begin_reading(&reading, i, delivered))
+		if (!begin_reading(&reading, i, delivered, false))
 			continue;
 		if (reading.nblocks > whole)
 			reading.nread = some;
@@ -357,11 +372,11 @@ table_bytes(Relation rel)
 }
 
 static void
-sum_table(Reading *reading, BacklogTotals *totals)
+sum_table(Reading *reading, BlockNumber most_blocks, BacklogTotals *totals)
 {
 	Summing		summing = {0, totals->oldest_at};
 
-	reading->nread = Min(reading->nblocks, SAMPLE_BLOCKS);
+	reading->nread = Min(reading->nblocks, most_blocks);
 	read_table(reading, sum_tuple, &summing);
 	if (reading->nread > 0)
 		totals->rows += (double) summing.rows * reading->nblocks / reading->nread;
@@ -378,13 +393,29 @@ backlog_sum(BacklogTotals *totals)
 	memset(totals, 0, sizeof(BacklogTotals));
 	for (int i = 0; i <= OUTBOX_SIDE; i++)
 	{
-		if (!begin_reading(&reading, i, delivered))
+		if (!begin_reading(&reading, i, delivered, false))
 			continue;
-		sum_table(&reading, totals);
+		sum_table(&reading, SAMPLE_BLOCKS, totals);
 		end_reading(&reading);
 	}
 	if (delivered != NULL)
 		delivery_map_view_close(delivered);
+}
+
+void
+backlog_sum_quickly(BacklogTotals *totals)
+{
+	Reading		reading;
+
+	Assert(MyDatabaseState != NULL);
+	memset(totals, 0, sizeof(BacklogTotals));
+	for (int i = 0; i <= OUTBOX_SIDE; i++)
+	{
+		if (!begin_reading(&reading, i, NULL, true))
+			continue;
+		sum_table(&reading, SOME_BLOCKS, totals);
+		end_reading(&reading);
+	}
 }
 
 uint64

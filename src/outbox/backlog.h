@@ -58,6 +58,12 @@ extern int64 backlog_count_keys(const char *items, uint32 len);
  */
 extern void backlog_sum(BacklogTotals *totals);
 
+/*
+ * For the worker, in a transaction: the same without waiting for a lock (a table that is
+ * locked is left out), and from 256 blocks of a larger table, the oldest one among them.
+ */
+extern void backlog_sum_quickly(BacklogTotals *totals);
+
 /* Undelivered rows of this database, as backlog_sum() has them. */
 extern uint64 backlog_rows(void);
 

@@ -54,7 +54,9 @@ static const size_t counters[] = {
 	offsetof(DatabaseCounters, ring_overflows),
 	offsetof(DatabaseCounters, pattern_passes),
 	offsetof(DatabaseCounters, keys_refused),
+	offsetof(DatabaseCounters, worker_starts),
 	offsetof(DatabaseCounters, latency_max),
+	offsetof(DatabaseCounters, latency_sum),
 };
 
 static pg_atomic_uint64 *
@@ -113,6 +115,7 @@ counters_latency(DatabaseCounters *stats, int64 microseconds)
 	uint64		longest = pg_atomic_read_u64(&stats->latency_max);
 
 	pg_atomic_fetch_add_u64(&stats->latency[latency_bucket(us)], 1);
+	pg_atomic_fetch_add_u64(&stats->latency_sum, us);
 	while (us > longest &&
 		   !pg_atomic_compare_exchange_u64(&stats->latency_max, &longest, us))
 		;
@@ -140,6 +143,23 @@ counters_percentile(DatabaseCounters *stats, double share)
 			return Min(bucket_end(b), longest);
 	}
 	return longest;
+}
+
+/* An octave has four buckets, so each edge is the end of a bucket. */
+void
+counters_latency_edges(DatabaseCounters *stats, uint64 count[LATENCY_EDGES])
+{
+	uint64		below = 0;
+	int			edge = 0;
+
+	for (int b = 0; b < LATENCY_BUCKETS; b++)
+	{
+		if (edge < LATENCY_EDGES - 1 && b == 4 * (LATENCY_FIRST_EDGE + edge))
+			count[edge++] = below;
+		below += pg_atomic_read_u64(&stats->latency[b]);
+	}
+	Assert(edge == LATENCY_EDGES - 1);
+	count[edge] = below;
 }
 
 /* ---------- rules ---------- */

@@ -33,10 +33,12 @@ typedef struct DatabaseCounters
 	pg_atomic_uint64 ring_overflows;
 	pg_atomic_uint64 pattern_passes;	/* SCAN passes completed */
 	pg_atomic_uint64 keys_refused;	/* keys and patterns, each once however often tried */
+	pg_atomic_uint64 worker_starts;
 	pg_atomic_uint64 keys_refused_now;	/* not reset: a level, of the side table */
 	pg_atomic_uint32 patterns_running;	/* not reset: a level */
 	pg_atomic_uint64 latency[LATENCY_BUCKETS];
 	pg_atomic_uint64 latency_max;	/* microseconds */
+	pg_atomic_uint64 latency_sum;	/* microseconds, of all deliveries in "latency" */
 	pg_atomic_uint64 reset_at;	/* TimestampTz */
 } DatabaseCounters;
 
@@ -81,6 +83,16 @@ extern void counters_latency(DatabaseCounters *stats, int64 microseconds);
  * not exceed, rounded up to the edge of its bucket; -1 when there were none.
  */
 extern double counters_percentile(DatabaseCounters *stats, double share);
+
+/*
+ * The same deliveries for a monitor: count[i] took less than 2^(LATENCY_FIRST_EDGE + i)
+ * microseconds, the last one any time at all.  128 us is less than a delivery takes, and 134 s
+ * (2^27 us) more than an alert asks for.
+ */
+#define LATENCY_FIRST_EDGE	7
+#define LATENCY_LAST_EDGE	27
+#define LATENCY_EDGES		(LATENCY_LAST_EDGE - LATENCY_FIRST_EDGE + 2)
+extern void counters_latency_edges(DatabaseCounters *stats, uint64 count[LATENCY_EDGES]);
 
 /* Count keys of a rule of MyDatabaseId.  In the worker; never fails. */
 extern void counters_count_rule(Oid rule, uint64 keys, uint64 existed);

@@ -79,6 +79,18 @@ typedef struct FenceStatus
 	pg_atomic_uint64 beats;
 } FenceStatus;
 
+/* What the worker saw of its database when it last looked (worker_survey.c). */
+typedef struct Survey
+{
+	TimestampTz backlog_at;		/* 0: not yet, and the next three mean nothing */
+	int64		rows;			/* undelivered outbox rows; an estimate for long tables */
+	int64		bytes;			/* of the outbox tables on disk */
+	TimestampTz oldest_at;		/* when the oldest of these rows was written; 0: there is none */
+	TimestampTz rules_at;		/* 0: not yet, and the next one means nothing */
+	int			rules_with_problems;
+	bool		fence_wanted;	/* uncache.fence_ttl is above 0 in that database */
+} Survey;
+
 typedef struct DatabaseState
 {
 	/*
@@ -126,6 +138,7 @@ typedef struct DatabaseState
 	char		endpoint[256];	/* Redis address without secrets; worker writes */
 	char		last_error[256];	/* worker writes */
 	TimestampTz last_error_at;	/* 0: never */
+	Survey		survey;			/* worker writes */
 
 	pg_atomic_uint32 state;		/* WorkerState; worker writes */
 

@@ -241,6 +241,7 @@ shmem_assign_database(DatabaseState *database, Oid dboid)
 	database->endpoint[0] = '\0';
 	database->last_error[0] = '\0';
 	database->last_error_at = 0;
+	memset(&database->survey, 0, sizeof(Survey));
 	database->delivered_area = DSM_HANDLE_INVALID;
 	pg_atomic_write_u32(&database->state, WORKER_NONE);
 	pg_atomic_write_u32(&database->serving, 0);

@@ -109,6 +109,7 @@ enter_database(void)
 	if (other != 0)
 		elog(ERROR, "database %u has a worker already, PID %d", MyDatabaseId, (int) other);
 	before_shmem_exit(leave_database, (Datum) 0);
+	pg_atomic_fetch_add_u64(&MyDatabaseState->stats.worker_starts, 1);
 	pg_atomic_write_u32(&MyDatabaseState->sleep, WORKER_AWAKE);
 	pg_atomic_write_u32(&MyDatabaseState->state,
 						setting_delivery ? WORKER_CONNECTING : WORKER_PAUSED);
@@ -278,6 +279,7 @@ start_up(Datum arg)
 	second_delete_init();
 	fence_doubt_init();
 	worker_yield_init();
+	worker_survey_init();
 	tell_start();
 	read_standing();
 	(void) make_incarnation_known();
@@ -497,6 +499,7 @@ main_loop(void)
 			wake = Min(wake, outbox_rotate_run(now));
 			wake = Min(wake, outbox_damage_run(now));
 			wake = Min(wake, outbox_overflow_watch_run(now));
+			wake = Min(wake, worker_survey_run(now));
 		}
 		wake = Min(wake, connections_deadline());
 		forget_dropped_rules();

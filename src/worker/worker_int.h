@@ -121,6 +121,13 @@ extern bool wait_barrier_needs_turn(void);
 /* worker_log.c: for the rest of this process; the name is that of its database now. */
 extern void worker_log_init(void);
 
+/* worker_survey.c */
+
+extern void worker_survey_init(void);
+
+/* Look at the backlog and at the rules, for uncache.stat_databases, when it is time. */
+extern TimestampTz worker_survey_run(TimestampTz now);
+
 /* worker_wait.c */
 
 extern void worker_wait_init(void);
