@@ -335,12 +335,17 @@ status_answered(void *arg, const RedisReply *reply)
 		status_refused(node, reply);
 }
 
+/*
+ * A node that may have lost its memory gets a new one: it refuses all beats below that, also
+ * those that were announced to it before and whose announcement arrives again.
+ */
 static void
-refresh_next_xid(void)
+refresh_next_xid(const RedisNode *node)
 {
 	TimestampTz now = clock_now();
 
-	if (next_xid_at != 0 && !TimestampDifferenceExceeds(next_xid_at, now, NEXT_XID_MS))
+	if (fence_state_of(node) == FENCE_ON && next_xid_at != 0 &&
+		!TimestampDifferenceExceeds(next_xid_at, now, NEXT_XID_MS))
 		return;
 	next_xid_at = now;
 	snprintf(next_xid, sizeof(next_xid), UINT64_FORMAT,
@@ -354,7 +359,7 @@ status_for(RedisNode *node)
 	Fence	   *fence = fence_of(node);
 	const char **argv = fence->status_argv;
 
-	refresh_next_xid();
+	refresh_next_xid(node);
 	snprintf(fence->database, sizeof(fence->database), "%d", target_database(node->target));
 	argv[0] = "FCALL";
 	argv[1] = "uncache_status";

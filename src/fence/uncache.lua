@@ -59,7 +59,7 @@ local CLOSED = 'closed@'
 
 local memory = {
 	epoch = nil,         -- text; nil: every fill is refused
-	epochs = 0,          -- set so far; part of each epoch, so none comes twice
+	epochs = 0,          -- set so far; part of each epoch, so none comes twice in a life
 	counter = 0,         -- records born so far; their names within the epoch
 	fence_ttl = nil,     -- ms, of records born on a miss
 	incarnations = {},   -- id -> life, see new_life()
@@ -132,6 +132,14 @@ end
 local function now()
 	local time = redis.call('TIME')
 	return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Text of this microsecond.  It is part of each epoch, as nothing else is known after a
+-- restart of Redis that was not known before: uncache_epoch may then arrive a second time
+-- and find all counters where the first one found them.
+local function moment()
+	local time = redis.call('TIME')
+	return ('%x%05x'):format(time[1], time[2])
 end
 
 -- The list of doubts without the one named (or nil), and without those that
@@ -430,7 +438,8 @@ local function new_life(server, timeline)
 		wanted = nil,        -- true: refused fills ask for a beat
 		xid = '0', beat = nil,  -- its newest beat; the number of that
 		highest = '0',       -- of the xids that it has delivered
-		next = '0', floor = '0',  -- its next xid, by its last call; by the one before
+		next = '0',          -- its next xid, by its last call
+		floor = '0',         -- ... by the call before that, or by the only one
 	}
 end
 
@@ -473,6 +482,23 @@ local function outranks(a, b)
 	return a.claim > b.claim or (a.claim == b.claim and a.timeline > b.timeline)
 end
 
+-- All lives but the named one, as {name =, life =}: the highest rank first, of equal rank
+-- those that are not superseded, of these the newest.  pairs() has an order of its own, on
+-- which nothing that a worker is told may depend.
+local function others_of(name)
+	local others = {}
+	for other_name, other in pairs(memory.incarnations) do
+		if other_name ~= name then others[#others + 1] = {name = other_name, life = other} end
+	end
+	table.sort(others, function(a, b)
+		local one, two = a.life, b.life
+		if outranks(one, two) or outranks(two, one) then return outranks(one, two) end
+		if not one.by ~= not two.by then return not one.by end
+		return one.number > two.number
+	end)
+	return others
+end
+
 local function supersede(life, incarnation, by)
 	if not life.by then
 		if life.clean == nil then life.clean = true end
@@ -482,31 +508,37 @@ local function supersede(life, incarnation, by)
 end
 
 -- Two lives of equal rank: the newer replaces the older.  When the older has been told of
--- that and calls again, both live, and nobody knows which is the copy.  The order of calls
+-- that and calls again, both live, and nothing tells which is the copy.  The order of calls
 -- decides, not a clock, and what a server that has died left under way does not count.
 local function meet_equal(name, life, other_name, other, told)
 	if other.number < life.number then
 		if not other.by then supersede(other, name, life) end
 	elseif told == other_name then
 		if not other.by then supersede(other, name, life) end
-		supersede(life, other_name, other)
+		if not (life.by and outranks(life.by, other)) then supersede(life, other_name, other) end
 	elseif not life.by then
 		supersede(life, other_name, other)
 	end
 end
 
--- Who may fill, now that this life has called?
+-- Which lives may fill, now that this one has called?
 local function meet_rivals(name, life, told)
 	if life.by and outranks(life, life.by) then life.by = nil end
-	for other_name, other in pairs(memory.incarnations) do
-		if other_name ~= name and are_rivals(life, other) then
+	local outranked = false
+	for _, entry in ipairs(others_of(name)) do
+		local other_name, other = entry.name, entry.life
+		if are_rivals(life, other) then
 			if outranks(life, other) then
-				-- By the highest, of those who call still.
+				-- The highest that has called supersedes it.
 				if not (other.by and outranks(other.by, life)) then supersede(other, name, life) end
 			elseif not outranks(other, life) then
 				meet_equal(name, life, other_name, other, told)
-			elseif not life.by or outranks(other, life.by) then
-				supersede(life, other_name, other)
+			elseif not outranked then
+				-- The highest of all, unless a higher one has been forgotten since.
+				outranked = true
+				if not (life.by and outranks(life.by, other)) then
+					supersede(life, other_name, other)
+				end
 			end
 		end
 	end
@@ -515,17 +547,21 @@ end
 -- Servers with other identifiers, which serve the same keys.
 local function meet_strangers(name, life, place)
 	if place.by and place.claim > place.by.claim then place.by = nil end
-	for other_name, other in pairs(memory.incarnations) do
-		for _, there in pairs(other.server ~= life.server and other.places or {}) do
+	local highest
+	for _, entry in ipairs(others_of(name)) do
+		for _, there in pairs(entry.life.server ~= life.server and entry.life.places or {}) do
 			if there.prefix == place.prefix and same_database(place, there) then
 				if there.claim < place.claim then
-					there.by = {incarnation = name, claim = place.claim}
-				elseif there.claim > place.claim then
-					place.by = {incarnation = other_name, claim = there.claim}
+					if not (there.by and there.by.claim > place.claim) then
+						there.by = {incarnation = name, claim = place.claim}
+					end
+				elseif there.claim > (highest and highest.claim or place.claim) then
+					highest = {incarnation = entry.name, claim = there.claim}
 				end
 			end
 		end
 	end
+	if highest and not (place.by and place.by.claim > highest.claim) then place.by = highest end
 end
 
 local function place_of(life, database, prefix)
@@ -550,13 +586,14 @@ end
 
 -- What is wrong with a call of uncache_status, or nil.
 local function wrong_status(keys, args)
-	local name, numbers = 'uncache_status', {timeline = 2, claim = 6, place_claim = 7}
+	local name, numbers = 'uncache_status', {{'timeline', 2}, {'claim', 6}, {'place_claim', 7}}
 	if #keys ~= 0 or #args < 3 or (#args > 3 and #args < 10) then
 		return wrong_count(name,
 			'no keys, server, timeline and incarnation, or these with database, '
 			.. 'prefix, claim, place_claim, superseded, told and next_xid', keys, args)
 	end
-	for argument, i in pairs(numbers) do
+	for _, number in ipairs(numbers) do
+		local argument, i = unpack(number)
 		if args[i] and not (args[i]:find('^%d+$') and #args[i] <= 10) then
 			return wrong(name, argument .. ' must be a whole number of at most 10 digits', args[i])
 		end
@@ -594,7 +631,8 @@ local function uncache_status(keys, args)
 	end
 	local place = place_of(life, database, prefix)
 	was_shut, life.seen = place.by, now()
-	life.floor, life.next = life.next, args[10] or '0'
+	life.floor = is_new and (args[10] or '0') or life.next
+	life.next = args[10] or '0'
 	note_own_words(life, place, claim, place_claim, args[8] or '')
 	meet_rivals(incarnation, life, args[9] or (life.by and life.by.incarnation))
 	meet_strangers(incarnation, life, place)
@@ -634,14 +672,14 @@ local function uncache_epoch(keys, args)
 	memory.epoch, memory.fence_ttl = nil, args[2]
 	if args[1] ~= '' then
 		memory.epochs = memory.epochs + 1
-		memory.epoch = args[1] .. '.' .. memory.epochs
+		memory.epoch = ('%s.%d.%s'):format(args[1], memory.epochs, moment())
 	end
 	return memory.epoch or false
 end
 
 -- A worker takes its xid, and announces it at once.  So it is not below what was next two
--- calls of uncache_status ago, and not far below what has been delivered.  A prepared
--- transaction may deliver much older ones.
+-- calls of uncache_status ago, or at the first call, and not far below what has been
+-- delivered.  A prepared transaction may deliver much older ones.
 local function is_too_old(life, xid)
 	return before(xid, life.floor) or tonumber(life.highest) - tonumber(xid) > BEAT_LAG
 end

@@ -20,6 +20,7 @@ package FenceModel;
 #   epochs (of other workers); evict, lose (value, record); moved (the slot went
 #   to another node and back); reload, restart; promote, oldworker (the replaced
 #   primary's); crash
+#   next      1: the worker tells its next xid, as one of version 2 does
 #   xids      name of writer or beat => xid
 # and, to break a rule of the worker or of the reader: no_pattern_epoch,
 # locals_in_image, early_commit (of beats), and the reader "early" (reads before
@@ -52,6 +53,14 @@ sub initial
 }
 
 sub has_epoch { return $_[0]{m} =~ /"epoch":/ }
+
+# The memory of the functions when Redis has forgotten it, at a later moment.
+sub forgotten
+{
+	my ($s) = @_;
+	my $moment = $s->{c_reload} + $s->{c_restart} + 1;
+	return $s->{empty} =~ s/\}$/,"moment":$moment}/r;
+}
 
 # Ends that differ in nothing else are one.
 sub end_key { my ($s) = @_; return join ' ', @{$s}{qw(r m h t)} }
@@ -359,6 +368,14 @@ sub epoch_move
 		sub { $_[0]{ep} = $n; $then->(@_) if $then } ];
 }
 
+# Above all that has been given away, or not below the beats to come.
+sub next_xid
+{
+	my ($case, $s) = @_;
+	my ($beat) = grep { $s->{"b$_"} eq '0' } 1 .. ($case->{beats} || 0);
+	return xid($case, $beat ? "b$beat" : 'b3');
+}
+
 # The worker: says who it is, sends again what it owes, then sets an epoch.
 sub worker_moves
 {
@@ -379,7 +396,8 @@ sub worker_moves
 	{
 		my $timeline = $s->{t} eq 'A' ? 1 : 2;
 		return @moves, [ 'worker says who it is', change($s),
-			[ 'uncache_status', 'sys', $timeline, $s->{t} ],
+			[ 'uncache_status', 'sys', $timeline, $s->{t},
+				$case->{next} ? (0, '', 0, 0, '', '', next_xid($case, $s)) : () ],
 			sub { $_[0]{reg} = 1 } ];
 	}
 	my $owed = grep { /^f\d/ && $s->{$_} } keys %$s;
@@ -389,7 +407,8 @@ sub worker_moves
 	  if $s->{c_epochs} < ($case->{epochs} || 0);
 	push @moves, [ 'the first epoch arrives again', change($s), [ 'uncache_epoch', 'e1', $TTL ],
 		sub { $_[0]{c_lateepoch}++ } ]
-	  if $s->{ep} > 1 && $s->{c_lateepoch} < ($case->{lateepoch} || 0);
+	  if $s->{ep} > ($s->{c_reload} + $s->{c_restart} ? 0 : 1) &&
+	  $s->{c_lateepoch} < ($case->{lateepoch} || 0);
 	push @moves, [ 'the standby replays', change($s, lag => $s->{lag} + 1) ]
 	  if grep({ /standby/ } @{ $case->{readers} || [] }) && $s->{lag} < history($s);
 	return @moves;
@@ -412,7 +431,7 @@ sub fault_moves
 	$fault->('lose', 'record lost', r => '', @doubts) if $s->{r} ne '';
 	$fault->('moved', 'slot moved to another node and back', v => '',
 		r => 'other.1:1:0:::', @doubts);
-	$fault->('reload', 'library loaded again', m => $s->{empty}, reg => 0);
+	$fault->('reload', 'library loaded again', m => forgotten($s), reg => 0);
 	if ($case->{restart} && $s->{c_save} < 1)
 	{
 		push @moves, [ 'image saved', change($s, c_save => 1, image => "$s->{v}|$s->{r}|$s->{m}") ];
@@ -421,7 +440,7 @@ sub fault_moves
 	{
 		my ($v, $r, $m) = split /\|/, $s->{image}, 3;
 		$fault->('restart', 'Redis restarted with the image', v => $v, r => $r, reg => 0,
-			m => $case->{locals_in_image} ? $m : $s->{empty}, %forget);
+			m => $case->{locals_in_image} ? $m : forgotten($s), %forget);
 	}
 	if ($s->{t} eq 'A')
 	{

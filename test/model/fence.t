@@ -53,11 +53,13 @@ sub edited
 }
 
 # Deadlines of doubts would make every state a new one; a set of 16 xids is
-# never full in a small world.
+# never full in a small world.  A moment is the number of times that Redis has forgotten,
+# which FenceModel.pm puts into the memory of the functions.
 my $hook = slurp('hook.lua');
 my $library = edited(slurp('../../src/fence/uncache.lua'),
 	"	local time = redis.call('TIME')\n	return time[1] * 1000 + math.floor(time[2] / 1000)",
-	'	return 0');
+	'	return 0',
+	"('%x%05x'):format(time[1], time[2])", "('%d'):format(memory.moment or 0)");
 my @small_set = ('local MAX_XIDS = 16', 'local MAX_XIDS = 1');
 my @small_record = (@small_set, 'local MAX_RECORD = 4096', 'local MAX_RECORD = 60');	# one doubt
 
@@ -68,6 +70,12 @@ my %case = (
 	'three writers, a full set' => {
 		edits => \@small_set,
 		writers => [qw(plain plain plain)], readers => ['fresh:2'], dups => 1 },
+	'Redis that forgets, and a late epoch' => {
+		writers => ['plain'], readers => [qw(fresh fresh)], reload => 1, lateepoch => 1,
+			lose => 1 },
+	'Redis that forgets, and a beat that arrives again' => {
+		writers => ['plain'], readers => [qw(standby)], beats => 1, reload => 1,
+			dupbeats => 1, next => 1 },
 	'old snapshots and a beat' => {
 		writers => ['plain'], readers => [qw(old standby:2)], beats => 1, lose => 1 },
 	'beats that arrive late or again' => {
@@ -198,7 +206,14 @@ my @mutations = (
 		'return s.epoch == memory.epoch and is_live', 'return is_live' ],
 	[ 'the record is of the node\'s epoch', 'a slot that moves',
 		'record.epoch == s.epoch and ', '' ],
-	[ 'no epoch comes twice', 'a pattern', "args[1] .. '.' .. memory.epochs", 'args[1]' ],
+	[ 'no epoch comes twice', 'a pattern', "('%s.%d.%s'):format(args[1], memory.epochs, moment())",
+		'args[1]' ],
+	[ 'no epoch comes twice, also when Redis has forgotten it',
+		'Redis that forgets, and a late epoch', ', memory.epochs, moment())',
+		', memory.epochs, 0)' ],
+	[ 'no beat comes twice, also when Redis has forgotten it',
+		'Redis that forgets, and a beat that arrives again',
+		"is_new and (args[10] or '0') or life.next", 'life.next' ],
 	[ 'the epoch is not in the data', 'Redis that forgets', { locals_in_image => 1 } ],
 	[ 'doubts must be visible', 'strict',
 		"if not visible(snapshot, incarnation, xid) then return false end\n\tend\n\treturn true",
@@ -238,7 +253,7 @@ my @servers_mutations = (
 		'if not (other.by and outranks(other.by, life)) then supersede(other, name, life) end',
 		'' ],
 	[ 'servers: who is outranked is superseded when it calls', 'servers: a copy, started again',
-		'elseif not life.by or outranks(other, life.by) then', 'elseif false then' ],
+		'elseif not outranked then', 'elseif false then' ],
 	[ 'servers: who was superseded has an epoch of its own', 'servers: a copy is promoted',
 		'if not life.by and not was_live then memory.epoch = nil end', '' ],
 	[ 'servers: what others have stored is known', 'servers: a copy is promoted',
@@ -419,7 +434,7 @@ my %wide = (
 	writers => [qw(plain strict pattern plain)],
 		readers => [qw(fresh:3 late:2 old:2 standby:3 refresh:2)], beats => 2,
 	dups => 1, latedoubts => 1, evict => 1, lose => 1, restart => 1, reload => 1,
-		epochs => 1, lateepoch => 1);
+		epochs => 1, lateepoch => 1, dupbeats => 1, lostbeats => 1, next => 1);
 my $walks = $only ne '' ? 0 : $long ? 5000 : 150;
 my (@bad, $steps);
 for (1 .. $walks)

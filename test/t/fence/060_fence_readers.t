@@ -52,7 +52,7 @@ ok(poll_until(sub { fence_stat($node, 'fills_stored = 2 AND fills_refused = 1') 
 
 change();
 $token = miss($redis, 'item:1');
-like($token, qr/^\w+\.1:/, 'the first epoch is still in force');
+like($token, qr/^\w+\.1\.\w+:/, 'the first epoch is still in force');
 my $other = miss($redis, 'item:2');
 ($value, $snapshot) = look($reader, $other);
 is(fill($redis, 'item:1', $snapshot, $value), '0', 'the token of another key is refused');
