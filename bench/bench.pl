@@ -15,6 +15,7 @@ use Bench::Lanes;
 use Bench::Latency;
 use Bench::Load;
 use Bench::Patterns;
+use Bench::Places;
 use Bench::Profile;
 use Bench::Report;
 use Bench::Scale;
@@ -24,6 +25,7 @@ use Bench::Writes;
 
 my @sections = (
 	[ writes => \&Bench::Writes::run ],
+	[ places => \&Bench::Places::run ],
 	[ tpcb => \&Bench::Writes::run_tpcb ],
 	[ snapshot => \&Bench::Writes::run_held ],
 	[ latency => \&Bench::Latency::run ],
@@ -40,22 +42,44 @@ usage: bench/run.sh [OPTION]...
   --rounds N         rounds of the first write bench (9); two thirds of them with a
                      snapshot held, a third for everything else
   --seconds N        seconds of each load of the first two (2); half of it elsewhere
-  --clients N,N...   clients of the write benches (8,1,32)
+  --clients N,N...   clients of the write benches (8,1,32; in places 8,1,32,64)
   --lanes NAME,...   only these lanes of the write benches
   --sections NAME,.. only these: @{[join ', ', map { $_->[0] } @sections]}
   --rows N           rows of the bulk updates, keys of the drain (1000000); ten times
                      as many undelivered keys in the section scale
+  --check            only say what is wrong with the options
   --publish          write what was measured into docs/performance.md, README.md and
                      docs/performance/; all sections take about 25 minutes
 Lanes: @{[join ', ', map { $_->{id} } Bench::Lanes::all()]}
 TEXT
 
-my %option = (rounds => 9, seconds => 2, clients => '8,1,32', lanes => '',
+my %option = (rounds => 9, seconds => 2, clients => '', lanes => '',
 	sections => '', rows => 1_000_000);
 GetOptions(\%option, 'rounds=i', 'seconds=i', 'clients=s', 'lanes=s',
-	'sections=s', 'rows=i', 'help')
+	'sections=s', 'rows=i', 'check', 'help')
   or die $usage;
 if ($option{help}) { print $usage; exit 0 }
+
+# A name that is none would leave a table out in silence.
+sub check_names
+{
+	my ($what, $list, @known) = @_;
+	my %known = map { $_ => 1 } @known;
+
+	foreach my $name (split /,/, $list)
+	{
+		die "there is no $what $name; there are: @{[join ', ', @known]}\n" if !$known{$name};
+	}
+	return;
+}
+
+check_names('section', $option{sections}, map { $_->[0] } @sections);
+check_names('lane', $option{lanes}, map { $_->{id} } Bench::Lanes::all());
+foreach my $clients (split /,/, $option{clients})
+{
+	die "clients must be a positive number, not $clients\n" if $clients !~ /^[1-9]\d*$/;
+}
+exit 0 if $option{check};
 
 sub describe_machine
 {
@@ -87,7 +111,8 @@ my %bench = (
 	seconds => $option{seconds},
 	brief => POSIX::ceil($option{seconds} / 2),
 	rows => $option{rows},
-	clients => [ split /,/, $option{clients} ],
+	clients => [ split /,/, $option{clients} || '8,1,32' ],
+	places_clients => [ split /,/, $option{clients} || '8,1,32,64' ],
 	lanes => [ split /,/, $option{lanes} ],
 );
 my %wanted = map { $_ => 1 } split /,/, $option{sections};
@@ -109,6 +134,6 @@ foreach my $section (@sections)
 	$bench{session}->query('ALTER SYSTEM RESET ALL');
 	$bench{session}->query('SELECT pg_reload_conf()');
 }
-Bench::Targets::report($bench{report}, $bench{clients}[0], $bench{rows});
+Bench::Targets::report($bench{report}, $bench{rows});
 $bench{session}->close;
 exit $failed;

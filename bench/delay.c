@@ -5,6 +5,8 @@
  *
  *		delay LISTEN TARGET MICROSECONDS
  *
+ * LISTEN is a path, or a port of the loopback; TARGET is a path.
+ *
  * Prints a line when it listens, and runs until it is ended.  Each direction of a
  * connection has a thread that reads and stamps, and one that waits and writes, so
  * what follows closely is not delayed any longer.  Any failure of a connection ends
@@ -16,6 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -154,23 +158,42 @@ address_of(const char *path)
 	return address;
 }
 
+/* Returns -1 where nobody can listen there. */
+static int
+listen_at(const char *where)
+{
+	int			port = atoi(where);
+	int			listener = socket(port ? AF_INET : AF_UNIX, SOCK_STREAM, 0);
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(port),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_un un = address_of(where);
+	int			one = 1;
+
+	unlink(where);
+	setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if ((port ? bind(listener, (struct sockaddr *) &in, sizeof(in)) :
+		 bind(listener, (struct sockaddr *) &un, sizeof(un))) != 0 ||
+		listen(listener, 200) != 0)
+		return -1;
+	return listener;
+}
+
 int
 main(int argc, char **argv)
 {
-	struct sockaddr_un here;
 	struct sockaddr_un there;
-	int			listener = socket(AF_UNIX, SOCK_STREAM, 0);
+	int			listener;
+	int			one = 1;
 
 	if (argc != 4)
 	{
 		fprintf(stderr, "usage: delay LISTEN TARGET MICROSECONDS\n");
 		return 1;
 	}
-	here = address_of(argv[1]);
 	there = address_of(argv[2]);
 	delay_ns = atoll(argv[3]) * 1000;
-	unlink(argv[1]);
-	if (bind(listener, (struct sockaddr *) &here, sizeof(here)) != 0 || listen(listener, 20) != 0)
+	listener = listen_at(argv[1]);
+	if (listener < 0)
 	{
 		perror(argv[1]);
 		return 1;
@@ -188,6 +211,8 @@ main(int argc, char **argv)
 			close(server);
 			continue;
 		}
+		/* Fails on a path, where there is nothing to switch off. */
+		setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 		start_pipe(client, server);
 		start_pipe(server, client);
 	}

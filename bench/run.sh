@@ -10,7 +10,7 @@ set -u
 . "$(dirname "$0")/../test/lib/private.sh"
 
 case " $* " in
-	*" --help "*) exec perl -I"$SOURCE/bench/lib" "$SOURCE/bench/bench.pl" --help ;;
+	*" --help "*) PRIVATE=$SOURCE exec perl -I"$SOURCE/bench/lib" "$SOURCE/bench/bench.pl" --help ;;
 esac
 
 publish=
@@ -22,6 +22,8 @@ for option; do
 		options+=("$option")
 	fi
 done
+
+PRIVATE=$SOURCE perl -I"$SOURCE/bench/lib" "$SOURCE/bench/bench.pl" --check "${options[@]}" || exit 2
 
 # The kernel's profiler wants root's rights, which the benches do not have: it is
 # run here, for as many seconds as they ask for.

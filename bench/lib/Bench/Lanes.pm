@@ -35,6 +35,8 @@ my @lanes = (
 		trigger => _calls('bench.plpgsql_noop()') },
 	{ id => 'eventual', label => 'pg_uncache eventual', trigger => $uncache,
 		settings => 'uncache.consistency=eventual' },
+	{ id => 'eventual_fenced', label => 'pg_uncache eventual, fenced', trigger => $uncache,
+		fenced => 1, settings => 'uncache.consistency=eventual' },
 	{ id => 'ryw', label => 'pg_uncache read_your_writes', trigger => $uncache,
 		settings => 'uncache.consistency=read_your_writes' },
 	{ id => 'fenced', label => 'pg_uncache read_your_writes, fenced',
@@ -42,6 +44,9 @@ my @lanes = (
 		settings => 'uncache.consistency=read_your_writes' },
 	{ id => 'strict', label => 'pg_uncache strict', trigger => $uncache, fenced => 1,
 		settings => 'uncache.consistency=strict', needs => 'strict' },
+	{ id => 'strict_once', label => 'pg_uncache strict, wait_timeout = 0', trigger => $uncache,
+		fenced => 1, settings => 'uncache.consistency=strict -c uncache.wait_timeout=0',
+		needs => 'strict' },
 	{ id => 'direct', label => 'UNLINK in a C trigger (before the commit)',
 		trigger => _calls(q{bench.direct_unlink('REDIS_PORT', 'item:')}) },
 	{ id => 'app', label => 'an application of its own, no delete', client => 'app' },
@@ -179,14 +184,21 @@ sub enter
 	$session->query("SET client_min_messages = error; DROP TRIGGER IF EXISTS lane ON $table");
 	if ($sql)
 	{
+		my $port = redis_port();
+
 		$sql =~ s/TABLE/$table/;
 		$sql =~ s/COLUMN/$column/g;
-		$sql =~ s/REDIS_PORT/$ENV{REDIS_PORT}/;
+		$sql =~ s/REDIS_PORT/$port/;
 		$session->query($sql);
 	}
 	set_fence($session, $lane->{fenced});
 	return;
 }
+
+# Where lanes find Redis: set by who puts a network in between.
+our $delayed_port;
+
+sub redis_port { return $delayed_port // $ENV{REDIS_PORT} }
 
 my $fence_is_on = 0;
 

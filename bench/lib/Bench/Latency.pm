@@ -9,6 +9,7 @@ use warnings;
 
 use Bench::Lanes;
 use Bench::Load;
+use Bench::Network;
 use Bench::Report;
 use Bench::Session;
 use Bench::Stats;
@@ -127,35 +128,13 @@ my $note = 'PING: a round trip on the same socket, straight after another one; "
 	. 'after one as long as '
   . "the transaction before, in which everybody has gone to sleep, as before a delete.";
 
-# The worker goes there from now on.
-sub _use_url
-{
-	my ($session, $url) = @_;
-
-	$session->set_for_all('uncache.redis_url', $url);
-	$session->await("SELECT redis = '$url' AND state = 'connected' FROM uncache.stat", 't');
-	return;
-}
-
 sub _delayed
 {
 	my ($bench, @lanes) = @_;
 	my $socket = "$ENV{PRIVATE}/delayed";
-	my $pid = open my $out, '-|', './delay', $socket, $ENV{REDIS_SOCKET},
-		$delay_us or die "delay: $!";
 
-	readline $out;
-	my $done = eval {
-		_use_url($bench->{session}, "unix://$socket");
-		_rounds($bench, 'delayed', $socket, @lanes);
-		_use_url($bench->{session}, "redis://127.0.0.1:$ENV{REDIS_PORT}/0");
-		1;
-	};
-	my $error = $@;
-	# Whose end is waited for.
-	kill 'TERM', $pid;
-	close $out;
-	die $error unless $done;
+	with_network($bench->{session}, $socket, $delay_us,
+		sub { _rounds($bench, 'delayed', $socket, @lanes) });
 	return;
 }
 

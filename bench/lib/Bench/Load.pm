@@ -120,7 +120,7 @@ sub _app
 	my ($lane, $clients, $seconds) = @_;
 	my @command = ('./client', 'load', $clients, $seconds, $ROWS);
 
-	push @command, $ENV{REDIS_PORT} if $lane->{client} eq 'app_unlink';
+	push @command, Bench::Lanes::redis_port() if $lane->{client} eq 'app_unlink';
 	local $ENV{PGDATABASE} = 'bench';
 	local $ENV{PGOPTIONS} = $lane->{settings} ? "-c $lane->{settings}" : '';
 	open my $in, '-|', @command or die "client: $!";
