@@ -23,7 +23,8 @@ for option; do
 	fi
 done
 
-PRIVATE=$SOURCE perl -I"$SOURCE/bench/lib" "$SOURCE/bench/bench.pl" --check "${options[@]}" || exit 2
+PRIVATE=$SOURCE perl -I"$SOURCE/bench/lib" "$SOURCE/bench/bench.pl" --check "${options[@]}" ||
+	exit 2
 
 # The kernel's profiler wants root's rights, which the benches do not have: it is
 # run here, for as many seconds as they ask for.
