@@ -88,7 +88,8 @@ $node->safe_psql('shop', 'ALTER TABLE item ENABLE ALWAYS TRIGGER uncache_row;
 	ALTER TABLE item ENABLE ALWAYS TRIGGER uncache_truncate');
 ok(reaches('shop', 'rules_with_problems = 0'), 'and found mended');
 $node->safe_psql('shop', q{DO $$ BEGIN FOR i IN 1..300 LOOP
-	EXECUTE format('CREATE TABLE t%s (id int); SELECT uncache.attach(''t%1$s'', ''t%1$s:{id}'')', i);
+	EXECUTE format('CREATE TABLE t%s (id int)', i);
+	EXECUTE format('SELECT uncache.attach(''t%s'', ''t%1$s:{id}'')', i);
 	END LOOP; END $$; ALTER TABLE t1 DISABLE TRIGGER ALL; ALTER TABLE t300 DISABLE TRIGGER ALL});
 ok(reaches('shop', 'rules_with_problems = 4'), 'many rules are checked, in slices');
 
