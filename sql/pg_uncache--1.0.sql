@@ -737,16 +737,33 @@ COMMENT ON FUNCTION uncache.backlog_keys(xid8) IS
 'the undelivered keys and patterns of a transaction, by its id in uncache.backlog: kind is key or pattern (a Redis glob); relation and trigger are those of the rule (NULL for invalidate_keys and invalidate_pattern, or if the rule was dropped); attempts is how often Redis has refused it, last_error the answer of Redis. No row if the transaction has nothing undelivered. Reads the whole outbox. For superusers and pg_read_all_data';
 REVOKE ALL ON FUNCTION uncache.backlog_keys(xid8) FROM PUBLIC;
 
+CREATE FUNCTION uncache.check_redis()
+RETURNS TABLE ("check" text, ok boolean, detail text)
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'uncache_check_redis';
+COMMENT ON FUNCTION uncache.check_redis() IS
+'asks the Redis of uncache.redis_url, by way of the worker, what works there: connection, name resolution, TLS, version, functions, fence, stream, replicas, latency, number of keys, eviction policy, and the rights to each command and to the keys of each rule (by ACL DRYRUN). ok is NULL where a check does not apply or Redis does not tell; detail says what was found, and what to do. It reads, writes and touches no key. Granted to pg_monitor. Errors: pg_uncache is not in shared_preload_libraries; a standby; no worker answers';
+REVOKE ALL ON FUNCTION uncache.check_redis() FROM PUBLIC;
+
+CREATE FUNCTION uncache.audit_keys(samples int DEFAULT 1000)
+RETURNS TABLE (key_pattern text, keys bigint, covered boolean, without_ttl bigint, example text)
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'uncache_audit_keys';
+COMMENT ON FUNCTION uncache.audit_keys(int) IS
+'looks at a sample of so many keys of Redis (1 to 100000; all keys where it has no more), by way of the worker, and groups them: covered says whether a rule of this database can produce such a key, enabled or not; without_ttl counts those that never expire (NULL: Redis did not tell); example is one of the keys. Keys that no rule covers stay stale after a change. Keys of pg_uncache itself are left out. For superusers and pg_read_all_data. Errors: a number out of range; pg_uncache is not in shared_preload_libraries; a standby; no worker answers';
+REVOKE ALL ON FUNCTION uncache.audit_keys(int) FROM PUBLIC;
+
 GRANT SELECT ON uncache.stat, uncache.stat_rules, uncache.stat_databases, uncache.stat_latency,
 	uncache.stat_databases_latency, uncache.backlog TO pg_monitor;
 GRANT EXECUTE ON FUNCTION uncache.stat_get(), uncache.stat_rules_get(),
 	uncache.stat_databases_get(), uncache.stat_latency_get(), uncache.backlog_get(),
-	uncache.version() TO pg_monitor;
+	uncache.version(), uncache.check_redis() TO pg_monitor;
 -- A member of pg_read_all_data has SELECT on all views already, and may see keys.
 GRANT EXECUTE ON FUNCTION uncache.stat_get(), uncache.stat_rules_get(),
 	uncache.stat_databases_get(), uncache.stat_latency_get(), uncache.backlog_get(),
 	uncache.version(), uncache.list_rules(), uncache.rules_of_key(text),
-	uncache.transaction_keys() TO pg_read_all_data;
+	uncache.transaction_keys(), uncache.backlog_keys(xid8),
+	uncache.audit_keys(int) TO pg_read_all_data;
 
 -- ---------------------------------------------------------------------------
 -- Rights

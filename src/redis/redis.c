@@ -80,6 +80,16 @@ redis_has_tls(void)
 #endif
 }
 
+bool
+redis_has_resolver(void)
+{
+#ifdef HAVE_CARES
+	return true;
+#else
+	return false;
+#endif
+}
+
 /* Prepare TLS where the target asks for it. */
 static bool
 open_tls(RedisLink *link, const RedisTarget *target, int host, const RedisOptions *options)

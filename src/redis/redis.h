@@ -84,6 +84,9 @@ extern RedisLink *redis_open(const RedisTarget *target, int host, const RedisOpt
 /* Whether this build can reach a target through TLS. */
 extern bool redis_has_tls(void);
 
+/* Whether this build resolves names without waiting (c-ares). */
+extern bool redis_has_resolver(void);
+
 /* Close; commands without an answer get NULL. */
 extern void redis_close(RedisLink *link);
 

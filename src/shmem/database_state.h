@@ -91,6 +91,20 @@ typedef struct Survey
 	bool		fence_wanted;	/* uncache.fence_ttl is above 0 in that database */
 } Survey;
 
+/* What a session asks the worker (question.h). */
+typedef enum QuestionKind
+{
+	QUESTION_CHECK,				/* uncache.check_redis() */
+	QUESTION_AUDIT,				/* uncache.audit_keys(): the first part of the answer */
+	QUESTION_MORE,				/* the next part of the same answer */
+} QuestionKind;
+
+/*
+ * A part of an answer; a question fits in, too.  Some hundred keys, or all checks of some
+ * servers, so that one exchange is the rule.
+ */
+#define QUESTION_BYTES	(64 * 1024)
+
 typedef struct DatabaseState
 {
 	/*
@@ -207,6 +221,18 @@ typedef struct DatabaseState
 	pg_atomic_uint64 reclaim_drawn;
 	pg_atomic_uint64 reclaim_done;
 	pg_atomic_uint32 reclaim_callers;
+
+	/*
+	 * Questions of sessions: the same.  The caller that holds the heavyweight lock writes the
+	 * next three while all tickets are answered, and draws; then they are the worker's, which
+	 * writes the answer in place of the question before it answers the ticket.
+	 */
+	pg_atomic_uint64 question_drawn;
+	pg_atomic_uint64 question_done;
+	pg_atomic_uint32 question_callers;
+	QuestionKind question_kind;
+	uint32		question_len;
+	char		question_text[QUESTION_BYTES];
 
 	/*
 	 * Which outbox rows are delivered (delivery_map.h): the worker's dynamic shared memory;

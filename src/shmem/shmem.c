@@ -113,6 +113,9 @@ init_database_state(DatabaseState *database, LWLock *lock, char *ring, Size ring
 	pg_atomic_init_u64(&database->reclaim_drawn, 0);
 	pg_atomic_init_u64(&database->reclaim_done, 0);
 	pg_atomic_init_u32(&database->reclaim_callers, 0);
+	pg_atomic_init_u64(&database->question_drawn, 0);
+	pg_atomic_init_u64(&database->question_done, 0);
+	pg_atomic_init_u32(&database->question_callers, 0);
 	pg_atomic_init_u32(&database->fence.state, FENCE_UNKNOWN);
 	pg_atomic_init_u32(&database->fence.any_on, 0);
 	pg_atomic_init_u64(&database->fence.stored, 0);
@@ -254,6 +257,7 @@ shmem_assign_database(DatabaseState *database, Oid dboid)
 	/* What sessions of one database have asked for must not be done to the next. */
 	pg_atomic_write_u64(&database->discard_done, pg_atomic_read_u64(&database->discard_drawn));
 	pg_atomic_write_u64(&database->reclaim_done, pg_atomic_read_u64(&database->reclaim_drawn));
+	pg_atomic_write_u64(&database->question_done, pg_atomic_read_u64(&database->question_drawn));
 	pg_atomic_fetch_add_u32(&database->assignment, 1);
 	pg_atomic_write_u32(&database->dboid, dboid);
 	LWLockRelease(database->lock);

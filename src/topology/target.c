@@ -37,6 +37,12 @@ is_sound(const Target *target)
 }
 #endif
 
+const RedisTarget *
+target_url(const Target *target)
+{
+	return target->url;
+}
+
 int
 target_database(const Target *target)
 {

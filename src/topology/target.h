@@ -30,6 +30,9 @@ extern void target_forget_all(void);
  */
 extern bool target_turn(Target *target, TimestampTz now);
 
+/* Its address, as the setting has it. */
+extern const RedisTarget *target_url(const Target *target);
+
 /* The number of its database, 0 for a cluster. */
 extern int	target_database(const Target *target);
 

@@ -2,10 +2,7 @@
  * wait_functions.c
  *	  What SQL can ask of the worker: wait(), discard_backlog(), reclaim_fence().
  *
- * A request is a ticket: the session draws a number in the DatabaseState of its database,
- * wakes the worker, and sleeps until the worker has counted up to that number.  A worker
- * that ends loses nothing: the next one finds the numbers.  When the DatabaseState is given
- * to another database meanwhile, because the extension is gone, its tickets are void.
+ * Each is a ticket (wait_ticket.c) that the worker answers.
  */
 #include "postgres.h"
 
@@ -33,6 +30,7 @@
 #include "outbox/outbox_tables.h"
 #include "settings/settings.h"
 #include "shmem/shmem.h"
+#include "worker/worker_int.h"
 
 SQL_FUNCTION(uncache_wait);
 SQL_FUNCTION(uncache_discard_backlog);
@@ -78,94 +76,6 @@ wait_for_handovers(void)
 	}
 }
 
-typedef struct Ticket
-{
-	DatabaseState *database;
-	pg_atomic_uint64 *done;
-	uint64		number;
-	uint32		assignment;		/* of the DatabaseState, when the ticket was drawn */
-} Ticket;
-
-/* False where the DatabaseState serves another database by now. */
-static bool
-draw_ticket(Ticket *ticket, DatabaseState *database, pg_atomic_uint64 *drawn,
-			pg_atomic_uint64 *done)
-{
-	bool		is_ours;
-
-	ticket->database = database;
-	ticket->done = done;
-	LWLockAcquire(database->lock, LW_SHARED);
-	is_ours = pg_atomic_read_u32(&database->dboid) == MyDatabaseId;
-	ticket->assignment = pg_atomic_read_u32(&database->assignment);
-	if (is_ours)
-		ticket->number = pg_atomic_add_fetch_u64(drawn, 1);
-	LWLockRelease(database->lock);
-	if (is_ours)
-		shmem_wake_worker(database);
-	return is_ours;
-}
-
-static bool
-ticket_is_void(const Ticket *ticket)
-{
-	return pg_atomic_read_u32(&ticket->database->assignment) != ticket->assignment;
-}
-
-/*
- * Sleep until the worker has counted up to the ticket; false: the time is over, or
- * the ticket is void.
- */
-static bool
-wait_for_ticket(const Ticket *ticket, TimestampTz deadline)
-{
-	DatabaseState *database = ticket->database;
-	bool		reached;
-	uint32		wait_event = WaitEventExtensionNew("UncacheWait");
-
-	ConditionVariablePrepareToSleep(&database->barrier_cv);
-	while (!(reached = pg_atomic_read_u64(ticket->done) >= ticket->number))
-	{
-		long		left = TimestampDifferenceMilliseconds(clock_now(), deadline);
-
-		if (left <= 0 || ticket_is_void(ticket))
-			break;
-		ConditionVariableTimedSleep(&database->barrier_cv, Min(left, 1000), wait_event);
-	}
-	ConditionVariableCancelSleep();
-	/* In this order: the worker of another database may have counted. */
-	pg_read_barrier();
-	return reached && !ticket_is_void(ticket);
-}
-
-static void
-stop_waiting(int code, Datum callers)
-{
-	pg_atomic_fetch_sub_u32((pg_atomic_uint32 *) DatumGetPointer(callers), 1);
-}
-
-/*
- * Ask the worker and wait for its answer, counted as one of "callers" meanwhile, however
- * that ends: the worker does nothing for a ticket whose caller is gone.
- */
-static bool
-ask_while_waiting(DatabaseState *database, pg_atomic_uint32 *callers, pg_atomic_uint64 *drawn,
-				  pg_atomic_uint64 *done, TimestampTz deadline)
-{
-	Ticket		ticket;
-	volatile bool answered = false;
-
-	pg_atomic_fetch_add_u32(callers, 1);
-	PG_ENSURE_ERROR_CLEANUP(stop_waiting, PointerGetDatum(callers));
-	{
-		answered = draw_ticket(&ticket, database, drawn, done) &&
-			wait_for_ticket(&ticket, deadline);
-	}
-	PG_END_ENSURE_ERROR_CLEANUP(stop_waiting, PointerGetDatum(callers));
-	stop_waiting(0, PointerGetDatum(callers));
-	return answered;
-}
-
 /* The worker answers in this time, so that a timeout of 0 can ask without waiting. */
 #define ANSWER_MS		50
 
@@ -183,41 +93,24 @@ wait_deadline(const Interval *timeout)
 	return clock_now() + (int64) Max(us, ANSWER_MS * 1000.0);
 }
 
-/* The state of this database; it may take the launcher a moment to assign one. */
-static DatabaseState *
-wait_for_database(TimestampTz deadline)
-{
-	DatabaseState *database;
-
-	while ((database = shmem_my_database()) == NULL)
-	{
-		shmem_request_launch(MyDatabaseId, false);
-		CHECK_FOR_INTERRUPTS();
-		if (clock_now() >= deadline)
-			return NULL;
-		pg_usleep(10 * 1000);
-	}
-	return database;
-}
-
 Datum
 uncache_wait(PG_FUNCTION_ARGS)
 {
 	TimestampTz deadline;
 	DatabaseState *database;
-	Ticket		ticket;
+	WaitTicket	ticket;
 
 	shmem_require_preload("uncache.wait()");
 	PreventCommandDuringRecovery("uncache.wait()");
 	deadline = PG_ARGISNULL(0) ? DT_NOEND : wait_deadline(PG_GETARG_INTERVAL_P(0));
-	database = wait_for_database(deadline);
+	database = wait_ticket_database(deadline);
 	if (database == NULL)
 		PG_RETURN_BOOL(false);
 
 	wait_for_handovers();
-	PG_RETURN_BOOL(draw_ticket(&ticket, database, &database->barrier_drawn,
-							   &database->barrier_done) &&
-				   wait_for_ticket(&ticket, deadline));
+	PG_RETURN_BOOL(wait_ticket_draw(&ticket, database, &database->barrier_drawn,
+									&database->barrier_done) &&
+				   wait_ticket_await(&ticket, deadline));
 }
 
 /*
@@ -363,9 +256,9 @@ static bool
 ask_to_discard(DatabaseState *database, uint64 xid)
 {
 	pg_atomic_write_u64(&database->discard_xid, xid);
-	return ask_while_waiting(database, &database->discard_callers, &database->discard_drawn,
-							 &database->discard_done,
-							 TimestampTzPlusMilliseconds(clock_now(), DISCARD_MS));
+	return wait_ticket_ask(database, &database->discard_callers, &database->discard_drawn,
+						   &database->discard_done,
+						   TimestampTzPlusMilliseconds(clock_now(), DISCARD_MS));
 }
 
 /* Have the worker discard; returns the number of transactions. */
@@ -466,8 +359,8 @@ uncache_reclaim_fence(PG_FUNCTION_ARGS)
 				 errmsg("uncache.reclaim_fence() needs the fence"),
 				 errhint("Set uncache.fence_ttl in postgresql.conf; five minutes are "
 						 "recommended.")));
-	database = wait_for_database(deadline);
+	database = wait_ticket_database(deadline);
 	PG_RETURN_BOOL(database != NULL &&
-				   ask_while_waiting(database, &database->reclaim_callers, &database->reclaim_drawn,
-									 &database->reclaim_done, deadline));
+				   wait_ticket_ask(database, &database->reclaim_callers, &database->reclaim_drawn,
+								   &database->reclaim_done, deadline));
 }

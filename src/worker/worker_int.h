@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 #include "datatype/timestamp.h"
+#include "lib/stringinfo.h"
 #include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
 #include "postmaster/bgworker.h"
@@ -154,6 +155,62 @@ extern void worker_yield_init(void);
  * this worker's place, and everything that is committed is delivered, give it up and end.
  */
 extern void worker_yield_run(TimestampTz now);
+
+/*
+ * --------------------------------------------------------------------------
+ * Questions of sessions (question.h): the worker's side
+ * --------------------------------------------------------------------------
+ */
+
+/* question.c: take a question, or go on with its answer; returns when to be called again. */
+extern TimestampTz question_run(TimestampTz now);
+
+/*
+ * The two kinds.  *_begin() copies the question.  *_run() goes on; it returns true once the
+ * answer is whole, else sets *wake to when to be called again (DT_NOEND: when an answer of
+ * Redis has come).  *_end() forgets it, whole or not; answers that are still due are ignored.
+ */
+extern void question_check_begin(const char *question, size_t len);
+extern bool question_check_run(TimestampTz now, TimestampTz *wake, StringInfo answer);
+extern void question_check_end(void);
+extern void question_audit_begin(const char *question, size_t len);
+extern bool question_audit_run(TimestampTz now, TimestampTz *wake, StringInfo answer);
+extern void question_audit_end(void);
+
+/*
+ * --------------------------------------------------------------------------
+ * Of a session: asking the worker (wait_ticket.c)
+ * --------------------------------------------------------------------------
+ */
+
+typedef struct WaitTicket
+{
+	DatabaseState *database;
+	pg_atomic_uint64 *done;
+	uint64		number;
+	uint32		assignment;		/* of the DatabaseState, when the ticket was drawn */
+} WaitTicket;
+
+/* The state of this database, or NULL; it may take the launcher a moment to assign one. */
+extern DatabaseState *wait_ticket_database(TimestampTz deadline);
+
+/* False where the DatabaseState serves another database by now. */
+extern bool wait_ticket_draw(WaitTicket *ticket, DatabaseState *database,
+							 pg_atomic_uint64 *drawn, pg_atomic_uint64 *done);
+
+/*
+ * Sleep until the worker has counted up to the ticket; false: the time is over, or
+ * the ticket is void.
+ */
+extern bool wait_ticket_await(const WaitTicket *ticket, TimestampTz deadline);
+
+/*
+ * Ask the worker and wait for its answer, counted as one of "callers" meanwhile, however
+ * that ends: the worker does nothing for a ticket whose caller is gone.
+ */
+extern bool wait_ticket_ask(DatabaseState *database, pg_atomic_uint32 *callers,
+							pg_atomic_uint64 *drawn, pg_atomic_uint64 *done,
+							TimestampTz deadline);
 
 /*
  * --------------------------------------------------------------------------
