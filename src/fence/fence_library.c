@@ -24,7 +24,7 @@
 #include "topology/target.h"
 
 /* Of uncache.lua; a node with older functions gets these. */
-#define LIBRARY_VERSION		2
+#define LIBRARY_VERSION		3
 
 /* Redis 7.0 brought FUNCTION and FCALL. */
 #define FIRST_VERSION_WITH_FUNCTIONS	70000

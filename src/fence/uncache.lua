@@ -25,6 +25,12 @@
 -- Text: epoch:counter:beats:incarnation:xid,xid,..:doubts, a doubt being
 -- incarnation/xid@deadline.  All plain xids are of one incarnation: one life of
 -- one PostgreSQL server.  xids stay text, a Lua number is exact to 53 bits only.
+-- While a lease lasts :number@deadline follows; a library of version 2 does not know that.
+--
+-- A lease keeps a herd of readers from the database: the first miss takes it, and the others
+-- are told to wait for that reader's value.  Its number is in the token of its holder.  It
+-- proves nothing and refuses nothing, neither a read nor a fill, so only its length is
+-- measured by a clock.
 --
 -- A record never has more than MAX_RECORD bytes, so the work of a call is linear
 -- in its arguments.  A doubt that finds no room is refused, and its transaction
@@ -46,7 +52,7 @@
 -- different identifiers all fill, unless one has laid claim to the place, which is a
 -- database of Redis with a prefix of keys.
 
-local VERSION = 2
+local VERSION = 3
 local MAX_XIDS = 16      -- in a record; writers of one key between two fills
 local MAX_BEATS = 600    -- ten minutes of them: standbys may lag that far
 local MAX_LIVES = 64     -- a Redis serves some servers; each start of one is a life
@@ -54,6 +60,7 @@ local MAX_PLACES = 256   -- of a life: it has at most 128 workers, with some tar
 local BEAT_LAG = 10000   -- xids that are given away while an announcement is on its way
 local MAX_RECORD = 4096  -- bytes, some 75 doubts: strict writers of one key at once
 local MAX_KEYS = 5000    -- of a call; unpack() takes no more than some 8,000
+local MAX_LEASE = 60000  -- ms; so long the others wait for a reader that has died
 local MAX_SHOWN = 40     -- bytes of a wrong argument that its error repeats
 local CLOSED = 'closed@'
 
@@ -63,11 +70,14 @@ local memory = {
 	counter = 0,         -- records born so far; their names within the epoch
 	fence_ttl = nil,     -- ms, of records born on a miss
 	incarnations = {},   -- id -> life, see new_life()
+	leases = 0,          -- taken so far; their numbers
 	lives = 0,           -- so far; part of each life, so that it is known which came last
 	announced = 0,       -- beats so far, of all incarnations
 	beats = {},          -- number -> {incarnation =, xid =, confirmed =}
 }
-local counts = {stored = 0, refused = 0}
+-- checked, found_stale: hits that readers have compared with the database, and how many of
+-- these were older.
+local counts = {stored = 0, refused = 0, checked = 0, found_stale = 0}
 
 -- What a caller has got wrong, in words: the argument, the rule, what it was.
 local function wrong(name, rule, got)
@@ -86,6 +96,15 @@ local function wrong_ms(name, argument, text)
 	if text:find('^[1-9]%d*$') and #text <= 15 then return nil end
 	return wrong(name, argument .. ' must be a positive whole number of milliseconds'
 		.. (#text > 15 and ' of at most 15 digits' or ''), text)
+end
+
+-- What is wrong with an optional lease_ms, or nil.
+local function wrong_lease(name, text)
+	if not text or (text:find('^[1-9]%d*$') and #text <= 5 and tonumber(text) <= MAX_LEASE) then
+		return nil
+	end
+	return wrong(name, ('lease_ms must be a whole number of milliseconds from 1 to %d'):format(
+		MAX_LEASE), text)
 end
 
 local function is_xid(text)
@@ -172,8 +191,8 @@ local function load_record(key)
 		return nil, nil, name, text
 	end
 	local r = {}
-	r.epoch, r.counter, r.beats, r.incarnation, r.xids, r.doubts = text:match(
-		'^([^:]*):(%d+):(%d+):([^:]*):([%d,]*):([^:]*)$')
+	r.epoch, r.counter, r.beats, r.incarnation, r.xids, r.doubts, r.lease = text:match(
+		'^([^:]*):(%d+):(%d+):([^:]*):([%d,]*):([^:]*):?([%d@]*)$')
 	return r.epoch and r, name
 end
 
@@ -184,7 +203,8 @@ local function close_record(name, text, ttl)
 end
 
 local function text_of(r)
-	return table.concat({r.epoch, r.counter, r.beats, r.incarnation, r.xids, r.doubts}, ':')
+	return table.concat({r.epoch, r.counter, r.beats, r.incarnation, r.xids, r.doubts,
+		r.lease ~= '' and r.lease or nil}, ':')
 end
 
 -- ttl nil: the record expires as before.  Not before its doubts: others may have a
@@ -200,43 +220,76 @@ end
 local function new_record(doubts)
 	memory.counter = memory.counter + 1
 	return {epoch = memory.epoch or '', counter = ('%d'):format(memory.counter),
-		beats = memory.announced, incarnation = '', xids = '', doubts = doubts}
+		beats = memory.announced, incarnation = '', xids = '', doubts = doubts, lease = ''}
+end
+
+-- How long the record's lease will last, ms; 0: there is none.  One that would last longer
+-- than any was given to a clock that has been set back since.
+local function lease_left(record)
+	local deadline = record.lease:match('@(%d+)$')
+	local left = deadline and tonumber(deadline) - now() or 0
+	return left > 0 and left <= MAX_LEASE and left or 0
+end
+
+-- Gives the record a lease, unless it has no room for one; returns the lease's number, or nil.
+local function take_lease(record, ms)
+	local lease = ('%d@%d'):format(memory.leases + 1, now() + ms)
+	if #text_of(record) + 1 + #lease > MAX_RECORD then return nil end
+	memory.leases, record.lease = memory.leases + 1, lease
+	return memory.leases
 end
 
 -- The token of the key's record, which is made where there is none of this epoch;
--- false where a fill is not possible now.
-local function token_of(key)
+-- false where a fill is not possible now.  With lease_ms the token takes the record's lease;
+-- where another reader has that: false, and for how long, ms.
+local function token_of(key, lease_ms)
 	local record, name = load_record(key)
 	if not (memory.epoch and name) then return false end
-	if not (record and record.epoch == memory.epoch) then
-		record = new_record(record and doubts_without(record.doubts) or '')
+	local is_new = not (record and record.epoch == memory.epoch)
+	if is_new then record = new_record(record and doubts_without(record.doubts) or '') end
+	local left = lease_ms and lease_left(record) or 0
+	if left > 0 then return false, left end
+	local lease = lease_ms and take_lease(record, lease_ms)
+	if is_new then
 		save_record(name, record, memory.fence_ttl)
+	elseif lease then
+		save_record(name, record)
 	end
-	return record.epoch .. ':' .. record.counter
+	return record.epoch .. (lease and ('.l%d'):format(lease) or '') .. ':' .. record.counter
 end
 
--- FCALL uncache_get 1 key
--- Returns [value], or on a miss [nil, token]; [nil, nil] where a fill is not
--- possible now.  Errors: those of GET.
+-- FCALL uncache_get 1 key [lease_ms]
+-- lease_ms: 1 to 60000; the first reader that misses fills the key, and the others that ask
+-- for a lease are told to wait, at most as long as this.
+-- Returns [value]; or on a miss [nil, token]; or [nil, nil, wait_ms] where another reader has
+-- the lease: ask again within wait_ms, or read the database and store nothing; [nil, nil]
+-- where a fill is not possible now.  Errors: lease_ms; those of GET.
 local function uncache_get(keys, args)
-	if #keys ~= 1 or #args ~= 0 then
-		return wrong_count('uncache_get', '1 key and no arguments', keys, args)
+	if #keys ~= 1 or #args > 1 then
+		return wrong_count('uncache_get', '1 key and at most lease_ms', keys, args)
 	end
+	local refused = wrong_lease('uncache_get', args[1])
+	if refused then return refused end
 	local value = redis.call('GET', keys[1])
 	if value then return {value} end
-	return {false, token_of(keys[1])}
+	local token, wait = token_of(keys[1], args[1])
+	return {false, token, wait}
 end
 
--- FCALL uncache_token 1 key
+-- FCALL uncache_token 1 key [lease_ms]
 -- For a fill although there is a value, or may be: to refresh it before it
 -- expires, or in place of one that can't be decoded.
--- Returns a token as uncache_get does on a miss; nil where a fill is not possible
--- now.  Errors: those of GET.
+-- Returns a token as uncache_get does on a miss; [nil, nil, wait_ms] where another reader has
+-- the lease that is asked for; nil where a fill is not possible now.  Errors: lease_ms; those
+-- of GET.
 local function uncache_token(keys, args)
-	if #keys ~= 1 or #args ~= 0 then
-		return wrong_count('uncache_token', '1 key and no arguments', keys, args)
+	if #keys ~= 1 or #args > 1 then
+		return wrong_count('uncache_token', '1 key and at most lease_ms', keys, args)
 	end
-	return token_of(keys[1])
+	local refused = wrong_lease('uncache_token', args[1])
+	if refused then return refused end
+	local token, wait = token_of(keys[1], args[1])
+	return wait and {false, false, wait} or token
 end
 
 -- Has the snapshot seen all that was delivered before the record's birth?
@@ -273,12 +326,21 @@ local function is_live(incarnation, key)
 	return true
 end
 
+-- The parts of what uncache.snapshot(token) gave.  Of a token alone: epoch, counter, lease.
+local function parse_snapshot(text)
+	local s = {lease = ''}
+	s.epoch, s.counter = text:match('^([^:]+):(%d+)')
+	if not s.counter then return s end
+	local epoch, lease = s.epoch:match('^(.*)%.l(%d+)$')
+	if epoch then s.epoch, s.lease = epoch, lease end
+	s.incarnation, s.fresh, s.xmin, s.xmax, s.xip =
+		text:match('^[^:]+:%d+:([^:]+):([01]):(%d+):(%d+):([%d,]*)$')
+	return s
+end
+
 -- Returns the life whose reader it is, or nothing.
-local function may_fill(key, text)
-	local s, record = {}, load_record(key)
-	s.epoch, s.counter, s.incarnation, s.fresh, s.xmin, s.xmax, s.xip =
-		text:match('^([^:]+):(%d+):([^:]+):([01]):(%d+):(%d+):([%d,]*)$')
-	return s.epoch == memory.epoch and is_live(s.incarnation or '', key)
+local function may_fill(key, s, record)
+	return s.incarnation and s.epoch == memory.epoch and is_live(s.incarnation, key)
 		and record and record.epoch == s.epoch and record.counter == s.counter
 		and saw_invalidations(s, record) and saw_birth(s, record)
 		and memory.incarnations[s.incarnation]
@@ -296,8 +358,20 @@ local function note_stored(life)
 	end
 end
 
+-- The holder of the lease has answered, whatever became of its fill.  An empty snapshot has
+-- no token in it, so it ends the lease of whoever has it: that costs one more query, at most.
+local function end_lease(name, record, s, is_empty)
+	if not record or record.lease == '' then return end
+	local is_holder = record.epoch == s.epoch and record.counter == s.counter
+		and record.lease:match('^%d+') == s.lease
+	if not (is_holder or is_empty) then return end
+	record.lease = ''
+	save_record(name, record)
+end
+
 -- FCALL uncache_set 1 key snapshot ttl_ms value
--- snapshot: what uncache.snapshot(token) gave, empty for NULL; ttl_ms: > 0.
+-- snapshot: what uncache.snapshot(token) gave, empty for NULL; ttl_ms: > 0.  A reader that
+-- holds the lease and will not store gives its token, or an empty text, for the snapshot.
 -- Returns 1 stored, 0 refused.  Errors: ttl_ms not positive; those of SET.
 local function uncache_set(keys, args)
 	if #keys ~= 1 or #args ~= 3 then
@@ -305,7 +379,9 @@ local function uncache_set(keys, args)
 	end
 	local wrong_ttl = wrong_ms('uncache_set', 'ttl_ms', args[2])
 	if wrong_ttl then return wrong_ttl end
-	local life = may_fill(keys[1], args[1])
+	local snapshot, record, name = parse_snapshot(args[1]), load_record(keys[1])
+	local life = may_fill(keys[1], snapshot, record)
+	end_lease(name, record, snapshot, args[1] == '')
 	if not life then
 		counts.refused = counts.refused + 1
 		return 0
@@ -325,6 +401,7 @@ local function note(key, incarnation, mark, xid, ttl)
 	if not (record or (name and mark ~= '')) then return true end
 
 	record = record or new_record('')
+	record.lease = ''
 	local doubt = incarnation .. '/' .. xid
 	record.doubts = doubts_without(record.doubts, doubt)
 	local known = record.incarnation == incarnation and has(record.xids, xid)
@@ -611,11 +688,11 @@ end
 -- the epoch.
 -- Returns [version, epoch, wanted, stored, refused, beats, epochs, superseded, claim,
 -- place_claim, clean, by incarnation, by timeline, by claim, by unheard of for ms or -1, by
--- server]: epoch nil where there is none or the caller is superseded; wanted 1 where
--- refused fills ask the caller for a beat; stored to epochs counted since the library's
--- memory began; superseded server, place, or empty, and by whom; clean 1 where the
--- caller was superseded and is not, and no other has stored anything meanwhile.  Errors:
--- READONLY of a replica.
+-- server, checked, found stale]: epoch nil where there is none or the caller is superseded;
+-- wanted 1 where refused fills ask the caller for a beat; stored to epochs, and the last two,
+-- counted since the library's memory began; superseded server, place, or empty, and by whom;
+-- clean 1 where the caller was superseded and is not, and no other has stored anything
+-- meanwhile.  Errors: READONLY of a replica.
 local function uncache_status(keys, args)
 	local refused = wrong_status(keys, args)
 	if refused then return refused end
@@ -648,7 +725,30 @@ local function uncache_status(keys, args)
 		life.by and 'server' or place.by and 'place' or '', life.claim, place.claim,
 		life.clean and not by and 1 or 0, by and by.incarnation or '',
 		other and other.timeline or by and by.timeline or 0, by and by.claim or 0,
-		other and now() - other.seen or -1, other and other.server or ''}
+		other and now() - other.seen or -1, other and other.server or '',
+		counts.checked, counts.found_stale}
+end
+
+-- FCALL uncache_report 0 checked n stale m
+-- A reader has compared n hits with the database; m of them were older.  The workers show the
+-- sums in uncache.stat.  Returns OK.  Errors: n and m must be whole numbers, m not above n.
+local function uncache_report(keys, args)
+	local name = 'uncache_report'
+	if #keys ~= 0 or #args ~= 4 or args[1] ~= 'checked' or args[3] ~= 'stale' then
+		return wrong_count(name, 'no keys, checked, a number, stale and a number', keys, args)
+	end
+	for i = 2, 4, 2 do
+		if not (args[i]:find('^%d+$') and #args[i] <= 10) then
+			return wrong(name, args[i - 1] .. ' must be a whole number of at most 10 digits',
+				args[i])
+		end
+	end
+	if tonumber(args[4]) > tonumber(args[2]) then
+		return wrong(name, 'stale must not be more than checked', args[4])
+	end
+	counts.checked = counts.checked + tonumber(args[2])
+	counts.found_stale = counts.found_stale + tonumber(args[4])
+	return redis.status_reply('OK')
 end
 
 -- FCALL uncache_epoch 0 random fence_ttl [incarnation]
@@ -724,3 +824,4 @@ register('uncache_release', uncache_release, 'allow-oom')
 register('uncache_status', uncache_status, 'allow-oom')
 register('uncache_epoch', uncache_epoch, 'allow-oom')
 register('uncache_beat', uncache_beat, 'allow-oom')
+register('uncache_report', uncache_report, 'allow-oom')

@@ -14,7 +14,8 @@ package FenceModel;
 #   writers   list of plain, strict, pattern; "plain\@B": on the next incarnation
 #   readers   list of fresh, late (reads after its snapshot), old (snapshot, then
 #             miss), standby, replaced (on the primary that was replaced), refresh
-#             (fills whatever is there); ":2" tries
+#             (fills whatever is there); ":2" tries; "fresh+" asks for a lease: it waits
+#             while another reader has that, and may die, or give up, when it has it
 #   beats; lostbeats (given up, announced late); dupbeats
 #   dups, latedoubts, lateepoch (calls that arrive again, later)
 #   epochs (of other workers); evict, lose (value, record); moved (the slot went
@@ -246,6 +247,7 @@ sub reader_moves
 	my ($case, $s, $i) = @_;
 	my ($kind, $tries) = split /:/, $case->{readers}[ $i - 1 ];
 	my ($name, $phase) = ("reader$i ($kind)", $s->{"p$i"});
+	my @lease = $kind =~ s/\+$// ? (1000) : ();
 	my $next = sub { change($s, "p$i" => $phase + 1, @_) };
 	my $look = sub {
 		my ($n, $incarnation, $fresh) = @_;
@@ -266,8 +268,9 @@ sub reader_moves
 		return if $kind eq 'old' && $case->{crash} && $s->{"s$i"} !~ /^$s->{t}:/;
 		return if $kind eq 'replaced' && $s->{t} eq 'A';
 		my $function = $kind eq 'refresh' ? 'uncache_token' : 'uncache_get';
-		return [ "$name looks in the cache", change($s), [$function], sub {
+		return [ "$name looks in the cache", change($s), [ $function, @lease ], sub {
 			my ($n, $answer) = @_;
+			return if $answer =~ /^~,~,/;
 			my $token = $answer =~ /^(?:~,)?([\w.]+:\d+)$/ ? $1 : '';
 			$n->{"p$i"} = $token eq '' ? 9 : $kind eq 'old' ? 4 : 2;
 			$n->{"k$i"} = $token;
@@ -280,7 +283,8 @@ sub reader_moves
 		  : $look->($all, $s->{t}, 1);
 		$look[0]{"p$i"} = 4 if $kind ne 'late';
 		$look[0]{"y$i"} = $s->{"y$i"} if $kind eq 'early';
-		return [ "$name reads the database", @look ];
+		return ([ "$name reads the database", @look ],
+			@lease ? [ "$name dies", change($s, "p$i" => 9, "k$i" => '', "s$i" => '') ] : ());
 	}
 	if ($phase == 3)
 	{
@@ -289,7 +293,10 @@ sub reader_moves
 	}
 	if ($phase == 4)
 	{
-		return [ "$name fills", change($s),
+		my @give_up = !@lease ? () : [ "$name gives up", change($s),
+			[ 'uncache_set', '', $TTL, '' ],
+			sub { @{ $_[0] }{ "p$i", "k$i", "s$i", "y$i" } = (9, '', '', '') } ];
+		return @give_up, [ "$name fills", change($s),
 			[ 'uncache_set', qq($s->{"k$i"}:$s->{"s$i"}), $TTL, $s->{"y$i"} ], sub {
 				my ($n, $answer) = @_;
 				my $more = $answer eq '0' && $n->{"n$i"} < ($tries || 1);
@@ -429,6 +436,8 @@ sub fault_moves
 
 	$fault->('evict', 'value evicted', v => '') if $s->{v} ne '';
 	$fault->('lose', 'record lost', r => '', @doubts) if $s->{r} ne '';
+	push @moves, [ 'the lease expires', change($s, r => $s->{r} =~ s/:\d+\@\d+$//r) ]
+	  if $s->{r} =~ /:\d+\@\d+$/;
 	$fault->('moved', 'slot moved to another node and back', v => '',
 		r => 'other.1:1:0:::', @doubts);
 	$fault->('reload', 'library loaded again', m => forgotten($s), reg => 0);

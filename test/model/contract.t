@@ -61,7 +61,7 @@ is($redis->call('EXISTS', 'uncache:{k}'), 0, '... and without a record');
 is(fcall('set', ['k'], 'e.1:1:i1:1:9:9:', 1000, 'x'), 0, '... and the fill is refused');
 like(fcall('invalidate', ['k'], $TTL, 'i1', 7), qr/^UNREGISTERED /,
 	'who delivers must have said who it is');
-is_deeply([ @{ fcall('status', [], 'sys', 1, 'i1') }[ 0 .. 2 ] ], [ 2, undef, 0 ],
+is_deeply([ @{ fcall('status', [], 'sys', 1, 'i1') }[ 0 .. 2 ] ], [ 3, undef, 0 ],
 	'status: version, no epoch, no beat wanted');
 my $epoch = fcall('epoch', [], 'abc', $TTL);
 like($epoch, qr/^abc\.1\.[0-9a-f]+$/, 'an epoch is set');
@@ -77,16 +77,30 @@ my $ms = 'must be a positive whole number of milliseconds';
 my $of_invalidate = 'takes 1 to 5000 keys, fence_ttl, incarnation and one entry for each key';
 my $of_entry = 'an entry must be a transaction id, after ? or ! if it is in doubt';
 my $number = 'must be a whole number of at most 10 digits';
+my $of_lease = 'lease_ms must be a whole number of milliseconds from 1 to 60000';
+my $of_report = 'takes no keys, checked, a number, stale and a number';
 my $of_status = 'takes no keys, server, timeline and incarnation, or these with database, '
   . 'prefix, claim, place_claim, superseded, told and next_xid';
 my %wrong = (
 	get => [
-		[ 'takes 1 key and no arguments, got 0 keys and 0 arguments', [] ],
-		[ 'takes 1 key and no arguments, got 1 key and 1 argument', ['k'], 'x' ],
-		[ 'takes 1 key and no arguments, got 2 keys and 0 arguments', [ 'k', 'l' ] ] ],
+		[ 'takes 1 key and at most lease_ms, got 0 keys and 0 arguments', [] ],
+		[ 'takes 1 key and at most lease_ms, got 1 key and 2 arguments', ['k'], 5, 'x' ],
+		[ 'takes 1 key and at most lease_ms, got 2 keys and 0 arguments', [ 'k', 'l' ] ],
+		map { [ "$of_lease, got '$_'", ['k'], $_ ] } '', 0, -1, '5s', '1.5', 60001, '05',
+			'1e3', 'x' x 7 ],
 	token => [
-		[ 'takes 1 key and no arguments, got 0 keys and 0 arguments', [] ],
-		[ 'takes 1 key and no arguments, got 1 key and 2 arguments', ['k'], 'x', 'y' ] ],
+		[ 'takes 1 key and at most lease_ms, got 0 keys and 0 arguments', [] ],
+		[ 'takes 1 key and at most lease_ms, got 1 key and 2 arguments', ['k'], 'x', 'y' ],
+		[ "$of_lease, got '60001'", ['k'], 60001 ] ],
+	report => [
+		[ "$of_report, got 0 keys and 0 arguments", [] ],
+		[ "$of_report, got 1 key and 4 arguments", ['k'], 'checked', 1, 'stale', 0 ],
+		[ "$of_report, got 0 keys and 4 arguments", [], 'stale', 1, 'checked', 1 ],
+		[ "$of_report, got 0 keys and 2 arguments", [], 'checked', 1 ],
+		[ "checked $number, got '-1'", [], 'checked', -1, 'stale', 0 ],
+		[ "stale $number, got ''", [], 'checked', 1, 'stale', '' ],
+		[ "checked $number, got '12345678901'", [], 'checked', 12345678901, 'stale', 0 ],
+		[ "stale must not be more than checked, got '2'", [], 'checked', 1, 'stale', 2 ] ],
 	set => [
 		[ 'takes 1 key, snapshot, ttl_ms and value, got 1 key and 2 arguments', ['k'], '', 1000 ],
 		[ 'takes 1 key, snapshot, ttl_ms and value, got 0 keys and 3 arguments',
@@ -174,6 +188,94 @@ like(fcall('token', ['without']), qr/^[\w.]+:\d+$/, 'a value without a record ge
 fcall('epoch', [], '', $TTL);
 is(fcall('token', ['fresh']), undef, 'no token without an epoch');
 worker_comes();
+
+# ---- leases
+sub lease { return fcall('get', [ $_[0] ], $_[1] // 60000) }
+
+my $holder = lease('herd');
+is(scalar @$holder, 2, 'the first miss takes the lease');
+like($holder->[1], qr/^[\w.]+:\d+$/, '... and gets a token, of the shape that all tokens have');
+my $waits = lease('herd');
+is_deeply([ @$waits[ 0, 1 ] ], [ undef, undef ], '... the second gets none');
+cmp_ok($waits->[2], '>', 0, '... is told to wait');
+cmp_ok($waits->[2], '<=', 60000, '... for as long as the lease lasts at most');
+$waits = fcall('token', ['herd'], 1);
+is_deeply([ @$waits[ 0, 1 ], $waits->[2] > 1 ], [ undef, undef, 1 ],
+	'... as is one that would refresh, whatever it asks for');
+like(token('herd'), qr/^[\w.]+:\d+$/, 'a reader that asks for no lease gets a token');
+isnt(token('herd'), $holder->[1], '... without the lease');
+is(fill('herd', 30, 'other'), 1, '... and may fill');
+is_deeply(lease('herd'), ['other'], '... which is a hit for those that wait');
+is(scalar @{ fcall('token', ['herd'], 60000) }, 3, '... and leaves the lease to its holder');
+is(fill('herd', 30, 'mine', $holder->[1]), 1, 'the holder fills');
+my $next = fcall('token', ['herd'], 60000);
+like($next, qr/^[\w.]+:\d+$/, '... and its lease has ended: the next one that refreshes has one');
+isnt($next, $holder->[1], '... of its own');
+is(fill('herd', 30, 'again', $holder->[1]), 1, 'who had the lease may fill again');
+is(ref fcall('token', ['herd'], 60000), 'ARRAY', '... but ends no lease of another');
+fcall('invalidate', ['herd'], $TTL, 'i1', 31);
+$next = lease('herd');
+is(scalar @$next, 2, 'an invalidation ends the lease');
+is(fill('herd', 31, 'late', $next->[1]), 0, 'the holder is refused');
+$next = lease('herd');
+is(scalar @$next, 2, '... and has no lease any more');
+is(fcall('set', ['herd'], $next->[1], 60000, ''), 0, 'a holder that will not store says so');
+$next = lease('herd');
+is(scalar @$next, 2, '... with its token');
+is(fcall('set', ['herd'], $holder->[1], 60000, ''), 0, 'so does one that is no holder any more');
+is(scalar @{ lease('herd') }, 3, '... and changes nothing');
+is(fcall('set', ['herd'], 'e.1:1:i1:1:9:9:', 60000, ''), 0, '... nor does a token of before');
+is(scalar @{ lease('herd') }, 3, '... change anything');
+is(fcall('set', ['herd'], '', 60000, ''), 0, 'one that has no snapshot sends an empty one');
+is(scalar @{ lease('herd') }, 2, '... which ends the lease, too');
+$redis->call('DEL', 'herd', 'uncache:{herd}');
+is(scalar @{ lease('herd', 300) }, 2, 'a reader takes the lease and dies');
+cmp_ok((lease('herd', 300)->[2] // 0), '<=', 300, '... the others are told for how long they wait');
+ok(wait_for(sub { @{ lease('herd', 300) } == 2 }), '... then the next one has it');
+
+# What the lease is written beside stays as it is.
+$redis->call('PEXPIRE', 'uncache:{herd}', 100_000);
+fcall('set', ['herd'], '', 60000, '');
+lease('herd');
+cmp_ok($redis->call('PTTL', 'uncache:{herd}'), '<=', 100_000, 'a lease does not prolong a record');
+like($redis->call('GET', 'uncache:{herd}'), qr/::\d+\@\d{13}$/, '... it stands at its end');
+fcall('set', ['herd'], '', 60000, '');
+like($redis->call('GET', 'uncache:{herd}'), qr/:$/, '... and leaves nothing behind');
+fcall('invalidate', ['herd'], $TTL, 'i1', 32);
+my $text = $redis->call('GET', 'uncache:{herd}');
+lease('herd');
+is($redis->call('GET', 'uncache:{herd}') =~ s/:\d+\@\d+$//r, $text,
+	'... the xids stay in the record');
+fcall('invalidate', ['doubtful'], $TTL, 'i1', '?40');
+$next = lease('doubtful');
+is(fill('doubtful', 40, 'x', $next->[1]), 0, '... as does a doubt');
+is(fill('doubtful', 41, 'x', $next->[1]), 1, '... which the holder may have seen');
+$redis->call('SET', 'uncache:{herd}', $redis->call('GET', 'uncache:{herd}')
+	  =~ s/\@\d+$/\@9999999999999/r);
+is(scalar @{ lease('herd') }, 2, 'a lease that the clock has left far behind does not last');
+$redis->call('SET', 'uncache:{herd}', $text . ':@:@@');
+is(scalar @{ lease('herd') }, 2, 'nor does anything else that stands there');
+is_deeply(lease('a}b'), [ undef, undef ], 'no lease where no record can be');
+fcall('epoch', [], '', $TTL);
+is_deeply(lease('herd'), [ undef, undef ], '... nor without an epoch');
+is(fcall('token', ['herd'], 5), undef, '... to refresh neither');
+worker_comes();
+# As full as doubts can make it: there is room for a part of a lease.
+token('crowd');
+$text = $redis->call('GET', 'uncache:{crowd}');
+my $doubt = '/1@9999999999999';
+$text .= 'i' x (4090 - length "$text$doubt") . $doubt;
+$redis->call('SET', 'uncache:{crowd}', $text, 'PX', $TTL);
+$next = lease('crowd');
+is(scalar @$next, 2, 'a record without room for a lease: a token without one');
+is(lease('crowd')->[1], $next->[1], '... for each that asks');
+is($redis->call('GET', 'uncache:{crowd}'), $text, '... and the record stays as it is');
+
+# ---- what readers report
+is(fcall('report', [], 'checked', 1000, 'stale', 2), 'OK', 'a report');
+is(fcall('report', [], 'checked', 9999999999, 'stale', 0), 'OK', '... and another');
+is_deeply([ @{ fcall('status', [], 'sys', 1, 'i1') }[ 16, 17 ] ], [ 10000000999, 2 ],
+	'... the status has their sum');
 
 # ---- beyond 53 bits
 my $token = token('big');
@@ -636,7 +738,8 @@ like($reader->call('FCALL', 'uncache_get', 1, 'k2'), qr/^(NOPERM|ERR The user|ER
 # A reader that may call nothing but what readers need, for its own keys.
 my $allowed = $redis->call('ACL', 'SETUSER', 'app', 'on', '>pw', '~user:*',
 	'~uncache:{user:*', '-@all',
-	qw(+get +set +time +fcall|uncache_get +fcall|uncache_set +fcall|uncache_token));
+	qw(+get +set +time +fcall|uncache_get +fcall|uncache_set +fcall|uncache_token
+	+fcall|uncache_report));
 if ($allowed ne 'OK')
 {
 	note "this server grants no single functions: $allowed";
@@ -647,6 +750,11 @@ else
 	my $own = $reader->call('FCALL', 'uncache_get', 1, 'user:1')->[1];
 	is($reader->call('FCALL', 'uncache_set', 1, 'user:1', "$own:i1:1:9:9:", 1000, 'x'), 1,
 		'a reader with single functions fills its keys');
+	is(scalar @{ $reader->call('FCALL', 'uncache_get', 1, 'user:2', 60000) }, $_,
+		'... takes a lease, or waits')
+	  foreach 2, 3;
+	is($reader->call('FCALL', 'uncache_report', 0, 'checked', 5, 'stale', 0), 'OK',
+		'... and report');
 	like($reader->call('FCALL', "uncache_$_->[0]", @{$_}[ 1 .. $#$_ ]), qr/^NOPERM/,
 		"... and may not call uncache_$_->[0]")
 	  foreach [ 'beat', 0, 'announce', 'i1', 3 ], [ 'status', 0, 'sys', 2147483647, 'mine' ],

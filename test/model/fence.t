@@ -76,6 +76,14 @@ my %case = (
 	'Redis that forgets, and a beat that arrives again' => {
 		writers => ['plain'], readers => [qw(standby)], beats => 1, reload => 1,
 			dupbeats => 1, next => 1 },
+	'leases' => {
+		writers => [qw(plain plain)], readers => [qw(fresh+ late+)] },
+	'leases, and strict' => {
+		writers => [qw(strict)], readers => [qw(fresh+ refresh+)], lose => 1 },
+	'leases, and old snapshots' => {
+		writers => ['plain'], readers => [qw(old+ standby+)], beats => 1 },
+	'leases, and Redis that forgets' => {
+		writers => ['plain'], readers => [qw(fresh+ fresh+)], reload => 1, lose => 1 },
 	'old snapshots and a beat' => {
 		writers => ['plain'], readers => [qw(old standby:2)], beats => 1, lose => 1 },
 	'beats that arrive late or again' => {
@@ -203,7 +211,7 @@ my @mutations = (
 	[ 'the snapshot is not younger than the read', 'late fills', { readers => [qw(early)] } ],
 	[ 'a pattern sets an epoch', 'a pattern', { no_pattern_epoch => 1 } ],
 	[ 'the token is of the node\'s epoch', 'a pattern',
-		'return s.epoch == memory.epoch and is_live', 'return is_live' ],
+		's.incarnation and s.epoch == memory.epoch and is_live', 's.incarnation and is_live' ],
 	[ 'the record is of the node\'s epoch', 'a slot that moves',
 		'record.epoch == s.epoch and ', '' ],
 	[ 'no epoch comes twice', 'a pattern', "('%s.%d.%s'):format(args[1], memory.epochs, moment())",
@@ -237,10 +245,14 @@ my @mutations = (
 		"new_record(record and doubts_without(record.doubts) or '')", "new_record('')" ],
 	[ 'xids are of the snapshot\'s incarnation', 'a commit lost in a crash',
 		"incarnation == snapshot.incarnation\n\t\tand ",
-		'', "s.epoch == memory.epoch and is_live(s.incarnation or '', key)",
+		'', "s.epoch == memory.epoch and is_live(s.incarnation, key)",
 		'memory.incarnations[s.incarnation]', 'record.epoch == s.epoch', 'true' ],
+	[ 'a lease proves nothing', 'leases', 'and saw_invalidations(s, record)',
+		"and (s.lease ~= '' or saw_invalidations(s, record))" ],
+	[ 'a lease makes no snapshot young', 'leases, and old snapshots',
+		'and saw_birth(s, record)', "and (s.lease ~= '' or saw_birth(s, record))" ],
 	[ 'a replaced primary is not live', 'a standby is promoted',
-		"is_live(s.incarnation or '', key)", 'memory.incarnations[s.incarnation]' ],
+		"is_live(s.incarnation, key)", 'memory.incarnations[s.incarnation]' ],
 	[ 'a lower timeline is not live', 'a standby is promoted',
 		'(a.claim == b.claim and a.timeline > b.timeline)', 'false' ],
 	[ 'who delivers has said who it is', 'a standby is promoted',
@@ -309,6 +321,17 @@ my @liveness_mutations = (
 		'beats that arrive late or again', 'if beat.confirmed and beat',
 		'if beat', 'return visible(snapshot, beat.incarnation, beat.xid)',
 		'return beat.confirmed and visible(snapshot, beat.incarnation, beat.xid) or false' ],
+	[ 'a lease expires', 'leases', 'return left > 0 and left <= MAX_LEASE and left or 0',
+		"return record.lease ~= '' and MAX_LEASE or 0" ],
+	[ 'the holder ends the lease', 'leases', 'if not (is_holder or is_empty) then return end',
+		'if not is_empty then return end' ],
+	[ 'a holder that does not store ends the lease', 'leases',
+		'if not (is_holder or is_empty) then return end',
+		'if not is_holder then return end' ],
+	[ 'an invalidation ends the lease', 'leases', "\trecord.lease = ''\n\tlocal doubt",
+		"\tlocal doubt" ],
+	[ 'a lease refuses no fill', 'leases', "record.counter == s.counter\n\t\tand saw",
+		"record.counter == s.counter\n\t\tand (record.lease == '' or s.lease ~= '') and saw" ],
 	[ 'servers: who is superseded adds no xid', 'servers: a failover',
 		'if is_live(incarnation, keys[i]) then', 'if true then' ],
 	[ 'servers: who is superseded takes its doubts out', 'servers: strict, and a failover',
@@ -328,6 +351,36 @@ sub fill_by
 	my $token = $answer =~ /^~,([^~]+)/ ? $1 : '';
 	my ($text, $value) = FenceSearch::world($case)->can('snapshot_now')->($case, $s, $fresh);
 	return $step->('uncache_set', "$token:$text", 1000, $value);
+}
+
+# What is wrong with the lease of the key at a quiet end, or ''.
+sub lease_stuck
+{
+	my ($case, $s, $step) = @_;
+	my $take = sub { my ($answer) = $step->('uncache_get', 60000); return $answer };
+	my $is_wait = sub { return $_[0] =~ /^~,~,[1-9]/ };
+	my $is_token = sub { return $_[0] =~ /^~,[^~]/ };
+	my ($text, $value) = FenceModel::snapshot_now($case, $s, 1);
+
+	$s->{v} = '';
+	my $answer = $take->();
+	return "a lease lasts after all: $answer" if !$is_token->($answer);
+	return 'a second reader has the lease, too' if !$is_wait->($take->());
+	my ($stored) = fill_by($case, $s, $step, 1);
+	return 'a reader without a lease is refused' if !$stored;
+	$s->{v} = '';
+	$step->('uncache_set', substr($answer, 2) . ":$text", 1000, $value);
+	$s->{v} = '';
+	return 'its holder has filled, the lease lasts' if !$is_token->($answer = $take->());
+	$step->('uncache_set', substr($answer, 2), 1000, '');
+	return 'its holder has given up, the lease lasts' if !$is_token->($take->());
+	$step->('uncache_set', '', 1000, '');
+	return 'its holder has no snapshot, the lease lasts' if !$is_token->($take->());
+	$step->('uncache_invalidate', 1000, $s->{t}, FenceModel::xid($case, 'w1'));
+	return 'the key is invalidated, the lease lasts' if !$is_token->($take->());
+	$s->{r} =~ s/:\d+\@\d+$/:1\@0/;	# its deadline is over
+	return 'the lease has expired, and lasts' if !$is_token->($take->());
+	return '';
 }
 
 # Returns what is wrong with a quiet end, or ''.
@@ -352,6 +405,9 @@ sub stuck
 	return 'a fresh reader is refused' if !$stored;
 
 	return '' if $case->{world};	# of one server, as below
+
+	my $lease = grep({ /\+/ } @{ $case->{readers} }) ? lease_stuck($case, $s, $step) : '';
+	return $lease if $lease ne '';
 
 	# an older snapshot may be refused once, if that brings a beat
 	$s->{v} = '';
@@ -432,7 +488,7 @@ for my $mutation (grep { index($_->[0], $only) >= 0 } @liveness_mutations)
 my $seed = srand($ENV{UNCACHE_MODEL_SEED} || time);
 my %wide = (
 	writers => [qw(plain strict pattern plain)],
-		readers => [qw(fresh:3 late:2 old:2 standby:3 refresh:2)], beats => 2,
+		readers => [qw(fresh:3 late:2 old:2 standby:3 refresh:2 fresh+:3 old+:2)], beats => 2,
 	dups => 1, latedoubts => 1, evict => 1, lose => 1, restart => 1, reload => 1,
 		epochs => 1, lateepoch => 1, dupbeats => 1, lostbeats => 1, next => 1);
 my $walks = $only ne '' ? 0 : $long ? 5000 : 150;
