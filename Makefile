@@ -12,6 +12,8 @@
 #	make test-asserts, test-sanitizers, test-valgrind	some of the tests on a server
 #						that looks closer, built from source
 #	make test-readers	the examples of docs/readers.md; needs npm
+#	make test-monitoring	deploy/monitoring: exporters, alerts and dashboard, with a
+#						Prometheus; PICTURE=docs/dashboard.svg draws the dashboard
 #	make test-clients CLIENTS="node php"	the clients of clients/, each by its own tests
 #	make chaos SECONDS=60 SEED=n	writers against an oracle while faults strike
 #	make tidy	the order of the folders, names, columns, links; make indent brings the
@@ -75,7 +77,7 @@ EXTRA_CLEAN += src/fence/uncache_lua.h
 
 # These install what they need, so they work where there is no PostgreSQL.
 PRIVATE_GOALS = demo test test-asserts test-sanitizers test-valgrind test-readers test-clients \
-	chaos staleness bench test-matrix test-matrix-clean tidy indent
+	test-monitoring chaos staleness bench test-matrix test-matrix-clean tidy indent
 .PHONY: $(PRIVATE_GOALS)
 demo:
 	@bash $(TOP)demo/run.sh
@@ -92,7 +94,7 @@ test-matrix-clean:
 	@bash $(TOP)test/matrix/run.sh clean
 
 tidy:
-	@prove $(addprefix $(TOP)test/tidy/, tidy_test.t tidy.pl indent.t)
+	@prove $(addprefix $(TOP)test/tidy/, tidy_test.t tidy.pl errors.t indent.t)
 
 indent:
 	@bash $(TOP)test/tidy/indent.sh
@@ -107,6 +109,8 @@ chaos:
 test-readers:
 	@bash $(TOP)test/readers/run.sh
 
+test-monitoring:
+	@bash $(TOP)test/monitoring/run.sh $(PICTURE)
 test-clients:
 	@bash $(TOP)clients/test.sh
 

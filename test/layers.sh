@@ -104,7 +104,8 @@ print_failure()
 # The habits of the tree, and the check of them.
 layer_tidy()
 {
-	prove --verbose test/tidy/tidy_test.t test/tidy/tidy.pl test/tidy/indent.t
+	prove --verbose test/tidy/tidy_test.t test/tidy/tidy.pl test/tidy/errors.t \
+		test/tidy/indent.t
 }
 
 layer_unit()

@@ -20,6 +20,7 @@
 
 #include "base/clock.h"
 #include "delivery/pattern_scan.h"
+#include "redis/redis_error.h"
 #include "topology/node.h"
 #include "topology/target.h"
 #include "worker/question.h"
@@ -221,7 +222,7 @@ scan_answered(void *arg, const RedisReply *reply)
 	if (redis_reply_type(reply) != REDIS_ARRAY || redis_reply_count(reply) != 2)
 	{
 		node_note_error(audit->node, "uncache.audit_keys() cannot use SCAN: %s",
-						redis_reply_text(reply, NULL));
+						redis_error_text(reply));
 		audit->done = true;
 		return;
 	}

@@ -2,7 +2,7 @@
 #
 # packages.sh: install what the demo, the tests or CI need and the machine lacks.
 #
-#	packages.sh build|test|ci|systems|readers|clients
+#	packages.sh build|test|ci|systems|readers|clients|monitoring
 #
 # Model: every need is looked for by what it provides (a command, a header, a
 # Perl module), so nothing is installed, and no right is needed, where it is
@@ -194,6 +194,16 @@ need_for_readers()
 		need "Django with a cache in Redis" python3-django python3-django-redis
 }
 
+need_for_monitoring()
+{
+	command -v promtool >/dev/null || need "Prometheus" prometheus
+	command -v prometheus-postgres-exporter >/dev/null ||
+		need "postgres_exporter" prometheus-postgres-exporter
+	command -v prometheus-sql-exporter >/dev/null ||
+		need "Debian's sql_exporter" prometheus-sql-exporter
+	python3 -c 'import yaml' 2>/dev/null || need "Python's yaml" python3 python3-yaml
+}
+
 # For $CLIENTS; what else a client's tests need its test/packages lists by Debian's names.
 need_for_clients()
 {
@@ -223,13 +233,14 @@ look()
 		systems) need_for_systems ;;
 		readers) need_for_build; need_for_readers ;;
 		clients) need_for_build; need_for_clients ;;
+		monitoring) need_for_build; need_for_monitoring ;;
 	esac
 	[ ${#missing[@]} -eq 0 ]
 }
 
 case $want in
-	build | test | ci | systems | readers | clients) ;;
-	*) echo "usage: packages.sh build|test|ci|systems|readers|clients" >&2; exit 2 ;;
+	build | test | ci | systems | readers | clients | monitoring) ;;
+	*) echo "usage: packages.sh build|test|ci|systems|readers|clients|monitoring" >&2; exit 2 ;;
 esac
 
 look && exit 0

@@ -172,4 +172,33 @@ finds('a link to a heading that is not there', $links_check,
 	qr{docs/other\.md: docs/page\.md has no heading for #limits},
 	'docs/other.md' => "# Other\n\n[there](page.md#limits)\n");
 
+# errors.t, on a tree with one message, a detail, and a page that explains it.
+my %messages = (
+	'src/worker/worker.c' => "ereport(LOG, (errmsg(\"the worker has lost %d keys\", n),\n"
+	  . "\t\terrdetail(\"some detail of it here\")));\n",
+	'docs/errors.md' => "| message | means | do |\n|---|---|---|\n"
+	  . "| `the worker has lost \x{e2}\x{80}\x{a6} keys` | it | that |\n",
+);
+
+sub errors
+{
+	my ($page) = @_;
+	my $folder = tempdir(CLEANUP => 1);
+
+	foreach my $file (keys %messages)
+	{
+		make_path(dirname("$folder/$file"));
+		open my $out, '>:raw', "$folder/$file" or die "$file: $!";
+		print $out $file =~ /md$/ ? $page // $messages{$file} : $messages{$file};
+		close $out or die "$file: $!";
+	}
+	my $test = dirname(__FILE__) . '/errors.t';
+	return failed(scalar qx{perl "$test" "$folder" 2>&1});
+}
+
+is(errors(), 'there are messages in the source', 'errors.t finds a message that is explained');
+like(errors("# Nothing\n"), qr/explains every message of the source/, 'one that is not');
+like(errors($messages{'docs/errors.md'} . "| `a message that is gone` | it | that |\n"),
+	qr/every message that it explains is in the source/, 'and one that is gone');
+
 done_testing();
