@@ -14,6 +14,7 @@ use Bench::Drain;
 use Bench::Lanes;
 use Bench::Latency;
 use Bench::Load;
+use Bench::Masters;
 use Bench::Patterns;
 use Bench::Places;
 use Bench::Profile;
@@ -33,6 +34,7 @@ my @sections = (
 	[ bulk => \&Bench::Bulk::run ],
 	[ patterns => \&Bench::Patterns::run ],
 	[ scale => \&Bench::Scale::run ],
+	[ masters => \&Bench::Masters::run ],
 	[ profile => \&Bench::Profile::run ],
 	[ decoding => \&Bench::Latency::run_decoding ],
 );

@@ -8,6 +8,8 @@ set -u
 cd "$PRIVATE/src/bench" || exit 1
 
 tree=$PRIVATE/pg/usr
+# A thousand masters of a cluster are a thousand sockets.
+ulimit -n "$(ulimit -Hn)"
 export LD_LIBRARY_PATH=$tree/lib/$(gcc -print-multiarch)
 export PYTHONPATH=$tree/lib/python3/dist-packages
 export PATH=$PATH:$tree/bin
@@ -22,7 +24,8 @@ free_port()						# free_port: one of the loopback's
 make -s -C module with_llvm=no install &&
 	gcc -O2 -Wall -o client client.c -I"$(pg_config --includedir)" -L"$(pg_config --libdir)" \
 		-lpq -lhiredis -lpthread &&
-	gcc -O2 -Wall -o delay delay.c -lpthread || exit 1
+	gcc -O2 -Wall -o delay delay.c -lpthread &&
+	gcc -O2 -Wall -D_GNU_SOURCE -o masters masters.c || exit 1
 
 preload="shared_preload_libraries = 'pg_uncache'"
 if [ -e "$(pg_config --pkglibdir)/pgmemcache.so" ] && [ -x "$tree/bin/memcached" ]; then
@@ -48,5 +51,5 @@ redis_start --bind 127.0.0.1 --port "$REDIS_PORT" || exit 1
 postgres_start "$preload" "fsync = on" "synchronous_commit = on" "shared_buffers = 512MB" \
 	"max_wal_size = 16GB" "checkpoint_timeout = 1d" "autovacuum = off" "jit = off" \
 	"uncache.redis_url = 'redis://127.0.0.1:$REDIS_PORT'" "max_connections = 300" \
-	"max_locks_per_transaction = 256" "wal_level = replica" || exit 1
+	"max_locks_per_transaction = 256" "max_files_per_process = 8000" "wal_level = replica" || exit 1
 PG_PID=$(head -n 1 "$PGDATA/postmaster.pid") REDIS_PID=$REDIS_PID exec perl -Ilib bench.pl "$@"

@@ -52,7 +52,9 @@ open_context(RedisLink *link, const RedisHost *host)
 {
 	if (!AcquireExternalFD())
 	{
-		redis_link_fail(link, "could not connect to Redis at %s: %s", link->where, strerror(errno));
+		redis_link_fail(link, "could not connect to Redis at %s: %s%s", link->where,
+						strerror(errno),
+						errno == EMFILE ? " (the setting max_files_per_process is too low)" : "");
 		return false;
 	}
 	link->context = redisConnectFd(PGINVALID_SOCKET);

@@ -14,8 +14,8 @@
 #include "redis/redis.h"
 #include "shmem/shmem.h"
 
-/* Of all targets together: more masters than a usual cluster has.  Some loops walk over all. */
-#define NODES_MAX	256
+/* Of all targets together: a Redis Cluster has at most 1000.  Some loops walk over all. */
+#define NODES_MAX	2048
 
 typedef enum NodeEvent
 {
