@@ -6,8 +6,9 @@
  *		masters N PORT
  *
  * The masters listen on PORT of 127.1.0.1, 127.1.0.2 and so on, 250 in each network, so that
- * one port is enough, and share the slots evenly.  Prints a line when all listen, and runs until it is ended.  A line on stdin moves a slot: the first slot
- * of the second half goes to the first master or comes back, and the map's epoch grows.
+ * one port is enough, and share the slots evenly.  Prints a line when all listen, and runs
+ * until it is ended.  A line on stdin moves a slot: the first slot of the second half goes to
+ * the first master or comes back, and the map's epoch grows.
  *
  * Every key is one that does not exist; a scan finds nothing.  The functions of the fence
  * keep an epoch and refuse nothing.  One thread serves all.
