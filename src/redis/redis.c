@@ -52,9 +52,8 @@ open_context(RedisLink *link, const RedisHost *host)
 {
 	if (!AcquireExternalFD())
 	{
-		redis_link_fail(link, "could not connect to Redis at %s: %s%s", link->where,
-						strerror(errno),
-						errno == EMFILE ? " (the setting max_files_per_process is too low)" : "");
+		redis_link_fail(link, "could not connect to Redis at %s: "
+						"max_files_per_process allows no more sockets", link->where);
 		return false;
 	}
 	link->context = redisConnectFd(PGINVALID_SOCKET);
