@@ -14,6 +14,7 @@
 #	make test-readers	the examples of docs/readers.md; needs npm
 #	make test-monitoring	deploy/monitoring: exporters, alerts and dashboard, with a
 #						Prometheus; PICTURE=docs/dashboard.svg draws the dashboard
+#	make test-containers	deploy/docker and deploy/cloudnative-pg, built and run (as root)
 #	make test-clients CLIENTS="node php"	the clients of clients/, each by its own tests
 #	make chaos SECONDS=60 SEED=n	writers against an oracle while faults strike
 #	make tidy	the order of the folders, names, columns, links; make indent brings the
@@ -77,7 +78,7 @@ EXTRA_CLEAN += src/fence/uncache_lua.h
 
 # These install what they need, so they work where there is no PostgreSQL.
 PRIVATE_GOALS = demo test test-asserts test-sanitizers test-valgrind test-readers test-clients \
-	test-monitoring chaos staleness bench test-matrix test-matrix-clean tidy indent
+	test-monitoring test-containers chaos staleness bench test-matrix test-matrix-clean tidy indent
 .PHONY: $(PRIVATE_GOALS)
 demo:
 	@bash $(TOP)demo/run.sh
@@ -113,6 +114,9 @@ test-monitoring:
 	@bash $(TOP)test/monitoring/run.sh $(PICTURE)
 test-clients:
 	@bash $(TOP)clients/test.sh
+
+test-containers:
+	@bash $(TOP)test/containers/run.sh
 
 ifneq ($(filter-out $(PRIVATE_GOALS),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config

@@ -2,7 +2,7 @@
 #
 # packages.sh: install what the demo, the tests or CI need and the machine lacks.
 #
-#	packages.sh build|test|ci|systems|readers|clients|monitoring
+#	packages.sh build|test|ci|systems|readers|clients|monitoring|containers
 #
 # Model: every need is looked for by what it provides (a command, a header, a
 # Perl module), so nothing is installed, and no right is needed, where it is
@@ -113,6 +113,17 @@ need_for_systems()
 {
 	command -v mmdebstrap >/dev/null || need "mmdebstrap" mmdebstrap
 	command -v ip >/dev/null || need "ip" iproute2
+}
+
+need_for_containers()
+{
+	command -v mmdebstrap >/dev/null || need "mmdebstrap" mmdebstrap
+	command -v buildah >/dev/null || need "buildah" buildah
+	command -v docker-compose >/dev/null || need "docker-compose" docker-compose
+	command -v yamllint >/dev/null || need "yamllint" yamllint
+	python3 -c 'import jsonschema, yaml' 2>/dev/null ||
+		need "Python's jsonschema and yaml" python3-jsonschema python3-yaml
+	find_redis_program >/dev/null || need "Redis" redis-tools
 }
 
 #
@@ -234,13 +245,16 @@ look()
 		readers) need_for_build; need_for_readers ;;
 		clients) need_for_build; need_for_clients ;;
 		monitoring) need_for_build; need_for_monitoring ;;
+		containers) need_for_containers ;;
 	esac
 	[ ${#missing[@]} -eq 0 ]
 }
 
 case $want in
-	build | test | ci | systems | readers | clients | monitoring) ;;
-	*) echo "usage: packages.sh build|test|ci|systems|readers|clients|monitoring" >&2; exit 2 ;;
+	build | test | ci | systems | readers | clients | monitoring | containers) ;;
+	*)
+		echo "usage: packages.sh build|test|ci|systems|readers|clients|monitoring|containers" >&2
+		exit 2 ;;
 esac
 
 look && exit 0
