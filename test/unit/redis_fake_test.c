@@ -920,7 +920,7 @@ test_unreachable(void)
 	check_unreachable("rediss://127.0.0.1:1", "TLS");
 
 	shim_refuse_fds = true;
-	check_unreachable("redis://127.0.0.1:1", "Too many open files");
+	check_unreachable("redis://127.0.0.1:1", "max_files_per_process");
 	shim_refuse_fds = false;
 }
 
