@@ -412,6 +412,9 @@ CREATE FUNCTION uncache.stat_get(
 	OUT ring_overflows bigint,
 	OUT keys_refused bigint,
 	OUT keys_refused_now bigint,
+	OUT fills_plain bigint,
+	OUT checked bigint,
+	OUT found_stale bigint,
 	OUT outbox_rows bigint,
 	OUT outbox_bytes bigint,
 	OUT outbox_oldest_at timestamptz,
@@ -442,6 +445,7 @@ SELECT
 	s.patterns_running, s.pattern_passes,
 	s.ring_used, s.ring_size, s.ring_overflows,
 	s.keys_refused, s.keys_refused_now,
+	s.fills_plain, s.checked, s.found_stale,
 	s.outbox_rows, s.outbox_bytes,
 	clock_timestamp() - s.outbox_oldest_at AS outbox_oldest_age,
 	s.latency_p50_ms, s.latency_p99_ms, s.latency_max_ms,
@@ -490,6 +494,12 @@ COMMENT ON COLUMN uncache.stat.keys_refused IS
 'counter: keys and patterns that Redis has refused with an error of their own (mostly for want of a right), each counted once however often it was tried';
 COMMENT ON COLUMN uncache.stat.keys_refused_now IS
 'level: keys and patterns that were refused and will be tried again; last_error has the answer of Redis';
+COMMENT ON COLUMN uncache.stat.fills_plain IS
+'counter: values that were stored with SET under keys which other readers fill fenced, as far as Redis has noticed (it watches one key in eight): such a key has the plain guarantee only. Of all databases that use this Redis';
+COMMENT ON COLUMN uncache.stat.checked IS
+'counter: hits that readers have compared with the database (FCALL uncache_report), of all databases that use this Redis';
+COMMENT ON COLUMN uncache.stat.found_stale IS
+'of checked, those that were older than the database: a rule is missing, or a reader fills the key plainly';
 COMMENT ON COLUMN uncache.stat.outbox_rows IS
 'outbox rows not delivered yet: exact up to 8192 blocks (64 MB) a table, beyond that extrapolated from as many blocks, evenly spread';
 COMMENT ON COLUMN uncache.stat.outbox_bytes IS
@@ -594,6 +604,9 @@ CREATE FUNCTION uncache.stat_databases_get(
 	OUT ring_overflows bigint,
 	OUT keys_refused bigint,
 	OUT keys_refused_now bigint,
+	OUT fills_plain bigint,
+	OUT checked bigint,
+	OUT found_stale bigint,
 	OUT backlog_at timestamptz,
 	OUT outbox_rows bigint,
 	OUT outbox_bytes bigint,
@@ -627,6 +640,7 @@ SELECT
 	s.patterns_running, s.pattern_passes,
 	s.ring_used, s.ring_size, s.ring_overflows,
 	s.keys_refused, s.keys_refused_now,
+	s.fills_plain, s.checked, s.found_stale,
 	s.backlog_at, s.outbox_rows, s.outbox_bytes,
 	clock_timestamp() - s.outbox_oldest_at AS outbox_oldest_age,
 	s.rules_with_problems,

@@ -118,6 +118,12 @@ typedef struct Fence
 	uint64		refused;
 	uint64		beats;
 	bool		wants_beat;
+
+	/* The last status's counts of what readers report; nothing before the first status. */
+	bool		has_reports;
+	uint64		plain;
+	uint64		checked;
+	uint64		found_stale;
 } Fence;
 
 /* Makes it where there is none yet. */

@@ -276,6 +276,36 @@ note_standing(RedisNode *node, const RedisReply *reply)
 	return fence->standing.kind != STANDING_FILLS;
 }
 
+/* Add what a node has counted since its last status; its counts begin again when it forgets. */
+static void
+count_on(pg_atomic_uint64 *counter, bool has_last, uint64 *last, const RedisReply *element)
+{
+	uint64		counted = redis_reply_integer(element);
+
+	if (has_last)
+		pg_atomic_fetch_add_u64(counter, counted >= *last ? counted - *last : counted);
+	*last = counted;
+}
+
+/*
+ * What was counted before this worker's first status may have been taken by the worker before
+ * it, so it is left out.
+ */
+static void
+note_reports(Fence *fence, const RedisReply *reply)
+{
+	DatabaseCounters *stats = &MyDatabaseState->stats;
+
+	if (redis_reply_count(reply) < 19)
+		return;
+	count_on(&stats->checked, fence->has_reports, &fence->checked, redis_reply_element(reply, 16));
+	count_on(&stats->found_stale, fence->has_reports, &fence->found_stale,
+			 redis_reply_element(reply, 17));
+	count_on(&stats->fills_plain, fence->has_reports, &fence->plain,
+			 redis_reply_element(reply, 18));
+	fence->has_reports = true;
+}
+
 static void
 note_status(RedisNode *node, const RedisReply *reply)
 {
@@ -288,6 +318,7 @@ note_status(RedisNode *node, const RedisReply *reply)
 	fence->stored = redis_reply_integer(redis_reply_element(reply, 3));
 	fence->refused = redis_reply_integer(redis_reply_element(reply, 4));
 	fence->beats = redis_reply_integer(redis_reply_element(reply, 5));
+	note_reports(fence, reply);
 	fence_publish();
 
 	if (redis_reply_integer(redis_reply_element(reply, 0)) < LIBRARY_VERSION &&

@@ -25,7 +25,9 @@
 -- Text: epoch:counter:beats:incarnation:xid,xid,..:doubts, a doubt being
 -- incarnation/xid@deadline.  All plain xids are of one incarnation: one life of
 -- one PostgreSQL server.  xids stay text, a Lua number is exact to 53 bits only.
--- While a lease lasts :number@deadline follows; a library of version 2 does not know that.
+-- While a lease lasts :number@deadline follows; an f before the number says that a fenced
+-- fill has stored the value, or may have; only watched records have it.  A library of
+-- version 2 does not know these.
 --
 -- A lease keeps a herd of readers from the database: the first miss takes it, and the others
 -- are told to wait for that reader's value.  Its number is in the token of its holder.  It
@@ -61,6 +63,7 @@ local BEAT_LAG = 10000   -- xids that are given away while an announcement is on
 local MAX_RECORD = 4096  -- bytes, some 75 doubts: strict writers of one key at once
 local MAX_KEYS = 5000    -- of a call; unpack() takes no more than some 8,000
 local MAX_LEASE = 60000  -- ms; so long the others wait for a reader that has died
+local WATCHED = 8        -- of so many records one finds out whether values are stored plainly
 local MAX_SHOWN = 40     -- bytes of a wrong argument that its error repeats
 local CLOSED = 'closed@'
 
@@ -76,8 +79,8 @@ local memory = {
 	beats = {},          -- number -> {incarnation =, xid =, confirmed =}
 }
 -- checked, found_stale: hits that readers have compared with the database, and how many of
--- these were older.
-local counts = {stored = 0, refused = 0, checked = 0, found_stale = 0}
+-- these were older.  plain: values found under watched keys that no fenced fill has stored.
+local counts = {stored = 0, refused = 0, checked = 0, found_stale = 0, plain = 0}
 
 -- What a caller has got wrong, in words: the argument, the rule, what it was.
 local function wrong(name, rule, got)
@@ -191,8 +194,8 @@ local function load_record(key)
 		return nil, nil, name, text
 	end
 	local r = {}
-	r.epoch, r.counter, r.beats, r.incarnation, r.xids, r.doubts, r.lease = text:match(
-		'^([^:]*):(%d+):(%d+):([^:]*):([%d,]*):([^:]*):?([%d@]*)$')
+	r.epoch, r.counter, r.beats, r.incarnation, r.xids, r.doubts, r.filled, r.lease = text:match(
+		'^([^:]*):(%d+):(%d+):([^:]*):([%d,]*):([^:]*):?(f?)([%d@]*)$')
 	return r.epoch and r, name
 end
 
@@ -204,7 +207,7 @@ end
 
 local function text_of(r)
 	return table.concat({r.epoch, r.counter, r.beats, r.incarnation, r.xids, r.doubts,
-		r.lease ~= '' and r.lease or nil}, ':')
+		r.filled .. r.lease ~= '' and r.filled .. r.lease or nil}, ':')
 end
 
 -- ttl nil: the record expires as before.  Not before its doubts: others may have a
@@ -220,7 +223,8 @@ end
 local function new_record(doubts)
 	memory.counter = memory.counter + 1
 	return {epoch = memory.epoch or '', counter = ('%d'):format(memory.counter),
-		beats = memory.announced, incarnation = '', xids = '', doubts = doubts, lease = ''}
+		beats = memory.announced, incarnation = '', xids = '', doubts = doubts,
+		filled = '', lease = ''}
 end
 
 -- How long the record's lease will last, ms; 0: there is none.  One that would last longer
@@ -234,19 +238,28 @@ end
 -- Gives the record a lease, unless it has no room for one; returns the lease's number, or nil.
 local function take_lease(record, ms)
 	local lease = ('%d@%d'):format(memory.leases + 1, now() + ms)
-	if #text_of(record) + 1 + #lease > MAX_RECORD then return nil end
+	if #text_of(record) + #':' + #lease > MAX_RECORD then return nil end
 	memory.leases, record.lease = memory.leases + 1, lease
 	return memory.leases
 end
 
+-- Such a record notes fills, so that a value without one was stored by SET.
+local function is_watched(record)
+	return record.epoch == memory.epoch and tonumber(record.counter) % WATCHED == 0
+end
+
 -- The token of the key's record, which is made where there is none of this epoch;
--- false where a fill is not possible now.  With lease_ms the token takes the record's lease;
+-- false where a fill is not possible now.  has_value: there may be a value that was stored
+-- before the record was made.  With lease_ms the token takes the record's lease;
 -- where another reader has that: false, and for how long, ms.
-local function token_of(key, lease_ms)
+local function token_of(key, lease_ms, has_value)
 	local record, name = load_record(key)
 	if not (memory.epoch and name) then return false end
 	local is_new = not (record and record.epoch == memory.epoch)
-	if is_new then record = new_record(record and doubts_without(record.doubts) or '') end
+	if is_new then
+		record = new_record(record and doubts_without(record.doubts) or '')
+		record.filled = has_value and is_watched(record) and 'f' or ''
+	end
 	local left = lease_ms and lease_left(record) or 0
 	if left > 0 then return false, left end
 	local lease = lease_ms and take_lease(record, lease_ms)
@@ -288,7 +301,7 @@ local function uncache_token(keys, args)
 	end
 	local refused = wrong_lease('uncache_token', args[1])
 	if refused then return refused end
-	local token, wait = token_of(keys[1], args[1])
+	local token, wait = token_of(keys[1], args[1], true)
 	return wait and {false, false, wait} or token
 end
 
@@ -386,6 +399,11 @@ local function uncache_set(keys, args)
 		counts.refused = counts.refused + 1
 		return 0
 	end
+	if is_watched(record) and record.filled == '' then
+		counts.plain = counts.plain + redis.call('EXISTS', keys[1])
+		record.filled = 'f'
+		save_record(name, record)
+	end
 	redis.call('SET', keys[1], args[3], 'PX', args[2])
 	counts.stored = counts.stored + 1
 	note_stored(life)
@@ -393,15 +411,18 @@ local function uncache_set(keys, args)
 end
 
 -- Note an entry in the key's record; mark: '' delivered, '?' in doubt, '!' in doubt
--- still.  False: the record has no room for one more doubt.
-local function note(key, incarnation, mark, xid, ttl)
+-- still; existed: there was a value.  False: the record has no room for one more doubt.
+local function note(key, incarnation, mark, xid, ttl, existed)
 	local record, name, closed, text = load_record(key)
 	if closed and mark == '!' then close_record(closed, text, ttl) end
 	if closed then return mark ~= '?' end
 	if not (record or (name and mark ~= '')) then return true end
 
+	if record and existed and is_watched(record) and record.filled == '' then
+		counts.plain = counts.plain + 1
+	end
 	record = record or new_record('')
-	record.lease = ''
+	record.filled, record.lease = '', ''
 	local doubt = incarnation .. '/' .. xid
 	record.doubts = doubts_without(record.doubts, doubt)
 	local known = record.incarnation == incarnation and has(record.xids, xid)
@@ -473,7 +494,7 @@ local function uncache_invalidate(keys, args)
 		local mark = entry:match('^[?!]') or ''
 		local xid = mark == '' and entry or entry:sub(2)
 		if is_live(incarnation, keys[i]) then
-			room = note(keys[i], incarnation, mark, xid, ttl) and room
+			room = note(keys[i], incarnation, mark, xid, ttl, existed == #keys) and room
 		elseif mark == '' then
 			take_out(keys[i], incarnation .. '/' .. xid)
 		elseif mark == '?' then
@@ -688,8 +709,8 @@ end
 -- the epoch.
 -- Returns [version, epoch, wanted, stored, refused, beats, epochs, superseded, claim,
 -- place_claim, clean, by incarnation, by timeline, by claim, by unheard of for ms or -1, by
--- server, checked, found stale]: epoch nil where there is none or the caller is superseded;
--- wanted 1 where refused fills ask the caller for a beat; stored to epochs, and the last two,
+-- server, checked, found stale, plain]: epoch nil where there is none or the caller is superseded;
+-- wanted 1 where refused fills ask the caller for a beat; stored to epochs, and the last three,
 -- counted since the library's memory began; superseded server, place, or empty, and by whom;
 -- clean 1 where the caller was superseded and is not, and no other has stored anything
 -- meanwhile.  Errors: READONLY of a replica.
@@ -726,7 +747,7 @@ local function uncache_status(keys, args)
 		life.clean and not by and 1 or 0, by and by.incarnation or '',
 		other and other.timeline or by and by.timeline or 0, by and by.claim or 0,
 		other and now() - other.seen or -1, other and other.server or '',
-		counts.checked, counts.found_stale}
+		counts.checked, counts.found_stale, counts.plain}
 end
 
 -- FCALL uncache_report 0 checked n stale m

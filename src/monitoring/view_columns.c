@@ -90,6 +90,9 @@ view_columns_delivery(ViewRow *row, DatabaseCounters *stats, const ViewWorker *w
 	view_row_count(row, &stats->ring_overflows);
 	view_row_count(row, &stats->keys_refused);
 	view_row_count(row, &stats->keys_refused_now);
+	view_row_count(row, &stats->fills_plain);
+	view_row_count(row, &stats->checked);
+	view_row_count(row, &stats->found_stale);
 }
 
 void

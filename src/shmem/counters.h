@@ -33,6 +33,10 @@ typedef struct DatabaseCounters
 	pg_atomic_uint64 ring_overflows;
 	pg_atomic_uint64 pattern_passes;	/* SCAN passes completed */
 	pg_atomic_uint64 keys_refused;	/* keys and patterns, each once however often tried */
+	pg_atomic_uint64 fills_plain;	/* this and the next two: by the word of the functions in
+									 * Redis */
+	pg_atomic_uint64 checked;	/* hits that readers have compared with the database */
+	pg_atomic_uint64 found_stale;	/* of these, the older ones */
 	pg_atomic_uint64 worker_starts;
 	pg_atomic_uint64 keys_refused_now;	/* not reset: a level, of the side table */
 	pg_atomic_uint32 patterns_running;	/* not reset: a level */

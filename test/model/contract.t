@@ -277,6 +277,45 @@ is(fcall('report', [], 'checked', 9999999999, 'stale', 0), 'OK', '... and anothe
 is_deeply([ @{ fcall('status', [], 'sys', 1, 'i1') }[ 16, 17 ] ], [ 10000000999, 2 ],
 	'... the status has their sum');
 
+# ---- values that are stored plainly, where one record in eight is watched
+sub plain_seen { return fcall('status', [], 'sys', 1, 'i1')->[18] }
+
+worker_comes();
+is(plain_seen(), 0, 'no value was stored plainly');
+for my $i (1 .. 16)
+{
+	is(fill("watched:$i", 50), 1, 'a fill');
+	is(fill("watched:$i", 50, 'y', fcall('token', ["watched:$i"])), 1, '... another');
+	fcall('invalidate', ["watched:$i"], $TTL, 'i1', 50);
+	fill("watched:$i", 51);
+	$redis->call('DEL', "watched:$i");
+	fcall('invalidate', [ "watched:$i", "not there" ], $TTL, 'i1', 51, 51);
+	$redis->call('SET', "refreshed:$i", 'from before');
+	fill("refreshed:$i", 51, 'x', fcall('token', ["refreshed:$i"]));
+	fcall('invalidate', ["refreshed:$i"], $TTL, 'i1', 51);
+	$redis->call('SET', "strict:$i", 'from before');
+	fcall('invalidate', ["strict:$i"], $TTL, 'i1', '?51');
+	fcall('release', ["strict:$i"], 'i1', 51);
+}
+is(plain_seen(), 0, 'fenced fills are none of these, nor what was there before');
+for my $i (1 .. 16)
+{
+	token("watched:$i");
+	$redis->call('SET', "watched:$i", 'plain');
+	fcall('invalidate', ["watched:$i"], $TTL, 'i1', 52);
+}
+my $plain = plain_seen();
+cmp_ok($plain, '>', 0, 'values of SET are seen when their keys are invalidated');
+cmp_ok($plain, '<', 16, '... of some keys');
+for my $i (1 .. 16)
+{
+	my $token = token("watched:$i");
+	$redis->call('SET', "watched:$i", 'plain');
+	fill("watched:$i", 53, 'x', $token);
+	fill("watched:$i", 53, 'x', $token);
+}
+is(plain_seen(), 2 * $plain, '... and when a fenced fill meets them, once');
+
 # ---- beyond 53 bits
 my $token = token('big');
 fcall('invalidate', ['big'], $TTL, 'i1', '9007199254740993');

@@ -76,6 +76,42 @@ is(fill($redis, 'item:1', $snapshot, $value), '1',
 change();
 is(fill($redis, 'item:1', $snapshot, $value), '0', 'and is refused after the next');
 
+# --- leases, and what readers report ---
+
+change();
+sub lease { return split /\n/, $redis->cli('fcall', 'uncache_get', 1, 'item:1', 60000), -1 }
+my (undef, $leased) = lease();
+my @waits = lease();
+ok(@waits == 3 && $waits[2] > 0, 'a second reader waits for the first one');
+($value, $snapshot) = look($reader, $leased);
+is(fill($redis, 'item:1', $snapshot, $value), '1', 'the token of a lease is fit for a snapshot');
+change();
+is(scalar(@waits = lease()), 2, 'the next miss has the lease again');
+change();
+is(scalar(@waits = lease()), 2, 'and the next after an invalidation by the worker');
+
+sub reports { return fence_stat($node, q{checked || ' ' || found_stale}) }
+is(reports(), '0 0', 'readers have reported nothing');
+$redis->cli(qw(fcall uncache_report 0 checked 1000 stale 1));
+$redis->cli(qw(fcall uncache_report 0 checked 500 stale 2));
+ok(poll_until(sub { reports() eq '1500 3' }, 20), 'uncache.stat has what they report')
+  or diag reports();
+sql('SELECT uncache.stat_reset()');
+is(reports(), '0 0', 'uncache.stat_reset() forgets it');
+$redis->cli(qw(fcall uncache_report 0 checked 1 stale 0));
+ok(poll_until(sub { reports() eq '1 0' }, 20), 'and later reports count from there')
+  or diag reports();
+is(fence_stat($node, 'fills_plain'), '0', 'no value was stored plainly');
+sql('INSERT INTO item SELECT i, 1 FROM generate_series(100, 107) i');
+for my $i (100 .. 107)
+{
+	miss($redis, "item:$i");
+	put($redis, $i, 'plain');
+	change($i);
+}
+ok(poll_until(sub { fence_stat($node, 'fills_plain') > 0 }, 20),
+	'one that is stored by SET counts');
+
 # --- REPEATABLE READ, SERIALIZABLE, imported snapshots ---
 
 foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
