@@ -16,6 +16,9 @@
 #						Prometheus; PICTURE=docs/dashboard.svg draws the dashboard
 #	make test-containers	deploy/docker and deploy/cloudnative-pg, built and run (as root)
 #	make test-clients CLIENTS="node php"	the clients of clients/, each by its own tests
+#	make deb, make dist	Debian packages for the majors that this system has, in packages/;
+#						the archive for PGXN, pg_uncache-VERSION.zip
+#	make test-packages	both, and the README's installation, in fresh Debian systems (as root)
 #	make chaos SECONDS=60 SEED=n	writers against an oracle while faults strike
 #	make tidy	the order of the folders, names, columns, links; make indent brings the
 #				sources into PostgreSQL's style
@@ -78,8 +81,17 @@ EXTRA_CLEAN += src/fence/uncache_lua.h
 
 # These install what they need, so they work where there is no PostgreSQL.
 PRIVATE_GOALS = demo test test-asserts test-sanitizers test-valgrind test-readers test-clients \
-	test-monitoring test-containers chaos staleness bench test-matrix test-matrix-clean tidy indent
+	test-monitoring test-containers chaos staleness bench test-matrix test-matrix-clean \
+	test-packages deb dist tidy indent
 .PHONY: $(PRIVATE_GOALS)
+
+# The archive of a release has none of the tests.
+ifeq ($(wildcard $(TOP)test/run.sh),)
+ifneq ($(filter $(filter-out demo,$(PRIVATE_GOALS)),$(MAKECMDGOALS)),)
+$(error make $(MAKECMDGOALS) needs the repository; this is the archive of a release)
+endif
+endif
+
 demo:
 	@bash $(TOP)demo/run.sh
 test:
@@ -118,6 +130,13 @@ test-clients:
 test-containers:
 	@bash $(TOP)test/containers/run.sh
 
+deb:
+	@sh $(TOP)debian/make.sh
+dist:
+	@sh $(TOP)test/packages/dist.sh
+test-packages:
+	@bash $(TOP)test/packages/run.sh
+
 ifneq ($(filter-out $(PRIVATE_GOALS),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
@@ -135,16 +154,21 @@ src/fence/uncache_lua.h: $(TOP)src/fence/uncache.lua | folder
 	 echo ';') > $@
 
 # What this build cannot do, as the last words of make.
+has_pkg_config := $(shell command -v pkg-config)
+tls_needs = $(if $(has_pkg_config),TLS needs hiredis 1.0 or later with hiredis_ssl$(comma) and \
+	OpenSSL's headers.,make finds TLS by pkg-config$(comma) which is not installed.)
+cares_needs = $(if $(has_pkg_config),libc-ares-dev,make finds it by pkg-config)
+comma := ,
 all: tell_limits
 .PHONY: tell_limits
 tell_limits: $(shlib)
 ifneq ($(HIREDIS_SSL),yes)
-	@echo "pg_uncache: built without TLS (hiredis_ssl, OpenSSL): rediss:// is refused."
+	@echo "pg_uncache: built without TLS: rediss:// is refused.  $(tls_needs)"
 endif
 ifneq ($(CARES),yes)
-	@echo "pg_uncache: built without c-ares (libc-ares-dev): while the name of a Redis host is"
-	@echo "resolved a worker does nothing else, and a silent name server holds up delivery,"
-	@echo "DROP DATABASE and shutdown. Use IP addresses."
+	@echo "pg_uncache: built without c-ares ($(cares_needs)):"
+	@echo "while the name of a Redis host is resolved a worker does nothing else, and a silent"
+	@echo "name server holds up delivery, DROP DATABASE and shutdown. Use IP addresses."
 endif
 
 # Debian's PostgreSQL is built without dependency tracking.
