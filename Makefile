@@ -19,6 +19,8 @@
 #	make deb, make dist	Debian packages for the majors that this system has, in packages/;
 #						the archive for PGXN, pg_uncache-VERSION.zip
 #	make test-packages	both, and the README's installation, in fresh Debian systems (as root)
+#	make test-upgrade	one version of pg_uncache after, before and beside another; with
+#						MAJORS="15 17" pg_upgrade between these (as root)
 #	make chaos SECONDS=60 SEED=n	writers against an oracle while faults strike
 #	make tidy	the order of the folders, names, columns, links; make indent brings the
 #				sources into PostgreSQL's style
@@ -82,7 +84,7 @@ EXTRA_CLEAN += src/fence/uncache_lua.h
 # These install what they need, so they work where there is no PostgreSQL.
 PRIVATE_GOALS = demo test test-asserts test-sanitizers test-valgrind test-readers test-clients \
 	test-monitoring test-containers chaos staleness bench test-matrix test-matrix-clean \
-	test-packages deb dist tidy indent
+	test-packages deb dist test-upgrade tidy indent
 .PHONY: $(PRIVATE_GOALS)
 
 # The archive of a release has none of the tests.
@@ -136,6 +138,8 @@ dist:
 	@sh $(TOP)test/packages/dist.sh
 test-packages:
 	@bash $(TOP)test/packages/run.sh
+test-upgrade:
+	@bash $(TOP)test/upgrade/run.sh
 
 ifneq ($(filter-out $(PRIVATE_GOALS),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config

@@ -18,9 +18,9 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/tuplestore.h"
 
 #include "base/compat.h"
+#include "base/sql_row.h"
 #include "base/subtransaction.h"
 #include "rules/rule_cache.h"
 #include "rules/rule_catalog.h"
@@ -369,7 +369,7 @@ put_group(ReturnSetInfo *result, const KeyGroup *group)
 	values[3] = Int64GetDatum(group->without_ttl);
 	nulls[3] = group->unknown_ttl;
 	values[4] = CStringGetTextDatum(group->example);
-	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	sql_row_put(result, lengthof(values), values, nulls);
 }
 
 /*

@@ -23,11 +23,11 @@
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
-#include "utils/tuplestore.h"
 #include "utils/xid8.h"
 
 #include "base/compat.h"
 #include "base/invalidation.h"
+#include "base/sql_row.h"
 #include "outbox/backlog.h"
 #include "rules/rules.h"
 #include "rules/rule_catalog.h"
@@ -156,7 +156,7 @@ transaction_row(const Transaction *transaction, TupleDesc desc)
 	values[3] = Int32GetDatum(transaction->attempts);
 	values[4] = BoolGetDatum(others || transaction->nblocks > 0);
 	nulls[0] = nulls[1] = nulls[3] = others;
-	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
+	return HeapTupleGetDatum(sql_row_form(desc, lengthof(values), values, nulls));
 }
 
 /*
@@ -175,9 +175,8 @@ uncache_backlog_get(PG_FUNCTION_ARGS)
 
 		call = SRF_FIRSTCALL_INIT();
 		old_context = MemoryContextSwitchTo(call->multi_call_memory_ctx);
-		if (get_call_result_type(fcinfo, NULL, &call->tuple_desc) != TYPEFUNC_COMPOSITE ||
-			call->tuple_desc->natts != BACKLOG_COLUMNS)
-			elog(ERROR, "backlog_get() must return %d columns", BACKLOG_COLUMNS);
+		if (get_call_result_type(fcinfo, NULL, &call->tuple_desc) != TYPEFUNC_COMPOSITE)
+			elog(ERROR, "backlog_get() must return rows");
 		call->tuple_desc = BlessTupleDesc(call->tuple_desc);
 		call->user_fctx = read_backlog();
 		MemoryContextSwitchTo(old_context);
@@ -235,7 +234,7 @@ put_key(Listing *listing, const BacklogRow *row, const Invalidation *item)
 	nulls[5] = row->error == NULL;
 	values[5] = PointerGetDatum(row->error);
 	MemoryContextSwitchTo(old_context);
-	tuplestore_putvalues(listing->result->setResult, listing->result->setDesc, values, nulls);
+	sql_row_put(listing->result, lengthof(values), values, nulls);
 	MemoryContextReset(listing->row_context);
 }
 

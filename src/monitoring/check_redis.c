@@ -14,9 +14,9 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/tuplestore.h"
 
 #include "base/compat.h"
+#include "base/sql_row.h"
 #include "base/subtransaction.h"
 #include "rules/rule_cache.h"
 #include "rules/rule_catalog.h"
@@ -157,7 +157,7 @@ put_check(ReturnSetInfo *result, const char *check, const char *ok, const char *
 	values[1] = BoolGetDatum(ok[0] == 't');
 	nulls[1] = ok[0] == '\0';
 	values[2] = CStringGetTextDatum(detail);
-	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	sql_row_put(result, lengthof(values), values, nulls);
 }
 
 /* Globs of rules are in UTF-8, as Redis gets them. */

@@ -16,9 +16,9 @@
 #include "utils/builtins.h"
 #include "utils/float.h"
 #include "utils/syscache.h"
-#include "utils/tuplestore.h"
 
 #include "base/compat.h"
+#include "base/sql_row.h"
 #include "base/version.h"
 #include "monitoring/view_columns.h"
 #include "shmem/counters.h"
@@ -35,9 +35,7 @@ static void
 put_row(ReturnSetInfo *result, ViewRow *row, int ncolumns)
 {
 	Assert(row->n == ncolumns);
-	if (result->setDesc->natts != ncolumns)
-		elog(ERROR, "the function must return %d columns", ncolumns);
-	tuplestore_putvalues(result->setResult, result->setDesc, row->values, row->nulls);
+	sql_row_put(result, row->n, row->values, row->nulls);
 }
 
 /* Returns false where the database is gone. */

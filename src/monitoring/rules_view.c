@@ -13,9 +13,9 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
-#include "utils/tuplestore.h"
 
 #include "base/compat.h"
+#include "base/sql_row.h"
 #include "base/subtransaction.h"
 #include "rules/rules.h"
 
@@ -143,7 +143,7 @@ put_rule(ReturnSetInfo *rsinfo, const RuleInfo *info)
 	nulls[RULES_PROBLEM] = problem == NULL;
 	if (problem != NULL)
 		values[RULES_PROBLEM] = CStringGetTextDatum(problem);
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	sql_row_put(rsinfo, lengthof(values), values, nulls);
 }
 
 /* list_rules() returns setof record: one row for each rule that is no clone */

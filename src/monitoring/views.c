@@ -20,8 +20,8 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 
+#include "base/sql_row.h"
 #include "base/version.h"
 #include "monitoring/view_columns.h"
 #include "outbox/backlog.h"
@@ -116,9 +116,8 @@ uncache_stat_get(PG_FUNCTION_ARGS)
 	ViewRow		row = {.n = 0};
 	TupleDesc	desc;
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
-		desc->natts != STAT_COLUMNS)
-		elog(ERROR, "stat_get() must return %d columns", STAT_COLUMNS);
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "stat_get() must return a row");
 
 	if (database == NULL)
 		counters_init(&none);
@@ -136,7 +135,7 @@ uncache_stat_get(PG_FUNCTION_ARGS)
 	Assert(row.n == STAT_COLUMNS);
 
 	desc = BlessTupleDesc(desc);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, row.values, row.nulls)));
+	PG_RETURN_DATUM(HeapTupleGetDatum(sql_row_form(desc, row.n, row.values, row.nulls)));
 }
 
 /* uncache.version() returns text: of the loaded library. */
@@ -199,7 +198,7 @@ uncache_stat_rules_get(PG_FUNCTION_ARGS)
 		values[2] = Int64GetDatum((int64) counts.existed);
 		values[3] = TimestampTzGetDatum(counts.last_at);
 		nulls[3] = counts.last_at == 0;
-		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+		sql_row_put(result, lengthof(values), values, nulls);
 	}
 	return (Datum) 0;
 }

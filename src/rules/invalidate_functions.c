@@ -12,9 +12,9 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/tuplestore.h"
 
 #include "base/compat.h"
+#include "base/sql_row.h"
 #include "pending/pending_set.h"
 #include "rules/rules_int.h"
 #include "settings/settings.h"
@@ -181,7 +181,7 @@ uncache_transaction_keys(PG_FUNCTION_ARGS)
 			nulls[0] = nulls[1] = false;
 		values[2] = PointerGetDatum(invalidate_functions_readable_key(&item));
 		MemoryContextSwitchTo(old_context);
-		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+		sql_row_put(result, lengthof(values), values, nulls);
 		MemoryContextReset(row_context);
 	}
 	pending_log_read_end(reader);

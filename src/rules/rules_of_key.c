@@ -16,10 +16,10 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/tuplestore.h"
 
 #include "base/compat.h"
 #include "base/invalidation.h"
+#include "base/sql_row.h"
 #include "base/subtransaction.h"
 #include "rules/rule_cache.h"
 #include "template/key_encoding.h"
@@ -72,7 +72,7 @@ put_template(const KeyCheck *check, const Template *template)
 	values[KEY_RULES_RELATION] = ObjectIdGetDatum(check->info->relation);
 	values[KEY_RULES_TRIGGER] = DirectFunctionCall1(namein, CStringGetDatum(check->info->name));
 	values[KEY_RULES_TEMPLATE] = CStringGetTextDatum(template->text);
-	tuplestore_putvalues(check->rsinfo->setResult, check->rsinfo->setDesc, values, nulls);
+	sql_row_put(check->rsinfo, lengthof(values), values, nulls);
 }
 
 /* Called in a subtransaction.  Another session may have dropped the table meanwhile. */

@@ -276,6 +276,18 @@ shmem_note_error(DatabaseState *database, const char *error)
 	LWLockRelease(database->lock);
 }
 
+void
+shmem_forget_error(DatabaseState *database, const char *beginning)
+{
+	LWLockAcquire(database->lock, LW_EXCLUSIVE);
+	if (strncmp(database->last_error, beginning, strlen(beginning)) == 0)
+	{
+		database->last_error[0] = '\0';
+		database->last_error_at = 0;
+	}
+	LWLockRelease(database->lock);
+}
+
 pid_t
 shmem_worker_pid(DatabaseState *database)
 {

@@ -79,6 +79,9 @@ extern void shmem_assign_database(DatabaseState *database, Oid dboid);
 /* For a worker: what uncache.stat is to show as the last error, as of now. */
 extern void shmem_note_error(DatabaseState *database, const char *error);
 
+/* The same where the last error begins so, and is over. */
+extern void shmem_forget_error(DatabaseState *database, const char *beginning);
+
 /* Process id of the database's worker; 0: none. */
 extern pid_t shmem_worker_pid(DatabaseState *database);
 

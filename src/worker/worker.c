@@ -281,6 +281,7 @@ start_up(Datum arg)
 	worker_yield_init();
 	worker_survey_init();
 	tell_start();
+	worker_version_check();
 	read_standing();
 	(void) make_incarnation_known();
 }

@@ -122,6 +122,9 @@ extern bool wait_barrier_needs_turn(void);
 /* worker_log.c: for the rest of this process; the name is that of its database now. */
 extern void worker_log_init(void);
 
+/* worker_version.c: say where the SQL objects of this database are of another version. */
+extern void worker_version_check(void);
+
 /* worker_survey.c */
 
 extern void worker_survey_init(void);
