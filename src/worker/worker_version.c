@@ -25,8 +25,8 @@
 #include "base/version.h"
 #include "worker/worker_int.h"
 
-/* How last_error begins then. */
-#define DIFFERS		"library pg_uncache is version "
+/* How last_error begins then, and nothing else that a worker notes there. */
+#define DIFFERS		"library pg_uncache"
 
 /* extversion of pg_extension, allocated in the caller's context; NULL: there is no extension. */
 static char *
@@ -80,12 +80,17 @@ compare_versions(const char *a, const char *b)
 static void
 tell_difference(const char *objects)
 {
-	const char *due = compare_versions(UNCACHE_VERSION, objects) > 0 ?
-		"run ALTER EXTENSION pg_uncache UPDATE in this database" :
-		"install the library of that version and restart the server";
-	char	   *text = psprintf(DIFFERS "%s, the extension in this database is version %s: %s",
-								UNCACHE_VERSION, objects, due);
+	char	   *text;
 
+	if (compare_versions(UNCACHE_VERSION, objects) > 0)
+		text = psprintf("library pg_uncache is version %s, the extension in this database is "
+						"version %s: run ALTER EXTENSION pg_uncache UPDATE in this database",
+						UNCACHE_VERSION, objects);
+	else
+		text = psprintf("library pg_uncache is version %s, the extension in this database is "
+						"version %s: install the library of that version and restart the server",
+						UNCACHE_VERSION, objects);
+	Assert(strncmp(text, DIFFERS, strlen(DIFFERS)) == 0);
 	shmem_note_error(MyDatabaseState, text);
 	ereport(WARNING,
 			(errmsg("%s", text),
