@@ -75,6 +75,11 @@ fuzz()
 	copy && PG_CONFIG=$(find_pg_config) "$build/test/fuzz/run" 20
 }
 
+packages()
+{
+	SUITES=bookworm WAYS=deb timeout -k 30 900 bash test/packages/run.sh
+}
+
 staleness()
 {
 	RESULTS=$build STRATEGIES="6 7" SESSIONS=20 SECONDS_EACH=10 bash bench/staleness/run.sh
