@@ -642,7 +642,7 @@ SELECT
 	s.keys_refused, s.keys_refused_now,
 	s.fills_plain, s.checked, s.found_stale,
 	s.backlog_at, s.outbox_rows, s.outbox_bytes,
-	clock_timestamp() - s.outbox_oldest_at AS outbox_oldest_age,
+	s.backlog_at - s.outbox_oldest_at AS outbox_oldest_age,
 	s.rules_with_problems,
 	s.latency_p50_ms, s.latency_p99_ms, s.latency_max_ms, s.latency_sum_ms,
 	s.fence, s.fills_stored, s.fills_refused, s.beats,
@@ -665,7 +665,7 @@ COMMENT ON COLUMN uncache.stat_databases.outbox_rows IS
 COMMENT ON COLUMN uncache.stat_databases.outbox_bytes IS
 'size on disk of the outbox tables then';
 COMMENT ON COLUMN uncache.stat_databases.outbox_oldest_age IS
-'time since the oldest row that was not delivered then was written; null if there was none';
+'age that the oldest undelivered row had then; null if there was none';
 COMMENT ON COLUMN uncache.stat_databases.rules_with_problems IS
 'rules for which uncache.rules of that database shows a problem, when the worker last checked them: within a few seconds of DDL, and else once a minute; null before its first check';
 COMMENT ON COLUMN uncache.stat_databases.latency_sum_ms IS

@@ -82,7 +82,7 @@ def draw_numbers(panel, series, x, y, width, height):
 def draw_lines(panel, series, x, y, width, height, start, end):
     unit = panel['fieldConfig']['defaults']['unit']
     top = ceiling(max([v for _, points in series for _, v in points] or [1]))
-    left, right, above, below = x + 62, x + width - 12, y + 30, y + height - 56
+    left, right, above, below = x + 62, x + width - 12, y + 30, y + height - 66
     out = []
 
     def place(at, value):

@@ -70,6 +70,11 @@ $node->safe_psql('shop',
 	q{SET uncache.wait_timeout = 0; SELECT uncache.invalidate_keys('c')});
 ok(reaches('shop', "outbox_rows = 1 AND outbox_oldest_age > '0 s'"), 'the backlog is seen');
 is(of('shop', "backlog_at > now() - interval '60 s'"), 't', 'with the time of the look');
+ok(poll_until(sub {
+	my @looks = map { of('shop', 'backlog_at, outbox_oldest_age') } 1 .. 2;
+
+	return $looks[0] eq $looks[1];
+}), 'the age is that of the look');
 $redis->thaw;
 ok(reaches('shop', 'outbox_rows = 0 AND outbox_oldest_age IS NULL'), 'and seen to be gone');
 
