@@ -64,10 +64,11 @@ final class Link
     /** A key's GET, in the bytes that were stored; null: a miss. */
     public function get(string $key): ?string
     {
-        return $this->guarded(function (Client $client) use ($key) {
+        $reply = $this->guarded(function (Client $client) use ($key) {
             $name = $client->prefix() . $key;
             return $client->call($name, 'GET', $name);
         });
+        return is_string($reply) ? $reply : null;
     }
 
     /**
@@ -76,10 +77,13 @@ final class Link
      */
     public function mget(array $keys): array|string
     {
-        return $this->guarded(function (Client $client) use ($keys) {
+        $replies = $this->guarded(function (Client $client) use ($keys) {
             $prefix = $client->prefix();
             return $client->mget(array_map(fn ($key) => $prefix . $key, $keys));
         });
+        return is_array($replies) && count($replies) === count($keys)
+            ? array_map(fn ($one) => is_string($one) ? $one : null, array_values($replies))
+            : self::UNANSWERED;
     }
 
     /**

@@ -45,14 +45,14 @@ final class Lookup
             if ($reply === Link::UNANSWERED) {
                 return self::unanswered($key);
             }
-            if (($reply[0] ?? null) !== null) {
+            if (is_string($reply[0] ?? null)) {
                 if ($found = self::decoded($key, $reply[0], $decode)) {
                     return $found;
                 }
                 $function = 'uncache_token';
                 continue;
             }
-            if (($reply[1] ?? null) !== null) {
+            if (is_string($reply[1] ?? null)) {
                 return Found::miss($key, $reply[1], $this->leaseMs !== null);
             }
             if (!isset($reply[2])) {
@@ -97,10 +97,10 @@ final class Lookup
         $replies = $asked === [] ? [] : $this->link->askMany($asked);
         foreach ($asked as $i => [, $key]) {
             $reply = $replies === Link::UNANSWERED ? [] : $replies[$i];
-            if (($reply[0] ?? null) !== null) {
+            if (is_string($reply[0] ?? null)) {
                 $found[$key] = self::decoded($key, $reply[0], $decode);
             }
-            $found[$key] ??= isset($reply[1]) ? Found::miss($key, $reply[1], false)
+            $found[$key] ??= is_string($reply[1] ?? null) ? Found::miss($key, $reply[1], false)
                 : Found::nothing($key, 'no token');
         }
         return $found;

@@ -191,6 +191,17 @@ $shadow->fetch('s:1', function () use ($writer, $name) {
     return $name(1)();
 });
 is($checks['stale'], 1, '... nor is one that a commit is about to delete');
+$writer->exec("SET uncache.consistency = 'eventual'");
+for ($i = 0; $i < 30; $i++) {
+    redis()->set('s:1', '"old"', 60);
+    $shadow->fetch('s:1', function () use ($writer, $name) {
+        $writer->exec("UPDATE shadowed SET name = name || '.' WHERE id = 1");
+        return $name(1)();
+    });
+}
+$writer->exec('RESET uncache.consistency');
+is($checks['stale'], 1, '... also where the COMMIT does not wait for that');
+ok($checks['checked'] >= 20, '... though all of that was compared');
 
 // Seeded staleness of one key in 10,000 is found by a share of the hits.
 $keys = array_map(fn ($i) => "s:many:$i", range(0, 9_999));
