@@ -203,6 +203,14 @@ $writer->exec('RESET uncache.consistency');
 is($checks['stale'], 1, '... also where the COMMIT does not wait for that');
 ok($checks['checked'] >= 20, '... though all of that was compared');
 
+// What was found is in uncache.stat, where the functions know uncache_report.
+$reports = function (PDO $db) {
+    [$checked, $stale] = explode(' ', ask($db,
+        "SELECT checked || ' ' || found_stale FROM uncache.stat"));
+    return (int) $checked > 0 && (int) $stale > 0;
+};
+ok(await(fn () => $reports($pdo)), 'uncache.stat shows what was compared, and what was stale');
+
 // Seeded staleness of one key in 10,000 is found by a share of the hits.
 $keys = array_map(fn ($i) => "s:many:$i", range(0, 9_999));
 redis()->mset(array_fill_keys($keys, '"right"'));
@@ -252,8 +260,12 @@ foreach ($clusters as $name => $client) {
         '... a page below a tag');
     is($fence->tags(['f:gen'], fn ($nonce) => $fence->fetch("f:page:$nonce", $no)), 1,
         '... is found');
+    $shadow = new Fence($client, ['db' => $db, 'shadow' => 1]);
+    $fence->fetch('f:1', fn () => 'old');
+    $shadow->fetch('f:1', fn () => 'new');
     $db->exec("UPDATE fenced SET name = 'first'");
 }
+ok(await(fn () => $reports($db)), 'uncache.stat shows what was compared in a Cluster');
 
 // PgBouncer and a standby, which conformance has too; here many keys, and one statement.
 foreach (['PgBouncer' => 'PGBOUNCER_PORT', 'a standby' => 'STANDBY_PORT'] as $name => $port) {

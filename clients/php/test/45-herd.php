@@ -63,7 +63,8 @@ function herd(PDO $pdo, ?int $leaseMs): array
         @unlink($file);
     }
     sort($times);
-    return [(int) $counter->get('herd:loads'), array_keys($values), $times[(int) (HERD * 0.99) - 1]];
+    return [(int) $counter->get('herd:loads'), array_keys($values),
+        $times[(int) (HERD * 0.99) - 1]];
 }
 
 $reply = redis()->rawCommand('FCALL', 'uncache_get', '1', 'herd:lease', '1000');
