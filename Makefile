@@ -4,6 +4,7 @@
 #	make, make install, make clean		as with any extension (PG_CONFIG=...)
 #	make installcheck	regression tests in a running server that preloads
 #						pg_uncache (PGHOST, PGPORT and so on say which)
+#	make proof	an application with a plain cache and with a fenced one, side by side
 #	make demo, make test	everything, in a temporary folder; nothing else needed
 #	make staleness		how stale a cache is under each strategy, as a table and SVG
 #	make test-matrix	make test on each major, in systems of their own (as root);
@@ -82,9 +83,9 @@ EXTRA_CLEAN += src/fence/uncache_lua.h
 .DEFAULT_GOAL = all
 
 # These install what they need, so they work where there is no PostgreSQL.
-PRIVATE_GOALS = demo test test-asserts test-sanitizers test-valgrind test-readers test-clients \
-	test-monitoring test-containers chaos staleness bench test-matrix test-matrix-clean \
-	test-packages deb dist test-upgrade tidy indent
+PRIVATE_GOALS = demo proof test test-asserts test-sanitizers test-valgrind test-readers \
+	test-clients test-monitoring test-containers chaos staleness bench test-matrix \
+	test-matrix-clean test-packages deb dist test-upgrade tidy indent
 .PHONY: $(PRIVATE_GOALS)
 
 # The archive of a release has none of the tests.
@@ -96,6 +97,8 @@ endif
 
 demo:
 	@bash $(TOP)demo/run.sh
+proof:
+	@bash $(TOP)demo/proof.sh
 test:
 	@bash $(TOP)test/run.sh
 test-asserts test-sanitizers test-valgrind:

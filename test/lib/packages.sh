@@ -2,7 +2,7 @@
 #
 # packages.sh: install what the demo, the tests or CI need and the machine lacks.
 #
-#	packages.sh build|test|ci|systems|readers|clients|monitoring|containers
+#	packages.sh build|test|ci|systems|readers|clients|proof|monitoring|containers
 #
 # Model: every need is looked for by what it provides (a command, a header, a
 # Perl module), so nothing is installed, and no right is needed, where it is
@@ -194,8 +194,7 @@ tell()
 
 need_for_readers()
 {
-	command -v node >/dev/null || need "Node.js" nodejs
-	command -v npm >/dev/null || need "npm" npm
+	need_for_node
 	/usr/bin/python3 -c 'import psycopg' 2>/dev/null || need "psycopg 3 for Python" python3-psycopg
 	/usr/bin/python3 -c 'import redis' 2>/dev/null || need "redis-py" python3-redis
 	/usr/bin/python3 -c 'import sqlalchemy, psycopg2' 2>/dev/null ||
@@ -215,6 +214,12 @@ need_for_monitoring()
 	python3 -c 'import yaml' 2>/dev/null || need "Python's yaml" python3 python3-yaml
 }
 
+need_for_node()
+{
+	command -v node >/dev/null || need "Node.js" nodejs
+	command -v npm >/dev/null || need "npm" npm
+}
+
 # For $CLIENTS; what else a client's tests need its test/packages lists by Debian's names.
 need_for_clients()
 {
@@ -222,10 +227,7 @@ need_for_clients()
 
 	command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || need "PgBouncer" pgbouncer
 	for client in ${CLIENTS:-node python ruby php}; do
-		if [ $client = node ]; then
-			command -v node >/dev/null || need "Node.js" nodejs
-			command -v npm >/dev/null || need "npm" npm
-		fi
+		[ $client != node ] || need_for_node
 		for package in $(sed 's/#.*//' "$here/../../clients/$client/test/packages" 2>/dev/null); do
 			[ "$(dpkg-query -Wf '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
 				need "$package" "$package"
@@ -244,6 +246,7 @@ look()
 		systems) need_for_systems ;;
 		readers) need_for_build; need_for_readers ;;
 		clients) need_for_build; need_for_clients ;;
+		proof) need_for_build; need_for_node ;;
 		monitoring) need_for_build; need_for_monitoring ;;
 		containers) need_for_containers ;;
 	esac
@@ -251,9 +254,9 @@ look()
 }
 
 case $want in
-	build | test | ci | systems | readers | clients | monitoring | containers) ;;
+	build | test | ci | systems | readers | clients | proof | monitoring | containers) ;;
 	*)
-		echo "usage: packages.sh build|test|ci|systems|readers|clients|monitoring|containers" >&2
+		sed -n 's/^#\tpackages.sh/usage: packages.sh/p' "$0" >&2
 		exit 2 ;;
 esac
 
