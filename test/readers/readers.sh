@@ -40,11 +40,10 @@ drive()
 	timeout 60 "$@" 2>&1 || echo "not ok - $* has ended with code $?"
 }
 {
+	REDIS_URL=$proxy DIRECT_URL=$REDIS_SOCKET drive node drive.js
 	for kind in plain fenced; do
-		REDIS_URL=$proxy DIRECT_URL=$REDIS_SOCKET drive node drive.js $kind
 		REDIS_URL=$proxy DIRECT_URL=unix://$REDIS_SOCKET drive /usr/bin/python3 drive.py $kind
 	done
-	REDIS_URL=$REDIS_SOCKET drive node hits.js
 	REDIS_URL=unix://$REDIS_SOCKET drive /usr/bin/python3 sqlalchemy_orm.py
 	REDIS_URL=unix://$REDIS_SOCKET drive /usr/bin/python3 django_cache.py
 } | tee "$log"
