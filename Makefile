@@ -22,6 +22,7 @@
 #	make test-packages	both, and the README's installation, in fresh Debian systems (as root)
 #	make test-upgrade	one version of pg_uncache after, before and beside another; with
 #						MAJORS="15 17" pg_upgrade between these (as root)
+#	make test-deploy	beside Patroni, pg_repack, pg_partman, pgBackRest
 #	make chaos SECONDS=60 SEED=n	writers against an oracle while faults strike
 #	make tidy	the order of the folders, names, columns, links; make indent brings the
 #				sources into PostgreSQL's style
@@ -84,8 +85,8 @@ EXTRA_CLEAN += src/fence/uncache_lua.h
 
 # These install what they need, so they work where there is no PostgreSQL.
 PRIVATE_GOALS = demo proof test test-asserts test-sanitizers test-valgrind test-readers \
-	test-clients test-monitoring test-containers chaos staleness bench test-matrix \
-	test-matrix-clean test-packages deb dist test-upgrade tidy indent
+	test-clients test-monitoring test-containers test-deploy chaos staleness bench \
+	test-matrix test-matrix-clean test-packages deb dist test-upgrade tidy indent
 .PHONY: $(PRIVATE_GOALS)
 
 # The archive of a release has none of the tests.
@@ -122,6 +123,10 @@ bench:
 
 chaos:
 	@bash $(TOP)test/chaos/run.sh $(or $(SECONDS),60) $(SEED)
+
+# Beside Patroni, pg_repack, pg_partman and pgBackRest.
+test-deploy:
+	@bash $(TOP)test/deploy/run.sh
 
 # The examples of docs/readers.md; needs npm.
 test-readers:

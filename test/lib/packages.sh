@@ -2,7 +2,7 @@
 #
 # packages.sh: install what the demo, the tests or CI need and the machine lacks.
 #
-#	packages.sh build|test|ci|systems|readers|clients|proof|monitoring|containers
+#	packages.sh build|test|ci|systems|readers|clients|proof|monitoring|containers|deploy
 #
 # Model: every need is looked for by what it provides (a command, a header, a
 # Perl module), so nothing is installed, and no right is needed, where it is
@@ -235,6 +235,19 @@ need_for_clients()
 	done
 }
 
+# Programs that PostgreSQL is run with.
+need_for_deploy()
+{
+	local major package
+
+	major=$(wanted_major)
+	for package in patroni etcd-server pgbackrest python3-etcd python3-psycopg2 python3-redis \
+			"postgresql-$major-repack" "postgresql-$major-partman"; do
+		[ "$(dpkg-query -Wf '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
+			need "$package" "$package"
+	done
+}
+
 look()
 {
 	missing=()
@@ -249,12 +262,13 @@ look()
 		proof) need_for_build; need_for_node ;;
 		monitoring) need_for_build; need_for_monitoring ;;
 		containers) need_for_containers ;;
+		deploy) need_for_build; need_for_deploy ;;
 	esac
 	[ ${#missing[@]} -eq 0 ]
 }
 
 case $want in
-	build | test | ci | systems | readers | clients | proof | monitoring | containers) ;;
+	build | test | ci | systems | readers | clients | proof | monitoring | containers | deploy) ;;
 	*)
 		sed -n 's/^#\tpackages.sh/usage: packages.sh/p' "$0" >&2
 		exit 2 ;;
