@@ -2,7 +2,8 @@
  * batch.c
  *	  A batch of keys: made, confirmed by replicas, and ended.
  *
- * A batch ends as a whole: each of its keys ends a part of a delivery, all with the same outcome.
+ * A batch ends as a whole: each of its keys ends a part of a delivery, all with the same outcome;
+ * of the keys that a pass over Redis has found the pass is told instead (pattern_unlink.c).
  * Its memory is kept for the next batch, since a worker under load needs as many again at once.
  *
  * Where replicas are to acknowledge (replica_ack.c), a batch that Redis has carried out ends with
@@ -24,6 +25,7 @@
 
 static MemoryContext context;
 static Batch *free_batches[2];	/* with room for few keys, and for many */
+static BatchFoundEnded found_ended;
 
 void
 batch_init(void)
@@ -33,7 +35,7 @@ batch_init(void)
 }
 
 Batch *
-batch_new(const Target *target, DeliveryPriority priority, Oid rule, uint16 hash_slot, bool many)
+batch_new(const Target *target, BatchKind kind, Oid rule, uint16 hash_slot, bool many)
 {
 	Batch	   *batch = free_batches[many];
 
@@ -47,7 +49,7 @@ batch_new(const Target *target, DeliveryPriority priority, Oid rule, uint16 hash
 		batch->room = room;
 	}
 	batch->target = target;
-	batch->priority = priority;
+	batch->kind = kind;
 	batch->rule = rule;
 	batch->hash_slot = hash_slot;
 	batch->nkeys = 0;
@@ -57,8 +59,24 @@ batch_new(const Target *target, DeliveryPriority priority, Oid rule, uint16 hash
 	batch->unawaited = false;
 	batch->to_confirm = false;
 	batch->records_gone = false;
+	batch->asking = false;
 	batch->hops = 0;
 	return batch;
+}
+
+char *
+batch_alloc_key(uint32 len)
+{
+	return MemoryContextAlloc(context, Max(len, 1));
+}
+
+void
+batch_append(Batch *batch, const KeyRef *key)
+{
+	Assert(batch->nkeys < batch->room);
+	Assert((key->delivery == NULL) == (batch->kind == BATCH_FOUND));
+	batch->keys[batch->nkeys++] = *key;
+	batch->bytes += key->len;
 }
 
 void
@@ -84,8 +102,28 @@ batch_key_done(const Target *target, Oid rule, const KeyRef *key, PartOutcome ou
 }
 
 void
+batch_set_found_ended(BatchFoundEnded ended)
+{
+	found_ended = ended;
+}
+
+static void
+finish_found(Batch *batch, PartOutcome outcome)
+{
+	found_ended(batch, outcome);
+	for (uint32 i = 0; i < batch->nkeys; i++)
+		pfree(unconstify(char *, batch->keys[i].bytes));
+	batch_free(batch);
+}
+
+void
 batch_finish(Batch *batch, PartOutcome outcome)
 {
+	if (batch->kind == BATCH_FOUND)
+	{
+		finish_found(batch, outcome);
+		return;
+	}
 	for (uint32 i = 0; i < batch->nkeys; i++)
 	{
 		if (batch->unawaited)
@@ -104,7 +142,9 @@ batch_finish(Batch *batch, PartOutcome outcome)
 void
 batch_decide_to_confirm(RedisNode *node, Batch *batch)
 {
-	batch->to_confirm = replica_ack_are_wanted() && !replica_ack_are_short(node);
+	/* A pass asks for all of its keys at its end (pattern_scan.c). */
+	batch->to_confirm = batch->kind != BATCH_FOUND && replica_ack_are_wanted() &&
+		!replica_ack_are_short(node);
 	node->batches->wait_is_due |= batch->to_confirm;
 }
 
@@ -116,8 +156,10 @@ batch_carried_out(RedisNode *node, Batch *batch)
 		batch->next = node->batches->unconfirmed;
 		node->batches->unconfirmed = batch;
 	}
+	else if (batch->kind != BATCH_FOUND && replica_ack_are_short(node))
+		batch_finish(batch, PART_UNCONFIRMED);
 	else
-		batch_finish(batch, replica_ack_are_short(node) ? PART_UNCONFIRMED : PART_DELIVERED);
+		batch_finish(batch, PART_DELIVERED);
 }
 
 static void

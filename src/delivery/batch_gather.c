@@ -3,7 +3,7 @@
  *	  From keys to batches: for each node and rule, and how many may be under way.
  *
  * Keys are gathered into an open batch for each node and rule, so that the views can tell how
- * many of a rule's keys existed.  A batch is sent when it is full, or when all keys of the turn
+ * many of a rule's keys existed.  So are those that a pass over Redis finds (pattern_unlink.c).  A batch is sent when it is full, or when all keys of the turn
  * have been gathered.  In a cluster the keys of a batch must hash to one slot, so batches are
  * more and smaller there.
  *
@@ -50,8 +50,8 @@ static int	silent[DELIVERY_PRIORITIES];
 bool
 batch_under_way(void)
 {
-	return batch_send_count_under_way(PRIORITY_COMMIT) > 0 ||
-		batch_send_count_under_way(PRIORITY_SCAN) > 0;
+	return batch_send_count_under_way(BATCH_COMMIT) > 0 ||
+		batch_send_count_under_way(BATCH_SCAN) > 0;
 }
 
 void
@@ -76,7 +76,7 @@ bool
 batch_has_room(DeliveryPriority priority)
 {
 	int			limit = priority == PRIORITY_COMMIT ? COMMIT_BATCHES : SCAN_BATCHES;
-	int			under_way = batch_send_count_under_way(priority);
+	int			under_way = batch_send_count_under_way((BatchKind) priority);
 
 	if (node_count() > 0 && node_at(0)->in_cluster)
 		limit *= CLUSTER_FACTOR;
@@ -103,10 +103,9 @@ batch_is_awaited(void)
  * --------------------------------------------------------------------------
  */
 
-/* The open batch for such keys.  Where all are in use by others one of those is sent. */
+/* The open batch for such keys, of which it may have some.  Where all are in use by others one of those is sent. */
 static Batch **
-open_batch_of(RedisNode *node, DeliveryPriority priority, Oid rule, uint16 hash_slot,
-			  bool refusable)
+open_batch_of(RedisNode *node, BatchKind kind, Oid rule, uint16 hash_slot, bool refusable)
 {
 	NodeBatches *queue = batches_of(node);
 	Batch	  **unused = NULL;
@@ -117,7 +116,8 @@ open_batch_of(RedisNode *node, DeliveryPriority priority, Oid rule, uint16 hash_
 
 		if (open == NULL)
 			unused = &queue->open[i];
-		else if (open->rule == rule && open->hash_slot == hash_slot && open->refusable == refusable)
+		else if (open->kind == kind && open->rule == rule && open->hash_slot == hash_slot &&
+				 open->refusable == refusable)
 			return &queue->open[i];
 	}
 	if (unused == NULL)
@@ -126,17 +126,34 @@ open_batch_of(RedisNode *node, DeliveryPriority priority, Oid rule, uint16 hash_
 		batch_send(node, *unused);
 		queue->nopen--;
 	}
-	*unused = batch_new(node->target, priority, rule, hash_slot, !node->in_cluster);
+	*unused = batch_new(node->target, kind, rule, hash_slot, !node->in_cluster);
 	(*unused)->refusable = refusable;
 	queue->nopen++;
 	return unused;
+}
+
+/* Send it, and gather into another one. */
+static void
+close_batch(RedisNode *node, Batch **open)
+{
+	Batch	   *batch = *open;
+
+	*open = NULL;
+	node->batches->nopen--;
+	batch_send(node, batch);
+}
+
+static bool
+is_full(const Batch *batch)
+{
+	return batch->nkeys == batch->room || batch->bytes >= BATCH_BYTES;
 }
 
 static void
 gather(RedisNode *node, uint16 hash_slot, DeliveryPriority priority, Oid rule, const KeyRef *key)
 {
 	bool		refusable = refusal_is_likely(node->target, rule, key->bytes, key->len);
-	Batch	  **open = open_batch_of(node, priority, rule, hash_slot, refusable);
+	Batch	  **open = open_batch_of(node, (BatchKind) priority, rule, hash_slot, refusable);
 	Batch	   *batch = *open;
 
 	/* Decided by the first key, for all that join it. */
@@ -144,16 +161,27 @@ gather(RedisNode *node, uint16 hash_slot, DeliveryPriority priority, Oid rule, c
 		batch->unawaited = node->slow_after_ms != 0 || replica_ack_are_short(node) || refusable;
 	if (batch->unawaited)
 		delivery_part_unawaited(key->delivery);
-	Assert(batch->nkeys < batch->room && batch->rule == rule);
-	batch->keys[batch->nkeys++] = *key;
-	batch->bytes += key->len;
+	batch_append(batch, key);
 	batch->has_waiter |= delivery_is_awaited(key->delivery);
-	if (batch->nkeys == batch->room || batch->bytes >= BATCH_BYTES)
-	{
-		*open = NULL;
-		node->batches->nopen--;
-		batch_send(node, batch);
-	}
+	if (is_full(batch))
+		close_batch(node, open);
+}
+
+/*
+ * In a cluster a command has one such key: while its hash slot moves, Redis would refuse several
+ * with TRYAGAIN, and the pass would be made once more.
+ */
+void
+batch_add_found(RedisNode *node, Oid rule, const KeyRef *key, bool asking)
+{
+	Batch	  **open = open_batch_of(node, BATCH_FOUND, rule, 0, false);
+	KeyRef		copy = {.len = key->len};
+
+	copy.bytes = memcpy(batch_alloc_key(key->len), key->bytes, key->len);
+	(*open)->asking = asking && node->in_cluster;
+	batch_append(*open, &copy);
+	if (is_full(*open) || node->in_cluster)
+		close_batch(node, open);
 }
 
 void
@@ -181,23 +209,20 @@ batch_add_key(Delivery *delivery, DeliveryPriority priority, const Invalidation 
 }
 
 void
-batch_send_open(void)
+batch_gather_send(RedisNode *node)
+{
+	NodeBatches *queue = node->batches;
+
+	for (int i = 0; queue != NULL && queue->nopen > 0 && i < OPEN_BATCHES; i++)
+	{
+		if (queue->open[i])
+			close_batch(node, &queue->open[i]);
+	}
+}
+
+void
+batch_gather_send_all(void)
 {
 	for (int n = 0; n < node_count(); n++)
-	{
-		RedisNode  *node = node_at(n);
-		NodeBatches *queue = node->batches;
-
-		for (int i = 0; queue != NULL && queue->nopen > 0 && i < OPEN_BATCHES; i++)
-		{
-			Batch	   *batch = queue->open[i];
-
-			queue->open[i] = NULL;
-			if (batch)
-			{
-				queue->nopen--;
-				batch_send(node, batch);
-			}
-		}
-	}
+		batch_gather_send(node_at(n));
 }

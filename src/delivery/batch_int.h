@@ -13,24 +13,33 @@
 #include "utils/palloc.h"
 
 #include "delivery/delivery_int.h"
+#include "fence/fence_command.h"
 #include "topology/node.h"
 #include "topology/target.h"
 
 /*
- * Keys in one batch.  Redis carries out a batch in one go: 128 keys take it about 150
- * microseconds, in which it serves no other client.  In a cluster all keys of a batch hash to
- * one slot, and few keys of a transaction do.
+ * Keys in one batch.  In a cluster all keys of a batch hash to one slot, and few keys of a
+ * transaction do.
  */
-#define BATCH_KEYS			128
+#define BATCH_KEYS			FENCE_COMMAND_KEYS
 #define BATCH_KEYS_OF_SLOT	8
+
+/* Where its keys come from.  The first two are as DeliveryPriority. */
+typedef enum BatchKind
+{
+	BATCH_COMMIT = PRIORITY_COMMIT, /* deliveries; a key is a part of one */
+	BATCH_SCAN = PRIORITY_SCAN, /* the same */
+	BATCH_FOUND,				/* a pass over Redis; no delivery knows the key */
+} BatchKind;
+#define BATCH_KINDS			3
 
 /* Batches that are gathered for a node at the same time: one for each rule (and hash slot). */
 #define OPEN_BATCHES		8
 
 typedef struct KeyRef
 {
-	Delivery   *delivery;
-	const char *bytes;
+	Delivery   *delivery;		/* NULL in a BATCH_FOUND */
+	const char *bytes;			/* the delivery's; of a BATCH_FOUND a copy */
 	uint32		len;
 } KeyRef;
 
@@ -39,7 +48,7 @@ typedef struct Batch
 {
 	struct Batch *next;			/* among those that are free, or unconfirmed */
 	const Target *target;
-	DeliveryPriority priority;
+	BatchKind	kind;
 	Oid			rule;
 	uint16		hash_slot;		/* of all keys, in a cluster */
 	uint16		room;			/* of keys[] */
@@ -50,6 +59,7 @@ typedef struct Batch
 	bool		unawaited;		/* no session waits for it: refusable, or its node is slow */
 	bool		to_confirm;		/* a WAIT follows */
 	bool		records_gone;	/* from the node that its hash slot moves away from */
+	bool		asking;			/* its node does not have the hash slot yet */
 	uint8		hops;			/* times it was sent again because of its answer */
 	KeyRef		keys[FLEXIBLE_ARRAY_MEMBER];
 } Batch;
@@ -62,7 +72,7 @@ typedef struct NodeBatches
 	int			nopen;
 
 	/* Written by batch_send.c. */
-	int			under_way[DELIVERY_PRIORITIES];
+	int			under_way[BATCH_KINDS];
 	int			no_waiter;		/* of those under way */
 
 	/* Written by batch.c. */
@@ -91,8 +101,9 @@ batches_of(RedisNode *node)
 extern void batch_add_key(Delivery *delivery, DeliveryPriority priority, const Invalidation *item,
 						  bool is_resend);
 
-/* Send what has been gathered, to all nodes. */
-extern void batch_send_open(void);
+/* Send what has been gathered, to all nodes or to one. */
+extern void batch_gather_send_all(void);
+extern void batch_gather_send(RedisNode *node);
 
 /* Have replicas acknowledge what was sent, where that is asked for. */
 extern void batch_ask_replicas(void);
@@ -108,12 +119,32 @@ extern void batch_look_for_silent(void);
 extern bool batch_under_way(void);
 
 /*
+ * For pattern_unlink.c
+ */
+
+/* Delete a key that a pass has found at this node.  It is copied. */
+extern void batch_add_found(RedisNode *node, Oid rule, const KeyRef *key, bool asking);
+
+/*
+ * What becomes of such keys.  In "ended": PART_DELIVERED; PART_REFUSED, of a single key, within
+ * an answer; PART_RETRY_SOON, where the key is not at this node any more; otherwise it was lost.
+ */
+typedef void (*BatchFoundEnded) (const Batch *batch, PartOutcome outcome);
+extern void batch_set_found_ended(BatchFoundEnded ended);
+
+/*
  * batch.c and batch_send.c
  */
 
 /* A batch without keys; "many": with room for BATCH_KEYS, else for BATCH_KEYS_OF_SLOT. */
-extern Batch *batch_new(const Target *target, DeliveryPriority priority, Oid rule,
-						uint16 hash_slot, bool many);
+extern Batch *batch_new(const Target *target, BatchKind kind, Oid rule, uint16 hash_slot,
+						bool many);
+
+/* Add a key to a batch that has room for it. */
+extern void batch_append(Batch *batch, const KeyRef *key);
+
+/* Memory for a copy of a key, which batch_finish() frees. */
+extern char *batch_alloc_key(uint32 len);
 
 /* Free a batch whose keys another one has taken over. */
 extern void batch_free(Batch *batch);
@@ -125,13 +156,13 @@ extern void batch_free(Batch *batch);
 extern void batch_send(RedisNode *node, Batch *batch);
 
 /* Batches under way at all nodes. */
-extern int	batch_send_count_under_way(DeliveryPriority priority);
+extern int	batch_send_count_under_way(BatchKind kind);
 
 /* End the part of a key's delivery that is this target's. */
 extern void batch_key_done(const Target *target, Oid rule, const KeyRef *key,
 						   PartOutcome outcome);
 
-/* End such a part for each key of the batch, and free it. */
+/* End such a part for each key of the batch, or tell the pass that found them; and free it. */
 extern void batch_finish(Batch *batch, PartOutcome outcome);
 
 /* Before it is sent: note whether replicas are to acknowledge it. */
@@ -141,6 +172,5 @@ extern void batch_decide_to_confirm(RedisNode *node, Batch *batch);
 extern void batch_carried_out(RedisNode *node, Batch *batch);
 
 extern void batch_init(void);
-extern void batch_send_init(void);
 
 #endif							/* UNCACHE_BATCH_INT_H */

@@ -10,6 +10,9 @@
  *		a node redirects	it, in a cluster: then it follows, a few times; a key that is being
  *							moved at this moment is tried again (PART_RETRY_SOON)
  *
+ * What a pass over Redis has found (pattern_unlink.c) always goes as an UNLINK, and follows no
+ * redirection: the pass is made once more.
+ *
  * An answer that tells of the server rather than of the keys (that it is loading, say) fails the
  * node, and the keys are lost.  They are lost, too, when the link breaks, which answers all
  * batches with NULL.  A batch that was carried out twice has deleted twice, which is harmless.
@@ -32,20 +35,12 @@
 /* How often a batch is sent again because of its answer. */
 #define MAX_HOPS			5
 
-static MemoryContext names_context; /* of records, until they are sent */
-static int	under_way[DELIVERY_PRIORITIES]; /* at all nodes */
-
-void
-batch_send_init(void)
-{
-	names_context = AllocSetContextCreate(TopMemoryContext, "pg_uncache record names",
-										  ALLOCSET_SMALL_SIZES);
-}
+static int	under_way[BATCH_KINDS]; /* at all nodes */
 
 int
-batch_send_count_under_way(DeliveryPriority priority)
+batch_send_count_under_way(BatchKind kind)
 {
-	return under_way[priority];
+	return under_way[kind];
 }
 
 /* Send each key of a refused batch by itself. */
@@ -54,41 +49,19 @@ split(RedisNode *node, Batch *batch)
 {
 	for (uint32 i = 0; i < batch->nkeys; i++)
 	{
-		Batch	   *single = batch_new(batch->target, batch->priority, batch->rule,
+		Batch	   *single = batch_new(batch->target, batch->kind, batch->rule,
 									   batch->hash_slot, false);
 
 		single->has_waiter = batch->has_waiter;
 		single->refusable = batch->refusable;
 		single->unawaited = batch->unawaited;
 		single->records_gone = batch->records_gone;
+		single->asking = batch->asking;
 		single->hops = batch->hops;
-		single->keys[single->nkeys++] = batch->keys[i];
+		batch_append(single, &batch->keys[i]);
 		batch_send(node, single);
 	}
 	batch_free(batch);
-}
-
-/* The command under construction. */
-static struct
-{
-	int			n;
-	const char *argv[5 + 2 * BATCH_KEYS];
-	size_t		lens[5 + 2 * BATCH_KEYS];
-	char		xids[BATCH_KEYS][24];
-	char		nkeys[12];
-}			arguments;
-
-static void
-add_argument(const char *bytes, size_t len)
-{
-	arguments.argv[arguments.n] = bytes;
-	arguments.lens[arguments.n++] = len;
-}
-
-static void
-add_text(const char *text)
-{
-	add_argument(text, strlen(text));
 }
 
 /*
@@ -97,13 +70,17 @@ add_text(const char *text)
  * --------------------------------------------------------------------------
  */
 
+/* Of a pass the views show what it has deleted: it may find a key twice, or one that expires. */
 static void
-count(Batch *batch, int64 existed)
+count(const Batch *batch, int64 existed)
 {
-	pg_atomic_fetch_add_u64(&MyDatabaseState->stats.batches, 1);
-	pg_atomic_fetch_add_u64(&MyDatabaseState->stats.keys, batch->nkeys);
+	int64		nkeys = batch->kind == BATCH_FOUND ? existed : batch->nkeys;
+
+	if (batch->kind != BATCH_FOUND)
+		pg_atomic_fetch_add_u64(&MyDatabaseState->stats.batches, 1);
+	pg_atomic_fetch_add_u64(&MyDatabaseState->stats.keys, nkeys);
 	pg_atomic_fetch_add_u64(&MyDatabaseState->stats.keys_existed, existed);
-	counters_count_rule(batch->rule, batch->nkeys, existed);
+	counters_count_rule(batch->rule, nkeys, existed);
 }
 
 static void
@@ -118,13 +95,10 @@ static void batch_refused(RedisNode *node, Batch *batch, const RedisReply *reply
 static void
 send_again(RedisNode *node, Batch *batch, bool asking)
 {
-	const char *argv[] = {"ASKING"};
-
 	batch->records_gone = false;
+	batch->asking = asking;
 	if (node == NULL || !node->open || ++batch->hops > MAX_HOPS)
 		batch_finish(batch, node != NULL && node->is_down ? PART_NODE_DOWN : PART_RETRY_SOON);
-	else if (asking && !redis_send_texts(node->link, 1, argv, foregoing_answered, NULL))
-		batch_finish(batch, PART_NO_REPLY);
 	else
 		batch_send(node, batch);
 }
@@ -158,45 +132,14 @@ records_answered(void *arg, const RedisReply *reply)
 		batch_refused(node, batch, reply);
 }
 
-/* The name of a key's record, as in lua/uncache.lua; NULL for one that can't have any. */
-static char *
-record_name(const KeyRef *key, size_t *len)
-{
-	bool		tagged = memchr(key->bytes, '}', key->len) != NULL;
-	StringInfoData name;
-
-	initStringInfo(&name);
-	appendStringInfoString(&name, tagged ? "uncache::" : "uncache:{");
-	appendBinaryStringInfo(&name, key->bytes, key->len);
-	if (!tagged)
-		appendStringInfoChar(&name, '}');
-	*len = name.len;
-	return cluster_map_slot(name.data, name.len) == cluster_map_slot(key->bytes, key->len) ?
-		name.data : NULL;
-}
-
 /* UNLINK the records of all keys.  False where that can't be sent, or there can't be any. */
 static bool
 unlink_records(RedisNode *node, const Batch *batch, RedisAnswer answer, void *arg)
 {
-	MemoryContext old = MemoryContextSwitchTo(names_context);
-	bool		sent;
-
-	arguments.n = 0;
-	add_text("UNLINK");
+	fence_command_begin(COMMAND_UNLINK_RECORDS);
 	for (uint32 i = 0; i < batch->nkeys; i++)
-	{
-		size_t		len;
-		char	   *name = record_name(&batch->keys[i], &len);
-
-		if (name != NULL)
-			add_argument(name, len);
-	}
-	sent = arguments.n > 1 &&
-		redis_send(node->link, arguments.n, arguments.argv, arguments.lens, answer, arg);
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(names_context);
-	return sent;
+		fence_command_add(batch->keys[i].bytes, batch->keys[i].len, "", 0);
+	return fence_command_send(node, answer, arg);
 }
 
 /*
@@ -211,6 +154,13 @@ follow_cluster(RedisNode *node, Batch *batch, const RedisReply *reply)
 
 	if (!node->in_cluster)
 		return false;
+	if (batch->kind == BATCH_FOUND)
+	{
+		if (!cluster_map_is_moving(reply))
+			return false;
+		batch_finish(batch, PART_RETRY_SOON);
+		return true;
+	}
 	if (redis_reply_is_error(reply, "TRYAGAIN"))
 	{
 		if (batch->nkeys > 1)
@@ -267,7 +217,7 @@ batch_refused(RedisNode *node, Batch *batch, const RedisReply *reply)
 
 	if (follow_cluster(node, batch, reply))
 		return;
-	if (batch->hops < MAX_HOPS && fence_note_loss(node, reply))
+	if (batch->kind != BATCH_FOUND && batch->hops < MAX_HOPS && fence_note_loss(node, reply))
 	{
 		batch->hops++;
 		batch_send(node, batch);
@@ -282,7 +232,8 @@ batch_refused(RedisNode *node, Batch *batch, const RedisReply *reply)
 	else
 	{
 		shmem_note_error(MyDatabaseState, redis_error_note_refusal(reply));
-		note_refused(batch);
+		if (batch->kind != BATCH_FOUND)
+			note_refused(batch);
 		batch_finish(batch, PART_REFUSED);
 	}
 }
@@ -293,9 +244,9 @@ batch_answered(void *arg, const RedisReply *reply)
 	Batch	   *batch = arg;
 	RedisNode  *node = node_answering();
 
-	Assert(under_way[batch->priority] > 0 && node->batches->under_way[batch->priority] > 0);
-	under_way[batch->priority]--;
-	node->batches->under_way[batch->priority]--;
+	Assert(under_way[batch->kind] > 0 && node->batches->under_way[batch->kind] > 0);
+	under_way[batch->kind]--;
+	node->batches->under_way[batch->kind]--;
 	if (!batch->has_waiter)
 		node->batches->no_waiter--;
 	if (reply == NULL)
@@ -305,7 +256,8 @@ batch_answered(void *arg, const RedisReply *reply)
 		FAULT_POINT("answered");
 		node_note_success(node);
 		count(batch, redis_reply_integer(reply));
-		note_accepted(batch);
+		if (batch->kind != BATCH_FOUND)
+			note_accepted(batch);
 		batch_carried_out(node, batch);
 	}
 	else if (redis_reply_type(reply) != REDIS_ERROR)
@@ -323,33 +275,28 @@ batch_answered(void *arg, const RedisReply *reply)
  * --------------------------------------------------------------------------
  */
 
-/* UNLINK key..., or FCALL uncache_invalidate n key... ttl incarnation xid... */
+/* Put the command of a batch together.  A pass has voided all tokens before it finds a key. */
 static void
-make_arguments(const RedisNode *node, Batch *batch)
+make_command(const RedisNode *node, const Batch *batch)
 {
-	bool		fenced = fence_is_used(node);
+	bool		is_found = batch->kind == BATCH_FOUND;
 
-	arguments.n = 0;
-	add_text(fenced ? "FCALL" : "UNLINK");
-	if (fenced)
-	{
-		snprintf(arguments.nkeys, sizeof(arguments.nkeys), "%u", batch->nkeys);
-		add_text("uncache_invalidate");
-		add_text(arguments.nkeys);
-	}
-	for (uint32 i = 0; i < batch->nkeys; i++)
-		add_argument(batch->keys[i].bytes, batch->keys[i].len);
-	if (!fenced)
-		return;
-
-	add_text(fence_ttl_text());
-	add_text(UncacheShmem->incarnation);
+	fence_command_begin(!is_found && fence_is_used(node) ? COMMAND_INVALIDATE : COMMAND_UNLINK);
 	for (uint32 i = 0; i < batch->nkeys; i++)
 	{
-		snprintf(arguments.xids[i], sizeof(arguments.xids[i]), UINT64_FORMAT,
-				 delivery_xid(batch->keys[i].delivery));
-		add_text(arguments.xids[i]);
+		const KeyRef *key = &batch->keys[i];
+
+		fence_command_add(key->bytes, key->len, "", is_found ? 0 : delivery_xid(key->delivery));
 	}
+}
+
+static bool
+send_asking(RedisNode *node)
+{
+	const char *argv[] = {"ASKING"};
+
+	return node->link != NULL &&
+		redis_send_texts(node->link, 1, argv, foregoing_answered, NULL);
 }
 
 void
@@ -357,18 +304,18 @@ batch_send(RedisNode *node, Batch *batch)
 {
 	NodeBatches *queue = batches_of(node);
 
-	if (fence_is_shut_out(node))
+	if (batch->kind != BATCH_FOUND && fence_is_shut_out(node))
 		(void) unlink_records(node, batch, foregoing_answered, NULL);
-	make_arguments(node, batch);
 	batch_decide_to_confirm(node, batch);
-	if (redis_send(node->link, arguments.n, arguments.argv, arguments.lens,
-				   batch_answered, batch))
+	make_command(node, batch);
+	if ((batch->asking && !send_asking(node)) ||
+		!fence_command_send(node, batch_answered, batch))
 	{
-		under_way[batch->priority]++;
-		queue->under_way[batch->priority]++;
-		if (!batch->has_waiter)
-			queue->no_waiter++;
-	}
-	else
 		batch_finish(batch, PART_NO_REPLY);
+		return;
+	}
+	under_way[batch->kind]++;
+	queue->under_way[batch->kind]++;
+	if (!batch->has_waiter)
+		queue->no_waiter++;
 }

@@ -50,7 +50,6 @@ delivery_queue_init(void)
 	delivery_init();
 	delivery_fragments_init();
 	batch_init();
-	batch_send_init();
 	refusal_init();
 	pattern_queue_init();
 }
@@ -182,7 +181,7 @@ send_from(DeliveryPriority priority)
 			outbox_damage_note_row(delivery->row.xid, "its items cannot be read to their end");
 		all_sent(delivery);
 	}
-	batch_send_open();
+	batch_gather_send_all();
 }
 
 void

@@ -35,6 +35,7 @@
 #include "delivery/scan_step.h"
 #include "settings/settings.h"
 #include "redis/redis_error.h"
+#include "topology/cluster_map.h"
 
 /*
  * Work of a slice: some 200 microseconds.  A unit is what it takes to try one byte of a key
@@ -50,13 +51,13 @@
 /* That patterns were set aside is logged at most so often: they are tried every minute. */
 #define LOG_MS			(60 * 60 * 1000)
 
-/* A key that Redis has refused to delete. */
-typedef struct RefusedKey
+/* A key that the walk has found, and that Redis does not delete. */
+typedef struct KeptKey
 {
-	struct RefusedKey *next;
+	struct KeptKey *next;
 	size_t		len;
 	char		bytes[FLEXIBLE_ARRAY_MEMBER];
-} RefusedKey;
+} KeptKey;
 
 /* The walk over a node, in RedisNode.walk. */
 typedef struct NodeWalk
@@ -71,11 +72,11 @@ typedef struct NodeWalk
 	/* Keys that are not looked up yet: a uint32 for the length, then the key. */
 	StringInfoData found;
 	int			next_found;		/* offset of the next one */
-	RefusedKey *refused;
+	KeptKey    *refused;
 
 	/* The key that is being looked up. */
 	bool		searching;
-	RefusedKey *is_refused;		/* then every pattern that covers it is refused, too; or NULL */
+	KeptKey    *is_refused;		/* then every pattern that covers it is refused, too; or NULL */
 	PatternSearch search;
 } NodeWalk;
 
@@ -101,15 +102,12 @@ static struct
 }			cost;
 
 static void key_refused(RedisNode *node, const char *key, size_t len);
-static void unlink_answered(void);
-
-static const PatternUnlinkCallbacks unlink_callbacks = {key_refused, unlink_answered};
 
 void
 pattern_sweep_init(void (*when_answered) (void))
 {
 	answered = when_answered;
-	pattern_unlink_init(&unlink_callbacks);
+	pattern_unlink_init(key_refused);
 }
 
 void
@@ -134,7 +132,6 @@ pattern_sweep_end(void)
 		 cost.most);
 	for (int i = 0; i < node_count(); i++)
 		node_release_scan_link(node_at(i));
-	pattern_unlink_end();
 	patterns = NULL;
 	sweep_number++;
 }
@@ -236,7 +233,7 @@ scan_refused(RedisNode *node, const RedisReply *reply)
 {
 	const char *why;
 
-	if (node->in_cluster && pattern_unlink_is_moving(reply))
+	if (node->in_cluster && cluster_map_is_moving(reply))
 		sweep.missed = true;
 	else if (!cannot_scan(reply) &&
 			 (redis_reply_type(reply) != REDIS_ERROR || redis_error_is_fatal(reply, &why)))
@@ -432,21 +429,15 @@ static void
 key_refused(RedisNode *node, const char *key, size_t len)
 {
 	NodeWalk   *walk = walk_of(node);
-	RefusedKey *refused;
+	KeptKey    *refused;
 
 	if (walk == NULL)
 		return;
-	refused = MemoryContextAlloc(context, offsetof(RefusedKey, bytes) + len);
+	refused = MemoryContextAlloc(context, offsetof(KeptKey, bytes) + len);
 	refused->len = len;
 	memcpy(refused->bytes, key, len);
 	refused->next = walk->refused;
 	walk->refused = refused;
-}
-
-static void
-unlink_answered(void)
-{
-	answered();
 }
 
 /* Begin with the next key, unless one is being looked up.  False where there is none. */

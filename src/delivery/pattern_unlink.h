@@ -8,24 +8,11 @@
 #include "postgres.h"
 
 #include "topology/node.h"
-#include "shmem/shmem.h"
 
-typedef struct PatternUnlinkCallbacks
-{
-	/* Redis refuses this key, by itself. */
-	void		(*refused) (RedisNode *node, const char *key, size_t len);
+/* Once, in the worker.  "refused": Redis refuses this key, by itself. */
+extern void pattern_unlink_init(void (*refused) (RedisNode *node, const char *key, size_t len));
 
-	/* A batch has ended, and all is counted. */
-	void		(*answered) (void);
-} PatternUnlinkCallbacks;
-
-/* Once, in the worker. */
-extern void pattern_unlink_init(const PatternUnlinkCallbacks *callbacks);
-
-/*
- * A pass begins.  The current memory context must stay until the last answer.  "asking":
- * keys may be at nodes of a cluster that do not have their slots yet.
- */
+/* A pass begins.  "asking": keys may be at nodes of a cluster that do not have their slots yet. */
 extern void pattern_unlink_begin(bool asking);
 
 /* Whether more keys should be given for this node now. */
@@ -40,11 +27,5 @@ extern int	pattern_unlink_under_way(void);
 extern bool pattern_unlink_lost(void);	/* a batch was not answered or not sent */
 extern bool pattern_unlink_missed(void);	/* a key had moved in the cluster before it was
 											 * deleted */
-
-/* The pass is over: answers that are still due are not counted. */
-extern void pattern_unlink_end(void);
-
-/* Whether an answer says that a key is at another node of the cluster, or about to be. */
-extern bool pattern_unlink_is_moving(const RedisReply *reply);
 
 #endif							/* UNCACHE_PATTERN_UNLINK_H */

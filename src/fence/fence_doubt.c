@@ -31,6 +31,7 @@
 
 #include "base/invalidation.h"
 #include "base/log_text.h"
+#include "fence/fence_command.h"
 #include "fence/fence_int.h"
 #include "redis/redis_error.h"
 #include "shmem/wait_slots.h"
@@ -38,9 +39,6 @@
 
 /* Between looks whether the transaction has ended. */
 #define LOOK_MS			1000
-
-/* Keys in one call: as many as in a batch of delivery (batch_int.h). */
-#define CALL_KEYS		128
 
 typedef enum DoubtState
 {
@@ -189,72 +187,30 @@ release_answered(void *arg, const RedisReply *reply)
 	answered(arg, reply);
 }
 
-/* FCALL function n key..., then the arguments that send_call() adds. */
-typedef struct Call
-{
-	int			n;
-	int			nkeys;
-	const char *argv[5 + 2 * CALL_KEYS];
-	size_t		lens[5 + 2 * CALL_KEYS];
-} Call;
-
+/* Send the call that has been put together. */
 static void
-add_argument(Call *call, const char *bytes, size_t len)
+send_call(RedisNode *node, Doubt *doubt, bool release)
 {
-	Assert(call->n < lengthof(call->argv));
-	call->argv[call->n] = bytes;
-	call->lens[call->n++] = len;
-}
-
-static void
-send_call(RedisNode *node, Doubt *doubt, Call *call, bool release)
-{
-	char		nkeys[12];
-	char		entry[26];
-
-	/* The functions may refuse a new doubt ("?"), and never one that was promised ("!"). */
-	const char *mark = release ? "" : doubt->promised ? "!" : "?";
-
-	snprintf(nkeys, sizeof(nkeys), "%d", call->nkeys);
-	snprintf(entry, sizeof(entry), "%s" UINT64_FORMAT, mark, doubt->xid);
-	call->argv[2] = nkeys;
-	call->lens[2] = strlen(nkeys);
-	if (!release)
-		add_argument(call, fence_ttl_text(), strlen(fence_ttl_text()));
-	add_argument(call, UncacheShmem->incarnation, strlen(UncacheShmem->incarnation));
-	for (int i = 0; i < call->nkeys; i++)
-		add_argument(call, entry, strlen(entry));
-
-	if (redis_send(node->link, call->n, call->argv, call->lens,
-				   release ? release_answered : fence_answered, doubt))
+	if (fence_command_send(node, release ? release_answered : fence_answered, doubt))
 		doubt->under_way++;
 	else
 		doubt->failed = true;
-}
-
-static void
-begin_call(Call *call, bool release)
-{
-	const char *function = release ? "uncache_release" : "uncache_invalidate";
-
-	call->n = 0;
-	call->nkeys = 0;
-	add_argument(call, "FCALL", strlen("FCALL"));
-	add_argument(call, function, strlen(function));
-	add_argument(call, "", 0);	/* the number of keys */
 }
 
 /* Fence, or release, the keys of a doubt at one target. */
 static void
 send_keys_to(Target *target, Doubt *doubt, bool release)
 {
-	static Call call;
+	FenceCommand command = release ? COMMAND_RELEASE : COMMAND_INVALIDATE;
+
+	/* The functions may refuse a new doubt ("?"), and never one that was promised ("!"). */
+	const char *mark = release ? "" : doubt->promised ? "!" : "?";
 	RedisNode  *call_node = NULL;
 	InvalidationReader reader;
 	Invalidation item;
 
 	invalidation_reader_init(&reader, doubt->items, doubt->len);
-	begin_call(&call, release);
+	fence_command_begin(command);
 	while (invalidation_read(&reader, &item) > 0)
 	{
 		uint16		key_slot;
@@ -269,15 +225,15 @@ send_keys_to(Target *target, Doubt *doubt, bool release)
 			continue;
 		}
 		call_node = node;
-		add_argument(&call, item.bytes, item.len);
-		if (++call.nkeys == CALL_KEYS || node->in_cluster)
+		fence_command_add(item.bytes, item.len, mark, doubt->xid);
+		if (fence_command_keys() == FENCE_COMMAND_KEYS || node->in_cluster)
 		{
-			send_call(node, doubt, &call, release);
-			begin_call(&call, release);
+			send_call(node, doubt, release);
+			fence_command_begin(command);
 		}
 	}
-	if (call.nkeys > 0)
-		send_call(call_node, doubt, &call, release);
+	if (fence_command_keys() > 0)
+		send_call(call_node, doubt, release);
 }
 
 static void

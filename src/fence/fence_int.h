@@ -5,6 +5,7 @@
  * They call each other in this order, each those before it:
  *
  *		fence.c, snapshot_tokens.c, incarnation.c
+ *		fence_command.c
  *		fence_beat.c
  *		fence_standing.c
  *		fence_library.c

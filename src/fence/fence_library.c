@@ -17,6 +17,7 @@
 #include "access/xlog.h"
 
 #include "base/clock.h"
+#include "fence/fence_command.h"
 #include "fence/fence_int.h"
 #include "fence/uncache_lua.h"
 #include "redis/redis_error.h"
@@ -54,6 +55,7 @@ void
 fence_init(void)
 {
 	fence_publish();
+	fence_command_init();
 	fence_standing_init();
 	snprintf(server_id, sizeof(server_id), UINT64_FORMAT, GetSystemIdentifier());
 	snprintf(timeline, sizeof(timeline), "%u", GetWALInsertionTimeLine());

@@ -390,3 +390,10 @@ cluster_map_redirect(const RedisReply *reply, uint16 *slot, char *host, size_t h
 	*port = found_port;
 	return moved ? CLUSTER_MOVED : CLUSTER_ASK;
 }
+
+bool
+cluster_map_is_moving(const RedisReply *reply)
+{
+	return redis_reply_is_error(reply, "MOVED") || redis_reply_is_error(reply, "ASK") ||
+		redis_reply_is_error(reply, "TRYAGAIN");
+}

@@ -70,4 +70,7 @@ typedef enum ClusterRedirect
 extern ClusterRedirect cluster_map_redirect(const RedisReply *reply, uint16 *slot,
 											char *host, size_t hostlen, int *port);
 
+/* Whether a node says that keys are at another node, or on the way there. */
+extern bool cluster_map_is_moving(const RedisReply *reply);
+
 #endif							/* UNCACHE_CLUSTER_MAP_H */

@@ -68,7 +68,6 @@ typedef struct RedisNode
 	struct NodeBatches *batches;
 	struct NodeScan *scan;
 	struct NodeWalk *walk;
-	struct NodeUnlinks *unlinks;
 	struct NodeReplicas *replicas;
 
 	struct NodePrivate *own;
