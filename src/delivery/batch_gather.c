@@ -3,9 +3,10 @@
  *	  From keys to batches: for each node and rule, and how many may be under way.
  *
  * Keys are gathered into an open batch for each node and rule, so that the views can tell how
- * many of a rule's keys existed.  So are those that a pass over Redis finds (pattern_unlink.c).  A batch is sent when it is full, or when all keys of the turn
- * have been gathered.  In a cluster the keys of a batch must hash to one slot, so batches are
- * more and smaller there.
+ * many of a rule's keys existed.  So are the keys that a pass over Redis finds
+ * (pattern_unlink.c).  A batch is sent when it is full, or when all keys of the turn have been
+ * gathered.  In a cluster the keys of a batch must hash to one slot, so batches are more and
+ * smaller there.
  *
  * A key whose node has no link is not gathered: its part ends at once, as one to be sent again.
  * All of this is in memory; after a crash the rows are sent again.
@@ -103,7 +104,7 @@ batch_is_awaited(void)
  * --------------------------------------------------------------------------
  */
 
-/* The open batch for such keys, of which it may have some.  Where all are in use by others one of those is sent. */
+/* The open batch for such keys.  Where all are in use by others one of those is sent. */
 static Batch **
 open_batch_of(RedisNode *node, BatchKind kind, Oid rule, uint16 hash_slot, bool refusable)
 {
