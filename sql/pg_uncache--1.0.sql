@@ -415,6 +415,8 @@ CREATE FUNCTION uncache.stat_get(
 	OUT fills_plain bigint,
 	OUT checked bigint,
 	OUT found_stale bigint,
+	OUT stream_entries bigint,
+	OUT stream_entries_lost bigint,
 	OUT outbox_rows bigint,
 	OUT outbox_bytes bigint,
 	OUT outbox_oldest_at timestamptz,
@@ -446,6 +448,7 @@ SELECT
 	s.ring_used, s.ring_size, s.ring_overflows,
 	s.keys_refused, s.keys_refused_now,
 	s.fills_plain, s.checked, s.found_stale,
+	s.stream_entries, s.stream_entries_lost,
 	s.outbox_rows, s.outbox_bytes,
 	clock_timestamp() - s.outbox_oldest_at AS outbox_oldest_age,
 	s.latency_p50_ms, s.latency_p99_ms, s.latency_max_ms,
@@ -500,6 +503,10 @@ COMMENT ON COLUMN uncache.stat.checked IS
 'counter: hits that readers have compared with the database (FCALL uncache_report), of all databases that use this Redis';
 COMMENT ON COLUMN uncache.stat.found_stale IS
 'of checked, those that were older than the database: a rule is missing, or a reader fills the key plainly';
+COMMENT ON COLUMN uncache.stat.stream_entries IS
+'entries that the worker has written to the stream uncache.stream, in all targets';
+COMMENT ON COLUMN uncache.stat.stream_entries_lost IS
+'entries that Redis has refused, as long as the stream cannot be written (last_error says why); their keys are deleted all the same';
 COMMENT ON COLUMN uncache.stat.outbox_rows IS
 'outbox rows not delivered yet: exact up to 8192 blocks (64 MB) a table, beyond that extrapolated from as many blocks, evenly spread';
 COMMENT ON COLUMN uncache.stat.outbox_bytes IS
@@ -607,6 +614,8 @@ CREATE FUNCTION uncache.stat_databases_get(
 	OUT fills_plain bigint,
 	OUT checked bigint,
 	OUT found_stale bigint,
+	OUT stream_entries bigint,
+	OUT stream_entries_lost bigint,
 	OUT backlog_at timestamptz,
 	OUT outbox_rows bigint,
 	OUT outbox_bytes bigint,
@@ -641,6 +650,7 @@ SELECT
 	s.ring_used, s.ring_size, s.ring_overflows,
 	s.keys_refused, s.keys_refused_now,
 	s.fills_plain, s.checked, s.found_stale,
+	s.stream_entries, s.stream_entries_lost,
 	s.backlog_at, s.outbox_rows, s.outbox_bytes,
 	s.backlog_at - s.outbox_oldest_at AS outbox_oldest_age,
 	s.rules_with_problems,

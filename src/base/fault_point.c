@@ -30,6 +30,7 @@
  *		ring-taken			worker: an entry left the ring
  *		batch-sent			worker: commands are under way
  *		answered			worker: Redis has answered, the worker has not noted it
+ *		announced			worker: an entry of the stream is answered, and not noted
  *		waiter-found		worker: about to count down for a waiter
  *		emptying-step		worker: some blocks of a retired table were checked
  *		emptying-locked		worker: ExclusiveLock on a table to be emptied

@@ -1,15 +1,10 @@
 /*
  * batch.c
- *	  A batch of keys: made, confirmed by replicas, and ended.
+ *	  A batch of keys: made, and ended.
  *
  * A batch ends as a whole: each of its keys ends a part of a delivery, all with the same outcome;
  * of the keys that a pass over Redis has found the pass is told instead (pattern_unlink.c).
  * Its memory is kept for the next batch, since a worker under load needs as many again at once.
- *
- * Where replicas are to acknowledge (replica_ack.c), a batch that Redis has carried out ends with
- * the answer to the WAIT that follows it on the link.  One WAIT is for all batches before it.
- * Where too few replicas have them in time the outcome is PART_UNCONFIRMED; as long as they are
- * known to be too few, no session waits for such a batch.
  *
  * Of a key that ends neither delivered nor refused it is noted that its node needs it again
  * (resend.h), since its row will be sent again.  After a crash nothing of this is known, and all
@@ -21,7 +16,6 @@
 
 #include "delivery/batch_int.h"
 #include "delivery/resend.h"
-#include "delivery/replica_ack.h"
 
 static MemoryContext context;
 static Batch *free_batches[2];	/* with room for few keys, and for many */
@@ -60,6 +54,7 @@ batch_new(const Target *target, BatchKind kind, Oid rule, uint16 hash_slot, bool
 	batch->to_confirm = false;
 	batch->records_gone = false;
 	batch->asking = false;
+	batch->announced = false;
 	batch->hops = 0;
 	return batch;
 }
@@ -108,99 +103,50 @@ batch_set_found_ended(BatchFoundEnded ended)
 }
 
 static void
-finish_found(Batch *batch, PartOutcome outcome)
+asking_answered(void *arg, const RedisReply *reply)
 {
-	found_ended(batch, outcome);
-	for (uint32 i = 0; i < batch->nkeys; i++)
-		pfree(unconstify(char *, batch->keys[i].bytes));
-	batch_free(batch);
+	/* The answer to the command that follows it tells. */
+}
+
+bool
+batch_send_asking(RedisNode *node)
+{
+	const char *argv[] = {"ASKING"};
+
+	return node->link != NULL && redis_send_texts(node->link, 1, argv, asking_answered, NULL);
+}
+
+/* Whether the bytes of its keys are its own, rather than a delivery's. */
+static bool
+owns_keys(const Batch *batch)
+{
+	return batch->kind == BATCH_FOUND || batch->kind == BATCH_PATTERNS;
+}
+
+/* The deletes of an announced batch are done: stream.c has noted what is to be sent again. */
+static void
+finish_key(const Batch *batch, const KeyRef *key, PartOutcome outcome)
+{
+	if (batch->unawaited)
+		delivery_part_awaited(key->delivery);
+	if (batch->announced)
+		delivery_entry_done(key->delivery, outcome);
+	else
+		batch_key_done(batch->target, batch->rule, key, outcome);
 }
 
 void
 batch_finish(Batch *batch, PartOutcome outcome)
 {
+	Assert(!batch->announced || outcome != PART_REFUSED);
 	if (batch->kind == BATCH_FOUND)
-	{
-		finish_found(batch, outcome);
-		return;
-	}
+		found_ended(batch, outcome);
 	for (uint32 i = 0; i < batch->nkeys; i++)
 	{
-		if (batch->unawaited)
-			delivery_part_awaited(batch->keys[i].delivery);
-		batch_key_done(batch->target, batch->rule, &batch->keys[i], outcome);
+		if (batch->kind != BATCH_FOUND)
+			finish_key(batch, &batch->keys[i], outcome);
+		if (owns_keys(batch))
+			pfree(unconstify(char *, batch->keys[i].bytes));
 	}
 	batch_free(batch);
-}
-
-/*
- * --------------------------------------------------------------------------
- * Confirmed by replicas
- * --------------------------------------------------------------------------
- */
-
-void
-batch_decide_to_confirm(RedisNode *node, Batch *batch)
-{
-	/* A pass asks for all of its keys at its end (pattern_scan.c). */
-	batch->to_confirm = batch->kind != BATCH_FOUND && replica_ack_are_wanted() &&
-		!replica_ack_are_short(node);
-	node->batches->wait_is_due |= batch->to_confirm;
-}
-
-void
-batch_carried_out(RedisNode *node, Batch *batch)
-{
-	if (batch->to_confirm)
-	{
-		batch->next = node->batches->unconfirmed;
-		node->batches->unconfirmed = batch;
-	}
-	else if (batch->kind != BATCH_FOUND && replica_ack_are_short(node))
-		batch_finish(batch, PART_UNCONFIRMED);
-	else
-		batch_finish(batch, PART_DELIVERED);
-}
-
-static void
-finish_unconfirmed(RedisNode *node, PartOutcome outcome)
-{
-	Batch	   *batch = node->batches->unconfirmed;
-
-	node->batches->unconfirmed = NULL;
-	while (batch)
-	{
-		Batch	   *next = batch->next;
-
-		batch_finish(batch, outcome);
-		batch = next;
-	}
-}
-
-/* Every batch sent before this WAIT has been answered, and none that was sent after it. */
-static void
-wait_answered(void *arg, const RedisReply *reply)
-{
-	RedisNode  *node = node_answering();
-
-	if (reply == NULL)
-		finish_unconfirmed(node, PART_NO_REPLY);
-	else
-		finish_unconfirmed(node, replica_ack_note(node, reply) ? PART_DELIVERED : PART_UNCONFIRMED);
-}
-
-void
-batch_ask_replicas(void)
-{
-	for (int n = 0; n < node_count(); n++)
-	{
-		RedisNode  *node = node_at(n);
-		NodeBatches *queue = node->batches;
-
-		if (queue == NULL || !queue->wait_is_due)
-			continue;
-		queue->wait_is_due = false;
-		if (node->link == NULL || !replica_ack_ask(node, wait_answered))
-			finish_unconfirmed(node, PART_NO_REPLY);	/* the link has failed */
-	}
 }

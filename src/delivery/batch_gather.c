@@ -21,6 +21,7 @@
 #include "delivery/resend.h"
 #include "delivery/refusal.h"
 #include "delivery/replica_ack.h"
+#include "delivery/stream.h"
 
 /* A batch with as many bytes of keys is sent, even if there is room for more keys. */
 #define BATCH_BYTES			(64 * 1024)
@@ -33,7 +34,10 @@
 #define SCAN_BATCHES		8
 #define CLUSTER_FACTOR		16
 
-/* Batches under way in all, with those at silent nodes: 50 MB at the most. */
+/*
+ * Batches under way in all, with those at silent nodes and those whose entry in the stream is:
+ * 50 MB at the most.
+ */
 #define MOST_BATCHES		(16 * 1024)
 
 /* A node that has batches under way and has not moved a byte for so long is silent. */
@@ -81,7 +85,8 @@ batch_has_room(DeliveryPriority priority)
 
 	if (node_count() > 0 && node_at(0)->in_cluster)
 		limit *= CLUSTER_FACTOR;
-	return under_way - silent[priority] < limit * node_count() && under_way < MOST_BATCHES;
+	return under_way - silent[priority] < limit * node_count() &&
+		under_way + stream_count_under_way() < MOST_BATCHES;
 }
 
 bool
@@ -127,7 +132,8 @@ open_batch_of(RedisNode *node, BatchKind kind, Oid rule, uint16 hash_slot, bool 
 		batch_send(node, *unused);
 		queue->nopen--;
 	}
-	*unused = batch_new(node->target, kind, rule, hash_slot, !node->in_cluster);
+	*unused = batch_new(node->target, kind, rule, hash_slot,
+						!node->in_cluster || kind == BATCH_ANNOUNCED);
 	(*unused)->refusable = refusable;
 	queue->nopen++;
 	return unused;
@@ -168,6 +174,29 @@ gather(RedisNode *node, uint16 hash_slot, DeliveryPriority priority, Oid rule, c
 		close_batch(node, open);
 }
 
+/* A key that was deleted before, and that the stream at this node has to be told of. */
+static void
+gather_announced(RedisNode *node, Oid rule, const KeyRef *key)
+{
+	Batch	  **open = open_batch_of(node, BATCH_ANNOUNCED, rule, 0, false);
+
+	batch_append(*open, key);
+	if (is_full(*open))
+		close_batch(node, open);
+}
+
+/* A key that was sent before, and that its own node does not need again. */
+static void
+pass_over(const Target *target, Oid rule, const KeyRef *key)
+{
+	RedisNode  *node = stream_node_in_need(target);
+
+	if (node != NULL)
+		gather_announced(node, rule, key);
+	else
+		batch_key_done(target, rule, key, PART_DELIVERED);
+}
+
 /*
  * In a cluster a command has one such key: while its hash slot moves, Redis would refuse several
  * with TRYAGAIN, and the pass would be made once more.
@@ -199,7 +228,7 @@ batch_add_key(Delivery *delivery, DeliveryPriority priority, const Invalidation 
 		RedisNode  *node = target_node(target, key.bytes, key.len, &hash_slot);
 
 		if (is_resend && node != NULL && !resend_is_needed(node))
-			batch_key_done(target, rule, &key, PART_DELIVERED);
+			pass_over(target, rule, &key);
 		else if (node != NULL && node->open)
 			gather(node, hash_slot, priority, rule, &key);
 		else if (node == NULL || node->is_down)

@@ -2,9 +2,10 @@
  * batch_int.h
  *	  What batch.c, batch_gather.c and batch_send.c share.
  *
- * batch_gather.c fills a batch with keys, batch_send.c has it while it is under way, and
- * batch.c ends it.  Only the file that has the batch changes it, and they call each other in
- * this order only.
+ * batch_gather.c fills a batch with keys, batch_send.c has it while it is under way,
+ * batch_confirm.c while replicas are asked, stream.c while its keys are announced, and batch.c
+ * ends it.  Only the file that has the batch changes it, and they call each other in this order
+ * only.
  */
 #ifndef UNCACHE_BATCH_INT_H
 #define UNCACHE_BATCH_INT_H
@@ -30,8 +31,10 @@ typedef enum BatchKind
 	BATCH_COMMIT = PRIORITY_COMMIT, /* deliveries; a key is a part of one */
 	BATCH_SCAN = PRIORITY_SCAN, /* the same */
 	BATCH_FOUND,				/* a pass over Redis; no delivery knows the key */
+	BATCH_ANNOUNCED,			/* deliveries; keys that are deleted, for the stream */
+	BATCH_PATTERNS,				/* the same for patterns, as Redis globs */
 } BatchKind;
-#define BATCH_KINDS			3
+#define BATCH_KINDS			5
 
 /* Batches that are gathered for a node at the same time: one for each rule (and hash slot). */
 #define OPEN_BATCHES		8
@@ -39,7 +42,7 @@ typedef enum BatchKind
 typedef struct KeyRef
 {
 	Delivery   *delivery;		/* NULL in a BATCH_FOUND */
-	const char *bytes;			/* the delivery's; of a BATCH_FOUND a copy */
+	const char *bytes;			/* the delivery's; of BATCH_FOUND and BATCH_PATTERNS a copy */
 	uint32		len;
 } KeyRef;
 
@@ -60,6 +63,7 @@ typedef struct Batch
 	bool		to_confirm;		/* a WAIT follows */
 	bool		records_gone;	/* from the node that its hash slot moves away from */
 	bool		asking;			/* its node does not have the hash slot yet */
+	bool		announced;		/* its deletes are answered; its entry is on its way */
 	uint8		hops;			/* times it was sent again because of its answer */
 	KeyRef		keys[FLEXIBLE_ARRAY_MEMBER];
 } Batch;
@@ -73,11 +77,16 @@ typedef struct NodeBatches
 
 	/* Written by batch_send.c. */
 	int			under_way[BATCH_KINDS];
-	int			no_waiter;		/* of those under way */
 
-	/* Written by batch.c. */
+	/* Written by batch_send.c and stream.c: commands under way that no session waits for. */
+	int			no_waiter;
+
+	/* Written by batch_confirm.c. */
 	bool		wait_is_due;	/* no WAIT was sent since the last batch to confirm */
 	Batch	   *unconfirmed;	/* carried out; the answer to WAIT is due */
+
+	/* Written by stream.c: entries lost since Redis refuses them; 0: it takes them. */
+	uint64		entries_lost;
 } NodeBatches;
 
 /* Made when there is none yet.  Inline, since it is asked for with every key. */
@@ -106,7 +115,7 @@ extern void batch_gather_send_all(void);
 extern void batch_gather_send(RedisNode *node);
 
 /* Have replicas acknowledge what was sent, where that is asked for. */
-extern void batch_ask_replicas(void);
+extern void batch_confirm_ask(void);
 
 /*
  * Whether more batches should be sent now.  Batches at silent nodes do not count; which nodes
@@ -133,7 +142,7 @@ typedef void (*BatchFoundEnded) (const Batch *batch, PartOutcome outcome);
 extern void batch_set_found_ended(BatchFoundEnded ended);
 
 /*
- * batch.c and batch_send.c
+ * batch.c, batch_confirm.c and batch_send.c
  */
 
 /* A batch without keys; "many": with room for BATCH_KEYS, else for BATCH_KEYS_OF_SLOT. */
@@ -155,6 +164,9 @@ extern void batch_free(Batch *batch);
  */
 extern void batch_send(RedisNode *node, Batch *batch);
 
+/* The next command is for a hash slot that the node does not have yet; false as redis_send(). */
+extern bool batch_send_asking(RedisNode *node);
+
 /* Batches under way at all nodes. */
 extern int	batch_send_count_under_way(BatchKind kind);
 
@@ -166,10 +178,13 @@ extern void batch_key_done(const Target *target, Oid rule, const KeyRef *key,
 extern void batch_finish(Batch *batch, PartOutcome outcome);
 
 /* Before it is sent: note whether replicas are to acknowledge it. */
-extern void batch_decide_to_confirm(RedisNode *node, Batch *batch);
+extern void batch_confirm_decide(RedisNode *node, Batch *batch);
 
-/* The node has carried it out: finish it, now or when replicas have acknowledged it. */
-extern void batch_carried_out(RedisNode *node, Batch *batch);
+/*
+ * The node has carried it out: finish it, when replicas have acknowledged it and the stream is
+ * told of it, where that is asked for.
+ */
+extern void batch_confirm_carried_out(RedisNode *node, Batch *batch);
 
 extern void batch_init(void);
 

@@ -28,6 +28,7 @@
 #include "base/fault_point.h"
 #include "fence/fence.h"
 #include "delivery/refusal.h"
+#include "delivery/stream.h"
 #include "shmem/counters.h"
 #include "shmem/shmem.h"
 #include "redis/redis_error.h"
@@ -258,7 +259,7 @@ batch_answered(void *arg, const RedisReply *reply)
 		count(batch, redis_reply_integer(reply));
 		if (batch->kind != BATCH_FOUND)
 			note_accepted(batch);
-		batch_carried_out(node, batch);
+		batch_confirm_carried_out(node, batch);
 	}
 	else if (redis_reply_type(reply) != REDIS_ERROR)
 	{
@@ -290,25 +291,21 @@ make_command(const RedisNode *node, const Batch *batch)
 	}
 }
 
-static bool
-send_asking(RedisNode *node)
-{
-	const char *argv[] = {"ASKING"};
-
-	return node->link != NULL &&
-		redis_send_texts(node->link, 1, argv, foregoing_answered, NULL);
-}
-
 void
 batch_send(RedisNode *node, Batch *batch)
 {
 	NodeBatches *queue = batches_of(node);
 
+	if (batch->kind == BATCH_ANNOUNCED)
+	{
+		stream_announce(batch);
+		return;
+	}
 	if (batch->kind != BATCH_FOUND && fence_is_shut_out(node))
 		(void) unlink_records(node, batch, foregoing_answered, NULL);
-	batch_decide_to_confirm(node, batch);
+	batch_confirm_decide(node, batch);
 	make_command(node, batch);
-	if ((batch->asking && !send_asking(node)) ||
+	if ((batch->asking && !batch_send_asking(node)) ||
 		!fence_command_send(node, batch_answered, batch))
 	{
 		batch_finish(batch, PART_NO_REPLY);

@@ -5,7 +5,8 @@
  * A row becomes a Delivery, with a part for each of its items and targets.  An answer of Redis,
  * or the loss of a link, ends parts; here they are counted, and what was lost or refused is
  * noted.  A delivery whose last part has ended goes onto a list, and so does one of which only
- * parts are left that no session waits for.  settle.c takes them from the list once or more in a
+ * parts are left that no session waits for (a node is slow; the delete is answered, and what is
+ * left is to tell the stream of it).  settle.c takes them from the list once or more in a
  * turn of the worker and decides what follows.  So an answer's callback takes, settles and frees
  * no row.
  *
@@ -92,8 +93,8 @@ delivery_new(DeliveryPriority priority, const OutboxRow *row)
  * --------------------------------------------------------------------------
  */
 
-void
-delivery_note_lost(Delivery *delivery, PartOutcome outcome)
+static void
+note_lost(Delivery *delivery, PartOutcome outcome)
 {
 	bool		for_now = outcome == PART_RETRY_SOON;
 
@@ -104,9 +105,16 @@ delivery_note_lost(Delivery *delivery, PartOutcome outcome)
 	}
 	delivery->lost = true;
 	delivery->lost_for_now &= for_now;
-	delivery->lost_under_way |= outcome == PART_NO_REPLY || outcome == PART_UNCONFIRMED;
 	if (for_now)
 		resend_release_soon();
+}
+
+void
+delivery_note_lost(Delivery *delivery, PartOutcome outcome)
+{
+	note_lost(delivery, outcome);
+	delivery->lost_delete = true;
+	delivery->lost_under_way |= outcome == PART_NO_REPLY || outcome == PART_UNCONFIRMED;
 }
 
 /* Several targets may refuse the same item.  Of a fragment, "item" is not in the row. */
@@ -130,18 +138,33 @@ remember_refused(Delivery *delivery, const Invalidation *item)
 bool
 delivery_is_unawaited(const Delivery *delivery)
 {
-	return delivery->parts_unawaited > 0 && delivery->parts_left == delivery->parts_unawaited;
+	return delivery->parts_unawaited > 0 &&
+		delivery->parts_left == delivery->parts_unawaited + delivery->parts_announced;
+}
+
+bool
+delivery_is_announced(const Delivery *delivery)
+{
+	return delivery->parts_announced > 0 && delivery->parts_left == delivery->parts_announced;
+}
+
+/* Its parts have changed: settle.c has to see it, if something follows from that. */
+static void
+list_to_settle(Delivery *delivery)
+{
+	if (delivery->to_settle || (delivery->parts_left > 0 && !delivery_is_unawaited(delivery) &&
+								!delivery_is_announced(delivery)))
+		return;
+	delivery->to_settle = true;
+	dlist_push_tail(&to_settle, &delivery->settle_node);
 }
 
 static void
 end_part(Delivery *delivery)
 {
-	Assert(delivery->parts_left > 0);
+	Assert(delivery->parts_left > delivery->parts_announced);
 	delivery->parts_left--;
-	if (delivery->to_settle || (delivery->parts_left > 0 && !delivery_is_unawaited(delivery)))
-		return;
-	delivery->to_settle = true;
-	dlist_push_tail(&to_settle, &delivery->settle_node);
+	list_to_settle(delivery);
 }
 
 void
@@ -175,6 +198,40 @@ delivery_part_awaited(Delivery *delivery)
 {
 	Assert(delivery->parts_unawaited > 0);
 	delivery->parts_unawaited--;
+}
+
+void
+delivery_part_announced(Delivery *delivery)
+{
+	for (; delivery; delivery = delivery->joined)
+	{
+		delivery->parts_announced++;
+		Assert(delivery->parts_unawaited + delivery->parts_announced <= delivery->parts_left);
+		list_to_settle(delivery);
+	}
+}
+
+void
+delivery_entry_done(Delivery *delivery, PartOutcome outcome)
+{
+	for (; delivery; delivery = delivery->joined)
+	{
+		Assert(delivery->parts_announced > 0);
+		delivery->parts_announced--;
+		if (outcome != PART_DELIVERED)
+			note_lost(delivery, outcome);
+		end_part(delivery);
+	}
+}
+
+void
+delivery_part_added(Delivery *delivery)
+{
+	for (; delivery; delivery = delivery->joined)
+	{
+		Assert(delivery->parts_left > 0);
+		delivery->parts_left++;
+	}
 }
 
 Delivery *

@@ -47,7 +47,9 @@ typedef struct Delivery
 	InvalidationReader reader;	/* items not sent yet */
 	uint32		parts_left;		/* under way, plus one until all are sent */
 	uint32		parts_unawaited;	/* of these, parts that no session waits for */
+	uint32		parts_announced;	/* and parts whose delete is answered (stream.c) */
 	bool		lost;			/* a part was; without it lost_* mean nothing */
+	bool		lost_delete;	/* it was not its entry in the stream alone */
 	bool		lost_under_way; /* a session may have waited for its answer */
 	bool		lost_for_now;	/* all lost parts are PART_RETRY_SOON */
 	uint64		lost_before;	/* resend_releases() when the first was lost */
@@ -99,17 +101,32 @@ extern void delivery_part_done(Delivery *delivery, PartOutcome outcome,
 extern void delivery_part_unawaited(Delivery *delivery);
 extern void delivery_part_awaited(Delivery *delivery);
 
+/*
+ * The delete of a part is answered, and its entry in the stream is on its way, for which no
+ * session waits.  delivery_entry_done() ends the part, of this delivery and of those that are
+ * joined to it: the entry is answered, or lost.
+ */
+extern void delivery_part_announced(Delivery *delivery);
+extern void delivery_entry_done(Delivery *delivery, PartOutcome outcome);
+
+/* One part more, of this delivery and of those that are joined to it. */
+extern void delivery_part_added(Delivery *delivery);
+
 /* A part of it is lost.  Ends none. */
 extern void delivery_note_lost(Delivery *delivery, PartOutcome outcome);
 
 /*
  * For settle.c: the next delivery of which the last part has ended, or of which only parts are
- * left that no session waits for; in the order in which that happened; NULL: there is none.
+ * left that no session waits for, or whose deletes are all answered; in the order in which that
+ * happened; NULL: there is none.
  */
 extern Delivery *delivery_next_to_settle(void);
 
 /* Whether only parts are left of it that no session waits for. */
 extern bool delivery_is_unawaited(const Delivery *delivery);
+
+/* Whether all that is left of it are entries in the stream. */
+extern bool delivery_is_announced(const Delivery *delivery);
 
 /* Free it; its last part has ended, and all that follows from that was done. */
 extern void delivery_free(Delivery *delivery);

@@ -25,6 +25,7 @@
 #include "base/fault_point.h"
 #include "topology/node.h"
 #include "delivery/refusal.h"
+#include "delivery/stream.h"
 #include "topology/target.h"
 
 /* Most rows of a queue: enough for several turns; with their items 40 MB. */
@@ -50,6 +51,7 @@ delivery_queue_init(void)
 	delivery_init();
 	delivery_fragments_init();
 	batch_init();
+	stream_init();
 	refusal_init();
 	pattern_queue_init();
 }
@@ -188,13 +190,14 @@ void
 delivery_queue_send(void)
 {
 	patterns_given = 0;
+	stream_turn();
 	if (delivery_queue_has_unsent())
 	{
 		batch_look_for_silent();
 		send_from(PRIORITY_COMMIT);
 		send_from(PRIORITY_SCAN);
 	}
-	batch_ask_replicas();
+	batch_confirm_ask();
 	node_flush_all();
 	if (batch_under_way())
 		FAULT_POINT("batch-sent");

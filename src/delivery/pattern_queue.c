@@ -30,6 +30,7 @@
 #include "delivery/pattern_scan.h"
 #include "delivery/delivery_int.h"
 #include "delivery/pattern_set.h"
+#include "delivery/stream.h"
 
 /* Least pause before a pass is made once more; doubles with each. */
 #define AGAIN_FIRST_MS	100
@@ -179,6 +180,15 @@ pass_ended(const PatternPassEnd *end)
 	next_pass_at = Max(next_pass_at, again_backoff.until);
 }
 
+/* Others learn of the keys that were deleted by the pattern's glob. */
+static void
+announce(const Job *job)
+{
+	const char *glob = keypattern_glob(job->pattern->matcher);
+
+	stream_add_pattern(job->delivery, glob, strlen(glob));
+}
+
 /* A job is finished, or goes back to those that wait for a pass. */
 static void
 leave_pass(Job *job)
@@ -189,8 +199,13 @@ leave_pass(Job *job)
 
 	if (job->pattern->aside || refused)
 		finish_job(job, PART_REFUSED);
-	else if (lost || !again)
+	else if (lost)
 		finish_job(job, pass_end.outcome);
+	else if (!again)
+	{
+		announce(job);
+		finish_job(job, PART_DELIVERED);
+	}
 	else
 	{
 		job->had_pass = true;
@@ -208,6 +223,7 @@ leave_some(int most)
 
 	for (n = 0; n < most && !dlist_is_empty(&served); n++)
 		leave_pass(dlist_head_element(Job, node, &served));
+	stream_send_patterns();
 	if (!dlist_is_empty(&served) || !pattern_set_free_some(patterns, most - n))
 		return;
 	stage = PASS_NONE;

@@ -33,6 +33,7 @@
 #include "delivery/pattern_sweep.h"
 #include "delivery/pattern_unlink.h"
 #include "delivery/scan_step.h"
+#include "delivery/stream.h"
 #include "settings/settings.h"
 #include "redis/redis_error.h"
 #include "topology/cluster_map.h"
@@ -347,6 +348,8 @@ keep_keys(NodeWalk *walk, const RedisReply *keys)
 		const char *key = redis_reply_text(redis_reply_element(keys, i), &len);
 		uint32		head = (uint32) len;
 
+		if (stream_is_key(key, len))
+			continue;			/* its readers would lose their places */
 		appendBinaryStringInfo(&walk->found, (const char *) &head, sizeof(head));
 		appendBinaryStringInfo(&walk->found, key, len);
 		bytes += len;

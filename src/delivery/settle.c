@@ -11,7 +11,8 @@
  *		discarded		it counts as delivered, whatever became of it
  *
  * The waiter of a delivery is let go, too, once only parts are left of it that no session waits
- * for; the delivery itself is settled later, when these have ended.
+ * for, and is answered once all deletes are, before the stream has been told of them (stream.c).
+ * The delivery itself is settled later, when these parts have ended.
  *
  * A worker that crashes before a delivery is settled loses nothing: its successor knows of no
  * delivery at all and reads the whole outbox.
@@ -78,9 +79,6 @@ finish_lost(Delivery *delivery)
 	else if (soon)
 		resend_release_soon();
 
-	/* The waiter of a row that is sent again soon goes on waiting. */
-	if (!delivery->lost_for_now && !delivery->row.answered)
-		let_go(delivery, delivery->lost_under_way);
 }
 
 static void
@@ -94,9 +92,6 @@ finish_delivered(Delivery *delivery)
 	else
 		set_row_state(delivery, ROW_DELIVERED);
 	count_delivered(delivery);
-	/* To count the row twice would answer for another row of the transaction. */
-	if (!delivery->row.answered)
-		wait_slots_row_delivered(delivery->row.xid, delivery->row.waiter);
 	if (delivery->row.table != OUTBOX_MEMORY)
 		second_delete_add(&delivery->row);
 }
@@ -178,21 +173,52 @@ moves_to_side_table(const Delivery *delivery)
 		!(delivery->row.table == OUTBOX_SIDE && delivery->to_repeat);
 }
 
-/* Its waiter gets no answer, and nothing is sent again. */
+/*
+ * --------------------------------------------------------------------------
+ * The waiter
+ * --------------------------------------------------------------------------
+ */
+
+/* To count the row twice would answer for another row of the transaction. */
 static void
-finish_discarded(Delivery *delivery)
+answer_waiter(Delivery *delivery)
 {
-	set_row_state(delivery, ROW_DELIVERED);
-	let_go(delivery, true);
+	wait_slots_row_delivered(delivery->row.xid, delivery->row.waiter);
+	delivery->row.answered = true;
+	/* Otherwise its state is set next. */
+	if (delivery->row.table < OUTBOX_TABLES && (delivery->parts_left > 0 || delivery->lost))
+		delivery_map_set(delivery->row.table, &delivery->row.tid, delivery_map_when_sent(true));
+}
+
+/* The deletes of the row are all answered, or lost: tell the session that waits for them. */
+static void
+tell_waiter(Delivery *delivery)
+{
+	if (delivery->row.answered)
+		return;
+	if (delivery->discarded && (delivery->lost || delivery->refused))
+		let_go(delivery, true);
+	else if (delivery->lost_delete)
+	{
+		/* The waiter of a row that is sent again soon goes on waiting. */
+		if (!delivery->lost_for_now)
+			let_go(delivery, delivery->lost_under_way);
+	}
+	else if (delivery->refused && moves_to_side_table(delivery))
+		wait_slots_refused(delivery->row.xid);
+	else
+		answer_waiter(delivery);
 }
 
 static void
 settle(Delivery *delivery)
 {
 	Assert(delivery->parts_left == 0 && delivery->parts_unawaited == 0);
+	Assert(delivery->parts_announced == 0);
+	tell_waiter(delivery);
 	if (delivery->discarded && (delivery->lost || delivery->refused))
 	{
-		finish_discarded(delivery);
+		set_row_state(delivery, ROW_DELIVERED); /* nothing is sent again */
 		return;
 	}
 	if (delivery->lost && delivery->refused)
@@ -202,10 +228,7 @@ settle(Delivery *delivery)
 	if (delivery->lost)
 		finish_lost(delivery);
 	else if (delivery->refused && moves_to_side_table(delivery))
-	{
 		move_refused(delivery);
-		wait_slots_refused(delivery->row.xid);
-	}
 	else
 		finish_delivered(delivery);
 }
@@ -222,6 +245,8 @@ settle_run(void)
 			settle(delivery);
 			delivery_free(delivery);
 		}
+		else if (delivery_is_announced(delivery))
+			tell_waiter(delivery);
 		else if (delivery_is_unawaited(delivery) && !delivery->row.answered)
 			let_go(delivery, false);
 	}

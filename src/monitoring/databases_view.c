@@ -28,7 +28,7 @@ SQL_FUNCTION(uncache_stat_databases_get);
 SQL_FUNCTION(uncache_stat_latency_get);
 
 /* Columns of stat_databases_get() and stat_latency_get(). */
-#define DATABASES_COLUMNS	43
+#define DATABASES_COLUMNS	45
 #define LATENCY_COLUMNS		3
 
 static void

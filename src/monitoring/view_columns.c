@@ -93,6 +93,8 @@ view_columns_delivery(ViewRow *row, DatabaseCounters *stats, const ViewWorker *w
 	view_row_count(row, &stats->fills_plain);
 	view_row_count(row, &stats->checked);
 	view_row_count(row, &stats->found_stale);
+	view_row_count(row, &stats->stream_entries);
+	view_row_count(row, &stats->stream_entries_lost);
 }
 
 void

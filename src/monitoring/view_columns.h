@@ -32,7 +32,7 @@ extern bool view_columns_copy(ViewWorker *worker, DatabaseState *state, Oid dboi
 /* state, worker_pid, redis */
 extern void view_columns_worker(ViewRow *row, const ViewWorker *worker);
 
-/* transactions_delivered to found_stale */
+/* transactions_delivered to stream_entries_lost */
 extern void view_columns_delivery(ViewRow *row, DatabaseCounters *stats, const ViewWorker *worker,
 								  Oid dboid);
 

@@ -35,7 +35,7 @@ SQL_FUNCTION(uncache_stat_reset);
 SQL_FUNCTION(uncache_version);
 
 /* Columns of stat_get() and stat_rules_get(). */
-#define STAT_COLUMNS	37
+#define STAT_COLUMNS	39
 #define RULE_COLUMNS	4
 
 /* ---------- uncache.stat ---------- */

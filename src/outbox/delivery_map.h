@@ -23,7 +23,7 @@ typedef enum RowState
 	ROW_DELIVERED = 2,
 	ROW_RESEND_FORGOTTEN = 3,	/* was delivered; a node may have forgotten it */
 	ROW_RESEND_MISSED = 4,		/* was sent; some of its nodes have not got it */
-	ROW_SENT_AGAIN = 5,			/* as ROW_SENT; it was ROW_RESEND_FORGOTTEN */
+	ROW_SENT_AGAIN = 5,			/* as ROW_SENT; its waiter was told that it is delivered */
 } RowState;
 #define ROW_STATES		6
 

@@ -36,6 +36,8 @@ int			setting_fence_ttl = 0;
 int			setting_fence_takeback = 0;
 int			setting_outbox_max_size = 0;
 int			setting_second_delete_delay = 0;
+char	   *setting_stream;
+int			setting_stream_maxlen = 100000;
 int			setting_after_lost_commits = AFTER_LOST_COMMITS_REDELIVER;
 int			setting_connect_timeout = 1000;
 int			setting_command_timeout = 1000;
@@ -73,6 +75,20 @@ check_key_prefix(char **newval, void **extra, GucSource source)
 	if (strlen(*newval) > MAX_KEY_PREFIX)
 	{
 		GUC_check_errdetail("A key prefix can be %d bytes long at most.", MAX_KEY_PREFIX);
+		return false;
+	}
+	return true;
+}
+
+/* As long as a key prefix: it is a key of Redis, and is in messages. */
+#define MAX_STREAM	1024
+
+static bool
+check_stream(char **newval, void **extra, GucSource source)
+{
+	if (strlen(*newval) > MAX_STREAM)
+	{
+		GUC_check_errdetail("The name of a stream can be %d bytes long at most.", MAX_STREAM);
 		return false;
 	}
 	return true;
@@ -346,6 +362,25 @@ define_outage_settings(void)
 }
 
 static void
+define_stream_settings(void)
+{
+	DefineCustomStringVariable("uncache.stream",
+							   "Name of the Redis stream that tells others what was deleted.",
+							   "Empty means not to tell.",
+							   &setting_stream,
+							   "",
+							   PGC_SUSET, 0,
+							   check_stream, NULL, NULL);
+	DefineCustomIntVariable("uncache.stream_maxlen",
+							"About how many entries of the stream are kept.",
+							NULL,
+							&setting_stream_maxlen,
+							100000, 1, INT_MAX,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+}
+
+static void
 define_fence_settings(void)
 {
 	DefineCustomIntVariable("uncache.fence_ttl",
@@ -407,6 +442,7 @@ settings_define(bool preloaded)
 	define_delivery_settings();
 	define_replica_settings();
 	define_outage_settings();
+	define_stream_settings();
 	define_fence_settings();
 	if (preloaded)
 		define_preload_settings();

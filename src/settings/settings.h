@@ -49,6 +49,8 @@ extern int	setting_fence_ttl;	/* ms; 0: no fence */
 extern int	setting_fence_takeback; /* ms; 0: never */
 extern int	setting_outbox_max_size;	/* MB; 0: no limit */
 extern int	setting_second_delete_delay;	/* ms; 0: off */
+extern char *setting_stream;	/* empty: off */
+extern int	setting_stream_maxlen;	/* entries */
 extern int	setting_after_lost_commits; /* AfterLostCommits */
 extern int	setting_connect_timeout;	/* ms */
 extern int	setting_command_timeout;	/* ms */

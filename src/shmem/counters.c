@@ -58,6 +58,8 @@ static const size_t counters[] = {
 	offsetof(DatabaseCounters, checked),
 	offsetof(DatabaseCounters, found_stale),
 	offsetof(DatabaseCounters, worker_starts),
+	offsetof(DatabaseCounters, stream_entries),
+	offsetof(DatabaseCounters, stream_entries_lost),
 	offsetof(DatabaseCounters, latency_max),
 	offsetof(DatabaseCounters, latency_sum),
 };

@@ -39,6 +39,8 @@ typedef struct DatabaseCounters
 	pg_atomic_uint64 found_stale;	/* of these, the older ones */
 	pg_atomic_uint64 worker_starts;
 	pg_atomic_uint64 keys_refused_now;	/* not reset: a level, of the side table */
+	pg_atomic_uint64 stream_entries;	/* of uncache.stream; written */
+	pg_atomic_uint64 stream_entries_lost;	/* Redis does not take them */
 	pg_atomic_uint32 patterns_running;	/* not reset: a level */
 	pg_atomic_uint64 latency[LATENCY_BUCKETS];
 	pg_atomic_uint64 latency_max;	/* microseconds */
