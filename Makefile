@@ -12,7 +12,7 @@
 #	make bench	what a write costs, beside other ways; BENCH=--help shows options
 #	make test-asserts, test-sanitizers, test-valgrind	some of the tests on a server
 #						that looks closer, built from source
-#	make test-readers	the examples of docs/readers.md; needs npm
+#	make test-readers	the examples of docs/readers.md and docs/stream.md; needs npm
 #	make test-monitoring	deploy/monitoring: exporters, alerts and dashboard, with a
 #						Prometheus; PICTURE=docs/dashboard.svg draws the dashboard
 #	make test-containers	deploy/docker and deploy/cloudnative-pg, built and run (as root)

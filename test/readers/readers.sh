@@ -8,7 +8,8 @@ set -u
 cd "$PRIVATE/src/test/readers" || exit 1
 
 redis_start || exit 1
-postgres_start "uncache.fence_ttl = '5min'" "uncache.wait_timeout = '5s'" || exit 1
+postgres_start "uncache.fence_ttl = '5min'" "uncache.wait_timeout = '5s'" \
+	"uncache.stream = 'uncache:deleted'" || exit 1
 psql -Xqv ON_ERROR_STOP=1 >/dev/null 2>&1 <<'SQL' || exit 1
 CREATE EXTENSION pg_uncache;
 CREATE TABLE users (id int PRIMARY KEY, name text);
@@ -46,6 +47,8 @@ drive()
 	done
 	REDIS_URL=unix://$REDIS_SOCKET drive /usr/bin/python3 sqlalchemy_orm.py
 	REDIS_URL=unix://$REDIS_SOCKET drive /usr/bin/python3 django_cache.py
+	REDIS_URL=$proxy DIRECT_URL=$REDIS_SOCKET drive node stream_l1.mjs
+	REDIS_URL=$proxy DIRECT_URL=unix://$REDIS_SOCKET drive /usr/bin/python3 stream_purger.py
 } | tee "$log"
 kill $PROXY_PID
 

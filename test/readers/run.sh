@@ -1,7 +1,7 @@
 #!/bin/bash
 #
-# run.sh: what `make test-readers` runs: the examples of docs/readers.md, and
-# Django's cache, against a private PostgreSQL and Redis.
+# run.sh: what `make test-readers` runs: the examples of docs/readers.md and of
+# docs/stream.md, and Django's cache, against a private PostgreSQL and Redis.
 #
 # Not a part of `make test`, since it needs npm, which installs into the
 # private folder.  The rest comes from Debian (see packages.sh).
