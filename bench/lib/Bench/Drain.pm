@@ -7,6 +7,7 @@ use warnings;
 
 use Time::HiRes qw(time);
 
+use Bench::Cpu;
 use Bench::Lanes;
 use Bench::Report;
 
@@ -45,11 +46,21 @@ sub _redis_benchmark
 	return $rate;
 }
 
-# Keys a second, from switching delivery on to the last one delivered.
+# Seconds of CPU that the worker, and Redis, have needed so far.
+sub _cpu
+{
+	my ($worker) = @_;
+
+	return map { Bench::Cpu::of_process($_) } $worker, $ENV{REDIS_PID};
+}
+
+# Keys a second, from switching delivery on to the last one delivered; and the microseconds of
+# CPU a key of worker and Redis together.
 sub _pg_uncache
 {
-	my ($session, $keys, $per_transaction) = @_;
+	my ($session, $keys, $per_transaction, $stream) = @_;
 
+	$session->set_for_all('uncache.stream', $stream);
 	$session->set_for_all('uncache.delivery', 'off');
 	$session->await('SELECT state FROM uncache.stat', 'paused');
 	$session->query("SET synchronous_commit = off;
@@ -61,22 +72,29 @@ sub _pg_uncache
 		END LOOP; END \$\$;
 		RESET synchronous_commit; CHECKPOINT");
 	my $delivered = $session->query('SELECT keys_delivered FROM uncache.stat');
+	my $worker = $session->query('SELECT worker_pid FROM uncache.stat');
+	my @cpu = _cpu($worker);
 	my $start = time;
 	$session->set_for_all('uncache.delivery', 'on');
 	$session->await('SELECT state FROM uncache.stat', 'connected');
 	$session->query("SELECT uncache.wait('10 min')");
 	my $seconds = time - $start;
+	my @after = _cpu($worker);
+	die "another worker has come\n"
+		if $session->query('SELECT worker_pid FROM uncache.stat') != $worker;
 	$delivered = $session->query('SELECT keys_delivered FROM uncache.stat') - $delivered;
 	# More than these when rows of before, not yet emptied, were sent again.
 	die "$delivered of $keys keys delivered\n" if $delivered < $keys;
-	return $delivered / $seconds;
+	return ($delivered / $seconds,
+		($after[0] + $after[1] - $cpu[0] - $cpu[1]) / $delivered * 1e6);
 }
 
 sub run
 {
 	my ($bench) = @_;
 	my ($report, $keys, $rounds) = @{$bench}{qw(report rows few)};
-	my @rows = [ 'keys a second', 'pg_uncache', 'redis-benchmark -P 64 UNLINK', 'ratio' ];
+	my @rows = [ 'keys a second', 'pg_uncache', 'redis-benchmark -P 64 UNLINK', 'ratio',
+		'with uncache.stream, ratio', 'CPU a key, ratio' ];
 
 	Bench::Lanes::set_fence($bench->{session}, 0);
 	foreach my $case (@cases)
@@ -88,16 +106,25 @@ sub run
 			_fill_redis($keys);
 			$report->add('drain', $name, 'redis-benchmark', $round, 'rate',
 				_redis_benchmark($keys));
-			_fill_redis($keys);
-			$report->add('drain', $name, 'pg_uncache', $round, 'rate',
-				_pg_uncache($bench->{session}, $keys, $per_transaction));
+			foreach my $lane ([ 'pg_uncache', '' ], [ 'stream', 'bench' ])
+			{
+				_fill_redis($keys);
+				my ($rate, $cpu) =
+					_pg_uncache($bench->{session}, $keys, $per_transaction, $lane->[1]);
+
+				$report->add('drain', $name, $lane->[0], $round, 'rate', $rate);
+				$report->add('drain', $name, $lane->[0], $round, 'cpu', $cpu);
+			}
 			print STDERR "drain $name: round ", $round + 1, " of $rounds\n";
 		}
 		push @rows, [ $label, (map { sprintf '%.0f',
 			$report->median_of('drain', $name, $_, 'rate') } qw(pg_uncache redis-benchmark)),
 			Bench::Report::spread('%.2f',
-				$report->ratios('drain', $name, 'pg_uncache', 'redis-benchmark', 'rate')) ];
+				$report->ratios('drain', $name, 'pg_uncache', 'redis-benchmark', 'rate')),
+			map { Bench::Report::spread('%.2f',
+				$report->ratios('drain', $name, 'stream', 'pg_uncache', $_)) } qw(rate cpu) ];
 	}
+	$bench->{session}->set_for_all('uncache.stream', '');
 	$report->table("Drain of $keys keys after an outage", @rows);
 	return;
 }

@@ -105,6 +105,25 @@ sub _drain
 	return @rows;
 }
 
+sub _stream
+{
+	my ($report) = @_;
+	my @rows;
+
+	foreach my $case ([ 'small', 'one key a transaction' ], [ 'large', '1000 keys a transaction' ])
+	{
+		my @rates = $report->ratios('drain', $case->[0], 'stream', 'pg_uncache', 'rate') or next;
+		my @cpu = $report->ratios('drain', $case->[0], 'stream', 'pg_uncache', 'cpu');
+
+		push @rows,
+			[ "drain with uncache.stream, $case->[1]: ratio to without", 'at least 0.7',
+				Bench::Report::spread('%.2f', @rates), _verdict(median(@rates) >= 0.7) ],
+			[ "the same: CPU a key of worker and Redis", 'at most 1.15',
+				Bench::Report::spread('%.2f', @cpu), _verdict(median(@cpu) <= 1.15) ];
+	}
+	return @rows;
+}
+
 sub _bulk
 {
 	my ($report, $rows) = @_;
@@ -154,7 +173,7 @@ sub report
 {
 	my ($report, $rows) = @_;
 	my @rows = (_ratios($report), _cpu($report), _latency($report), _drain($report),
-		_bulk($report, $rows), _patterns($report), _held($report));
+		_stream($report), _bulk($report, $rows), _patterns($report), _held($report));
 
 	$report->table("Targets\nUPDATE of one row, Redis on the loopback where nothing else is said.",
 		[ 'figure', 'target', 'measured', 'met' ], @rows) if @rows;
