@@ -33,6 +33,7 @@ batch_new(const Target *target, BatchKind kind, Oid rule, uint16 hash_slot, bool
 {
 	Batch	   *batch = free_batches[many];
 
+	Assert(kind >= 0 && kind < BATCH_KINDS);
 	if (batch)
 		free_batches[many] = batch->next;
 	else
@@ -91,6 +92,7 @@ batch_key_done(const Target *target, Oid rule, const KeyRef *key, PartOutcome ou
 		.kind = INVALIDATION_KEY, .rule = rule, .bytes = key->bytes, .len = key->len
 	};
 
+	Assert(key->delivery != NULL);
 	if (outcome != PART_DELIVERED && outcome != PART_REFUSED)
 		resend_note_key(target, key->bytes, key->len);
 	delivery_part_done(key->delivery, outcome, &item);

@@ -29,6 +29,7 @@ batch_confirm_decide(RedisNode *node, Batch *batch)
 static void
 conclude(Batch *batch, bool is_confirmed)
 {
+	Assert(batch->nkeys > 0 && !batch->announced);
 	if (batch->kind == BATCH_FOUND)
 		batch_finish(batch, PART_DELIVERED);
 	else if (is_confirmed)
@@ -43,6 +44,7 @@ conclude(Batch *batch, bool is_confirmed)
 void
 batch_confirm_carried_out(RedisNode *node, Batch *batch)
 {
+	Assert(node->batches != NULL);
 	if (batch->to_confirm)
 	{
 		batch->next = node->batches->unconfirmed;

@@ -116,6 +116,7 @@ open_batch_of(RedisNode *node, BatchKind kind, Oid rule, uint16 hash_slot, bool 
 	NodeBatches *queue = batches_of(node);
 	Batch	  **unused = NULL;
 
+	Assert(queue->nopen >= 0 && queue->nopen <= OPEN_BATCHES);
 	for (int i = 0; i < OPEN_BATCHES; i++)
 	{
 		Batch	   *open = queue->open[i];
@@ -145,6 +146,7 @@ close_batch(RedisNode *node, Batch **open)
 {
 	Batch	   *batch = *open;
 
+	Assert(batch != NULL && batch->nkeys > 0 && node->batches->nopen > 0);
 	*open = NULL;
 	node->batches->nopen--;
 	batch_send(node, batch);
@@ -191,6 +193,7 @@ pass_over(const Target *target, Oid rule, const KeyRef *key)
 {
 	RedisNode  *node = stream_node_in_need(target);
 
+	Assert(key->delivery != NULL);
 	if (node != NULL)
 		gather_announced(node, rule, key);
 	else
@@ -207,6 +210,7 @@ batch_add_found(RedisNode *node, Oid rule, const KeyRef *key, bool asking)
 	Batch	  **open = open_batch_of(node, BATCH_FOUND, rule, 0, false);
 	KeyRef		copy = {.len = key->len};
 
+	Assert(key->delivery == NULL);
 	copy.bytes = memcpy(batch_alloc_key(key->len), key->bytes, key->len);
 	(*open)->asking = asking && node->in_cluster;
 	batch_append(*open, &copy);
@@ -221,6 +225,7 @@ batch_add_key(Delivery *delivery, DeliveryPriority priority, const Invalidation 
 	KeyRef		key = {.delivery = delivery, .bytes = item->bytes, .len = item->len};
 	Oid			rule = item->rule;
 
+	Assert(invalidation_traits(item->kind)->command == INVALIDATION_UNLINK);
 	for (int i = 0; i < target_count(); i++)
 	{
 		Target	   *target = target_at(i);

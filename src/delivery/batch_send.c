@@ -48,6 +48,7 @@ batch_send_count_under_way(BatchKind kind)
 static void
 split(RedisNode *node, Batch *batch)
 {
+	Assert(batch->nkeys > 1);
 	for (uint32 i = 0; i < batch->nkeys; i++)
 	{
 		Batch	   *single = batch_new(batch->target, batch->kind, batch->rule,
@@ -96,6 +97,7 @@ static void batch_refused(RedisNode *node, Batch *batch, const RedisReply *reply
 static void
 send_again(RedisNode *node, Batch *batch, bool asking)
 {
+	Assert(batch->hops <= MAX_HOPS);
 	batch->records_gone = false;
 	batch->asking = asking;
 	if (node == NULL || !node->open || ++batch->hops > MAX_HOPS)
@@ -120,6 +122,7 @@ records_answered(void *arg, const RedisReply *reply)
 	Batch	   *batch = arg;
 	RedisNode  *node = node_answering();
 
+	Assert(node->in_cluster && batch->kind != BATCH_FOUND);
 	/* Answered with ASK the record is at the new node or nowhere; else it is deleted now. */
 	if (reply == NULL)
 		batch_finish(batch, PART_NO_REPLY);
@@ -200,6 +203,7 @@ note_refused(const Batch *batch)
 		.bytes = key->bytes, .len = key->len
 	};
 
+	Assert(batch->nkeys == 1);
 	refusal_note(batch->target, &refused);
 }
 
@@ -296,6 +300,7 @@ batch_send(RedisNode *node, Batch *batch)
 {
 	NodeBatches *queue = batches_of(node);
 
+	Assert(batch->nkeys > 0 && batch->nkeys <= batch->room && !batch->announced);
 	if (batch->kind == BATCH_ANNOUNCED)
 	{
 		stream_announce(batch);

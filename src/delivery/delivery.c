@@ -170,6 +170,7 @@ end_part(Delivery *delivery)
 void
 delivery_part_done(Delivery *delivery, PartOutcome outcome, const Invalidation *item)
 {
+	Assert(delivery != NULL);
 	for (; delivery; delivery = delivery->joined)
 	{
 		if (outcome == PART_REFUSED)

@@ -112,6 +112,7 @@ delivery_fragments_parts(Delivery *last, int parts)
 {
 	bool		is_resend = true;
 
+	Assert(last->is_fragment && parts > 0);
 	for (Delivery *fragment = last; fragment; fragment = fragment->joined)
 	{
 		fragment->parts_left += parts - 1;
@@ -138,6 +139,7 @@ delivery_fragments_add(Delivery *delivery, const Invalidation *item, Invalidatio
 	if (assembly->head.total != head.total || assembly->head.kind != head.kind)
 		return FRAGMENT_DAMAGED;
 
+	Assert(head.offset + len <= head.total && !delivery->is_fragment);
 	delivery->is_fragment = true;
 	delivery->parts_left++;
 	delivery->joined = assembly->fragments;

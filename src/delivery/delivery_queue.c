@@ -79,6 +79,7 @@ delivery_queue_take(DeliveryPriority priority, const OutboxRow *row)
 {
 	Delivery   *delivery = delivery_new(priority, row);
 
+	Assert(priority < DELIVERY_PRIORITIES);
 	dlist_push_tail(&queues[priority], &delivery->queue_node);
 	queued[priority]++;
 }
@@ -124,6 +125,7 @@ gather_fragment(Delivery *delivery, const Invalidation *fragment)
 static bool
 add_parts(Delivery *delivery, int parts, bool is_whole)
 {
+	Assert(parts > 0 && delivery->parts_left > 0);
 	if (is_whole)
 		return delivery_fragments_parts(delivery, parts);
 	delivery->parts_left += parts;

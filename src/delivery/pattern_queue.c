@@ -97,6 +97,7 @@ pattern_queue_add(Delivery *delivery, const Invalidation *item)
 {
 	Job		   *job = MemoryContextAllocZero(context, sizeof(Job));
 
+	Assert(invalidation_traits(item->kind)->command == INVALIDATION_SCAN);
 	job->delivery = delivery;
 	job->item = *item;
 	dlist_push_tail(&waiting, &job->node);
@@ -151,6 +152,7 @@ begin_pass(void)
 {
 	MemoryContext old_context;
 
+	Assert(stage == PASS_GATHERS);
 	if (pattern_set_count(patterns) == 0)
 	{
 		stage = PASS_NONE;
@@ -169,6 +171,7 @@ pass_ended(const PatternPassEnd *end)
 {
 	TimestampTz now = clock_now();
 
+	Assert(stage == PASS_RUNS || stage == PASS_GATHERS);
 	stage = PASS_ENDED;
 	pass_end = *end;
 	next_pass_at = Max(now + (now - end->began),
@@ -186,6 +189,7 @@ announce(const Job *job)
 {
 	const char *glob = keypattern_glob(job->pattern->matcher);
 
+	Assert(!job->pattern->refused && !job->pattern->aside);
 	stream_add_pattern(job->delivery, glob, strlen(glob));
 }
 
@@ -197,6 +201,7 @@ leave_pass(Job *job)
 	bool		again = pass_end.again || (pass_end.moves && !job->had_pass);
 	bool		refused = job->pattern->refused && !lost;
 
+	Assert(stage == PASS_ENDED && job->pattern != NULL);
 	if (job->pattern->aside || refused)
 		finish_job(job, PART_REFUSED);
 	else if (lost)

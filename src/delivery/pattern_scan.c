@@ -100,6 +100,7 @@ takes_part(RedisNode *node)
 static void
 scan_nodes(void)
 {
+	Assert(under_way == 0);
 	pass_scans = true;
 	for (int i = 0; i < node_count(); i++)
 	{
@@ -177,6 +178,7 @@ begin_at_nodes(void)
 void
 pattern_scan_begin(PatternSet *set)
 {
+	Assert(!running);
 	running = true;
 	pass_scans = false;
 	pattern_sweep_begin(set, asking);
@@ -237,6 +239,7 @@ end_pass(void)
 	PatternPassEnd end = {.began = pass_began, .moves = pass_moves};
 	PatternSweep sweep = pattern_sweep_state();
 
+	Assert(running);
 	pass_lost |= sweep.lost;
 	pass_again |= sweep.missed;
 	pass_again |= !pass_lost && !is_complete();
@@ -263,6 +266,7 @@ replicas_answered(void *arg, const RedisReply *reply)
 static void
 ask_replicas(void)
 {
+	Assert(under_way == 0 && pass_compared);
 	pass_confirmed = true;
 	for (int i = 0; i < node_count(); i++)
 	{
@@ -289,6 +293,7 @@ slots_told_again(void *arg, const RedisReply *reply)
 static void
 compare_slots(void)
 {
+	Assert(under_way == 0 && pass_scans);
 	pass_compared = true;
 	for (int i = 0; i < node_count(); i++)
 	{

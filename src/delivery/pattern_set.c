@@ -232,6 +232,7 @@ pattern_set_add(PatternSet *set, const Invalidation *item)
 	PassPattern *pattern;
 	KeyPattern *matcher;
 
+	Assert(invalidation_traits(item->kind)->keys == INVALIDATION_KEYS_FOUND);
 	if (found)
 		return entry->pattern;
 	matcher = matcher_of(item);

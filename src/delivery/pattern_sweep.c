@@ -114,6 +114,7 @@ pattern_sweep_init(void (*when_answered) (void))
 void
 pattern_sweep_begin(PatternSet *set, bool asking)
 {
+	Assert(patterns == NULL);
 	patterns = set;
 	context = CurrentMemoryContext;
 	match = pattern_set_glob(set);
@@ -127,6 +128,7 @@ pattern_sweep_begin(PatternSet *set, bool asking)
 void
 pattern_sweep_end(void)
 {
+	Assert(patterns != NULL);
 	elog(DEBUG1, "pass for %d patterns: " UINT64_FORMAT " scans, " UINT64_FORMAT " breaks, "
 		 UINT64_FORMAT " keys, " UINT64_FORMAT " tried, " UINT64_FORMAT " slices, most work %d",
 		 pattern_set_count(patterns), cost.scans, cost.breaks, cost.keys, cost.tried, cost.slices,
@@ -161,6 +163,7 @@ pattern_sweep_node(RedisNode *node)
 {
 	NodeWalk   *walk;
 
+	Assert(patterns != NULL);
 	if (node->walk == NULL)
 		node->walk = MemoryContextAllocZero(node->context, sizeof(NodeWalk));
 	walk = node->walk;
@@ -411,6 +414,7 @@ ask(RedisNode *node, NodeWalk *walk)
 	char		count[12];
 	const char *argv[] = {"SCAN", walk->step.cursor, "MATCH", NULL, "COUNT", count};
 
+	Assert(!walk->asked && !has_keys(walk));
 	if (link == NULL)
 		return;
 	old = MemoryContextSwitchTo(context);

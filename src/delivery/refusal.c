@@ -92,6 +92,7 @@ forget(Refusal *refusal)
 {
 	int			after = &refusals[nrefusals] - (refusal + 1);
 
+	Assert(nrefusals > 0 && refusal >= refusals && refusal < refusals + nrefusals);
 	pfree(unconstify(char *, refusal->key.bytes));
 	memmove(refusal, refusal + 1, after * sizeof(Refusal));
 	nrefusals--;
@@ -110,6 +111,7 @@ refusal_note(const Target *target, const RefusedKey *key)
 	}
 	if (nrefusals == REFUSALS)
 		forget(&refusals[0]);
+	Assert(nrefusals < REFUSALS);
 	refusal = &refusals[nrefusals];
 	refusal->key = *key;
 	refusal->key.bytes = memcpy(MemoryContextAlloc(context, Max(key->len, 1)),

@@ -68,6 +68,7 @@ replica_ack_ask(RedisNode *node, RedisAnswer answer)
 static void
 note_short(RedisNode *node, const RedisReply *reply)
 {
+	Assert(node->replicas != NULL);
 	if (node->replicas->is_short)
 		return;
 	node->replicas->is_short = true;

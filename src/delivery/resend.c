@@ -112,6 +112,7 @@ resend_release(void)
 	bool		had_waiting = has_waiting;
 	int			last_ms = Min(Max(AGAIN_CHEAP_MS, scan_ms * AGAIN_SCAN_FACTOR), AGAIN_LAST_MS);
 
+	Assert(again_ms >= AGAIN_FIRST_MS && again_ms <= AGAIN_LAST_MS);
 	releases++;
 	again_ms = release_at == DT_NOEND ? AGAIN_FIRST_MS : Min(again_ms * 2, last_ms);
 	release_at = DT_NOEND;

@@ -72,6 +72,7 @@ go_to(ScanStep *step, const char *cursor)
 static void
 adapt_count(ScanStep *step, size_t bytes, int ms, int most_ms)
 {
+	Assert(step->count > 0);
 	if (bytes > BYTES_MOST)
 		step->count = Max(step->count / 2, 1);
 	else if (ms > most_ms / 4 && step->count > COUNT_SLOW)
@@ -112,6 +113,7 @@ halve(ScanStep *step, ScanRange range)
 {
 	int			half = range.count / 2;
 
+	Assert(range.count > 0 && range.from + range.count <= step->npatterns);
 	if (range.count == 1)
 	{
 		step->aside = range.from;

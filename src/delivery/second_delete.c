@@ -87,6 +87,7 @@ remember(const OutboxRow *row, TimestampTz due)
 void
 second_delete_add(const OutboxRow *row)
 {
+	Assert(row->table != OUTBOX_MEMORY);
 	if (setting_second_delete_delay == 0)
 		return;
 	remember(row, TimestampTzPlusMilliseconds(clock_now(),
@@ -96,6 +97,7 @@ second_delete_add(const OutboxRow *row)
 static void
 leave_lost(Waiting *waiting)
 {
+	Assert(lost_bytes >= size_of(waiting));
 	dlist_delete(&waiting->node);
 	lost_bytes -= size_of(waiting);
 }
@@ -124,6 +126,7 @@ second_delete_lost(const OutboxRow *row, bool soon)
 	TimestampTz due = TimestampTzPlusMilliseconds(clock_now(), RETRY_MS);
 	Waiting    *waiting;
 
+	Assert(row->table == OUTBOX_MEMORY);
 	if (soon)
 	{
 		remember(row, due);
@@ -177,6 +180,7 @@ second_delete_run(TimestampTz now)
 				return first->due;
 			tell_early(now);
 		}
+		Assert(bytes >= size_of(first));
 		dlist_delete(&first->node);
 		bytes -= size_of(first);
 		delivery_queue_take(PRIORITY_SCAN, &first->row);

@@ -70,6 +70,7 @@ finish_lost(Delivery *delivery)
 	/* A release since then may mean that its node is back already. */
 	bool		soon = delivery->lost_for_now || delivery->lost_before != resend_releases();
 
+	Assert(delivery->lost);
 	resend_wait();
 	pg_atomic_fetch_add_u64(&MyDatabaseState->stats.retries, 1);
 	if (delivery->row.table == OUTBOX_MEMORY)
@@ -84,6 +85,7 @@ finish_lost(Delivery *delivery)
 static void
 finish_delivered(Delivery *delivery)
 {
+	Assert(!delivery->lost || delivery->discarded);
 	if (delivery->to_repeat && !delivery->discarded)
 	{
 		set_row_state(delivery, ROW_RESEND_FORGOTTEN);
@@ -124,6 +126,7 @@ move_refused(const Delivery *delivery)
 	InvalidationReader reader;
 	Invalidation item;
 
+	Assert(delivery->refused != NULL && !delivery->lost);
 	invalidation_reader_init(&reader, delivery->row.items, delivery->row.len);
 	while (invalidation_read(&reader, &item) > 0)
 	{
@@ -149,6 +152,7 @@ note_refused_for_resend(const Delivery *delivery)
 	InvalidationReader reader;
 	Invalidation item;
 
+	Assert(delivery->refused != NULL && delivery->lost);
 	if (delivery->is_fragment)
 	{
 		resend_note_all();		/* the whole may be gone already */
@@ -183,6 +187,7 @@ moves_to_side_table(const Delivery *delivery)
 static void
 answer_waiter(Delivery *delivery)
 {
+	Assert(!delivery->row.answered && !delivery->lost_delete);
 	wait_slots_row_delivered(delivery->row.xid, delivery->row.waiter);
 	delivery->row.answered = true;
 	/* Otherwise its state is set next. */

@@ -260,6 +260,7 @@ send_json(RedisNode *node, BatchKind kind, bool asking, Batch *batch)
 static void
 lose(Batch *batch, PartOutcome outcome)
 {
+	Assert(batch == NULL || batch->announced);
 	if (batch == NULL)
 		return;
 	if (is_on())
@@ -270,6 +271,7 @@ lose(Batch *batch, PartOutcome outcome)
 static void
 send_entry(RedisNode *node, Batch *batch, bool asking)
 {
+	Assert(batch->announced);
 	if (node == NULL || !node->open)
 		lose(batch, node == NULL || node->is_down ? PART_NODE_DOWN : PART_RETRY_SOON);
 	else if (!make_json(batch))
@@ -426,6 +428,7 @@ append_as_pattern(Batch *to, const KeyRef *key)
 	KeyRef		pattern = {.delivery = key->delivery};
 	char	   *copy;
 
+	Assert(to->kind == BATCH_PATTERNS);
 	initStringInfo(&glob);
 	for (uint32 i = 0; i < key->len; i++)
 	{
@@ -487,6 +490,7 @@ stream_announce(Batch *batch)
 {
 	Batch	   *apart;
 
+	Assert(!batch->announced && batch->kind != BATCH_FOUND);
 	if (!is_on())
 	{
 		batch_finish(batch, PART_DELIVERED);

@@ -81,6 +81,7 @@ take_row(const OutboxRow *row, void *arg)
 	bool		known;
 	SideRow    *side = outbox_side_rows_enter(&row->tid, &known);
 
+	Assert(row->table == OUTBOX_SIDE);
 	side->found = true;
 	if (!known && row->attempts > 0)
 		outbox_side_rows_set_keys(side, invalidation_count(row->items, row->len));

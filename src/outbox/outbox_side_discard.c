@@ -31,6 +31,7 @@ note_row(const OutboxRow *row, void *arg)
 	SideRow    *known;
 	bool		found;
 
+	Assert(row->table == OUTBOX_SIDE);
 	if (discarding->xid != 0 && discarding->xid != row->xid)
 		return true;
 	known = outbox_side_rows_enter(&row->tid, &found);

@@ -92,6 +92,7 @@ outbox_side_refused(const OutboxRow *row, const char *items, uint32 len,
 {
 	RefusedRow *copy = MemoryContextAlloc(context, sizeof(RefusedRow) + len);
 
+	Assert(len > 0 && len <= OUTBOX_ROW_ITEMS && row->table <= OUTBOX_SIDE);
 	copy->to_repeat = to_repeat;
 	copy_error(copy->error, error);
 	copy->row = *row;
@@ -162,6 +163,7 @@ insert_refused(Relation rel, RefusedRow *from, TimestampTz now)
 	SideRow    *row;
 	bool		found;
 
+	Assert(from->row.attempts > 0);
 	SET_VARSIZE(items, VARHDRSZ + from->row.len);
 	memcpy(VARDATA(items), from->row.items, from->row.len);
 	values[OUTBOX_XID - 1] = FullTransactionIdGetDatum(FullTransactionIdFromU64(from->row.xid));
@@ -216,6 +218,7 @@ forget_refused(RefusedRow *from, bool to_repeat)
 {
 	SideRow    *row;
 
+	Assert(nrefused > 0 && from->row.table <= OUTBOX_SIDE);
 	if (from->row.table == OUTBOX_SIDE)
 	{
 		row = outbox_side_rows_find(&from->row.tid);
@@ -297,6 +300,7 @@ outbox_side_write_run(TimestampTz now)
 	Writing		writing = {.now = now};
 	ErrorData  *error;
 
+	Assert(!IsTransactionState());
 	outbox_begin();
 	writing.rel = outbox_side_write_open(RowExclusiveLock, now);
 	if (writing.rel != NULL)

@@ -315,6 +315,7 @@ add_in_fragments(RowWriter *writer, const Invalidation *item)
 		elog(ERROR, "a %s of %u bytes does not fit into a row of the outbox",
 			 invalidation_traits(item->kind)->name, item->len);
 	write_row(writer);
+	Assert(writer->used == 0);
 	while (offset < item->len)
 	{
 		FragmentHead head = {.total = item->len, .offset = offset, .kind = item->kind};
@@ -392,6 +393,7 @@ write_items(RowWriter *writer, bool may_mark)
 			add_item(writer, &item);
 	}
 	write_row(writer);
+	Assert(writer->used == 0);
 	pending_log_read_end(reader);
 }
 
