@@ -125,30 +125,51 @@ owns_keys(const Batch *batch)
 	return batch->kind == BATCH_FOUND || batch->kind == BATCH_PATTERNS;
 }
 
+int
+batch_run_at(const Batch *batch, uint32 i)
+{
+	uint32		end = i + 1;
+
+	while (end < batch->nkeys && batch->keys[end].delivery == batch->keys[i].delivery)
+		end++;
+	return end - i;
+}
+
 /* The deletes of an announced batch are done: stream.c has noted what is to be sent again. */
 static void
-finish_key(const Batch *batch, const KeyRef *key, PartOutcome outcome)
+finish_announced(const Batch *batch, PartOutcome outcome)
 {
-	if (batch->unawaited)
-		delivery_part_awaited(key->delivery);
-	if (batch->announced)
-		delivery_entry_done(key->delivery, outcome);
-	else
-		batch_key_done(batch->target, batch->rule, key, outcome);
+	int			run;
+
+	Assert(outcome != PART_REFUSED && !batch->unawaited);
+	for (uint32 i = 0; i < batch->nkeys; i += run)
+	{
+		run = batch_run_at(batch, i);
+		delivery_entry_done(batch->keys[i].delivery, run, outcome);
+	}
+}
+
+static void
+finish_keys(const Batch *batch, PartOutcome outcome)
+{
+	for (uint32 i = 0; i < batch->nkeys; i++)
+	{
+		if (batch->unawaited)
+			delivery_part_awaited(batch->keys[i].delivery);
+		batch_key_done(batch->target, batch->rule, &batch->keys[i], outcome);
+	}
 }
 
 void
 batch_finish(Batch *batch, PartOutcome outcome)
 {
-	Assert(!batch->announced || outcome != PART_REFUSED);
 	if (batch->kind == BATCH_FOUND)
 		found_ended(batch, outcome);
-	for (uint32 i = 0; i < batch->nkeys; i++)
-	{
-		if (batch->kind != BATCH_FOUND)
-			finish_key(batch, &batch->keys[i], outcome);
-		if (owns_keys(batch))
-			pfree(unconstify(char *, batch->keys[i].bytes));
-	}
+	else if (batch->announced)
+		finish_announced(batch, outcome);
+	else
+		finish_keys(batch, outcome);
+	for (uint32 i = 0; owns_keys(batch) && i < batch->nkeys; i++)
+		pfree(unconstify(char *, batch->keys[i].bytes));
 	batch_free(batch);
 }

@@ -152,6 +152,9 @@ extern Batch *batch_new(const Target *target, BatchKind kind, Oid rule, uint16 h
 /* Add a key to a batch that has room for it. */
 extern void batch_append(Batch *batch, const KeyRef *key);
 
+/* How many keys from this one on belong to the same delivery. */
+extern int	batch_run_at(const Batch *batch, uint32 i);
+
 /* Memory for a copy of a key, which batch_finish() frees. */
 extern char *batch_alloc_key(uint32 len);
 

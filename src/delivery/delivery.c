@@ -160,10 +160,10 @@ list_to_settle(Delivery *delivery)
 }
 
 static void
-end_part(Delivery *delivery)
+end_parts(Delivery *delivery, uint32 parts)
 {
-	Assert(delivery->parts_left > delivery->parts_announced);
-	delivery->parts_left--;
+	Assert(delivery->parts_left >= delivery->parts_announced + parts);
+	delivery->parts_left -= parts;
 	list_to_settle(delivery);
 }
 
@@ -177,14 +177,14 @@ delivery_part_done(Delivery *delivery, PartOutcome outcome, const Invalidation *
 			remember_refused(delivery, item);
 		else if (outcome != PART_DELIVERED)
 			delivery_note_lost(delivery, outcome);
-		end_part(delivery);
+		end_parts(delivery, 1);
 	}
 }
 
 void
 delivery_all_sent(Delivery *delivery)
 {
-	end_part(delivery);
+	end_parts(delivery, 1);
 }
 
 void
@@ -202,26 +202,26 @@ delivery_part_awaited(Delivery *delivery)
 }
 
 void
-delivery_part_announced(Delivery *delivery)
+delivery_part_announced(Delivery *delivery, int parts)
 {
 	for (; delivery; delivery = delivery->joined)
 	{
-		delivery->parts_announced++;
+		delivery->parts_announced += parts;
 		Assert(delivery->parts_unawaited + delivery->parts_announced <= delivery->parts_left);
 		list_to_settle(delivery);
 	}
 }
 
 void
-delivery_entry_done(Delivery *delivery, PartOutcome outcome)
+delivery_entry_done(Delivery *delivery, int parts, PartOutcome outcome)
 {
 	for (; delivery; delivery = delivery->joined)
 	{
-		Assert(delivery->parts_announced > 0);
-		delivery->parts_announced--;
+		Assert(delivery->parts_announced >= (uint32) parts);
+		delivery->parts_announced -= parts;
 		if (outcome != PART_DELIVERED)
 			note_lost(delivery, outcome);
-		end_part(delivery);
+		end_parts(delivery, parts);
 	}
 }
 

@@ -102,12 +102,12 @@ extern void delivery_part_unawaited(Delivery *delivery);
 extern void delivery_part_awaited(Delivery *delivery);
 
 /*
- * The delete of a part is answered, and its entry in the stream is on its way, for which no
- * session waits.  delivery_entry_done() ends the part, of this delivery and of those that are
- * joined to it: the entry is answered, or lost.
+ * The deletes of so many parts are answered, and their entry in the stream is on its way, for
+ * which no session waits.  delivery_entry_done() ends the parts, of this delivery and of those
+ * that are joined to it: the entry is answered, or lost.
  */
-extern void delivery_part_announced(Delivery *delivery);
-extern void delivery_entry_done(Delivery *delivery, PartOutcome outcome);
+extern void delivery_part_announced(Delivery *delivery, int parts);
+extern void delivery_entry_done(Delivery *delivery, int parts, PartOutcome outcome);
 
 /* One part more, of this delivery and of those that are joined to it. */
 extern void delivery_part_added(Delivery *delivery);

@@ -19,6 +19,7 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
@@ -215,6 +216,22 @@ tell_waiter(Delivery *delivery)
 		answer_waiter(delivery);
 }
 
+/*
+ * Whether a session may be waiting for it.  Of a row from a scan the session is not known; but
+ * its wait slot says that it waits before the row is visible, so if none does none will.
+ */
+static bool
+may_have_waiter(const Delivery *delivery, int *waiting)
+{
+	if (delivery->row.waiter >= 0)
+		return true;
+	if (delivery->priority != PRIORITY_SCAN)
+		return false;
+	if (*waiting < 0)
+		*waiting = wait_slots_count(MyDatabaseId);
+	return *waiting > 0;
+}
+
 static void
 settle(Delivery *delivery)
 {
@@ -242,6 +259,7 @@ void
 settle_run(void)
 {
 	Delivery   *delivery;
+	int			waiting = -1;	/* sessions; -1: not counted yet */
 
 	while ((delivery = delivery_next_to_settle()) != NULL)
 	{
@@ -251,7 +269,10 @@ settle_run(void)
 			delivery_free(delivery);
 		}
 		else if (delivery_is_announced(delivery))
-			tell_waiter(delivery);
+		{
+			if (may_have_waiter(delivery, &waiting))
+				tell_waiter(delivery);
+		}
 		else if (delivery_is_unawaited(delivery) && !delivery->row.answered)
 			let_go(delivery, false);
 	}

@@ -175,25 +175,30 @@ is_to_be_escaped(unsigned char c)
 	return c < 0x20 || c == '"' || c == '\\';
 }
 
-static void
-append_json_string(const char *bytes, uint32 len)
-{
-	uint32		from = 0;
+/* A byte of a JSON string takes so many at the most: \u0001. */
+#define ESCAPED_BYTES	6
 
-	appendStringInfoChar(&json, '"');
+/* Write a JSON string at "to", which has room for it; returns its end. */
+static char *
+write_json_string(char *to, const char *bytes, uint32 len)
+{
+	*to++ = '"';
 	for (uint32 i = 0; i < len; i++)
 	{
-		if (likely(!is_to_be_escaped(bytes[i])))
-			continue;
-		appendBinaryStringInfo(&json, bytes + from, i - from);
-		if (bytes[i] == '"' || bytes[i] == '\\')
-			appendStringInfo(&json, "\\%c", bytes[i]);
+		unsigned char c = bytes[i];
+
+		if (likely(!is_to_be_escaped(c)))
+			*to++ = c;
+		else if (c == '"' || c == '\\')
+		{
+			*to++ = '\\';
+			*to++ = c;
+		}
 		else
-			appendStringInfo(&json, "\\u%04x", (unsigned char) bytes[i]);
-		from = i + 1;
+			to += sprintf(to, "\\u%04x", c);
 	}
-	appendBinaryStringInfo(&json, bytes + from, len - from);
-	appendStringInfoChar(&json, '"');
+	*to++ = '"';
+	return to;
 }
 
 /* Second deletes, and probes of what was refused, are nobody's news. */
@@ -217,17 +222,25 @@ repeats(const Batch *batch, uint32 i)
 static bool
 make_json(const Batch *batch)
 {
+	char	   *to;
+
 	resetStringInfo(&json);
-	appendStringInfoChar(&json, '[');
+	/* Each key has two quotation marks and a comma; the array has its brackets. */
+	enlargeStringInfo(&json, batch->bytes * ESCAPED_BYTES + batch->nkeys * 3 + 3);
+	to = json.data;
+	*to++ = '[';
 	for (uint32 i = 0; i < batch->nkeys; i++)
 	{
 		if (!is_named(&batch->keys[i]) || repeats(batch, i))
 			continue;
-		if (json.len > 1)
-			appendStringInfoChar(&json, ',');
-		append_json_string(batch->keys[i].bytes, batch->keys[i].len);
+		if (to > json.data + 1)
+			*to++ = ',';
+		to = write_json_string(to, batch->keys[i].bytes, batch->keys[i].len);
 	}
-	appendStringInfoChar(&json, ']');
+	*to++ = ']';
+	*to = '\0';
+	json.len = to - json.data;
+	Assert(json.len < json.maxlen);
 	return json.len > 2;
 }
 
@@ -244,10 +257,11 @@ send_json(RedisNode *node, BatchKind kind, bool asking, Batch *batch)
 	};
 	size_t		lens[lengthof(argv)];
 
+	Assert(json.len > 2);
 	snprintf(maxlen, sizeof(maxlen), "%d", setting_stream_maxlen);
-	for (int i = 0; i < lengthof(argv); i++)
+	for (int i = 0; i < lengthof(argv) - 1; i++)
 		lens[i] = strlen(argv[i]);
-	Assert(lens[lengthof(argv) - 1] == json.len);
+	lens[lengthof(argv) - 1] = json.len;
 	if (node->link == NULL || (asking && !batch_send_asking(node)) ||
 		!redis_send(node->link, lengthof(argv), argv, lens, answered, batch))
 		return false;
@@ -479,9 +493,14 @@ split_off_bytes(Batch *batch)
 static void
 announce(Batch *batch)
 {
+	int			run;
+
 	batch->announced = true;
-	for (uint32 i = 0; i < batch->nkeys; i++)
-		delivery_part_announced(batch->keys[i].delivery);
+	for (uint32 i = 0; i < batch->nkeys; i += run)
+	{
+		run = batch_run_at(batch, i);
+		delivery_part_announced(batch->keys[i].delivery, run);
+	}
 	send_entry(node_of(batch->target), batch, false);
 }
 
