@@ -10,7 +10,7 @@
  *		a node redirects	it, in a cluster: then it follows, a few times; a key that is being
  *							moved at this moment is tried again (PART_RETRY_SOON)
  *
- * What a pass over Redis has found (pattern_unlink.c) always goes as an UNLINK, and follows no
+ * Keys that a pass over Redis has found (pattern_unlink.c) always go as an UNLINK, and follow no
  * redirection: the pass is made once more.
  *
  * An answer that tells of the server rather than of the keys (that it is loading, say) fails the

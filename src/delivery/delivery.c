@@ -3,7 +3,7 @@
  *	  An outbox row on its way: its parts, and how they end.
  *
  * A row becomes a Delivery, with a part for each of its items and targets.  An answer of Redis,
- * or the loss of a link, ends parts; here they are counted, and what was lost or refused is
+ * or the loss of a link, ends parts; here they are counted, and lost or refused items are
  * noted.  A delivery whose last part has ended goes onto a list, and so does one of which only
  * parts are left that no session waits for (a node is slow; the delete is answered, and what is
  * left is to tell the stream of it).  settle.c takes them from the list once or more in a

@@ -51,8 +51,8 @@ extern bool delivery_queue_wants_turn(void);
 extern bool batch_is_awaited(void);
 
 /*
- * All links are gone and have answered everything with NULL: what was not sent yet ends as lost,
- * too.  When it is settled there is no delivery left.
+ * All links are gone and have answered everything with NULL: items that were not sent yet end as
+ * lost, too.  When it is settled there is no delivery left.
  */
 extern void delivery_queue_forget_unsent(void);
 

@@ -91,8 +91,8 @@ extern bool delivery_is_awaited(const Delivery *delivery);
 /*
  * A part has ended.  The item is what was given, which is looked at only when it was refused.
  * Of an item that was put together from fragments this ends a part of each fragment's delivery.
- * Nothing else happens now: what follows is decided by settle_run(), until which the delivery
- * and its bytes stay.
+ * Nothing else happens now: settle_run() decides what follows; until then the delivery and its
+ * bytes stay.
  */
 extern void delivery_part_done(Delivery *delivery, PartOutcome outcome,
 							   const Invalidation *item);

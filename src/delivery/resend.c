@@ -21,8 +21,8 @@
  *							the node is new, has got other hash slots or may have forgotten
  *		resend_in_progress	the same before the last scan began, which is sending it now
  *
- * Either means that a key which was sent before goes to this node.  When all is sent that the
- * scan has found resend_in_progress ends; what was lost meanwhile has set needs_resend again.
+ * Either means that a key which was sent before goes to this node.  When all is sent that the scan
+ * has found resend_in_progress ends; keys that were lost meanwhile have set needs_resend again.
  *
  * Where it is not known whether a node has got a key, it is marked: that costs misses at the
  * most.  The node of a lost key is looked up by the map of that moment; a node that gets the hash

@@ -72,10 +72,10 @@ extern TimestampTz delivery_map_last_delivery(int table);
 /* Forget a table that is empty now. */
 extern void delivery_map_forget_table(int table);
 
-/* What was delivered is to be sent again. */
+/* Delivered rows are to be sent again. */
 extern void delivery_map_repeat_all(void);
 
-/* What was sent is to be resumed; the caller sees to what is really under way. */
+/* Sent rows are to be resumed; the caller sees to those that are really under way. */
 extern void delivery_map_resume_sent(void);
 
 /*

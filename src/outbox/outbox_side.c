@@ -1,7 +1,7 @@
 /*
  * outbox_side.c
- *	  The side table of the outbox: rows of prepared transactions, and what Redis
- *	  refuses for a reason of its own.
+ *	  The side table of the outbox: rows of prepared transactions, and items that Redis
+ *	  refuses for a reason of their own.
  *
  * Unlike the tables that take turns this one is an ordinary table: the worker deletes a
  * row when it is delivered, and autovacuum cleans up, since the worker reports what it
@@ -180,7 +180,7 @@ read_turn(TimestampTz now)
 	outbox_end_reading(joined);
 }
 
-/* When there is something to read next; what has no room now waits for answers. */
+/* When there is something to read next; a row without room waits for answers. */
 static TimestampTz
 next_due(void)
 {
@@ -196,7 +196,7 @@ outbox_side_run(TimestampTz now, bool connected)
 	if (now < outbox_side_write_locked_until())
 		return outbox_side_write_locked_until();
 
-	/* What is written has to be committed: not with a beat. */
+	/* The write has to be committed, so not within the transaction of a beat. */
 	if ((outbox_side_unwritten() > 0 || outbox_side_rows_delivered() > 0) && !IsTransactionState())
 		outbox_side_write_run(now);
 	if (!connected)

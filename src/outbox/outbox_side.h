@@ -1,7 +1,7 @@
 /*
  * outbox_side.h
- *	  The side table of the outbox: rows of prepared transactions, and what Redis
- *	  refuses for a reason of its own.
+ *	  The side table of the outbox: rows of prepared transactions, and items that
+ *	  Redis refuses for a reason of their own.
  */
 #ifndef UNCACHE_OUTBOX_SIDE_H
 #define UNCACHE_OUTBOX_SIDE_H

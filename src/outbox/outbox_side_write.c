@@ -1,11 +1,11 @@
 /*
  * outbox_side_write.c
- *	  What is written to the side table: rows that Redis has refused are stored, rows that are
+ *	  Writing to the side table: rows that Redis has refused are stored, rows that are
  *	  delivered are deleted.
  *
  * Both are done in one transaction of the worker, in a turn in which no beat holds one.  A
  * refused row that came from another table counts as done there only after that commit: a crash
- * at any moment leaves it in at least one place.  Where the disk is full what was refused stays in
+ * at any moment leaves it in at least one place.  Where the disk is full refused rows stay in
  * memory, last_error and once the log say so, and the worker tries again in a second.
  */
 #include "postgres.h"
