@@ -178,12 +178,37 @@ is_to_be_escaped(unsigned char c)
 /* A byte of a JSON string takes so many at the most: \u0001. */
 #define ESCAPED_BYTES	6
 
+/* How many bytes from here on, of so many, certainly need no escape: eight at a time. */
+static inline uint32
+plain_bytes(const char *bytes, uint32 len)
+{
+	const uint64 ones = UINT64CONST(0x0101010101010101);
+	const uint64 highs = ones << 7;
+	uint32		plain = 0;
+
+	for (; plain + sizeof(uint64) <= len; plain += sizeof(uint64))
+	{
+		uint64		word;
+
+		/* A high bit of these is set where a byte is below 0x20, or is the one that is sought. */
+		memcpy(&word, bytes + plain, sizeof(word));
+		if ((((word - ones * 0x20) | ((word ^ ones * '"') - ones) |
+			  ((word ^ ones * '\\') - ones)) & highs) != 0)
+			break;
+	}
+	return plain;
+}
+
 /* Write a JSON string at "to", which has room for it; returns its end. */
 static char *
 write_json_string(char *to, const char *bytes, uint32 len)
 {
+	uint32		plain = plain_bytes(bytes, len);
+
 	*to++ = '"';
-	for (uint32 i = 0; i < len; i++)
+	memcpy(to, bytes, plain);
+	to += plain;
+	for (uint32 i = plain; i < len; i++)
 	{
 		unsigned char c = bytes[i];
 

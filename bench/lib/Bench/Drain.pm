@@ -85,8 +85,9 @@ sub _pg_uncache
 	$delivered = $session->query('SELECT keys_delivered FROM uncache.stat') - $delivered;
 	# More than these when rows of before, not yet emptied, were sent again.
 	die "$delivered of $keys keys delivered\n" if $delivered < $keys;
-	return ($delivered / $seconds,
-		($after[0] + $after[1] - $cpu[0] - $cpu[1]) / $delivered * 1e6);
+	@cpu = map { ($after[$_] - $cpu[$_]) / $delivered * 1e6 } 0, 1;
+	return { rate => $delivered / $seconds, cpu => $cpu[0] + $cpu[1], cpu_worker => $cpu[0],
+		cpu_redis => $cpu[1] };
 }
 
 sub run
@@ -109,11 +110,10 @@ sub run
 			foreach my $lane ([ 'pg_uncache', '' ], [ 'stream', 'bench' ])
 			{
 				_fill_redis($keys);
-				my ($rate, $cpu) =
-					_pg_uncache($bench->{session}, $keys, $per_transaction, $lane->[1]);
+				my $figures = _pg_uncache($bench->{session}, $keys, $per_transaction, $lane->[1]);
 
-				$report->add('drain', $name, $lane->[0], $round, 'rate', $rate);
-				$report->add('drain', $name, $lane->[0], $round, 'cpu', $cpu);
+				$report->add('drain', $name, $lane->[0], $round, $_, $figures->{$_})
+				  foreach sort keys %$figures;
 			}
 			print STDERR "drain $name: round ", $round + 1, " of $rounds\n";
 		}
