@@ -30,8 +30,11 @@ final class Breaker
     private $socket = null;
     private bool $isAsked = false;
 
-    /** @param ?string $address as Redis\Client::address(); null: trials only */
-    public function __construct(private ?string $address, private string $sharedName)
+    /**
+     * @param ?string $address as Redis\Client::address(); null: trials only
+     * @param ?string $sharedName of this server, for APCu; null: not shared
+     */
+    public function __construct(private ?string $address, private ?string $sharedName)
     {
     }
 
@@ -58,7 +61,7 @@ final class Breaker
     {
         $this->isOpen = true;
         $this->dropSocket($this->address === null ? self::TRIAL_S : 0);
-        if (self::isShared()) {
+        if ($this->isShared()) {
             apcu_store($this->sharedName, 1, (int) self::TRIAL_S);
         }
     }
@@ -71,7 +74,7 @@ final class Breaker
         }
         $this->isOpen = false;
         $this->dropSocket(0);
-        if (self::isShared()) {
+        if ($this->isShared()) {
             apcu_delete($this->sharedName);
         }
         return true;
@@ -79,12 +82,12 @@ final class Breaker
 
     private function isAwayForOthers(): bool
     {
-        return self::isShared() && apcu_exists($this->sharedName);
+        return $this->isShared() && apcu_exists($this->sharedName);
     }
 
-    private static function isShared(): bool
+    private function isShared(): bool
     {
-        return function_exists('apcu_enabled') && apcu_enabled();
+        return $this->sharedName !== null && function_exists('apcu_enabled') && apcu_enabled();
     }
 
     private function isTimeForTrial(): bool

@@ -14,6 +14,8 @@ final class Database
 {
     /** No schema uncache, no function of that name, no right to it. */
     private const MISSING = ['3F000', '42883', '42501'];
+    /** Current transaction is aborted. */
+    private const FAILED_BEFORE = '25P02';
 
     /** @param \Closure(): \PDO $pdo the connection that the loads use, too */
     private function __construct(private \Closure $pdo)
@@ -140,10 +142,13 @@ final class Database
         }
     }
 
-    /** Whether an error says that pg_uncache is not there, and the session can go on. */
-    public function isMissing(\PDOException $e): bool
+    /**
+     * Whether an error of a snapshot is none of the application's: pg_uncache is not there, or
+     * the transaction had failed before.
+     */
+    public function isTolerable(\PDOException $e): bool
     {
-        return in_array($e->getCode(), self::MISSING, true)
+        return $e->getCode() === self::FAILED_BEFORE || in_array($e->getCode(), self::MISSING, true)
             && preg_match('/uncache|snapshot/', $e->getMessage()) && !$this->isInTransaction();
     }
 

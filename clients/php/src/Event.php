@@ -33,6 +33,6 @@ final class Event
     /** Redis went away, and came back. */
     public const AWAY = 'away';
     public const BACK = 'back';
-    /** Something that somebody should look at. */
+    /** Nothing could be stored for a minute: see the message. */
     public const WARNING = 'warning';
 }

@@ -137,8 +137,8 @@ final class Fence
      *     $fence->tags(["gen:$shop"], fn ($nonce) =>
      *         $fence->fetch("list:$shop:$nonce:page3", $load));
      *
-     * The tags are keys with rules.  When one is invalidated there is a new nonce, and nobody
-     * finds the old pages again.
+     * The tags are keys with rules.  When one is invalidated it gets a new nonce, and
+     * the old pages are not found again.
      *
      * @param non-empty-list<string> $tags
      */
@@ -149,7 +149,7 @@ final class Fence
         }
         $nonces = array_map(fn ($tag) => $this->isMuted ? null : $this->nonce($tag), $tags);
         $wasMuted = $this->isMuted;
-        // Without its nonce in Redis a page belongs to nobody.
+        // A page whose nonce is not in Redis would not be found again.
         $this->isMuted = in_array(null, $nonces, true);
         try {
             return $fetch(match (true) {
@@ -295,10 +295,10 @@ final class Fence
             $now);
     }
 
-    /** pg_uncache is not in this database: the application goes on without a cache. */
+    /** Where pg_uncache is not in this database the application goes on without a cache. */
     private function tolerate(Database $db, \PDOException $e): void
     {
-        if (!$db->isMissing($e)) {
+        if (!$db->isTolerable($e)) {
             throw $e;
         }
         $this->counters->note(Event::ERROR, ['message' => $e->getMessage()]);

@@ -18,14 +18,14 @@ use PgUncache\Redis\Refusal;
 final class Link
 {
     /** A command that was not sent, or not answered, or answered with an error. */
-    public const UNANSWERED = "\0unanswered";
+    public const UNANSWERED = false;
 
     private ?Client $client = null;
     /** What $client wraps: a function may return the same client again. */
     private ?object $wrapped = null;
     private ?Breaker $breaker = null;
     private bool $isConnected = false;
-    /** Functions of before there were leases. */
+    /** False: the functions in Redis are of before there were leases. */
     private bool $knowsLeases = true;
 
     public function __construct(
@@ -58,24 +58,24 @@ final class Link
     {
         $address = $this->client->address();
         return new Breaker($this->client->isTls() ? null : $address,
-            'pg-uncache away ' . ($address ?? spl_object_id($this)));
+            $address === null ? null : "pg-uncache away $address");
     }
 
     /** A key's GET, in the bytes that were stored; null: a miss. */
-    public function get(string $key): ?string
+    public function get(string $key): string|false|null
     {
         $reply = $this->guarded(function (Client $client) use ($key) {
             $name = $client->prefix() . $key;
             return $client->call($name, 'GET', $name);
         });
-        return is_string($reply) ? $reply : null;
+        return is_string($reply) || $reply === self::UNANSWERED ? $reply : null;
     }
 
     /**
      * @param list<string> $keys
-     * @return list<?string>|string
+     * @return list<?string>|false
      */
-    public function mget(array $keys): array|string
+    public function mget(array $keys): array|false
     {
         $replies = $this->guarded(function (Client $client) use ($keys) {
             $prefix = $client->prefix();
@@ -90,7 +90,7 @@ final class Link
      * uncache_get or uncache_token: an array with the value, with null and a token, or with
      * null, null and for how many ms to wait.
      */
-    public function ask(string $function, string $key, ?int $leaseMs): array|string
+    public function ask(string $function, string $key, ?int $leaseMs): array|false
     {
         $reply = $this->guarded(function (Client $client) use ($function, $key, $leaseMs) {
             $name = $client->prefix() . $key;
@@ -113,9 +113,9 @@ final class Link
      * Tokens for many keys, without leases: a load of many is not held up for one key.
      *
      * @param list<array{string, string}> $asked function and key
-     * @return list<array>|string replies as those of ask()
+     * @return list<array>|false replies as those of ask()
      */
-    public function askMany(array $asked): array|string
+    public function askMany(array $asked): array|false
     {
         $replies = $this->guarded(function (Client $client) use ($asked) {
             $prefix = $client->prefix();
@@ -126,16 +126,16 @@ final class Link
             : array_map([self::class, 'asArray'], $replies);
     }
 
-    private static function asArray(mixed $reply): array|string
+    private static function asArray(mixed $reply): array|false
     {
         return is_array($reply) || $reply === self::UNANSWERED ? $reply : [null, $reply];
     }
 
     /**
      * @param list<array{string, string, int, string}> $fills key, snapshot, ttlMs, bytes
-     * @return list<mixed>|string 1 stored, 0 refused, null an error; UNANSWERED
+     * @return list<mixed>|false 1 stored, 0 refused, null an error; UNANSWERED
      */
-    public function set(array $fills): array|string
+    public function set(array $fills): array|false
     {
         return $this->guarded(function (Client $client) use ($fills) {
             $prefix = $client->prefix();
@@ -195,7 +195,7 @@ final class Link
             $this->counters->note(Event::ERROR, ['message' => $e->getMessage()]);
         } catch (ConnectionLost $e) {
             $this->isConnected = !$this->redis instanceof \Closure;
-            $this->breaker ??= new Breaker(null, 'pg-uncache away ' . spl_object_id($this));
+            $this->breaker ??= new Breaker(null, null);
             $this->breaker->trip();
             $this->counters->note(Event::AWAY, ['message' => $e->getMessage()]);
         }

@@ -172,7 +172,7 @@ final class RequestFills
             [$snapshots, $block] = $this->db->snapshotsAndBlock(
                 array_values(array_map(fn ($one) => $one->token, $misses)));
         } catch (\PDOException $e) {
-            if (!$this->db->isMissing($e)) {
+            if (!$this->db->isTolerable($e)) {
                 throw $e;
             }
             $this->counters->note(Event::ERROR, ['message' => $e->getMessage()]);

@@ -31,8 +31,9 @@ final class Shadow
             if ($this->db->isInTransaction()) {
                 return;
             }
-            $token = $this->link->ask('uncache_token', $hit->key, null)[1] ?? null;
-            if (!is_string($token) || $token === Link::UNANSWERED) {
+            $reply = $this->link->ask('uncache_token', $hit->key, null);
+            $token = is_array($reply) ? $reply[1] ?? null : null;
+            if (!is_string($token)) {
                 return;
             }
             [$snapshot, $now] = $read($token);

@@ -128,6 +128,16 @@ ok(!redis()->exists('f:1'), '... also where the application takes the snapshot')
 is($own->fetch('f:1', $load(1)), 'first', 'an application may take the snapshot itself');
 is($own->fetch('f:1', $no), 'first', '... and its values are stored');
 
+$invalidate('f:1');
+$pdo->beginTransaction();
+try {
+    $pdo->exec('SELECT 1 / 0');
+} catch (PDOException) {
+}
+is($fence->fetch('f:1', fn () => 'x'), 'x', 'in a transaction that has failed a value is served');
+$pdo->rollBack();
+ok(!redis()->exists('f:1'), '... and not stored');
+
 // A database without pg_uncache: the application goes on.
 $pdo->exec('SET search_path = public');
 $bare = new PDO('pgsql:host=' . env('PGHOST') . ';port=' . env('PGPORT') . ';dbname=postgres',

@@ -130,3 +130,51 @@ $server = $start();
 $connect()->set('o:1', '"cached"');
 ok(await(fn () => $fence->fetch('o:1', $load) === 'cached'), '... until it comes');
 $stop($server);
+
+// One master of a Cluster hangs: the calls of its keys come from the database, and after them, for
+// a second, all others.
+$clusterPort = (int) env('REDIS_CLUSTER_PORT');
+$db = pdo('PGPORT', env('PGDATABASE') . '_cluster');
+freshTable($db, 'outage', 'o:{id}');
+$master = new Redis();
+$master->connect('127.0.0.1', $clusterPort);
+$pid = (int) $master->info('server')['process_id'];
+$slots = array_filter($master->rawCommand('CLUSTER', 'SLOTS'),
+                      fn ($one) => $one[2][1] === $clusterPort);
+$isIts = function (string $key) use ($master, $slots): bool {
+    $slot = $master->rawCommand('CLUSTER', 'KEYSLOT', $key);
+    return array_filter($slots, fn ($one) => $one[0] <= $slot && $slot <= $one[1]) !== [];
+};
+$keys = array_map(fn ($id) => "o:$id", range(1, 40));
+$its = array_values(array_filter($keys, $isIts));
+foreach ([
+    'phpredis' => fn () => new RedisCluster(null, ["127.0.0.1:$clusterPort"], 0.1, 0.1),
+    'predis' => fn () => new Predis\Client([['host' => '127.0.0.1', 'port' => $clusterPort,
+        'timeout' => 0.1, 'read_write_timeout' => 0.1]], ['cluster' => 'redis',
+        'parameters' => ['timeout' => 0.1, 'read_write_timeout' => 0.1]]),
+] as $name => $make) {
+    $events = [];
+    $fence = new Fence($make(), ['db' => $db, 'onEvent' => $count]);
+    foreach ($keys as $key) {
+        $fence->fetch($key, fn () => $key);
+    }
+    posix_kill($pid, SIGSTOP);
+    $wrong = 0;
+    $ms = took(function () use ($fence, $its, &$wrong) {
+        foreach ($its as $key) {
+            $wrong += $fence->fetch($key, fn () => $key) === $key ? 0 : 1;
+        }
+    });
+    is($wrong, 0, "$name, Cluster: keys of a master that hangs are served");
+    is($events[Event::AWAY] ?? 0, 1, '... having waited for it once');
+    ok($ms < 5_000, sprintf('... within a limit (%.0f ms)', $ms));
+    posix_kill($pid, SIGCONT);
+    ok(await(function () use ($fence, $keys, &$events, &$wrong) {
+        $hits = $events[Event::HIT] ?? 0;
+        foreach ($keys as $key) {
+            $wrong += $fence->fetch($key, fn () => $key) === $key ? 0 : 1;
+        }
+        return ($events[Event::HIT] ?? 0) === $hits + count($keys);
+    }), '... and all are hits again once it goes on');
+    is($wrong, 0, '... and no key got the value of another one');
+}

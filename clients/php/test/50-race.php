@@ -12,7 +12,7 @@ require_once __DIR__ . '/laravel.php';
 
 const RACE_KEYS = 10;
 
-/** Versions that nobody may be behind: the oracle, in a database of Redis of its own. */
+/** The oracle: versions that no read may be behind, in a database of Redis of its own. */
 function floors(): Redis
 {
     $redis = redis();

@@ -88,6 +88,11 @@ foreach (['phpredis', 'predis'] as $client) {
         '... and one of a class that is gone');
     is([$cache->get('user:12'), $cache->get('user:13')], ['new', 'new'], '... in Redis');
 
+    is($cache->remember('user:14', 60, fn () => null), null, '... null is served');
+    $unfenced = $store->counters()['unfenced'];
+    is([$cache->remember('user:14', 60, fn () => 14), $store->counters()['unfenced']],
+        [14, $unfenced], '... and not stored, as Laravel takes it for a miss');
+
     // Transactions.
     ask($writer, "SELECT uncache.invalidate_table('laravel'), uncache.wait()");
     $db->transaction(fn () => $cache->remember('user:1', 60, $name(1)));
@@ -129,6 +134,15 @@ foreach (['phpredis', 'predis'] as $client) {
     $db->commit();
     ok(!$cache->put('user:2', 'x', 60) && !$sees('user:2'),
         '... and what was looked up in a transaction ends with it');
+    $db->beginTransaction();
+    try {
+        $db->select('SELECT 1 / 0');
+    } catch (Illuminate\Database\QueryException) {
+    }
+    is($cache->remember('user:2', 60, fn () => 'x'), 'x',
+        '... in one that has failed the value is served');
+    $db->rollBack();
+    ok(!$sees('user:2'), '... and not stored');
     $value = $cache->remember('user:2', 60, fn () => $db->transaction($name(2)));
     ok($sees('user:2'), '... a load may have a transaction of its own');
     $pdo->exec('SET default_transaction_isolation = DEFAULT');

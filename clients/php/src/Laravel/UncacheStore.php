@@ -184,6 +184,11 @@ class UncacheStore extends RedisStore
     /** @param ?int $seconds null: for ever, which is the option ttlMs */
     public function putTagged(string $key, mixed $value, ?int $seconds): bool
     {
+        if ($value === null) {
+            // Laravel takes null for a miss, so it would come back here each time.
+            $this->fills->forget($this->nameOf($key));
+            return false;
+        }
         return $this->fills->store($this->nameOf($key), (string) $this->serialize($value),
             $seconds === null ? $this->ttlMs : 1000 * max(1, $seconds));
     }
