@@ -11,6 +11,7 @@ use warnings;
 use Digest::MD5 ();
 use FenceModel;
 use ServersModel;
+use TagsModel;
 
 # The world of a case: its moves and its oracle.
 sub world { my ($case) = @_; return $case->{world} || 'FenceModel' }
