@@ -26,6 +26,11 @@ foreach (['Predis/autoload.php', 'Illuminate/Cache/autoload.php', 'Illuminate/Re
     'Symfony/Component/Cache/autoload.php', 'Psr/SimpleCache/autoload.php'] as $library) {
     require_once $library;
 }
+// Composer loads this one at once, Debian's autoloader does not.
+$wrapper = stream_resolve_include_path('Symfony/Component/Cache/Traits/ValueWrapper.php');
+if ($wrapper !== false) {
+    require_once $wrapper;
+}
 
 final class Tap
 {

@@ -36,6 +36,8 @@ class UncacheStore extends RedisStore
 
     protected RequestFills $fills;
     protected int $ttlMs;
+    /** Laravel 8 calls put() for each of many. */
+    private bool $isPuttingMany = false;
 
     /**
      * @param string $prefix of the keys, as for Laravel's own store
@@ -115,7 +117,9 @@ class UncacheStore extends RedisStore
         if ($this->isFenced($key)) {
             return $this->putTagged((string) $key, $value, (int) $seconds);
         }
-        $this->fills->counters()->note(Event::PLAIN, ['key' => $key]);
+        if (!$this->isPuttingMany) {
+            $this->fills->counters()->note(Event::PLAIN, ['key' => $key]);
+        }
         return parent::put($key, $value, $seconds);
     }
 
@@ -126,9 +130,21 @@ class UncacheStore extends RedisStore
         foreach ($fenced as $key) {
             $isStored = $this->put($key, $values[$key], $seconds) && $isStored;
         }
-        // Laravel's own calls put() for each, between multi() and exec().
-        return ($plain === [] || parent::putMany(array_intersect_key($values, array_flip($plain)),
-            $seconds)) && $isStored;
+        return $this->putManyPlain(array_intersect_key($values, array_flip($plain)), $seconds)
+            && $isStored;
+    }
+
+    private function putManyPlain(array $values, mixed $seconds): bool
+    {
+        foreach (array_keys($values) as $key) {
+            $this->fills->counters()->note(Event::PLAIN, ['key' => $key]);
+        }
+        $this->isPuttingMany = true;
+        try {
+            return $values === [] || parent::putMany($values, $seconds);
+        } finally {
+            $this->isPuttingMany = false;
+        }
     }
 
     public function add($key, $value, $seconds)

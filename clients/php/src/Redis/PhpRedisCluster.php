@@ -54,7 +54,7 @@ final class PhpRedisCluster implements Client
 
     public function prefix(): string
     {
-        return (string) $this->redis->getOption(\RedisCluster::OPT_PREFIX);
+        return (string) $this->redis->getOption(\Redis::OPT_PREFIX);
     }
 
     public function address(): ?string
