@@ -235,6 +235,10 @@ test "the shadow check" do
   is("one stale value in 10,000 is found",
      fence.counters.values_at(:checked, :found_stale), [count, 1])
 
+  sql = "SELECT checked >= #{count} AND found_stale >= 1 FROM uncache.stat"
+  told = until_true { db.exec(sql).getvalue(0, 0) == "t" }
+  ok("... and shows in uncache.stat", told)
+
   fence = make.call(shadow: 1)
   redis.del("shadow:1")
   writer = Servers.pg

@@ -88,7 +88,8 @@ module Servers
   # redis-rb 4 takes REDIS_URL, with its number of a database, for the nodes of a cluster.
   def cluster
     ENV.delete("REDIS_URL")
-    nodes = ["redis://127.0.0.1:#{ENV.fetch('REDIS_CLUSTER_PORT')}"]
+    port = ENV.fetch("REDIS_CLUSTER_PORT").to_i
+    nodes = (port..port + 2).map { |each| "redis://127.0.0.1:#{each}" }
     return Redis.new(cluster: nodes) if Redis::VERSION < "5"
 
     require "redis-clustering"

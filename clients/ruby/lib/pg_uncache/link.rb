@@ -6,7 +6,8 @@ module PgUncache
   # Every thread that asks has a connection of its own for that moment, out of a stock that grows
   # as needed, so that no request waits behind another.  A request that finds Redis hanging or
   # gone waits once, for the timeout at most.  From then on nobody asks, and a thread in the
-  # background looks until Redis answers.  In a Cluster that is so for each node.
+  # background looks until Redis answers.  In a Cluster that is so for each node; a connection is
+  # then one to the whole Cluster, and is kept when one node is lost.
   #
   # A connection that the server has closed (a restart, an idle timeout) says nothing about the
   # server: it is asked once more, over a new one.
@@ -37,7 +38,7 @@ module PgUncache
       begin_anew if @pid != Process.pid
       deadline = now + @timeout
       connection, used = take(deadline)
-      return lost(:server, keys, connection) if connection.is_a?(Away)
+      return lost(:connect, keys, connection) if connection.is_a?(Away)
       return ask(:server, commands, keys, deadline, connection, used) unless connection.cluster?
 
       ask_cluster(commands, keys, deadline, connection)
@@ -52,7 +53,7 @@ module PgUncache
     end
 
     def away?
-      !@away.empty?
+      @away.key?(:server) || @away.key?(:connect)
     end
 
     # Somebody else has found Redis away.
@@ -66,6 +67,8 @@ module PgUncache
       @lock.synchronize do
         @pid = Process.pid
         @idle = []
+        # What is not asked: a place (the server, or a node), or :connect, where no connection can
+        # be made.
         @away = {}
       end
     end
@@ -96,7 +99,7 @@ module PgUncache
     end
 
     def ask(place, commands, keys, deadline, connection, used)
-      return lost(place, keys, connection) if connection.is_a?(Away)
+      return lost(:connect, keys, connection) if connection.is_a?(Away)
       return refuse(keys, connection) if @away.key?(place)
 
       connection.limit([deadline - now, 0.001].max)
@@ -104,11 +107,11 @@ module PgUncache
       put(connection)
       replies
     rescue Away => e
-      connection.close
+      connection.cluster? ? put(connection) : connection.close
       return lost(place, keys, e) unless e.is_a?(Closed) && used
 
-      drop_idle
-      ask(place, commands, keys, deadline, connect(deadline), false)
+      drop_idle unless connection.cluster?
+      ask(place, commands, keys, deadline, take(deadline).first, false)
     rescue Exception # raised into this thread: a reply may be under way
       connection.close
       raise
@@ -142,7 +145,7 @@ module PgUncache
 
     # In a thread, since nothing else bounds the resolving of a name, TLS and AUTH together.
     def connect(deadline)
-      return Away.new("waiting for Redis") if @away.key?(:server)
+      return Away.new("waiting for Redis") if away?
 
       maker = Thread.new { make }
       maker.report_on_exception = false
@@ -171,7 +174,7 @@ module PgUncache
         @away[place] = true
         @last_error = error.message
       end
-      drop_idle
+      drop_idle if place == :server
       pid = @pid
       Thread.new { look_until_back(place, key, pid) }.report_on_exception = false
     end
@@ -185,6 +188,7 @@ module PgUncache
         connection = answers(key)
         next unless connection
 
+        drop_idle # in a Cluster they have the map of before
         put(connection)
         @lock.synchronize { @away.delete(place) }
         return

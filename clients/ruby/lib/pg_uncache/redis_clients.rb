@@ -211,14 +211,21 @@ module PgUncache
     # redis-rb from 5 on with redis-clustering.  It splits a pipeline by nodes and follows
     # redirections itself.
     class ModernCluster < Modern
-      def ping = nil
+      # Loads the map of the cluster.
+      def ping
+        place_of("ping")
+      rescue StandardError => e
+        raise translated(e)
+      end
 
       def cluster? = true
 
       def limit(_seconds) = nil
 
-      # The library does not tell, so the slot stands for its node.
+      # The library has no public way to ask, so the slot stands for its node where that fails.
       def place_of(key)
+        @client.send(:router).find_node_key_by_key(key, primary: true)
+      rescue NoMethodError
         ::RedisClient::Cluster::KeySlotConverter.convert(key)
       end
     end
