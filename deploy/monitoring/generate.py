@@ -230,7 +230,8 @@ def pgwatch():
                                for name, _, expression, _ in METRICS)
     gauges = '\n'.join('      - ' + name for name, kind, _, _ in METRICS if kind == 'gauge')
     return HEAD + """#
-# For pgwatch 3: metrics and a preset.  Not tested by running pgwatch.
+# For pgwatch 3: metrics and a preset.  Not tested by running pgwatch, whose Prometheus sink
+# puts "pgwatch_" before the names: relabel them for the alerts.
 metrics:
   uncache:
     description: delivery to Redis by pg_uncache, of all databases of the server
@@ -284,6 +285,7 @@ def otel():
     main = [metric(n, n, k, h, ['datname']) for n, k, _, h in METRICS]
     return HEAD + """#
 # For the OpenTelemetry Collector (contrib): its receiver sqlquery.  Not tested by running it.
+# Its exporter "prometheus" appends "_total" to sums: set add_metric_suffixes: false there.
 receivers:
   sqlquery/uncache:
     driver: postgres
@@ -346,9 +348,10 @@ PANELS = [
        '60 * rate(uncache_worker_starts_total%s[$__rate_interval])'),
       ('{{datname}} refused keys',
        '60 * rate(uncache_keys_refused_total%s[$__rate_interval])')], 'timeseries', 12),
-    ('Fenced fills a second', 'ops', 'Of all databases that use the Redis.',
+    ('Fenced fills a second', 'ops', 'Of all databases that use the Redis; stale ones by sample.',
      [('{{datname}} stored', 'rate(uncache_fills_stored_total%s[$__rate_interval])'),
-      ('{{datname}} refused', 'rate(uncache_fills_refused_total%s[$__rate_interval])')],
+      ('{{datname}} refused', 'rate(uncache_fills_refused_total%s[$__rate_interval])'),
+      ('{{datname}} found stale', 'rate(uncache_found_stale_total%s[$__rate_interval])')],
      'timeseries', 12),
     ('Patterns', 'short', 'Looked for now, and passes of SCAN a minute.',
      [('{{datname}} running', 'uncache_patterns_running%s'),

@@ -114,6 +114,26 @@ class Redis:
                 time.sleep(0.2)
 
 
+class FencedReader:
+    """A reader that fills through the fence, about twice a second."""
+
+    def __init__(self):
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def redis(self, *words):
+        return subprocess.run(['redis-cli', '-s', os.environ['REDIS_SOCKET'], '--raw', *words],
+                              capture_output=True, text=True).stdout.split('\n')
+
+    def run(self):
+        while True:
+            key = 'shop:%d' % random.randint(501, 600)
+            answer = self.redis('FCALL', 'uncache_get', '1', key)
+            if answer[0] == '' and len(answer) > 1 and answer[1]:
+                snapshot = sql("SELECT uncache.snapshot('%s')" % answer[1], 'shop').stdout.strip()
+                self.redis('FCALL', 'uncache_set', '1', key, snapshot, '3000', '1')
+            time.sleep(0.4)
+
+
 def start_writers(rate=40):
     script = os.path.join(os.environ['PRIVATE'], 'writer.sql')
     with open(script, 'w') as file:
@@ -351,6 +371,7 @@ def main():
     picture = sys.argv[1] if len(sys.argv) > 1 else ''
     began = time.time()
     Redis()
+    FencedReader()
     start_writers()
     check_files()
     check_alerts()
