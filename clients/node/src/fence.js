@@ -11,6 +11,7 @@ import { Circuit } from './circuit.js'
 import { Counts, REASONS } from './counts.js'
 import { Database, isMissing } from './database.js'
 import { Flights } from './flights.js'
+import { currentRequest } from './request.js'
 import { checkKey, checkMs, checkOptions } from './options.js'
 import { Shadow } from './shadow.js'
 
@@ -84,7 +85,8 @@ export class Fence {
    * the snapshot, so that a miss costs no further round trip.
    */
   async fetchSql (key, sql, parameters = [], options = {}) {
-    const db = this.#needDb('fetchSql', options)
+    const { db } = this.#source(options)
+    if (!db) throw new TypeError('fetchSql() needs the option db')
     const read = async token => {
       const { snapshot, rows, error } = await db.readWithSnapshot(sql, parameters, token)
       if (error) this.#counts.tell('error', { key, error })
@@ -98,7 +100,8 @@ export class Fence {
    * its own that may not write, and whose first statement has taken the snapshot.
    */
   async transaction (key, load, options = {}) {
-    const db = this.#needDb('transaction', options)
+    const db = options.db === undefined ? this.#db : new Database(options.db, options.begin)
+    if (!db) throw new TypeError('transaction() needs the option db')
     const read = token =>
       db.readOnly(async (tx, query) => {
         const [row] = await query('SELECT uncache.snapshot($1::text) AS snapshot', [token])
@@ -162,10 +165,16 @@ export class Fence {
     return checkMs('ttlMs', options.ttlMs ?? this.#options.ttlMs, Number.MAX_SAFE_INTEGER)
   }
 
-  #needDb (what, options) {
-    if (options.db !== undefined) return new Database(options.db, options.begin)
-    if (this.#db) return this.#db
-    throw new TypeError(`${what}() needs the option db`)
+  // Where a call reads: what it was told; what the Fence was told by hand; the request() that is
+  // under way; the Fence's database. A connection of its own may have written: its reader sees what
+  // others must not see, and shares no flight.
+  #source (options) {
+    if (options.snapshot) return { ...options, db: null, isOwn: true }
+    if (options.db !== undefined) return { db: new Database(options.db), isOwn: true }
+    const { snapshot, snapshots } = this.#options
+    if (snapshot) return { snapshot, snapshots, db: this.#db, isOwn: false }
+    const db = currentRequest()?.db ?? this.#db
+    return { db, isOwn: db.db !== this.#db.db }
   }
 
   // A read is a function that takes a token (or null) to {snapshot, value, reason}.
@@ -180,12 +189,8 @@ export class Fence {
   async #snapshot (key, token, options) {
     if (token === null) return { snapshot: null }
     try {
-      const take =
-        options.snapshot ??
-        (options.db && (t => new Database(options.db).snapshot(t))) ??
-        this.#options.snapshot ??
-        (t => this.#db.snapshot(t))
-      return { snapshot: (await take(token)) ?? null }
+      const { snapshot, db } = this.#source(options)
+      return { snapshot: (await (snapshot ? snapshot(token) : db.snapshot(token))) ?? null }
     } catch (error) {
       this.#counts.tell('error', { key, error })
       return { snapshot: null, reason: isMissing(error) ? REASONS.noExtension : error.message }
@@ -203,8 +208,7 @@ export class Fence {
     }
     this.#counts.count('miss', key)
     const fly = () => this.#fill(key, read, ttlMs, coder, found)
-    // A reader with a connection of its own sees what that has written: it can't share a flight.
-    return options.snapshot || options.db ? fly() : this.#flights.run(key, fly)
+    return this.#source(options).isOwn ? fly() : this.#flights.run(key, fly)
   }
 
   // {state: 'hit', value, raw} or {state: 'miss', isBroken, reason}
@@ -439,13 +443,11 @@ export class Fence {
   }
 
   async #takeMany (tokens, options) {
-    const db = options.db === undefined ? this.#db : new Database(options.db)
-    const many = options.snapshots ?? this.#options.snapshots
-    const one = options.snapshot ?? this.#options.snapshot
-    if (many) return many(tokens)
-    if (db && !options.snapshot) return db.snapshots(tokens)
+    const { snapshot, snapshots, db } = this.#source(options)
+    if (snapshots) return snapshots(tokens)
+    if (!snapshot) return db.snapshots(tokens)
     const taken = []
-    for (const token of tokens) taken.push(await one(token))
+    for (const token of tokens) taken.push(await snapshot(token))
     return taken
   }
 

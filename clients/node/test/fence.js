@@ -1,8 +1,8 @@
 // fence.js: a Fence against real servers, beyond what clients/conformance says.
-import { Fence } from '../src/index.js'
+import { Fence, request } from '../src/index.js'
 import { assert, say, test } from './tap.js'
 import { libraries, onPgbouncer, onStandby, pool, sleep, until } from './servers.js'
-import { callsOf, db, nameOf, newTable, watched } from './setup.js'
+import { callsOf, db, nameOf, newTable, session, watched } from './setup.js'
 
 await newTable('users', 3, 'user:{id}', ':{id}', 'gen:7')
 const read = nameOf(db, 'users')
@@ -278,6 +278,29 @@ each(
     client.release()
     assert.deepEqual([fence.counters.stored, fence.counters.unfenced], [0, 3])
     assert.equal(await fence.fetch('user:1', () => read(1)), 'first')
+  },
+  NEWEST
+)
+
+each(
+  'a request() tells a Fence, too, where its reads go',
+  async newFence => {
+    const fence = newFence()
+    await session(async client => {
+      await client.query("BEGIN; UPDATE users SET name = 'mine' WHERE id = 1")
+      await request(client, async () => {
+        const mine = nameOf(client, 'users')
+        assert.equal(await fence.fetch('user:1', () => mine(1)), 'mine')
+        const many = await fence.fetchMany(['user:1'], async () => [await mine(1)])
+        assert.equal(many.get('user:1'), 'mine')
+        const rows = await fence.fetchSql('user:1', 'SELECT name FROM users WHERE id = 1')
+        assert.deepEqual(rows, [{ name: 'mine' }])
+      })
+    })
+    assert.deepEqual([fence.counters.stored, fence.counters.unfenced], [0, 3])
+    const both = [1, 2].map(() => request(db, () => fence.fetch('user:1', () => read(1))))
+    assert.deepEqual(await Promise.all(both), ['first', 'first'])
+    assert.equal(fence.counters.stored, 1)
   },
   NEWEST
 )
