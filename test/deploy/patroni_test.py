@@ -146,6 +146,7 @@ def main():
     value(first, "CREATE EXTENSION pg_uncache",
           "CREATE TABLE item (id int PRIMARY KEY, version int)",
           f"INSERT INTO item SELECT i, 0 FROM generate_series(1, {Oracle.ROWS}) i",
+          "INSERT INTO item SELECT i, 0 FROM generate_series(101, 120) i",
           "SELECT uncache.attach('item', 'item:{id}', 'plain:{id}')")
     for node in nodes:
         ok(f"{node.name} has the library and the address",
@@ -168,11 +169,21 @@ def main():
     check(nodes, oracle, "after the switchover")
     ok("the old primary is a standby", until(60, whole, nodes, 3), members(nodes))
 
-    # Without any.
+    # Without any; and Redis hangs for a moment, so that the leader dies with a debt.
+    owed = [f"item:{row}" for row in range(101, 121)]
+    cache.mset({key: 0 for key in owed})
+    oracle.redis_away = True
+    cache.execute_command("CLIENT", "PAUSE", 4000, "ALL")
+    value(second, "UPDATE item SET version = version + 1 WHERE id > 100")
     second.kill()
+    is_("20 keys are not deleted when the leader is killed",
+        until(20, lambda: cache.exists(*owed)), len(owed))
     others = [node for node in nodes if node is not second]
     third = until(120, new_leader, others, second)
     ok("kill -9 of the leader has another one", third, members(others))
+    ok("its successor deletes them", until(60, lambda: cache.exists(*owed) == 0))
+    ok("... and all else", until(60, lambda: value(third, "SELECT uncache.wait('5 s')")))
+    oracle.redis_away = False
     check(others, oracle, "after kill -9")
     second.start()
     ok("the killed node comes back as a standby", until(120, whole, nodes, 3), members(nodes))
