@@ -68,12 +68,13 @@ fresh_make()
 	recipe=$(echo "$sources$fresh_settings" | sha256sum | cut -c 1-16)
 	if [ "$(cat "$folder/recipe" 2>/dev/null)" != "$recipe" ]; then
 		mkdir -p "$SYSTEMS"
+		printf '#!/bin/sh\n%s\n' "$fresh_settings" >"$work/settings" && chmod 755 "$work/settings"
 		rm -rf --one-file-system "$folder" "$folder.new"
 		unshare --mount mmdebstrap --quiet --variant=apt --mode=root \
 			--aptopt='Acquire::Check-Valid-Until "false"' \
 			--dpkgopt='path-exclude=/usr/share/locale/*' \
 			--dpkgopt='path-exclude=/usr/share/man/*' \
-			--customize-hook="$fresh_settings" "$suite" "$folder.new" - <<<"$sources" >&2 &&
+			--customize-hook="$work/settings" "$suite" "$folder.new" - <<<"$sources" >&2 &&
 			echo "$recipe" >"$folder.new/recipe" && mv "$folder.new" "$folder" || return 1
 	fi
 	mkdir -p "$folder.debs/partial"
