@@ -45,7 +45,7 @@ final class Fence
     public function __construct(object $redis, array $options = [], mixed ...$named)
     {
         $this->options = new Options($options + $named);
-        $this->counters = new Counters($this->options->onEvent);
+        $this->counters = Counters::shared($this->options->onEvent);
         $this->link = new Link($redis, $this->options->redisTimeoutMs, $this->counters);
         $this->lookup = new Lookup($this->link, $this->counters, $this->options->leaseMs);
         $this->filler = new Filler($this->link, $this->counters);

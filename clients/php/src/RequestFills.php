@@ -55,7 +55,7 @@ final class RequestFills
         unset($options['fenced']);
         // A get alone, such as has(), must not make others wait.
         $checked = new Options(['db' => $db] + $options + ['leaseMs' => null]);
-        $counters = new Counters($checked->onEvent);
+        $counters = Counters::shared($checked->onEvent);
         return new self(new Link($redis, $checked->redisTimeoutMs, $counters), $counters,
             $checked->db, array_values($prefixes), $checked->leaseMs);
     }

@@ -127,6 +127,29 @@ if (function_exists('apcu_enabled') && apcu_enabled()) {
     ok((new Breaker($address, 'another server'))->allows(), '... and of that server alone');
     $mine->reset();
     ok((new Breaker($address, 'shared breaker'))->allows(), '... and that it is back');
+
+    // Requests that are shorter than a minute.
+    $warnings = [];
+    $request = function () use (&$warnings, &$now) {
+        return new Counters(function (string $event) use (&$warnings) {
+            if ($event === Event::WARNING) {
+                $warnings[] = $event;
+            }
+        }, function () use (&$now) {
+            return $now;
+        }, 'shared counters');
+    };
+    foreach ([0, 30, 31, 1] as $seconds) {
+        $now += $seconds;
+        $request()->note(Event::UNFENCED);
+    }
+    is(count($warnings), 1, 'with APCu short requests warn after a minute, one of them');
+    $request()->note(Event::STORED);
+    $request()->note(Event::UNFENCED);
+    is(count($warnings), 1, '... and no more once something was stored');
+    $now += 61;
+    $request()->note(Event::UNFENCED);
+    is(count($warnings), 2, '... until it goes on for a minute again');
 } else {
     skip('with APCu another request knows at once that Redis is away', 'no APCu');
 }
