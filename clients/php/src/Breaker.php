@@ -33,14 +33,13 @@ final class Breaker
     /**
      * @param ?string $address as Redis\Client::address(); null: trials only
      * @param ?string $sharedName of this server, for APCu; null: not shared
+     * @param bool $isOfClient false while there was no client to ask for the address
      */
-    public function __construct(private ?string $address, private ?string $sharedName)
-    {
-    }
-
-    public function hasAddress(): bool
-    {
-        return $this->address !== null;
+    public function __construct(
+        private ?string $address,
+        private ?string $sharedName,
+        public readonly bool $isOfClient = false,
+    ) {
     }
 
     /** Whether a command may be sent. */

@@ -34,11 +34,10 @@ final class Filler
                 $this->giveUp($found, $found->reason ?: 'no snapshot');
             }
         }
-        $replies = $sent === [] ? [] : $this->link->set(array_values($sent));
+        $replies = $this->link->set(array_values($sent));
         foreach (array_keys($sent) as $n => $i) {
-            $reply = is_array($replies) ? $replies[$n] : null;
-            $stored[$i] = $reply === 1;
-            $this->note($fills[$i][0]->key, $reply);
+            $stored[$i] = $replies[$n] === 1;
+            $this->note($fills[$i][0]->key, $replies[$n]);
         }
         return $stored;
     }

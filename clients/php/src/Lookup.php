@@ -27,7 +27,7 @@ final class Lookup
     /** @param callable(string): mixed $decode bytes to a value; throws where it can't */
     public function one(string $key, callable $decode): Found
     {
-        $bytes = $this->link->get($key);
+        [$bytes] = $this->link->get([$key]);
         if ($bytes === Link::UNANSWERED) {
             return self::unanswered($key);
         }
@@ -76,11 +76,11 @@ final class Lookup
      */
     public function many(array $keys, callable $decode): array
     {
-        $values = $keys === [] ? [] : $this->link->mget($keys);
+        $values = $this->link->get($keys);
         $found = $asked = [];
         foreach ($keys as $i => $key) {
-            $found[$key] = self::unanswered($key);
-            if ($values === Link::UNANSWERED) {
+            if ($values[$i] === Link::UNANSWERED) {
+                $found[$key] = self::unanswered($key);
                 continue;
             }
             $found[$key] = $values[$i] === null ? null : self::decoded($key, $values[$i], $decode);
@@ -94,9 +94,9 @@ final class Lookup
     private function askMany(array $asked, callable $decode): array
     {
         $found = [];
-        $replies = $asked === [] ? [] : $this->link->askMany($asked);
+        $replies = $this->link->askMany($asked);
         foreach ($asked as $i => [, $key]) {
-            $reply = $replies === Link::UNANSWERED ? [] : $replies[$i];
+            $reply = $replies[$i] ?: [];
             if (is_string($reply[0] ?? null)) {
                 $found[$key] = self::decoded($key, $reply[0], $decode);
             }

@@ -51,7 +51,7 @@ final class Shadow
 
     private function staysStale(Found $hit, callable $read, string $token, string $bytes): bool
     {
-        return $this->db->wait() && $this->link->get($hit->key) === $hit->bytes
+        return $this->db->wait() && $this->link->get([$hit->key]) === [$hit->bytes]
             && $read($token)[1] !== $bytes;
     }
 

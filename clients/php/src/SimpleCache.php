@@ -76,11 +76,11 @@ final class SimpleCache implements CacheInterface
     /** @return array<string, ?Found> */
     private function plain(array $keys): array
     {
-        $bytes = $keys === [] ? [] : $this->fills->link()->mget($keys);
+        $bytes = $this->fills->link()->get($keys);
         $found = array_fill_keys($keys, null);
-        foreach (is_array($bytes) ? $keys : [] as $i => $key) {
+        foreach ($keys as $i => $key) {
             try {
-                $found[$key] = $bytes[$i] === null ? null : Found::hit($key,
+                $found[$key] = !is_string($bytes[$i]) ? null : Found::hit($key,
                     self::decode($this->fills->link()->unpack($bytes[$i])), $bytes[$i]);
             } catch (\Throwable) {
                 // Not decodable: a miss.

@@ -277,6 +277,13 @@ foreach ($clusters as $name => $client) {
 }
 ok(await(fn () => $reports($db)), 'uncache.stat shows what was compared in a Cluster');
 
+$one = new Redis();
+$one->connect('127.0.0.1', $clusterPort);
+foreach (['a', 'f:1', 'a{b}c', '{}x', 'a{}{b}', '{a', "\xff\0", 'x}y{z}'] as $key) {
+    is(PgUncache\Redis\Slots::slotOf($key), $one->rawCommand('CLUSTER', 'KEYSLOT', $key),
+        'the slot of ' . json_encode($key, JSON_INVALID_UTF8_SUBSTITUTE));
+}
+
 // PgBouncer and a standby, which conformance has too; here many keys, and one statement.
 foreach (['PgBouncer' => 'PGBOUNCER_PORT', 'a standby' => 'STANDBY_PORT'] as $name => $port) {
     $other = pdo($port);

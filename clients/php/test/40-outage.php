@@ -131,8 +131,8 @@ $connect()->set('o:1', '"cached"');
 ok(await(fn () => $fence->fetch('o:1', $load) === 'cached'), '... until it comes');
 $stop($server);
 
-// One master of a Cluster hangs: the calls of its keys come from the database, and after them, for
-// a second, all others.
+// One master of a Cluster hangs: what is cached of its keys comes from the database, and of the
+// others from Redis.
 $clusterPort = (int) env('REDIS_CLUSTER_PORT');
 $db = pdo('PGPORT', env('PGDATABASE') . '_cluster');
 freshTable($db, 'outage', 'o:{id}');
@@ -147,6 +147,7 @@ $isIts = function (string $key) use ($master, $slots): bool {
 };
 $keys = array_map(fn ($id) => "o:$id", range(1, 40));
 $its = array_values(array_filter($keys, $isIts));
+$others = array_values(array_diff($keys, $its));
 foreach ([
     'phpredis' => fn () => new RedisCluster(null, ["127.0.0.1:$clusterPort"], 0.1, 0.1),
     'predis' => fn () => new Predis\Client([['host' => '127.0.0.1', 'port' => $clusterPort,
@@ -168,6 +169,12 @@ foreach ([
     is($wrong, 0, "$name, Cluster: keys of a master that hangs are served");
     is($events[Event::AWAY] ?? 0, 1, '... having waited for it once');
     ok($ms < 5_000, sprintf('... within a limit (%.0f ms)', $ms));
+    $events[Event::HIT] = 0;
+    foreach ($others as $key) {
+        $wrong += $fence->fetch($key, fn () => $key) === $key ? 0 : 1;
+    }
+    $fence->fetchMany($keys, fn ($missing) => array_combine($missing, $missing));
+    is($events[Event::HIT], 2 * count($others), '... and those of other masters from Redis');
     posix_kill($pid, SIGCONT);
     ok(await(function () use ($fence, $keys, &$events, &$wrong) {
         $hits = $events[Event::HIT] ?? 0;

@@ -18,7 +18,7 @@ interface Client
     public function call(string $key, string ...$command): mixed;
 
     /**
-     * Run several commands, in one round trip where the client can.
+     * Run several commands of one node, in one round trip where the client can.
      *
      * @param list<array{string, list<string>}> $commands each a key and a command
      * @return list<mixed> replies in their order; null also where one was an error
@@ -26,10 +26,13 @@ interface Client
     public function calls(array $commands): array;
 
     /**
-     * @param list<string> $keys
+     * @param list<string> $keys of one node
      * @return list<?string>
      */
     public function mget(array $keys): array;
+
+    /** Which node of a Cluster a key belongs to, as far as is known; '' of a single server. */
+    public function nodeOf(string $key): string;
 
     /** What the client puts before every key. */
     public function prefix(): string;

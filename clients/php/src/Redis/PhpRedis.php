@@ -70,6 +70,11 @@ final class PhpRedis implements Client
         return $this->call($keys[0], 'MGET', ...$keys);
     }
 
+    public function nodeOf(string $key): string
+    {
+        return '';
+    }
+
     public function prefix(): string
     {
         return (string) $this->redis->getOption(\Redis::OPT_PREFIX);

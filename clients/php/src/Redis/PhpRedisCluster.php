@@ -12,8 +12,11 @@ namespace PgUncache\Redis;
  */
 final class PhpRedisCluster implements Client
 {
+    private Slots $slots;
+
     public function __construct(private \RedisCluster $redis)
     {
+        $this->slots = new Slots();
     }
 
     public function call(string $key, string ...$command): mixed
@@ -50,6 +53,11 @@ final class PhpRedisCluster implements Client
             $replies[] = $this->call($key, 'GET', $key);
         }
         return $replies;
+    }
+
+    public function nodeOf(string $key): string
+    {
+        return $this->slots->nodeOf($key, $this);
     }
 
     public function prefix(): string

@@ -18,10 +18,14 @@ use Predis\Response\ErrorInterface;
  */
 final class Predis implements Client
 {
+    /** null: no Cluster */
+    private ?Slots $slots = null;
+
     public function __construct(private ClientInterface $redis, private int $timeoutMs)
     {
         $connection = $redis->getConnection();
         if (method_exists($connection, 'getClusterStrategy')) {
+            $this->slots = new Slots();
             // Predis does not know where the key of these stands.
             $strategy = $connection->getClusterStrategy();
             $strategy->setCommandHandler('FCALL',
@@ -60,6 +64,11 @@ final class Predis implements Client
             return $this->call($keys[0], 'MGET', ...$keys);
         }
         return array_map(fn ($key) => $this->call($key, 'GET', $key), $keys);
+    }
+
+    public function nodeOf(string $key): string
+    {
+        return $this->slots === null ? '' : $this->slots->nodeOf($key, $this);
     }
 
     public function prefix(): string
