@@ -186,9 +186,10 @@ class Conformance
   end
 
   def do_tags(step)
-    page = ->(state) { "#{step['page']}:#{state}" }
     compare(step) do |loaded|
-      fence.tags(step["tags"], page) { |db| load(step, db, loaded) }
+      fence.tags(step["tags"]) do |state|
+        fence.fetch("#{step['page']}:#{state}") { |db| load(step, db, loaded) }
+      end
     end
   end
 

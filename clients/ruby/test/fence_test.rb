@@ -188,6 +188,39 @@ test "wrong uses" do
   db.exec("ROLLBACK")
 end
 
+test "tags" do
+  fence = make.call
+  redis.del("fence:7", "fence:8")
+  page = lambda do |with, name|
+    with.tags(%w[fence:7 fence:8]) { |state| [state, with.fetch("#{name}:#{state}") { name }] }
+  end
+  first = page.call(fence, "page")
+  is("the same state until a tag is invalidated", page.call(fence, "page"), first)
+  is("... and the page comes from Redis", fence.counters[:hit], 1)
+  is("the state has 128 bits of each tag", first[0].match?(/\A\h{32}\.\h{32}\z/), true)
+  db.exec("UPDATE fence_users SET name = 'tagged' WHERE id = 8")
+  second = page.call(fence, "page")
+  ok("then it is another", second[0] != first[0] && second[0][0, 32] == first[0][0, 32], second)
+  redis.set("fence:8", "7")
+  before = fence.counters
+  third = page.call(fence, "page")
+  is("what is no nonce is none, and nothing is stored below it",
+     [third[1], redis.keys("page:*").grep(/#{third[0]}/),
+      fence.counters[:stored] - before[:stored], fence.counters[:unfenced] - before[:unfenced]],
+     ["page", [], 0, 1])
+  other = Servers.pg
+  redis.del("fence:7", "fence:8")
+  refused = make.call(db: nil, snapshot: lambda { |token|
+    db.exec_params("SELECT uncache.snapshot($1)", [token]).getvalue(0, 0).tap do
+      other.exec("UPDATE fence_users SET name = name || 'x' WHERE id IN (7, 8)")
+    end
+  })
+  fourth = page.call(refused, "late")
+  is("a nonce that was refused stores no page",
+     [fourth[1], redis.keys("late:*"), refused.counters[:unfenced]], ["late", [], 1])
+  raises("no tags", PgUncache::UsageError, /one at least/) { fence.tags([]) { flunk } }
+end
+
 test "fork" do
   fence = make.call
   fence.fetch("fence:6", &name.call(6))

@@ -179,6 +179,14 @@ test "entries" do
   is("... from a proc", named.fetch("user:29") { flunk }, 29)
 end
 
+test "the README's name of it" do
+  options = { url: Servers.redis_url, fenced: ["user:"], expires_in: 60, redis_timeout_ms: 1000 }
+  store = ActiveSupport::Cache.lookup_store(:uncache_store, options)
+  2.times { store.fetch("user:40") { 40 } }
+  is(":uncache_store, with options", [store.class.name, store.counters[:hit] >= 1],
+     ["ActiveSupport::Cache::UncacheStore", true])
+end
+
 test "without" do
   raises("the fenced names must be said", ArgumentError, /fenced/) do
     ActiveSupport::Cache::UncacheStore.new(url: Servers.redis_url)

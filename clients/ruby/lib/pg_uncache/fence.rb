@@ -103,19 +103,30 @@ module PgUncache
       end
     end
 
-    # The value of a key that depends on tags, such as a page of a list: key_of is given the text
-    # that stands for the tags' present state, and returns the key.  The tags are keys with rules.
-    #   fence.tags(["gen:7"], ->(state) { "list:7:#{state}:page3" }) { |conn| ... }
-    def tags(tags, key_of, ttl_ms: @ttl_ms, &load)
-      state = nonces(tags, ttl_ms)
-      return fetch(key_of.call(state), ttl_ms: ttl_ms, &load) if state
+    # For what no row can name, such as page 3 of a list: the block is given a text, which stands
+    # for the present state of the tags, and fetches under keys that contain it.  The tags are keys
+    # with rules; when one is invalidated the text is another, and the old keys are not asked for
+    # again.
+    #   fence.tags(["gen:7"]) { |state| fence.fetch("list:7:#{state}:page3") { |conn| ... } }
+    # Where Redis does not hold the state of all tags, nothing is stored in the block.
+    def tags(tags, ttl_ms: @ttl_ms)
+      raise UsageError, "tags: there must be one at least" if tags.empty?
 
-      @counters.add(:miss, tags.first)
-      @counters.add(:unfenced, tags.first, reason: "the state of the tags could not be stored")
-      @source.checkout { |connection| decoded_copy(load.call(connection)) }
+      state = nonces(tags, ttl_ms)
+      return yield(state) if state
+
+      was_muted = Thread.current[:pg_uncache_muted]
+      Thread.current[:pg_uncache_muted] = true
+      begin
+        yield SecureRandom.hex(16)
+      ensure
+        Thread.current[:pg_uncache_muted] = was_muted
+      end
     end
 
     private
+
+    NONCE = /\A\h{32}\z/.freeze
 
     # What a look into Redis has found: a value, or the reason why there is none.
     Found = Struct.new(:state, :value, :raw)
@@ -178,6 +189,10 @@ module PgUncache
 
     # Tickets for what was found, in one round trip for each kind.
     def tickets(keys, found)
+      if Thread.current[:pg_uncache_muted]
+        reason = "Redis does not hold the state of the tags"
+        return keys.to_h { |key| [key, Protocol::Ticket.new(nil, nil, reason)] }
+      end
       tickets = {}
       keys.zip(found).group_by { |_, f| f.state }.each do |state, pairs|
         names = pairs.map(&:first)
@@ -305,7 +320,7 @@ module PgUncache
       missing = tags.zip(replies).select { |_, reply| reply.nil? }.map(&:first)
       made = missing.empty? ? {} : fill_nonces(missing, ttl_ms)
       texts = tags.zip(replies).map { |tag, reply| reply.nil? ? made[tag] : reply }
-      texts.join(".") if texts.all?(String)
+      texts.join(".") if texts.all? { |text| text.is_a?(String) && text.match?(NONCE) }
     end
 
     def fill_nonces(tags, ttl_ms)
