@@ -10,6 +10,7 @@ use IO::Handle;
 use POSIX ();
 
 use Bench::Bulk;
+use Bench::Databases;
 use Bench::Drain;
 use Bench::Lanes;
 use Bench::Latency;
@@ -37,6 +38,7 @@ my @sections = (
 	[ masters => \&Bench::Masters::run ],
 	[ profile => \&Bench::Profile::run ],
 	[ decoding => \&Bench::Latency::run_decoding ],
+	[ databases => \&Bench::Databases::run ],
 );
 
 my $usage = <<"TEXT";

@@ -1,4 +1,4 @@
-# Cpu.pm: CPU time from the kernel's accounting, by kind of process.
+# Cpu.pm: CPU time from the kernel's accounting, by kind of process; and memory.
 #
 # Backends of a load have ended when it is read, and stand in the postmaster's
 # time of children waited for; the others live and are read one by one.
@@ -49,6 +49,18 @@ sub _waited_for
 	my @fields = split ' ', $fields;
 
 	return ($fields[13] + $fields[14]) / $ticks;	# cutime, cstime
+}
+
+# Kilobytes that a process shares with no other.
+sub own_memory
+{
+	my ($pid) = @_;
+	my $kb = 0;
+
+	open my $in, '<', "/proc/$pid/smaps_rollup" or return;
+	while (my $line = <$in>) { $kb = $1 if $line =~ /^Private_Dirty:\s+(\d+)/ }
+	close $in;
+	return $kb;
 }
 
 # Wait until no child comes or goes any more: backends that end, above all.

@@ -30,17 +30,6 @@ my @figures = (
 	[ 'map', 'CPU of a changed map, with the idle seconds around', 'ms', 1 ],
 );
 
-sub _own_memory
-{
-	my ($pid) = @_;
-	my $kb = 0;
-
-	open my $in, '<', "/proc/$pid/smaps_rollup" or return;
-	while (my $line = <$in>) { $kb = $1 if $line =~ /^Private_Dirty:\s+(\d+)/ }
-	close $in;
-	return $kb;
-}
-
 sub _files
 {
 	my ($pid) = @_;
@@ -67,7 +56,7 @@ sub _measure
 	my $is = sub { $report->add('masters', $n, 'worker', 0, @_) };
 
 	$is->('connect', (time - $begin) * 1000);
-	$is->('memory', _own_memory($worker));
+	$is->('memory', Bench::Cpu::own_memory($worker));
 	$is->('files', _files($worker));
 	($idle) = _cost($worker, sub { sleep $idle_seconds });
 	$is->('idle', $idle / $idle_seconds);
