@@ -47,8 +47,9 @@ sub _restart
 	my ($session) = @_;
 
 	$session->close;
-	system("pg_ctl -D $ENV{PGDATA} -m fast -w -t 600 -l $ENV{PRIVATE}/postgres.log restart >/dev/null")
-	  == 0 or die 'the server does not start';
+	system("pg_ctl -D $ENV{PGDATA} -m fast -w -t 600 -l $ENV{PRIVATE}/postgres.log restart "
+		  . '>/dev/null') == 0
+	  or die 'the server does not start';
 	open my $in, '<', "$ENV{PGDATA}/postmaster.pid" or die $!;
 	chomp($ENV{PG_PID} = <$in>);
 	close $in;
@@ -92,7 +93,8 @@ sub run
 	$is->('memory', _sum(\&Bench::Cpu::own_memory, @pids) / @pids);
 
 	my $median = sub { $report->median_of('databases', $databases, 'workers', $_[0]) };
-	$report->table("$databases databases of one server\nEach has the extension and a worker; no load.",
+	$report->table("$databases databases of one server\n"
+		  . 'Each has the extension and a worker; no load.',
 		[ '', '' ],
 		[ 'from the order to restart until all are connected, s',
 			sprintf '%.1f', $median->('ready') ],
