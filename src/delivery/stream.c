@@ -22,13 +22,14 @@
 #include "postgres.h"
 
 #include "catalog/namespace.h"
-#include "commands/dbcommands.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "base/clock.h"
+#include "base/compat.h"
 #include "base/fault_point.h"
 #include "base/log_text.h"
 #include "base/log_throttle.h"
