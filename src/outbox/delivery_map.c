@@ -530,6 +530,7 @@ delivery_map_take(int table, const ItemPointerData *tid, bool answered)
 void
 delivery_map_leave(int table)
 {
+	Assert(table >= 0 && table < OUTBOX_TABLES);
 	Assert(counts[table].under_way > 0);
 	counts[table].under_way--;
 }
@@ -537,24 +538,28 @@ delivery_map_leave(int table)
 int
 delivery_map_under_way(int table)
 {
+	Assert(table >= 0 && table < OUTBOX_TABLES);
 	return counts[table].under_way;
 }
 
 uint64
 delivery_map_taken(int table)
 {
+	Assert(table >= 0 && table < OUTBOX_TABLES);
 	return counts[table].taken;
 }
 
 void
 delivery_map_note_delivery(int table, TimestampTz now)
 {
+	Assert(table >= 0 && table < OUTBOX_TABLES);
 	counts[table].last_delivery = now;
 }
 
 TimestampTz
 delivery_map_last_delivery(int table)
 {
+	Assert(table >= 0 && table < OUTBOX_TABLES);
 	return counts[table].last_delivery;
 }
 
@@ -613,6 +618,8 @@ forget_own_pages(int table)
 void
 delivery_map_forget_table(int table)
 {
+	Assert(table >= 0 && table < OUTBOX_TABLES);
+	Assert(counts[table].under_way == 0);
 	newest[table] = InvalidBlockNumber;
 	forget_own_pages(table);
 	if (root == NULL)

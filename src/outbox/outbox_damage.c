@@ -125,6 +125,7 @@ outbox_damage_note_block(int table, BlockNumber number, ReadingFor what, const c
 	DamagedBlock *block = hash_search(blocks, &sought.key, HASH_ENTER, &found);
 	char		place[64];
 
+	Assert(table >= 0 && table <= OUTBOX_SIDE);
 	if (!found)
 		count_of_table[table]++;
 	if ((found && what != READING_NEWS) || !may_have_news(block, found) ||
@@ -143,6 +144,7 @@ outbox_damage_is_known(int table, BlockNumber number)
 {
 	DamagedBlock sought = {.key = {.table = table, .block = number}};
 
+	Assert(table >= 0 && table <= OUTBOX_SIDE);
 	return count_of_table[table] > 0 &&
 		hash_search(blocks, &sought.key, HASH_FIND, NULL) != NULL;
 }
@@ -172,6 +174,7 @@ invalidate_everything(void *arg)
 TimestampTz
 outbox_damage_run(TimestampTz now)
 {
+	Assert(!unanswered || !IsTransactionState());
 	if (!unanswered)
 		return DT_NOEND;
 	if (now < answer_at)
@@ -187,6 +190,7 @@ outbox_damage_run(TimestampTz now)
 bool
 outbox_damage_in_table(int table)
 {
+	Assert(table >= 0 && table <= OUTBOX_SIDE);
 	return count_of_table[table] > 0;
 }
 
@@ -196,6 +200,7 @@ outbox_damage_forget_table(int table)
 	HASH_SEQ_STATUS scan;
 	DamagedBlock *block;
 
+	Assert(table >= 0 && table <= OUTBOX_SIDE);
 	if (count_of_table[table] == 0)
 		return;
 	hash_seq_init(&scan, blocks);

@@ -183,6 +183,7 @@ tell(Oid relid, LOCKMODE mode)
 	TimestampTz now = clock_now();
 	char	   *message;
 
+	Assert(IsTransactionState());
 	if (!is_new && !TimestampDifferenceExceeds(known->told_at, now, TELL_MS))
 		return;
 	message = psprintf("table %s.%s is locked: %s",
@@ -211,6 +212,7 @@ outbox_open_lock(Oid relid, LOCKMODE mode)
 {
 	Refused    *known = find_refused(relid);
 
+	Assert(OidIsValid(relid));
 	if (!ConditionalLockRelationOid(relid, mode))
 	{
 		tell(relid, mode);

@@ -155,6 +155,7 @@ is_due(int current, TimestampTz now)
 {
 	int			seconds = Max(setting_redeliver_window, 1);
 
+	Assert(current >= 0 && current < OUTBOX_TABLES);
 	return tables[current].in_use &&
 		(is_discarded(current) || outbox_damage_in_table(current) ||
 		 TimestampDifferenceExceeds(tables[current].in_use_since, now, seconds * 1000) ||
@@ -166,6 +167,7 @@ retire_current(TimestampTz now)
 {
 	int			current = pg_atomic_read_u32(&MyDatabaseState->current_table);
 
+	Assert(current >= 0 && current < OUTBOX_TABLES);
 	if (!is_due(current, now))
 		return;
 	for (int i = 1; i < OUTBOX_TABLES; i++)
@@ -188,6 +190,7 @@ outbox_rotate_retire(void)
 	int			current = pg_atomic_read_u32(&MyDatabaseState->current_table);
 	TimestampTz now = clock_now();
 
+	Assert(!IsTransactionState());
 	outbox_begin();
 	note_empty_tables();
 	note_used_tables(now);
@@ -219,6 +222,7 @@ is_ready_to_truncate(int table, TimestampTz now)
 {
 	TimestampTz since = Max(tables[table].retired_at, delivery_map_last_delivery(table));
 
+	Assert(table >= 0 && table < OUTBOX_TABLES);
 	return tables[table].in_use && delivery_map_under_way(table) == 0 &&
 		(is_discarded(table) ||
 		 TimestampDifferenceExceeds(since, now, setting_redeliver_window * 1000));

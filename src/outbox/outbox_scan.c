@@ -84,6 +84,7 @@ outbox_scan_check_file(int table, RelFileNumber file)
 {
 	static RelFileNumber files[OUTBOX_TABLES + 1];	/* as first met; 0: not yet */
 
+	Assert(table >= 0 && table <= OUTBOX_SIDE);
 	if (files[table] == 0)
 		files[table] = file;
 	if (files[table] == file)
@@ -99,6 +100,8 @@ outbox_scan_open(int table, Relation *rel)
 {
 	Opening		opening = outbox_open_try(outbox_table_oid(table), AccessShareLock, rel);
 
+	Assert(table >= 0 && table <= OUTBOX_SIDE);
+	Assert(IsTransactionState());
 	if (opening == OPENING_DONE)
 		outbox_scan_check_file(table, RelationGetFileNumber(*rel));
 	if (table < OUTBOX_TABLES)
@@ -247,6 +250,7 @@ take_if_unsent(const OutboxRow *row, void *arg)
 	RowState	state = delivery_map_get(row->table, &row->tid);
 	OutboxRow	copy = *row;
 
+	Assert(row->table < OUTBOX_TABLES);
 	copy.again = *again || state == ROW_RESEND_FORGOTTEN;
 	copy.answered = state == ROW_RESEND_FORGOTTEN;
 	copy.is_resend = delivery_map_was_sent(state);
@@ -295,6 +299,7 @@ read_full_step(int table, BlockNumber most)
 	Relation	rel;
 	BlockNumber blocks = 0;
 
+	Assert(full_left[table] && most > 0);
 	switch (outbox_scan_open(table, &rel))
 	{
 		case OPENING_DONE:
@@ -441,6 +446,8 @@ outbox_scan_is_done(void)
 bool
 outbox_scan_is_done_with(int table)
 {
+	Assert(table >= 0 && table < OUTBOX_TABLES);
+	Assert(nmarked >= 0);
 	if (full_left[table])
 		return false;
 	for (int w = 0; nmarked > 0 && w < DIRTY_WORDS; w++)
@@ -514,6 +521,7 @@ discard_row(const OutboxRow *row, void *arg)
 	Discarding *discarding = arg;
 	RowState	state = delivery_map_get(row->table, &row->tid);
 
+	Assert(row->table < OUTBOX_TABLES);
 	if (state == ROW_DELIVERED || (discarding->xid != 0 && discarding->xid != row->xid))
 		return true;
 	/* A row that is under way ends as delivered, whatever Redis answers (delivery_discard()). */
@@ -545,6 +553,7 @@ delete_found(Relation rel, List *found)
 static void
 forget_reading(int table)
 {
+	Assert(nmarked >= 0);
 	full_left[table] = false;
 	for (int w = 0; w < DIRTY_WORDS; w++)
 	{
@@ -558,6 +567,7 @@ outbox_scan_discard(uint64 xid)
 {
 	Discarding	discarding = {.xid = xid};
 
+	Assert(!IsTransactionState());
 	/* Marks that come later are of rows that this may not see. */
 	if (xid == 0)
 		outbox_scan_collect_dirty();

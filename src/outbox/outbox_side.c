@@ -105,6 +105,7 @@ take_due(Relation rel, TimestampTz now)
 {
 	SideRow    *row;
 
+	Assert(IsTransactionState());
 	while ((row = outbox_side_rows_next()) != NULL && row->retry_at <= now && sink->has_room())
 	{
 		row->found = false;
@@ -148,6 +149,7 @@ note_running(Relation rel)
 static void
 read_whole(Relation rel, TimestampTz now)
 {
+	Assert(IsTransactionState());
 	/* First, so that the next poll sees a transaction that commits in between. */
 	note_running(rel);
 	outbox_scan_read(rel, OUTBOX_SIDE, 0, RelationGetNumberOfBlocks(rel),

@@ -70,6 +70,7 @@ outbox_side_discard(uint64 xid)
 	Relation	rel;
 	bool		is_locked;
 
+	Assert(!IsTransactionState());
 	outbox_side_write_discard(xid);
 	outbox_begin();
 	is_locked = may_be_truncated(xid);

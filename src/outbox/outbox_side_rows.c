@@ -120,6 +120,7 @@ outbox_side_rows_set_delivered(SideRow *row)
 void
 outbox_side_rows_forget(SideRow *row)
 {
+	Assert(outbox_side_rows_find(&row->tid) == row);
 	outbox_side_rows_set_sent(row);
 	outbox_side_rows_set_keys(row, 0);
 	hash_search(rows, &row->tid, HASH_REMOVE, NULL);

@@ -89,6 +89,7 @@ open_unwritten(int table)
 	Oid			oid = outbox_table_oid(table);
 	Relation	rel;
 
+	Assert(table >= 0 && table < OUTBOX_TABLES);
 	if (!OidIsValid(oid) || !ConditionalLockRelationOid(oid, ExclusiveLock))
 		return NULL;
 	rel = try_relation_open(oid, NoLock);
@@ -102,6 +103,7 @@ begin_check(Check *check, int table)
 {
 	Relation	rel;
 
+	Assert(!check->begun);
 	if (!is_quiet(table))
 		return false;
 	outbox_begin();
@@ -126,6 +128,7 @@ look_for_undelivered(const OutboxRow *row, void *arg)
 	bool	   *all_delivered = arg;
 	RowState	state = delivery_map_get(row->table, &row->tid);
 
+	Assert(row->table < OUTBOX_TABLES);
 	if (state == ROW_DELIVERED)
 		return true;
 	if (delivery_map_is_due(state))
@@ -141,6 +144,7 @@ read_step(Check *check, int table)
 	BlockNumber blocks = Min(STEP_BLOCKS, check->nblocks - check->next);
 	Relation	rel;
 
+	Assert(check->begun && check->next <= check->nblocks);
 	outbox_begin();
 	if (outbox_scan_open(table, &rel) != OPENING_DONE)
 		all_delivered = false;
@@ -176,6 +180,7 @@ end_check(Check *check, int table)
 	bool		emptied = false;
 	Relation	rel;
 
+	Assert(check->begun && check->next == check->nblocks);
 	outbox_begin();
 	rel = open_unwritten(table);
 	if (rel != NULL)

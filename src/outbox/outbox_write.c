@@ -99,6 +99,7 @@ report_if_late(int table)
 {
 	DatabaseState *database = shmem_my_database();
 
+	Assert(table >= 0 && table < OUTBOX_TABLES);
 	if (database && (int) pg_atomic_read_u32(&database->current_table) != table)
 		pg_atomic_fetch_add_u32(&database->late_writers[table], 1);
 }
@@ -230,6 +231,7 @@ insert_tuple(RowWriter *writer, HeapTuple tuple)
 {
 	DatabaseState *database = shmem_my_database();
 
+	Assert(writer->written->table <= OUTBOX_SIDE);
 	PG_TRY();
 	{
 		heap_insert(writer->rel, tuple, GetCurrentCommandId(true),
@@ -426,6 +428,7 @@ outbox_write(OutboxMode mode, OutboxWritten *earlier)
 	OutboxWritten *written = palloc0(sizeof(OutboxWritten));
 	RowWriter	writer = {0};
 
+	Assert(IsTransactionState());
 	writer.rel = open_table(mode == OUTBOX_PREPARE, &written->table);
 	if (writer.rel == NULL)
 	{
