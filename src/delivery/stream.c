@@ -234,14 +234,14 @@ is_named(const KeyRef *key)
 	return key->delivery->row.table != OUTBOX_MEMORY;
 }
 
-/* Rows of one transaction, or equal patterns, often follow each other. */
+/* Equal patterns often follow each other: a table that is truncated again and again. */
 static bool
 repeats(const Batch *batch, uint32 i)
 {
 	const KeyRef *key = &batch->keys[i];
 
-	return i > 0 && key[-1].len == key->len && is_named(key - 1) &&
-		memcmp(key[-1].bytes, key->bytes, key->len) == 0;
+	return batch->kind == BATCH_PATTERNS && i > 0 && key[-1].len == key->len &&
+		is_named(key - 1) && memcmp(key[-1].bytes, key->bytes, key->len) == 0;
 }
 
 /* Make the array of the batch's keys.  Returns whether there are any. */
