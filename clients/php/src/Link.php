@@ -122,10 +122,10 @@ final class Link
      */
     public function askMany(array $asked): array
     {
+        $command = fn (int $i, string $name) => [$name, ['FCALL', $asked[$i][0], '1', $name]];
         $replies = $this->each(array_column($asked, 1),
-            fn (Client $client, array $indexes, array $names) => $client->calls(array_map(
-                fn ($i, $name) => [$name, ['FCALL', $asked[$i][0], '1',
-                                           $name]], $indexes, $names)));
+            fn (Client $client, array $indexes, array $names) =>
+                $client->calls(array_map($command, $indexes, $names)));
         return array_map(self::asArray(...), $replies);
     }
 

@@ -248,7 +248,7 @@ final class Conformance
     private function do_bytes(array $step): ?string
     {
         $bytes = base64_decode($step['base64']);
-        $fence = new Fence(($this->makeRedis)(), ['db' => $this->own,
+        $fence = new Fence(($this->makeRedis)(), PATIENT + ['db' => $this->own,
             'encode' => fn ($v) => $v, 'decode' => fn ($v) => $v]);
         $first = $fence->fetch($step['bytes'], fn () => $bytes);
         $second = $fence->fetch($step['bytes'], fn () => throw new LogicException('no hit'));

@@ -35,7 +35,7 @@ foreach ([
     'phpredis with a serializer' => [$packed(), 'f:1'],
 ] as $name => [$client, $stored]) {
     $invalidate('f:1', 'f:2', 'f:3', 'app:f:1', 'app:f:2', 'app:f:3', 'f:gen', 'app:f:gen');
-    $fence = new Fence($client, ['db' => $pdo, 'ttlMs' => 60_000]);
+    $fence = new Fence($client, PATIENT + ['db' => $pdo, 'ttlMs' => 60_000]);
     is($fence->fetch('f:1', $load(1)), 'first', "$name: a miss loads");
     ok(redis()->exists($stored) === 1, '... and stores under the name that Redis sees');
     is($fence->fetch('f:1', $no), 'first', '... and is a hit then');
@@ -61,7 +61,7 @@ foreach ([
 
 // The client's other commands keep their time limit, and a client in multi() is left alone.
 $redis = redis();
-$fence = new Fence($redis, ['db' => $pdo]);
+$fence = new Fence($redis, PATIENT + ['db' => $pdo]);
 $fence->fetch('f:1', $load(1));
 is($redis->getOption(Redis::OPT_READ_TIMEOUT), (float) ini_get('default_socket_timeout'),
     "a client's other commands keep their time limit");
@@ -116,7 +116,8 @@ fails(function () use ($fence, $pdo) {
         $pdo->rollBack();
     }
 }, LogicException::class, 'inside one', 'transaction() inside of a transaction is an error');
-$own = new Fence($redis, ['snapshot' => fn ($token) => ask($pdo, 'SELECT uncache.snapshot(?)',
+$own = new Fence($redis, PATIENT + ['snapshot' => fn ($token) => ask($pdo,
+    'SELECT uncache.snapshot(?)',
     [$token])]);
 $pdo->beginTransaction();
 $own->fetch('f:1', function () use ($pdo) {
@@ -138,17 +139,20 @@ is($fence->fetch('f:1', fn () => 'x'), 'x', 'in a transaction that has failed a 
 $pdo->rollBack();
 ok(!redis()->exists('f:1'), '... and not stored');
 
+$errors = [];
+$noteErrors = function ($event, $data) use (&$errors) {
+    if ($event === Event::ERROR) {
+        $errors[] = $data['message'];
+    }
+};
+
 // A database without pg_uncache: the application goes on.
 $pdo->exec('SET search_path = public');
 $bare = new PDO('pgsql:host=' . env('PGHOST') . ';port=' . env('PGPORT') . ';dbname=postgres',
     env('PGUSER'));
 $errors = [];
 $invalidate('f:1');
-$without = new Fence(redis(), ['db' => $bare, 'onEvent' => function ($event, $data) use (&$errors) {
-    if ($event === Event::ERROR) {
-        $errors[] = $data['message'];
-    }
-}]);
+$without = new Fence(redis(), PATIENT + ['db' => $bare, 'onEvent' => $noteErrors]);
 is($without->fetch('f:1', fn () => 'value'), 'value', 'without pg_uncache a value is served');
 is($without->fetchSql('f:1', 'SELECT 1 AS one'), [['one' => 1]], '... by fetchSql() as well');
 ok(!redis()->exists('f:1') && str_contains(implode($errors), 'uncache'),
@@ -160,11 +164,7 @@ $limited = redis();
 $limited->auth(['plain', 'x']);
 $limited->select((int) env('REDIS_DB'));
 $errors = [];
-$fence = new Fence($limited, ['db' => $pdo, 'onEvent' => function ($event, $data) use (&$errors) {
-    if ($event === Event::ERROR) {
-        $errors[] = $data['message'];
-    }
-}]);
+$fence = new Fence($limited, PATIENT + ['db' => $pdo, 'onEvent' => $noteErrors]);
 is($fence->fetch('f:1', $load(1)), 'first', 'without the right to the functions a value is served');
 is($fence->fetchMany(['f:1', 'f:2'], fn () => []), ['f:1' => null, 'f:2' => null], '... many, too');
 ok(str_contains(implode($errors), 'NOPERM'), '... and onEvent is told why');
@@ -173,7 +173,7 @@ redis()->rawCommand('ACL', 'DELUSER', 'plain');
 // Shadow check.
 freshTable($pdo, 'shadowed', 's:{id}');
 $checks = ['checked' => 0, 'stale' => 0];
-$shadow = new Fence(redis(), ['db' => $pdo, 'shadow' => 1, 'onEvent' =>
+$shadow = new Fence(redis(), PATIENT + ['db' => $pdo, 'shadow' => 1, 'onEvent' =>
     function ($event, $data) use (&$checks) {
         if ($event === Event::CHECKED) {
             $checks['checked']++;
@@ -226,7 +226,7 @@ $keys = array_map(fn ($i) => "s:many:$i", range(0, 9_999));
 redis()->mset(array_fill_keys($keys, '"right"'));
 redis()->set('s:many:1234', '"wrong"');
 $checks = ['checked' => 0, 'stale' => 0];
-$some = new Fence(redis(), ['db' => $pdo, 'shadow' => 0.05, 'onEvent' =>
+$some = new Fence(redis(), PATIENT + ['db' => $pdo, 'shadow' => 0.05, 'onEvent' =>
     function ($event, $data) use (&$checks) {
         if ($event === Event::CHECKED) {
             $checks['checked']++;
@@ -254,7 +254,7 @@ $clusters = [
 ];
 foreach ($clusters as $name => $client) {
     ask($db, "SELECT uncache.invalidate_keys('f:1', 'f:2', 'f:3', 'f:gen'), uncache.wait()");
-    $fence = new Fence($client, ['db' => $db, 'ttlMs' => 60_000]);
+    $fence = new Fence($client, PATIENT + ['db' => $db, 'ttlMs' => 60_000]);
     $read = fn (int $id) => fn () => ask($db, 'SELECT name FROM fenced WHERE id = ?', [$id]);
     $values = array_map(fn ($id) => $fence->fetch("f:$id", $read($id)), [1, 2, 3]);
     is($values, ['first', 'first', 'first'], "$name, Cluster: misses load");
@@ -270,7 +270,7 @@ foreach ($clusters as $name => $client) {
         '... a page below a tag');
     is($fence->tags(['f:gen'], fn ($nonce) => $fence->fetch("f:page:$nonce", $no)), 1,
         '... is found');
-    $shadow = new Fence($client, ['db' => $db, 'shadow' => 1]);
+    $shadow = new Fence($client, PATIENT + ['db' => $db, 'shadow' => 1]);
     $fence->fetch('f:1', fn () => 'old');
     $shadow->fetch('f:1', fn () => 'new');
     $db->exec("UPDATE fenced SET name = 'first'");
@@ -287,7 +287,7 @@ foreach (['a', 'f:1', 'a{b}c', '{}x', 'a{}{b}', '{a', "\xff\0", 'x}y{z}'] as $ke
 // PgBouncer and a standby, which conformance has too; here many keys, and one statement.
 foreach (['PgBouncer' => 'PGBOUNCER_PORT', 'a standby' => 'STANDBY_PORT'] as $name => $port) {
     $other = pdo($port);
-    $fence = new Fence(redis(), ['db' => $other]);
+    $fence = new Fence(redis(), PATIENT + ['db' => $other]);
     $invalidate('f:1', 'f:2', 'f:3');
     await(fn () => ask($other, "SELECT to_regclass('fenced') IS NOT NULL"));
     $isStored = await(function () use ($fence) {

@@ -18,7 +18,7 @@ function herdMember(?int $leaseMs, string $file): void
     $redis = redis();
     $counter = redis();
     $counter->select(15);
-    $fence = new Fence($redis, ['db' => $pdo, 'leaseMs' => $leaseMs, 'redisTimeoutMs' => 5_000]);
+    $fence = new Fence($redis, PATIENT + ['db' => $pdo, 'leaseMs' => $leaseMs]);
     $redis->get('warm');
     $counter->incr('herd:ready');
     await(fn () => $counter->exists('herd:go') === 1, 60);
@@ -91,7 +91,7 @@ ask($pdo, "SELECT uncache.invalidate_keys('herd:1'), uncache.wait()");
 unset($pdo);
 $pid = pcntl_fork();
 if ($pid === 0) {
-    (new Fence(redis(), ['db' => pdo(), 'leaseMs' => 500]))->fetch('herd:1', function () {
+    (new Fence(redis(), PATIENT + ['db' => pdo(), 'leaseMs' => 500]))->fetch('herd:1', function () {
         $counter = redis();
         $counter->select(15);
         $counter->set('herd:filling', '1');
@@ -103,7 +103,7 @@ $counter->select(15);
 ok(await(fn () => $counter->exists('herd:filling') === 1), 'one session fills');
 posix_kill($pid, SIGKILL);
 pcntl_waitpid($pid, $status);
-$fence = new Fence(redis(), ['db' => pdo(), 'leaseMs' => 500]);
+$fence = new Fence(redis(), PATIENT + ['db' => pdo(), 'leaseMs' => 500]);
 $ms = took(function () use ($fence, &$value) {
     $value = $fence->fetch('herd:1', fn () => 'mine');
 });
@@ -113,7 +113,7 @@ is(array_intersect_key($fence->counters(), ['waited' => 1, 'stored' => 1]),
     ['stored' => 1, 'waited' => 1], '... having waited, and stores');
 
 // A filler that will not store, or whose load fails, gives the lease back.
-$other = new Fence(redis(), ['db' => pdo(), 'leaseMs' => 30_000]);
+$other = new Fence(redis(), PATIENT + ['db' => pdo(), 'leaseMs' => 30_000]);
 ask(pdo(), "SELECT uncache.invalidate_keys('herd:1'), uncache.wait()");
 try {
     $other->fetch('herd:1', fn () => throw new LogicException('no'));
@@ -125,7 +125,7 @@ ask(pdo(), "SELECT uncache.invalidate_keys('herd:1'), uncache.wait()");
 $own = pdo();
 $own->beginTransaction();
 $own->exec("INSERT INTO herd VALUES (50, 'x')");
-(new Fence(redis(), ['db' => $own, 'leaseMs' => 30_000]))->fetch('herd:1', fn () => 1);
+(new Fence(redis(), PATIENT + ['db' => $own, 'leaseMs' => 30_000]))->fetch('herd:1', fn () => 1);
 ok(took(fn () => $other->fetch('herd:1', fn () => 1)) < 10_000,
     '... and so does a transaction that has written');
 is($other->counters()['waited'], 0, '... at once');

@@ -48,7 +48,7 @@ function raceReader(string $kind, int $number): Closure
         return $version;
     };
     $redis = $number % 2 ? redis() : predis();
-    $fence = new Fence($redis, ['db' => $pdo, 'leaseMs' => $number % 3 ? 1000 : null]);
+    $fence = new Fence($redis, PATIENT + ['db' => $pdo, 'leaseMs' => $number % 3 ? 1000 : null]);
     if ($kind === 'plain') {
         return function (int $id) use ($redis, $read) {
             $hit = $redis->get("race:$id");
@@ -80,7 +80,7 @@ function raceReader(string $kind, int $number): Closure
             fn () => $laravelRead($id));
     }
     if ($kind === 'psr-16') {
-        $cache = new SimpleCache($redis, ['db' => $pdo, 'fenced' => ['psr:']]);
+        $cache = new SimpleCache($redis, PATIENT + ['db' => $pdo, 'fenced' => ['psr:']]);
         return function (int $id) use ($cache, $read) {
             $version = $cache->get("psr:$id");
             if ($version === null) {

@@ -12,7 +12,7 @@ $pdo = pdo();
 $writer = pdo();
 foreach (['phpredis' => redis(), 'predis' => predis()] as $client => $redis) {
     freshTable($pdo, 'simple', 'user:{id}', 'pool_user.{id}');
-    $cache = new SimpleCache($redis, db: $pdo, fenced: ['user:']);
+    $cache = new SimpleCache($redis, PATIENT, db: $pdo, fenced: ['user:']);
     $name = fn (int $id) => ask($pdo, 'SELECT name FROM simple WHERE id = ?', [$id]);
     is($cache->get('user:1', 'none'), 'none', "$client: a missing key gives the default");
     ok($cache->set('user:1', $name(1), 60), '... and set() after it stores');
@@ -51,7 +51,8 @@ foreach (['phpredis' => redis(), 'predis' => predis()] as $client => $redis) {
     $cache->rolledBack();
     ok(!$cache->set('user:9', $value) && !redis()->exists('user:9'), '... nor after its ROLLBACK');
 
-    $symfony = new Psr16Adapter(new SimpleCache($redis, db: $pdo, fenced: ['pool_']), 'pool');
+    $symfony = new Psr16Adapter(new SimpleCache($redis, PATIENT, db: $pdo, fenced: ['pool_']),
+        'pool');
     $load = function (ItemInterface $item) use ($name) {
         $item->expiresAfter(60);
         return $name(1);

@@ -31,11 +31,11 @@ function laravel(string $client = 'phpredis', array $store = [],
     $app = new Application();
     $events = new Dispatcher($app);
     $redis = ['host' => env('REDIS_HOST'), 'port' => (int) env('REDIS_PORT'), 'password' => null,
-        'database' => (int) env('REDIS_DB'), 'timeout' => 0.5];
+        'database' => (int) env('REDIS_DB'), 'timeout' => 10];
     $app['config'] = new ArrayObject([
         'cache.prefix' => 'laravel_cache',
         'cache.default' => 'users',
-        'cache.stores.users' => $store + ['driver' => 'uncache', 'connection' => 'cache',
+        'cache.stores.users' => $store + PATIENT + ['driver' => 'uncache', 'connection' => 'cache',
             'database' => null, 'fenced' => ['user:', 'tag:org.']],
         'cache.stores.redis' => ['driver' => 'redis', 'connection' => 'cache'],
         'database.redis' => ['client' => $client, 'options' => ['prefix' => $prefix],
