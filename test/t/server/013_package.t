@@ -51,6 +51,29 @@ $node->adjust_conf('postgresql.conf', 'shared_preload_libraries', q{''});
 $node->restart;
 is_deeply([prerm($major, 'remove')], [0, ''], 'a server without it in memory keeps nobody');
 
+# --- what the package says after it was installed, or upgraded ---
+
+# What postinst prints, as debian/rules makes it for a major and the version 1.2-1.
+sub postinst
+{
+	my $script = slurp_file('debian/postinst.in') =~ s/PGVERSION/$major/gr =~ s/DEBVERSION/1.2-1/gr;
+
+	unlink "$folder/postinst";
+	append_to_file("$folder/postinst", $script);
+	return scalar `sh $folder/postinst @_ 2>&1`;
+}
+
+SKIP:
+{
+	skip 'this is no Debian', 4 unless -x '/usr/bin/dpkg';
+	like(postinst('configure', q{''}), qr{shared_preload_libraries.*CREATE EXTENSION.*README}s,
+		'a new package says what to do next');
+	like(postinst('configure', '1.0-1'), qr{restarted.*ALTER EXTENSION pg_uncache UPDATE}s,
+		'an upgraded one, which steps are due');
+	is(postinst('configure', '1.2-1'), '', 'one that is configured again, nothing');
+	is(postinst('abort-upgrade', '1.2-1'), '', 'nor one whose upgrade failed');
+}
+
 # --- the file is missing: its functions look for another one that is not there ---
 
 sub sql { return $node->safe_psql('postgres', @_) }
