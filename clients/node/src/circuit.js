@@ -7,6 +7,7 @@
 
 import { isReply } from './client.js'
 
+const BATCH = 1000 // keys of one MGET or pipeline, so that each answers within the time
 const PROBE_MS = 100 // between probes that failed at once: a refused connection costs little
 const PROBE_PATIENCE_MS = 2000 // a probe that a client holds back for longer is asked again
 
@@ -44,6 +45,42 @@ export class Circuit {
     }
   }
 
+  // The bytes of each key, null for none; or the error for it.
+  getAll (keys) {
+    return this.#inParts(keys, async part => {
+      if (part.length > 1 && !this.#redis.isCluster) {
+        return this.run(part[0], () => this.#redis.getAll(part)).catch(error =>
+          part.map(() => error)
+        )
+      }
+      return Promise.all(part.map(key => this.run(key, () => this.#redis.get(key)).catch(same)))
+    })
+  }
+
+  // calls: [key, word...] of a function. The reply to each, or the error.
+  callAll (name, calls) {
+    return this.#inParts(calls, async part => {
+      if (part.length > 1 && !this.#redis.isCluster) {
+        return this.run(part[0][0], () => this.#redis.callAll(name, part)).catch(error =>
+          part.map(() => error)
+        )
+      }
+      return Promise.all(
+        part.map(([key, ...words]) =>
+          this.run(key, () => this.#redis.call(name, key, ...words)).catch(same)
+        )
+      )
+    })
+  }
+
+  async #inParts (list, run) {
+    const replies = []
+    for (let i = 0; i < list.length; i += BATCH) {
+      replies.push(...(await run(list.slice(i, i + BATCH))))
+    }
+    return replies
+  }
+
   get isOpen () {
     return this.#open.size > 0
   }
@@ -75,6 +112,8 @@ export class Circuit {
     if (!this.#closed) this.#tell('up')
   }
 }
+
+const same = error => error
 
 // Where this process was busy for longer than that, the answer may be here already, unread:
 // it is read before the time counts as over.

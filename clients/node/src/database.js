@@ -25,12 +25,11 @@ export class Database {
     return row.snapshots
   }
 
-  // The snapshot, and when the transaction that took it began.
-  async snapshotAndBegin (token) {
+  // The snapshots, and when the transaction that took them began.
+  async snapshotsAndBegin (tokens) {
     const [row] = await this.query(
-      'SELECT uncache.snapshot($1::text) AS snapshot, ' +
-        'extract(epoch FROM now())::text AS began',
-      [token]
+      'SELECT uncache.snapshot($1::text[]) AS snapshots, extract(epoch FROM now())::text AS began',
+      [tokens]
     )
     return row
   }

@@ -15,7 +15,6 @@ import { currentRequest } from './request.js'
 import { checkKey, checkMs, checkOptions } from './options.js'
 import { Shadow } from './shadow.js'
 
-const BATCH = 1000 // keys of one MGET or pipeline, so that each answers within redisTimeoutMs
 const LEASE_RETRY_MS = 60_000 // how long functions that know no lease are not asked for one
 const NONCE = /^[0-9a-f]{32}$/
 
@@ -344,20 +343,24 @@ export class Fence {
   // Fills in the hits. Returns the other keys: key -> {token, reason}.
   async #lookMany (keys, values) {
     const missing = new Map()
-    for (const part of parts(keys)) {
-      const found = await this.#getAll(part)
-      const ask = { uncache_get: [], uncache_token: [] }
-      part.forEach((key, i) => {
-        if (found[i].state === 'hit') return this.#hitMany(key, found[i], values)
-        this.#counts.count('miss', key)
-        missing.set(key, { token: null, reason: found[i].reason })
-        if (!found[i].reason) ask[found[i].isBroken ? 'uncache_token' : 'uncache_get'].push(key)
-      })
-      for (const [name, asked] of Object.entries(ask)) {
-        await this.#tokensOf(name, asked, missing, values)
-      }
+    const ask = { uncache_get: [], uncache_token: [] }
+    const raws = await this.#circuit.getAll(keys)
+    keys.forEach((key, i) => {
+      const found = this.#found(key, raws[i])
+      if (found.state === 'hit') return this.#hitMany(key, found, values)
+      this.#counts.count('miss', key)
+      missing.set(key, { token: null, reason: found.reason })
+      if (!found.reason) ask[found.isBroken ? 'uncache_token' : 'uncache_get'].push(key)
+    })
+    for (const [name, asked] of Object.entries(ask)) {
+      await this.#tokensOf(name, asked, missing, values)
     }
     return missing
+  }
+
+  #found (key, raw) {
+    if (!(raw instanceof Error)) return this.#decode(raw, this.#options)
+    return { state: 'miss', reason: this.#counts.reasonOf(key, raw) }
   }
 
   #hitMany (key, { value }, values) {
@@ -365,25 +368,10 @@ export class Fence {
     values.set(key, value)
   }
 
-  async #getAll (keys) {
-    if (this.#redis.isCluster) {
-      return Promise.all(keys.map(key => this.#look(key, this.#options)))
-    }
-    try {
-      const raws = await this.#circuit.run(keys[0], () => this.#redis.getAll(keys))
-      return raws.map(raw => this.#decode(raw, this.#options))
-    } catch (error) {
-      const reason = this.#counts.reasonOf(keys[0], error)
-      return keys.map(() => ({ state: 'miss', reason }))
-    }
-  }
-
   async #tokensOf (name, keys, missing, values) {
     const again = []
-    const replies = await this.#callAll(
-      name,
-      keys.map(key => [key])
-    )
+    const calls = keys.map(key => [key])
+    const replies = await this.#circuit.callAll(name, calls)
     keys.forEach((key, i) => {
       if (replies[i] instanceof Error) {
         missing.get(key).reason = this.#counts.reasonOf(key, replies[i])
@@ -402,21 +390,6 @@ export class Fence {
       }
     })
     if (again.length > 0) await this.#tokensOf('uncache_token', again, missing, values)
-  }
-
-  // calls: [key, word...]; a reply or an error for each.
-  async #callAll (name, calls) {
-    if (calls.length === 0) return []
-    if (this.#redis.isCluster) {
-      return Promise.all(
-        calls.map(([key, ...words]) =>
-          this.#circuit.run(key, () => this.#redis.call(name, key, ...words)).catch(error => error)
-        )
-      )
-    }
-    return this.#circuit
-      .run(calls[0][0], () => this.#redis.callAll(name, calls))
-      .catch(error => calls.map(() => error))
   }
 
   // key -> snapshot, or {reason}
@@ -452,16 +425,14 @@ export class Fence {
   }
 
   async #storeMany (fills) {
-    for (const part of parts(fills)) {
-      const replies = await this.#callAll('uncache_set', part)
-      part.forEach(([key], i) => {
-        if (replies[i] instanceof Error) {
-          this.#counts.count('unfenced', key, { reason: this.#counts.reasonOf(key, replies[i]) })
-        } else {
-          this.#counts.count(Number(replies[i]) === 1 ? 'stored' : 'refused', key)
-        }
-      })
-    }
+    const replies = await this.#circuit.callAll('uncache_set', fills)
+    fills.forEach(([key], i) => {
+      if (replies[i] instanceof Error) {
+        this.#counts.count('unfenced', key, { reason: this.#counts.reasonOf(key, replies[i]) })
+      } else {
+        this.#counts.count(Number(replies[i]) === 1 ? 'stored' : 'refused', key)
+      }
+    })
   }
 
   #newShadow (options) {
@@ -502,10 +473,6 @@ function nth (loaded, key, i) {
           : undefined
   if (value !== undefined) return value
   throw new TypeError(`loadMany gave nothing for "${key}"; give null where there is no row`)
-}
-
-function* parts (list) {
-  for (let i = 0; i < list.length; i += BATCH) yield list.slice(i, i + BATCH)
 }
 
 const sleep = ms => new Promise(resolve => setTimeout(resolve, ms))

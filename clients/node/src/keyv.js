@@ -44,8 +44,10 @@ export class KeyvUncache extends EventEmitter {
     return this.#store.set(key, text, ttlMs)
   }
 
-  async setMany (entries) {
-    return Promise.all(entries.map(({ key, value, ttl }) => this.#store.set(key, value, ttl)))
+  setMany (entries) {
+    return this.#store.setMany(
+      entries.map(({ key, value, ttl }) => ({ key, text: value, ttlMs: ttl }))
+    )
   }
 
   delete (key) {

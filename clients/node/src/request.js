@@ -48,29 +48,31 @@ class Request {
     this.#misses.clear()
   }
 
-  // Take a snapshot for the miss. Of several misses of a key the first one counts, as the readers
-  // between may be of any age; one whose transaction has ended is forgotten.
-  async remember (key, token) {
-    if (this.#misses.size >= MAX_MISSES && !this.#misses.has(key)) return
-    const { snapshot, began } = await this.db.snapshotAndBegin(token)
-    if (snapshot === null) return
-    const earlier = this.#misses.get(key)
-    if (earlier?.began === began || earlier?.began === null) return
+  // Take snapshots for misses, of [key, token] each. Of several misses of a key the first one
+  // counts for the whole request: what others have read since then may be of any age.
+  async remember (misses) {
+    const room = MAX_MISSES - this.#misses.size
+    const added = misses.filter(([key]) => !this.#misses.has(key)).slice(0, room)
+    if (added.length === 0) return
+    const { snapshots, began } = await this.db.snapshotsAndBegin(added.map(([, token]) => token))
     const isInBlock = await this.db.isInBlock(began)
-    this.#misses.set(key, { token, snapshot, began: isInBlock ? began : null })
+    added.forEach(([key, token], i) => {
+      if (snapshots[i] === null || this.#misses.has(key)) return
+      this.#misses.set(key, { token, snapshot: snapshots[i], began: isInBlock ? began : null })
+    })
   }
 
   missOf (key) {
     return this.#misses.get(key)
   }
 
-  // What has become of the transaction of the miss: a value out of one that has written, or has
+  // What has become of the transaction of the misses: a value out of one that has written, or has
   // ended since, may be one that is rolled back.
-  async stateOf (miss) {
-    const { snapshot, began } = await this.db.snapshotAndBegin(miss.token)
+  async state (misses) {
+    const { snapshots, began } = await this.db.snapshotsAndBegin([misses[0].token])
     return {
-      hasWritten: snapshot === null,
-      hasEnded: miss.began !== null && miss.began !== began
+      hasWritten: snapshots[0] === null,
+      hasEnded: miss => miss.began !== null && miss.began !== began
     }
   }
 }

@@ -65,47 +65,63 @@ export class Store {
 
   // The text, or undefined.
   async get (key) {
-    let raw = await this.#raw(key)
-    if (!this.isFenced(key)) return raw?.toString()
-    if (raw === undefined) return this.#missed(key) // Redis is away
-    let state = raw === null ? 'none' : this.#stateOf(raw.toString())
-    if (state !== 'good') ({ raw, state } = await this.#miss(key, raw, state))
-    if (state === 'none' || state === 'broken') return this.#missed(key)
-    this.#counts.count('hit', key)
-    return raw.toString()
-  }
-
-  #missed (key) {
-    this.#counts.count('miss', key)
-    return undefined
+    return (await this.getMany([key]))[0]
   }
 
   async getMany (keys) {
-    return Promise.all(keys.map(key => this.get(key)))
+    const raws = await this.#circuit.getAll(keys)
+    const found = keys.map((key, i) => this.#found(key, raws[i]))
+    await this.#miss(found.filter(({ state }) => state !== 'plain' && state !== 'good'))
+    return found.map(({ key, raw, state }) => {
+      const isHit = state !== 'none' && state !== 'broken'
+      if (state !== 'plain') this.#counts.count(isHit ? 'hit' : 'miss', key)
+      return isHit ? raw?.toString() : undefined
+    })
+  }
+
+  #found (key, raw) {
+    if (raw instanceof Error) {
+      this.#counts.reasonOf(key, raw)
+      return { key, raw: null, state: this.isFenced(key) ? 'none' : 'plain', isAway: true }
+    }
+    if (!this.isFenced(key)) return { key, raw, state: 'plain' }
+    return { key, raw, state: raw === null ? 'none' : this.#stateOf(raw.toString()) }
   }
 
   // Whether it is stored.
   async set (key, text, ttlMs) {
-    if (!this.isFenced(key)) return this.#setPlainly(key, text, ttlMs)
-    const ms = Math.ceil(ttlMs ?? this.#ttlMs)
-    const { miss, reason } = ms > 0 ? await this.#usableMiss(key) : { reason: REASONS.expired }
-    if (reason) {
-      this.#counts.count('unfenced', key, { reason })
-      return false
+    return (await this.setMany([{ key, text, ttlMs }]))[0]
+  }
+
+  // entries: {key, text, ttlMs}
+  async setMany (entries) {
+    const stored = new Map()
+    for (const { key, text, ttlMs } of entries) {
+      if (!this.isFenced(key)) stored.set(key, await this.#setPlainly(key, text, ttlMs))
     }
-    try {
-      const stored =
-        Number(
-          await this.#circuit.run(key, () =>
-            this.#redis.call('uncache_set', key, miss.snapshot, String(ms), text)
-          )
-        ) === 1
-      this.#counts.count(stored ? 'stored' : 'refused', key)
-      return stored
-    } catch (error) {
-      this.#counts.count('unfenced', key, { reason: this.#counts.reasonOf(key, error) })
-      return false
+    const fenced = entries.filter(({ key }) => this.isFenced(key))
+    if (fenced.length > 0) await this.#setFenced(fenced, stored)
+    return entries.map(({ key }) => stored.get(key) ?? false)
+  }
+
+  async #setFenced (entries, stored) {
+    const fills = []
+    const usable = await this.#usableMisses(entries.map(({ key }) => key))
+    for (const { key, text, ttlMs } of entries) {
+      const ms = Math.ceil(ttlMs ?? this.#ttlMs)
+      const { miss, reason } = ms > 0 ? usable.get(key) : { reason: REASONS.expired }
+      if (reason) this.#counts.count('unfenced', key, { reason })
+      else fills.push([key, miss.snapshot, String(ms), text])
     }
+    const replies = await this.#circuit.callAll('uncache_set', fills)
+    fills.forEach(([key], i) => {
+      if (replies[i] instanceof Error) {
+        this.#counts.count('unfenced', key, { reason: this.#counts.reasonOf(key, replies[i]) })
+        return
+      }
+      stored.set(key, Number(replies[i]) === 1)
+      this.#counts.count(stored.get(key) ? 'stored' : 'refused', key)
+    })
   }
 
   async delete (key) {
@@ -158,40 +174,55 @@ export class Store {
     }
   }
 
-  // Ask for a token and remember a snapshot for it. Another reader may have been faster: then its
-  // value is the answer.
-  async #miss (key, raw, state) {
+  // Ask for tokens and remember snapshots for them. Another reader may have been faster: then its
+  // value is the answer, which goes into what was found.
+  async #miss (found) {
+    const missed = found.filter(({ isAway }) => !isAway)
+    const absent = missed.filter(({ state }) => state === 'none')
+    const tokens = await this.#tokens('uncache_get', absent)
+    const present = missed.filter(({ state }) => state === 'broken' || state === 'old')
+    tokens.push(...(await this.#tokens('uncache_token', present)))
     try {
-      const name = state === 'none' ? 'uncache_get' : 'uncache_token'
-      const reply = await this.#circuit.run(key, () => this.#redis.call(name, key))
-      const [value, token] = Array.isArray(reply) ? reply : [null, reply]
-      if (value !== null) {
-        const stateNow = this.#stateOf(value.toString())
-        return stateNow === 'good'
-          ? { raw: value, state: 'good' }
-          : this.#miss(key, value, stateNow)
-      }
-      if (token !== null) await currentRequest()?.remember(key, textOf(token))
+      if (tokens.length > 0) await currentRequest()?.remember(tokens)
     } catch (error) {
-      this.#counts.reasonOf(key, error)
+      this.#counts.reasonOf(tokens[0][0], error)
     }
-    return { raw, state }
   }
 
-  // The miss of this request, if what it has read since may be stored.
-  async #usableMiss (key) {
+  async #tokens (name, found) {
+    const calls = found.map(({ key }) => [key])
+    const replies = await this.#circuit.callAll(name, calls)
+    const tokens = []
+    found.forEach((one, i) => {
+      if (replies[i] instanceof Error) return this.#counts.reasonOf(one.key, replies[i])
+      const [raw, token] = Array.isArray(replies[i]) ? replies[i] : [null, replies[i]]
+      if (raw !== null) Object.assign(one, this.#found(one.key, raw))
+      else if (token !== null) tokens.push([one.key, textOf(token)])
+    })
+    return tokens
+  }
+
+  // key -> {miss}, if what this request has read since its miss may be stored, or {reason}.
+  async #usableMisses (keys) {
     const request = currentRequest()
-    if (!request) return { reason: REASONS.noRequest }
-    const miss = request.missOf(key)
-    if (!miss) return { reason: this.#circuit.isOpen ? REASONS.away : REASONS.noMiss }
-    try {
-      const { hasWritten, hasEnded } = await request.stateOf(miss)
-      if (hasEnded) return { reason: REASONS.hasEnded }
-      if (hasWritten) return { reason: REASONS.noSnapshot }
-      return { miss }
-    } catch (error) {
-      return { reason: this.#counts.reasonOf(key, error) }
+    const none = this.#circuit.isOpen ? REASONS.away : REASONS.noMiss
+    const usable = new Map()
+    for (const key of keys) {
+      const miss = request?.missOf(key)
+      usable.set(key, miss ? { miss } : { reason: request ? none : REASONS.noRequest })
     }
+    const misses = [...usable.values()].map(({ miss }) => miss).filter(Boolean)
+    if (misses.length === 0) return usable
+    try {
+      const { hasWritten, hasEnded } = await request.state(misses)
+      for (const [key, { miss }] of usable) {
+        if (miss && hasEnded(miss)) usable.set(key, { reason: REASONS.hasEnded })
+        else if (miss && hasWritten) usable.set(key, { reason: REASONS.noSnapshot })
+      }
+    } catch (error) {
+      for (const key of keys) usable.set(key, { reason: this.#counts.reasonOf(key, error) })
+    }
+    return usable
   }
 
   async #setPlainly (key, text, ttlMs) {

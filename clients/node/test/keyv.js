@@ -2,7 +2,7 @@
 import { KeyvUncache, request } from '../src/keyv.js'
 import { assert, test } from './tap.js'
 import { libraries, library, pool, sleep, versionOf } from './servers.js'
-import { db, nameOf, newTable, session } from './setup.js'
+import { callsOf, db, nameOf, newTable, session, watched } from './setup.js'
 
 // Keyv 5 puts its namespace "keyv" before a key, unless told; Keyv 6 puts nothing.
 await newTable('kv', 3, 'keyv:kv:{id}', 'kv:{id}')
@@ -183,20 +183,40 @@ for (const [version, { Keyv, before }] of Object.entries(keyvs)) {
       assert.equal(JSON.parse(await client.get(`${before}kv:1`)).value, 'first')
     }))
 
-  test(`${version}: many keys`, () =>
-    withStore(async store => {
+  test(`${version}: many keys take one MGET and one snapshot, and one more when they are set`, () =>
+    withStore(async (store, client) => {
       const cache = new Keyv({ store })
-      await request(db, async () => {
+      const asked = watched(db)
+      const mgets = await callsOf(client, 'mget')
+      await request(asked, async () => {
         assert.deepEqual(await cache.get(['kv:1', 'kv:2']), [undefined, undefined])
         await cache.setMany([
           { key: 'kv:1', value: 'a' },
           { key: 'kv:2', value: 'b' }
         ])
       })
+      assert.equal(asked.seen.length, 2)
       assert.deepEqual(await cache.get(['kv:1', 'kv:2']), ['a', 'b'])
+      assert.equal((await callsOf(client, 'mget')) - mgets, 2)
       assert.deepEqual([store.counters.stored, store.counters.hit], [2, 2])
       await cache.delete(['kv:1', 'kv:2'])
       assert.deepEqual(await cache.get(['kv:1', 'kv:2']), [undefined, undefined])
+    }))
+
+  test(`${version}: the first miss of a key counts for the whole request`, () =>
+    withStore(async (store, client, reasons) => {
+      const cache = new Keyv({ store })
+      await session(tx =>
+        request(tx, async () => {
+          await tx.query('BEGIN')
+          await cache.get('kv:1')
+          await tx.query('COMMIT')
+          await tx.query('BEGIN')
+          await cached(cache, 1, nameOf(tx, 'kv'))
+        })
+      )
+      assert.equal(store.counters.stored, 0)
+      assert.match(reasons[0], /has ended/)
     }))
 
   test(`${version}: Dates, bytes and null come back as Keyv brings them back`, () =>

@@ -126,9 +126,10 @@ async function lanes (clients) {
   }
 }
 
-async function viaKeyv (keyv, on, id) {
+async function viaKeyv (keyv, on, id, beforeRead = async () => {}) {
   let version = await keyv.get(`race:${id}`)
   if (version === undefined) {
+    await beforeRead()
     version = await slowly(on, id)
     await keyv.set(`race:${id}`, version)
   }
@@ -143,12 +144,15 @@ async function plainly (redis, id) {
   return version
 }
 
-// A transaction that writes, reads its own write through the cache, and rolls back.
+// A transaction that writes, after the miss or before it, reads its own write through the cache,
+// and rolls back.
 async function dirtyWrite (id, { fetch, keyv }) {
   const client = await db.connect()
   try {
+    const write = () => client.query('UPDATE race SET version = $2 WHERE id = $1', [id, DIRTY])
     await client.query('BEGIN')
-    await client.query('UPDATE race SET version = $2 WHERE id = $1', [id, DIRTY])
+    await request(client, () => viaKeyv(keyv, client, id, write))
+    await write()
     await request(client, () => viaKeyv(keyv, client, id))
     await fetch.ownRead(client, id)
   } finally {
