@@ -197,8 +197,6 @@ need_for_readers()
 	need_for_node
 	/usr/bin/python3 -c 'import psycopg' 2>/dev/null || need "psycopg 3 for Python" python3-psycopg
 	/usr/bin/python3 -c 'import redis' 2>/dev/null || need "redis-py" python3-redis
-	/usr/bin/python3 -c 'import sqlalchemy, psycopg2' 2>/dev/null ||
-		need "SQLAlchemy with psycopg2" python3-sqlalchemy python3-psycopg2
 	/usr/bin/python3 -c 'import django_redis' 2>/dev/null ||
 		/usr/bin/python3 -c 'import django.core.cache.backends.redis' 2>/dev/null ||
 		need "Django with a cache in Redis" python3-django python3-django-redis

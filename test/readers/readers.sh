@@ -42,10 +42,7 @@ drive()
 }
 {
 	REDIS_URL=$proxy DIRECT_URL=$REDIS_SOCKET drive node drive.js
-	for kind in plain fenced; do
-		REDIS_URL=$proxy DIRECT_URL=unix://$REDIS_SOCKET drive /usr/bin/python3 drive.py $kind
-	done
-	REDIS_URL=unix://$REDIS_SOCKET drive /usr/bin/python3 sqlalchemy_orm.py
+	REDIS_URL=$proxy DIRECT_URL=unix://$REDIS_SOCKET drive /usr/bin/python3 drive.py
 	REDIS_URL=unix://$REDIS_SOCKET drive /usr/bin/python3 django_cache.py
 	REDIS_URL=$proxy DIRECT_URL=$REDIS_SOCKET drive node stream_l1.mjs
 	REDIS_URL=$proxy DIRECT_URL=unix://$REDIS_SOCKET drive /usr/bin/python3 stream_purger.py
