@@ -23,8 +23,11 @@
 #include "fence/fence_int.h"
 #include "settings/settings.h"
 
-/* At most one beat in this time. */
-#define BEAT_MS				1000
+/*
+ * At most one beat in this time, however many refused fills ask: five transaction ids and as
+ * many commit records a second are little beside the writes that make fills wait for beats.
+ */
+#define BEAT_MS				200
 
 /* Whether the transaction is open; otherwise the variables after it mean nothing. */
 static bool is_open = false;

@@ -120,6 +120,15 @@ typedef struct Fence
 	uint64		beats;
 	bool		wants_beat;
 
+	/*
+	 * Refused fills have asked for a beat, and may soon ask for the next one: until then a
+	 * status follows deliveries, not before ask_at; "asked" is the counter of batches at the
+	 * last one.
+	 */
+	TimestampTz hot_until;
+	TimestampTz ask_at;
+	uint64		asked;
+
 	/* The last status's counts of what readers report; nothing before the first status. */
 	bool		has_reports;
 	uint64		plain;

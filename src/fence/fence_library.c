@@ -41,6 +41,13 @@
 #define LOAD_FIRST_MS		1000
 #define LOAD_LAST_MS		(60 * 1000)
 
+/*
+ * Where readers have asked for a beat they ask again soon if their keys are invalidated again.
+ * So for some time a status follows deliveries, at most so often; otherwise pings suffice.
+ */
+#define HOT_MS				(10 * 1000)
+#define ASK_MS				100
+
 /* How old the next transaction id in a status may be: reading it takes a lock of all writers. */
 #define NEXT_XID_MS			500
 
@@ -320,6 +327,8 @@ note_status(RedisNode *node, const RedisReply *reply)
 	fence->stored = redis_reply_integer(redis_reply_element(reply, 3));
 	fence->refused = redis_reply_integer(redis_reply_element(reply, 4));
 	fence->beats = redis_reply_integer(redis_reply_element(reply, 5));
+	if (fence->wants_beat)
+		fence->hot_until = TimestampTzPlusMilliseconds(clock_now(), HOT_MS);
 	note_reports(fence, reply);
 	fence_publish();
 
@@ -526,6 +535,23 @@ fence_begin(RedisNode *node)
 	fence_library_begin(node);
 }
 
+/* Ask whether readers want a beat, after deliveries; returns when to be called for that. */
+static TimestampTz
+ask_if_hot(RedisNode *node, TimestampTz now)
+{
+	Fence	   *fence = fence_of(node);
+	uint64		batches = pg_atomic_read_u64(&MyDatabaseState->stats.batches);
+
+	if (now >= fence->hot_until || !fence_is_on(node) || batches == fence->asked)
+		return DT_NOEND;
+	if (now < fence->ask_at)
+		return fence->ask_at;
+	fence->asked = batches;
+	fence->ask_at = TimestampTzPlusMilliseconds(now, ASK_MS);
+	send_status(node);
+	return DT_NOEND;
+}
+
 /* Offer functions that the node has refused again; returns when to be called for that. */
 static TimestampTz
 load_if_due(RedisNode *node, TimestampTz now)
@@ -560,6 +586,7 @@ fence_run(TimestampTz now)
 		if (fence_state_of(node) == FENCE_NO_EPOCH && now < node->fence->epoch_at)
 			wake = Min(wake, node->fence->epoch_at);
 		wake = Min(wake, load_if_due(node, now));
+		wake = Min(wake, ask_if_hot(node, now));
 	}
 	return wake;
 }

@@ -55,8 +55,8 @@
 -- database of Redis with a prefix of keys.
 
 local VERSION = 3
-local MAX_XIDS = 16      -- in a record; writers of one key between two fills
-local MAX_BEATS = 600    -- ten minutes of them: standbys may lag that far
+local MAX_XIDS = 64      -- in a record; when it is full old snapshots need a new beat
+local MAX_BEATS = 3000   -- ten minutes of them at five a second: standbys may lag that far
 local MAX_LIVES = 64     -- a Redis serves some servers; each start of one is a life
 local MAX_PLACES = 256   -- of a life: it has at most 128 workers, with some targets each
 local BEAT_LAG = 10000   -- xids that are given away while an announcement is on its way

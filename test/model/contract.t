@@ -329,13 +329,13 @@ is(fill('big', '18446744073709551615'), 1, '... compare as well');
 
 # ---- the set is bounded
 $token = token('full');
-fcall('invalidate', ['full'], $TTL, 'i1', 100 + $_) for 1 .. 16;
-is(token('full'), $token, 'sixteen writers fit into a record');
-fcall('invalidate', ['full'], $TTL, 'i1', 116);
+fcall('invalidate', ['full'], $TTL, 'i1', 100 + $_) for 1 .. 64;
+is(token('full'), $token, 'sixty-four writers fit into a record');
+fcall('invalidate', ['full'], $TTL, 'i1', 164);
 is(token('full'), $token, '... one of them twice');
-fcall('invalidate', ['full'], $TTL, 'i1', 117);
-isnt(token('full'), $token, 'the seventeenth makes a new one');
-like($redis->call('GET', 'uncache:{full}'), qr/:i1:117:$/, '... with its xid alone');
+fcall('invalidate', ['full'], $TTL, 'i1', 165);
+isnt(token('full'), $token, 'one more makes a new one');
+like($redis->call('GET', 'uncache:{full}'), qr/:i1:165:$/, '... with its xid alone');
 is(fill('full', 200, 'x', $token), 0, '... and the old token is void');
 
 # ---- expiry

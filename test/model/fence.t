@@ -53,7 +53,7 @@ sub edited
 	return $text;
 }
 
-# Deadlines of doubts would make every state a new one; a set of 16 xids is
+# Deadlines of doubts would make every state a new one; a set of 64 xids is
 # never full in a small world.  A moment is the number of times that Redis has forgotten,
 # which FenceModel.pm puts into the memory of the functions.
 my $hook = slurp('hook.lua');
@@ -61,7 +61,7 @@ my $library = edited(slurp('../../src/fence/uncache.lua'),
 	"	local time = redis.call('TIME')\n	return time[1] * 1000 + math.floor(time[2] / 1000)",
 	'	return 0',
 	"('%x%05x'):format(time[1], time[2])", "('%d'):format(memory.moment or 0)");
-my @small_set = ('local MAX_XIDS = 16', 'local MAX_XIDS = 1');
+my @small_set = ('local MAX_XIDS = 64', 'local MAX_XIDS = 1');
 my @small_record = (@small_set, 'local MAX_RECORD = 4096', 'local MAX_RECORD = 60');	# one doubt
 
 my %case = (
