@@ -11,12 +11,12 @@
 --   has seen everything delivered before the birth;
 --   for older snapshots a beat says the same: a transaction of the worker that
 --   committed after everything that was delivered when it was announced.
--- Whatever is missing, unknown or in doubt refuses the fill, never the read.
+-- Where information is missing or in doubt, the fill is refused, never the read.
 --
--- What proves something only while this process lives is kept in Lua locals.
--- They survive FLUSHALL and are empty after a restart, a reload of the library
+-- State that proves something only while this process lives is kept in Lua locals.
+-- Locals survive FLUSHALL and are empty after a restart, a reload of the library
 -- and, as functions are replicated by their effects, a promotion.  Without an
--- epoch every fill is refused; a worker sets one when it has sent all it owes.
+-- epoch every fill is refused; a worker sets one when it has sent all that it owes.
 --
 -- The record of key K is a string beside K, in the same Cluster slot:
 --   uncache::K     where K has a hash tag   (cart:{42} -> uncache::cart:{42})
@@ -39,18 +39,18 @@
 -- fails before it commits.  Where a record must take what it has no room for it
 -- is closed instead: its text is then closed@deadline, no fill is stored and no
 -- token given until it expires, which is not before the last of its doubts.
--- What is longer, whoever wrote it, counts as closed, too.
+-- A record that is longer, whoever wrote it, counts as closed, too.
 
--- A library serves the workers of all earlier versions: what it is given or answers may
--- grow at the end, and what is missing there means what it meant before.  So a worker
+-- A library serves the workers of all earlier versions: arguments and answers may grow at the
+-- end, and an argument that is missing there has the meaning that it had before.  So a worker
 -- replaces an older library, and never a newer one.
 --
 -- A life is a server from one start to the next, named by its incarnation.  Of the lives
 -- with one system identifier, at one database of Redis, one may fill: the one with the
 -- highest claim (its administrator has said that the others are copies), of these the one
 -- on the newest timeline (it was promoted), of these the one that came last (it has been
--- started again).  The others are superseded.  Is the one that came last known to its
--- predecessor, which goes on calling, then both live, and neither may fill.  Servers with
+-- started again).  The others are superseded.  A predecessor that was told of the one that
+-- came last, and goes on calling, lives as well; then neither may fill.  Servers with
 -- different identifiers all fill, unless one has laid claim to the place, which is a
 -- database of Redis with a prefix of keys.
 
@@ -82,7 +82,7 @@ local memory = {
 -- these were older.  plain: values found under watched keys that no fenced fill has stored.
 local counts = {stored = 0, refused = 0, checked = 0, found_stale = 0, plain = 0}
 
--- What a caller has got wrong, in words: the argument, the rule, what it was.
+-- The error for a wrong argument: the rule for it, and the text that was given.
 local function wrong(name, rule, got)
 	local shown = got:sub(1, MAX_SHOWN):gsub('[^ -~]', '?')
 	return redis.error_reply(("ERR %s: %s, got '%s%s'"):format(
@@ -94,14 +94,14 @@ local function wrong_count(name, takes, keys, args)
 		name, takes, #keys, #keys == 1 and '' or 's', #args, #args == 1 and '' or 's'))
 end
 
--- nil where it is right, else the error; more digits than 15 are no 64-bit time.
+-- Returns nil if the text is right, else the error; more than 15 digits are no 64-bit time.
 local function wrong_ms(name, argument, text)
 	if text:find('^[1-9]%d*$') and #text <= 15 then return nil end
 	return wrong(name, argument .. ' must be a positive whole number of milliseconds'
 		.. (#text > 15 and ' of at most 15 digits' or ''), text)
 end
 
--- What is wrong with an optional lease_ms, or nil.
+-- Returns the error for a wrong lease_ms; nil if it is right, or not given.
 local function wrong_lease(name, text)
 	if not text or (text:find('^[1-9]%d*$') and #text <= 5 and tonumber(text) <= MAX_LEASE) then
 		return nil
@@ -164,8 +164,8 @@ local function moment()
 	return ('%x%05x'):format(time[1], time[2])
 end
 
--- The list of doubts without the one named (or nil), and without those that
--- nobody renewed: the transaction's server is gone, or has forgotten it.
+-- Returns the list of doubts without the named one (name may be nil), and without those that
+-- have expired: their server is gone, or has forgotten the transaction, and renews them no more.
 local function doubts_without(doubts, name)
 	local kept, time = {}, doubts ~= '' and now()
 	for doubt in doubts:gmatch('[^,]+') do
@@ -182,7 +182,7 @@ local function last_deadline(text)
 end
 
 -- Returns the key's record, or nil, and the record's name, nil where it can't
--- have one: the key's fault, or something else has that name.  A closed record
+-- have one, as the key has no such name or another type of value has it.  A closed record
 -- is neither: the third result is its name, the fourth its text.
 local function load_record(key)
 	local name = record_name(key)
@@ -210,8 +210,8 @@ local function text_of(r)
 		r.filled .. r.lease ~= '' and r.filled .. r.lease or nil}, ':')
 end
 
--- ttl nil: the record expires as before.  Not before its doubts: others may have a
--- shorter fence_ttl than who renews them.
+-- With a ttl of nil the record expires as before.  It does not expire before its doubts, since
+-- the caller may have a shorter fence_ttl than the server that renews them.
 local function save_record(name, r, ttl)
 	local text = text_of(r)
 	if ttl and #text > MAX_RECORD then return close_record(name, text, ttl) end
@@ -227,8 +227,8 @@ local function new_record(doubts)
 		filled = '', lease = ''}
 end
 
--- How long the record's lease will last, ms; 0: there is none.  One that would last longer
--- than any was given to a clock that has been set back since.
+-- Returns how long the record's lease will last, ms; 0: there is none.  A lease that would last
+-- longer than any was given before the clock was set back: it has ended.
 local function lease_left(record)
 	local deadline = record.lease:match('@(%d+)$')
 	local left = deadline and tonumber(deadline) - now() or 0
@@ -243,12 +243,12 @@ local function take_lease(record, ms)
 	return memory.leases
 end
 
--- Such a record notes fills, so that a value without one was stored by SET.
+-- A watched record notes that it was filled, so a value without that note was stored by SET.
 local function is_watched(record)
 	return record.epoch == memory.epoch and tonumber(record.counter) % WATCHED == 0
 end
 
--- The token of the key's record, which is made where there is none of this epoch;
+-- Returns the token of the key's record, which is made where there is none of this epoch;
 -- false where a fill is not possible now.  has_value: there may be a value that was stored
 -- before the record was made.  With lease_ms the token takes the record's lease;
 -- where another reader has that: false, and for how long, ms.
@@ -305,8 +305,8 @@ local function uncache_token(keys, args)
 	return wait and {false, false, wait} or token
 end
 
--- Has the snapshot seen all that was delivered before the record's birth?
--- The first beat after it is the first that any snapshot sees.
+-- Has the snapshot seen all that was delivered before the record's birth?  Every snapshot that
+-- sees a later beat sees the first one after the birth, so that one decides.
 local function saw_birth(snapshot, record)
 	if snapshot.fresh == '1' then return true end
 	for number = math.max(record.beats + 1, memory.announced - MAX_BEATS + 1), memory.announced do
@@ -329,7 +329,7 @@ local function saw_invalidations(snapshot, record)
 	return true
 end
 
--- Whether readers of the incarnation may fill the key, as far as other servers go.
+-- Whether no other server keeps readers of the incarnation from filling the key.
 local function is_live(incarnation, key)
 	local life = memory.incarnations[incarnation]
 	if not life or life.by then return false end
@@ -359,8 +359,8 @@ local function may_fill(key, s, record)
 		and memory.incarnations[s.incarnation]
 end
 
--- The life's readers have stored something.  So the others of its server, which are
--- superseded, will find what is not theirs when they are live again.
+-- The life's readers have stored something.  Another life of its server that takes the fence
+-- back finds that in the cache, so it is not clean any more.
 local function note_stored(life)
 	if life.stored then return end
 	life.stored = true
@@ -410,8 +410,8 @@ local function uncache_set(keys, args)
 	return 1
 end
 
--- Note an entry in the key's record; mark: '' delivered, '?' in doubt, '!' in doubt
--- still; existed: there was a value.  False: the record has no room for one more doubt.
+-- Adds an entry to the key's record.  mark: '' delivered, '?' in doubt, '!' in doubt still;
+-- existed: there was a value.  Returns false if the record has no room for one more doubt.
 local function note(key, incarnation, mark, xid, ttl, existed)
 	local record, name, closed, text = load_record(key)
 	if closed and mark == '!' then close_record(closed, text, ttl) end
@@ -450,7 +450,7 @@ local function take_out(key, doubt)
 	end
 end
 
--- What is wrong with a call of uncache_invalidate, or nil.
+-- Returns the error for a wrong call of uncache_invalidate, or nil.
 local function wrong_entries(keys, args)
 	local name = 'uncache_invalidate'
 	if #keys == 0 or #keys > MAX_KEYS or #args ~= #keys + 2 then
@@ -472,9 +472,9 @@ end
 -- is one.  entry: the xid of a committed transaction; ?xid for one about to
 -- commit (strict): that makes a record where there is none; !xid to renew that,
 -- as long as the transaction may commit or is not delivered.  fence_ttl: ms, > 0.
--- A key may occur more than once.  Of a superseded incarnation nothing is added: who may
--- fill has not got its transactions.  So a ?xid of it is refused, since nothing would keep
--- old values out if it had the fence back before the transaction is delivered.
+-- A key may occur more than once.  Nothing is added for a superseded incarnation, as the
+-- server that fills instead does not have its transactions.  So its ?xid is refused: if it got
+-- the fence back before the transaction is delivered, nothing would keep old values out.
 -- Returns how many values there were.  Errors: UNREGISTERED where
 -- uncache_status was not called since the library's memory began (nothing is
 -- done); FULL where a record has no room for a ?xid (all else is done; the
@@ -525,7 +525,7 @@ local function new_life(server, timeline)
 	memory.lives = memory.lives + 1
 	return {
 		server = server, timeline = timeline,  -- its system identifier; a number
-		claim = 0,           -- how often it, or who it comes from, has been reclaimed
+		claim = 0,           -- how often it, or the server it is a copy of, was reclaimed
 		number = memory.lives,
 		places = {},         -- name -> {database =, prefix =, claim =, by =}
 		by = nil,            -- superseded by {incarnation =, timeline =, claim =}
@@ -541,7 +541,8 @@ local function new_life(server, timeline)
 	}
 end
 
--- The life that can be spared: superseded if there is one, and unheard of for longest.
+-- Forgets a superseded life, if there is one; of these, or of all, the one that called longest
+-- ago.
 local function forget_one()
 	local spare
 	for name, life in pairs(memory.incarnations) do
@@ -671,7 +672,7 @@ local function place_of(life, database, prefix)
 	return life.places[name]
 end
 
--- What a server remembers of itself, by its worker: in Redis that may be forgotten.
+-- Takes over what the worker says of its own server, as Redis may have forgotten it.
 local function note_own_words(life, place, claim, place_claim, superseded)
 	if superseded == 'server' and claim >= life.claim and not life.by then
 		life.by = {incarnation = '', timeline = life.timeline, claim = claim}
@@ -682,7 +683,7 @@ local function note_own_words(life, place, claim, place_claim, superseded)
 	place.claim = math.max(place.claim, place_claim)
 end
 
--- What is wrong with a call of uncache_status, or nil.
+-- Returns the error for a wrong call of uncache_status, or nil.
 local function wrong_status(keys, args)
 	local name, numbers = 'uncache_status', {{'timeline', 2}, {'claim', 6}, {'place_claim', 7}}
 	if #keys ~= 0 or #args < 3 or (#args > 3 and #args < 10) then
@@ -734,7 +735,7 @@ local function uncache_status(keys, args)
 	note_own_words(life, place, claim, place_claim, args[8] or '')
 	meet_rivals(incarnation, life, args[9] or (life.by and life.by.incarnation))
 	meet_strangers(incarnation, life, place)
-	-- It may have been so before; what others have stored since then is not known.
+	-- It may have been superseded before Redis forgot; others may have stored something since.
 	if is_new and life.by then life.clean = false end
 	if not life.by and not was_live then memory.epoch = nil end
 	if was_shut and not place.by then memory.epoch = nil end
@@ -832,8 +833,8 @@ local function uncache_beat(keys, args)
 	return beat and 1 or 0
 end
 
--- All run at maxmemory (a delete, and a hit, must always be possible) but for
--- the fill.  None is no-writes: on a replica there are no locals to go by.
+-- All functions but the fill run at maxmemory, since a delete, and a hit, must always be
+-- possible.  None is no-writes, since the locals of a replica know nothing.
 local function register(name, callback, flag)
 	redis.register_function{function_name = name, callback = callback, flags = {flag}}
 end

@@ -27,12 +27,12 @@ package ServersModel;
 # and, to break a rule of the worker: no_flush, forgetful (it keeps no row), place_only
 # (reclaim_fence() raises one claim).
 #
-# Left out, to keep the cases small: a reader has its snapshot as soon as its token (what
-# comes in between is tried in FenceModel.pm); B is known to Redis when it starts; a worker
+# Left out, to keep the cases small: a reader has its snapshot as soon as its token
+# (FenceModel.pm tries the moves in between); B is known to Redis when it starts; a worker
 # knows no later than its answer whether it has to flush; only a server that does not know
-# yet that it is superseded is started again.  The
-# functions' memory is lost when somebody knows that it is superseded: one that has not
-# heard of it, when Redis forgets it too, fills again until the other calls.
+# yet that it is superseded is started again.  The functions' memory is lost only after a
+# server knows that it is superseded: one that has not heard of it, when Redis forgets it
+# too, fills again until the other calls.
 
 use strict;
 use warnings;

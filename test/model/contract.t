@@ -60,7 +60,7 @@ is_deeply(fcall('get', ['k']), [ undef, undef ], 'no epoch: a miss without token
 is($redis->call('EXISTS', 'uncache:{k}'), 0, '... and without a record');
 is(fcall('set', ['k'], 'e.1:1:i1:1:9:9:', 1000, 'x'), 0, '... and the fill is refused');
 like(fcall('invalidate', ['k'], $TTL, 'i1', 7), qr/^UNREGISTERED /,
-	'who delivers must have said who it is');
+	'a worker that delivers must have said who it is');
 is_deeply([ @{ fcall('status', [], 'sys', 1, 'i1') }[ 0 .. 2 ] ], [ 3, undef, 0 ],
 	'status: version, no epoch, no beat wanted');
 my $epoch = fcall('epoch', [], 'abc', $TTL);
@@ -211,7 +211,7 @@ is(fill('herd', 30, 'mine', $holder->[1]), 1, 'the holder fills');
 my $next = fcall('token', ['herd'], 60000);
 like($next, qr/^[\w.]+:\d+$/, '... and its lease has ended: the next one that refreshes has one');
 isnt($next, $holder->[1], '... of its own');
-is(fill('herd', 30, 'again', $holder->[1]), 1, 'who had the lease may fill again');
+is(fill('herd', 30, 'again', $holder->[1]), 1, 'the former holder may fill again');
 is(ref fcall('token', ['herd'], 60000), 'ARRAY', '... but ends no lease of another');
 fcall('invalidate', ['herd'], $TTL, 'i1', 31);
 $next = lease('herd');
@@ -398,7 +398,7 @@ like($redis->call('GET', 'uncache:{few}'), qr{:i1/5000000999\@\d+$}, '... which 
 unlike($redis->call('GET', $big), qr/5000000999/, '... the full one not');
 like(token('many'), qr/:/, 'a full record still has a token');
 fcall('release', ['many'], 'i1', 5000000001);
-is(fcall('invalidate', ['many'], $TTL, 'i1', '?5000000999'), '0', 'who rolls back makes room');
+is(fcall('invalidate', ['many'], $TTL, 'i1', '?5000000999'), '0', 'a rollback makes room');
 is(fill('many', 5000000002), 0, '... all others count');
 
 # What must be remembered, and finds no room, closes the record: until it expires.
@@ -494,8 +494,9 @@ is(wanted('other', 'j1'), 0, '... is not asked any more');
 is(fcall('beat', [], 'confirm', 'j1', 849), 0, 'another beat than the last is not confirmed');
 is(fcall('beat', [], 'confirm', 'j1', 850), 1, '... the last one is');
 is(fcall('beat', [], 'announce', 'j1', 850), 0, '... and not announced again');
-is(fcall('set', ['two'], "$token:j1:0:850:850:", 60000, 'x'), 0, 'who has not seen it is refused');
-is(fcall('set', ['two'], "$token:j1:0:900:900:", 60000, 'x'), 1, '... who has may fill');
+is(fcall('set', ['two'], "$token:j1:0:850:850:", 60000, 'x'), 0,
+	'a snapshot that has not seen it is refused');
+is(fcall('set', ['two'], "$token:j1:0:900:900:", 60000, 'x'), 1, '... one that has seen it fills');
 
 # ---- a beat is of a transaction in progress
 sub beat { return fcall('beat', [], 'announce', @_) }
@@ -613,7 +614,7 @@ like(fcall('status', [], 'sys', 'x', 'i1', 0, '', 'y', 'z', '', '', 1),
 
 load_library();
 is_superseded(says('sys', 1, 'old', superseded => 'server'), '',
-	'who knows that it is superseded stays so');
+	'a server that knows that it is superseded stays so');
 is(epoch_by('old'), undef, '... though nobody else has come');
 is_live(says('sys', 2, 'new'), '... the other fills');
 is_superseded(says('sys', 1, 'old'), 'new', '... alone');
@@ -625,7 +626,7 @@ is(says('sys', 1, 'old', claim => 1)->{clean}, 0,
 load_library();
 is_live(says('sys', 1, 'old'), 'a primary');
 is_live(says('sys', 2, 'new'), '... its successor');
-is(says('sys', 1, 'old')->{clean}, 0, 'who is superseded is not clean');
+is(says('sys', 1, 'old')->{clean}, 0, 'a superseded server is not clean');
 is(says('sys', 1, 'old', claim => 1)->{clean}, 1,
 	'one that reclaims: the other has stored nothing');
 is(says('sys', 1, 'old', claim => 1)->{clean}, 1, '... which it may ask again');
