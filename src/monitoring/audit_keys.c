@@ -32,7 +32,10 @@ SQL_FUNCTION(uncache_audit_keys);
 
 #define AUDIT_COLUMNS	5
 
-/* Beyond this many groups a new one is named by the first part of its keys; then by "*". */
+/*
+ * Beyond this many groups of keys that no rule covers a new one is named by the first part of its
+ * keys; then by "*".
+ */
 #define FINE_GROUPS		100
 #define MOST_GROUPS		200
 
@@ -68,6 +71,7 @@ typedef struct Audit
 {
 	RulePattern *patterns;
 	List	   *groups;			/* KeyGroup */
+	int			nuncovered;		/* of these, that no rule covers */
 } Audit;
 
 /*
@@ -272,6 +276,7 @@ make_group(Audit *audit, const char *pattern, bool covered)
 	group = palloc0(sizeof(KeyGroup));
 	group->pattern = pstrdup(pattern);
 	group->covered = covered;
+	audit->nuncovered += !covered;
 	audit->groups = lappend(audit->groups, group);
 	return group;
 }
@@ -289,9 +294,9 @@ group_of(Audit *audit, const SampledKey *key)
 	group = find_group(audit, pattern, false);
 	if (group != NULL)
 		return group;
-	if (list_length(audit->groups) >= MOST_GROUPS)
+	if (audit->nuncovered >= MOST_GROUPS)
 		pattern = "*";
-	else if (list_length(audit->groups) >= FINE_GROUPS)
+	else if (audit->nuncovered >= FINE_GROUPS)
 		pattern = generalize(key, true);
 	return make_group(audit, pattern, false);
 }

@@ -511,7 +511,8 @@ want_for_fence(const char *key, int any_key)
 static void
 want_commands(const char *key, int any_key)
 {
-	const char *stream = GetConfigOption("uncache.stream", true, false);
+	/* A copy, since a reload may free the setting before the words are sent. */
+	const char *stream = pstrdup(GetConfigOption("uncache.stream", false, false));
 
 	want("right: UNLINK", NULL, any_key, "UNLINK", key, NULL);
 	want("right: SCAN", "for patterns", 0, "SCAN", "0", NULL);
@@ -519,7 +520,7 @@ want_commands(const char *key, int any_key)
 		want_for_fence(key, any_key);
 	want("right: FUNCTION LIST", "recommended, to find functions that others have loaded", 0,
 		 "FUNCTION", "LIST", NULL);
-	if (stream != NULL && stream[0] != '\0')
+	if (stream[0] != '\0')
 		want("right: XADD", "for uncache.stream", 0, "XADD", stream, "*", "keys", "[]", NULL);
 	if (setting_wait_replicas > 0)
 		want("right: WAIT", "for uncache.wait_replicas", 0, "WAIT", "0", "0", NULL);
