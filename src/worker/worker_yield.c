@@ -70,6 +70,8 @@ is_untouched(void)
 		pg_atomic_read_u32(&MyDatabaseState->side_dirty) == 0 &&
 		pg_atomic_read_u32(&MyDatabaseState->markers_dirty) == 0 &&
 		pg_atomic_read_u32(&MyDatabaseState->discard_callers) == 0 &&
+		pg_atomic_read_u32(&MyDatabaseState->reclaim_callers) == 0 &&
+		pg_atomic_read_u32(&MyDatabaseState->question_callers) == 0 &&
 		!wait_barrier_is_asked_for();
 }
 
