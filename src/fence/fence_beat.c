@@ -125,8 +125,12 @@ end(void)
 TimestampTz
 fence_beat_run(TimestampTz now)
 {
+	/* The next one begins in another turn: some things are done without a transaction only. */
 	if (is_open && (due <= 0 || now >= give_up_at))
+	{
 		end();
+		return now;
+	}
 	if (is_open)
 		return give_up_at;
 	if (setting_fence_ttl == 0 || !fence_wants_beat())
