@@ -121,8 +121,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-# Before 4.5.4 a command that is cancelled leaves its answer in the connection, to be read as
-# that of the next one.
+# Before 4.5.4 a command that is cancelled at a bad moment leaves its answer in the connection, to
+# be read as that of the next one (CVE-2023-28858, CVE-2023-28859).
 _CANCEL_MIXES_ANSWERS = tuple(int(n) for n in redis.__version__.split(".")[:3]) < (4, 5, 4)
 
 
