@@ -146,7 +146,7 @@ class Fence(_Base):
             except Exception:
                 value = NO_VALUE
             if value is not NO_VALUE:
-                self.counters.add("hit")
+                next(self.counters.hits)
                 if self.shadow and random.random() < self.shadow:
                     return run(self.flows.check_hit(key, raw, value, load, self._ttl(ttl_ms)))
                 return value
@@ -192,7 +192,7 @@ class Fence(_Base):
         if raw.__class__ is bytes:
             value = self.flows.decoded(raw)
             if value is not NO_VALUE:
-                self.counters.add("hit")
+                next(self.counters.hits)
                 return value
             raw = b""
         return self._miss(key, raw, read, *args)
@@ -241,7 +241,7 @@ class AsyncFence(_Base):
         if raw.__class__ is bytes:
             value = self.flows.decoded(raw)
             if value is not NO_VALUE:
-                self.counters.add("hit")
+                next(self.counters.hits)
                 if self.shadow and random.random() < self.shadow:
                     return await arun(
                         self.flows.check_hit(key, raw, value, load, self._ttl(ttl_ms)))
@@ -279,7 +279,7 @@ class AsyncFence(_Base):
         if raw.__class__ is bytes:
             value = self.flows.decoded(raw)
             if value is not NO_VALUE:
-                self.counters.add("hit")
+                next(self.counters.hits)
                 return value
             raw = b""
         return await self._miss(key, raw, read, *args)

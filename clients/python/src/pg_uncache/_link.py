@@ -38,6 +38,22 @@ MAP_EVERY_S = 1.0     # a Cluster's map is asked for at most so often
 GONE = (redis.ConnectionError, redis.TimeoutError, OSError)
 
 
+# The argument of a pool's get_connection(): the name of a command until 5.3, none since.
+_ANY = () if tuple(int(n) for n in redis.__version__.split(".")[:2]) >= (5, 3) else ("_",)
+
+
+def _packed(commands):
+    """Commands of text, bytes and numbers, as Redis reads them."""
+    out = []
+    for command in commands:
+        out.append(b"*%d\r\n" % len(command))
+        for word in command:
+            if word.__class__ is not bytes:
+                word = str(word).encode()
+            out.append(b"$%d\r\n%b\r\n" % (len(word), word))
+    return b"".join(out)
+
+
 class Away(Exception):
     """Redis does not answer, or is known not to."""
 
@@ -71,14 +87,28 @@ class Node:
         try:
             if len(commands) == 1:
                 return [self.client.execute_command(*commands[0])]
-            with self.client.pipeline(transaction=False) as pipe:
-                for command in commands:
-                    pipe.execute_command(*command)
-                return pipe.execute(raise_on_error=False)
+            return self.pipeline(commands)
         except GONE as error:
             return [self.lose(error)] * len(commands)
         except redis.RedisError as error:
             return [error] * len(commands)
+
+    def pipeline(self, commands):
+        """What redis-py's pipeline does, for a hundred commands in half the time."""
+        pool = self.client.connection_pool
+        connection, replies = pool.get_connection(*_ANY), []
+        try:
+            connection.send_packed_command([_packed(commands)])
+            for _ in commands:
+                try:
+                    replies.append(connection.read_response())
+                except redis.ResponseError as error:
+                    replies.append(error)
+        finally:
+            if len(replies) < len(commands):
+                connection.disconnect()  # or the next one would read what is left
+            pool.release(connection)
+        return replies
 
     def lose(self, error):
         with self.lock:
@@ -154,10 +184,20 @@ class AsyncNode(Node):
     async def execute(self, commands):
         if len(commands) == 1:
             return [await self.client.execute_command(*commands[0])]
-        async with self.client.pipeline(transaction=False) as pipe:
-            for command in commands:
-                pipe.execute_command(*command)
-            return await pipe.execute(raise_on_error=False)
+        pool = self.client.connection_pool
+        connection, replies = await pool.get_connection(*_ANY), []
+        try:
+            await connection.send_packed_command([_packed(commands)])
+            for _ in commands:
+                try:
+                    replies.append(await connection.read_response())
+                except redis.ResponseError as error:
+                    replies.append(error)
+        finally:
+            if len(replies) < len(commands):
+                await connection.disconnect()
+            await pool.release(connection)
+        return replies
 
     def start_probe(self):
         self.task = asyncio.get_running_loop().create_task(self.probe())
