@@ -135,6 +135,7 @@ cli()
 inside()						# inside CONTAINER ARGUMENT
 {
 	b run --user postgres --volume "$work/redis:/redis" --volume "$here:/test:ro" \
+		--volume "$SOURCE/deploy/docker:/deploy:ro" \
 		--volume "$work/projected:/projected:ro" "$1" -- bash /test/inside.sh "$2"
 }
 
