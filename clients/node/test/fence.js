@@ -491,6 +491,8 @@ each(
   async (newFence, client) => {
     await newTable('shadows', 10_000, 'shadow:{id}')
     const seen = { checked: 0, stale: [] }
+    const { rows } = await db.query('SELECT checked, found_stale FROM uncache.stat')
+    const before = { checked: Number(rows[0].checked), stale: Number(rows[0].found_stale) }
     const ids = Array.from({ length: 10_000 }, (_, i) => i + 1)
     const keys = ids.map(id => `shadow:${id}`)
     await newFence().fetchMany(keys, missing => missing.map(() => 'first'))
@@ -518,6 +520,12 @@ each(
     assert.deepEqual(seen.stale, [['shadow:4711', '"stale"', '"first"']])
     assert.ok(seen.checked >= 9800, `${seen.checked} checked`)
     assert.equal(`${await client.get('shadow:4711')}`, '"first"')
+    const counted = async () => {
+      const { rows } = await db.query('SELECT checked, found_stale FROM uncache.stat')
+      return [Number(rows[0].checked) - before.checked, Number(rows[0].found_stale) - before.stale]
+    }
+    await until('uncache.stat', async () => (await counted())[1] === 1)
+    assert.deepEqual(await counted(), [seen.checked, 1])
   },
   ['ioredis6']
 )
