@@ -26,7 +26,7 @@ ROWS, READERS, WRITERS = 8, 40, 10
 db = connect()
 db.execute("DROP TABLE IF EXISTS race")
 db.execute("CREATE TABLE race (id int PRIMARY KEY, version int)")
-db.execute("SELECT uncache.attach('race', 'race:{id}', ':1:race:{id}')")
+db.execute("SELECT uncache.attach('race', 'race:{id}', ':1:race:{id}', 'race:gen')")
 SELECT = "SELECT version FROM race WHERE id = %s"
 
 
@@ -43,6 +43,7 @@ class Race:
         self.lock = threading.Lock()
         self.ends = time.monotonic() + seconds
         self.errors = []
+        self.pause = 0.05  # between two writes of a session, at most
 
     def goes_on(self):
         return time.monotonic() < self.ends and not self.errors
@@ -58,7 +59,7 @@ class Race:
                         [number]).fetchone()[0]
                     self.committed[number] = version
                     self.writes += 1
-                time.sleep(random.random() * 0.05)
+                time.sleep(random.random() * self.pause)
 
     def judge(self, floor, version):
         with self.lock:
@@ -220,6 +221,44 @@ def dogpile_store():
     return region.backend.uncache, make
 
 
+def pages(race, fence_of, stats):
+    """A page of all rows below a fenced tag, by readers on the primary, in REPEATABLE READ
+    transactions that last for some reads, and on the standby.  The latter two may serve what
+    they read themselves, which is old; what they find in the cache may not be."""
+    def reader(number):
+        kind = ("primary", "repeatable read", "standby")[number % 3]
+        connection = connect(**({"port": tap.STANDBY_PORT} if kind == "standby" else {}))
+        fence, turn = fence_of(connection), 0
+        while race.goes_on():
+            turn += 1
+            if kind == "repeatable read" and turn % 4 == 1:
+                connection.execute("COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ")
+                connection.execute("SELECT count(*) FROM race")
+            floor, loads = sum(race.committed), []
+
+            def load():
+                loads.append(1)
+                total = connection.execute("SELECT sum(version)::int FROM race").fetchone()[0]
+                pause()
+                return total
+            got = fence.tags(["race:gen"], lambda nonce: fence.fetch(f"race:page:{nonce}", load))
+            if kind == "primary" or not loads:
+                race.judge(floor, got)
+            time.sleep(random.random() * 0.01)
+        with race.lock:
+            for name in ("stored", "refused", "hit"):
+                stats[name] = stats.get(name, 0) + fence.stats[name]
+    return [(reader, number) for number in range(READERS)]
+
+
+def tags_lane():
+    race, stats = Race(tap.RACE_SECONDS / 2), {}
+    race.pause = 0.5  # a page that every write orphans is found by nobody
+    jobs = pages(race, lambda connection: Fence(client(), snapshot=connection, ttl_ms=60_000),
+                 stats)
+    report("tags, REPEATABLE READ, standby", race.run(None, *jobs), stats)
+
+
 def report(title, race, stats):
     print(f"# {title}: {race.reads} reads, {race.stale} stale, {race.writes} writes, {stats}")
     ok(not race.errors, f"race: {title}: no errors", race.errors[:1])
@@ -244,6 +283,7 @@ def main():
         report(title, race, store.stats)
     race, stats = Race(tap.RACE_SECONDS / 2), {}
     report("AsyncFence", race.run(None, (of_asyncio(race, stats),)), stats)
+    tags_lane()
 
 
 def fence_lane():
