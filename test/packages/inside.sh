@@ -159,11 +159,13 @@ old_minor()
 
 # ---------- README ----------
 
-# The commands of the README's first block below "Installation", for this major.
+# The commands of the README's first block below "Installation", each in a line, for this major.
 readme_commands()
 {
 	sed -n '/^## Installation/,/^## /p' "$tree/README.md" | sed -n '/^```sh/,/^```/p' |
-		sed '1d;/^```/,$d' | sed "s/server-dev-15/server-dev-$(major)/; s/apt-get install/& -y/"
+		sed '1d;/^```/,$d' |
+		sed -e :more -e '/\\$/{N;s/\\\n//;b more' -e '}' |
+		sed "s/server-dev-15/server-dev-$(major)/; s/apt-get install/& -y/"
 }
 
 source()
@@ -174,7 +176,9 @@ source()
 	readme_commands >/tmp/commands
 	grep -q 'apt-get install' /tmp/commands && grep -q 'make install' /tmp/commands ||
 		fail "the README has other commands: $(cat /tmp/commands)"
-	bash -ex /tmp/commands
+	bash -ex /tmp/commands >/tmp/said 2>&1 || fail "$(tail -n 30 /tmp/said)"
+	! pkg-config --exists hiredis_ssl || ! grep 'built without TLS' /tmp/said || fail "no TLS"
+	! grep 'built without c-ares' /tmp/said || fail "no c-ares"
 	redis_start
 	server_start
 	sql 'CREATE EXTENSION pg_uncache'

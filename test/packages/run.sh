@@ -46,14 +46,12 @@ fresh_sources()
 	[ "$1" = forky ] || echo "deb ${at%debian/}debian-security/ $1-security main"
 }
 
-# Nothing is installed that nothing asks for, no server starts, and no cluster is made.
+# Nothing is installed that nothing asks for, and no cluster is made.
 fresh_settings='
 cd "$1"
 echo "APT::Install-Recommends \"false\";" >etc/apt/apt.conf.d/90fresh
 echo "Acquire::Check-Valid-Until \"false\";" >>etc/apt/apt.conf.d/90fresh
 echo force-unsafe-io >etc/dpkg/dpkg.cfg.d/90fresh
-printf "#!/bin/sh\nexit 101\n" >usr/sbin/policy-rc.d
-chmod 755 usr/sbin/policy-rc.d
 mkdir -p etc/postgresql-common
 printf "create_main_cluster = false\nlisten_addresses = %s\n" "'\'\''" \
 	>etc/postgresql-common/createcluster.conf
@@ -110,6 +108,9 @@ ln -s fd/2 "$root/dev/stderr"
 mount --bind "$base.debs" "$root/var/cache/apt/archives"
 mount --bind "$shared" "$root/mnt"
 mkdir -p "$root/run/lock"
+# Packages start no server.
+printf "#!/bin/sh\nexit 101\n" >"$root/usr/sbin/policy-rc.d"
+chmod 755 "$root/usr/sbin/policy-rc.d"
 chmod 1777 "$root/tmp" "$root/dev/shm" "$root/run/lock"
 cat /etc/resolv.conf >"$root/etc/resolv.conf"
 cat /etc/hosts >"$root/etc/hosts"
