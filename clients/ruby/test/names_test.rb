@@ -37,7 +37,6 @@ rows.each do |row|
   pattern = /\A#{Regexp.escape(key).gsub('DIGEST', '[0-9a-f]+').gsub('TIME', '\d+')}\z/
   [plain, RailsParts.store(fenced: [""])].each do |store|
     test "#{code} with #{store.class.name}" do
-      db.exec("SELECT uncache.invalidate_table('rails_users')")
       redis.scan_each(match: "*").reject { |k| k.start_with?("uncache:") }.each { |k| redis.del(k) }
       named = store.class.new(**{ url: Servers.redis_url, namespace: "app", expires_in: 60 }
                               .merge(store.respond_to?(:counters) ? { fenced: [""] } : {}))
