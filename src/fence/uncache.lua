@@ -375,7 +375,7 @@ end
 -- no token in it, so it ends the lease of whoever has it: that costs one more query, at most.
 local function end_lease(name, record, s, is_empty)
 	if not record or record.lease == '' then return end
-	local is_holder = record.epoch == s.epoch and record.counter == s.counter
+	local is_holder = s.epoch == record.epoch and s.counter == record.counter
 		and record.lease:match('^%d+') == s.lease
 	if not (is_holder or is_empty) then return end
 	record.lease = ''

@@ -432,7 +432,11 @@ sub fault_moves
 	};
 	my @doubts = map { ("g$_" => 1) } grep { $s->{"w$_"} eq 'doubt' } 1 .. @{ $case->{writers} };
 	my @writers = 1 .. @{ $case->{writers} };
-	my %forget = (@doubts, map { $s->{"o$_"} ? ("o$_" => 0, "f$_" => 1) : () } @writers);
+	# An image may bring back a value from before a strict commit: until that is delivered again
+	# its guarantee is that of read_your_writes.
+	my @strict = map { ("g$_" => 1) } grep { $case->{writers}[ $_ - 1 ] =~ /^strict/ &&
+		$s->{"w$_"} eq 'done' } 1 .. @{ $case->{writers} };
+	my %forget = (@doubts, @strict, map { $s->{"o$_"} ? ("o$_" => 0, "f$_" => 1) : () } @writers);
 
 	$fault->('evict', 'value evicted', v => '') if $s->{v} ne '';
 	$fault->('lose', 'record lost', r => '', @doubts) if $s->{r} ne '';
