@@ -104,6 +104,7 @@ typedef struct Fence
 	 */
 	Backoff		load;
 
+	bool		outdated;		/* they were offered in place of an older library */
 	bool		name_is_taken;	/* a library of that name was there when ours was offered */
 	bool		foreign;		/* and it is not ours; the log has heard that already */
 	bool		regaining;		/* they were lost, and a status that will end this is under way */

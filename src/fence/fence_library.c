@@ -68,15 +68,20 @@ fence_init(void)
 	snprintf(timeline, sizeof(timeline), "%u", GetWALInsertionTimeLine());
 }
 
-/* The node has refused the functions: offer them again later, and use UNLINK meanwhile. */
+/*
+ * The node has refused the functions: offer them again later, and use UNLINK meanwhile.  Where
+ * it has older ones it goes on to give tokens, which a bare UNLINK would not void, so the
+ * records are deleted, too.
+ */
 static void
 go_without(RedisNode *node)
 {
 	Fence	   *fence = fence_of(node);
 
 	fence_set_state(node, FENCE_IMPOSSIBLE);
+	fence->shut_out = fence->outdated;
 	/* Another worker may load them; from then on they would not notice a bare UNLINK. */
-	fence->looks_for_functions = true;
+	fence->looks_for_functions = !fence->outdated;
 	backoff_fail(&fence->load, clock_now(), LOAD_FIRST_MS, LOAD_LAST_MS);
 }
 
@@ -212,6 +217,7 @@ fence_note_loss(RedisNode *node, const RedisReply *reply)
 static void
 load_library(RedisNode *node, bool replace)
 {
+	fence_of(node)->outdated = replace;
 	if (fence_is_used(node))
 	{
 		regain(node, true, replace);
@@ -529,7 +535,7 @@ fence_begin(RedisNode *node)
 	node->fence->standing.known = false;
 	node->fence->told[0] = '\0';
 	node->fence->regaining = false;
-	node->fence->name_is_taken = node->fence->foreign = false;
+	node->fence->name_is_taken = node->fence->foreign = node->fence->outdated = false;
 	if (node->new_server)
 		fence_standing_note_new_server();
 	fence_library_begin(node);
