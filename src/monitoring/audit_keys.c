@@ -329,6 +329,19 @@ compare_keys(const void *a, const void *b)
 	return result != 0 ? result : (x->head.len > y->head.len) - (x->head.len < y->head.len);
 }
 
+/* Take the next key off an answer; returns the bytes of it. */
+static size_t
+read_key(SampledKey *key, const char *from, size_t left)
+{
+	if (left < sizeof(AuditedKey))
+		elog(ERROR, "the worker's answer ends within a key");
+	memcpy(&key->head, from, sizeof(AuditedKey));
+	key->bytes = from + sizeof(AuditedKey);
+	if (key->head.len > left - sizeof(AuditedKey))
+		elog(ERROR, "the worker's answer ends within a key");
+	return sizeof(AuditedKey) + key->head.len;
+}
+
 /* Count each key once: SCAN may give one twice, and several targets hold the same. */
 static void
 count_sample(Audit *audit, const StringInfo answer)
@@ -337,11 +350,7 @@ count_sample(Audit *audit, const StringInfo answer)
 	int			n = 0;
 
 	for (int at = 0; at < answer->len; n++)
-	{
-		memcpy(&sample[n].head, answer->data + at, sizeof(AuditedKey));
-		sample[n].bytes = answer->data + at + sizeof(AuditedKey);
-		at += sizeof(AuditedKey) + sample[n].head.len;
-	}
+		at += read_key(&sample[n], answer->data + at, answer->len - at);
 	qsort(sample, n, sizeof(SampledKey), compare_keys);
 	for (int i = 0; i < n; i++)
 	{

@@ -167,6 +167,18 @@ readable(const char *text)
 	return key_from_utf8(pstrdup(text), strlen(text));
 }
 
+/* Take the next text off an answer. */
+static const char *
+next_text(const char **next, const char *end)
+{
+	const char *text = *next;
+
+	if (text >= end || memchr(text, '\0', end - text) == NULL)
+		elog(ERROR, "the worker's answer ends within a check");
+	*next = text + strlen(text) + 1;
+	return text;
+}
+
 static void
 put_answer(ReturnSetInfo *result, const StringInfo answer)
 {
@@ -175,11 +187,10 @@ put_answer(ReturnSetInfo *result, const StringInfo answer)
 
 	while (next < end)
 	{
-		const char *check = next;
-		const char *ok = check + strlen(check) + 1;
-		const char *detail = ok + strlen(ok) + 1;
+		const char *check = next_text(&next, end);
+		const char *ok = next_text(&next, end);
+		const char *detail = next_text(&next, end);
 
-		next = detail + strlen(detail) + 1;
 		put_check(result, readable(check), ok, readable(detail));
 	}
 }

@@ -209,7 +209,7 @@ typedef struct DatabaseState
 	 * uncache.discard_backlog(): tickets drawn by callers and answered by the worker, as above,
 	 * and how many callers still wait (on barrier_cv, too); without one nothing is discarded. An
 	 * assignment answers all tickets of the database before. One caller at a time, which holds a
-	 * heavyweight lock for it, writes what is to be discarded before it draws.
+	 * heavyweight lock for it, writes what is to be discarded as it draws, under "lock".
 	 */
 	pg_atomic_uint64 discard_drawn;
 	pg_atomic_uint64 discard_done;
@@ -224,8 +224,9 @@ typedef struct DatabaseState
 
 	/*
 	 * Questions of sessions: the same.  The caller that holds the heavyweight lock writes the
-	 * next three while all tickets are answered, and draws; then they are the worker's, which
-	 * writes the answer in place of the question before it answers the ticket.
+	 * next three as it draws, under "lock", while all tickets are answered; then they are the
+	 * worker's, which writes the answer in place of the question before it answers the ticket. A
+	 * caller copies the answer under "lock", and only while the assignment is still its own.
 	 */
 	pg_atomic_uint64 question_drawn;
 	pg_atomic_uint64 question_done;

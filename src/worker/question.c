@@ -14,6 +14,7 @@
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
+#include "storage/ipc.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -54,11 +55,17 @@ refuse(const char *what)
 			 errhint("See state and last_error in uncache.stat, and the server log.")));
 }
 
+static bool
+is_ours(DatabaseState *database)
+{
+	return pg_atomic_read_u32(&database->dboid) == MyDatabaseId;
+}
+
 /* The worker may still be at the question of a session that has given up. */
 static void
 wait_until_free(const char *what, DatabaseState *database, TimestampTz deadline)
 {
-	while (pg_atomic_read_u64(&database->question_drawn) !=
+	while (is_ours(database) && pg_atomic_read_u64(&database->question_drawn) !=
 		   pg_atomic_read_u64(&database->question_done))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -67,35 +74,100 @@ wait_until_free(const char *what, DatabaseState *database, TimestampTz deadline)
 		shmem_wake_worker(database);
 		pg_usleep(1000);
 	}
-	pg_read_barrier();
+}
+
+typedef struct Question
+{
+	QuestionKind kind;
+	const char *text;
+	size_t		len;
+} Question;
+
+static void
+write_question(DatabaseState *database, const void *request)
+{
+	const Question *question = request;
+
+	Assert(question->len <= QUESTION_BYTES);
+	database->question_kind = question->kind;
+	database->question_len = question->len;
+	memcpy(database->question_text, question->text, question->len);
+}
+
+/*
+ * Append a part of the answer, and set *kind to its kind.  Returns its length, ANSWER_LOST
+ * where there is none.  The ticket must not be void: then the text is another database's.
+ */
+static uint32
+take_part(const char *what, const WaitTicket *ticket, QuestionKind *kind, StringInfo answer)
+{
+	DatabaseState *database = ticket->database;
+	uint32		len;
+	bool		is_void;
+
+	enlargeStringInfo(answer, QUESTION_BYTES);
+	LWLockAcquire(database->lock, LW_SHARED);
+	is_void = pg_atomic_read_u32(&database->assignment) != ticket->assignment;
+	*kind = database->question_kind;
+	len = database->question_len;
+	if (!is_void && len <= QUESTION_BYTES)
+		appendBinaryStringInfo(answer, database->question_text, len);
+	LWLockRelease(database->lock);
+	if (is_void)
+		refuse(what);
+	return len;
 }
 
 /* One ticket; returns whether there is more of the answer. */
 static bool
-exchange(const char *what, DatabaseState *database, QuestionKind kind, const char *question,
-		 size_t len, StringInfo answer, TimestampTz deadline)
+exchange(const char *what, DatabaseState *database, const Question *question,
+		 StringInfo answer, TimestampTz deadline)
 {
-	bool		more;
+	WaitTicket	ticket;
+	QuestionKind kind;
 
-	Assert(len <= QUESTION_BYTES);
-	database->question_kind = kind;
-	database->question_len = len;
-	memcpy(database->question_text, question, len);
-	pg_write_barrier();
-	if (!wait_ticket_ask(database, &database->question_callers, &database->question_drawn,
-						 &database->question_done, deadline))
+	if (!wait_ticket_draw(&ticket, database, &database->question_drawn,
+						  &database->question_done, write_question, question) ||
+		!wait_ticket_await(&ticket, deadline))
 		refuse(what);
-	if (database->question_len == ANSWER_LOST)
+	if (take_part(what, &ticket, &kind, answer) > QUESTION_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the worker has ended while it answered %s", what),
 				 errhint("Try again; the server log says why it has ended.")));
-	Assert(database->question_len <= QUESTION_BYTES);
-	more = database->question_kind == QUESTION_MORE;
-	appendBinaryStringInfo(answer, database->question_text, database->question_len);
-	return more;
+	return kind == QUESTION_MORE;
 }
 
+static void
+stop_asking(int code, Datum callers)
+{
+	pg_atomic_fetch_sub_u32((pg_atomic_uint32 *) DatumGetPointer(callers), 1);
+}
+
+/*
+ * All tickets of a question.  The caller counts from the first to the last, so that the worker
+ * does not make room for another database between two of them.
+ */
+static void
+exchange_all(const char *what, DatabaseState *database, Question question, StringInfo answer,
+			 TimestampTz deadline)
+{
+	pg_atomic_uint32 *callers = &database->question_callers;
+
+	pg_atomic_fetch_add_u32(callers, 1);
+	PG_ENSURE_ERROR_CLEANUP(stop_asking, PointerGetDatum(callers));
+	{
+		while (exchange(what, database, &question, answer, deadline))
+		{
+			question.kind = QUESTION_MORE;
+			question.len = 0;
+		}
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(stop_asking, PointerGetDatum(callers));
+	stop_asking(0, PointerGetDatum(callers));
+}
+
+/* The DatabaseState is looked for once it is this session's turn: before, it may change hands. */
 void
 question_ask(const char *what, QuestionKind kind, const char *question, size_t len,
 			 StringInfo answer)
@@ -106,19 +178,14 @@ question_ask(const char *what, QuestionKind kind, const char *question, size_t l
 
 	shmem_require_preload(what);
 	PreventCommandDuringRecovery(what);
+	LockDatabaseObject(ExtensionRelationId, extension, QUESTION_LOCK, ExclusiveLock);
 	database = wait_ticket_database(TimestampTzPlusMilliseconds(clock_now(), DATABASE_MS));
 	if (database == NULL)
 		refuse(what);
-
-	LockDatabaseObject(ExtensionRelationId, extension, QUESTION_LOCK, ExclusiveLock);
 	deadline = TimestampTzPlusMilliseconds(clock_now(), (int64) setting_connect_timeout +
 										   setting_command_timeout + ANSWER_MS);
 	wait_until_free(what, database, deadline);
-	while (exchange(what, database, kind, question, len, answer, deadline))
-	{
-		kind = QUESTION_MORE;
-		len = 0;
-	}
+	exchange_all(what, database, (Question) {kind, question, len}, answer, deadline);
 	UnlockDatabaseObject(ExtensionRelationId, extension, QUESTION_LOCK, ExclusiveLock);
 }
 

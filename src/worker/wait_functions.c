@@ -109,7 +109,7 @@ uncache_wait(PG_FUNCTION_ARGS)
 
 	wait_for_handovers();
 	PG_RETURN_BOOL(wait_ticket_draw(&ticket, database, &database->barrier_drawn,
-									&database->barrier_done) &&
+									&database->barrier_done, NULL, NULL) &&
 				   wait_ticket_await(&ticket, deadline));
 }
 
@@ -248,6 +248,12 @@ delete_rows_of(FullTransactionId xid)
 /* The worker reads the whole outbox before it answers. */
 #define DISCARD_MS		(60 * 1000)
 
+static void
+write_discard(DatabaseState *database, const void *xid)
+{
+	pg_atomic_write_u64(&database->discard_xid, *(const uint64 *) xid);
+}
+
 /*
  * A session that gives up, or is made to, must not have later transactions forgotten when
  * the worker sees the ticket: "callers" says whether one still waits.
@@ -255,9 +261,8 @@ delete_rows_of(FullTransactionId xid)
 static bool
 ask_to_discard(DatabaseState *database, uint64 xid)
 {
-	pg_atomic_write_u64(&database->discard_xid, xid);
 	return wait_ticket_ask(database, &database->discard_callers, &database->discard_drawn,
-						   &database->discard_done,
+						   &database->discard_done, write_discard, &xid,
 						   TimestampTzPlusMilliseconds(clock_now(), DISCARD_MS));
 }
 
@@ -362,5 +367,5 @@ uncache_reclaim_fence(PG_FUNCTION_ARGS)
 	database = wait_ticket_database(deadline);
 	PG_RETURN_BOOL(database != NULL &&
 				   wait_ticket_ask(database, &database->reclaim_callers, &database->reclaim_drawn,
-								   &database->reclaim_done, deadline));
+								   &database->reclaim_done, NULL, NULL, deadline));
 }

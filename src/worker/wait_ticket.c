@@ -5,7 +5,9 @@
  * A request is a ticket: the session draws a number in the DatabaseState of its database,
  * wakes the worker, and sleeps until the worker has counted up to that number.  A worker
  * that ends loses nothing: the next one finds the numbers.  When the DatabaseState is given
- * to another database meanwhile, because the extension is gone, its tickets are void.
+ * to another database meanwhile, because the extension is gone, its tickets are void.  What
+ * a request says is written with the draw, in one section under the lock of the DatabaseState
+ * after a look at whose it is, so that no session writes into that of another database.
  */
 #include "postgres.h"
 
@@ -20,15 +22,17 @@
 
 bool
 wait_ticket_draw(WaitTicket *ticket, DatabaseState *database, pg_atomic_uint64 *drawn,
-				 pg_atomic_uint64 *done)
+				 pg_atomic_uint64 *done, WaitTicketWriter write, const void *request)
 {
 	bool		is_ours;
 
 	ticket->database = database;
 	ticket->done = done;
-	LWLockAcquire(database->lock, LW_SHARED);
+	LWLockAcquire(database->lock, write != NULL ? LW_EXCLUSIVE : LW_SHARED);
 	is_ours = pg_atomic_read_u32(&database->dboid) == MyDatabaseId;
 	ticket->assignment = pg_atomic_read_u32(&database->assignment);
+	if (is_ours && write != NULL)
+		write(database, request);
 	if (is_ours)
 		ticket->number = pg_atomic_add_fetch_u64(drawn, 1);
 	LWLockRelease(database->lock);
@@ -73,7 +77,8 @@ stop_waiting(int code, Datum callers)
 
 bool
 wait_ticket_ask(DatabaseState *database, pg_atomic_uint32 *callers, pg_atomic_uint64 *drawn,
-				pg_atomic_uint64 *done, TimestampTz deadline)
+				pg_atomic_uint64 *done, WaitTicketWriter write, const void *request,
+				TimestampTz deadline)
 {
 	WaitTicket	ticket;
 	volatile bool answered = false;
@@ -81,7 +86,7 @@ wait_ticket_ask(DatabaseState *database, pg_atomic_uint32 *callers, pg_atomic_ui
 	pg_atomic_fetch_add_u32(callers, 1);
 	PG_ENSURE_ERROR_CLEANUP(stop_waiting, PointerGetDatum(callers));
 	{
-		answered = wait_ticket_draw(&ticket, database, drawn, done) &&
+		answered = wait_ticket_draw(&ticket, database, drawn, done, write, request) &&
 			wait_ticket_await(&ticket, deadline);
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(stop_waiting, PointerGetDatum(callers));

@@ -197,9 +197,16 @@ typedef struct WaitTicket
 /* The state of this database, or NULL; it may take the launcher a moment to assign one. */
 extern DatabaseState *wait_ticket_database(TimestampTz deadline);
 
-/* False where the DatabaseState serves another database by now. */
+/* Writes what is asked for into the DatabaseState; must not raise. */
+typedef void (*WaitTicketWriter) (DatabaseState *database, const void *request);
+
+/*
+ * False where the DatabaseState serves another database by now; else "write", if it is not
+ * NULL, is called with "request" before the ticket is drawn, under the lock, exclusively.
+ */
 extern bool wait_ticket_draw(WaitTicket *ticket, DatabaseState *database,
-							 pg_atomic_uint64 *drawn, pg_atomic_uint64 *done);
+							 pg_atomic_uint64 *drawn, pg_atomic_uint64 *done,
+							 WaitTicketWriter write, const void *request);
 
 /*
  * Sleep until the worker has counted up to the ticket; false: the time is over, or
@@ -213,7 +220,7 @@ extern bool wait_ticket_await(const WaitTicket *ticket, TimestampTz deadline);
  */
 extern bool wait_ticket_ask(DatabaseState *database, pg_atomic_uint32 *callers,
 							pg_atomic_uint64 *drawn, pg_atomic_uint64 *done,
-							TimestampTz deadline);
+							WaitTicketWriter write, const void *request, TimestampTz deadline);
 
 /*
  * --------------------------------------------------------------------------
