@@ -4,6 +4,8 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -130,7 +132,7 @@ put_rule(ReturnSetInfo *rsinfo, const RuleInfo *info)
 {
 	Datum		values[RULES_NCOLUMNS];
 	bool		nulls[RULES_NCOLUMNS] = {0};
-	char	   *problem = rule_problems(info);
+	char	   *problem = rule_problems(info, INT_MAX);
 
 	Assert(!OidIsValid(info->parent));
 

@@ -209,6 +209,40 @@ rule_list_of_database(void)
 }
 
 RuleInfo *
+rule_next(Oid *cursor, int most)
+{
+	Relation	catalog = table_open(TriggerRelationId, AccessShareLock);
+	Relation	index = index_open(TriggerOidIndexId, AccessShareLock);
+	RuleInfo   *found = NULL;
+	ScanKeyData key;
+	SysScanDesc scan;
+
+	Assert(most > 0);
+	ScanKeyInit(&key, Anum_pg_trigger_oid, BTGreaterStrategyNumber, F_OIDGT,
+				ObjectIdGetDatum(*cursor));
+	scan = systable_beginscan_ordered(catalog, index, NULL, 1, &key);
+	while (found == NULL && most-- > 0)
+	{
+		HeapTuple	tuple = systable_getnext_ordered(scan, ForwardScanDirection);
+		Form_pg_trigger form;
+
+		if (!HeapTupleIsValid(tuple))
+		{
+			*cursor = InvalidOid;
+			break;
+		}
+		form = (Form_pg_trigger) GETSTRUCT(tuple);
+		*cursor = form->oid;
+		if (!OidIsValid(form->tgparentid))
+			found = read_rule(tuple, catalog);
+	}
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+	table_close(catalog, AccessShareLock);
+	return found;
+}
+
+RuleInfo *
 rule_by_name(Oid relid, const char *name)
 {
 	ListCell   *cell;

@@ -38,6 +38,14 @@ extern bool rule_any_exists(void);
 extern List *rule_list_of_table(Oid relid);
 extern List *rule_list_of_database(void);
 
+/*
+ * To go over the rules of a database a few at a time: the next rule that is no clone, in the
+ * order of the triggers' OIDs, or NULL if none is among the next "most" triggers.  *cursor is
+ * InvalidOid at first.  It is set to the last trigger that was looked at, or to InvalidOid if
+ * there are no more.
+ */
+extern RuleInfo *rule_next(Oid *cursor, int most);
+
 /* One rule, or NULL if there is none. */
 extern RuleInfo *rule_by_name(Oid relid, const char *name);
 extern RuleInfo *rule_by_trigger(Oid trigger);

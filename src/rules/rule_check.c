@@ -289,11 +289,11 @@ has_enabled_rule(Oid relid, bool for_rows)
 
 /* A change of an inheritance child fires the child's own triggers only. */
 static void
-find_children_problems(const RuleInfo *info, StringInfo problems)
+find_children_problems(const RuleInfo *info, int most_tables, StringInfo problems)
 {
 	ListCell   *cell;
 
-	foreach(cell, find_inheritance_children(info->relation, NoLock))
+	foreach(cell, rule_children(info->relation, most_tables - 1))
 	{
 		if (rule_list_of_table(lfirst_oid(cell)) == NIL)
 			add_problem(problems,
@@ -317,33 +317,58 @@ clone_problem(const RuleInfo *clone, const RuleInfo *info)
 	return NULL;
 }
 
+/* The clone of a rule on one partition, or NULL. */
+static const RuleInfo *
+find_clone_of(const RuleInfo *info, Oid partition)
+{
+	ListCell   *cell;
+
+	foreach(cell, rule_list_of_table(partition))
+	{
+		RuleInfo   *clone = lfirst(cell);
+		Oid			relation;
+
+		if (OidIsValid(clone->parent) &&
+			(clone->parent == info->trigger ||
+			 rule_topmost(clone->trigger, &relation) == info->trigger))
+			return clone;
+	}
+	return NULL;
+}
+
 /*
  * The clone fires for a partition, and can be disabled alone (ALTER TABLE partition DISABLE
- * TRIGGER ALL).  Reports the first partition where that has happened.
+ * TRIGGER ALL); one for TRUNCATE may be missing.  Reports the first partition of each.
  */
 static void
-find_clone_problems(const RuleInfo *info, StringInfo problems)
+find_partition_problems(const RuleInfo *info, int most_tables, StringInfo problems)
 {
-	ListCell   *table;
-	ListCell   *rule;
+	char	   *uncovered = NULL;
+	char	   *weaker = NULL;
+	ListCell   *cell;
 
-	foreach(table, find_all_inheritors(info->relation, NoLock, NULL))
+	foreach(cell, rule_partitions(info->relation, most_tables))
 	{
-		foreach(rule, rule_list_of_table(lfirst_oid(table)))
-		{
-			RuleInfo   *clone = lfirst(rule);
-			const char *problem = clone_problem(clone, info);
-			char	   *name = get_rel_name(lfirst_oid(table));
-			Oid			relation;
+		Oid			partition = lfirst_oid(cell);
+		const RuleInfo *clone;
+		const char *problem;
+		char	   *name = get_rel_name(partition);
 
-			if (problem != NULL && name != NULL && OidIsValid(clone->parent) &&
-				rule_topmost(clone->trigger, &relation) == info->trigger)
-			{
-				add_problem(problems, psprintf("%s on partition \"%s\"", problem, name));
-				return;
-			}
-		}
+		CHECK_FOR_INTERRUPTS();
+		if (partition == info->relation || name == NULL)
+			continue;
+		clone = find_clone_of(info, partition);
+		problem = clone != NULL ? clone_problem(clone, info) : NULL;
+		if (problem != NULL && weaker == NULL)
+			weaker = psprintf("%s on partition \"%s\"", problem, name);
+		if (clone == NULL && uncovered == NULL && TRIGGER_FOR_TRUNCATE(info->type) &&
+			get_rel_relkind(partition) != RELKIND_FOREIGN_TABLE)
+			uncovered = psprintf("TRUNCATE of partition \"%s\" deletes no keys", name);
 	}
+	if (uncovered != NULL)
+		add_problem(problems, uncovered);
+	if (weaker != NULL)
+		add_problem(problems, weaker);
 }
 
 static void
@@ -364,10 +389,9 @@ find_owner_problems(const RuleInfo *info, StringInfo problems)
 }
 
 static void
-find_table_problems(const RuleInfo *info, StringInfo problems)
+find_table_problems(const RuleInfo *info, int most_tables, StringInfo problems)
 {
 	bool		partitioned = get_rel_relkind(info->relation) == RELKIND_PARTITIONED_TABLE;
-	Oid			uncovered;
 
 	if (TRIGGER_FOR_ROW(info->type) && !has_enabled_rule(info->relation, false))
 		add_problem(problems, "TRUNCATE deletes no keys: the table has no enabled rule for it");
@@ -378,21 +402,14 @@ find_table_problems(const RuleInfo *info, StringInfo problems)
 		(!TRIGGER_FOR_INSERT(info->type) || !TRIGGER_FOR_DELETE(info->type)))
 		add_problem(problems, "an UPDATE that moves a row to another partition is a DELETE and an "
 					"INSERT, for which the rule does not fire");
-	if (partitioned && TRIGGER_FOR_TRUNCATE(info->type))
-	{
-		uncovered = rule_uncovered_partition(info->relation, info->trigger);
-		if (OidIsValid(uncovered))
-			add_problem(problems, psprintf("TRUNCATE of partition \"%s\" deletes no keys",
-										   get_rel_name(uncovered)));
-	}
 	if (partitioned)
-		find_clone_problems(info, problems);
-	if (!partitioned && has_subclass(info->relation))
-		find_children_problems(info, problems);
+		find_partition_problems(info, most_tables, problems);
+	else
+		find_children_problems(info, most_tables, problems);
 }
 
 char *
-rule_problems(const RuleInfo *info)
+rule_problems(const RuleInfo *info, int most_tables)
 {
 	StringInfoData problems;
 	const char *hint;
@@ -409,7 +426,7 @@ rule_problems(const RuleInfo *info)
 		add_problem(&problems, broken);
 	if (locked)
 		find_owner_problems(info, &problems);
-	find_table_problems(info, &problems);
+	find_table_problems(info, most_tables, &problems);
 
 	/* A session that has read the view must not block DDL until its transaction ends. */
 	if (locked)

@@ -13,6 +13,7 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
@@ -25,6 +26,7 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "storage/lmgr.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
@@ -208,8 +210,45 @@ rule_cover_new_partition(Oid partition)
 	SetUserIdAndSecContext(user, context);
 }
 
-Oid
-rule_uncovered_partition(Oid relid, Oid trigger)
+List *
+rule_children(Oid relid, int most)
+{
+	Relation	catalog = table_open(InheritsRelationId, AccessShareLock);
+	List	   *result = NIL;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_inherits_inhparent, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relid));
+	scan = systable_beginscan(catalog, InheritsParentIndexId, true, NULL, 1, &key);
+	while (list_length(result) < most && HeapTupleIsValid(tuple = systable_getnext(scan)))
+		result = lappend_oid(result, ((Form_pg_inherits) GETSTRUCT(tuple))->inhrelid);
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	list_sort(result, list_oid_cmp);
+	return result;
+}
+
+List *
+rule_partitions(Oid relid, int most)
+{
+	List	   *result = list_make1_oid(relid);
+
+	/* The list grows meanwhile.  No table is a partition of two. */
+	for (int i = 0; i < list_length(result) && list_length(result) < most; i++)
+	{
+		Oid			table = list_nth_oid(result, i);
+
+		if (get_rel_relkind(table) == RELKIND_PARTITIONED_TABLE)
+			result = list_concat(result, rule_children(table, most - list_length(result)));
+	}
+	return result;
+}
+
+/* The first partition below a table that lacks a clone of this rule, or InvalidOid. */
+static Oid
+uncovered_partition(Oid relid, Oid trigger)
 {
 	ListCell   *cell;
 
@@ -223,7 +262,7 @@ rule_uncovered_partition(Oid relid, Oid trigger)
 			return partition;
 		if (clone == NULL || !has_subclass(partition))
 			continue;
-		below = rule_uncovered_partition(partition, clone->trigger);
+		below = uncovered_partition(partition, clone->trigger);
 		if (OidIsValid(below))
 			return below;
 	}
@@ -261,7 +300,7 @@ rule_cover_database(void)
 
 		if (OidIsValid(info->parent) || !TRIGGER_FOR_TRUNCATE(info->type) ||
 			get_rel_relkind(info->relation) != RELKIND_PARTITIONED_TABLE ||
-			!OidIsValid(rule_uncovered_partition(info->relation, info->trigger)))
+			!OidIsValid(uncovered_partition(info->relation, info->trigger)))
 			continue;
 
 		/*

@@ -49,10 +49,12 @@ extern void rule_rows_check_names(Oid relid, Oid partition);
 
 /*
  * All that is wrong with a rule, for the view uncache.rules: text in CurrentMemoryContext,
- * or NULL if nothing is.  Never waits for a lock: if another session has the table locked,
- * the text says that it was not checked.  Holds no lock afterwards.
+ * or NULL if nothing is.  Of the rule's table and those below it, at most "most_tables" are
+ * looked at.  Never waits for a lock on the table: if another session has it locked, the text
+ * says that it was not checked.  A template that uses another table's row type waits for that
+ * table, within lock_timeout.  Holds no lock afterwards.
  */
-extern char *rule_problems(const RuleInfo *info);
+extern char *rule_problems(const RuleInfo *info, int most_tables);
 
 /* ---------- ddl_triggers.c: keeping rules whole ---------- */
 

@@ -125,8 +125,11 @@ extern void rule_cover_partitions(Oid relid, bool sync_enabled);
  */
 extern void rule_cover_new_partition(Oid partition);
 
-/* The first partition below a table that lacks a clone of this rule, or InvalidOid. */
-extern Oid	rule_uncovered_partition(Oid relid, Oid trigger);
+/* At most "most" tables that inherit from a table directly, by OID.  Takes no locks. */
+extern List *rule_children(Oid relid, int most);
+
+/* A partitioned table and the partitions below it, level by level: at most "most". */
+extern List *rule_partitions(Oid relid, int most);
 
 /* ---------- rule_rows.c ---------- */
 

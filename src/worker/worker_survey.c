@@ -8,18 +8,26 @@
  *
  * A look at the backlog reads some blocks of each table.  Checking all rules takes some 50
  * microseconds a rule: that is done in slices, with a pause behind each, so that no delivery
- * has to wait for more than one slice.  The rules are checked again after a while, since a
- * right or a function may have changed, and soon after any table has changed.
+ * has to wait for more than one slice.  While a session waits for a delivery no slice begins,
+ * unless that goes on for long.  The rules are checked again after a while, since a right or a
+ * function may have changed, and soon after any table has changed.
+ *
+ * A slice ends after the rule that it is at, so the work for one rule is bounded: of a table
+ * with very many partitions only some are looked at, and a lock is waited for briefly.  The
+ * view uncache.rules looks at all.
  */
 #include "postgres.h"
 
-#include "nodes/pg_list.h"
+#include "miscadmin.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
 #include "utils/inval.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "base/compat.h"
 #include "base/subtransaction.h"
+#include "delivery/delivery.h"
 #include "outbox/backlog.h"
 #include "outbox/outbox_open.h"
 #include "rules/rules.h"
@@ -42,17 +50,35 @@
 #define SLICE_US		200
 #define PAUSE_MS		2
 
+/* Triggers, mostly clones on partitions, that are passed over before the clock is read again. */
+#define TRIGGERS_STEP	100
+
+/*
+ * The rule's table and partitions that are looked at for one rule, some 20 microseconds each:
+ * a few milliseconds, of the 200 that a COMMIT waits at most.
+ */
+#define TABLES_OF_RULE	256
+
+/* Of the wait for another table whose row type a template uses; a small part of those 200 ms. */
+#define LOCK_TIMEOUT	"5ms"
+
+/* Where a session waits: how long a slice is put off at once, and in all for one pass. */
+#define PUT_OFF_MS		20
+#define PUT_OFF_MOST_MS	10000
+
 static TimestampTz backlog_due = 0;
 static TimestampTz rules_due = 0;	/* the next pass, or its next slice */
 static TimestampTz rules_earliest = 0;	/* of the next pass, whatever has changed */
 static bool tables_changed = false;
 
-/* A pass over the rules.  Without one "context" is NULL, and the others mean nothing. */
-static MemoryContext context = NULL;
-static List *triggers;			/* OIDs of the rules */
-static int	next;				/* index of the first that is not checked */
+/* A pass over the rules; while "passing" is false the others mean nothing. */
+static bool passing = false;
+static Oid	cursor;				/* the last trigger that was looked at; see rule_next() */
 static int	problems;
 static int64 spent_us;
+
+/* When a slice of the next or current pass was first put off; 0: none was. */
+static TimestampTz put_off_since = 0;
 
 static void
 note_change(Datum arg, Oid relid)
@@ -82,28 +108,14 @@ look_at_backlog(void)
 	LWLockRelease(MyDatabaseState->lock);
 }
 
-/* In a transaction, whose memory goes away before the pass ends. */
 static void
 begin_pass(void)
 {
-	MemoryContext old_context;
-	ListCell   *cell;
-
-	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache survey", ALLOCSET_SMALL_SIZES);
-	triggers = NIL;
-	next = problems = 0;
+	passing = true;
+	cursor = InvalidOid;
+	problems = 0;
 	spent_us = 0;
 	tables_changed = false;
-	foreach(cell, rule_list_of_database())
-	{
-		RuleInfo   *info = lfirst(cell);
-
-		if (OidIsValid(info->parent))
-			continue;
-		old_context = MemoryContextSwitchTo(context);
-		triggers = lappend_oid(triggers, info->trigger);
-		MemoryContextSwitchTo(old_context);
-	}
 }
 
 static void
@@ -115,13 +127,13 @@ end_pass(TimestampTz now)
 	LWLockRelease(MyDatabaseState->lock);
 	rules_due = TimestampTzPlusMilliseconds(now, problems > 0 ? PROBLEM_MS : RULES_MS);
 	rules_earliest = TimestampTzPlusMilliseconds(now, RULES_LEAST_MS) + RULES_SHARE * spent_us;
-	MemoryContextDelete(context);
-	context = NULL;
+	put_off_since = 0;
+	passing = false;
 }
 
 typedef struct RuleLook
 {
-	Oid			trigger;
+	const RuleInfo *info;
 	bool		has_problem;
 } RuleLook;
 
@@ -129,18 +141,32 @@ static void
 check_rule(void *arg)
 {
 	RuleLook   *look = arg;
-	RuleInfo   *info = rule_by_trigger(look->trigger);
+	int			nest = NewGUCNestLevel();
 
-	look->has_problem = info != NULL && rule_problems(info) != NULL;
+	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	look->has_problem = rule_problems(look->info, TABLES_OF_RULE) != NULL;
+	AtEOXact_GUC(true, nest);
 }
 
-/* A rule that can't be looked at has a problem, too. */
+/*
+ * A rule that can't be looked at, for instance because of a lock, has a problem until it can:
+ * the next pass follows soon.
+ *
+ * lock_timeout sends this process a SIGINT, which the worker otherwise ignores.  One that
+ * comes after the lock has been taken, or from pg_cancel_backend(), is forgotten.
+ */
 static bool
-has_problem(Oid trigger)
+has_problem(const RuleInfo *info)
 {
-	RuleLook	look = {.trigger = trigger};
+	RuleLook	look = {.info = info};
+	ErrorData  *edata;
 
-	return subtransaction_run(check_rule, &look) != NULL || look.has_problem;
+	pqsignal(SIGINT, StatementCancelHandler);
+	edata = subtransaction_run(check_rule, &look);
+	pqsignal(SIGINT, PG_SIG_IGN);
+	QueryCancelPending = false;
+	return edata != NULL || look.has_problem;
 }
 
 /* In a transaction: begin a pass, or go on with it. */
@@ -149,26 +175,45 @@ look_at_rules(void)
 {
 	TimestampTz began = clock_now();
 	TimestampTz now = began;
+	bool		done = false;
 
-	if (context == NULL)
+	if (!passing)
 		begin_pass();
-	while (next < list_length(triggers) && now - began < SLICE_US)
+	while (!done && now - began < SLICE_US)
 	{
-		problems += has_problem(list_nth_oid(triggers, next++));
+		RuleInfo   *info = rule_next(&cursor, TRIGGERS_STEP);
+
+		if (info != NULL)
+			problems += has_problem(info);
+		done = !OidIsValid(cursor);
 		now = clock_now();
 	}
 	spent_us += now - began;
-	if (next == list_length(triggers))
+	if (done)
 		end_pass(now);
 	else
 		rules_due = TimestampTzPlusMilliseconds(now, PAUSE_MS);
+}
+
+/* Whether the next slice has to wait, because a session does; not for ever. */
+static bool
+is_put_off(TimestampTz now)
+{
+	if (!batch_is_awaited() && !delivery_queue_has_unsent() && !wait_barrier_is_asked_for())
+		return false;
+	if (put_off_since == 0)
+		put_off_since = now;
+	if (TimestampDifferenceExceeds(put_off_since, now, PUT_OFF_MOST_MS))
+		return false;
+	rules_earliest = rules_due = TimestampTzPlusMilliseconds(now, PUT_OFF_MS);
+	return true;
 }
 
 TimestampTz
 worker_survey_run(TimestampTz now)
 {
 	bool		backlog = now >= backlog_due;
-	bool		rules = now >= rules_due;
+	bool		rules = now >= rules_due && !is_put_off(now);
 
 	if (backlog || rules)
 	{
@@ -182,7 +227,7 @@ worker_survey_run(TimestampTz now)
 			look_at_rules();
 		outbox_end();
 	}
-	if (tables_changed && context == NULL)
+	if (tables_changed && !passing)
 		rules_due = Min(rules_due, Max(rules_earliest, now));
 	return Min(backlog_due, rules_due);
 }

@@ -98,6 +98,48 @@ $node->safe_psql('shop', q{DO $$ BEGIN FOR i IN 1..300 LOOP
 	END LOOP; END $$; ALTER TABLE t1 DISABLE TRIGGER ALL; ALTER TABLE t300 DISABLE TRIGGER ALL});
 ok(reaches('shop', 'rules_with_problems = 4'), 'many rules are checked, in slices');
 
+# Of a table with very many partitions the worker looks at the first 255; the view at all.
+$node->safe_psql('shop', q{
+	CREATE TABLE parted (id int) PARTITION BY LIST (id);
+	SELECT uncache.attach('parted', 'parted:{id}');
+	DO $$ BEGIN FOR i IN 1..256 LOOP
+	EXECUTE format('CREATE TABLE parted%s PARTITION OF parted FOR VALUES IN (%1$s)', i);
+	END LOOP; END $$; ALTER TABLE parted256 DISABLE TRIGGER uncache_row;
+	ALTER TABLE item DISABLE TRIGGER ALL});
+ok(reaches('shop', 'rules_with_problems = 6'), 'a partition beyond many is not looked at');
+is($node->safe_psql('shop', 'SELECT count(problem) FROM uncache.rules'), '7',
+	'but by uncache.rules');
+$node->safe_psql('shop', 'ALTER TABLE parted255 DISABLE TRIGGER uncache_row');
+ok(reaches('shop', 'rules_with_problems = 7'), 'one before is');
+$node->safe_psql('shop', 'DROP TABLE parted; DROP TABLE item');
+ok(reaches('shop', 'rules_with_problems = 4'), 'and dropped tables are forgotten');
+
+# Nor does the worker wait for a lock on a table whose row type a template uses.
+$node->safe_psql('shop', q{
+	CREATE TABLE other (a int);
+	CREATE TABLE held (id int);
+	SELECT uncache.attach('held', 'held:{(ROW(id)::public.other).a}')});
+SKIP:
+{
+	my $locker = $node->background_psql('shop') if $node->can('background_psql');
+	my $worker = of('shop', 'worker_pid');
+
+	skip 'no background sessions', 4 unless ref $locker && $locker->can('query_until');
+	$locker->query_until(qr/locked/,
+		"BEGIN; LOCK TABLE other IN ACCESS EXCLUSIVE MODE;\n\\echo locked\n");
+	# A new worker does not know the row type yet.
+	$node->safe_psql('postgres', "SELECT pg_terminate_backend($worker)");
+	ok(reaches('shop', "worker_pid <> $worker AND rules_with_problems = 6"),
+		'rules that cannot be looked at now count');
+	$worker = of('shop', 'worker_pid');
+	$node->safe_psql('shop', q{SELECT uncache.invalidate_keys('meanwhile')});
+	ok(delivered($node, 'shop'), 'the worker delivers meanwhile');
+	$locker->query_until(qr/released/, "COMMIT;\n\\echo released\n");
+	$locker->quit;
+	ok(reaches('shop', 'rules_with_problems = 4'), 'they are looked at later');
+	is(of('shop', 'worker_pid'), $worker, 'by the same worker');
+}
+
 # A worker that starts again is counted.
 my $starts = of('shop', 'worker_starts');
 my $pid = of('shop', 'worker_pid');
