@@ -135,6 +135,12 @@ stream_turn(void)
 	name = utf8_copy(setting);
 }
 
+const char *
+stream_name(void)
+{
+	return name;
+}
+
 bool
 stream_is_key(const char *key, size_t len)
 {

@@ -18,6 +18,9 @@ extern void stream_init(void);
 /* Once in a turn: take over a change of uncache.stream. */
 extern void stream_turn(void);
 
+/* Its name, in UTF-8; "" while there is none.  It lives until the turn ends. */
+extern const char *stream_name(void);
+
 /* Whether this key of Redis is the stream: a pass over all keys leaves it alone. */
 extern bool stream_is_key(const char *key, size_t len);
 

@@ -9,18 +9,20 @@
 #include "postgres.h"
 
 #include "access/relation.h"
+#include "catalog/namespace.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 
 #include "base/compat.h"
+#include "base/log_text.h"
 #include "base/sql_row.h"
 #include "base/subtransaction.h"
 #include "rules/rule_cache.h"
 #include "rules/rule_catalog.h"
-#include "template/key_encoding.h"
 #include "template/keypattern.h"
 #include "worker/question.h"
 
@@ -160,11 +162,48 @@ put_check(ReturnSetInfo *result, const char *check, const char *ok, const char *
 	sql_row_put(result, lengthof(values), values, nulls);
 }
 
-/* Globs of rules are in UTF-8, as Redis gets them. */
+/* Append a character of UTF-8 in this database's encoding; "?" for one that it lacks. */
+static void
+append_converted(StringInfo to, Oid proc, const char *character, int len)
+{
+	unsigned char *source = (unsigned char *) unconstify(char *, character);
+	unsigned char bytes[MAX_MULTIBYTE_CHAR_LEN * MAX_CONVERSION_GROWTH + 1];
+
+	if (len == 1)
+		appendStringInfoChar(to, *character);
+	else if (pg_do_encoding_conversion_buf(proc, PG_UTF8, GetDatabaseEncoding(), source, len,
+										   bytes, sizeof(bytes), true) == len)
+		appendStringInfoString(to, (char *) bytes);
+	else
+		appendStringInfoChar(to, '?');
+}
+
+/*
+ * Text of an answer in this database's encoding.  Patterns of rules, the stream's name and words
+ * of Redis are in UTF-8, last_error is in the database's encoding: what is not valid UTF-8 counts
+ * as the latter.  Bytes that make no character become "?", since an ERROR would hide the rest.
+ */
 static char *
 readable(const char *text)
 {
-	return key_from_utf8(pstrdup(text), strlen(text));
+	int			len = strlen(text);
+	Oid			proc = FindDefaultConversionProc(PG_UTF8, GetDatabaseEncoding());
+	StringInfoData converted;
+
+	initStringInfo(&converted);
+	if (!OidIsValid(proc) || pg_encoding_verifymbstr(PG_UTF8, text, len) != len)
+	{
+		enlargeStringInfo(&converted, len + 1);
+		log_text_copy(converted.data, len + 1, text);
+		return converted.data;
+	}
+	while (*text)
+	{
+		len = pg_encoding_mblen(PG_UTF8, text);
+		append_converted(&converted, proc, text, len);
+		text += len;
+	}
+	return converted.data;
 }
 
 /* Take the next text off an answer. */

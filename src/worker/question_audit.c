@@ -14,12 +14,12 @@
 #include "postgres.h"
 
 #include "lib/stringinfo.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
 #include "delivery/pattern_scan.h"
+#include "delivery/stream.h"
 #include "redis/redis_error.h"
 #include "topology/node.h"
 #include "topology/target.h"
@@ -131,11 +131,9 @@ take_answer(void *arg)
 static bool
 is_own(const char *key, size_t len)
 {
-	const char *stream = GetConfigOption("uncache.stream", true, false);
-
 	if (len > 8 && (memcmp(key, "uncache:{", 9) == 0 || memcmp(key, "uncache::", 9) == 0))
 		return true;
-	return stream != NULL && strlen(stream) == len && memcmp(key, stream, len) == 0;
+	return stream_is_key(key, len);
 }
 
 static void

@@ -16,12 +16,13 @@
 #include <arpa/inet.h>
 
 #include "lib/stringinfo.h"
-#include "utils/guc.h"
+#include "mb/pg_wchar.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
 #include "base/log_text.h"
+#include "delivery/stream.h"
 #include "redis/redis_error.h"
 #include "settings/settings.h"
 #include "topology/node.h"
@@ -126,7 +127,8 @@ find(NodeCheck *node, int item, char ok, const char *format,...)
 
 	Assert(item >= 0 && item < MOST_CHECKS);
 	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
+	if (vsnprintf(text, sizeof(text), format, args) >= (int) sizeof(text))
+		text[pg_encoding_mbcliplen(PG_UTF8, text, strlen(text), strlen(text))] = '\0';
 	va_end(args);
 	node->findings[item].ok = ok;
 	node->findings[item].detail = pstrdup(text);
@@ -242,12 +244,11 @@ take_stream_type(NodeCheck *node, const RedisReply *reply)
 	if (redis_reply_type(reply) != REDIS_STATUS)
 		find(node, ITEM_STREAM, '\0', "the type of the key is not known: %s", error_of(reply));
 	else if (strcmp(type, "stream") == 0 || strcmp(type, "none") == 0)
-		find(node, ITEM_STREAM, 't', "the key \"%s\" is %s", GetConfigOption("uncache.stream", true,
-																			 false),
+		find(node, ITEM_STREAM, 't', "the key \"%s\" is %s", stream_name(),
 			 type[0] == 's' ? "a stream" : "free; the first entry makes the stream");
 	else
 		find(node, ITEM_STREAM, 'f', "the key \"%s\" holds a %s: choose another name, or delete it",
-			 GetConfigOption("uncache.stream", true, false), type);
+			 stream_name(), type);
 }
 
 static void
@@ -422,7 +423,7 @@ has_stream(const NodeCheck *node, const char *stream)
 static void
 ask_first(NodeCheck *node)
 {
-	const char *stream = GetConfigOption("uncache.stream", true, false);
+	const char *stream = stream_name();
 	const char *info[] = {"INFO"};
 	const char *size[] = {"DBSIZE"};
 	const char *user[] = {"ACL", "WHOAMI"};
@@ -432,7 +433,7 @@ ask_first(NodeCheck *node)
 	if (!ask(node, ITEM_VERSION, 1, info) || !ask(node, ITEM_KEYS, 1, size) ||
 		!ask(node, ITEM_USER, 2, user) || !ask(node, ITEM_FUNCTIONS, 4, library))
 		return;
-	if (stream == NULL || stream[0] == '\0')
+	if (stream[0] == '\0')
 		find(node, ITEM_STREAM, '\0', "off: uncache.stream is empty");
 	else if (has_stream(node, stream) && !ask(node, ITEM_STREAM, 2, type))
 		return;
@@ -512,7 +513,7 @@ static void
 want_commands(const char *key, int any_key)
 {
 	/* A copy, since a reload may free the setting before the words are sent. */
-	const char *stream = pstrdup(GetConfigOption("uncache.stream", false, false));
+	const char *stream = pstrdup(stream_name());
 
 	want("right: UNLINK", NULL, any_key, "UNLINK", key, NULL);
 	want("right: SCAN", "for patterns", 0, "SCAN", "0", NULL);

@@ -115,6 +115,32 @@ like(check('eviction policy'), qr/^f\|noeviction with maxmemory 104857600/, 'noe
 $redis->cli('config', 'set', 'maxmemory-policy', 'allkeys-lru');
 is(check('eviction policy'), 't|allkeys-lru with maxmemory 104857600', 'and a policy for caches');
 
+# A database in LATIN1: its names are the same characters in Redis; what it lacks is "?".
+sub check_in_latin
+{
+	my ($name) = @_;
+
+	return $node->safe_psql('latin', "SET client_encoding = 'UTF8';
+		SELECT ok, detail FROM uncache.check_redis() WHERE \"check\" = '$name'");
+}
+
+$node->safe_psql('postgres', q{CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C'
+	LC_CTYPE 'C' TEMPLATE template0});
+$node->safe_psql('latin', "SET client_encoding = 'UTF8';
+	ALTER DATABASE latin SET uncache.stream = 'str\xC3\xA9am'; CREATE EXTENSION pg_uncache");
+ok(wait_for_state($node, 'connected', 'latin'), 'a database in LATIN1');
+$redis->cli('hset', "str\xC3\xA9am", 'field', 'value');
+is(check_in_latin('stream'), "f|the key \"str\xC3\xA9am\" holds a hash: choose another name, or "
+	. 'delete it', 'the stream has its UTF-8 name');
+$redis->cli('acl', 'setuser', "\xCE\xB1\xC3\xA9", 'on', '>pw', '~*', '+@all');
+reload("uncache.redis_url = 'unix://%CE%B1%C3%A9\@$path'",
+	"uncache.redis_password_file = '" . $node->data_dir . "/password'");
+ok($node->poll_query_until('latin', q{SELECT detail = '?' || chr(233)
+	FROM uncache.check_redis() WHERE "check" = 'user'}),
+	'a character that the database lacks is no error');
+reload("uncache.redis_url = '" . $redis->url . "'", "uncache.redis_password_file = ''");
+$node->safe_psql('postgres', 'DROP DATABASE latin');
+
 # A Redis that hangs, that is away, and whose name nobody knows: an answer all the same.
 $redis->freeze;
 like(check('reachable'), qr/^f\|.*: no connection: /, 'a Redis that hangs is told');
