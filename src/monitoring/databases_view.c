@@ -18,6 +18,7 @@
 #include "utils/syscache.h"
 
 #include "base/compat.h"
+#include "base/log_text.h"
 #include "base/sql_row.h"
 #include "base/version.h"
 #include "monitoring/view_columns.h"
@@ -76,6 +77,16 @@ put_survey(ViewRow *row, const Survey *survey)
 		view_row_put(row, Int32GetDatum(survey->rules_with_problems));
 }
 
+/* Text of another database may be in another encoding: what is not valid here becomes "?". */
+static void
+make_valid(char *text, Size size)
+{
+	char	   *copy = pstrdup(text);
+
+	log_text_copy(text, size, copy);
+	pfree(copy);
+}
+
 static void
 show_database(ReturnSetInfo *result, DatabaseState *state)
 {
@@ -87,6 +98,8 @@ show_database(ReturnSetInfo *result, DatabaseState *state)
 	if (!OidIsValid(dboid) || !view_columns_copy(&worker, state, dboid) ||
 		!put_database(&row, dboid))
 		return;
+	make_valid(worker.endpoint, sizeof(worker.endpoint));
+	make_valid(worker.last_error, sizeof(worker.last_error));
 	if (worker.state == WORKER_NONE && worker.last_error[0] == '\0')
 		strlcpy(worker.last_error,
 				"the worker has ended or has not started yet; the server log may say why",

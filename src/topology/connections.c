@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "base/log_text.h"
 #include "redis/redis_url.h"
 #include "settings/settings_redis.h"
 #include "settings/settings.h"
@@ -66,7 +67,7 @@ note_endpoint(void)
 	{
 		strlcpy(endpoint, text.data, sizeof(endpoint));
 		LWLockAcquire(MyDatabaseState->lock, LW_EXCLUSIVE);
-		strlcpy(MyDatabaseState->endpoint, endpoint, sizeof(MyDatabaseState->endpoint));
+		log_text_copy(MyDatabaseState->endpoint, sizeof(MyDatabaseState->endpoint), endpoint);
 		LWLockRelease(MyDatabaseState->lock);
 	}
 	pfree(text.data);

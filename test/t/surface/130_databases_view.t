@@ -199,4 +199,20 @@ $node->safe_psql('postgres', 'DROP DATABASE shop');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM uncache.stat_databases'), '1',
 	'a dropped database has no row');
 
+# The last error of a database in LATIN1, read in UTF-8.
+$node->safe_psql('postgres', "CREATE DATABASE $_->[0] ENCODING '$_->[1]' LC_COLLATE 'C'
+	LC_CTYPE 'C' TEMPLATE template0") foreach ['latin', 'LATIN1'], ['utf8', 'UTF8'];
+$node->safe_psql('latin', 'CREATE EXTENSION pg_uncache');
+ok(wait_for_state($node, 'connected', 'latin'), 'a database in LATIN1');
+$node->safe_psql('utf8', 'CREATE EXTENSION pg_uncache');
+$redis->kill9;
+$node->append_conf('postgresql.conf', "uncache.redis_url = 'unix:///nosuch\xE9'");
+$node->reload;
+ok($node->poll_query_until('latin',
+	q{SELECT last_error LIKE '%nosuch' || chr(233) || '%' FROM uncache.stat}),
+	'its last error has a letter of LATIN1');
+is($node->safe_psql('utf8', q{SET client_encoding = 'LATIN1';
+	SELECT last_error LIKE '%nosuch?%' FROM uncache.stat_databases
+	WHERE datname = 'latin'}), 't', 'which is "?" where it is not valid');
+
 done_testing();
