@@ -774,7 +774,7 @@ RETURNS TABLE (key_pattern text, keys bigint, covered boolean, without_ttl bigin
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'uncache_audit_keys';
 COMMENT ON FUNCTION uncache.audit_keys(int) IS
-'looks at a sample of so many keys of Redis (1 to 100000; all keys where it has no more), by way of the worker, and groups them: covered says whether a rule of this database can produce such a key, enabled or not; without_ttl counts those that never expire (NULL: Redis did not tell); example is one of the keys. Keys that no rule covers stay stale after a change. Keys of pg_uncache itself are left out. For superusers and pg_read_all_data. Errors: a number out of range; pg_uncache is not in shared_preload_libraries; a standby; no worker answers';
+'looks at a sample of so many keys of Redis (1 to 100000; all keys where it has no more), by way of the worker, and groups them: covered says whether a rule of this database can produce such a key, enabled or not; without_ttl counts those that never expire (NULL: Redis did not tell); example is one of the keys. Keys that no rule covers stay stale after a change. Keys of pg_uncache itself are left out. Where some server could not be asked there is a WARNING. For superusers and pg_read_all_data. Errors: a number out of range; pg_uncache is not in shared_preload_libraries; a standby; no worker answers; no server of Redis could be asked';
 REVOKE ALL ON FUNCTION uncache.audit_keys(int) FROM PUBLIC;
 
 GRANT SELECT ON uncache.stat, uncache.stat_rules, uncache.stat_databases, uncache.stat_latency,

@@ -329,6 +329,29 @@ compare_keys(const void *a, const void *b)
 	return result != 0 ? result : (x->head.len > y->head.len) - (x->head.len < y->head.len);
 }
 
+/* Where nothing, or not all, could be looked at, the rows alone would not show it. */
+static void
+tell_what_is_missing(const StringInfo answer)
+{
+	AuditSummary summary;
+
+	if (answer->len < sizeof(AuditSummary))
+		elog(ERROR, "the worker's answer ends within its summary");
+	memcpy(&summary, answer->data, sizeof(AuditSummary));
+	if (summary.answered == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("uncache.audit_keys() could not look at the keys of any Redis server"),
+				 errhint("See state and last_error in uncache.stat, and uncache.check_redis(): "
+						 "Redis must be reachable, uncache.delivery on, and SCAN permitted.")));
+	if (summary.complete < summary.nodes)
+		ereport(WARNING,
+				(errmsg("uncache.audit_keys() could look at the keys of %u of %u Redis servers",
+						summary.complete, summary.nodes),
+				 errdetail("Keys of the others are missing, or a part of them."),
+				 errhint("See last_error in uncache.stat, and uncache.check_redis().")));
+}
+
 /* Take the next key off an answer; returns the bytes of it. */
 static size_t
 read_key(SampledKey *key, const char *from, size_t left)
@@ -349,7 +372,7 @@ count_sample(Audit *audit, const StringInfo answer)
 	SampledKey *sample = palloc(sizeof(SampledKey) * (answer->len / sizeof(AuditedKey) + 1));
 	int			n = 0;
 
-	for (int at = 0; at < answer->len; n++)
+	for (int at = sizeof(AuditSummary); at < answer->len; n++)
 		at += read_key(&sample[n], answer->data + at, answer->len - at);
 	qsort(sample, n, sizeof(SampledKey), compare_keys);
 	for (int i = 0; i < n; i++)
@@ -409,6 +432,7 @@ uncache_audit_keys(PG_FUNCTION_ARGS)
 	initStringInfo(&answer);
 	question_ask("uncache.audit_keys()", QUESTION_AUDIT, (char *) &samples, sizeof(samples),
 				 &answer);
+	tell_what_is_missing(&answer);
 	collect_patterns(&audit);
 	count_sample(&audit, &answer);
 	list_sort(audit.groups, compare_groups);

@@ -30,8 +30,15 @@ extern void question_ask(const char *what, QuestionKind kind, const char *questi
  * more patterns than CHECK_MOST_PATTERNS are looked at.
  *
  * The question of QUESTION_AUDIT: the number of keys that are wanted, an int32.  The answer:
- * for each key an AuditedKey and its bytes.
+ * an AuditSummary; then for each key an AuditedKey and its bytes.
  */
+typedef struct AuditSummary
+{
+	uint32		nodes;			/* of Redis; a cluster of which none is known counts as one */
+	uint32		answered;		/* of these, whether all has come or a part */
+	uint32		complete;		/* of these, those whose part of the sample is whole */
+} AuditSummary;
+
 typedef struct AuditedKey
 {
 	uint32		len;			/* of the bytes that follow */

@@ -21,6 +21,7 @@
 #include "delivery/pattern_scan.h"
 #include "delivery/stream.h"
 #include "redis/redis_error.h"
+#include "settings/settings.h"
 #include "topology/node.h"
 #include "topology/target.h"
 #include "worker/question.h"
@@ -38,7 +39,7 @@
 /* Bytes of keys; with keys of a usual size more than AUDIT_MOST_KEYS. */
 #define MOST_BYTES		(16 * 1024 * 1024)
 
-/* While a link is being opened look again after this; and give it all up after that. */
+/* While a link is being opened look again after this; and give up all after that. */
 #define OPENING_MS		10
 #define PATIENCE_MS		20000
 
@@ -46,6 +47,8 @@ typedef struct NodeAudit
 {
 	RedisNode  *node;
 	bool		done;
+	bool		answered;		/* SCAN, once at least */
+	bool		complete;		/* done, and nothing is missing */
 	char		cursor[24];		/* 20 digits at the most */
 	int			steps;
 	int			breaks;
@@ -62,6 +65,7 @@ static bool started;
 static TimestampTz begun_at;
 static NodeAudit *audits;
 static int	naudits;
+static uint32 nnodes;			/* with those that have no link, and so no NodeAudit */
 static StringInfoData keys;		/* the answer: AuditedKey and bytes, without padding */
 
 void
@@ -86,9 +90,27 @@ question_audit_end(void)
 		node_release_scan_link(node_at(i));
 }
 
+/* A cluster of which no node is known yet counts as one. */
+static uint32
+count_nodes(void)
+{
+	uint32		count = node_count();
+
+	for (int t = 0; t < target_count(); t++)
+	{
+		bool		found = false;
+
+		for (int i = 0; i < node_count() && !found; i++)
+			found = node_at(i)->target == target_at(t);
+		count += !found;
+	}
+	return count;
+}
+
 static void
 start(void)
 {
+	nnodes = count_nodes();
 	audits = palloc0(sizeof(NodeAudit) * Max(node_count(), 1));
 	for (int i = 0; i < node_count(); i++)
 	{
@@ -194,13 +216,17 @@ take_keys(NodeAudit *audit, const RedisReply *reply)
 	const RedisReply *found = redis_reply_element(reply, 1);
 	RedisLink  *link = node_scan_link(audit->node);
 
+	/* Without a link the step is repeated. */
+	if (link == NULL)
+		return;
+	audit->answered = true;
 	strlcpy(audit->cursor, redis_reply_text(redis_reply_element(reply, 0), NULL),
 			sizeof(audit->cursor));
-	for (size_t i = 0; i < redis_reply_count(found) && link != NULL; i++)
+	for (size_t i = 0; i < redis_reply_count(found); i++)
 		take_key(audit, link, redis_reply_element(found, i));
 	if (strcmp(audit->cursor, "0") == 0 || audit->taken >= wanted || keys.len > MOST_BYTES ||
 		++audit->steps >= MOST_STEPS)
-		audit->done = true;
+		audit->done = audit->complete = true;
 }
 
 /* An error, such as -NOPERM, ends the node's part. */
@@ -268,12 +294,40 @@ go_on(NodeAudit *audit, TimestampTz now, TimestampTz *wake)
 	return audit->done;
 }
 
+static void
+write_answer(StringInfo answer)
+{
+	AuditSummary summary = {.nodes = nnodes};
+
+	for (int i = 0; i < naudits; i++)
+	{
+		summary.answered += audits[i].answered;
+		summary.complete += audits[i].complete;
+	}
+	appendBinaryStringInfo(answer, (char *) &summary, sizeof(summary));
+	appendBinaryStringInfo(answer, keys.data, keys.len);
+}
+
+/* Whether a link may be there in a moment. */
+static bool
+is_connecting(TimestampTz now)
+{
+	return pg_atomic_read_u32(&MyDatabaseState->state) == WORKER_CONNECTING &&
+		!TimestampDifferenceExceeds(begun_at, now,
+									setting_connect_timeout + setting_command_timeout);
+}
+
 bool
 question_audit_run(TimestampTz now, TimestampTz *wake, StringInfo answer)
 {
 	TimestampTz end = TimestampTzPlusMilliseconds(begun_at, PATIENCE_MS);
 	bool		through = true;
 
+	if (!started && is_connecting(now))
+	{
+		*wake = TimestampTzPlusMilliseconds(now, OPENING_MS);
+		return false;
+	}
 	if (!started)
 		start();
 	started = true;
@@ -282,6 +336,6 @@ question_audit_run(TimestampTz now, TimestampTz *wake, StringInfo answer)
 		through &= go_on(&audits[i], now, wake);
 	if (!through && now < end)
 		return false;
-	appendBinaryStringInfo(answer, keys.data, keys.len);
+	write_answer(answer);
 	return true;
 }

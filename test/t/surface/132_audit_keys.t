@@ -24,6 +24,22 @@ sub audit
 		FROM uncache.audit_keys(' . ($samples // '') . ')');
 }
 
+# refusal(): how psql ends, and what it says where no Redis could be looked at.
+sub refusal
+{
+	my ($ret, undef, $err) = $node->psql('postgres', 'SELECT * FROM uncache.audit_keys()');
+
+	return ($ret, $err =~
+		/(\w+):  uncache\.audit_keys\(\) could not look at the keys of any Redis/ ? $1 : $err);
+}
+
+sub reload
+{
+	$node->safe_psql('postgres', "ALTER SYSTEM SET $_") foreach @_;
+	$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+	return;
+}
+
 is(audit(), '', 'an empty Redis has no keys');
 $node->safe_psql('postgres', q{
 	CREATE TABLE users (id int, name text);
@@ -98,7 +114,7 @@ $redis->cli('acl', 'setuser', 'default', '-pttl');
 is($node->safe_psql('postgres', 'SELECT keys, without_ttl IS NULL FROM uncache.audit_keys()'),
 	'1|t', 'a TTL that Redis does not tell is NULL');
 $redis->cli('acl', 'setuser', 'default', '-scan');
-is(audit(), '', 'without SCAN there is no sample');
+is_deeply([refusal()], [3, 'ERROR'], 'without SCAN there is no sample, but an error');
 like($node->safe_psql('postgres', 'SELECT last_error FROM uncache.stat'),
 	qr/uncache\.audit_keys\(\) cannot use SCAN: NOPERM/, 'and last_error says why');
 $redis->cli('acl', 'setuser', 'default', '+@all');
@@ -144,6 +160,32 @@ $node->safe_psql('postgres', q{ALTER EVENT TRIGGER uncache_ddl_end DISABLE;
 ($ret, $out, $err) = $node->psql('postgres', 'SELECT count(*) FROM uncache.audit_keys()');
 like($err, qr/WARNING:  rule "uncache_(row|truncate)" is broken, and covers no key/,
 	'a broken rule is told');
+
+# Where nothing can be looked at, and where a part is missing.
+$redis->cli('flushall');
+$redis->fill('here');
+reload('uncache.delivery = off');
+ok(wait_for_state($node, 'paused'), 'paused');
+is_deeply([refusal()], [3, 'ERROR'], 'without delivery there is no link, but an error');
+reload('uncache.delivery = on');
+ok(wait_for_state($node, 'connected'), 'connected');
+my $other = RedisServer->new;
+$other->start;
+reload("uncache.redis_url = '" . $redis->url . ' ' . $other->url . "'");
+ok($node->poll_query_until('postgres', q{SELECT state = 'connected' AND position(' ' in redis) > 0
+	FROM uncache.stat}),
+	'connected to two');
+$other->kill9;
+ok(wait_for_state($node, 'down'), 'one of two is away');
+(undef, $out, $err) = $node->psql('postgres', 'SELECT key_pattern FROM uncache.audit_keys()');
+is($out, 'here', 'keys of the one that is there');
+like($err, qr/WARNING:  uncache\.audit_keys\(\) could look at the keys of 1 of 2 Redis servers/,
+	'and a warning that others are missing');
+$redis->kill9;
+ok($node->poll_query_until('postgres', q{SELECT bool_and(NOT ok) FROM uncache.check_redis()
+	WHERE "check" = 'reachable'}), 'both are away');
+is_deeply([refusal()], [3, 'ERROR'], 'without any Redis there is an error');
+$redis->start;
 
 # A cluster: of each master a part.  (A new server is sent the TRUNCATE of users again.)
 my $cluster = RedisCluster->new(replicas => 0);
