@@ -490,7 +490,7 @@ def leases():
     ok(len(loads) <= 2, "by at most two queries", len(loads))
 
     rename("second")
-    r.fcall("uncache_get", 1, "fence:1", 500)  # a filler that dies
+    r.fcall("uncache_get", 1, "fence:1", 2000)  # a filler that dies
     began = time.monotonic()
     fence = Fence(r, snapshot=connect(), lease_ms=500)
     same(fence.fetch("fence:1", load), "second", "the readers of a filler that has died go on")
