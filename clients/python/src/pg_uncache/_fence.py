@@ -35,6 +35,15 @@ def _is_key(key):
     return key
 
 
+def _are_keys(keys):
+    """Each once, in their order."""
+    keys = list(dict.fromkeys(keys))
+    if not (set(map(type, keys)) <= {str, bytes} and all(keys)):
+        for key in keys:
+            _is_key(key)
+    return keys
+
+
 class _Base(Reporter):
     def __init__(self, redis, *, snapshot, ttl_ms=3_600_000, lease_ms=1000, redis_timeout_ms=50,
                  shadow=0.0, encode=_encode, decode=json.loads, on_event=None, wait=None,
@@ -170,7 +179,7 @@ class Fence(_Base):
     def fetch_many(self, keys, load_many, *, ttl_ms=None):
         """A dict of the values of all keys.  load_many(missing) returns a mapping (a key that is
         not in it has None as its value) or one value for each, in their order."""
-        keys = [_is_key(key) for key in dict.fromkeys(keys)]
+        keys = _are_keys(keys)
         if not keys:
             return {}
         return run(self.flows.read_many(keys, load_many, self._ttl(ttl_ms)))
@@ -261,7 +270,7 @@ class AsyncFence(_Base):
             key, lambda: arun(read(key, *args)), self._share)).value
 
     async def fetch_many(self, keys, load_many, *, ttl_ms=None):
-        keys = [_is_key(key) for key in dict.fromkeys(keys)]
+        keys = _are_keys(keys)
         if not keys:
             return {}
         return await arun(self.flows.read_many(keys, load_many, self._ttl(ttl_ms)))

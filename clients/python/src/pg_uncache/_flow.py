@@ -230,6 +230,13 @@ class Flows:
         """Values by key: one MGET, one pipeline, one call for all snapshots."""
         values, missing, broken = {}, [], []
         raws = yield from self.link.get_many(keys)
+        if set(map(type, raws)) == {bytes}:  # all of them hits, which should cost nothing
+            try:
+                values = dict(zip(keys, map(self.o.decode, raws)))
+                self.o.counters.add("hit", len(values))
+                return values
+            except Exception:  # as in decoded(); one by one below
+                values = {}
         for key, raw in zip(keys, raws):
             if isinstance(raw, Exception):
                 missing.append((key, Answer(None, None, _why(raw))))
