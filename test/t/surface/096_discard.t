@@ -28,6 +28,9 @@ sub commit
 	return;
 }
 
+is($node->safe_psql('postgres', 'SELECT uncache.discard_backlog()'), '0',
+	'there is nothing to be discarded');
+
 # --- a caller that gives up ---
 
 my $worker = worker_of($node, 'postgres');
@@ -43,6 +46,8 @@ ok(!$redis->has('after'), 'what was committed after that is delivered');
 
 # --- another database in the place of the one that was asked ---
 
+my $offset = -s $node->logfile;
+
 $node->safe_psql('postgres', 'CREATE DATABASE first');
 $node->safe_psql('first', 'CREATE EXTENSION pg_uncache');
 ok($worker = wait_for_worker($node, 'first'), 'a second database has the other worker');
@@ -56,14 +61,21 @@ ok($node->poll_query_until('postgres', q{
 	SELECT count(*) = 1 FROM pg_stat_activity
 	WHERE datname = 'first' AND query LIKE '%discard%' AND wait_event_type = 'Extension'}),
 		'a caller waits for it');
+my $next = start_psql($node, 'SELECT uncache.discard_backlog()', 'first');
+ok($node->poll_query_until('postgres', q{
+	SELECT count(*) = 1 FROM pg_stat_activity
+	WHERE datname = 'first' AND query LIKE '%discard%' AND wait_event_type = 'Lock'}),
+		'and another one for that caller');
 $node->safe_psql('postgres', 'ALTER DATABASE first IS_TEMPLATE true');
 kill 'CONT', $worker;
 ok(wait_for_worker($node, 'second'), 'that database is served no more, and a third one is');
 ok(gone($redis, 'of the second') && delivered($node, 'second'), 'whose backlog is delivered');
-unlike(slurp_file($node->logfile), qr/backlog of \d+ transactions? discarded/,
-	'nothing of it was discarded');
 isnt($caller->finish, 0, 'the caller is told');
 like($caller->err, qr/has not discarded/, 'that it was not done');
+isnt($next->finish, 0, 'and so is the one behind it,');
+like($next->err, qr/has not discarded/, 'which has not asked the worker of the third database');
+unlike(slurp_file($node->logfile, $offset), qr/backlog of \d+ transactions? discarded/,
+	'nothing of it was discarded');
 
 $node->stop;
 done_testing();
