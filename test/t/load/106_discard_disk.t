@@ -40,6 +40,17 @@ cmp_ok(outbox_size($node), '>=', 100 * 8192, 'and kept for an hour');
 is(sql('SELECT uncache.discard_backlog()'), '0', 'no transaction is discarded');
 ok(outbox_is_emptied($node), 'but what was kept to be sent again');
 
+# More than a table takes: the next one has its turn.
+fill_outbox(2500);
+ok(poll_until(sub {
+	fill_outbox(1);
+	return sql(q{SELECT count(*) > 1 FROM generate_series(0, 3) i
+		WHERE pg_relation_size('uncache.outbox_' || i) > 0}) eq 't';
+}), 'two tables are in use');
+ok(delivered($node), 'all is delivered');
+is(sql('SELECT uncache.discard_backlog()'), '0', 'no transaction is discarded');
+ok(outbox_is_emptied($node), 'but both tables are emptied');
+
 # --- Redis is away ---
 
 $redis->stop;
