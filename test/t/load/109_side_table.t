@@ -51,13 +51,20 @@ ok(poll_until(sub { sql('SELECT count(*) FROM uncache.outbox_side') eq '0' }),
 	'they are delivered when Redis takes them');
 ok(delivered($node), 'and nothing is left');
 
-# A row that somebody else has deleted is not waited for.
+# A row that is given up, or that somebody else has deleted, is not waited for.
 $redis->cli('acl', 'setuser', 'default', 'resetkeys', '~ok:*');
 sql(q{SELECT uncache.invalidate_keys('no:1')});
 ok($node->poll_query_until('postgres',
 	'SELECT count(*) = 1 AND min(attempts) > 0 FROM uncache.backlog'), 'a key is refused');
 sql('SELECT uncache.discard_backlog(xid) FROM uncache.backlog');
 ok(delivered($node), 'and given up');
+sql(q{SELECT uncache.invalidate_keys('no:2')});
+ok($node->poll_query_until('postgres', 'SELECT keys_refused_now = 1 FROM uncache.stat'),
+	'another is refused');
+sql('ALTER TABLE uncache.outbox_side DISABLE TRIGGER ALL; DELETE FROM uncache.outbox_side;
+	ALTER TABLE uncache.outbox_side ENABLE TRIGGER ALL');
+ok($node->poll_query_until('postgres', 'SELECT keys_refused_now = 0 FROM uncache.stat'),
+	'when its row is gone it is forgotten');
 
 $node->stop;
 done_testing();
