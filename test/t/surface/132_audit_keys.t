@@ -175,6 +175,10 @@ reload("uncache.redis_url = '" . $redis->url . ' ' . $other->url . "'");
 ok($node->poll_query_until('postgres', q{SELECT state = 'connected' AND position(' ' in redis) > 0
 	FROM uncache.stat}),
 	'connected to two');
+$other->fill('here', 'there');
+is($node->safe_psql('postgres', q{SELECT string_agg(key_pattern || ' ' || keys, ', '
+	ORDER BY key_pattern) FROM uncache.audit_keys()}), 'here 1, there 1',
+	'a key of both counts once');
 $other->kill9;
 ok(wait_for_state($node, 'down'), 'one of two is away');
 (undef, $out, $err) = $node->psql('postgres', 'SELECT key_pattern FROM uncache.audit_keys()');
