@@ -127,6 +127,7 @@ read_block(void *arg)
 											RBM_NORMAL, reading->strategy);
 	int			n = find_rows(reading, buffer, found);
 
+	Assert(one->block < reading->nblocks);
 	for (int i = 0; i < n; i++)
 	{
 		Page		page = BufferGetPage(buffer);
@@ -172,6 +173,7 @@ read_block_if_sound(Reading *reading, BlockNumber block, TupleVisit visit, void 
 static void
 read_table(Reading *reading, TupleVisit visit, void *arg)
 {
+	Assert(reading->nread <= reading->nblocks);
 	for (BlockNumber i = 0; i < reading->nread; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -284,6 +286,7 @@ visit_tuple(Reading *reading, HeapTuple tuple, void *arg)
 	bool		no_error = true;
 	Datum		error = 0;
 
+	Assert(reading->nread > 0);
 	if (reading->table == OUTBOX_SIDE)
 		error = row_getattr(tuple, OUTBOX_ERROR, RelationGetDescr(reading->rel), &no_error);
 	row.xid = FullTransactionIdFromU64(DatumGetUInt64(column(reading, tuple, OUTBOX_XID)));
@@ -305,6 +308,7 @@ visit_all(Visiting *visiting, BlockNumber whole, BlockNumber some)
 	DeliveryMapView *delivered = open_delivered();
 	Reading		reading;
 
+	Assert(some <= whole);
 	for (int i = 0; i <= OUTBOX_SIDE; i++)
 	{
 		if (!begin_reading(&reading, i, delivered, false))

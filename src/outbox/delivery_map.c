@@ -160,6 +160,7 @@ try_to_allocate(Size size)
 	MemoryContext old_context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 
+	Assert(!LWLockHeldByMe(my_slot->lock));
 	PG_TRY();
 	{
 		CurrentResourceOwner = NULL;	/* it lives as long as the worker */
@@ -232,6 +233,7 @@ make_root(void)
 void
 delivery_map_create(DatabaseState *database)
 {
+	Assert(my_slot == NULL && database != NULL);
 	my_slot = database;
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache delivered rows",
 									ALLOCSET_DEFAULT_SIZES);
@@ -249,6 +251,7 @@ delivery_map_create(DatabaseState *database)
 static PageEntry
 uniform_entry(int count, RowState state)
 {
+	Assert(count > 0 && count <= ROWS_PER_PAGE && state != ROW_UNSENT);
 	return (PageEntry) count << 16 | (PageEntry) state << 1 | 1;
 }
 
@@ -261,12 +264,14 @@ entry_is_pointer(PageEntry entry)
 static int
 uniform_count(PageEntry entry)
 {
+	Assert(!entry_is_pointer(entry));
 	return (int) (entry >> 16);
 }
 
 static RowState
 uniform_state(PageEntry entry)
 {
+	Assert(!entry_is_pointer(entry));
 	return (RowState) ((entry >> 1) & ROW_MASK);
 }
 
@@ -346,6 +351,7 @@ rows_of(dsa_area *in, PageEntry entry, bool own)
 static RowState
 rows_get(const RowsOfPage *rows, int row)
 {
+	Assert(row >= 1 && row <= ROWS_PER_PAGE);
 	return (rows->bits[(row - 1) / ROWS_PER_BYTE] >>
 			(row - 1) % ROWS_PER_BYTE * ROW_BITS) & ROW_MASK;
 }
@@ -357,6 +363,8 @@ rows_set(RowsOfPage *rows, int row, RowState state)
 	int			shift = (row - 1) % ROWS_PER_BYTE * ROW_BITS;
 	RowState	before = (*byte >> shift) & ROW_MASK;
 
+	Assert(row >= 1 && row <= ROWS_PER_PAGE && state < ROW_STATES);
+	Assert(before == ROW_UNSENT || rows->counts[before] > 0);
 	if (before != ROW_UNSENT)
 		rows->counts[before]--;
 	if (state != ROW_UNSENT)
@@ -379,6 +387,7 @@ rows_common_state(const RowsOfPage *rows)
 static RowState
 entry_get(dsa_area *in, PageEntry entry, bool own, int row)
 {
+	Assert(row >= 1);
 	if (row > ROWS_PER_PAGE)
 		return ROW_UNSENT;
 	if (entry_is_pointer(entry))
@@ -395,6 +404,7 @@ publish(EntryRef ref, PageEntry value)
 		*ref.entry = value;
 		return;
 	}
+	Assert(!LWLockHeldByMe(my_slot->lock));
 	LWLockAcquire(my_slot->lock, LW_EXCLUSIVE);
 	*ref.entry = value;
 	LWLockRelease(my_slot->lock);
@@ -448,6 +458,7 @@ expand(EntryRef *ref, int table, BlockNumber page)
 	RowsOfPage *rows;
 	BlockNumber before = newest[table];
 
+	Assert(!entry_is_pointer(entry));
 	if (!DsaPointerIsValid(pointer) && !ref->own)
 	{
 		ref->own = true;
@@ -473,6 +484,7 @@ delivery_map_get(int table, const ItemPointerData *tid)
 {
 	EntryRef	ref = find_entry(table, ItemPointerGetBlockNumberNoCheck(tid), false);
 
+	Assert(my_slot != NULL && table >= 0 && table < OUTBOX_TABLES);
 	return ref.entry == NULL ? ROW_UNSENT :
 		entry_get(area, *ref.entry, ref.own, ItemPointerGetOffsetNumberNoCheck(tid));
 }
@@ -501,6 +513,7 @@ delivery_map_set(int table, const ItemPointerData *tid, RowState state)
 	RowsOfPage *rows;
 
 	Assert(state != ROW_UNSENT);
+	Assert(my_slot != NULL && table >= 0 && table < OUTBOX_TABLES);
 	if (row > ROWS_PER_PAGE)
 		return;
 	if (!entry_is_pointer(*ref.entry) && set_uniform(ref.entry, row, state))
@@ -647,6 +660,7 @@ change_entry(PageEntry *entry, bool own, RowState from, RowState to)
 {
 	RowsOfPage *rows;
 
+	Assert(from != ROW_UNSENT && to != ROW_UNSENT);
 	if (!entry_is_pointer(*entry))
 	{
 		if (uniform_count(*entry) > 0 && uniform_state(*entry) == from)

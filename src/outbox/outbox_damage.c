@@ -61,6 +61,7 @@ outbox_damage_init(void)
 		.hcxt = TopMemoryContext,
 	};
 
+	Assert(blocks == NULL);
 	blocks = hash_create("pg_uncache damaged blocks", 16, &control,
 						 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }

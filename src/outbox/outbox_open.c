@@ -86,6 +86,7 @@ ask_for_holders(const char *query)
 	MemoryContext context = CurrentMemoryContext;
 	char	   *holders = NULL;
 
+	Assert(IsTransactionState());
 	SPI_connect();
 	if (SPI_execute(query, true, 1) == SPI_OK_SELECT && SPI_processed == 1)
 		holders = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
@@ -109,6 +110,7 @@ outbox_open_holders(Oid relid, LOCKMODE mode)
 	int			context;
 	char	   *holders;
 
+	Assert(OidIsValid(relid) && mode > NoLock && mode <= MaxLockMode);
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID,
 						   context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
@@ -131,6 +133,7 @@ outbox_open_holders(Oid relid, LOCKMODE mode)
 void
 outbox_begin(void)
 {
+	Assert(!IsTransactionState());
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -139,6 +142,7 @@ outbox_begin(void)
 void
 outbox_end(void)
 {
+	Assert(IsTransactionState() && ActiveSnapshotSet());
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }
@@ -158,6 +162,7 @@ outbox_begin_reading(void)
 void
 outbox_end_reading(bool joined)
 {
+	Assert(IsTransactionState() && ActiveSnapshotSet());
 	if (joined)
 		PopActiveSnapshot();
 	else

@@ -71,6 +71,7 @@ outbox_pages(void)
 {
 	uint64		pages = 0;
 
+	Assert(IsTransactionState());
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
 		Oid			oid = outbox_table_oid(t);
@@ -92,6 +93,7 @@ outbox_pages(void)
 static uint64
 limit_pages(void)
 {
+	Assert(setting_outbox_max_size > 0);
 	return (uint64) setting_outbox_max_size * (1024 * 1024 / BLCKSZ);
 }
 
@@ -176,6 +178,7 @@ insert_marker(Relation rel, bytea *items)
 	Datum		values[MARKER_NCOLUMNS];
 	bool		nulls[MARKER_NCOLUMNS] = {false};
 
+	Assert(CheckRelationLockedByMe(rel, RowExclusiveLock, true));
 	values[MARKER_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[MARKER_ITEMS - 1] = PointerGetDatum(items);
 	heap_insert(rel, heap_form_tuple(RelationGetDescr(rel), values, nulls),
@@ -261,6 +264,7 @@ move_markers(Relation rel)
 	HeapTuple	tuple;
 	int			moved = 0;
 
+	Assert(CheckRelationLockedByMe(rel, ExclusiveLock, true));
 	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 	{
 		bool		isnull;
@@ -303,6 +307,7 @@ outbox_overflow_run(TimestampTz now)
 	if (now < retry_at)
 		return retry_at;
 
+	Assert(!IsTransactionState());
 	StartTransactionCommand();
 	oid = marker_table();
 	scan_requested = OidIsValid(oid) && !lock_markers(oid);
@@ -339,6 +344,7 @@ outbox_overflow_watch_run(TimestampTz now)
 		return watch_at;
 	watch_at = TimestampTzPlusMilliseconds(now, WATCH_MS);
 
+	Assert(!IsTransactionState());
 	StartTransactionCommand();
 	percent = (int) Min(outbox_pages() * 100 / limit_pages(), 1000);
 	CommitTransactionCommand();

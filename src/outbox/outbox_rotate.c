@@ -146,6 +146,7 @@ note_used_tables(TimestampTz now)
 static bool
 is_discarded(int table)
 {
+	Assert(table >= 0 && table < OUTBOX_TABLES);
 	return tables[table].discarded &&
 		tables[table].discarded_taken == delivery_map_taken(table);
 }
@@ -178,6 +179,7 @@ retire_current(TimestampTz now)
 		if (tables[next].in_use &&
 			!(outbox_damage_in_table(current) && !outbox_damage_in_table(next)))
 			continue;
+		Assert(next != current);
 		tables[current].retired_at = now;
 		pg_atomic_write_u32(&MyDatabaseState->current_table, next);
 		return;
@@ -234,6 +236,7 @@ truncate_step(int table)
 {
 	TruncateResult result = outbox_truncate_run(table);
 
+	Assert(tables[table].in_use);
 	if (result == TRUNCATE_DONE)
 	{
 		tables[table].in_use = false;
@@ -285,6 +288,7 @@ outbox_rotate_run(TimestampTz now)
 {
 	static int	table = 0;		/* the next to be truncated; OUTBOX_TABLES: none */
 
+	Assert(!IsTransactionState());
 	if (!note_use(now))
 		return DT_NOEND;
 	if (now >= next_turn ||

@@ -113,6 +113,7 @@ outbox_scan_open(int table, Relation *rel)
 static bool
 is_locked(int table, TimestampTz now)
 {
+	Assert(table >= 0 && table < OUTBOX_TABLES);
 	return locked_until[table] > now;
 }
 
@@ -191,6 +192,8 @@ outbox_scan_read(Relation rel, int table, BlockNumber from, BlockNumber count,
 	Range		range = {rel, table, from, count, function, arg, true};
 	BlockNumber end = from + count;
 
+	Assert(table >= 0 && table <= OUTBOX_SIDE && end >= from);
+	Assert(ActiveSnapshotSet() && CheckRelationLockedByMe(rel, AccessShareLock, true));
 	if (count == 0 || (!outbox_damage_in_table(table) && try_to_read(&range) == NULL))
 		return;
 	/* Something is damaged: read block by block, to find which. */
@@ -222,6 +225,7 @@ read_row(void *arg)
 	Buffer		buffer = InvalidBuffer;
 	OutboxRow	row;
 
+	Assert(ItemPointerIsValid(sought->tid) && ActiveSnapshotSet());
 	if (!heap_fetch(sought->rel, GetActiveSnapshot(), &tuple, &buffer, false))
 		return;
 	row_from_tuple(&row, sought->table, &tuple, RelationGetDescr(sought->rel));
@@ -356,6 +360,7 @@ outbox_scan_collect_dirty(void)
 static bool
 next_marked(int *table, uint32 *bit, TimestampTz now)
 {
+	Assert(*table >= 0 && *bit <= DIRTY_BITS);
 	for (; *table < OUTBOX_TABLES; (*table)++, *bit = 0)
 	{
 		for (; !is_locked(*table, now) && *bit < DIRTY_BITS; (*bit)++)
@@ -381,6 +386,7 @@ read_marked_step(BlockNumber most, TimestampTz now)
 
 		if (opening == OPENING_REFUSED)
 			continue;
+		Assert(nmarked > 0);
 		marked[table][bit / 32] &= ~((uint32) 1 << (bit % 32));
 		nmarked--;
 		if (opening == OPENING_GONE)
@@ -476,6 +482,7 @@ look_for_undelivered(const OutboxRow *row, void *arg)
 {
 	bool	   *found = arg;
 
+	Assert(row->table < OUTBOX_TABLES);
 	*found = delivery_map_get(row->table, &row->tid) != ROW_DELIVERED;
 	return !*found;
 }
@@ -545,6 +552,7 @@ delete_found(Relation rel, List *found)
 {
 	ListCell   *cell;
 
+	Assert(CheckRelationLockedByMe(rel, RowExclusiveLock, true));
 	foreach(cell, found)
 		simple_heap_delete(rel, lfirst(cell));
 }
@@ -553,13 +561,14 @@ delete_found(Relation rel, List *found)
 static void
 forget_reading(int table)
 {
-	Assert(nmarked >= 0);
+	Assert(table >= 0 && table < OUTBOX_TABLES);
 	full_left[table] = false;
 	for (int w = 0; w < DIRTY_WORDS; w++)
 	{
 		nmarked -= pg_popcount32(marked[table][w]);
 		marked[table][w] = 0;
 	}
+	Assert(nmarked >= 0);
 }
 
 uint64

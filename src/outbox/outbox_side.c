@@ -24,6 +24,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -125,6 +126,7 @@ look_for_running(void *arg)
 	SnapshotData dirty;
 	TableScanDesc scan;
 
+	Assert(CheckRelationLockedByMe(rel, AccessShareLock, true));
 	in_progress = false;
 	InitDirtySnapshot(dirty);
 	scan = table_beginscan(rel, &dirty, 0, NULL, SO_NONE);

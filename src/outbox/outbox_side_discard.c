@@ -58,6 +58,7 @@ may_be_truncated(uint64 xid)
 static void
 truncate_table(Relation rel)
 {
+	Assert(CheckRelationLockedByMe(rel, AccessExclusiveLock, false));
 	heap_truncate_one_rel(rel);
 	outbox_side_rows_forget_all();
 	outbox_damage_forget_table(OUTBOX_SIDE);

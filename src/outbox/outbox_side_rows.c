@@ -54,6 +54,7 @@ outbox_side_rows_init(void)
 {
 	MemoryContext old_context;
 
+	Assert(context == NULL);
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache side rows",
 									ALLOCSET_DEFAULT_SIZES);
 	rows = make_rows();
@@ -76,6 +77,7 @@ outbox_side_rows_enter(const ItemPointerData *tid, bool *found)
 {
 	SideRow    *row = hash_search(rows, tid, HASH_ENTER, found);
 
+	Assert(ItemPointerIsValid(tid));
 	if (!*found)
 	{
 		row->state = SIDE_SENT;
@@ -157,14 +159,19 @@ outbox_side_rows_forget_all(void)
 	hash_seq_init(&scan, rows);
 	while ((row = hash_seq_search(&scan)) != NULL)
 		outbox_side_rows_forget(row);
+	Assert(ndelivered == 0 && pairingheap_is_empty(waiting));
 }
 
 SideRow *
 outbox_side_rows_next(void)
 {
+	SideRow    *next;
+
 	if (pairingheap_is_empty(waiting))
 		return NULL;
-	return pairingheap_container(SideRow, heap_node, pairingheap_first(waiting));
+	next = pairingheap_container(SideRow, heap_node, pairingheap_first(waiting));
+	Assert(next->state == SIDE_WAITS || next->state == SIDE_LOST);
+	return next;
 }
 
 int
@@ -176,6 +183,7 @@ outbox_side_rows_delivered(void)
 SideRow *
 outbox_side_rows_first_delivered(void)
 {
+	Assert(dlist_is_empty(&delivered) == (ndelivered == 0));
 	if (dlist_is_empty(&delivered))
 		return NULL;
 	return dlist_head_element(SideRow, delivered_node, &delivered);

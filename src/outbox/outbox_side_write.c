@@ -15,6 +15,7 @@
 #include "access/xact.h"
 #include "mb/pg_wchar.h"
 #include "pgstat.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -59,6 +60,7 @@ static bool failed = false;		/* the last writing did; it was logged */
 void
 outbox_side_write_init(void)
 {
+	Assert(context == NULL);
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache refused rows",
 									ALLOCSET_DEFAULT_SIZES);
 }
@@ -66,6 +68,7 @@ outbox_side_write_init(void)
 int
 outbox_side_unwritten(void)
 {
+	Assert(dlist_is_empty(&refused) == (nrefused == 0));
 	return nrefused;
 }
 
@@ -148,6 +151,7 @@ retry_time(TimestampTz now, int32 attempts)
 {
 	int			delay = RETRY_FIRST_MS;
 
+	Assert(attempts > 0);
 	for (int i = 1; i < attempts && delay < RETRY_LAST_MS; i++)
 		delay *= 2;
 	return TimestampTzPlusMilliseconds(now, Min(delay, RETRY_LAST_MS));
@@ -164,6 +168,7 @@ insert_refused(Relation rel, RefusedRow *from, TimestampTz now)
 	bool		found;
 
 	Assert(from->row.attempts > 0);
+	Assert(CheckRelationLockedByMe(rel, RowExclusiveLock, true));
 	SET_VARSIZE(items, VARHDRSZ + from->row.len);
 	memcpy(VARDATA(items), from->row.items, from->row.len);
 	values[OUTBOX_XID - 1] = FullTransactionIdGetDatum(FullTransactionIdFromU64(from->row.xid));
@@ -191,6 +196,7 @@ delete_row(const SideRow *row, void *rel)
 {
 	ItemPointerData tid = row->tid;
 
+	Assert(row->state == SIDE_DELIVERED);
 	simple_heap_delete(rel, &tid);
 }
 
@@ -243,6 +249,7 @@ forget_written(void)
 {
 	SideRow    *delivered;
 
+	Assert(!IsTransactionState());
 	while (!dlist_is_empty(&refused))
 	{
 		RefusedRow *from = dlist_head_element(RefusedRow, node, &refused);
@@ -336,6 +343,7 @@ outbox_side_write_discard(uint64 xid)
 
 		if (xid != 0 && xid != from->row.xid)
 			continue;
+		Assert(nrefused > 0);
 		if (from->row.table == OUTBOX_SIDE)
 			outbox_side_finished(&from->row.tid, true);
 		else

@@ -90,6 +90,7 @@ open_unwritten(int table)
 	Relation	rel;
 
 	Assert(table >= 0 && table < OUTBOX_TABLES);
+	Assert(IsTransactionState());
 	if (!OidIsValid(oid) || !ConditionalLockRelationOid(oid, ExclusiveLock))
 		return NULL;
 	rel = try_relation_open(oid, NoLock);
@@ -166,6 +167,7 @@ read_step(Check *check, int table)
 static bool
 truncate_if_free(Relation rel)
 {
+	Assert(CheckRelationLockedByMe(rel, ExclusiveLock, true));
 	if (RelationGetNumberOfBlocks(rel) == 0)
 		return true;
 	if (!ConditionalLockRelationOid(RelationGetRelid(rel), AccessExclusiveLock))
@@ -200,6 +202,7 @@ outbox_truncate_run(int table)
 {
 	Check	   *check = &checks[table];
 
+	Assert(table >= 0 && table < OUTBOX_TABLES && sink != NULL);
 	Assert(table != (int) pg_atomic_read_u32(&MyDatabaseState->current_table));
 	if (!check->begun || !still_holds(check, table))
 	{

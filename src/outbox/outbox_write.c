@@ -196,6 +196,7 @@ remember_block(RowWriter *writer, BlockNumber block)
 {
 	OutboxWritten *written = writer->written;
 
+	Assert(written->nblocks <= writer->blocks_size);
 	if (written->nblocks > 0 && written->blocks[written->nblocks - 1] == block)
 		return;
 	if (written->nblocks == writer->blocks_size)
@@ -232,6 +233,7 @@ insert_tuple(RowWriter *writer, HeapTuple tuple)
 	DatabaseState *database = shmem_my_database();
 
 	Assert(writer->written->table <= OUTBOX_SIDE);
+	Assert(tuple->t_len <= MaxHeapTupleSize);
 	PG_TRY();
 	{
 		heap_insert(writer->rel, tuple, GetCurrentCommandId(true),
@@ -296,10 +298,10 @@ write_row(RowWriter *writer)
 static void
 add_item(RowWriter *writer, const Invalidation *item)
 {
+	Assert(writer->used + INVALIDATION_MAX_HEAD + item->len <= OUTBOX_ROW_ITEMS);
 	writer->used += invalidation_write(row_items + writer->used, item,
 									   writer->used == 0 ? NULL : &writer->last_rule);
 	writer->last_rule = item->rule;
-	Assert(writer->used <= OUTBOX_ROW_ITEMS);
 }
 
 /*
@@ -429,6 +431,9 @@ outbox_write(OutboxMode mode, OutboxWritten *earlier)
 	RowWriter	writer = {0};
 
 	Assert(IsTransactionState());
+	Assert(!pending_set_is_empty());
+	Assert(earlier == NULL ||
+		   FullTransactionIdEquals(earlier->xid, GetTopFullTransactionIdIfAny()));
 	writer.rel = open_table(mode == OUTBOX_PREPARE, &written->table);
 	if (writer.rel == NULL)
 	{
