@@ -103,7 +103,7 @@ log_is_sound(void)
 static inline Entry *
 entry_at(uint32 offset)
 {
-	Assert(offset < set.size);
+	Assert(offset < set.size && offset == MAXALIGN(offset));
 	return (Entry *) (set.memory + offset);
 }
 
@@ -126,6 +126,7 @@ entries_equal_at(uint32 a, uint32 b)
 static void
 seek_in_file(uint64 position)
 {
+	Assert(set.file != NULL && position <= set.base);
 	if (BufFileSeek(set.file, 0, (off_t) position, SEEK_SET) != 0)
 		elog(ERROR, "could not seek in the temporary file of the pending set");
 }
@@ -147,6 +148,7 @@ spill(void)
 	MemoryContext old_context = MemoryContextSwitchTo(set.context);
 	ResourceOwner old_owner = CurrentResourceOwner;
 
+	Assert(set.used > 0);
 	/* The owner of a subtransaction would close the file when the subtransaction ends. */
 	CurrentResourceOwner = TopTransactionResourceOwner;
 	if (set.file == NULL)
@@ -166,6 +168,7 @@ grow_memory(uint32 need)
 	uint32		size = set.size;
 	char	   *memory;
 
+	Assert(set.context != NULL && set.used + need > size);
 	while (size < set.used + need)
 		size *= 2;
 	memory = MemoryContextAlloc(set.context, size);
@@ -204,6 +207,7 @@ make_index(void)
 {
 	bool		found;
 
+	Assert(set.index == NULL);
 	set.index = index_create(set.context, 4 * PENDING_SCAN_ENTRIES, NULL);
 	for (uint32 at = 0; at < set.used; at += entry_size(entry_at(at)->len))
 		index_insert(set.index, at, &found);
@@ -268,6 +272,7 @@ unindex_from(uint32 from)
 {
 	uint32		at = from;
 
+	Assert(from <= set.used);
 	while (at < set.used)
 	{
 		if (set.index)
@@ -366,7 +371,8 @@ pending_log_read_next(PendingReader *reader, Invalidation *item)
 {
 	Entry	   *entry;
 
-	if (reader->position >= set.base + set.used)
+	Assert(reader->position <= set.base + set.used);
+	if (reader->position == set.base + set.used)
 		return false;
 
 	if (reader->position < set.base)

@@ -92,6 +92,7 @@ make_mark(void)
 bool
 pending_set_add(InvalidationKind kind, Oid rule, const char *bytes, size_t len)
 {
+	Assert(IsTransactionState());
 	make_mark();
 	if (!pending_log_add(kind, rule, bytes, len))
 		return false;
@@ -134,7 +135,8 @@ pending_set_is_empty(void)
 static void
 cut(const Mark *mark)
 {
-	Assert(mark->keys <= set.keys && mark->bytes <= set.bytes);
+	Assert(mark->keys <= set.keys && mark->bytes <= set.bytes &&
+		   mark->not_awaited <= set.not_awaited);
 	pending_log_cut(mark->position);
 	set.keys = mark->keys;
 	set.not_awaited = mark->not_awaited;
@@ -146,6 +148,7 @@ pending_set_subcommit(int nest_level)
 {
 	Mark	   *top;
 
+	Assert(nest_level > 1);
 	if (set.nmarks == 0 || set.marks[set.nmarks - 1].level < nest_level)
 		return;
 
@@ -161,6 +164,7 @@ pending_set_subcommit(int nest_level)
 void
 pending_set_subabort(int nest_level)
 {
+	Assert(nest_level > 1);
 	while (set.nmarks > 0 && set.marks[set.nmarks - 1].level >= nest_level)
 		cut(&set.marks[--set.nmarks]);
 }
