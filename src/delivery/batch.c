@@ -24,6 +24,7 @@ static BatchFoundEnded found_ended;
 void
 batch_init(void)
 {
+	Assert(context == NULL);
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache batches",
 									ALLOCSET_DEFAULT_SIZES);
 }
@@ -115,6 +116,7 @@ batch_send_asking(RedisNode *node)
 {
 	const char *argv[] = {"ASKING"};
 
+	Assert(node->in_cluster);
 	return node->link != NULL && redis_send_texts(node->link, 1, argv, asking_answered, NULL);
 }
 
@@ -130,6 +132,7 @@ batch_run_at(const Batch *batch, uint32 i)
 {
 	uint32		end = i + 1;
 
+	Assert(i < batch->nkeys);
 	while (end < batch->nkeys && batch->keys[end].delivery == batch->keys[i].delivery)
 		end++;
 	return end - i;

@@ -19,6 +19,7 @@
 void
 batch_confirm_decide(RedisNode *node, Batch *batch)
 {
+	Assert(node->batches != NULL && batch->kind < BATCH_ANNOUNCED);
 	/* A pass asks for all of its keys at its end (pattern_scan.c). */
 	batch->to_confirm = batch->kind != BATCH_FOUND && replica_ack_are_wanted() &&
 		!replica_ack_are_short(node);

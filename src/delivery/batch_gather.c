@@ -165,6 +165,7 @@ gather(RedisNode *node, uint16 hash_slot, DeliveryPriority priority, Oid rule, c
 	Batch	  **open = open_batch_of(node, (BatchKind) priority, rule, hash_slot, refusable);
 	Batch	   *batch = *open;
 
+	Assert(node->open && key->delivery != NULL);
 	/* Decided by the first key, for all that join it. */
 	if (batch->nkeys == 0)
 		batch->unawaited = node->slow_after_ms != 0 || replica_ack_are_short(node) || refusable;
@@ -226,6 +227,7 @@ batch_add_key(Delivery *delivery, DeliveryPriority priority, const Invalidation 
 	Oid			rule = item->rule;
 
 	Assert(invalidation_traits(item->kind)->command == INVALIDATION_UNLINK);
+	Assert(delivery->parts_left >= (uint32) target_count());
 	for (int i = 0; i < target_count(); i++)
 	{
 		Target	   *target = target_at(i);

@@ -41,6 +41,7 @@ static int	under_way[BATCH_KINDS]; /* at all nodes */
 int
 batch_send_count_under_way(BatchKind kind)
 {
+	Assert(kind >= 0 && kind < BATCH_KINDS);
 	return under_way[kind];
 }
 
@@ -97,7 +98,7 @@ static void batch_refused(RedisNode *node, Batch *batch, const RedisReply *reply
 static void
 send_again(RedisNode *node, Batch *batch, bool asking)
 {
-	Assert(batch->hops <= MAX_HOPS);
+	Assert(batch->hops <= MAX_HOPS && batch->kind != BATCH_FOUND);
 	batch->records_gone = false;
 	batch->asking = asking;
 	if (node == NULL || !node->open || ++batch->hops > MAX_HOPS)
@@ -140,6 +141,7 @@ records_answered(void *arg, const RedisReply *reply)
 static bool
 unlink_records(RedisNode *node, const Batch *batch, RedisAnswer answer, void *arg)
 {
+	Assert(batch->kind != BATCH_FOUND && batch->nkeys <= FENCE_COMMAND_KEYS);
 	fence_command_begin(COMMAND_UNLINK_RECORDS);
 	for (uint32 i = 0; i < batch->nkeys; i++)
 		fence_command_add(batch->keys[i].bytes, batch->keys[i].len, "", 0);
@@ -250,6 +252,7 @@ batch_answered(void *arg, const RedisReply *reply)
 	RedisNode  *node = node_answering();
 
 	Assert(under_way[batch->kind] > 0 && node->batches->under_way[batch->kind] > 0);
+	Assert(batch->has_waiter || node->batches->no_waiter > 0);
 	under_way[batch->kind]--;
 	node->batches->under_way[batch->kind]--;
 	if (!batch->has_waiter)
@@ -301,6 +304,7 @@ batch_send(RedisNode *node, Batch *batch)
 	NodeBatches *queue = batches_of(node);
 
 	Assert(batch->nkeys > 0 && batch->nkeys <= batch->room && !batch->announced);
+	Assert(batch->target == node->target);
 	if (batch->kind == BATCH_ANNOUNCED)
 	{
 		stream_announce(batch);

@@ -37,6 +37,7 @@ static uint64 next_number = 1;
 void
 delivery_init(void)
 {
+	Assert(context == NULL);
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache deliveries",
 									ALLOCSET_DEFAULT_SIZES);
 }
@@ -73,6 +74,7 @@ delivery_new(DeliveryPriority priority, const OutboxRow *row)
 	Delivery   *delivery = MemoryContextAllocZero(context, sizeof(Delivery) + row->len);
 
 	Assert(row->table >= 0 && row->table <= OUTBOX_MEMORY);
+	Assert(row->table != OUTBOX_MEMORY || (row->waiter < 0 && row->answered));
 	delivery->number = next_number++;
 	delivery->priority = priority;
 	delivery->row = *row;
@@ -98,6 +100,7 @@ note_lost(Delivery *delivery, PartOutcome outcome)
 {
 	bool		for_now = outcome == PART_RETRY_SOON;
 
+	Assert(outcome != PART_DELIVERED && outcome != PART_REFUSED);
 	if (!delivery->lost)
 	{
 		delivery->lost_before = resend_releases();
@@ -204,6 +207,7 @@ delivery_part_awaited(Delivery *delivery)
 void
 delivery_part_announced(Delivery *delivery, int parts)
 {
+	Assert(parts > 0);
 	for (; delivery; delivery = delivery->joined)
 	{
 		delivery->parts_announced += parts;
@@ -215,6 +219,7 @@ delivery_part_announced(Delivery *delivery, int parts)
 void
 delivery_entry_done(Delivery *delivery, int parts, PartOutcome outcome)
 {
+	Assert(parts > 0 && outcome != PART_REFUSED);
 	for (; delivery; delivery = delivery->joined)
 	{
 		Assert(delivery->parts_announced >= (uint32) parts);
@@ -243,6 +248,7 @@ delivery_next_to_settle(void)
 	if (dlist_is_empty(&to_settle))
 		return NULL;
 	delivery = dlist_container(Delivery, settle_node, dlist_pop_head_node(&to_settle));
+	Assert(delivery->to_settle);
 	delivery->to_settle = false;
 	return delivery;
 }
@@ -251,6 +257,7 @@ void
 delivery_free(Delivery *delivery)
 {
 	Assert(delivery->parts_left == 0 && !delivery->to_settle);
+	Assert(delivery->parts_unawaited == 0 && delivery->parts_announced == 0);
 	dlist_delete(&delivery->all_node);
 	if (delivery->row.table < OUTBOX_TABLES)
 		delivery_map_leave(delivery->row.table);

@@ -50,6 +50,7 @@ static dlist_head assemblies = DLIST_STATIC_INIT(assemblies);
 void
 delivery_fragments_init(void)
 {
+	Assert(context == NULL);
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache fragments",
 									ALLOCSET_DEFAULT_SIZES);
 }
@@ -75,6 +76,7 @@ new_assembly(const OutboxRow *row, int32 first_chunk, Oid rule, const FragmentHe
 {
 	Assembly   *assembly = MemoryContextAllocZero(context, sizeof(Assembly));
 
+	Assert(head->total > 0 && head->total <= INVALIDATION_MAX_BYTES);
 	assembly->xid = row->xid;
 	assembly->first_chunk = first_chunk;
 	assembly->table = row->table;
@@ -94,6 +96,7 @@ complete(Delivery *last, Assembly *assembly, Invalidation *whole)
 {
 	bool		to_repeat = false;
 
+	Assert(assembly->fragments == last && last->assembled == NULL);
 	whole->kind = assembly->head.kind;
 	whole->rule = assembly->rule;
 	whole->bytes = last->assembled = assembly->bytes;
@@ -172,6 +175,7 @@ delivery_fragments_forget(void)
 static void
 give_up(Assembly *assembly)
 {
+	Assert(assembly->fragments != NULL && assembly->received < assembly->head.total);
 	outbox_damage_note_row(assembly->xid, "a part of a long key is missing");
 	dlist_delete(&assembly->node);
 	delivery_part_done(assembly->fragments, PART_DELIVERED, NULL);

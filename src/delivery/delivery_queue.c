@@ -79,7 +79,7 @@ delivery_queue_take(DeliveryPriority priority, const OutboxRow *row)
 {
 	Delivery   *delivery = delivery_new(priority, row);
 
-	Assert(priority < DELIVERY_PRIORITIES);
+	Assert(delivery->priority == priority && queued[priority] >= 0);
 	dlist_push_tail(&queues[priority], &delivery->queue_node);
 	queued[priority]++;
 }
@@ -221,4 +221,5 @@ delivery_queue_forget_unsent(void)
 			all_sent(delivery);
 		}
 	}
+	Assert(!delivery_queue_has_unsent());
 }

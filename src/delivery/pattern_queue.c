@@ -85,6 +85,7 @@ static void pass_ended(const PatternPassEnd *end);
 void
 pattern_queue_init(void)
 {
+	Assert(context == NULL);
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache patterns",
 									ALLOCSET_DEFAULT_SIZES);
 	pass_context = AllocSetContextCreate(context, "pg_uncache pattern pass",
@@ -120,6 +121,7 @@ gather_some(void)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(pass_context);
 
+	Assert(stage == PASS_NONE || stage == PASS_GATHERS);
 	if (stage == PASS_NONE)
 	{
 		stage = PASS_GATHERS;
@@ -201,7 +203,7 @@ leave_pass(Job *job)
 	bool		again = pass_end.again || (pass_end.moves && !job->had_pass);
 	bool		refused = job->pattern->refused && !lost;
 
-	Assert(stage == PASS_ENDED && job->pattern != NULL);
+	Assert(stage == PASS_ENDED);
 	if (job->pattern->aside || refused)
 		finish_job(job, PART_REFUSED);
 	else if (lost)
@@ -226,6 +228,7 @@ leave_some(int most)
 {
 	int			n;
 
+	Assert(stage == PASS_ENDED);
 	for (n = 0; n < most && !dlist_is_empty(&served); n++)
 		leave_pass(dlist_head_element(Job, node, &served));
 	stream_send_patterns();

@@ -113,6 +113,7 @@ scan_nodes(void)
 static void
 pre_scan_answered(void)
 {
+	Assert(under_way > 0 && !pass_scans);
 	if (--under_way == 0)
 		scan_nodes();
 	end_pass_if_done();
@@ -146,6 +147,7 @@ tokens_are_void(bool ok, const RedisReply *reply)
 static void
 begin_at_nodes(void)
 {
+	Assert(running && !pass_scans);
 	pass_number++;
 	under_way = 0;
 	for (int i = 0; i < target_count(); i++)
@@ -178,7 +180,7 @@ begin_at_nodes(void)
 void
 pattern_scan_begin(PatternSet *set)
 {
-	Assert(!running);
+	Assert(!running && pattern_set_count(set) > 0);
 	running = true;
 	pass_scans = false;
 	pattern_sweep_begin(set, asking);
@@ -239,7 +241,7 @@ end_pass(void)
 	PatternPassEnd end = {.began = pass_began, .moves = pass_moves};
 	PatternSweep sweep = pattern_sweep_state();
 
-	Assert(running);
+	Assert(running && under_way == 0);
 	pass_lost |= sweep.lost;
 	pass_again |= sweep.missed;
 	pass_again |= !pass_lost && !is_complete();
@@ -257,6 +259,7 @@ end_pass(void)
 static void
 replicas_answered(void *arg, const RedisReply *reply)
 {
+	Assert(under_way > 0 && pass_confirmed);
 	under_way--;
 	if (!replica_ack_note(node_answering(), reply))
 		pass_lost = true;
@@ -283,6 +286,7 @@ slots_told_again(void *arg, const RedisReply *reply)
 	RedisNode  *node = node_answering();
 	uint32		slots = reply ? cluster_migration_read(node, reply) : SLOTS_MOVE;
 
+	Assert(under_way > 0 && pass_compared);
 	under_way--;
 	if (slots == SLOTS_MOVE || slots != scan_of(node)->slots)
 		pass_moves = true;

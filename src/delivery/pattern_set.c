@@ -184,6 +184,7 @@ narrow_common(PatternSet *set, const char *head, size_t len)
 	const char *first = keypattern_literal_head(set->first->matcher, &first_len);
 	size_t		same = 0;
 
+	Assert(set->first != NULL && set->common <= first_len);
 	while (same < set->common && same < len && head[same] == first[same])
 		same++;
 	set->common = same;
@@ -235,6 +236,7 @@ pattern_set_add(PatternSet *set, const Invalidation *item)
 	Assert(invalidation_traits(item->kind)->keys == INVALIDATION_KEYS_FOUND);
 	if (found)
 		return entry->pattern;
+	Assert(set->sorted == NULL);
 	matcher = matcher_of(item);
 	if (matcher == NULL)
 	{
@@ -303,6 +305,7 @@ compare_heads(const void *a, const void *b)
 PassPattern *
 pattern_set_nth(PatternSet *set, int n)
 {
+	Assert(n >= 0 && n < set->count);
 	if (set->sorted == NULL)
 	{
 		int			i = 0;
@@ -326,6 +329,7 @@ pattern_set_glob_of(PatternSet *set, int from, int count)
 	const char *last = keypattern_literal_head(pattern_set_nth(set, from + count - 1)->matcher,
 											   &last_len);
 
+	Assert(count > 0);
 	if (count == 1)
 		return pstrdup(keypattern_glob(pattern_set_nth(set, from)->matcher));
 	while (same < first_len && same < last_len && first[same] == last[same])
@@ -350,6 +354,7 @@ pattern_set_next(PatternSearch *search, PassPattern **candidate)
 {
 	const PatternSet *set = search->set;
 
+	Assert(search->hashed <= search->len && search->nlengths <= set->nlengths);
 	*candidate = search->more;
 	if (search->more == NULL)
 	{

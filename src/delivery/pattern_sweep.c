@@ -114,7 +114,7 @@ pattern_sweep_init(void (*when_answered) (void))
 void
 pattern_sweep_begin(PatternSet *set, bool asking)
 {
-	Assert(patterns == NULL);
+	Assert(patterns == NULL && pattern_set_count(set) > 0);
 	patterns = set;
 	context = CurrentMemoryContext;
 	match = pattern_set_glob(set);
@@ -279,6 +279,7 @@ note_aside(RedisNode *node, const char *error)
 static void
 set_pattern_aside(PassPattern *pattern)
 {
+	Assert(patterns != NULL);
 	pattern->aside = true;
 	set_aside = true;
 }
@@ -369,6 +370,7 @@ scan_answered(void *arg, const RedisReply *reply)
 
 	if (walk == NULL)
 		return;					/* it was not walked to the end */
+	Assert(walk->asked);
 	walk->asked = false;
 	if (reply == NULL && node->link == NULL)
 		step_lost(node, walk);
@@ -438,6 +440,7 @@ key_refused(RedisNode *node, const char *key, size_t len)
 	NodeWalk   *walk = walk_of(node);
 	KeptKey    *refused;
 
+	Assert(patterns != NULL || walk == NULL);
 	if (walk == NULL)
 		return;
 	refused = MemoryContextAlloc(context, offsetof(KeptKey, bytes) + len);
@@ -484,6 +487,7 @@ try_pattern(RedisNode *node, NodeWalk *walk)
 	const PatternSearch *search = &walk->search;
 	PassPattern *pattern;
 
+	Assert(walk->searching && search->set == patterns);
 	walk->searching = pattern_set_next(&walk->search, &pattern);
 	if (pattern == NULL)
 		return STEP_WORK;

@@ -49,6 +49,7 @@ static bool is_over = false;
 void
 refusal_init(void)
 {
+	Assert(context == NULL);
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache refusals",
 									ALLOCSET_SMALL_SIZES);
 }
@@ -149,6 +150,7 @@ refusal_forget_all(void)
 bool
 refusal_next_due(TimestampTz now, RefusedKey *key, TimestampTz *wake)
 {
+	Assert(nrefusals >= 0 && nrefusals <= REFUSALS);
 	*wake = DT_NOEND;
 	for (int i = 0; i < nrefusals; i++)
 	{

@@ -58,6 +58,7 @@ replica_ack_ask(RedisNode *node, RedisAnswer answer)
 	char		timeout[12];
 	const char *argv[] = {"WAIT", number, timeout};
 
+	Assert(node->link != NULL);
 	/* The link would be given up if it were silent for command_timeout. */
 	snprintf(number, sizeof(number), "%d", setting_wait_replicas);
 	snprintf(timeout, sizeof(timeout), "%d",
@@ -111,6 +112,7 @@ probe_answered(void *arg, const RedisReply *reply)
 {
 	RedisNode  *node = node_answering();
 
+	Assert(node->replicas->probing);
 	node->replicas->probing = false;
 	node->replicas->probe_at = TimestampTzPlusMilliseconds(clock_now(), PROBE_MS);
 	replica_ack_note(node, reply);

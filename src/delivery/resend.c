@@ -82,6 +82,7 @@ resend_note_read(TimestampTz now)
 {
 	if (is_read)
 		return;
+	Assert(released_at != 0);
 	is_read = true;
 	scan_ms = (int) Min(TimestampDifferenceMilliseconds(released_at, now), AGAIN_LAST_MS);
 }

@@ -30,6 +30,7 @@
 void
 scan_step_begin(ScanStep *step, int npatterns)
 {
+	Assert(npatterns > 0);
 	if (step->count == 0)
 		step->count = COUNT_FIRST;
 	step->walking = true;
@@ -86,6 +87,7 @@ scan_step_answered(ScanStep *step, const char *cursor, size_t bytes, int ms, int
 {
 	bool		same = true;
 
+	Assert(step->walking && (!step->apart || !step->has_next || step->nranges > 0));
 	if (!step->apart)
 	{
 		adapt_count(step, bytes, ms, most_ms);
@@ -130,6 +132,7 @@ scan_step_broke(ScanStep *step)
 {
 	ScanBreak	result;
 
+	Assert(step->walking && step->count > 0);
 	if (!step->apart && step->count > 1)
 	{
 		step->count = Max(step->count / BREAK_FACTOR, 1);
@@ -147,6 +150,7 @@ scan_step_broke(ScanStep *step)
 		step->walking = false;
 		return BREAK_ALL;
 	}
+	Assert(step->nranges > 0);
 	step->nranges--;
 	result = halve(step, step->ranges[step->nranges]);
 	if (step->nranges == 0)

@@ -48,6 +48,7 @@ static LogThrottle throttle;
 void
 second_delete_init(void)
 {
+	Assert(context == NULL);
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache second deletes",
 									ALLOCSET_DEFAULT_SIZES);
 }

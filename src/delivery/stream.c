@@ -109,6 +109,7 @@ stream_init(void)
 {
 	MemoryContext old_context;
 
+	Assert(context == NULL);
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache stream",
 									ALLOCSET_DEFAULT_SIZES);
 	old_context = MemoryContextSwitchTo(context);
@@ -138,6 +139,7 @@ stream_turn(void)
 const char *
 stream_name(void)
 {
+	Assert(name != NULL);
 	return name;
 }
 
@@ -246,6 +248,7 @@ repeats(const Batch *batch, uint32 i)
 {
 	const KeyRef *key = &batch->keys[i];
 
+	Assert(i < batch->nkeys);
 	return batch->kind == BATCH_PATTERNS && i > 0 && key[-1].len == key->len &&
 		is_named(key - 1) && memcmp(key[-1].bytes, key->bytes, key->len) == 0;
 }
@@ -527,6 +530,7 @@ announce(Batch *batch)
 {
 	int			run;
 
+	Assert(!batch->announced && !batch->unawaited);
 	batch->announced = true;
 	for (uint32 i = 0; i < batch->nkeys; i += run)
 	{
@@ -595,6 +599,7 @@ stream_add_pattern(Delivery *delivery, const char *glob, size_t len)
 		len = literal_head(glob, len);
 		copy[len++] = '*';
 	}
+	Assert(patterns.n < BATCH_KEYS);
 	ref = &patterns.refs[patterns.n++];
 	ref->delivery = delivery;
 	ref->bytes = copy;
