@@ -61,6 +61,7 @@ fence_publish(void)
 	uint64		refused = 0;
 	uint64		beats = 0;
 
+	Assert(MyDatabaseState != NULL);
 	for (int i = 0; i < node_count(); i++)
 	{
 		RedisNode  *node = node_at(i);
@@ -173,5 +174,6 @@ fence_send_epoch(RedisNode *node, const char *random, RedisAnswer answer, void *
 		"FCALL", "uncache_epoch", "0", random, fence_ttl_text(), UncacheShmem->incarnation
 	};
 
+	Assert(strspn(random, "0123456789abcdef") == strlen(random));
 	return fence_send(node, lengthof(argv), argv, answer, arg);
 }

@@ -51,7 +51,7 @@ announcement_answered(void *arg, const RedisReply *reply)
 {
 	if (!is_open || (uint64) (uintptr_t) arg != xid % UINTPTR_MAX)
 		return;
-	Assert(due > 0);
+	Assert(due > 0 && answered < NODES_MAX);
 	due--;
 	if (reply != NULL && redis_reply_integer(reply) == 1)
 		answered_by[answered++] = node_answering();
@@ -71,6 +71,7 @@ send_beat(RedisNode *node, const char *step, RedisAnswer answer)
 		"FCALL", "uncache_beat", "0", step, UncacheShmem->incarnation, text
 	};
 
+	Assert(node->link != NULL && xid != 0);
 	snprintf(text, sizeof(text), UINT64_FORMAT, xid);
 	return redis_send_texts(node->link, lengthof(argv), argv, answer,
 							(void *) (uintptr_t) (xid % UINTPTR_MAX));
@@ -79,7 +80,7 @@ send_beat(RedisNode *node, const char *step, RedisAnswer answer)
 static void
 begin(TimestampTz now)
 {
-	Assert(!is_open);
+	Assert(!is_open && !IsTransactionState());
 	fence_beat_begun();
 	next_at = TimestampTzPlusMilliseconds(now, BEAT_MS);
 	give_up_at = TimestampTzPlusMilliseconds(now, setting_command_timeout);
@@ -112,7 +113,7 @@ is_still_there(const RedisNode *node)
 static void
 end(void)
 {
-	Assert(is_open && answered <= NODES_MAX);
+	Assert(is_open && IsTransactionState() && answered <= NODES_MAX);
 	CommitTransactionCommand();
 	is_open = false;
 	for (int i = 0; i < answered; i++)

@@ -36,6 +36,7 @@ static struct
 void
 fence_command_init(void)
 {
+	Assert(names_context == NULL);
 	names_context = AllocSetContextCreate(TopMemoryContext, "pg_uncache record names",
 										  ALLOCSET_SMALL_SIZES);
 }
@@ -123,6 +124,7 @@ fence_command_keys(void)
 static void
 finish_call(void)
 {
+	Assert(is_call(building.command) && building.n == 3 + building.nkeys);
 	snprintf(building.number, sizeof(building.number), "%d", building.nkeys);
 	building.argv[2] = building.number;
 	building.lens[2] = strlen(building.number);

@@ -76,6 +76,7 @@ void
 fence_doubt_init(void)
 {
 	/* With small blocks a doubt of a row's size has its own block, which pfree() frees. */
+	Assert(context == NULL);
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache doubts",
 									ALLOCSET_SMALL_SIZES);
 }
@@ -86,6 +87,7 @@ add(const RingEntry *entry)
 	uint32		len = ring_items_len(entry);
 	Doubt	   *doubt = MemoryContextAllocZero(context, offsetof(Doubt, items) + len);
 
+	Assert(entry->waiter >= 0 && entry->xid != 0);
 	doubt->xid = entry->xid;
 	doubt->waiter = entry->waiter;
 	doubt->len = len;
@@ -99,6 +101,7 @@ fence_doubt_take(const RingEntry *entry)
 {
 	dlist_iter	iter;
 
+	Assert(entry->kind == RING_DOUBT || entry->kind == RING_RELEASE);
 	if (entry->kind == RING_DOUBT)
 	{
 		add(entry);
@@ -191,6 +194,7 @@ release_answered(void *arg, const RedisReply *reply)
 static void
 send_call(RedisNode *node, Doubt *doubt, bool release)
 {
+	Assert(node != NULL && fence_command_keys() > 0);
 	if (fence_command_send(node, release ? release_answered : fence_answered, doubt))
 		doubt->under_way++;
 	else
@@ -267,6 +271,7 @@ look_at_transaction(Doubt *doubt, TimestampTz now)
 {
 	TransactionId xid = XidFromFullTransactionId(FullTransactionIdFromU64(doubt->xid));
 
+	Assert(doubt->state == DOUBT_SENT);
 	doubt->look_at = TimestampTzPlusMilliseconds(now, LOOK_MS);
 	if (TransactionIdIsInProgress(xid))
 	{
@@ -283,6 +288,7 @@ look_at_transaction(Doubt *doubt, TimestampTz now)
 static void
 give_memory_back(void)
 {
+	Assert(dlist_is_empty(&doubts));
 	if (bytes_taken == 0)
 		return;
 	MemoryContextReset(context);

@@ -103,6 +103,7 @@ change(RedisNode *node)
 {
 	FenceState	state = fence_state_of(node);
 
+	Assert(node->link != NULL);
 	if (!fence_is_used(node) || state == FENCE_SUPERSEDED ||
 		(setting_fence_ttl > 0 && state == FENCE_NO_EPOCH))
 	{

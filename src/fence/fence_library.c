@@ -132,6 +132,7 @@ library_answered(void *arg, const RedisReply *reply)
 	RedisNode  *node = node_answering();
 	FenceState	state = fence_state_of(node);
 
+	Assert(node != NULL && node->fence != NULL);
 	/* Another worker has loaded them since: the status is under way. */
 	if (reply == NULL || state < FENCE_LOADING)
 		return;
@@ -511,7 +512,7 @@ fence_library_begin(RedisNode *node)
 	Fence	   *fence = fence_of(node);
 	int			version = redis_version(node->link);
 
-	Assert(node->target != NULL);
+	Assert(node->target != NULL && node->link != NULL);
 	fence->looks_for_functions = false;
 	fence->shut_out = false;
 	fence->load.until = 0;
@@ -548,6 +549,7 @@ ask_if_hot(RedisNode *node, TimestampTz now)
 	Fence	   *fence = fence_of(node);
 	uint64		batches = pg_atomic_read_u64(&MyDatabaseState->stats.batches);
 
+	Assert(node->link != NULL);
 	if (now >= fence->hot_until || !fence_is_on(node) || batches == fence->asked)
 		return DT_NOEND;
 	if (now < fence->ask_at)

@@ -148,6 +148,7 @@ take_row(Relation rel, HeapTuple row)
 	Datum		values[STANDING_NCOLUMNS];
 	bool		nulls[STANDING_NCOLUMNS];
 
+	Assert(RelationGetDescr(rel)->natts == STANDING_NCOLUMNS);
 	heap_deform_tuple(row, RelationGetDescr(rel), values, nulls);
 	mine.claim = DatumGetInt64(values[STANDING_CLAIM - 1]);
 	mine.place_claim = DatumGetInt64(values[STANDING_PLACE_CLAIM - 1]);
@@ -165,6 +166,7 @@ fence_standing_load(void)
 	TableScanDesc scan;
 	HeapTuple	row;
 
+	Assert(ActiveSnapshotSet());
 	if (rel == NULL)
 	{
 		shmem_note_error(MyDatabaseState, "could not read table \"uncache.fence_standing\", "
@@ -189,6 +191,7 @@ delete_rows(Relation rel)
 	TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL, SO_NONE);
 	HeapTuple	row;
 
+	Assert(CheckRelationLockedByMe(rel, RowExclusiveLock, true));
 	while ((row = heap_getnext(scan, ForwardScanDirection)) != NULL)
 		simple_heap_delete(rel, &row->t_self);
 	table_endscan(scan);
@@ -202,6 +205,7 @@ write_row(void)
 	Datum		values[STANDING_NCOLUMNS];
 	bool		nulls[STANDING_NCOLUMNS] = {false};
 
+	Assert(ActiveSnapshotSet());
 	if (rel == NULL)
 		return false;
 	values[STANDING_CLAIM - 1] = Int64GetDatum(mine.claim);
@@ -287,6 +291,7 @@ fence_standing_parse(const RedisReply *reply, StandingAnswer *answer)
 static void
 describe(char *who, size_t who_size, char *seen, size_t seen_size)
 {
+	Assert(mine.kind != STANDING_FILLS);
 	snprintf(who, who_size, "a server on timeline %u with %s system identifier",
 			 mine.by_timeline, mine.kind == STANDING_SERVER ? "the same" : "another");
 	strlcpy(seen, timestamptz_to_str(mine.by_seen), seen_size);
@@ -433,6 +438,7 @@ raise_claim(bool asked)
 	if (mine.kind != STANDING_SERVER)
 		mine.place_claim = Max(mine.place_claim,
 							   mine.kind == STANDING_PLACE ? mine.by_claim : 0) + 1;
+	Assert(!is_superseded());
 	if (write_down())
 		return true;
 	mine.claim = claim;
@@ -458,7 +464,7 @@ finish(bool clean)
 	StandingKind kind = mine.kind;
 	bool		written;
 
-	Assert(!is_superseded());
+	Assert(!is_superseded() && !fence_beat_holds_transaction());
 	mine.kind = STANDING_FILLS;
 	outbox_begin();
 	written = write_row();
@@ -503,6 +509,7 @@ is_asked(void)
 {
 	uint64		drawn = pg_atomic_read_u64(&MyDatabaseState->reclaim_drawn);
 
+	Assert(reclaim_ticket <= drawn);
 	if (drawn == pg_atomic_read_u64(&MyDatabaseState->reclaim_done) || reclaim_ticket == drawn)
 		return false;
 	if (pg_atomic_read_u32(&MyDatabaseState->reclaim_callers) == 0)

@@ -62,6 +62,7 @@ form_row(Relation rel, TimeLineID timeline)
 	Datum		values[INCARNATION_NCOLUMNS];
 	bool		nulls[INCARNATION_NCOLUMNS] = {false};
 
+	Assert(UncacheShmem->incarnation[0] != '\0' && UncacheShmem->lineage[0] != '\0');
 	values[INCARNATION_ID - 1] = CStringGetTextDatum(UncacheShmem->incarnation);
 	values[INCARNATION_TIMELINE - 1] = Int32GetDatum((int32) timeline);
 	values[INCARNATION_SINCE - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
@@ -104,6 +105,7 @@ incarnation_look(void)
 	IncarnationStart start = INCARNATION_SAME;
 	Relation	rel;
 
+	Assert(ActiveSnapshotSet());
 	switch (outbox_open_try(table_oid(), RowExclusiveLock, &rel))
 	{
 		case OPENING_DONE:
@@ -124,6 +126,7 @@ incarnation_adopt(void)
 	Relation	rel = relation_open(table_oid(), RowExclusiveLock);
 	HeapTuple	row = find_row(rel, GetActiveSnapshot());
 
+	Assert(CheckRelationLockedByMe(rel, RowExclusiveLock, true));
 	/* Not an update, which logical decoding would show. */
 	if (row != NULL)
 		simple_heap_delete(rel, &row->t_self);

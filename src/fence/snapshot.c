@@ -137,6 +137,7 @@ append_snapshot(StringInfo to, Snapshot snapshot)
 	bool		complete = snapshot &&
 		(!snapshot->takenDuringRecovery || !snapshot->suboverflowed);
 
+	Assert(TransactionIdIsValid(xmin));
 	/* Where the list of the running ones is incomplete, all from xmin on may run. */
 	appendStringInfo(to, UINT64_FORMAT ":" UINT64_FORMAT ":",
 					 widen(xmin, next), widen(complete ? snapshot->xmax : xmin, next));

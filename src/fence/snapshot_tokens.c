@@ -152,6 +152,7 @@ is_searched(Oid type)
 static void
 search_value(MessageTokens *to, Oid type, Datum value)
 {
+	Assert(is_searched(type));
 	if (type == JSONBOID)
 	{
 		Jsonb	   *jsonb = DatumGetJsonbP(value);
@@ -254,6 +255,7 @@ snapshot_tokens_has(Portal portal, const char *token)
 {
 	TokenText	text = {token, strlen(token)};
 
+	Assert(snapshot_tokens_is_of_client(portal) && snapshot_tokens_is_token(token));
 	if (MessageContext == NULL)
 		return false;
 	if (arrived == NULL || arrived->source != portal->sourceText ||
