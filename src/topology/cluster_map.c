@@ -250,6 +250,7 @@ cluster_map_read(const RedisReply *reply, const char *asked_host)
 			return NULL;
 		}
 	}
+	Assert(map->nnodes <= MAX_NODES && map->nnodes <= map->room);
 	if (map->nnodes == 0)
 	{
 		cluster_map_free(map);
@@ -300,6 +301,7 @@ cluster_map_equal(const ClusterMap *a, const ClusterMap *b)
 {
 	int16		same[MAX_NODES];	/* number in b of each node of a; -1: not known */
 
+	Assert(a->nnodes <= MAX_NODES && b->nnodes <= MAX_NODES);
 	if (a->nnodes != b->nnodes)
 		return false;
 	for (int i = 0; i < a->nnodes; i++)

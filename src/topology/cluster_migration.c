@@ -102,6 +102,7 @@ cluster_migration_read(RedisNode *node, const RedisReply *reply)
 	const char *epoch;
 	bool		moving = false;
 
+	Assert(node->in_cluster);
 	while (line < behind && !is_own_line(line, end_of_line(line, behind)))
 		line = end_of_line(line, behind) + 1;
 	if (redis_reply_type(reply) == REDIS_ERROR || line >= behind)

@@ -71,6 +71,7 @@ cluster_nodes_make(struct Target *owner, const RedisTarget *url)
 static void
 free_member(ClusterNodes *cluster, Member *member)
 {
+	Assert(member->node->in_cluster && member->node->target == cluster->owner);
 	for (int slot = 0; slot < CLUSTER_SLOTS; slot++)
 	{
 		if (cluster->by_slot[slot] == member->node)
@@ -344,6 +345,7 @@ cluster_nodes_node(const ClusterNodes *cluster, const char *key, size_t len, uin
 	if (cluster_watch_map(cluster->watch) == NULL)
 		return NULL;
 	*slot = cluster_map_slot(key, len);
+	Assert(cluster->by_slot[*slot] == NULL || cluster->by_slot[*slot]->target == cluster->owner);
 	return cluster->by_slot[*slot];
 }
 

@@ -64,6 +64,7 @@ cluster_watch_make(const RedisTarget *target)
 {
 	ClusterWatch *watch = MemoryContextAllocZero(TopMemoryContext, sizeof(ClusterWatch));
 
+	Assert(target->scheme == REDIS_CLUSTER && target->nhosts > 0);
 	watch->target = target;
 	return watch;
 }
@@ -186,7 +187,7 @@ send_question(ClusterWatch *watch, TimestampTz now)
 	const char *info[] = {"CLUSTER", "INFO"};
 	const char *slots[] = {"CLUSTER", "SLOTS"};
 
-	Assert(!watch->asking);
+	Assert(!watch->asking && watch->waited.link != NULL);
 	watch->asked_at = now;
 	watch->ask_at = DT_NOEND;
 	watch->asking = redis_send_texts(watch->waited.link, 2, info, info_answered, watch) &&
@@ -238,6 +239,7 @@ open_link(ClusterWatch *watch, TimestampTz now)
 static void
 leave_node(ClusterWatch *watch, TimestampTz now)
 {
+	Assert(watch->waited.link != NULL);
 	close_link(watch);
 	watch->candidate++;
 	watch->failures++;

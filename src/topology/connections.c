@@ -85,6 +85,7 @@ state_of_targets(void)
 	bool		whole = target_count() > 0;
 	bool		down = target_count() == 0;
 
+	Assert(addresses_taken);
 	for (int i = 0; i < target_count(); i++)
 	{
 		whole &= target_is_connected(target_at(i));
@@ -103,6 +104,7 @@ set_state(WorkerState state, bool serving)
 {
 	bool		changed = false;
 
+	Assert(!serving || state != WORKER_PAUSED);
 	if (pg_atomic_read_u32(&MyDatabaseState->state) != state)
 	{
 		pg_atomic_write_u32(&MyDatabaseState->state, state);
@@ -247,6 +249,7 @@ forget_addresses(void)
 {
 	left_one_down |= node_any(is_down);
 	target_forget_all();
+	Assert(target_count() == 0 && node_count() == 0);
 	addresses_taken = false;
 }
 

@@ -29,6 +29,7 @@ link_set_remove(WaitedLink *waited)
 
 	if (link == NULL)
 		return NULL;
+	Assert(!dlist_is_empty(&all));
 	waited->link = NULL;
 	dlist_delete(&waited->node);
 	generation++;

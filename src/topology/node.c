@@ -123,6 +123,7 @@ node_note_trouble(RedisNode *node, const RedisReply *reply)
 	char	   *trouble = node->own->trouble;
 	const char *why;
 
+	Assert(reply != NULL);
 	if (trouble[0] != '\0' || !redis_error_is_fatal(reply, &why))
 		return;
 	snprintf(trouble, sizeof(node->own->trouble), "%s (%s)", why,

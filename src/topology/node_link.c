@@ -149,7 +149,7 @@ node_connect(RedisNode *node, const RedisTarget *target, int host)
 	RedisOptions options = settings_redis_options();
 	RedisLink  *link = redis_open(target, host, &options);
 
-	Assert(!node_has_link(node));
+	Assert(!node_has_link(node) && node->link == NULL);
 	if (link == NULL)
 	{
 		node_fail(node, "out of memory");

@@ -45,6 +45,7 @@ node_set_ping(RedisNode *node, const char **argv, int argc, RedisAnswer answer)
 {
 	NodePrivate *own = node->own;
 
+	Assert((argv == NULL) == (argc == 0));
 	own->ping_argv = argv;
 	own->ping_argc = argc;
 	own->ping_answer = argv ? answer : NULL;
@@ -107,6 +108,7 @@ ask_role(RedisNode *node)
 	const char *argv[] = {"ROLE"};
 	const size_t lens[] = {4};
 
+	Assert(node->link != NULL);
 	if (node->own->tells_role)
 		redis_send(node->link, 1, argv, lens, role_answered, node);
 }
@@ -136,6 +138,7 @@ node_ping_if_due(RedisNode *node, TimestampTz now)
 void
 node_ping_begin(RedisNode *node, TimestampTz now)
 {
+	Assert(node->link != NULL && node->link == node->own->waited.link);
 	node->own->ping_under_way = false;
 	node->own->tells_role = redis_role(node->link)[0] != '\0';
 	node->own->ping_at = TimestampTzPlusMilliseconds(now, PING_MS);

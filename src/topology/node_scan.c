@@ -54,7 +54,7 @@ node_scan_link(RedisNode *node)
 {
 	NodeScanLink *scan = &node->own->scan;
 
-	Assert(!scan->ready || scan->waited.link != NULL);
+	Assert(!scan->ready || (scan->waited.link != NULL && node->link != NULL));
 	scan->wanted = true;
 	if (scan->ready)
 		return scan->waited.link;
@@ -105,6 +105,7 @@ is_same_server(const RedisNode *node)
 {
 	const char *id = redis_run_id(node->own->scan.waited.link);
 
+	Assert(node->link != NULL);
 	return id[0] == '\0' || strcmp(id, node->own->run_id) == 0;
 }
 

@@ -91,6 +91,7 @@ sentinel_make(const RedisTarget *target)
 {
 	Sentinel   *sentinel = MemoryContextAllocZero(TopMemoryContext, sizeof(Sentinel));
 
+	Assert(target->scheme == REDIS_SENTINEL && target->nhosts > 0 && target->service != NULL);
 	sentinel->target = target;
 	sentinel->epoch = -1;
 	sentinel->state = SENTINEL_IDLE;
@@ -206,6 +207,7 @@ address_answered(void *arg, const RedisReply *reply)
 
 	if (reply == NULL)
 		return;					/* the link has failed */
+	Assert(sentinel->answer == ANSWER_DUE);
 	if (redis_reply_type(reply) == REDIS_NIL)
 	{
 		refuse_answer(sentinel, "Sentinel at %s does not know a master named \"%s\"",
@@ -265,6 +267,7 @@ sentinel_ask(Sentinel *sentinel)
 static void
 fail_round(Sentinel *sentinel)
 {
+	Assert(sentinel->asking && sentinel->hosts_left <= 0);
 	sentinel->asking = false;
 	if (sentinel->answers_behind > sentinel->target->nhosts / 2)
 		sentinel->epoch = -1;
@@ -294,6 +297,7 @@ note_master(Sentinel *sentinel, bool *moved)
 	RedisTarget *master = sentinel->master;
 	RedisTarget *named;
 
+	Assert(sentinel->answer == ANSWER_GOOD);
 	if (master != NULL && strcmp(master->hosts[0].name, sentinel->named_host) == 0 &&
 		master->hosts[0].port == sentinel->named_port)
 		return;
@@ -396,6 +400,7 @@ sentinel_state(const Sentinel *sentinel)
 const RedisTarget *
 sentinel_master(const Sentinel *sentinel)
 {
+	Assert(sentinel->state != SENTINEL_KNOWN || sentinel->master != NULL);
 	return sentinel->state == SENTINEL_KNOWN ? sentinel->master : NULL;
 }
 

@@ -121,6 +121,7 @@ find_server(Target *target)
 	SentinelState state;
 	bool		moved;
 
+	Assert(target->only != NULL && !node_has_link(target->only));
 	if (sentinel == NULL)
 		return target->url;
 	state = sentinel_state(sentinel);
@@ -152,6 +153,7 @@ turn_single(Target *target, TimestampTz now)
 {
 	RedisNode  *node = target->only;
 
+	Assert(node != NULL && target->cluster == NULL);
 	if (target->sentinel)
 		turn_sentinel(target);
 	if (node_wants_link(node, now))
@@ -196,6 +198,7 @@ target_deadline(const Target *target)
 {
 	TimestampTz deadline = DT_NOEND;
 
+	Assert(is_sound(target));
 	if (target->cluster)
 		return cluster_nodes_deadline(target->cluster);
 	if (target->sentinel)
@@ -219,6 +222,7 @@ target_node(const Target *target, const char *key, size_t len, uint16 *slot)
 bool
 target_is_connected(const Target *target)
 {
+	Assert(is_sound(target));
 	if (target->cluster)
 		return cluster_nodes_are_connected(target->cluster);
 	return target->only->link != NULL;
@@ -227,6 +231,7 @@ target_is_connected(const Target *target)
 bool
 target_is_down(const Target *target)
 {
+	Assert(is_sound(target));
 	if (target->cluster)
 		return cluster_nodes_are_down(target->cluster);
 	return target->only->link == NULL && target->only->is_down;
