@@ -8,14 +8,16 @@ package FenceModel;
 # committed; a reader's value is the set that its snapshot saw.
 #
 # Oracle: a cached value always includes every writer whose invalidation has
-# been answered; and every strict writer that has committed at all.
+# been answered; and every strict writer that has committed at all.  So a strict COMMIT of
+# the model returns before its delivery, as with wait_timeout = 0.
 #
 # What a case may contain (all optional, counts):
 #   writers   list of plain, strict, pattern; "plain\@B": on the next incarnation
 #   readers   list of fresh, late (reads after its snapshot), old (snapshot, then
 #             miss), standby, replaced (on the primary that was replaced), refresh
-#             (fills whatever is there); ":2" tries; "fresh+" asks for a lease: it waits
-#             while another reader has that, and may die, or give up, when it has it
+#             (fills whatever is there), plain (GET and SET, no fence); ":2" tries;
+#             "fresh+" asks for a lease: it waits while another reader has that, and may
+#             die, or give up, when it has it
 #   beats; lostbeats (given up, announced late); dupbeats
 #   dups, latedoubts, lateepoch (calls that arrive again, later)
 #   epochs (of other workers); evict, lose (value, record); moved (the slot went
@@ -242,10 +244,34 @@ sub writer_moves
 	return @moves;
 }
 
+# Stores what it has read on the primary, whoever has written since.
+sub plain_reader_moves
+{
+	my ($case, $s, $i) = @_;
+	my ($name, $phase) = ("reader$i (plain)", $s->{"p$i"});
+
+	if ($phase == 0)
+	{
+		return [ "$name looks in the cache", change($s, "p$i" => $s->{v} eq '' ? 2 : 9) ];
+	}
+	if ($phase == 2)
+	{
+		my (undef, $value) = snapshot_now($case, $s, 1);
+		return [ "$name reads the database", change($s, "p$i" => 4, "y$i" => $value) ];
+	}
+	if ($phase == 4)
+	{
+		return [ "$name stores", change($s, "p$i" => 9, "y$i" => '', v => $s->{"y$i"}) ];
+	}
+	return;
+}
+
 sub reader_moves
 {
 	my ($case, $s, $i) = @_;
 	my ($kind, $tries) = split /:/, $case->{readers}[ $i - 1 ];
+
+	return plain_reader_moves($case, $s, $i) if $kind eq 'plain';
 	my ($name, $phase) = ("reader$i ($kind)", $s->{"p$i"});
 	my @lease = $kind =~ s/\+$// ? (1000) : ();
 	my $next = sub { change($s, "p$i" => $phase + 1, @_) };

@@ -106,6 +106,14 @@ my %case = (
 	'strict' => {
 		edits => \@small_set,
 		writers => [qw(strict plain)], readers => ['fresh:2'], epochs => 1, latedoubts => 1 },
+	'strict, no COMMIT waits' => {
+		writers => ['strict'], readers => [qw(fresh standby)], beats => 1 },
+	'strict, no COMMIT waits, one is lost in a crash' => {
+		writers => [ 'strict', 'strict@B' ], readers => [qw(fresh old)], crash => 1,
+		xids => { w1 => '9', w2 => '9' } },
+	'strict, no COMMIT waits, Redis forgets' => {
+		writers => ['strict'], readers => [qw(standby)], beats => 1, reload => 1, next => 1,
+		latedoubts => 1 },
 	'a record without room' => {
 		edits => \@small_record,
 		writers => [qw(strict strict)], readers => ['fresh'], lose => 1, latedoubts => 1 },
@@ -188,6 +196,11 @@ my %long_case = (
 	'long: two strict writers' => {
 		edits => \@small_set,
 		writers => [qw(strict strict plain)], readers => [qw(fresh fresh)] },
+	'long: strict, no COMMIT waits' => {
+		writers => [qw(strict plain)], readers => [qw(fresh standby)], beats => 1 },
+	'long: strict, no COMMIT waits, Redis forgets' => {
+		writers => ['strict'], readers => [qw(fresh standby)], beats => 1, reload => 1,
+		latedoubts => 1, next => 1 },
 	'long: servers: both reclaim at once' => {
 		@two, writers => ['plain@A'], readers => [qw(B)], reclaims => 'AB' },
 	'long: servers: a copy is promoted, Redis forgets' => {
@@ -240,6 +253,8 @@ my @mutations = (
 	[ 'doubts must be visible', 'strict',
 		"if not visible(snapshot, incarnation, xid) then return false end\n\tend\n\treturn true",
 		"end return true" ],
+	[ 'strict without a wait: all readers are fenced', 'strict, no COMMIT waits',
+		{ readers => [qw(fresh plain)] } ],
 	[ 'a doubt makes a record', 'strict', "record or (name and mark ~= '')", 'record' ],
 	[ 'values go before a strict commit', 'strict', "redis.call('UNLINK', unpack(keys))",
 		"args[3]:find('?', 1, true) and 0 or redis.call('UNLINK', unpack(keys))" ],
@@ -422,7 +437,10 @@ sub stuck
 	return '' if !FenceSearch::world($case)->can('must_fill')->($case, $s);
 	return 'there is no epoch' if !FenceModel::has_epoch($s);
 	my ($stored) = fill_by($case, $s, $step, 1);
-	if ($s->{r} =~ /^closed@/)
+	# A worker that comes after a crash renews no doubt of before.
+	my $is_doubted = grep { $case->{writers}[ $_ - 1 ] =~ /^strict/ && $s->{"w$_"} eq 'lost' }
+	  1 .. @{ $case->{writers} };
+	if ($s->{r} =~ /^closed@/ || (!$stored && $is_doubted))
 	{
 		$s->{r} = '';	# it has expired, in the end
 		($stored) = fill_by($case, $s, $step, 1);
