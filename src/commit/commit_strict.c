@@ -157,6 +157,7 @@ sleep_before_commit(long ms)
 {
 	static uint32 wait_event = 0;	/* kept, since finding it takes a lock */
 
+	Assert(IsTransactionState() && InterruptHoldoffCount == 0);
 	if (wait_event == 0)
 		wait_event = WaitEventExtensionNew("UncacheStrict");
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,

@@ -125,7 +125,7 @@ handover(const OutboxWritten *written, bool wait)
 {
 	DatabaseState *database = shmem_my_database();
 
-	Assert(written != NULL);
+	Assert(written != NULL && InterruptHoldoffCount > 0);
 	if (database == NULL || !tell_worker(database, written, wait))
 	{
 		shmem_request_launch(MyDatabaseId, true);

@@ -54,6 +54,7 @@ ring_put(Ring *ring, const RingEntry *head, const char *items, size_t len)
 	uint32		filler;
 	RingEntry  *entry;
 
+	Assert(is_sound(ring));
 	/* An empty ring begins anew where the entry would cross its end: all of it is free. */
 	if (ring_is_empty(ring) && need > ring->size - ring->put % ring->size)
 		ring->taken = ring->put += ring->size - ring->put % ring->size;
@@ -116,6 +117,7 @@ ring_has_table(const Ring *ring, int table)
 {
 	uint64		at = ring->taken;
 
+	Assert(is_sound(ring));
 	while (at < ring->put)
 	{
 		const RingEntry *entry = (const RingEntry *) (ring->data + at % ring->size);

@@ -269,7 +269,7 @@ shmem_assign_database(DatabaseState *database, Oid dboid)
 void
 shmem_note_error(DatabaseState *database, const char *error)
 {
-	Assert(database != NULL);
+	Assert(database != NULL && !LWLockHeldByMe(database->lock));
 	LWLockAcquire(database->lock, LW_EXCLUSIVE);
 	log_text_copy(database->last_error, sizeof(database->last_error), error);
 	database->last_error_at = GetCurrentTimestamp();
@@ -279,6 +279,7 @@ shmem_note_error(DatabaseState *database, const char *error)
 void
 shmem_forget_error(DatabaseState *database, const char *beginning)
 {
+	Assert(!LWLockHeldByMe(database->lock));
 	LWLockAcquire(database->lock, LW_EXCLUSIVE);
 	if (strncmp(database->last_error, beginning, strlen(beginning)) == 0)
 	{
@@ -293,6 +294,7 @@ shmem_worker_pid(DatabaseState *database)
 {
 	pid_t		pid;
 
+	Assert(!LWLockHeldByMe(database->lock));
 	LWLockAcquire(database->lock, LW_SHARED);
 	pid = database->worker_pid;
 	LWLockRelease(database->lock);

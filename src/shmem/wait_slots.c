@@ -103,6 +103,7 @@ row_delivered_to(int proc, uint64 xid)
 	WaitSlot   *wait = &UncacheShmem->wait_slots[proc];
 	uint64		word = pg_atomic_read_u64(&wait->word);
 
+	Assert(proc >= 0 && proc < UncacheShmem->nwaitslots);
 	while (waits_for(wait, word, xid))
 	{
 		uint32		left = WORD_ROWS(word) - 1;
@@ -155,6 +156,7 @@ end_wait(int proc, Oid dboid, uint64 xid, WaitState state)
 	uint64		word = pg_atomic_read_u64(&wait->word);
 
 	Assert(state == WAIT_NONE || state == WAIT_GIVEN_UP);
+	Assert(proc >= 0 && proc < UncacheShmem->nwaitslots);
 	while (waits_in(wait, word, dboid) &&
 		   (xid == 0 || pg_atomic_read_u64(&wait->xid) == xid))
 	{

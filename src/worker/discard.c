@@ -24,6 +24,7 @@ discard_all(void)
 {
 	uint64		transactions;
 
+	Assert(!IsTransactionState());
 	outbox_rotate_retire();
 	transactions = outbox_scan_discard(0) + outbox_side_discard(0);
 	outbox_rotate_discard();

@@ -88,6 +88,7 @@ write_question(DatabaseState *database, const void *request)
 {
 	const Question *question = request;
 
+	Assert(LWLockHeldByMeInMode(database->lock, LW_EXCLUSIVE));
 	Assert(question->len <= QUESTION_BYTES);
 	database->question_kind = question->kind;
 	database->question_len = question->len;
@@ -225,6 +226,7 @@ begin(DatabaseState *database)
 	MemoryContext old_context;
 
 	forget();
+	Assert(database->question_kind != QUESTION_MORE);
 	context = AllocSetContextCreate(TopMemoryContext, "pg_uncache question",
 									ALLOCSET_DEFAULT_SIZES);
 	old_context = MemoryContextSwitchTo(context);
@@ -259,7 +261,7 @@ hand_out(DatabaseState *database, uint64 drawn)
 {
 	int			len = Min(answer.len - sent, QUESTION_BYTES);
 
-	Assert(whole);
+	Assert(whole && len >= 0 && database == MyDatabaseState);
 	memcpy(database->question_text, answer.data + sent, len);
 	sent += len;
 	database->question_len = len;

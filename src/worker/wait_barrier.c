@@ -73,6 +73,7 @@ wait_barrier_run(void)
 		return;					/* the next turn collects what is there now */
 	}
 	just_begun = false;
+	Assert(ticket <= drawn);
 	if (number == 0 && is_collected())
 		number = delivery_next_number();
 	if (number == 0 || delivery_oldest_number() < number || !outbox_side_is_done())

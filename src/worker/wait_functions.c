@@ -251,6 +251,7 @@ delete_rows_of(FullTransactionId xid)
 static void
 write_discard(DatabaseState *database, const void *xid)
 {
+	Assert(LWLockHeldByMeInMode(database->lock, LW_EXCLUSIVE));
 	pg_atomic_write_u64(&database->discard_xid, *(const uint64 *) xid);
 }
 

@@ -26,6 +26,7 @@ wait_ticket_draw(WaitTicket *ticket, DatabaseState *database, pg_atomic_uint64 *
 {
 	bool		is_ours;
 
+	Assert(!LWLockHeldByMe(database->lock) && (write != NULL || request == NULL));
 	ticket->database = database;
 	ticket->done = done;
 	LWLockAcquire(database->lock, write != NULL ? LW_EXCLUSIVE : LW_SHARED);
@@ -54,6 +55,7 @@ wait_ticket_await(const WaitTicket *ticket, TimestampTz deadline)
 	bool		reached;
 	uint32		wait_event = WaitEventExtensionNew("UncacheWait");
 
+	Assert(ticket->number > 0);
 	ConditionVariablePrepareToSleep(&database->barrier_cv);
 	while (!(reached = pg_atomic_read_u64(ticket->done) >= ticket->number))
 	{

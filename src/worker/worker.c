@@ -362,6 +362,7 @@ take_entry(const RingEntry *entry)
 		fence_doubt_take(entry);
 		return;
 	}
+	Assert(row.table >= 0 && row.table < OUTBOX_TABLES);
 	outbox_scan_check_file(row.table, entry->file);
 	/* A scan may have found the row first; its waiter is answered by xid then. */
 	if (delivery_map_get(row.table, &row.tid) == ROW_UNSENT)
@@ -387,6 +388,7 @@ take_ring(void)
 		entry = ring_peek(&MyDatabaseState->ring);
 		if (entry)
 		{
+			Assert(entry->size <= sizeof(copy));
 			memcpy(&copy, entry, entry->size);
 			ring_take(&MyDatabaseState->ring);
 		}

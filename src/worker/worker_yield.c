@@ -65,6 +65,7 @@ note_idleness(TimestampTz now)
 static bool
 is_untouched(void)
 {
+	Assert(LWLockHeldByMeInMode(MyDatabaseState->lock, LW_EXCLUSIVE));
 	return ring_is_empty(&MyDatabaseState->ring) &&
 		pg_atomic_read_u32(&MyDatabaseState->any_dirty) == 0 &&
 		pg_atomic_read_u32(&MyDatabaseState->side_dirty) == 0 &&
