@@ -13,31 +13,10 @@ use File::Copy qw(copy);
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
+use Bench::Publish;
 use Bench::Stats;
 
 my ($results, $source) = @ARGV;
-
-sub slurp
-{
-	my ($path) = @_;
-
-	open my $in, '<', $path or die "$path: $!\n";
-	local $/;
-	return scalar <$in>;
-}
-
-sub replace_between_markers
-{
-	my ($path, $name, $text) = @_;
-	my $old = slurp($path);
-
-	(my $new = $old) =~ s/(<!-- $name: [^\n]*-->\n).*?(<!-- end of $name -->\n)/$1\n$text\n$2/s
-	  or die "$path: no markers of \"$name\"\n";
-	open my $out, '>', $path or die "$path: $!\n";
-	print $out $new;
-	close $out;
-	return;
-}
 
 # Median of the rounds' ratios to no trigger, of the first number of clients.
 sub ratio_of
