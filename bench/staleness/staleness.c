@@ -10,9 +10,10 @@
  * The oracle is a table of versions in this program's memory.  A writer raises a
  * row's version in the database by one and notes it here when COMMIT has returned
  * (unless with a WARNING).  A read is stale when it returns a version below the
- * one that was noted here before the read began.  When all sessions have stopped
- * and everything is delivered, whatever the cache still has is compared with the
- * database: a key that differs is stuck.
+ * one that was noted here before the read began.  Of readers in REPEATABLE READ and on
+ * a standby only the hits count: what they find in the database may be old.
+ * When all sessions have stopped and everything is delivered, whatever the cache still has
+ * is compared with the database: a key that differs is stuck.
  *
  * Prints one line of CSV; --header prints the names of its fields.
  */
@@ -24,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -36,6 +38,8 @@
 #define DOUBLE_DELAY_US 20000	/* between the deletes of a double delete */
 #define DIES_EVERY		1000	/* writes, for an application that dies */
 #define MAX_LATER		256
+#define LIST_ROWS		8		/* rows of one page, which is below one nonce */
+#define READS_PER_SNAPSHOT 5	/* of a REPEATABLE READ transaction */
 
 typedef enum Order
 {
@@ -52,16 +56,27 @@ static const struct Strategy
 	Order		order;
 	const char *consistency;
 	bool		fenced;
+	bool		lists;			/* pages below a nonce, as in docs/lists.md */
 }			strategies[] = {
-	{"delete, then update", DELETE_BEFORE, "eventual", false},
-	{"update, then delete", DELETE_AFTER, "eventual", false},
-	{"update, then delete, dying", DELETE_DYING, "eventual", false},
-	{"double delete", DELETE_TWICE, "eventual", false},
-	{"pg_uncache eventual", DELETE_NOT, "eventual", false},
-	{"pg_uncache read_your_writes", DELETE_NOT, "read_your_writes", false},
-	{"pg_uncache fenced", DELETE_NOT, "read_your_writes", true},
-	{"pg_uncache strict", DELETE_NOT, "strict", true},
+	{"delete, then update", DELETE_BEFORE, "eventual", false, false},
+	{"update, then delete", DELETE_AFTER, "eventual", false, false},
+	{"update, then delete, dying", DELETE_DYING, "eventual", false, false},
+	{"double delete", DELETE_TWICE, "eventual", false, false},
+	{"pg_uncache eventual", DELETE_NOT, "eventual", false, false},
+	{"pg_uncache read_your_writes", DELETE_NOT, "read_your_writes", false, false},
+	{"pg_uncache fenced", DELETE_NOT, "read_your_writes", true, false},
+	{"pg_uncache strict", DELETE_NOT, "strict", true, false},
+	{"lists, pages stored by SET", DELETE_NOT, "read_your_writes", false, true},
+	{"lists, fenced tags", DELETE_NOT, "read_your_writes", true, true},
 };
+
+/* With lists the sessions are of three kinds, in turn. */
+typedef enum Kind
+{
+	FRESH,						/* reads and writes on the primary */
+	REPEATABLE,					/* reads with snapshots of before */
+	STANDBY,
+} Kind;
 
 typedef struct Session
 {
@@ -69,6 +84,8 @@ typedef struct Session
 	unsigned short random[3];
 	PGconn	   *pg;
 	redisContext *redis;
+	Kind		kind;
+	int			reads_left;		/* of the REPEATABLE READ transaction */
 	bool		warned;			/* the last statement gave a WARNING */
 	uint64_t	reads;
 	uint64_t	stale;
@@ -89,6 +106,7 @@ typedef struct Session
 
 static const struct Strategy *strategy;
 static const char *conninfo;
+static const char *standby;
 static const char *socket_path;
 static int	nsessions;
 static double seconds;
@@ -128,7 +146,7 @@ note_notice(void *arg, const PGresult *result)
 static void
 connect_session(Session *session)
 {
-	session->pg = PQconnectdb(conninfo);
+	session->pg = PQconnectdb(session->kind == STANDBY ? standby : conninfo);
 	if (PQstatus(session->pg) != CONNECTION_OK)
 		die("PostgreSQL", PQerrorMessage(session->pg));
 	PQsetNoticeReceiver(session->pg, note_notice, session);
@@ -238,7 +256,8 @@ write_row(Session *session, int key)
 		delete_key(session, key);
 
 	session->warned = false;
-	version = query(session,
+	version = query(session, strategy->lists ?
+					"UPDATE listed SET version = version + 1 WHERE id = $1 RETURNING version" :
 					"UPDATE stale SET version = version + 1 WHERE id = $1 RETURNING version",
 					id, NULL, NULL);
 	if (version == NULL)
@@ -349,15 +368,151 @@ read_fenced(Session *session, int key)
 	return version;
 }
 
+/* The value of a key, or NULL and perhaps a token for its fill.  Both to be freed. */
+static char *
+look_up(Session *session, const char *key, char **token)
+{
+	redisReply *reply = ask(session, "FCALL uncache_get 1 %s", key);
+	char	   *value = NULL;
+
+	*token = NULL;
+	if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 1)
+		value = strdup(reply->element[0]->str);
+	else if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
+			 reply->element[1]->type == REDIS_REPLY_STRING)
+		*token = strdup(reply->element[1]->str);
+	freeReplyObject(reply);
+	return value;
+}
+
+static bool
+fill(Session *session, const char *key, const char *snapshot, const char *value)
+{
+	redisReply *reply = ask(session, "FCALL uncache_set 1 %s %s %d %s", key, snapshot,
+							TTL_SECONDS * 1000, value);
+	bool		stored = reply->type == REDIS_REPLY_INTEGER && reply->integer == 1;
+
+	freeReplyObject(reply);
+	if (stored)
+		session->fills++;
+	else
+		session->refused++;
+	return stored;
+}
+
+/* The nonce in force, perhaps a new one; NULL where none could be stored.  To be freed. */
+static char *
+read_nonce(Session *session, int tag)
+{
+	char		key[16];
+	char		fresh[2 * sizeof(uint64_t) + 1];
+	char	   *token;
+	char	   *snapshot = NULL;
+	char	   *nonce;
+	uint64_t	random;
+
+	snprintf(key, sizeof(key), "gen:%d", tag);
+	nonce = look_up(session, key, &token);
+	if (nonce || token == NULL)
+		return nonce;
+	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+		die("getrandom", strerror(errno));
+	snprintf(fresh, sizeof(fresh), "%016llx", (unsigned long long) random);
+	nonce = query(session, "SELECT $1::text, uncache.snapshot($2)", fresh, token, &snapshot);
+	free(token);
+	if (nonce && (snapshot == NULL || !fill(session, key, snapshot, nonce)))
+	{
+		free(nonce);
+		nonce = NULL;
+	}
+	free(snapshot);
+	return nonce;
+}
+
+/* Version of the row in a page, which is a list of them. */
+static uint64_t
+version_in(const char *page, int key)
+{
+	for (int i = 0; i < key % LIST_ROWS; i++)
+		page = strchr(page, ',') + 1;
+	return strtoull(page, NULL, 10);
+}
+
+static char *
+query_page(Session *session, int tag, const char *token, char **snapshot)
+{
+	char		tag_text[12];
+
+	snprintf(tag_text, sizeof(tag_text), "%d", tag);
+	return query(session, "SELECT string_agg(version::text, ',' ORDER BY id), "
+				 "uncache.snapshot($2) FROM listed WHERE id / 8 = $1::int",
+				 tag_text, token ? token : "", snapshot);
+}
+
+/* Take a snapshot that the reads to come will have. */
+static void
+begin_repeatable(Session *session)
+{
+	if (session->kind != REPEATABLE || session->reads_left-- > 0)
+		return;
+	PQclear(PQexec(session->pg, "COMMIT"));
+	PQclear(PQexec(session->pg, "BEGIN ISOLATION LEVEL REPEATABLE READ"));
+	PQclear(PQexec(session->pg, "SELECT 1"));
+	session->reads_left = READS_PER_SNAPSHOT;
+}
+
+/* In the order of docs/lists.md: the page's token comes after its nonce. */
+static uint64_t
+read_listed(Session *session, int key, bool *is_hit)
+{
+	int			tag = key / LIST_ROWS;
+	char		name[48];
+	char	   *token = NULL;
+	char	   *snapshot = NULL;
+	char	   *page = NULL;
+	char	   *nonce;
+	uint64_t	version;
+
+	begin_repeatable(session);
+	nonce = read_nonce(session, tag);
+	if (nonce)
+	{
+		snprintf(name, sizeof(name), "list:%d:%s", tag, nonce);
+		page = look_up(session, name, &token);
+	}
+	*is_hit = page != NULL;
+	if (page == NULL)
+	{
+		page = query_page(session, tag, token, &snapshot);
+		if (page == NULL)
+			die("SELECT", PQerrorMessage(session->pg));
+		pause_a_while(session);
+		if (nonce && !strategy->fenced)
+			freeReplyObject(ask(session, "SET %s %s EX %d", name, page, TTL_SECONDS));
+		else if (snapshot)
+			fill(session, name, snapshot, page);
+	}
+	version = version_in(page, key);
+	free(page);
+	free(nonce);
+	free(token);
+	free(snapshot);
+	return version;
+}
+
 static void
 read_row(Session *session, int key)
 {
 	uint64_t	expected = atomic_load(&oracle[key]);
 	double		since = atomic_load(&committed_at[key]);
-	uint64_t	version = strategy->fenced ? read_fenced(session, key) : read_plain(session, key);
+	bool		is_hit = false;
+	uint64_t	version = strategy->lists ? read_listed(session, key, &is_hit) :
+		strategy->fenced ? read_fenced(session, key) : read_plain(session, key);
 
 	session->reads++;
-	if (version >= expected)
+	if (strategy->lists)
+		session->hits += is_hit;
+	if (version >= expected || (session->kind != FRESH && !is_hit))
 		return;
 	session->stale++;
 	if (session->nages < MAX_AGES)
@@ -377,7 +532,7 @@ run_session(void *arg)
 		int			key = a < b ? a : b;
 
 		delete_what_is_due(session, false);
-		if (erand48(session->random) < write_share)
+		if (erand48(session->random) < write_share && session->kind == FRESH)
 			write_row(session, key);
 		else
 			read_row(session, key);
@@ -389,6 +544,30 @@ run_session(void *arg)
 /* ----- the run ----- */
 
 static int
+count_stuck_pages(Session *session)
+{
+	int			stuck = 0;
+
+	for (int tag = 0; tag < KEYS / LIST_ROWS; tag++)
+	{
+		char	   *page = query_page(session, tag, NULL, &(char *){NULL});
+		redisReply *nonce = ask(session, "GET gen:%d", tag);
+
+		if (nonce->type == REDIS_REPLY_STRING)
+		{
+			redisReply *reply = ask(session, "GET list:%d:%s", tag, nonce->str);
+
+			if (reply->type == REDIS_REPLY_STRING && strcmp(reply->str, page) != 0)
+				stuck++;
+			freeReplyObject(reply);
+		}
+		freeReplyObject(nonce);
+		free(page);
+	}
+	return stuck;
+}
+
+static int
 count_stuck(Session *session)
 {
 	int			stuck = 0;
@@ -397,6 +576,8 @@ count_stuck(Session *session)
 	if (delivered == NULL || strcmp(delivered, "t") != 0)
 		die("uncache.wait", "the backlog was not delivered");
 	free(delivered);
+	if (strategy->lists)
+		return count_stuck_pages(session);
 	for (int key = 0; key < KEYS; key++)
 	{
 		char		id[12];
@@ -483,8 +664,8 @@ main(int argc, char **argv)
 			 "age_p50_ms,age_p99_ms,age_max_ms,hit_percent,refused,failed_writes");
 		return 0;
 	}
-	if (argc != 6)
-		die("usage", "staleness STRATEGY(0..7) SESSIONS SECONDS CONNINFO REDIS_SOCKET");
+	if (argc != 7)
+		die("usage", "staleness STRATEGY(0..9) SESSIONS SECONDS CONNINFO STANDBY REDIS_SOCKET");
 	number = atoi(argv[1]);
 	if (number < 0 || number >= (int) (sizeof(strategies) / sizeof(strategies[0])))
 		die("usage", "no such strategy");
@@ -492,7 +673,8 @@ main(int argc, char **argv)
 	nsessions = atoi(argv[2]);
 	seconds = atof(argv[3]);
 	conninfo = argv[4];
-	socket_path = argv[5];
+	standby = argv[5];
+	socket_path = argv[6];
 
 	sessions = calloc((size_t) nsessions, sizeof(Session));
 	for (int i = 0; i < nsessions; i++)
@@ -500,6 +682,7 @@ main(int argc, char **argv)
 		sessions[i].random[0] = (unsigned short) (i + 1);
 		sessions[i].random[1] = (unsigned short) number;
 		sessions[i].ages = malloc(sizeof(double) * MAX_AGES);
+		sessions[i].kind = strategy->lists ? (Kind) (i % 3) : FRESH;
 		connect_session(&sessions[i]);
 		prepare(&sessions[i]);
 	}
