@@ -678,6 +678,12 @@ COMMENT ON COLUMN uncache.stat_databases.outbox_oldest_age IS
 'age that the oldest undelivered row had then; null if there was none';
 COMMENT ON COLUMN uncache.stat_databases.rules_with_problems IS
 'rules for which uncache.rules of that database shows a problem, when the worker last checked them: within a few seconds of DDL, and else once a minute; of a table with more than 255 partitions it looks at 255; null before its first check';
+COMMENT ON COLUMN uncache.stat_databases.fills_plain IS
+'as in uncache.stat: a count of the Redis, so each of the databases that share one shows the whole of it; over these take the largest, not the sum';
+COMMENT ON COLUMN uncache.stat_databases.checked IS
+'as in uncache.stat: a count of the Redis, so each of the databases that share one shows the whole of it; over these take the largest, not the sum';
+COMMENT ON COLUMN uncache.stat_databases.found_stale IS
+'as in uncache.stat: a count of the Redis, so each of the databases that share one shows the whole of it; over these take the largest, not the sum';
 COMMENT ON COLUMN uncache.stat_databases.latency_sum_ms IS
 'sum of all delivery latencies since stats_reset, for an average';
 
