@@ -51,16 +51,18 @@ usage: bench/run.sh [OPTION]...
   --sections NAME,.. only these: @{[join ', ', map { $_->[0] } @sections]}
   --rows N           rows of the bulk updates, keys of the drain (1000000); ten times
                      as many undelivered keys in the section scale
+  --pattern-keys N   keys of the server below which the patterns are found (1000000;
+                     10000000 with --publish: Redis needs about 1 GB)
   --check            only say what is wrong with the options
   --publish          write what was measured into docs/performance.md, README.md and
-                     docs/performance/; all sections take about 25 minutes
+                     docs/performance/; all sections take about half an hour
 Lanes: @{[join ', ', map { $_->{id} } Bench::Lanes::all()]}
 TEXT
 
 my %option = (rounds => 9, seconds => 2, clients => '', lanes => '',
-	sections => '', rows => 1_000_000);
+	sections => '', rows => 1_000_000, 'pattern-keys' => 1_000_000);
 GetOptions(\%option, 'rounds=i', 'seconds=i', 'clients=s', 'lanes=s',
-	'sections=s', 'rows=i', 'check', 'help')
+	'sections=s', 'rows=i', 'pattern-keys=i', 'check', 'help')
   or die $usage;
 if ($option{help}) { print $usage; exit 0 }
 
@@ -115,6 +117,7 @@ my %bench = (
 	seconds => $option{seconds},
 	brief => POSIX::ceil($option{seconds} / 2),
 	rows => $option{rows},
+	pattern_keys => $option{'pattern-keys'},
 	clients => [ split /,/, $option{clients} || '8,1,32' ],
 	places_clients => [ split /,/, $option{clients} || '8,1,32,64' ],
 	lanes => [ split /,/, $option{lanes} ],

@@ -18,6 +18,7 @@ options=()
 for option; do
 	if [ "$option" = --publish ]; then
 		publish=yes
+		options=(--pattern-keys 10000000 "${options[@]}")
 	else
 		options+=("$option")
 	fi

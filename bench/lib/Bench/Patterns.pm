@@ -5,6 +5,7 @@ package Bench::Patterns;
 use strict;
 use warnings;
 
+use POSIX ();
 use Time::HiRes qw(time);
 
 use Bench::Lanes;
@@ -12,18 +13,24 @@ use Bench::Load;
 use Bench::Report;
 use Bench::Stats;
 
-my $patterns = 20_000;
+# Of the pass beside which commits are measured, and of those that are compared with SCAN.
+my $many = 20_000;
+my @compared = (1, 1000);
+
+# Keys that one EVAL makes: not so many that the worker takes Redis for hung.
+my $slice = 100_000;
 
 # Every fourth key is one of a pattern's.
 sub _fill_redis
 {
-	my ($keys) = @_;
-	my $script = q{for i = 1, ARGV[1] do
-		local head = i % 4 == 0 and string.format('p%d:', i / 4 % ARGV[2]) or 'other:'
+	my ($keys, $patterns) = @_;
+	my $script = q{for i = ARGV[1] + 1, math.min(ARGV[1] + ARGV[4], ARGV[2]) do
+		local head = i % 4 == 0 and string.format('p%d:', i / 4 % ARGV[3]) or 'other:'
 		redis.call('SET', head .. string.format('%d', i), 'x') end};
+	my @scripts = map { [ 'EVAL', $script, 0, $_ * $slice, $keys, $patterns, $slice ] }
+	  0 .. POSIX::ceil($keys / $slice) - 1;
 
-	foreach my $command ([ 'FLUSHALL' ], [ 'CONFIG', 'SET', 'busy-reply-threshold', 60000 ],
-		[ 'EVAL', $script, 0, $keys, $patterns ])
+	foreach my $command ([ 'FLUSHALL' ], @scripts)
 	{
 		system("redis-cli -s $ENV{REDIS_SOCKET} @{[map { quotemeta } @$command]} >/dev/null") == 0
 			or die 'redis-cli failed';
@@ -31,12 +38,23 @@ sub _fill_redis
 	return;
 }
 
+# Seconds in which an operator's own way deletes them all: one SCAN, also for many patterns.
+sub _scan_and_unlink
+{
+	my $redis = "redis-cli -s $ENV{REDIS_SOCKET}";
+	my $start = time;
+
+	system("$redis --scan --pattern 'p*' | xargs $redis UNLINK >/dev/null") == 0
+	  or die 'redis-cli failed';
+	return time - $start;
+}
+
 # A client that updates single rows goes on all the time; after some seconds there are the
 # patterns.  Returns the latencies in microseconds before that and beside the pass, and how
 # long the pass took.
 sub _measure
 {
-	my ($session, $lane, $quiet_seconds) = @_;
+	my ($session, $lane, $quiet_seconds, $patterns) = @_;
 	my $log = "$ENV{PRIVATE}/tmp/patterns";
 	my $pid = fork // die "fork: $!";
 
@@ -74,39 +92,98 @@ sub _measure
 	return (\@quiet, \@beside, $end - $start);
 }
 
+# One round: commits before and beside the pass, under the name of the case.
+sub _round
+{
+	my ($bench, $lane, $case, $round, $keys, $patterns) = @_;
+	my $report = $bench->{report};
+
+	_fill_redis($keys, $patterns);
+	my ($quiet, $beside, $seconds) = _measure($bench->{session}, $lane, 5, $patterns);
+	$report->add('patterns', "pass$case", 'beside', $round, 'seconds', $seconds);
+	foreach my $figure ([ p50 => 0.5 ], [ p99 => 0.99 ])
+	{
+		my ($name, $q) = @$figure;
+
+		$report->add('patterns', "commit$case", 'quiet', $round, $name, quantile($q, @$quiet));
+		$report->add('patterns', "commit$case", 'beside', $round, $name, quantile($q, @$beside));
+	}
+	return;
+}
+
+sub _commit_cells
+{
+	my ($report, $case, $figure) = @_;
+	my @figures = ('patterns', "commit$case");
+
+	return ((map { sprintf '%.2f', $report->median_of(@figures, $_, $figure) / 1000 }
+			qw(quiet beside)),
+		Bench::Report::spread('%.2f', $report->ratios(@figures, 'beside', 'quiet', $figure)));
+}
+
+sub _run_many
+{
+	my ($bench, $lane) = @_;
+	my ($report, $keys) = @{$bench}{qw(report rows)};
+
+	foreach my $round (0 .. $bench->{few} - 1)
+	{
+		_round($bench, $lane, '', $round, $keys, $many);
+		print STDERR 'patterns: round ', $round + 1, " of $bench->{few}\n";
+	}
+	$report->table("$many patterns over $keys keys: the pass took "
+		. sprintf('%.1f s', $report->median_of('patterns', 'pass', 'beside', 'seconds')),
+		[ 'COMMIT of a single row, ms', 'quiet', 'beside the pass', 'ratio' ],
+		map { [ $_, _commit_cells($report, '', $_) ] } qw(p50 p99));
+	return;
+}
+
+sub _run_compared
+{
+	my ($bench, $lane) = @_;
+	my ($report, $keys) = @{$bench}{qw(report pattern_keys)};
+	# A round of ten million takes minutes, and has thousands of commits on either side.
+	my $rounds = $keys > 1_000_000 ? 1 : $bench->{few};
+
+	foreach my $round (0 .. $rounds - 1)
+	{
+		foreach my $patterns (@compared)
+		{
+			_fill_redis($keys, $patterns);
+			$report->add('patterns', "pass-$patterns", 'scan', $round, 'seconds',
+				_scan_and_unlink());
+			_round($bench, $lane, "-$patterns", $round, $keys, $patterns);
+			print STDERR "patterns: $patterns, round ", $round + 1, " of $rounds\n";
+		}
+	}
+	_fill_redis(0, 1);
+	$report->table("Patterns over $keys keys, a quarter of which they delete\n"
+		  . 'Keys of the server a second, of pg_uncache and of one redis-cli --scan --pattern | '
+		  . 'xargs redis-cli UNLINK for all patterns together; and p99 of the COMMIT of a '
+		  . 'single row in ms.',
+		[ 'patterns', 'pg_uncache', 'redis-cli', 'ratio', 'p99, quiet', 'beside the pass',
+			'ratio' ],
+		map {
+			my $case = "pass-$_";
+
+			[ $_, (map { sprintf '%.0f', $keys / $report->median_of('patterns', $case, $_,
+				'seconds') } qw(beside scan)),
+				Bench::Report::spread('%.2f',
+					$report->ratios('patterns', $case, 'scan', 'beside', 'seconds')),
+				_commit_cells($report, "-$_", 'p99') ]
+		} @compared);
+	return;
+}
+
 sub run
 {
 	my ($bench) = @_;
-	my ($session, $report, $keys) = @{$bench}{qw(session report rows)};
 	my ($lane) = grep { $_->{id} eq 'ryw' } Bench::Lanes::all();
-	my @rows = [ 'COMMIT of a single row, ms', 'quiet', 'beside the pass', 'ratio' ];
 
-	Bench::Lanes::set_fence($session, 0);
-	Bench::Lanes::enter($session, $lane, 'bench.item', 'id');
-	foreach my $round (0 .. $bench->{few} - 1)
-	{
-		_fill_redis($keys);
-		my ($quiet, $beside, $seconds) = _measure($session, $lane, 5);
-
-		$report->add('patterns', 'pass', 'beside', $round, 'seconds', $seconds);
-		foreach my $figure ([ p50 => 0.5 ], [ p99 => 0.99 ])
-		{
-			$report->add('patterns', 'commit', 'quiet', $round, $figure->[0],
-				quantile($figure->[1], @$quiet));
-			$report->add('patterns', 'commit', 'beside', $round, $figure->[0],
-				quantile($figure->[1], @$beside));
-		}
-		print STDERR 'patterns: round ', $round + 1, " of $bench->{few}\n";
-	}
-	foreach my $figure (qw(p50 p99))
-	{
-		push @rows, [ $figure, (map { sprintf '%.2f',
-			$report->median_of('patterns', 'commit', $_, $figure) / 1000 } qw(quiet beside)),
-			Bench::Report::spread('%.2f',
-				$report->ratios('patterns', 'commit', 'beside', 'quiet', $figure)) ];
-	}
-	$report->table("$patterns patterns over $keys keys: the pass took "
-		. sprintf('%.1f s', $report->median_of('patterns', 'pass', 'beside', 'seconds')), @rows);
+	Bench::Lanes::set_fence($bench->{session}, 0);
+	Bench::Lanes::enter($bench->{session}, $lane, 'bench.item', 'id');
+	_run_many($bench, $lane);
+	_run_compared($bench, $lane);
 	return;
 }
 
