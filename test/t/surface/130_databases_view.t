@@ -16,7 +16,8 @@ my $node = new_node('main', $redis, 'uncache.max_database_workers = 2', 'autovac
 
 $node->safe_psql('postgres', 'CREATE DATABASE shop');
 $node->safe_psql('shop', 'CREATE EXTENSION pg_uncache');
-ok(wait_for_state($node, 'connected', 'shop'), 'a second database is served');
+ok(wait_for_state($node, 'connected') && wait_for_state($node, 'connected', 'shop'),
+	'a second database is served');
 
 # of(DATABASE, COLUMNS): its row, as the database postgres sees it.
 sub of
