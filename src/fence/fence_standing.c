@@ -487,21 +487,25 @@ finish(bool clean)
 }
 
 /*
- * Whether each node that is connected has said which server's readers may fill.  Before that
- * the worker does not know whether a copy has superseded this server, or a server of another
- * origin has: which claim must be raised.
+ * Whether each node has said which server's readers may fill, but for those that are down.  Before
+ * that the worker does not know whether a copy has superseded this server, or a server of another
+ * origin has: which claim must be raised.  A node that is being connected will say it soon.
  */
 static bool
 is_told(void)
 {
+	if (!setting_delivery)
+		return true;			/* no node is asked */
 	for (int i = 0; i < node_count(); i++)
 	{
 		const RedisNode *node = node_at(i);
+		bool		knows = node->fence != NULL && node->fence->standing.known;
 
-		if (node->link != NULL && node->fence != NULL && !node->fence->standing.known)
+		if (!knows && (node->link != NULL || !node->is_down))
 			return false;
 	}
-	return true;
+	/* No node: the map of a cluster is not known yet. */
+	return node_count() > 0 || target_is_down(target_at(0));
 }
 
 static bool

@@ -175,6 +175,7 @@ $main->safe_psql('postgres',
 is(reclaim($copy), 't', 'the copy reclaims');
 ok(is_fenced($copy, 'on') && is_fenced($main, 'superseded'), 'and has the fence');
 ok(delivered($copy), 'all is delivered');
+my $copy_claimed = $copy->safe_psql('postgres', 'SELECT place_claim FROM uncache.fence_standing');
 $copy->stop;
 $redis->cli('set', 'fresh:5', 'of before', 'ex', 300);
 is(reclaim($main), 't', 'production reclaims, while the copy has stored nothing');
@@ -186,8 +187,21 @@ like(slurp_file($main->logfile),
 
 # --- fence_takeback ---
 
+# It is called before the copy has heard from Redis that it is superseded.
+$redis->freeze;
+$copy->append_conf('postgresql.conf', "uncache.connect_timeout = '60s'");
 $copy->start;
-is(reclaim($copy), 't', 'the copy takes the fence once more');
+my $caller = $copy->background_psql('postgres');
+$caller->query_until(qr/asked/, "\\echo asked\nSELECT uncache.reclaim_fence();\n");
+ok($copy->poll_query_until('postgres',
+	q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE '%reclaim_fence%'
+		AND wait_event IS NOT NULL AND pid <> pg_backend_pid()}), 'the copy is asked at once');
+$redis->thaw;
+ok(is_fenced($copy, 'on'), 'the copy takes the fence once more');
+$caller->quit;
+ok(delivered($copy), 'all is delivered');
+is($copy->safe_psql('postgres', 'SELECT place_claim FROM uncache.fence_standing'), $copy_claimed,
+	'from its origin, and from no server of another one');
 ok(is_fenced($main, 'superseded'), 'from production');
 is(fills($copy, 6), '1', 'and stores a row');
 $main->safe_psql('postgres',
