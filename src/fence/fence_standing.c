@@ -504,8 +504,8 @@ is_told(void)
 		if (!knows && (node->link != NULL || !node->is_down))
 			return false;
 	}
-	/* No node: the map of a cluster is not known yet. */
-	return node_count() > 0 || target_is_down(target_at(0));
+	/* A target without a node is a cluster whose map is not known yet. */
+	return node_count() > 0 || target_count() == 0 || target_is_down(target_at(0));
 }
 
 static bool

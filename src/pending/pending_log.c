@@ -372,7 +372,7 @@ pending_log_read_next(PendingReader *reader, Invalidation *item)
 	Entry	   *entry;
 
 	Assert(reader->position <= set.base + set.used);
-	if (reader->position == set.base + set.used)
+	if (reader->position >= set.base + set.used)
 		return false;
 
 	if (reader->position < set.base)
