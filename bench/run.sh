@@ -45,11 +45,7 @@ profiler()						# profiler FILE: for the samples
 
 results=${RESULTS:-$SOURCE/bench/results}
 mkdir -p "$results" || exit 1
-bash "$SOURCE/test/lib/packages.sh" build || exit 1
-PG_CONFIG=$(find_pg_config) || fail "no PostgreSQL with its headers found"
-private_folder
-private_tree
-private_build build
+private_ready build
 as_owner mkdir "$PRIVATE/results"
 as_owner bash "$PRIVATE/src/bench/peers.sh" "$PRIVATE/pg"
 as_owner ln -s "$(command -v redis-benchmark)" "$PRIVATE/bin/redis-benchmark"

@@ -29,11 +29,7 @@ done
 
 results=${RESULTS:-$SOURCE/bench/results}
 mkdir -p "$results" || exit 1
-bash "$SOURCE/test/lib/packages.sh" build || exit 1
-PG_CONFIG=$(find_pg_config) || fail "no PostgreSQL with its headers found"
-private_folder
-private_tree
-private_build build
+private_ready build
 as_owner bash "$PRIVATE/src/bench/bounds/servers.sh" "$minutes" "$every" "$rate" &
 wait $!
 status=$?

@@ -14,11 +14,7 @@ set -u
 
 results=${RESULTS:-$SOURCE/bench/results}
 mkdir -p "$results" || exit 1
-bash "$SOURCE/test/lib/packages.sh" build || exit 1
-PG_CONFIG=$(find_pg_config) || fail "no PostgreSQL with its headers found"
-private_folder
-private_tree
-private_build build
+private_ready build
 as_owner bash "$PRIVATE/src/bench/hits/rounds.sh" "${SECONDS_EACH:-30}" "${READS:-20}" \
 	"${WRITES:-0.2 1 5 20}" "${LANES:-primary standby repeatable}" &
 wait $!

@@ -15,11 +15,7 @@ set -u
 
 results=${RESULTS:-$SOURCE/bench/results}
 mkdir -p "$results" || exit 1
-bash "$SOURCE/test/lib/packages.sh" build || exit 1
-PG_CONFIG=$(find_pg_config) || fail "no PostgreSQL with its headers found"
-private_folder
-private_tree
-private_build build
+private_ready build
 as_owner bash "$PRIVATE/src/bench/staleness/rounds.sh" "${SESSIONS:-1 10 100}" \
 	"${SECONDS_EACH:-5}" "${ROUNDS:-1}" "${STRATEGIES:-0 1 2 3 4 5 6 7 8 9}" &
 wait $!

@@ -29,23 +29,33 @@ fail()
 }
 
 #
-# private_run PACKAGES SCRIPT [ARGUMENT]...
+# private_ready PACKAGES
 #
-# Install PACKAGES (see packages.sh), make the folder, build, and run SCRIPT,
-# a path in the source tree.  Ends this shell with SCRIPT's exit code.
+# Install PACKAGES (see packages.sh), make the folder and build in it.
 #
-private_run()
+private_ready()
 {
-	local packages=$1 status
-
-	shift
 	# A warning is an error where the code is worked on.
-	[ "$packages" = build ] || STRICT=-Werror
-	bash "$SOURCE/test/lib/packages.sh" "$packages" || exit 1
+	[ "$1" = build ] || STRICT=-Werror
+	bash "$SOURCE/test/lib/packages.sh" "$1" || exit 1
 	PG_CONFIG=$(find_pg_config) || fail "no PostgreSQL with its headers found"
 	private_folder
 	private_tree
-	private_build "$packages"
+	private_build "$1"
+}
+
+#
+# private_run PACKAGES SCRIPT [ARGUMENT]...
+#
+# Be ready, and run SCRIPT, a path in the source tree.  Ends this shell with SCRIPT's
+# exit code.
+#
+private_run()
+{
+	local status
+
+	private_ready "$1"
+	shift
 	as_owner bash "$PRIVATE/src/$1" "${@:2}" &
 	PRIVATE_CHILD=$!
 	wait $PRIVATE_CHILD
