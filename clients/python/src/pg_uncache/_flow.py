@@ -235,8 +235,8 @@ class Flows:
                 values = dict(zip(keys, map(self.o.decode, raws)))
                 self.o.counters.add("hit", len(values))
                 return values
-            except Exception:  # as in decoded(); one by one below
-                values = {}
+            except Exception:  # as in decoded()
+                pass  # one by one, below
         for key, raw in zip(keys, raws):
             if isinstance(raw, Exception):
                 missing.append((key, Answer(None, None, _why(raw))))
