@@ -73,8 +73,7 @@ $redis->cli('set', 'other', 1);
 # The log is told a turn after the first answer.
 my @lines;
 poll_until(sub { push @lines, log_lines(); return scalar grep { /connected/ } @lines });
-# While it comes up it may give another reason for a moment: it loads its data, or a busy machine
-# has it answer too late.  The log hears each reason once.
+# While it comes up it may say for a moment that it loads its data.  The log hears each reason once.
 my @reasons = map { /cannot be used(?: for another reason now)?: (.*)/ } @lines;
 is(scalar(grep { /closed the connection/ } @reasons), 1, 'one line when Redis was missing')
 	or diag join "\n", @lines;
