@@ -39,11 +39,11 @@
 #include "topology/cluster_map.h"
 
 /*
- * Work of a slice: some 200 microseconds.  A unit is what it takes to try one byte of a key
+ * Work of a slice: some 100 microseconds.  A unit is what it takes to try one byte of a key
  * with one part of a pattern; to get at a key, or at the next pattern, costs as much as a
  * few of these.
  */
-#define SLICE_WORK		20000
+#define SLICE_WORK		10000
 #define STEP_WORK		16
 
 /* So often in a row the node's own link may break at a step of one key. */

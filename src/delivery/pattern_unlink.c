@@ -14,9 +14,12 @@
 #include "delivery/batch_int.h"
 #include "delivery/pattern_unlink.h"
 
-/* Batches under way at a node: as many as of other bulk deliveries (batch_gather.c). */
-#define BATCHES_MOST	8
-#define SLOT_FACTOR		16
+/*
+ * Batches under way at a node.  The keys for which sessions wait go by the same link, behind
+ * them, so there is one; in a cluster, where each has one key, as many as one has keys elsewhere.
+ */
+#define BATCHES_MOST	1
+#define SLOT_FACTOR		BATCH_KEYS
 
 static void (*refused) (RedisNode *node, const char *key, size_t len);
 
