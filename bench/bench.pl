@@ -16,6 +16,7 @@ use Bench::Lanes;
 use Bench::Latency;
 use Bench::Load;
 use Bench::Masters;
+use Bench::Overview;
 use Bench::Patterns;
 use Bench::Places;
 use Bench::Profile;
@@ -55,7 +56,7 @@ usage: bench/run.sh [OPTION]...
                      10000000 with --publish: Redis needs about 1 GB)
   --check            only say what is wrong with the options
   --publish          write what was measured into docs/performance.md, README.md and
-                     docs/performance/; all sections take about half an hour
+                     docs/performance/; all sections take an hour
 Lanes: @{[join ', ', map { $_->{id} } Bench::Lanes::all()]}
 TEXT
 
@@ -142,5 +143,6 @@ foreach my $section (@sections)
 	$bench{session}->query('SELECT pg_reload_conf()');
 }
 Bench::Targets::report($bench{report}, $bench{rows});
+Bench::Overview::picture($bench{report}, $bench{report}->file('writes.svg'));
 $bench{session}->close;
 exit $failed;

@@ -2,58 +2,52 @@
 #
 # publish.pl RESULTS SOURCE: put the results of a run into the documentation.
 #
-# The tables go between the markers of docs/performance.md, one sentence and the
-# picture between those of README.md; raw data and picture into docs/performance/.
-# Nobody types a figure by hand.
+# The picture and the words of the README, and the first table of docs/performance.md, are made
+# from the CSV; the tables of the run go into docs/performance/figures.md.  Nobody types a figure
+# by hand.  It can be run again: on bench/results, or on docs/performance, which has the CSV of the
+# last published run but not its tables, so that those of figures.md stay.
 
 use strict;
 use warnings;
 
+use Cwd qw(abs_path);
 use File::Copy qw(copy);
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
+use Bench::Overview;
 use Bench::Publish;
-use Bench::Stats;
+use Bench::Report;
 
 my ($results, $source) = @ARGV;
+die "usage: publish.pl RESULTS SOURCE\n" unless @ARGV == 2;
+my $folder = "$source/docs/performance";
+my $figures = "$folder/figures.md";
 
-# Median of the rounds' ratios to no trigger, of the first number of clients.
-sub ratio_of
+# The paragraph that says which machine it was, and when.
+sub machine_of
 {
-	my ($csv, $lane) = @_;
-	my ($case, %tps);
+	my ($text) = @_;
 
-	foreach my $line (grep { /,/ } split /\n/, $csv)
-	{
-		my ($section, $this, $id, $round, $figure, $value) = split /,/, $line;
-
-		next unless $section eq 'writes' && $figure eq 'tps';
-		$case //= $this;
-		$tps{$id}[$round] = $value if $this eq $case;
-	}
-	my @ratios = map { $tps{$lane}[$_] / $tps{none}[$_] } 0 .. $#{ $tps{$lane} };
-	return (sprintf('%.2f', median(@ratios)), $case =~ s/\D+//r);
+	return $text =~ /^(Machine: .*?)\n\n/ms ? $1 : 'Machine: not noted.';
 }
 
-my $csv = slurp("$results/bench.csv");
-my ($eventual, $clients) = ratio_of($csv, 'eventual');
-my ($ryw) = ratio_of($csv, 'ryw');
+my $report = Bench::Report->read("$results/bench.csv");
 
-mkdir "$source/docs/performance";
-foreach my $file (qw(bench.csv writes.svg))
+if (abs_path($results) ne abs_path($folder))
 {
-	copy("$results/$file", "$source/docs/performance/$file") or die "$file: $!\n";
+	copy("$results/bench.csv", "$folder/bench.csv") or die "bench.csv: $!\n";
 }
-# The targets were printed last and are to be read first.
-my ($machine, @tables) = split /(?=\n### )/, slurp("$results/tables.md");
-my @sorted = ((grep { /^\n### Targets\n/ } @tables), grep { !/^\n### Targets\n/ } @tables);
-replace_between_markers("$source/docs/performance.md", 'figures', join '', $machine, @sorted);
-my $picture = 'docs/performance/writes.svg';
-replace_between_markers("$source/README.md", 'writes', <<"TEXT");
-![What is left of the throughput of a write, by way of deleting the key]($picture)
+if (-e "$results/tables.md")
+{
+	# The targets were printed last and are to be read first.
+	my ($machine, @tables) = split /(?=\n### )/, slurp("$results/tables.md");
+	my @sorted = ((grep { /^\n### Targets\n/ } @tables), grep { !/^\n### Targets\n/ } @tables);
 
-A single-row UPDATE of $clients clients keeps $eventual of its throughput with `eventual`, $ryw with
-`read_your_writes`: `make bench` measures it beside other ways, on your machine. Method, all figures
-and raw data: [docs/performance.md](docs/performance.md).
-TEXT
+	replace_between_markers($figures, 'figures', join '', $machine, @sorted);
+}
+replace_between_markers("$source/docs/performance.md", 'costs',
+	Bench::Overview::costs($report) . "\n" . machine_of(slurp($figures)) . "\n");
+Bench::Overview::picture($report, "$folder/writes.svg");
+replace_between_markers("$source/README.md", 'writes',
+	Bench::Overview::words($report, 'docs/performance/writes.svg'));

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 #
-# publish.pl RESULTS SOURCE: bring a run of bounds/run.sh into docs/performance.md, its
-# samples and its picture into docs/performance/.
+# publish.pl RESULTS SOURCE: bring a run of bounds/run.sh, its samples and its picture
+# into docs/performance/.
 
 use strict;
 use warnings;
@@ -16,4 +16,5 @@ foreach my $file (qw(bounds.csv bounds.svg))
 {
 	copy("$results/$file", "$source/docs/performance/$file") or die "$file: $!\n";
 }
-replace_between_markers("$source/docs/performance.md", 'bounds', slurp("$results/bounds.md"));
+replace_between_markers("$source/docs/performance/figures.md", 'bounds',
+	slurp("$results/bounds.md"));

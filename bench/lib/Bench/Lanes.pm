@@ -61,7 +61,7 @@ my @lanes = (
 		trigger => _calls('bench.plpgsql_notify_COLUMN()') },
 	{ id => 'pgq', label => 'pgq event with pgqd, no consumer',
 		trigger => _calls(q{pgq.logutriga('bench')}), needs => 'pgq',
-		beside => [ 'pgqd', '-q', "$ENV{PRIVATE}/pgqd.ini" ] },
+		beside => [ 'pgqd', '-q', ($ENV{PRIVATE} // '.') . '/pgqd.ini' ] },
 	{ id => 'plpython', label => 'redis-py in a PL/Python trigger',
 		trigger => _calls('bench.plpython_delete_COLUMN()'), needs => 'plpython3u' },
 	{ id => 'pgmemcache', label => 'pgmemcache (memcached, not Redis)',

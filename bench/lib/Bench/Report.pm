@@ -19,6 +19,25 @@ sub new
 	return bless { csv => $csv, tables => $tables, folder => $folder, values => {} }, $class;
 }
 
+# The figures of an earlier run, from its CSV; nothing can be added to them.
+sub read
+{
+	my ($class, $file) = @_;
+	my $self = bless { values => {} }, $class;
+
+	open my $in, '<', $file or die "$file: $!\n";
+	readline $in;				# the head
+	while (my $line = readline $in)
+	{
+		chomp $line;
+		my ($section, $case, $lane, $round, $figure, $value) = split /,/, $line;
+
+		$self->{values}{$section}{$case}{$lane}{$figure}[$round] = $value if defined $value;
+	}
+	close $in;
+	return $self;
+}
+
 # Where a result of this name goes.
 sub file { return "$_[0]{folder}/$_[1]" }
 
@@ -42,16 +61,24 @@ sub values_of
 
 sub median_of { my ($self, @what) = @_; return median($self->values_of(@what)) }
 
-# Of each round that has both: lane by base.
-sub ratios
+# Names of the cases of a section, in alphabetical order.
+sub cases { my ($self, $section) = @_; return sort keys %{ $self->{values}{$section} // {} } }
+
+# A figure of lane and base, in pairs: of each round that has both.
+sub _pairs
 {
 	my ($self, $section, $case, $lane, $base, $figure) = @_;
-	my $of = $self->{values}{$section}{$case};
-	my @a = @{ $of->{$lane}{$figure} // [] };
-	my @b = @{ $of->{$base}{$figure} // [] };
+	my @a = @{ $self->{values}{$section}{$case}{$lane}{$figure} // [] };
+	my @b = @{ $self->{values}{$section}{$case}{$base}{$figure} // [] };
 
-	return map { $a[$_] / $b[$_] } grep { defined $a[$_] && $b[$_] } 0 .. $#a;
+	return map { [ $a[$_], $b[$_] ] } grep { defined $a[$_] && $b[$_] } 0 .. $#a;
 }
+
+# Of each round that has both: lane by base.
+sub ratios { return map { $_->[0] / $_->[1] } _pairs(@_) }
+
+# The same, lane less base.
+sub differences { return map { $_->[0] - $_->[1] } _pairs(@_) }
 
 # "0.91 (0.88-0.94)": median and quartiles.
 sub spread

@@ -7,6 +7,9 @@ use warnings;
 
 my ($LEFT, $BAR, $STRIP, $GAP, $WIDTH) = (350, 18, 30, 8, 440);
 
+# Of one of several panels, and the room for the figure at the end of its longest bar.
+my ($PANEL, $FIGURE) = (270, 75);
+
 sub _escape
 {
 	my ($text) = @_;
@@ -33,30 +36,52 @@ sub _begin
 	return $out;
 }
 
-# write(FILE, TITLE, SUBTITLE, UNIT FORMAT, BARS...): a bar is a hash with label,
-# value, low, high and, where it is one of ours, ours.
-sub write
+# One bar from X on, SCALE pixels for each 1.
+sub _bar
 {
-	my ($file, $title, $subtitle, $format, @bars) = @_;
-	my $height = 64 + @bars * ($BAR + $GAP) + 16;
-	my ($most) = sort { $b <=> $a } map { $_->{high} } @bars;
-	my $y = 60;
-	my $out = _begin($file, $LEFT + $WIDTH + 110, $height, $title, $subtitle);
+	my ($out, $x, $y, $scale, $format, $colour, $bar) = @_;
+	my $middle = $y + $BAR / 2;
 
-	foreach my $bar (@bars)
+	if (!$bar)
 	{
-		my ($value, $low, $high) = map { $_ / $most * $WIDTH } @{$bar}{qw(value low high)};
-		my $middle = $y + $BAR / 2;
+		printf $out qq{<text x="%d" y="%d" fill="#59636e">not measured</text>\n}, $x + 4,
+			$middle + 4;
+		return;
+	}
+	my ($value, $low, $high) = map { $_ * $scale } @{$bar}{qw(value low high)};
 
+	printf $out qq{<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/>\n},
+		$x, $y, $value, $BAR, $colour;
+	printf $out qq{<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#1f2328"/>\n},
+		$x + $low, $middle, $x + $high, $middle;
+	printf $out qq{<text x="%.1f" y="%d" fill="#1f2328">$format</text>\n},
+		$x + ($high > $value ? $high : $value) + 8, $middle + 4, $bar->{value};
+	return;
+}
+
+# panels(FILE, TITLE, SUBTITLE, UNIT FORMAT, TITLES, ROWS...): bars in panels side by side, of one
+# scale.  TITLES are the panels'.  A row is a hash with label, bars (for each panel a hash with
+# value, low and high, or undef where it was not measured) and, where it is one of ours, ours.
+sub panels
+{
+	my ($file, $title, $subtitle, $format, $titles, @rows) = @_;
+	my ($most) = sort { $b <=> $a } map { $_->{high} } grep { $_ } map { @{ $_->{bars} } } @rows;
+	my $scale = $most ? $PANEL / $most : 0;
+	my $y = 84;
+	my $out = _begin($file, $LEFT + @$titles * ($PANEL + $FIGURE), $y + @rows * ($BAR + $GAP) + 8,
+		$title, $subtitle);
+
+	foreach my $i (0 .. $#$titles)
+	{
+		printf $out qq{<text x="%d" y="%d" font-weight="bold" fill="#1f2328">%s</text>\n},
+			$LEFT + $i * ($PANEL + $FIGURE), $y - 12, _escape($titles->[$i]);
+	}
+	foreach my $row (@rows)
+	{
 		printf $out qq{<text x="%d" y="%d" text-anchor="end" fill="#1f2328">%s</text>\n}, $LEFT - 8,
-			$middle + 4, _escape($bar->{label});
-		printf $out qq{<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/>\n},
-			$LEFT, $y, $value, $BAR,
-		  $bar->{ours} ? '#bf3989' : '#8c959f';
-		printf $out qq{<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#1f2328"/>\n},
-			$LEFT + $low, $middle, $LEFT + $high, $middle;
-		printf $out qq{<text x="%.1f" y="%d" fill="#1f2328">$format</text>\n},
-			$LEFT + ($high > $value ? $high : $value) + 8, $middle + 4, $bar->{value};
+			$y + $BAR / 2 + 4, _escape($row->{label});
+		_bar($out, $LEFT + $_ * ($PANEL + $FIGURE), $y, $scale, $format,
+			$row->{ours} ? '#bf3989' : '#8c959f', $row->{bars}[$_]) foreach 0 .. $#$titles;
 		$y += $BAR + $GAP;
 	}
 	print $out "</svg>\n";

@@ -11,7 +11,6 @@ use Bench::Report;
 use Bench::Scale;
 use Bench::Session;
 use Bench::Stats;
-use Bench::Svg;
 
 my @cpu = qw(backend worker redis other);
 
@@ -72,27 +71,6 @@ sub _rivals
 	return;
 }
 
-sub _picture
-{
-	my ($report, $case, $clients, $rounds, @lanes) = @_;
-	my @bars;
-
-	foreach my $lane (@lanes)
-	{
-		my @ratios = $report->ratios('writes', $case, $lane->{id}, $lane->{base} // 'none', 'tps');
-
-		next if !@ratios || $lane->{id} eq 'none' || $lane->{id} eq 'app';
-		push @bars, { label => $lane->{label}, ours => $lane->{label} =~ /^pg_uncache/ ? 1 : 0,
-			value => median(@ratios), low => quantile(0.25, @ratios),
-				high => quantile(0.75, @ratios) };
-	}
-	Bench::Svg::write($report->file('writes.svg'), 'What is left of the throughput of a write',
-		"single-row UPDATE, $clients clients; 1.00 is without any trigger; median and quartiles "
-			. "of $rounds rounds",
-		'%.2f', @bars);
-	return;
-}
-
 sub run
 {
 	my ($bench) = @_;
@@ -110,7 +88,6 @@ sub run
 			$is_first ? $bench->{seconds} : $bench->{brief});
 		_table($report, 'writes', $case, "UPDATE of one row, $clients clients", @lanes);
 		_rivals($report, $case, $clients);
-		_picture($report, $case, $clients, $rounds, @lanes) if $is_first;
 	}
 	return;
 }
