@@ -113,7 +113,8 @@ test-matrix-clean:
 	@bash $(TOP)test/matrix/run.sh clean
 
 tidy:
-	@prove $(addprefix $(TOP)test/tidy/, tidy_test.t tidy.pl errors.t indent.t)
+	@prove $(addprefix $(TOP)test/tidy/, tidy_test.t tidy.pl errors.t publish.t \
+		indent.t)
 
 indent:
 	@bash $(TOP)test/tidy/indent.sh

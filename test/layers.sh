@@ -105,7 +105,7 @@ print_failure()
 layer_tidy()
 {
 	prove --verbose test/tidy/tidy_test.t test/tidy/tidy.pl test/tidy/errors.t \
-		test/tidy/indent.t
+		test/tidy/publish.t test/tidy/indent.t
 }
 
 layer_unit()
