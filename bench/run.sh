@@ -28,18 +28,22 @@ PRIVATE=$SOURCE perl -I"$SOURCE/bench/lib" "$SOURCE/bench/bench.pl" --check "${o
 	exit 2
 
 # The kernel's profiler wants root's rights, which the benches do not have: it is
-# run here, for as many seconds as they ask for.
+# run here, for as many seconds as they ask for, with so many samples a second, and with the
+# kernel's stacks (fp) or those of user code, too (dwarf).
 profiler()						# profiler FILE: for the samples
 {
-	local samples=$1 seconds
+	local samples=$1 ask seconds hertz stacks
 
 	[ "$(id -u)" -eq 0 ] && command -v perf >/dev/null || return
 	as_owner mkfifo profile.ask profile.answer
-	while read -r seconds; do
-		[[ $seconds =~ ^[0-9]+$ ]] &&
-			perf record -q -a -g -F 1999 -e cpu-clock -o "$samples" -- sleep "$seconds" \
-				>/dev/null 2>&1
-		perf script -i "$samples" -F comm,pid,ip,sym,dso 2>/dev/null >"$PRIVATE/profile.answer"
+	while read -r ask; do
+		if [[ $ask =~ ^[0-9]+\ [0-9]+\ (fp|dwarf)$ ]]; then
+			read -r seconds hertz stacks <<<"$ask"
+			perf record -q -a -F "$hertz" --call-graph "$stacks" -e cpu-clock -o "$samples" \
+				-- sleep "$seconds" >/dev/null 2>&1
+		fi
+		perf script --no-inline -i "$samples" -F comm,pid,ip,sym,dso 2>/dev/null \
+			>"$PRIVATE/profile.answer"
 	done <>"$PRIVATE/profile.ask"
 }
 
@@ -49,7 +53,8 @@ private_ready build
 as_owner mkdir "$PRIVATE/results"
 as_owner bash "$PRIVATE/src/bench/peers.sh" "$PRIVATE/pg"
 as_owner ln -s "$(command -v redis-benchmark)" "$PRIVATE/bin/redis-benchmark"
-samples=$(mktemp) || exit 1
+# In memory where that can be: the disk is what the writes wait for.
+samples=$(mktemp -p /dev/shm 2>/dev/null || mktemp) || exit 1
 profiler "$samples" &
 profiler=$!
 as_owner bash "$PRIVATE/src/bench/servers.sh" "${options[@]}" &
