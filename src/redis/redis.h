@@ -60,7 +60,7 @@ typedef void (*RedisAnswer) (void *arg, const RedisReply *reply);
 
 typedef struct RedisOptions
 {
-	int			connect_timeout;	/* ms, for connecting and the handshake */
+	int			connect_timeout;	/* ms, each for the socket, TLS, the handshake */
 	int			command_timeout;	/* ms without a byte moved while answers are due */
 	const char *password_file;	/* empty: none */
 	const char *client_name;

@@ -286,6 +286,18 @@ check_time(RedisLink *link, TimestampTz now)
  * Turning
  * ------------------------------------------------------------------------
  */
+/*
+ * Each phase has connect_timeout for itself, from here on: the time in which this process was busy
+ * with other links, and did not see that the phase before was over, is not the server's.
+ */
+static void
+enter(RedisLink *link, LinkPhase phase)
+{
+	Assert(link->phase < phase);
+	link->phase = phase;
+	link->last_moved = link->last_look = clock_now();
+}
+
 /* See whether the socket is connected meanwhile. */
 static void
 look_for_connection(RedisLink *link)
@@ -298,7 +310,7 @@ look_for_connection(RedisLink *link)
 		redis_link_fail(link, "could not connect to Redis at %s: %s", link->where, strerror(errno));
 	}
 	else if (status > 0)
-		link->phase = link->tls != NULL ? LINK_SECURING : LINK_GREETING;
+		enter(link, link->tls != NULL ? LINK_SECURING : LINK_GREETING);
 }
 
 /* Go on with TLS's own handshake. */
@@ -311,7 +323,7 @@ secure(RedisLink *link)
 	if (status < 0)
 		redis_link_fail(link, "TLS with Redis at %s failed: %s", link->where, reason);
 	else if (status > 0)
-		link->phase = LINK_GREETING;
+		enter(link, LINK_GREETING);
 }
 
 /* Go from phase to phase as far as that is possible at once. */

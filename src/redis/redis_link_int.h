@@ -70,7 +70,7 @@ struct RedisLink
 	uint64		appended;		/* given to hiredis */
 	uint64		taken;			/* taken by the server's kernel, at last_look */
 	TimestampTz last_look;
-	TimestampTz last_moved;		/* while resolving or connecting: when that began */
+	TimestampTz last_moved;		/* before LINK_READY: when this phase began */
 	bool		clock_waits;	/* commands are due, and none was written yet */
 
 	/* The answer that is being read. */

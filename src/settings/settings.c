@@ -178,7 +178,7 @@ define_connection_settings(void)
 							   PGC_SUSET, GUC_SUPERUSER_ONLY,
 							   NULL, NULL, NULL);
 	DefineCustomIntVariable("uncache.connect_timeout",
-							"Longest time to connect to Redis.",
+							"Longest time for each step of connecting to Redis.",
 							NULL,
 							&setting_connect_timeout,
 							1000, 10, 60 * 1000,

@@ -818,6 +818,28 @@ test_queued_for_long(void)
 	options.command_timeout = 5000;
 }
 
+/* Nor is its time while a socket connects, and while answers of the handshake come. */
+static void
+test_connected_for_long(void)
+{
+	Fake		fake;
+	RedisLink  *link;
+
+	options.connect_timeout = 200;
+	fake_start(&fake);
+	link = open_url(fake.url, &options);
+	usleep(400 * 1000);
+	ok(redis_turn(link, 0) == REDIS_CONNECTING,
+	   "a link that was connected while this process was busy is given time for the handshake");
+	fake_step(&fake, SIZE_MAX);
+	fake_say(&fake, hello);
+	usleep(400 * 1000);
+	ok(redis_turn(link, 0) == REDIS_READY,
+	   "... and is ready, though the answers came while this process was busy again");
+	part(link, &fake);
+	options.connect_timeout = 5000;
+}
+
 /* A stopped server's kernel goes on taking small commands. */
 static void
 test_hang_with_trickle(void)
@@ -989,6 +1011,7 @@ main(void)
 	test_unasked();
 	test_hangs();
 	test_queued_for_long();
+	test_connected_for_long();
 	test_hang_with_trickle();
 	test_slow_line();
 	test_unreachable();
