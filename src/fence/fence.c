@@ -36,6 +36,13 @@
 
 static char ttl_text[12];
 
+/*
+ * Some Fence has changed since fence_publish() looked at all of them.  Written in this file
+ * alone.  Each of many nodes answers a ping a second, so looking at all for each answer would
+ * cost the square of their number.
+ */
+static bool publish_is_due = true;
+
 Fence *
 fence_of(RedisNode *node)
 {
@@ -50,6 +57,12 @@ fence_state_of(const RedisNode *node)
 	return node->fence ? node->fence->state : FENCE_UNKNOWN;
 }
 
+void
+fence_note_change(void)
+{
+	publish_is_due = true;
+}
+
 /* uncache.stat shows the state and the sums; a strict commit asks whether any node is on. */
 void
 fence_publish(void)
@@ -62,6 +75,9 @@ fence_publish(void)
 	uint64		beats = 0;
 
 	Assert(MyDatabaseState != NULL);
+	if (!publish_is_due)
+		return;
+	publish_is_due = false;
 	for (int i = 0; i < node_count(); i++)
 	{
 		RedisNode  *node = node_at(i);
@@ -87,7 +103,7 @@ fence_set_state(RedisNode *node, FenceState state)
 {
 	fence_of(node)->state = state;
 	node->open = node->link != NULL && state >= FENCE_NONE;
-	fence_publish();
+	fence_note_change();
 }
 
 void

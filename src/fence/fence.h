@@ -26,6 +26,12 @@ extern void fence_begin(RedisNode *node);
 /* The link is gone. */
 extern void fence_forget(RedisNode *node);
 
+/*
+ * Tell uncache.stat, and strict commits, what has changed since the last call.  To be called
+ * once answers were read, and before the turn ends.
+ */
+extern void fence_publish(void);
+
 /* uncache.fence_ttl has changed: tell all nodes that have a link. */
 extern void fence_change_all(void);
 

@@ -144,8 +144,8 @@ extern Fence *fence_of(RedisNode *node);
 extern FenceState fence_state_of(const RedisNode *node);
 extern void fence_set_state(RedisNode *node, FenceState state);
 
-/* Tell uncache.stat what has changed in some Fence. */
-extern void fence_publish(void);
+/* Some Fence has changed: the next fence_publish() tells uncache.stat. */
+extern void fence_note_change(void);
 
 /* Send a command of texts; false where it could not be sent. */
 extern bool fence_send(RedisNode *node, int argc, const char **argv, RedisAnswer answer, void *arg);

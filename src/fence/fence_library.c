@@ -337,7 +337,7 @@ note_status(RedisNode *node, const RedisReply *reply)
 	if (fence->wants_beat)
 		fence->hot_until = TimestampTzPlusMilliseconds(clock_now(), HOT_MS);
 	note_reports(fence, reply);
-	fence_publish();
+	fence_note_change();
 
 	if (redis_reply_integer(redis_reply_element(reply, 0)) < LIBRARY_VERSION &&
 		setting_fence_ttl > 0)

@@ -139,6 +139,7 @@ reconnect_connect(void)
 	bool		served = connections_is_serving();
 	bool		keys_moved = connections_turn();
 
+	fence_publish();			/* before a session is told that its wait is over */
 	settle_run();
 	for (int i = 0; i < node_count(); i++)
 		after_node_event(node_at(i));

@@ -504,6 +504,7 @@ main_loop(void)
 			wake = Min(wake, outbox_overflow_watch_run(now));
 			wake = Min(wake, worker_survey_run(now));
 		}
+		fence_publish();
 		wake = Min(wake, question_run(now));
 		wake = Min(wake, connections_deadline());
 		forget_dropped_rules();
