@@ -74,30 +74,30 @@ scan_again(void)
 	wait_barrier_begin_anew();
 }
 
-/* Have the next scan send all that the outbox holds to a node again. */
+/*
+ * Have the next scan send all that the outbox holds again, to the nodes that need it.  Called
+ * once for all nodes of a turn, since it looks at the whole map and at all that is under way.
+ */
 static void
-repeat_all(RedisNode *node)
+repeat_all(void)
 {
-	node->needs_resend = true;
 	delivery_map_repeat_all();
 	delivery_repeat_under_way();
 }
 
-static void
+/* Returns whether the node needs again what it was sent before. */
+static bool
 after_node_event(RedisNode *node)
 {
-	if (node->took_over)
-	{
-		node->took_over = false;
-		repeat_all(node);
-	}
+	bool		needs_all = node->took_over;
+
+	node->took_over = false;
 	switch (node->event)
 	{
 		case NODE_SAME:
 			break;
 		case NODE_MADE:
-			if (node->new_server)
-				repeat_all(node);
+			needs_all |= node->new_server;
 			fence_begin(node);
 			break;
 		case NODE_LOST:
@@ -105,6 +105,19 @@ after_node_event(RedisNode *node)
 			pattern_scan_leave_out(node);
 			break;
 	}
+	node->needs_resend |= needs_all;
+	return needs_all;
+}
+
+static void
+after_node_events(void)
+{
+	bool		needs_all = false;
+
+	for (int i = 0; i < node_count(); i++)
+		needs_all |= after_node_event(node_at(i));
+	if (needs_all)
+		repeat_all();
 }
 
 /*
@@ -141,8 +154,7 @@ reconnect_connect(void)
 
 	fence_publish();			/* before a session is told that its wait is over */
 	settle_run();
-	for (int i = 0; i < node_count(); i++)
-		after_node_event(node_at(i));
+	after_node_events();
 	if (served && !connections_is_serving())
 		reconnect_discard_all();
 	if (keys_moved)
@@ -160,12 +172,14 @@ repeat_where_wanted(void)
 	{
 		if (fence_wants_resending(node_at(i)))
 		{
-			repeat_all(node_at(i));
+			node_at(i)->needs_resend = true;
 			wanted = true;
 		}
 	}
-	if (wanted)
-		scan_again();
+	if (!wanted)
+		return;
+	repeat_all();
+	scan_again();
 }
 
 /*
