@@ -108,6 +108,7 @@ change(RedisNode *node)
 		(setting_fence_ttl > 0 && state == FENCE_NO_EPOCH))
 	{
 		fence_of(node)->may_have_forgotten = false;
+		backoff_reset(&node->fence->call);
 		fence_library_begin(node);
 	}
 	else

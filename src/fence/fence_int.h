@@ -95,8 +95,17 @@ typedef struct Fence
 	 */
 	bool		looks_for_functions;
 
-	/* In FENCE_IMPOSSIBLE: others may call the functions that the node perhaps has. */
+	/*
+	 * In FENCE_NONE and FENCE_IMPOSSIBLE: others may call the functions that the node perhaps
+	 * has, and this worker can't.
+	 */
 	bool		shut_out;
+
+	/* Functions were found or loaded, after keys were deleted by UNLINK: see resend_if_found(). */
+	bool		found;
+
+	/* In FENCE_NONE and FENCE_IMPOSSIBLE: the functions could not be called. */
+	Backoff		call;
 
 	/*
 	 * In FENCE_IMPOSSIBLE, because the node has refused the functions: they are offered to it

@@ -7,7 +7,8 @@
  * offers them again after pauses that double up to a minute.  Meanwhile, and where the
  * fence is off, pings ask FUNCTION LIST, which shows whether another worker has loaded
  * them.  Once the node has functions, pings ask for the status, which shows an epoch
- * that was lost.
+ * that was lost.  Where it has functions that refuse the status, or that this worker has no
+ * right to call, the worker asks for the status again after such pauses, too.
  *
  * fence.c says what the states mean, and why a failure lets no fill through.
  */
@@ -17,6 +18,7 @@
 #include "access/xlog.h"
 
 #include "base/clock.h"
+#include "base/log_text.h"
 #include "fence/fence_command.h"
 #include "fence/fence_int.h"
 #include "fence/uncache_lua.h"
@@ -37,7 +39,7 @@
  */
 #define FIRST_EPOCH_MS		2400
 
-/* Before functions that were refused are offered again; doubles. */
+/* Before functions that were refused are offered again, or that refuse are called; doubles. */
 #define LOAD_FIRST_MS		1000
 #define LOAD_LAST_MS		(60 * 1000)
 
@@ -145,8 +147,7 @@ library_answered(void *arg, const RedisReply *reply)
 	/* The functions were lost and are loaded again: the status is under way. */
 	if (fence_is_used(node))
 		return;
-	/* Keys that were deleted by UNLINK are deleted again by the functions, which note it. */
-	node->fence->wants_resending |= state == FENCE_IMPOSSIBLE;
+	node->fence->found |= state == FENCE_IMPOSSIBLE;
 	node->fence->load.ms = 0;
 	fence_library_begin(node);
 }
@@ -228,6 +229,60 @@ load_library(RedisNode *node, bool replace)
 	offer_library(node, replace);
 }
 
+/*
+ * Functions have been found, or loaded.  Keys that were deleted by UNLINK before are deleted
+ * again: by the functions, which note it, or together with their records (shut_out).
+ */
+static void
+resend_if_found(Fence *fence)
+{
+	fence->wants_resending |= fence->found;
+	fence->found = false;
+}
+
+/* What the administrator can do. */
+static const char *
+way_out(const RedisReply *reply)
+{
+	if (redis_reply_is_error(reply, "NOPERM"))
+		return "; give the Redis user the right to FCALL";
+	if (redis_reply_is_error(reply, "ERR") &&
+		strstr(redis_reply_text(reply, NULL), "unknown command") != NULL)
+		return "; this Redis has no functions: set uncache.fence_ttl to 0";
+	return "; FUNCTION DELETE makes room";
+}
+
+static void
+note_refusal(RedisNode *node, const RedisReply *reply)
+{
+	bool		is_error = redis_reply_type(reply) == REDIS_ERROR;
+
+	node_note_error(node, "fenced fills are not possible: %s%s",
+					is_error ? log_text_cut(redis_error_text(reply), 150) :
+					"uncache_status in Redis is not of pg_uncache", way_out(reply));
+}
+
+/*
+ * This worker can't call the functions, and others perhaps can.  FUNCTION LIST shows them with
+ * each ping, so the worker pauses before it calls them again, and the log hears it once.
+ */
+static void
+call_later(RedisNode *node, const RedisReply *reply)
+{
+	Fence	   *fence = node->fence;
+	bool		was_shut_out = fence->shut_out;
+	bool		has_right = !redis_reply_is_error(reply, "NOPERM");
+
+	if (setting_fence_ttl > 0 && fence->call.ms == 0)
+		note_refusal(node, reply);
+	fence_set_state(node, setting_fence_ttl > 0 ? FENCE_IMPOSSIBLE : FENCE_NONE);
+	fence->shut_out |= !has_right || fence->found;
+	fence->looks_for_functions = has_right;
+	if (fence->shut_out && !was_shut_out)
+		resend_if_found(fence);
+	backoff_fail(&fence->call, clock_now(), LOAD_FIRST_MS, LOAD_LAST_MS);
+}
+
 /* The status was refused: the node has no functions, or they can't be called. */
 static void
 status_refused(RedisNode *node, const RedisReply *reply)
@@ -242,15 +297,14 @@ status_refused(RedisNode *node, const RedisReply *reply)
 		note_foreign_library(node);
 	else if (says_not_found(reply) && setting_fence_ttl > 0)
 		load_library(node, false);
+	else if (says_not_found(reply))
+	{
+		fence_set_state(node, FENCE_NONE);
+		node->fence->looks_for_functions = true;
+	}
 	else if (redis_reply_is_error(reply, "NOPERM") || redis_reply_is_error(reply, "ERR") ||
 			 !redis_error_is_fatal(reply, &why))
-	{
-		if (setting_fence_ttl > 0)
-			node_note_error(node, "fenced fills are not possible: %s", redis_error_text(reply));
-		fence_set_state(node, setting_fence_ttl > 0 ? FENCE_IMPOSSIBLE : FENCE_NONE);
-		node->fence->shut_out = redis_reply_is_error(reply, "NOPERM");
-		node->fence->looks_for_functions = !node->fence->shut_out;
-	}
+		call_later(node, reply);
 	else
 		node_note_trouble(node, reply);
 }
@@ -377,7 +431,9 @@ status_answered(void *arg, const RedisReply *reply)
 		return;
 	if (redis_reply_type(reply) == REDIS_ARRAY && redis_reply_count(reply) >= 7)
 	{
-		node->fence->name_is_taken = node->fence->foreign = false;
+		node->fence->name_is_taken = node->fence->foreign = node->fence->shut_out = false;
+		backoff_reset(&node->fence->call);
+		resend_if_found(node->fence);
 		note_status(node, reply);
 	}
 	else
@@ -482,6 +538,13 @@ has_our_functions(const RedisReply *reply)
 }
 
 static void
+begin_with_found(RedisNode *node)
+{
+	fence_of(node)->found = true;
+	fence_library_begin(node);
+}
+
+static void
 list_answered(void *arg, const RedisReply *reply)
 {
 	RedisNode  *node = node_answering();
@@ -491,12 +554,9 @@ list_answered(void *arg, const RedisReply *reply)
 		return;
 	if (redis_reply_type(reply) == REDIS_ARRAY)
 	{
-		/* Keys deleted by UNLINK since the last look are deleted again by the functions. */
-		if (has_our_functions(reply))
-		{
-			node->fence->wants_resending = true;
-			fence_library_begin(node);
-		}
+		if (has_our_functions(reply) &&
+			(!node->fence->shut_out || clock_now() >= node->fence->call.until))
+			begin_with_found(node);
 	}
 	/* A server that does not know the command has no functions, which is no trouble. */
 	else if (redis_reply_is_error(reply, "NOPERM") || redis_reply_is_error(reply, "ERR") ||
@@ -514,11 +574,11 @@ fence_library_begin(RedisNode *node)
 
 	Assert(node->target != NULL && node->link != NULL);
 	fence->looks_for_functions = false;
-	fence->shut_out = false;
 	fence->load.until = 0;
 	node_set_ping(node, NULL, 0, NULL);
 	if (version != 0 && version < FIRST_VERSION_WITH_FUNCTIONS)
 	{
+		fence->shut_out = false;
 		fence_set_state(node, setting_fence_ttl > 0 ? FENCE_IMPOSSIBLE : FENCE_NONE);
 		if (setting_fence_ttl > 0)
 			node_note_error(node, "fenced fills are not possible: %s",
@@ -537,6 +597,8 @@ fence_begin(RedisNode *node)
 	node->fence->told[0] = '\0';
 	node->fence->regaining = false;
 	node->fence->name_is_taken = node->fence->foreign = node->fence->outdated = false;
+	node->fence->shut_out = node->fence->found = false;
+	backoff_reset(&node->fence->call);
 	if (node->new_server)
 		fence_standing_note_new_server();
 	fence_library_begin(node);
@@ -572,6 +634,18 @@ load_if_due(RedisNode *node, TimestampTz now)
 	return DT_NOEND;
 }
 
+/* The same for functions that could not be called. */
+static TimestampTz
+call_if_due(RedisNode *node, TimestampTz now)
+{
+	if (!fence_is_shut_out(node) || node->fence->call.until == 0)
+		return DT_NOEND;
+	if (now < node->fence->call.until)
+		return node->fence->call.until;
+	begin_with_found(node);
+	return DT_NOEND;
+}
+
 TimestampTz
 fence_run(TimestampTz now)
 {
@@ -594,6 +668,7 @@ fence_run(TimestampTz now)
 		if (fence_state_of(node) == FENCE_NO_EPOCH && now < node->fence->epoch_at)
 			wake = Min(wake, node->fence->epoch_at);
 		wake = Min(wake, load_if_due(node, now));
+		wake = Min(wake, call_if_due(node, now));
 		wake = Min(wake, ask_if_hot(node, now));
 	}
 	return wake;

@@ -142,5 +142,29 @@ ok(is_fenced('not possible'), 'a function of others with one of our names: not p
 like(fence_stat($node, 'last_error'), qr/functions of its names/, 'as last_error says');
 like($redis->cli(qw(function list)), qr/other/, 'it is left alone');
 
+# A library of others that has even uncache_status: the worker calls it again, after pauses that
+# grow, and sends nothing again for that.
+$node->stop;
+$redis->cli(qw(function flush));
+$redis->cli(qw(function load), "#!lua name=uncache\n"
+	. "redis.register_function('uncache_status', function() return 7 end)\n");
+my $offset = -s $node->logfile;
+$node->start;
+ok(is_fenced('not possible'), 'uncache_status of others: not possible');
+like(fence_stat($node, 'last_error'), qr/uncache_status.*not of pg_uncache.*FUNCTION DELETE/,
+	'last_error says why, and the way out');
+sql(q{SELECT uncache.invalidate_keys('item:1')});
+ok(is_quiet($node, $redis), 'nothing is sent again and again');
+my ($lists, $calls) = map { $redis->calls($_) } 'function|list', 'fcall';
+my $retries = fence_stat($node, 'retries');
+ok(poll_until(sub { $redis->calls('function|list') >= $lists + 5 }), 'for some pings');
+cmp_ok($redis->calls('fcall') - $calls, '<=', 3, 'it is not called with each of them');
+is(fence_stat($node, 'retries'), $retries, 'and nothing is sent again');
+@said = slurp_file($node->logfile, $offset) =~ /LOG: .*fenced fills are not possible/g;
+is(scalar @said, 1, 'the log says it once');
+$redis->cli(qw(function delete uncache));
+ok(is_fenced('on'), 'when it is gone the fence comes on');
+ok(becomes_cacheable($redis, $node), 'and keys are cacheable');
+
 $node->stop;
 done_testing();
