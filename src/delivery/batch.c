@@ -86,6 +86,21 @@ batch_free(Batch *batch)
 	free_batches[many] = batch;
 }
 
+/* Whether the bytes of its keys are its own, rather than a delivery's. */
+static bool
+owns_keys(const Batch *batch)
+{
+	return batch->kind == BATCH_FOUND || batch->kind == BATCH_PATTERNS;
+}
+
+void
+batch_drop(Batch *batch)
+{
+	for (uint32 i = 0; owns_keys(batch) && i < batch->nkeys; i++)
+		pfree(unconstify(char *, batch->keys[i].bytes));
+	batch_free(batch);
+}
+
 void
 batch_key_done(const Target *target, Oid rule, const KeyRef *key, PartOutcome outcome)
 {
@@ -118,13 +133,6 @@ batch_send_asking(RedisNode *node)
 
 	Assert(node->in_cluster);
 	return node->link != NULL && redis_send_texts(node->link, 1, argv, asking_answered, NULL);
-}
-
-/* Whether the bytes of its keys are its own, rather than a delivery's. */
-static bool
-owns_keys(const Batch *batch)
-{
-	return batch->kind == BATCH_FOUND || batch->kind == BATCH_PATTERNS;
 }
 
 int
@@ -172,7 +180,5 @@ batch_finish(Batch *batch, PartOutcome outcome)
 		finish_announced(batch, outcome);
 	else
 		finish_keys(batch, outcome);
-	for (uint32 i = 0; owns_keys(batch) && i < batch->nkeys; i++)
-		pfree(unconstify(char *, batch->keys[i].bytes));
-	batch_free(batch);
+	batch_drop(batch);
 }

@@ -8,7 +8,8 @@
  * known to be too few, no session waits for such a batch.
  *
  * Then the stream is told of its keys (stream.c), which ends the batch.  The keys of an unconfirmed
- * batch are announced, too, since they are deleted; they will be deleted and announced once more.
+ * batch are announced, too, since they are deleted: once, however often they are sent again, and
+ * once more with the deletes that are confirmed.
  */
 #include "postgres.h"
 

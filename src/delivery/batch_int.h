@@ -158,8 +158,9 @@ extern int	batch_run_at(const Batch *batch, uint32 i);
 /* Memory for a copy of a key, which batch_finish() frees. */
 extern char *batch_alloc_key(uint32 len);
 
-/* Free a batch whose keys another one has taken over. */
+/* Free a batch whose keys another one has taken over; or one whose keys end with it. */
 extern void batch_free(Batch *batch);
+extern void batch_drop(Batch *batch);
 
 /*
  * Send a batch, which is the caller's no longer: it ends with its answer, or at once where

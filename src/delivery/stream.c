@@ -22,9 +22,11 @@
 #include "postgres.h"
 
 #include "catalog/namespace.h"
+#include "common/hashfn.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
@@ -49,12 +51,29 @@
 /* Patterns of an entry: so many, or so many bytes. */
 #define PATTERN_BYTES	(64 * 1024)
 
+/* Unconfirmed keys of which it is known that they were announced: at most 2 MB. */
+#define TOLD_KEYS		16384
+
 static MemoryContext context;
 static char *setting;			/* uncache.stream as it was when the next two were made */
 static char *name;				/* the same in UTF-8 */
 static char *database;			/* this database's name in UTF-8 */
 static StringInfoData json;		/* of the entry that is being sent */
 static int	under_way = 0;
+
+/*
+ * Keys that were announced although too few replicas have their deletes.  While that lasts their
+ * rows may be sent again and again, and are announced once.  NULL: none.
+ */
+typedef struct ToldKey
+{
+	const Target *target;
+	uint64		xid;			/* with chunk: of the row */
+	uint64		bytes_hash;
+	int64		chunk;			/* no padding follows, since the whole is hashed */
+} ToldKey;
+
+static HTAB *told;
 
 /* Patterns that wait for stream_send_patterns(). */
 static struct
@@ -98,6 +117,15 @@ utf8_copy(const char *text)
 	return copy;
 }
 
+/* Announce them again, if their rows are sent again. */
+static void
+forget_told(void)
+{
+	if (told != NULL)
+		hash_destroy(told);
+	told = NULL;
+}
+
 static bool
 is_on(void)
 {
@@ -134,6 +162,7 @@ stream_turn(void)
 	}
 	setting = MemoryContextStrdup(context, setting_stream);
 	name = utf8_copy(setting);
+	forget_told();
 }
 
 const char *
@@ -311,7 +340,10 @@ lose(Batch *batch, PartOutcome outcome)
 {
 	Assert(batch == NULL || batch->announced);
 	if (batch == NULL)
+	{
+		forget_told();
 		return;
+	}
 	if (is_on())
 		resend_note_key(batch->target, name, strlen(name));
 	batch_finish(batch, outcome);
@@ -408,7 +440,10 @@ follow_cluster(RedisNode *node, Batch *batch, const RedisReply *reply)
 	if (!node->in_cluster || !cluster_map_is_moving(reply))
 		return false;
 	if (batch == NULL)
+	{
+		forget_told();
 		return true;			/* its keys will be announced again */
+	}
 	other = target_redirect(node->target, reply, &asking);
 	if (other == NULL || ++batch->hops > MAX_HOPS)
 		lose(batch, PART_RETRY_SOON);
@@ -425,6 +460,7 @@ refused(RedisNode *node, Batch *batch, const RedisReply *reply)
 	if (is_about_stream(reply))
 	{
 		note_lost_entry(node, reply);
+		forget_told();
 		if (batch != NULL)
 			batch_finish(batch, PART_DELIVERED);
 		return;
@@ -561,13 +597,71 @@ stream_announce(Batch *batch)
 	announce(batch);
 }
 
+/* Counts the key as told from now on. */
+static bool
+was_told(const Target *target, const KeyRef *key)
+{
+	const OutboxRow *row = &key->delivery->row;
+	ToldKey		this = {
+		.target = target, .xid = row->xid, .chunk = row->chunk,
+		.bytes_hash = hash_bytes_extended((const unsigned char *) key->bytes, key->len, 0),
+	};
+	bool		found;
+
+	Assert(told != NULL);
+	(void) hash_search(told, &this, HASH_ENTER, &found);
+	return found;
+}
+
+static void
+make_room_for_told(void)
+{
+	HASHCTL		control = {
+		.keysize = sizeof(ToldKey), .entrysize = sizeof(ToldKey), .hcxt = context
+	};
+
+	if (told != NULL && hash_get_num_entries(told) + BATCH_KEYS > TOLD_KEYS)
+		forget_told();
+	if (told == NULL)
+		told = hash_create("pg_uncache told keys", 256, &control,
+						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+void
+stream_note_links(void)
+{
+	forget_told();
+}
+
+/* An entry that no batch waits for, and that is not sent again. */
+static void
+announce_unawaited(RedisNode *node, Batch *batch)
+{
+	if (make_json(batch) && !send_json(node, batch->kind, false, NULL))
+		forget_told();
+	batch_drop(batch);
+}
+
 void
 stream_announce_unconfirmed(const Batch *batch)
 {
 	RedisNode  *node = is_on() ? node_of(batch->target) : NULL;
+	Batch	   *untold;
+	Batch	   *apart;
 
-	if (node != NULL && node->open && make_json(batch))
-		(void) send_json(node, batch->kind, false, NULL);
+	if (node == NULL || !node->open)
+		return;
+	make_room_for_told();
+	untold = batch_new(batch->target, batch->kind, batch->rule, 0, true);
+	for (uint32 i = 0; i < batch->nkeys; i++)
+	{
+		if (is_named(&batch->keys[i]) && !was_told(batch->target, &batch->keys[i]))
+			batch_append(untold, &batch->keys[i]);
+	}
+	apart = split_off_bytes(untold);
+	if (apart != NULL)
+		announce_unawaited(node, apart);
+	announce_unawaited(node, untold);
 }
 
 /* How many bytes of a glob stand for themselves, in any encoding. */

@@ -30,8 +30,15 @@ extern bool stream_is_key(const char *key, size_t len);
  */
 extern void stream_announce(Batch *batch);
 
-/* The same, but the caller keeps the batch, and does not learn what becomes of the entry. */
+/*
+ * Too few replicas have the deletes, so they will be sent again: announce its keys now, unless
+ * that was done when their rows were sent before.  The caller keeps the batch, and does not learn
+ * what becomes of the entry.
+ */
 extern void stream_announce_unconfirmed(const Batch *batch);
+
+/* A node was connected or lost: it may have lost entries that it has answered for. */
+extern void stream_note_links(void);
 
 /*
  * For a key that was sent before, and whose own node does not need it again: the node of the

@@ -20,6 +20,7 @@
 #include "delivery/resend.h"
 #include "delivery/pattern_scan.h"
 #include "delivery/replica_ack.h"
+#include "delivery/stream.h"
 #include "fence/fence.h"
 #include "outbox/delivery_map.h"
 #include "outbox/outbox_overflow.h"
@@ -92,6 +93,8 @@ after_node_event(RedisNode *node)
 	bool		needs_all = node->took_over;
 
 	node->took_over = false;
+	if (node->event != NODE_SAME)
+		stream_note_links();
 	switch (node->event)
 	{
 		case NODE_SAME:

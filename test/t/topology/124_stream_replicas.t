@@ -26,7 +26,8 @@ $replica->cli('replicaof', '127.0.0.1', $master->{tcp});
 ok(poll_until(sub { $replica->info('replication', 'master_link_status') eq 'up' }), 'a replica');
 
 my $node = new_node('main', $master, q{uncache.stream = 'news'}, 'uncache.wait_replicas = 1',
-	q{uncache.wait_replicas_timeout = '300ms'}, 'uncache.wait_timeout = 60s');
+	q{uncache.wait_replicas_timeout = '300ms'}, 'uncache.wait_timeout = 60s',
+	'uncache.command_timeout = 60s');
 
 sub sql { return $node->safe_psql('postgres', @_) }
 sub stat_of { return sql("SELECT $_[0] FROM uncache.stat") }
@@ -49,6 +50,25 @@ my $before = { named_in($master, 'news') }->{'without:1'};
 $replica->thaw;
 ok(delivered($node), 'it is when a replica is back');
 cmp_ok({ named_in($master, 'news') }->{'without:1'}, '>', $before, 'and named once more');
+
+# Rows of prepared transactions are sent again each second: they are named once while no replica
+# has their deletes.  Keys that are not UTF-8 are patterns here, too.
+ok(is_quiet($node, $master), 'the worker is at rest');
+$replica->freeze;
+$master->fill('prepared', 'other');		# a delete of nothing has nothing to be acknowledged
+sql(q{BEGIN; SELECT uncache.invalidate_keys('prepared', E'latin:\\xfc', 'other');
+	PREPARE TRANSACTION 'p'});
+sql(q{SET uncache.wait_timeout = 0; COMMIT PREPARED 'p'});
+ok(are_named($master, 'news', 'prepared', 'other'), 'the keys of a prepared transaction are named');
+my $unlinks = $master->calls('unlink');
+ok(poll_until(sub { $master->calls('unlink') >= $unlinks + 3 }), 'and deleted again');
+is(sql(q{SELECT uncache.wait('0')}), 'f', 'while it is not delivered');
+is({ named_in($master, 'news') }->{prepared}, 1, 'it is named once');
+is({ patterns_in($master, 'news') }->{'latin:?'}, 1, 'the one that is not UTF-8 as a pattern');
+$replica->thaw;
+ok(delivered($node), 'it is delivered when a replica is back');
+is({ named_in($master, 'news') }->{prepared}, 2, 'and named once more');
+is({ patterns_in($master, 'news') }->{'latin:?'}, 2, 'as is the pattern');
 is(stat_of('stream_entries_lost'), '0', 'no entry is lost');
 
 # --- several targets, one of them away ---
