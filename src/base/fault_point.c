@@ -11,15 +11,16 @@
  *		slow_MS		the same, each time
  *		error		an ERROR
  *		errors		the same, each time
+ *		full		an ERROR as of a full disk, each time
  *		log			nothing; it leaves the file, see below
  *
- * A point strikes once ("slow" and "errors" always).  It leaves the file
+ * A point strikes once ("slow", "errors" and "full" always).  It leaves the file
  * pg_uncache.fault.NAME in the data directory: that tells the test that the point was
  * reached, and keeps it from striking again, also after a restart.  To arm it again remove
  * the file.
  *
  * Some points lie behind the commit, where nothing may allocate memory or raise an error,
- * so nothing here does either, but for "error".  The points:
+ * so nothing here does either, but for "error", "errors" and "full".  The points:
  *
  *		doubts-put			PRE_COMMIT, strict: the worker is told of the keys
  *		outbox-written		PRE_COMMIT, rows inserted; strict: keys are fenced
@@ -35,6 +36,7 @@
  *		emptying-step		worker: some blocks of a retired table were checked
  *		emptying-locked		worker: ExclusiveLock on a table to be emptied
  *		emptied				worker: truncated, not committed
+ *		side-inserting		worker: refused rows are in the table, in a subtransaction
  *		side-inserted		worker: refused rows moved, not committed
  *		side-written		worker: the same, committed, not remembered
  *		scan-step			worker: a step of the outbox has been read
@@ -107,6 +109,8 @@ fault_point_reached(const char *name)
 		sleep_ms(atoi(setting_fault_point + len + 6));
 	if (strcmp(setting_fault_point + len + 1, "errors") == 0)
 		elog(ERROR, "fault point \"%s\"", name);
+	if (strcmp(setting_fault_point + len + 1, "full") == 0)
+		ereport(ERROR, (errcode(ERRCODE_DISK_FULL), errmsg("%s", name)));
 }
 
 void

@@ -42,6 +42,7 @@ typedef struct RefusedRow
 {
 	dlist_node	node;
 	bool		to_repeat;		/* to be sent again from where it came from */
+	ItemPointerData written;	/* where write_changes() has put it */
 	char		error[OUTBOX_MAX_ERROR + 1];
 	OutboxRow	row;			/* row.items is a copy behind the struct */
 } RefusedRow;
@@ -158,14 +159,12 @@ retry_time(TimestampTz now, int32 attempts)
 }
 
 static void
-insert_refused(Relation rel, RefusedRow *from, TimestampTz now)
+insert_refused(Relation rel, RefusedRow *from)
 {
 	Datum		values[OUTBOX_SIDE_NCOLUMNS];
 	bool		nulls[OUTBOX_SIDE_NCOLUMNS] = {false};
 	bytea	   *items = palloc(VARHDRSZ + from->row.len);
 	HeapTuple	tuple;
-	SideRow    *row;
-	bool		found;
 
 	Assert(from->row.attempts > 0);
 	Assert(CheckRelationLockedByMe(rel, RowExclusiveLock, true));
@@ -179,17 +178,8 @@ insert_refused(Relation rel, RefusedRow *from, TimestampTz now)
 	values[OUTBOX_ERROR - 1] = CStringGetTextDatum(from->error);
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 	heap_insert(rel, tuple, GetCurrentCommandId(true), HEAP_INSERT_NO_LOGICAL, NULL);
-
-	row = outbox_side_rows_enter(&tuple->t_self, &found);
-	outbox_side_rows_set_waiting(row, SIDE_WAITS, retry_time(now, from->row.attempts));
-	outbox_side_rows_set_keys(row, invalidation_count(from->row.items, from->row.len));
+	from->written = tuple->t_self;
 }
-
-typedef struct Writing
-{
-	Relation	rel;
-	TimestampTz now;
-} Writing;
 
 static void
 delete_row(const SideRow *row, void *rel)
@@ -204,18 +194,19 @@ delete_row(const SideRow *row, void *rel)
 static void
 write_changes(void *arg)
 {
-	Writing    *writing = arg;
+	Relation	rel = arg;
 	dlist_iter	iter;
 
 	dlist_foreach(iter, &refused)
 	{
 		RefusedRow *from = dlist_container(RefusedRow, node, iter.cur);
 
-		insert_refused(writing->rel, from, writing->now);
+		insert_refused(rel, from);
 		if (from->row.table == OUTBOX_SIDE)
-			simple_heap_delete(writing->rel, &from->row.tid);
+			simple_heap_delete(rel, &from->row.tid);
 	}
-	outbox_side_rows_each_delivered(delete_row, writing->rel);
+	outbox_side_rows_each_delivered(delete_row, rel);
+	FAULT_POINT("side-inserting");
 }
 
 /* The refused items are written: finish the row where it came from. */
@@ -243,9 +234,20 @@ forget_refused(RefusedRow *from, bool to_repeat)
 	pfree(from);
 }
 
-/* The transaction of write_changes() has committed. */
+/* Its row is committed: it waits there to be tried again. */
 static void
-forget_written(void)
+note_written(const RefusedRow *from, TimestampTz now)
+{
+	bool		found;
+	SideRow    *row = outbox_side_rows_enter(&from->written, &found);
+
+	outbox_side_rows_set_waiting(row, SIDE_WAITS, retry_time(now, from->row.attempts));
+	outbox_side_rows_set_keys(row, invalidation_count(from->row.items, from->row.len));
+}
+
+/* The transaction of write_changes() has committed, or there is no table to write to. */
+static void
+forget_written(bool is_written, TimestampTz now)
 {
 	SideRow    *delivered;
 
@@ -254,6 +256,8 @@ forget_written(void)
 	{
 		RefusedRow *from = dlist_head_element(RefusedRow, node, &refused);
 
+		if (is_written)
+			note_written(from, now);
 		forget_refused(from, from->to_repeat);
 	}
 	while ((delivered = outbox_side_rows_first_delivered()) != NULL)
@@ -304,15 +308,15 @@ note_failure(ErrorData *error, TimestampTz now)
 void
 outbox_side_write_run(TimestampTz now)
 {
-	Writing		writing = {.now = now};
+	Relation	rel;
 	ErrorData  *error;
 
 	Assert(!IsTransactionState());
 	outbox_begin();
-	writing.rel = outbox_side_write_open(RowExclusiveLock, now);
-	if (writing.rel != NULL)
+	rel = outbox_side_write_open(RowExclusiveLock, now);
+	if (rel != NULL)
 	{
-		error = subtransaction_run(write_changes, &writing);
+		error = subtransaction_run(write_changes, rel);
 		if (error != NULL &&
 			ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INSUFFICIENT_RESOURCES)
 			ReThrowError(error);
@@ -320,14 +324,14 @@ outbox_side_write_run(TimestampTz now)
 			note_failure(error, now);
 		else
 			failed = false;
-		relation_close(writing.rel, NoLock);
+		relation_close(rel, NoLock);
 		FAULT_POINT("side-inserted");
 	}
 	outbox_end();
 	FAULT_POINT("side-written");
 	if (now >= locked_until)
 	{
-		forget_written();
+		forget_written(rel != NULL, now);
 		pgstat_report_stat(true);	/* for autovacuum; this is rare */
 	}
 }
