@@ -22,6 +22,7 @@
  * Some points lie behind the commit, where nothing may allocate memory or raise an error,
  * so nothing here does either, but for "error", "errors" and "full".  The points:
  *
+ *		discard-counted		discard_backlog() without a worker: counted, not locked
  *		doubts-put			PRE_COMMIT, strict: the worker is told of the keys
  *		outbox-written		PRE_COMMIT, rows inserted; strict: keys are fenced
  *		prepare-written		PRE_PREPARE, rows inserted

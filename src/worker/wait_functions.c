@@ -27,6 +27,7 @@
 #include "outbox/backlog.h"
 #include "base/clock.h"
 #include "base/compat.h"
+#include "base/fault_point.h"
 #include "outbox/outbox_tables.h"
 #include "settings/settings.h"
 #include "shmem/shmem.h"
@@ -163,16 +164,41 @@ lock_or_give_up(Oid table, LOCKMODE mode, TimestampTz deadline)
 	}
 }
 
-/* Without a worker no other process knows of the rows: empty the tables here. */
-static void
+/* The state of this database if it has a worker, which is to discard; else NULL. */
+static DatabaseState *
+database_with_worker(void)
+{
+	DatabaseState *database = shmem_my_database();
+
+	return database == NULL || shmem_worker_pid(database) == 0 ? NULL : database;
+}
+
+/*
+ * Without a worker no other process knows of the rows: empty the tables here.  Returns false,
+ * and does nothing, where a worker has started: it would take new rows for those that it has
+ * delivered from the same places.  A worker that starts later finds the tables locked until they
+ * are empty.
+ */
+static bool
 empty_tables(void)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(clock_now(), LOCK_MS);
+	Oid			locked[OUTBOX_TABLES];
 
 	for (int t = 0; t < OUTBOX_TABLES; t++)
 	{
-		if (OidIsValid(outbox_table_oid(t)))
-			lock_or_give_up(outbox_table_oid(t), AccessExclusiveLock, deadline);
+		locked[t] = outbox_table_oid(t);
+		if (OidIsValid(locked[t]))
+			lock_or_give_up(locked[t], AccessExclusiveLock, deadline);
+	}
+	if (database_with_worker() != NULL)
+	{
+		for (int t = 0; t < OUTBOX_TABLES; t++)
+		{
+			if (OidIsValid(locked[t]))
+				UnlockRelationOid(locked[t], AccessExclusiveLock);
+		}
+		return false;
 	}
 	delete_side_rows();
 	for (int t = 0; t < OUTBOX_TABLES; t++)
@@ -185,6 +211,7 @@ empty_tables(void)
 		heap_truncate_one_rel(rel);
 		relation_close(rel, NoLock);
 	}
+	return true;
 }
 
 /* Of several rows of a transaction, the first counts. */
@@ -289,41 +316,44 @@ discard_by_worker(DatabaseState *database, uint64 xid)
 	return (int64) (pg_atomic_read_u64(&database->discarded) - before);
 }
 
-/* The state of this database if it has a worker, which is to discard; else NULL. */
-static DatabaseState *
+static void
 begin_to_discard(void)
 {
-	DatabaseState *database = shmem_my_database();
-
 	if (!superuser())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be superuser to discard the backlog")));
 	PreventCommandDuringRecovery("uncache.discard_backlog()");
-	return database == NULL || shmem_worker_pid(database) == 0 ? NULL : database;
 }
 
 /* discard_backlog() returns bigint */
 Datum
 uncache_discard_backlog(PG_FUNCTION_ARGS)
 {
-	DatabaseState *database = begin_to_discard();
-	uint64		transactions = 0;
+	DatabaseState *database;
 
-	if (database != NULL)
-		PG_RETURN_INT64(discard_by_worker(database, 0));
-	backlog_visit(count_transaction, &transactions);
-	empty_tables();
-	PG_RETURN_INT64((int64) transactions);
+	begin_to_discard();
+	while ((database = database_with_worker()) == NULL)
+	{
+		uint64		transactions = 0;
+
+		CHECK_FOR_INTERRUPTS();
+		backlog_visit(count_transaction, &transactions);
+		FAULT_POINT("discard-counted");
+		if (empty_tables())
+			PG_RETURN_INT64((int64) transactions);
+	}
+	PG_RETURN_INT64(discard_by_worker(database, 0));
 }
 
 /* discard_backlog(xid xid8) returns bigint */
 Datum
 uncache_discard_transaction(PG_FUNCTION_ARGS)
 {
-	DatabaseState *database = begin_to_discard();
+	DatabaseState *database;
 	FullTransactionId xid;
 
+	begin_to_discard();
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -333,6 +363,7 @@ uncache_discard_transaction(PG_FUNCTION_ARGS)
 	xid = PG_GETARG_FULLTRANSACTIONID(0);
 	if (!FullTransactionIdIsValid(xid))
 		PG_RETURN_INT64(0);
+	database = database_with_worker();
 	if (database != NULL)
 		PG_RETURN_INT64(discard_by_worker(database, U64FromFullTransactionId(xid)));
 	PG_RETURN_INT64(delete_rows_of(xid) > 0 ? 1 : 0);
