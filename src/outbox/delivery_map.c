@@ -58,7 +58,7 @@ typedef uint64 PageEntry;
 /* The rows of a page, one by one. */
 typedef struct RowsOfPage
 {
-	uint16		last;			/* the last row that is not unsent */
+	uint16		last;			/* no row behind it was ever set */
 	uint16		counts[ROW_STATES]; /* rows in each state but ROW_UNSENT */
 	uint8		bits[BYTES_PER_PAGE];
 } RowsOfPage;
@@ -512,7 +512,6 @@ delivery_map_set(int table, const ItemPointerData *tid, RowState state)
 	EntryRef	ref = find_entry(table, page, true);
 	RowsOfPage *rows;
 
-	Assert(state != ROW_UNSENT);
 	Assert(my_slot != NULL && table >= 0 && table < OUTBOX_TABLES);
 	if (row > ROWS_PER_PAGE)
 		return;

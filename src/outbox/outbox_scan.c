@@ -527,17 +527,19 @@ discard_row(const OutboxRow *row, void *arg)
 {
 	Discarding *discarding = arg;
 	RowState	state = delivery_map_get(row->table, &row->tid);
+	bool		is_due;
 
 	Assert(row->table < OUTBOX_TABLES);
 	if (state == ROW_DELIVERED || (discarding->xid != 0 && discarding->xid != row->xid))
 		return true;
 	/* A row that is under way ends as delivered, whatever Redis answers (delivery_discard()). */
-	if (delivery_map_is_due(state))
+	is_due = delivery_map_is_due(state);
+	if (is_due)
 		delivery_map_set(row->table, &row->tid, ROW_DELIVERED);
 	if (discarding->xid != 0 ||
 		(state != ROW_RESEND_FORGOTTEN && state != ROW_SENT_AGAIN && row->chunk == 0))
 		discarding->transactions++;
-	if (discarding->xid != 0)
+	if (discarding->xid != 0 && is_due)
 		discarding->found = lappend(discarding->found, memcpy(palloc(sizeof(ItemPointerData)),
 															  &row->tid, sizeof(ItemPointerData)));
 	return true;
@@ -545,16 +547,20 @@ discard_row(const OutboxRow *row, void *arg)
 
 /*
  * Other rows may keep the table from being truncated for long, and a new worker does not
- * know which rows were discarded: so they are deleted.
+ * know which rows were discarded: so they are deleted.  After a VACUUM new rows may get their
+ * places, of which nothing must be known then.
  */
 static void
-delete_found(Relation rel, List *found)
+delete_found(Relation rel, int table, List *found)
 {
 	ListCell   *cell;
 
 	Assert(CheckRelationLockedByMe(rel, RowExclusiveLock, true));
 	foreach(cell, found)
+	{
 		simple_heap_delete(rel, lfirst(cell));
+		delivery_map_set(table, lfirst(cell), ROW_UNSENT);
+	}
 }
 
 /* All rows of the table are known now: nothing is left to be read. */
@@ -593,7 +599,7 @@ outbox_scan_discard(uint64 xid)
 							 discard_row, &discarding);
 			if (discarding.found != NIL &&
 				ConditionalLockRelationOid(RelationGetRelid(rel), RowExclusiveLock))
-				delete_found(rel, discarding.found);
+				delete_found(rel, t, discarding.found);
 			if (xid == 0)
 				forget_reading(t);
 			relation_close(rel, NoLock);

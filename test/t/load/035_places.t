@@ -45,6 +45,34 @@ foreach my $i (1 .. 3)
 		qr/LOG:  database "\w+": a table of the outbox has a new file/, 'the log says why');
 }
 
+# --- VACUUM ---
+
+my @new = map { "new:$_" } 0 .. 99;
+$redis->fill(@new);
+$redis->freeze;
+ok(wait_for_state($node, 'down'), 'Redis is away');
+my ($xid) = sql(q{BEGIN; SELECT pg_current_xact_id(); SELECT uncache.invalidate_keys('discarded');
+	COMMIT}) =~ /^(\d+)/;
+sub places_of
+{
+	return sql(join ' UNION ALL ', map { "SELECT $_ || ctid::text FROM uncache.outbox_$_
+		WHERE xid = '$_[0]'" } 0 .. 3);
+}
+my $place = places_of($xid);
+sql(q{SELECT uncache.invalidate_keys('kept')});
+is(sql("SELECT uncache.discard_backlog('$xid'::xid8)"), '1', 'a transaction is discarded');
+my $key;
+ok(poll_until(sub {
+	sql("VACUUM uncache.$_") foreach map { "outbox_$_" } 0 .. 3;
+	$key = shift @new // die 'no new row gets it';
+	my ($next) = sql("BEGIN; SELECT pg_current_xact_id();
+		SELECT uncache.invalidate_keys('$key'); COMMIT") =~ /^(\d+)/;
+	return places_of($next) eq $place;
+}), 'after VACUUM a new row gets its place');
+$redis->thaw;
+ok(gone($redis, $key), 'which is delivered');
+ok(delivered($node), 'and nothing is left');
+
 # --- tables that are emptied while there is no worker ---
 
 sub pid_of
