@@ -138,6 +138,7 @@ redis_close(RedisLink *link)
 	redis_link_abandon_answers(link);
 	Assert(link->count == 0);
 	redis_link_forget_resolve(link);
+	redis_link_forget_unwritten(link);
 	if (link->context != NULL)
 	{
 		redisFree(link->context);
@@ -160,6 +161,12 @@ redis_send(RedisLink *link, int argc, const char **argv, const size_t *argvlen,
 {
 	return link->phase == LINK_READY &&
 		redis_link_send(link, argc, argv, argvlen, answer, arg);
+}
+
+void
+redis_set_owner(RedisLink *link, void *owner)
+{
+	link->owner = owner;
 }
 
 bool
@@ -192,7 +199,7 @@ redis_resolver_sockets(const RedisLink *link, RedisSocket *sockets)
 uint64
 redis_generation(void)
 {
-	return redis_link_generation() + redis_resolve_generation();
+	return redis_resolve_generation();
 }
 
 RedisLinkState

@@ -94,7 +94,7 @@ extern void redis_close(RedisLink *link);
  * What to wait for: the socket, the WL_SOCKET_* events, and a deadline.  While the
  * host's name is being resolved there is no socket (PGINVALID_SOCKET), but up to
  * REDIS_MAX_SOCKETS of name servers: redis_resolver_sockets() returns how many.
- * redis_generation() is greater than before when any link has got other sockets.
+ * redis_generation() is greater than before when any link has got other ones of these.
  */
 typedef struct RedisSocket
 {
@@ -136,6 +136,13 @@ extern bool redis_send_texts(RedisLink *link, int argc, const char **argv,
 
 /* Write the commands that were sent, as far as the socket takes them now. */
 extern void redis_flush(RedisLink *link);
+
+/*
+ * The same for every link that redis_send() was called for since the last call; then
+ * written(owner), with what redis_set_owner() has set, where it has.
+ */
+extern void redis_flush_all(void (*written) (void *owner));
+extern void redis_set_owner(RedisLink *link, void *owner);
 
 /* Commands sent and not answered yet; and for how long (ms) the oldest has waited for a byte. */
 extern size_t redis_unanswered(const RedisLink *link);

@@ -106,6 +106,19 @@ redis_flush(RedisLink *link)
 		write_commands(link);
 }
 
+void
+redis_flush_all(void (*written) (void *owner))
+{
+	RedisLink  *link;
+
+	while ((link = redis_link_take_unwritten()) != NULL)
+	{
+		redis_flush(link);
+		if (link->owner != NULL)
+			written(link->owner);
+	}
+}
+
 /* Call the callbacks whose answers have arrived whole. */
 static void
 take_answers(RedisLink *link)

@@ -19,8 +19,8 @@
 /* A server that does not read must not make the queue grow for ever; hiredis counts in int. */
 #define MAX_UNSENT_BYTES	(512 * 1024 * 1024)
 
-/* Changes when a link has got its socket. */
-static uint64 generation = 0;
+/* Links that are ready, and were sent commands on since redis_flush_all() wrote to them. */
+static dlist_head unwritten = DLIST_STATIC_INIT(unwritten);
 
 bool
 redis_link_is_sound(const RedisLink *link)
@@ -90,7 +90,6 @@ connect_link(RedisLink *link)
 						link->where, strerror(errno));
 	else
 		link->phase = LINK_CONNECTING;
-	generation++;
 }
 
 void
@@ -114,10 +113,38 @@ redis_link_look_for_address(RedisLink *link)
 	link->last_moved = link->last_look = clock_now();
 }
 
-uint64
-redis_link_generation(void)
+/* ------------------------------------------------------------------------
+ * Links to be written to
+ * ------------------------------------------------------------------------
+ */
+static void
+note_unwritten(RedisLink *link)
 {
-	return generation;
+	if (link->is_unwritten)
+		return;
+	link->is_unwritten = true;
+	dlist_push_tail(&unwritten, &link->unwritten_node);
+}
+
+void
+redis_link_forget_unwritten(RedisLink *link)
+{
+	if (!link->is_unwritten)
+		return;
+	link->is_unwritten = false;
+	dlist_delete(&link->unwritten_node);
+}
+
+RedisLink *
+redis_link_take_unwritten(void)
+{
+	RedisLink  *link;
+
+	if (dlist_is_empty(&unwritten))
+		return NULL;
+	link = dlist_head_element(RedisLink, unwritten_node, &unwritten);
+	redis_link_forget_unwritten(link);
+	return link;
 }
 
 /* ------------------------------------------------------------------------
@@ -177,6 +204,8 @@ redis_link_send(RedisLink *link, int argc, const char **argv, const size_t *argv
 	due->arg = arg;
 	due->end = link->appended;
 	Assert(link->taken < due->end);
+	if (link->phase == LINK_READY)
+		note_unwritten(link);
 	return true;
 }
 

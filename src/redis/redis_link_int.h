@@ -10,6 +10,8 @@
 
 #include <hiredis/hiredis.h>
 
+#include "lib/ilist.h"
+
 #include "redis/redis_int.h"
 #include "redis/redis_resolve.h"
 #include "redis/redis_tls.h"
@@ -53,6 +55,9 @@ struct RedisLink
 	LinkPhase	phase;
 	bool		write_failed;	/* to be reported when the answers are read */
 	bool		in_turn;		/* callbacks run only then */
+	bool		is_unwritten;	/* in the list of redis_link_take_unwritten(), by the next field */
+	dlist_node	unwritten_node;
+	void	   *owner;			/* for redis_flush_all() */
 	redisContext *context;		/* NULL: it failed before it had one */
 	RedisResolve *resolve;		/* in LINK_RESOLVING, and until a link that failed in it closes */
 	RedisTls   *tls;			/* NULL: none */
@@ -100,8 +105,11 @@ extern void redis_link_abandon_answers(RedisLink *link);
 /* Free what the resolving has left. */
 extern void redis_link_forget_resolve(RedisLink *link);
 
-/* Greater than before when a link has got its socket. */
-extern uint64 redis_link_generation(void);
+/* Take out a link that commands were sent on since it was taken last; NULL: there is none. */
+extern RedisLink *redis_link_take_unwritten(void);
+
+/* The link is about to be freed. */
+extern void redis_link_forget_unwritten(RedisLink *link);
 
 /* redis_reply.c: hold the server's answers to limits, and whether what has arrived does. */
 extern void redis_reply_set_limits(RedisLink *link);

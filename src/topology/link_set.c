@@ -7,7 +7,27 @@
 #include "topology/link_set.h"
 
 static dlist_head all = DLIST_STATIC_INIT(all);
-static uint64 generation = 0;
+static dlist_head changed = DLIST_STATIC_INIT(changed);
+
+static void
+note_changed(void *owner)
+{
+	WaitedLink *waited = owner;
+
+	if (waited->is_changed)
+		return;
+	waited->is_changed = true;
+	dlist_push_tail(&changed, &waited->changed_node);
+}
+
+static void
+forget_changed(WaitedLink *waited)
+{
+	if (!waited->is_changed)
+		return;
+	waited->is_changed = false;
+	dlist_delete(&waited->changed_node);
+}
 
 void
 link_set_add(WaitedLink *waited, RedisLink *link)
@@ -19,7 +39,8 @@ link_set_add(WaitedLink *waited, RedisLink *link)
 	waited->events = 0;
 	waited->position = -1;
 	dlist_push_tail(&all, &waited->node);
-	generation++;
+	redis_set_owner(link, waited);
+	note_changed(waited);
 }
 
 RedisLink *
@@ -32,7 +53,8 @@ link_set_remove(WaitedLink *waited)
 	Assert(!dlist_is_empty(&all));
 	waited->link = NULL;
 	dlist_delete(&waited->node);
-	generation++;
+	redis_set_owner(link, NULL);
+	forget_changed(waited);
 	return link;
 }
 
@@ -43,7 +65,14 @@ link_set_turn(WaitedLink *waited)
 
 	Assert(waited->link != NULL);
 	waited->events = 0;
+	note_changed(waited);
 	return redis_turn(waited->link, events);
+}
+
+void
+link_set_flush(void)
+{
+	redis_flush_all(note_changed);
 }
 
 dlist_head *
@@ -52,8 +81,14 @@ link_set_all(void)
 	return &all;
 }
 
-uint64
-link_set_generation(void)
+WaitedLink *
+link_set_take_changed(void)
 {
-	return generation + redis_generation();
+	WaitedLink *waited;
+
+	if (dlist_is_empty(&changed))
+		return NULL;
+	waited = dlist_head_element(WaitedLink, changed_node, &changed);
+	forget_changed(waited);
+	return waited;
 }

@@ -2,8 +2,9 @@
  * link_set.h
  *	  The links to Redis servers that the worker waits for.
  *
- * The struct that owns a link embeds a WaitedLink.  worker_wait.c walks over all of them,
- * waits for their sockets and leaves in each the events that have come.
+ * The struct that owns a link embeds a WaitedLink.  worker_wait.c waits for the sockets of all
+ * of them and leaves in each the events that have come.  What to wait for changes only where a
+ * link is turned or written to, so worker_wait.c looks at those links alone.
  */
 #ifndef UNCACHE_LINK_SET_H
 #define UNCACHE_LINK_SET_H
@@ -18,6 +19,8 @@ typedef struct WaitedLink
 	dlist_node	node;			/* in the set while there is a link */
 	RedisLink  *link;			/* NULL: none */
 	uint32		events;			/* have come, for the owner's next redis_turn() */
+	bool		is_changed;		/* in the list of link_set_take_changed(), by the next field */
+	dlist_node	changed_node;
 	uint32		wanted;			/* of worker_wait.c alone */
 	int			position;		/* of worker_wait.c alone */
 } WaitedLink;
@@ -31,8 +34,13 @@ extern RedisLink *link_set_remove(WaitedLink *waited);
 /* redis_turn() with the events that have come.  There must be a link. */
 extern RedisLinkState link_set_turn(WaitedLink *waited);
 
-/* All of them, as WaitedLinks; and a number that changes with the set or its sockets. */
+/* Write what was sent on any link, as far as the sockets take it. */
+extern void link_set_flush(void);
+
+/* All of them, as WaitedLinks. */
 extern dlist_head *link_set_all(void);
-extern uint64 link_set_generation(void);
+
+/* Take out a link that was added, turned or written to since it was taken last; NULL: none. */
+extern WaitedLink *link_set_take_changed(void);
 
 #endif							/* UNCACHE_LINK_SET_H */

@@ -281,16 +281,7 @@ node_turn(RedisNode *node)
 void
 node_flush_all(void)
 {
-	for (int i = 0; i < node_count(); i++)
-	{
-		RedisNode  *node = node_at(i);
-
-		if (node->link != NULL)
-		{
-			redis_flush(node->link);
-			node_scan_flush(node);
-		}
-	}
+	link_set_flush();
 }
 
 TimestampTz

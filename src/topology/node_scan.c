@@ -154,10 +154,3 @@ node_scan_link_retry_at(const RedisNode *node)
 
 	return scan->waited.link ? DT_NOEND : scan->retry.until;
 }
-
-void
-node_scan_flush(RedisNode *node)
-{
-	if (node->own->scan.ready)
-		redis_flush(node->own->scan.waited.link);
-}

@@ -100,7 +100,6 @@ extern void node_remove(RedisNode *node);
 
 /* As node_link.c does with the first link. */
 extern void node_scan_turn(RedisNode *node);
-extern void node_scan_flush(RedisNode *node);
 extern void node_scan_close(RedisNode *node);
 extern TimestampTz node_scan_deadline(const RedisNode *node);
 

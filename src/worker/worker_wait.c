@@ -43,16 +43,50 @@
 static uint32 wait_main;
 static uint32 wait_gather;
 
+/*
+ * A link whose socket is closed leaves its entry behind, which gives no events: epoll forgets a
+ * closed socket.  The set is made anew where it has no room for a further entry.
+ */
 static WaitEventSet *wait_set = NULL;
-static uint64 wait_set_generation;
+static uint64 wait_set_generation;	/* of the name servers' sockets in it */
 static WaitEvent *events = NULL;	/* room for all events of the set */
-static int	max_events;
+static int	max_events;			/* twice as many as there were when it was made */
+static int	nevents;			/* entries of the set */
 
 void
 worker_wait_init(void)
 {
 	wait_main = WaitEventExtensionNew("UncacheWorkerMain");
 	wait_gather = WaitEventExtensionNew("UncacheWorkerGather");
+}
+
+/* Returns the entry's position. */
+static int
+add_event(uint32 wanted, pgsocket sock, WaitedLink *waited)
+{
+	Assert(nevents < max_events);
+	nevents++;
+	return AddWaitEventToSet(wait_set, wanted, sock, NULL, waited);
+}
+
+/* Bring the entry of the link's socket up to date; false: there is no room for a new one. */
+static bool
+update_link(WaitedLink *waited)
+{
+	pgsocket	sock = redis_socket(waited->link);
+	uint32		wanted = redis_wanted_events(waited->link);
+
+	/* Without events to wait for the link has failed, and is about to be closed. */
+	if (sock == PGINVALID_SOCKET || wanted == 0)
+		return true;
+	if (waited->position < 0 && nevents == max_events)
+		return false;
+	if (waited->position < 0)
+		waited->position = add_event(wanted, sock, waited);
+	else if (waited->wanted != wanted)
+		ModifyWaitEvent(wait_set, waited->position, wanted, NULL);
+	waited->wanted = wanted;
+	return true;
 }
 
 /* The link's socket, or those that its name is being resolved with. */
@@ -63,14 +97,9 @@ add_sockets(WaitedLink *waited)
 	int			n = redis_resolver_sockets(waited->link, sockets);
 
 	for (int i = 0; i < n; i++)
-		AddWaitEventToSet(wait_set, sockets[i].events, sockets[i].socket, NULL, waited);
-
+		add_event(sockets[i].events, sockets[i].socket, waited);
 	waited->position = -1;
-	if (redis_socket(waited->link) == PGINVALID_SOCKET)
-		return;
-	waited->wanted = redis_wanted_events(waited->link);
-	waited->position = AddWaitEventToSet(wait_set, waited->wanted,
-										 redis_socket(waited->link), NULL, waited);
+	(void) update_link(waited);
 }
 
 /* The latch, the postmaster, and all sockets. */
@@ -100,31 +129,27 @@ build_wait_set(void)
 		FreeWaitEventSet(wait_set);
 		pfree(events);
 	}
-	max_events = count_events();
+	max_events = 2 * count_events();
 	wait_set = CreateWaitEventSet(NULL, max_events);
 	events = MemoryContextAlloc(TopMemoryContext, max_events * sizeof(WaitEvent));
 	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	nevents = 2;
 	dlist_foreach(iter, link_set_all())
 		add_sockets(dlist_container(WaitedLink, node, iter.cur));
-	wait_set_generation = link_set_generation();
+	wait_set_generation = redis_generation();
 }
 
 static void
 update_wait_set(void)
 {
-	dlist_iter	iter;
+	bool		fits = wait_set != NULL && wait_set_generation == redis_generation();
+	WaitedLink *waited;
 
-	dlist_foreach(iter, link_set_all())
-	{
-		WaitedLink *waited = dlist_container(WaitedLink, node, iter.cur);
-		uint32		wanted = redis_wanted_events(waited->link);
-
-		if (waited->position < 0 || waited->wanted == wanted)
-			continue;
-		waited->wanted = wanted;
-		ModifyWaitEvent(wait_set, waited->position, wanted, NULL);
-	}
+	while ((waited = link_set_take_changed()) != NULL)
+		fits = fits && update_link(waited);
+	if (!fits)
+		build_wait_set();
 }
 
 /* Sets the events of each WaitedLink. */
@@ -133,11 +158,7 @@ wait_for_events(long timeout)
 {
 	int			n;
 
-	if (wait_set == NULL || wait_set_generation != link_set_generation())
-		build_wait_set();
-	else
-		update_wait_set();
-
+	update_wait_set();
 	n = WaitEventSetWait(wait_set, timeout, events, max_events, wait_main);
 	for (int i = 0; i < n; i++)
 	{
@@ -240,6 +261,7 @@ worker_wait(TimestampTz wake, int taken)
 	if (gathers)
 		timeout = timeout < 0 ? GATHER_MS : Min(timeout, GATHER_MS);
 
+	node_flush_all();
 	Assert(!IsTransactionState() || fence_beat_holds_transaction());
 	pg_atomic_write_u32(&MyDatabaseState->sleep, gathers ? WORKER_GATHERS : WORKER_SLEEPS);
 	pg_memory_barrier();

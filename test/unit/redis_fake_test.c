@@ -946,6 +946,53 @@ test_unreachable(void)
 	shim_refuse_fds = false;
 }
 
+/* Only links that commands were sent on are written to, each once. */
+static char written_to[64];
+
+static void
+note_written(void *owner)
+{
+	snprintf(written_to + strlen(written_to), sizeof(written_to) - strlen(written_to), "%s",
+			 (const char *) owner);
+}
+
+static void
+test_flush_all(void)
+{
+	Record		record = {""};
+	Fake		fakes[3];
+	RedisLink  *links[3];
+
+	for (int i = 0; i < lengthof(links); i++)
+	{
+		links[i] = meet_ready(&fakes[i]);
+		fakes[i].received = 0;
+	}
+	redis_set_owner(links[0], "a");
+	redis_set_owner(links[1], "b");
+	redis_flush_all(note_written);
+	is(written_to, "", "no link is written to that nothing was sent on");
+
+	for (int i = 0; i < 2; i++)
+		send_words(links[1], "GET key", record_answer, &record);
+	send_words(links[2], "GET key", record_answer, &record);
+	redis_flush_all(note_written);
+	redis_flush_all(note_written);
+	is(written_to, "b", "a link is written to once, and its owner is told");
+	for (int i = 0; i < lengthof(links); i++)
+		fake_step(&fakes[i], SIZE_MAX);
+	ok(fakes[0].received == 0 && fakes[1].received > 0 && fakes[2].received > 0,
+	   "... and so is one without an owner");
+
+	send_words(links[0], "GET key", record_answer, &record);
+	send_words(links[1], "GET key", record_answer, &record);
+	part(links[0], &fakes[0]);
+	redis_flush_all(note_written);
+	is(written_to, "bb", "a link that was closed meanwhile is forgotten");
+	part(links[1], &fakes[1]);
+	part(links[2], &fakes[2]);
+}
+
 /* A callback may send. */
 static RedisLink *echo_link;
 
@@ -1015,6 +1062,7 @@ main(void)
 	test_hang_with_trickle();
 	test_slow_line();
 	test_unreachable();
+	test_flush_all();
 	test_sending_callback();
 
 	ok(shim_external_fds == 0, "every socket was accounted for");
