@@ -86,18 +86,20 @@ wait_answered(void *arg, const RedisReply *reply)
 		finish_unconfirmed(node, replica_ack_note(node, reply) ? PART_DELIVERED : PART_UNCONFIRMED);
 }
 
+static void
+ask_node(RedisNode *node, void *arg)
+{
+	NodeBatches *queue = node->batches;
+
+	if (queue == NULL || !queue->wait_is_due)
+		return;
+	queue->wait_is_due = false;
+	if (node->link == NULL || !replica_ack_ask(node, wait_answered))
+		finish_unconfirmed(node, PART_NO_REPLY);	/* the link has failed */
+}
+
 void
 batch_confirm_ask(void)
 {
-	for (int n = 0; n < node_count(); n++)
-	{
-		RedisNode  *node = node_at(n);
-		NodeBatches *queue = node->batches;
-
-		if (queue == NULL || !queue->wait_is_due)
-			continue;
-		queue->wait_is_due = false;
-		if (node->link == NULL || !replica_ack_ask(node, wait_answered))
-			finish_unconfirmed(node, PART_NO_REPLY);	/* the link has failed */
-	}
+	node_for_turn(ask_node, NULL);
 }

@@ -62,6 +62,8 @@ batch_under_way(void)
 void
 batch_look_for_silent(void)
 {
+	if (!node_turn_is_full())
+		return;					/* what the last full turn has found is exact enough */
 	silent[PRIORITY_COMMIT] = silent[PRIORITY_SCAN] = 0;
 	if (node_count() <= 1 || !batch_under_way())
 		return;
@@ -117,6 +119,7 @@ open_batch_of(RedisNode *node, BatchKind kind, Oid rule, uint16 hash_slot, bool 
 	Batch	  **unused = NULL;
 
 	Assert(queue->nopen >= 0 && queue->nopen <= OPEN_BATCHES);
+	node_touch(node);
 	for (int i = 0; i < OPEN_BATCHES; i++)
 	{
 		Batch	   *open = queue->open[i];
@@ -257,9 +260,14 @@ batch_gather_send(RedisNode *node)
 	}
 }
 
+static void
+send_open(RedisNode *node, void *arg)
+{
+	batch_gather_send(node);
+}
+
 void
 batch_gather_send_all(void)
 {
-	for (int n = 0; n < node_count(); n++)
-		batch_gather_send(node_at(n));
+	node_for_turn(send_open, NULL);
 }

@@ -305,6 +305,7 @@ batch_send(RedisNode *node, Batch *batch)
 
 	Assert(batch->nkeys > 0 && batch->nkeys <= batch->room && !batch->announced);
 	Assert(batch->target == node->target);
+	node_touch(node);
 	if (batch->kind == BATCH_ANNOUNCED)
 	{
 		stream_announce(batch);

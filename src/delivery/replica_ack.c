@@ -123,6 +123,8 @@ replica_ack_run(TimestampTz now)
 {
 	TimestampTz next = DT_NOEND;
 
+	if (!node_turn_is_full())
+		return DT_NOEND;
 	for (int i = 0; i < node_count(); i++)
 	{
 		RedisNode  *node = node_at(i);

@@ -75,7 +75,7 @@ fence_publish(void)
 	uint64		beats = 0;
 
 	Assert(MyDatabaseState != NULL);
-	if (!publish_is_due)
+	if (!publish_is_due || !node_turn_is_full())
 		return;
 	publish_is_due = false;
 	for (int i = 0; i < node_count(); i++)
@@ -101,9 +101,13 @@ fence_publish(void)
 void
 fence_set_state(RedisNode *node, FenceState state)
 {
-	fence_of(node)->state = state;
-	node->open = node->link != NULL && state >= FENCE_NONE;
+	bool		open = node->link != NULL && state >= FENCE_NONE;
+
 	fence_note_change();
+	if (fence_of(node)->state != state || node->open != open)
+		node_turn_fully();
+	node->fence->state = state;
+	node->open = open;
 }
 
 void

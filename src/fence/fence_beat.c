@@ -134,7 +134,7 @@ fence_beat_run(TimestampTz now)
 	}
 	if (is_open)
 		return give_up_at;
-	if (setting_fence_ttl == 0 || !fence_wants_beat())
+	if (setting_fence_ttl == 0 || !node_turn_is_full() || !fence_wants_beat())
 		return DT_NOEND;
 	if (now < next_at)
 		return next_at;

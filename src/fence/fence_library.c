@@ -653,6 +653,8 @@ fence_run(TimestampTz now)
 
 	if (fence_standing_wants_status())
 		ask_all();
+	if (!node_turn_is_full())
+		return DT_NOEND;
 	for (int i = 0; i < node_count(); i++)
 	{
 		RedisNode  *node = node_at(i);

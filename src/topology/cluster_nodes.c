@@ -295,24 +295,48 @@ ask_while_down(ClusterNodes *cluster, TimestampTz now)
 	cluster_watch_ask(cluster->watch, true);
 }
 
-bool
-cluster_nodes_turn(ClusterNodes *cluster, TimestampTz now)
+static void
+turn_node(RedisNode *node, void *arg)
 {
-	bool		changed = cluster_watch_turn(cluster->watch, now);
+	ClusterNodes *cluster = arg;
 
-	if (changed)
-		use_map(cluster, now);
-	tell_problem(cluster, now);
+	if (node->target != cluster->owner)
+		return;
+	node_turn(node);
+	if (node->event == NODE_LOST)
+		cluster_watch_ask(cluster->watch, true);
+}
+
+static void
+turn_members(ClusterNodes *cluster, TimestampTz now)
+{
 	for (int m = 0; m < cluster->nmembers; m++)
 	{
 		Member	   *member = cluster->members[m];
 
 		if (node_wants_link(member->node, now))
 			node_connect(member->node, &member->address, 0);
-		node_turn(member->node);
-		if (member->node->event == NODE_LOST)
-			cluster_watch_ask(cluster->watch, true);
+		turn_node(member->node, cluster);
 	}
+}
+
+bool
+cluster_nodes_turn(ClusterNodes *cluster, TimestampTz now)
+{
+	bool		changed = cluster_watch_turn(cluster->watch, now);
+
+	if (changed)
+	{
+		use_map(cluster, now);
+		node_turn_fully();
+	}
+	tell_problem(cluster, now);
+	if (node_turn_is_full())
+		turn_members(cluster, now);
+	else
+		node_for_turn(turn_node, cluster);
+	if (!node_turn_is_full())
+		return false;
 	ask_while_down(cluster, now);
 	if (!changed && now >= cluster->forget_at)
 	{

@@ -10,6 +10,11 @@
  * the state DOWN.  Keys of the others are delivered all the same, so another field,
  * "serving", says whether committers use the ring.
  *
+ * Most turns touch only the nodes with which something happens (node.c).  A full turn looks at
+ * all of them: for what is due, for nodes that come and go, for the state.  The next full turn is
+ * when the last one said that something is due, and within FULL_TURN_MS after a turn that was
+ * not full; so whatever such a turn leaves out waits so long at the most.
+ *
  * A session whose wait has timed out opens the breaker (DatabaseState.breaker).  With one
  * node that keeps all sessions from waiting.  With several, the worker finds out which
  * nodes are slow and closes the breaker; then no session waits for keys of these nodes.
@@ -27,6 +32,18 @@
 #include "settings/settings.h"
 #include "topology/connections.h"
 #include "topology/target.h"
+
+/*
+ * Between full turns where there are several nodes.  One with a thousand nodes takes a small part
+ * of this, and no time-out or pause is so exact that it matters to it.
+ */
+#define FULL_TURN_MS	10
+
+static TimestampTz full_turn_at = 0;
+
+/* Of this turn. */
+static TimestampTz turn_began = 0;
+static bool began_full = true;
 
 static bool addresses_taken = false;
 static bool has_one_node = true;
@@ -256,7 +273,6 @@ forget_addresses(void)
 bool
 connections_turn(void)
 {
-	TimestampTz now;
 	bool		changed = false;
 
 	if (!setting_delivery)
@@ -268,12 +284,17 @@ connections_turn(void)
 	if (!addresses_taken)
 		take_addresses();
 
-	now = clock_now();
+	turn_began = clock_now();
+	node_begin_turn(turn_began >= full_turn_at || !connections_is_serving());
+	began_full = node_turn_is_full();
 	for (int i = 0; i < target_count(); i++)
-		changed |= target_turn(target_at(i), now);
-	if (changed || node_any(was_made))
-		note_endpoint();
-	note_state();
+		changed |= target_turn(target_at(i), turn_began);
+	if (node_turn_is_full())
+	{
+		if (changed || node_any(was_made))
+			note_endpoint();
+		note_state();
+	}
 	if (!has_one_node)
 		look_at_breaker();
 	return changed;
@@ -288,13 +309,18 @@ connections_reset(void)
 }
 
 TimestampTz
-connections_deadline(void)
+connections_deadline(TimestampTz wake)
 {
+	TimestampTz soon = TimestampTzPlusMilliseconds(turn_began, FULL_TURN_MS);
 	TimestampTz deadline = DT_NOEND;
 
 	if (!setting_delivery)
-		return DT_NOEND;
-	for (int i = 0; i < target_count(); i++)
+		return wake;
+	for (int i = 0; i < target_count() && node_turn_is_full(); i++)
 		deadline = Min(deadline, target_deadline(target_at(i)));
-	return deadline;
+	if (!node_next_turn_is_full())
+		deadline = Max(deadline, soon);
+	wake = Min(wake, deadline);
+	full_turn_at = began_full ? Max(wake, soon) : Min(full_turn_at, soon);
+	return began_full ? wake : Min(wake, full_turn_at);
 }

@@ -29,7 +29,10 @@ extern char *connections_addresses(void);
 /* Close all, and open again with the settings of now (unless uncache.delivery is off). */
 extern void connections_reset(void);
 
-/* When to be called again. */
-extern TimestampTz connections_deadline(void);
+/*
+ * At the end of a turn, when all the rest has said when it wants the next one ("wake"): when
+ * that must be.  What concerns all nodes is done again at that time, or soon after it.
+ */
+extern TimestampTz connections_deadline(TimestampTz wake);
 
 #endif							/* UNCACHE_CONNECTIONS_H */

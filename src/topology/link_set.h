@@ -18,6 +18,7 @@ typedef struct WaitedLink
 {
 	dlist_node	node;			/* in the set while there is a link */
 	RedisLink  *link;			/* NULL: none */
+	struct RedisNode *of_node;	/* written by node.c; NULL: it is no node's link */
 	uint32		events;			/* have come, for the owner's next redis_turn() */
 	bool		is_changed;		/* in the list of link_set_take_changed(), by the next field */
 	dlist_node	changed_node;

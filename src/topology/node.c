@@ -6,6 +6,10 @@
  * closes it and tries again; node_ping.c finds out that it hangs; node_scan.c has a
  * second link, for SCAN.
  *
+ * A turn of the worker that looked at all of a thousand nodes would cost more than the commit
+ * that it serves, whose keys go to few of them.  So most turns touch only the nodes with which
+ * something happens; connections.c has a full one now and then, which finds the rest.
+ *
  * An answer must not close the link that it came by.  So this file notes the trouble
  * that an answer tells of, and node_turn() acts on it.
  */
@@ -20,6 +24,10 @@
 static RedisNode *nodes[NODES_MAX];
 static int	nnodes = 0;
 static bool is_single = true;
+
+static dlist_head touched = DLIST_STATIC_INIT(touched);
+static bool turn_is_full = true;
+static bool next_is_full = true;
 
 int
 node_count(void)
@@ -48,8 +56,19 @@ node_make(bool in_cluster)
 	node->in_cluster = in_cluster;
 	node->needs_resend = true;
 	node->own = MemoryContextAllocZero(context, sizeof(NodePrivate));
+	node->own->waited.of_node = node->own->scan.waited.of_node = node;
 	nodes[nnodes++] = node;
+	node_turn_fully();
 	return node;
+}
+
+static void
+forget_touched(NodePrivate *own)
+{
+	if (!own->is_touched)
+		return;
+	own->is_touched = false;
+	dlist_delete(&own->touched_node);
 }
 
 void
@@ -61,6 +80,8 @@ node_remove(RedisNode *node)
 		if (nodes[i] == node)
 			nodes[i] = nodes[--nnodes];
 	}
+	forget_touched(node->own);
+	node_turn_fully();
 	MemoryContextDelete(node->context);
 }
 
@@ -97,6 +118,68 @@ bool
 node_any_open(void)
 {
 	return node_any(is_open);
+}
+
+/*
+ * --------------------------------------------------------------------------
+ * The nodes of a turn
+ * --------------------------------------------------------------------------
+ */
+
+void
+node_begin_turn(bool full)
+{
+	turn_is_full = full || node_next_turn_is_full();
+	next_is_full = false;
+}
+
+void
+node_turn_fully(void)
+{
+	turn_is_full = next_is_full = true;
+}
+
+bool
+node_turn_is_full(void)
+{
+	return turn_is_full;
+}
+
+bool
+node_next_turn_is_full(void)
+{
+	return next_is_full || nnodes <= 1;
+}
+
+void
+node_touch(RedisNode *node)
+{
+	if (node->own->is_touched)
+		return;
+	node->own->is_touched = true;
+	dlist_push_tail(&touched, &node->own->touched_node);
+}
+
+void
+node_forget_touched(void)
+{
+	while (!dlist_is_empty(&touched))
+		forget_touched(dlist_head_element(NodePrivate, touched_node, &touched));
+}
+
+void
+node_for_turn(void (*each) (RedisNode *node, void *arg), void *arg)
+{
+	dlist_iter	iter;
+
+	if (turn_is_full)
+	{
+		for (int i = 0; i < nnodes; i++)
+			each(nodes[i], arg);
+		return;
+	}
+	dlist_foreach(iter, &touched)
+		each(dlist_container(NodePrivate, touched_node, iter.cur)->waited.of_node, arg);
 }
 
 bool

@@ -81,6 +81,24 @@ extern RedisNode *node_at(int i);
 extern bool node_any(bool (*is) (const RedisNode *node));
 extern bool node_any_open(void);
 
+/*
+ * A turn of the worker is full, or touches only some nodes: those whose sockets have something,
+ * and those that are given something to send.  connections.c begins a turn, full where there is
+ * one node.  node_turn_fully() makes the rest of this turn and the next one full: something has
+ * changed that is looked for at all nodes.
+ */
+extern void node_begin_turn(bool full);
+extern void node_turn_fully(void);
+extern bool node_turn_is_full(void);
+extern bool node_next_turn_is_full(void);
+
+/* Touch a node in this turn, or in the next one; forget which were touched, before that one. */
+extern void node_touch(RedisNode *node);
+extern void node_forget_touched(void);
+
+/* Call for all nodes in a full turn, else for those that are touched, and will be meanwhile. */
+extern void node_for_turn(void (*each) (RedisNode *node, void *arg), void *arg);
+
 /* NULL where there are NODES_MAX already. */
 extern RedisNode *node_make(bool in_cluster);
 extern void node_free(RedisNode *node);

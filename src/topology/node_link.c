@@ -276,6 +276,8 @@ node_turn(RedisNode *node)
 		turn_link(node);
 	node->event = node->own->event;
 	node->own->event = NODE_SAME;
+	if (node->event != NODE_SAME)
+		node_turn_fully();		/* to act on it, and to forget it in the next turn */
 }
 
 void

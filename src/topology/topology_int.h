@@ -50,6 +50,8 @@ typedef struct NodePrivate
 {
 	WaitedLink	waited;			/* its link, ready or not; RedisNode.link once it is ready */
 	NodeScanLink scan;
+	bool		is_touched;		/* in the list of node_touch(), by the next field */
+	dlist_node	touched_node;
 
 	/* Where the link was opened to; NULL without one.  It stays as long as the link. */
 	const RedisTarget *server;

@@ -157,6 +157,8 @@ reconnect_connect(void)
 
 	fence_publish();			/* before a session is told that its wait is over */
 	settle_run();
+	if (!node_turn_is_full())
+		return;					/* no node has come or gone */
 	after_node_events();
 	if (served && !connections_is_serving())
 		reconnect_discard_all();
@@ -192,6 +194,8 @@ repeat_where_wanted(void)
 void
 reconnect_catch_up(void)
 {
+	if (!node_turn_is_full())
+		return;
 	repeat_where_wanted();
 	if (!fence_waits_for_catching_up() && !resend_is_in_progress())
 		return;

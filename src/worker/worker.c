@@ -506,7 +506,7 @@ main_loop(void)
 		}
 		fence_publish();
 		wake = Min(wake, question_run(now));
-		wake = Min(wake, connections_deadline());
+		wake = connections_deadline(wake);
 		forget_dropped_rules();
 		worker_yield_run(now);
 

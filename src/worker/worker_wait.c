@@ -152,10 +152,14 @@ update_wait_set(void)
 		build_wait_set();
 }
 
-/* Sets the events of each WaitedLink. */
-static void
+/*
+ * Sets the events of each WaitedLink, and touches its node.  Returns whether the latch was set:
+ * then PostgreSQL may not have looked at the sockets.
+ */
+static bool
 wait_for_events(long timeout)
 {
+	bool		latched = false;
 	int			n;
 
 	update_wait_set();
@@ -164,16 +168,21 @@ wait_for_events(long timeout)
 	{
 		WaitedLink *waited = events[i].user_data;
 
-		if (events[i].events & WL_LATCH_SET)
-			ResetLatch(MyLatch);
-		else if (waited != NULL)
-			waited->events |= events[i].events;
+		latched |= (events[i].events & WL_LATCH_SET) != 0;
+		if (waited == NULL)
+			continue;
+		waited->events |= events[i].events;
+		if (waited->of_node != NULL)
+			node_touch(waited->of_node);
 	}
+	if (latched)
+		ResetLatch(MyLatch);
+	return latched;
 }
 
 /*
- * Let transactions and answers gather.  Answers are due by the end of it; where there are
- * none, reading does no harm.
+ * Let transactions and answers gather.  Answers are due by the end of it; where there are none,
+ * reading does no harm.  Of many nodes few have answers, and asking which is cheaper.
  */
 static void
 gather(long timeout)
@@ -184,6 +193,12 @@ gather(long timeout)
 
 	if (got & WL_LATCH_SET)
 		ResetLatch(MyLatch);
+	if (node_count() > 1)
+	{
+		if (wait_for_events(0))
+			(void) wait_for_events(0);
+		return;
+	}
 	dlist_foreach(iter, link_set_all())
 	{
 		WaitedLink *waited = dlist_container(WaitedLink, node, iter.cur);
@@ -262,6 +277,7 @@ worker_wait(TimestampTz wake, int taken)
 		timeout = timeout < 0 ? GATHER_MS : Min(timeout, GATHER_MS);
 
 	node_flush_all();
+	node_forget_touched();
 	Assert(!IsTransactionState() || fence_beat_holds_transaction());
 	pg_atomic_write_u32(&MyDatabaseState->sleep, gathers ? WORKER_GATHERS : WORKER_SLEEPS);
 	pg_memory_barrier();
@@ -271,6 +287,6 @@ worker_wait(TimestampTz wake, int taken)
 	if (gathers && timeout > 0)
 		gather(timeout);
 	else
-		wait_for_events(timeout);
+		(void) wait_for_events(timeout);
 	pg_atomic_write_u32(&MyDatabaseState->sleep, WORKER_AWAKE);
 }
