@@ -7,7 +7,7 @@
  * needs no disk space and no Redis.  To discard one transaction it deletes the rows, since
  * other rows may keep their table from being truncated for long.  Rows of the side table
  * are deleted either way.  A delivery that is under way ends as delivered, whatever Redis
- * answers.
+ * answers; its row stays until its table is truncated.
  *
  * After a crash before a table is truncated its rows are backlog again.
  */
