@@ -112,24 +112,51 @@ ring_take(Ring *ring)
 	Assert(is_sound(ring));
 }
 
+/* The next entry of a committed row from this position on, which moves behind it; or NULL. */
+static RingEntry *
+next_committed(const Ring *ring, uint64 *at)
+{
+	while (*at < ring->put)
+	{
+		RingEntry  *entry = (RingEntry *) (ring->data + *at % ring->size);
+
+		if (entry->size & FILLER_BIT)
+		{
+			*at += entry->size & ~FILLER_BIT;
+			continue;
+		}
+		*at += MAXALIGN(entry->size);
+		if (entry->kind == RING_COMMITTED)
+			return entry;
+	}
+	return NULL;
+}
+
 bool
 ring_has_table(const Ring *ring, int table)
 {
 	uint64		at = ring->taken;
+	const RingEntry *entry;
 
 	Assert(is_sound(ring));
-	while (at < ring->put)
+	while ((entry = next_committed(ring, &at)) != NULL)
 	{
-		const RingEntry *entry = (const RingEntry *) (ring->data + at % ring->size);
-
-		if (entry->size & FILLER_BIT)
-		{
-			at += entry->size & ~FILLER_BIT;
-			continue;
-		}
-		if (entry->kind == RING_COMMITTED && entry->table == table)
+		if (entry->table == table)
 			return true;
-		at += MAXALIGN(entry->size);
 	}
 	return false;
+}
+
+void
+ring_discard(Ring *ring, uint64 xid)
+{
+	uint64		at = ring->taken;
+	RingEntry  *entry;
+
+	Assert(is_sound(ring));
+	while ((entry = next_committed(ring, &at)) != NULL)
+	{
+		if (entry->xid == xid)
+			entry->kind = RING_DISCARDED;
+	}
 }

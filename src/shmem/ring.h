@@ -38,6 +38,7 @@ typedef enum RingKind
 	RING_COMMITTED,				/* a transaction that is one outbox row */
 	RING_DOUBT,					/* keys of a transaction that is about to commit (strict) */
 	RING_RELEASE,				/* the same keys, when it was rolled back */
+	RING_DISCARDED,				/* was committed; its row is in the outbox no more */
 } RingKind;
 
 /* What the ring carries.  Of a doubt, tid, table and committed_at mean nothing. */
@@ -73,6 +74,9 @@ extern bool ring_is_empty(const Ring *ring);
 
 /* Whether it holds a committed row of this outbox table. */
 extern bool ring_has_table(const Ring *ring, int table);
+
+/* Turn what it holds of this committed transaction into RING_DISCARDED. */
+extern void ring_discard(Ring *ring, uint64 xid);
 extern uint32 ring_used(const Ring *ring);
 
 #endif							/* UNCACHE_RING_H */

@@ -35,6 +35,18 @@ discard_all(void)
 	return transactions;
 }
 
+/*
+ * Nothing is known any more of the place of a row that is deleted.  Delivered from the ring, it
+ * would be noted as delivered there, and so would a new row that gets the place.
+ */
+static void
+discard_in_ring(uint64 xid)
+{
+	LWLockAcquire(MyDatabaseState->lock, LW_EXCLUSIVE);
+	ring_discard(&MyDatabaseState->ring, xid);
+	LWLockRelease(MyDatabaseState->lock);
+}
+
 static uint64
 discard_transaction(uint64 xid)
 {
@@ -42,6 +54,7 @@ discard_transaction(uint64 xid)
 
 	if (rows == 0)
 		return 0;
+	discard_in_ring(xid);
 	ereport(LOG,
 			(errmsg("backlog of transaction " UINT64_FORMAT " discarded on request", xid)));
 	return 1;

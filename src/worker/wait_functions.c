@@ -365,7 +365,11 @@ uncache_discard_transaction(PG_FUNCTION_ARGS)
 		PG_RETURN_INT64(0);
 	database = database_with_worker();
 	if (database != NULL)
+	{
+		/* What comes into the ring after the worker has looked there would not be discarded. */
+		wait_for_handovers();
 		PG_RETURN_INT64(discard_by_worker(database, U64FromFullTransactionId(xid)));
+	}
 	PG_RETURN_INT64(delete_rows_of(xid) > 0 ? 1 : 0);
 }
 

@@ -357,6 +357,12 @@ take_entry(const RingEntry *entry)
 		.len = ring_items_len(entry),
 	};
 
+	if (entry->kind == RING_DISCARDED)
+	{
+		/* It counts as delivered, as one does that is discarded while it is under way. */
+		wait_slots_row_delivered(row.xid, row.waiter);
+		return;
+	}
 	if (entry->kind != RING_COMMITTED)
 	{
 		fence_doubt_take(entry);

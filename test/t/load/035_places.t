@@ -73,6 +73,37 @@ $redis->thaw;
 ok(gone($redis, $key), 'which is delivered');
 ok(delivered($node), 'and nothing is left');
 
+# The same with a row that is in the ring while it is discarded.
+set_conf($node, 'uncache.command_timeout', '60s');
+$node->reload;
+ok(delivered($node), 'Redis is to be waited for');
+$redis->fill('discarded', @new);
+$redis->freeze;
+sql(q{SET uncache.consistency = eventual; SELECT uncache.invalidate_keys('kept')});
+my $stopped = worker_pid($node);
+kill 'STOP', $stopped;
+($xid) = sql(q{SET uncache.consistency = eventual; BEGIN; SELECT pg_current_xact_id();
+	SELECT uncache.invalidate_keys('discarded'); COMMIT}) =~ /^(\d+)/;
+$place = places_of($xid);
+my $discarder = start_psql($node, "SELECT uncache.discard_backlog('$xid'::xid8)");
+ok($node->poll_query_until('postgres', q{SELECT count(*) > 0 FROM pg_stat_activity
+	WHERE query LIKE 'SELECT uncache.discard_backlog(%' AND wait_event IS NOT NULL
+	AND wait_event <> 'ClientRead' AND pid <> pg_backend_pid()}), 'a session asks to discard it');
+kill 'CONT', $stopped;
+is($discarder->finish, 0, '... and is answered');
+is($discarder->out, "1\n", 'a transaction that is in the ring is discarded');
+ok(poll_until(sub {
+	sql("VACUUM uncache.$_") foreach map { "outbox_$_" } 0 .. 3;
+	$key = shift @new // die 'no new row gets it';
+	my ($next) = sql("SET uncache.consistency = eventual; BEGIN; SELECT pg_current_xact_id();
+		SELECT uncache.invalidate_keys('$key'); COMMIT") =~ /^(\d+)/;
+	return places_of($next) eq $place;
+}), 'after VACUUM a new row gets its place');
+$redis->thaw;
+ok(gone($redis, $key), 'which is delivered');
+ok(delivered($node), 'and nothing is left');
+ok($redis->has('discarded'), 'what was discarded is not deleted');
+
 # --- tables that are emptied while there is no worker ---
 
 sub pid_of
