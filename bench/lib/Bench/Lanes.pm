@@ -202,6 +202,18 @@ sub redis_port { return $delayed_port // $ENV{REDIS_PORT} }
 
 my $fence_is_on = 0;
 
+# When the fence is switched on, Redis is sent again what the outbox still has.  So where lanes
+# switch it every few seconds no row would ever leave the outbox, and each switch would take longer.
+sub _empty_outbox
+{
+	my ($session) = @_;
+
+	$session->set_for_all('uncache.redeliver_window', '0');
+	$session->await('SELECT outbox_bytes = 0 FROM uncache.stat', 't');
+	$session->set_for_all('uncache.redeliver_window', '60s');
+	return;
+}
+
 # Redis keeps the functions when the fence is switched off, and then the worker goes
 # on to call them; so they are taken away, and the worker looks anew.
 sub set_fence
@@ -211,6 +223,7 @@ sub set_fence
 
 	$on = $on ? 1 : 0;
 	return if $on == $fence_is_on;
+	_empty_outbox($session) if $on;
 	$session->set_for_all('uncache.fence_ttl', $on ? '5min' : '0');
 	if (!$on)
 	{
