@@ -204,7 +204,7 @@ my $fence_is_on = 0;
 
 # When the fence is switched on, Redis is sent again what the outbox still has.  So where lanes
 # switch it every few seconds no row would ever leave the outbox, and each switch would take longer.
-sub _empty_outbox
+sub empty_outbox
 {
 	my ($session) = @_;
 
@@ -223,7 +223,7 @@ sub set_fence
 
 	$on = $on ? 1 : 0;
 	return if $on == $fence_is_on;
-	_empty_outbox($session) if $on;
+	empty_outbox($session) if $on;
 	$session->set_for_all('uncache.fence_ttl', $on ? '5min' : '0');
 	if (!$on)
 	{
