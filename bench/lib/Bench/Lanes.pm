@@ -208,9 +208,10 @@ sub empty_outbox
 {
 	my ($session) = @_;
 
-	$session->set_for_all('uncache.redeliver_window', '0');
-	$session->await('SELECT outbox_bytes = 0 FROM uncache.stat', 't');
-	$session->set_for_all('uncache.redeliver_window', '60s');
+	$session->query(q{SELECT uncache.wait('30 s')});
+	$session->query('SELECT uncache.discard_backlog()');
+	$session->await(q{SELECT sum(pg_relation_size('uncache.outbox_' || i))
+		FROM generate_series(0, 3) i}, '0');
 	return;
 }
 
