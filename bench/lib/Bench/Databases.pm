@@ -8,6 +8,7 @@ use warnings;
 use Time::HiRes qw(sleep time);
 
 use Bench::Cpu;
+use Bench::Lanes;
 use Bench::Report;
 use Bench::Session;
 
@@ -71,6 +72,8 @@ sub run
 	my $report = $bench->{report};
 	my $is = sub { $report->add('databases', $databases, 'workers', 0, @_) };
 
+	# After the restart its worker would send again what the outbox has, which is not idle.
+	Bench::Lanes::empty_outbox($bench->{session});
 	$bench->{session}->set_for_all('uncache.max_database_workers', $databases);
 	$bench->{session}->set_for_all('max_worker_processes', $databases + 20);
 	foreach my $i (2 .. $databases)
