@@ -226,9 +226,7 @@ pattern_sweep_is_done(void)
 static bool
 cannot_scan(const RedisReply *reply)
 {
-	return redis_reply_is_error(reply, "NOPERM") ||
-		(redis_reply_is_error(reply, "ERR") &&
-		 strstr(redis_reply_text(reply, NULL), "unknown command") != NULL);
+	return redis_reply_is_error(reply, "NOPERM") || redis_error_is_unknown_command(reply);
 }
 
 /* Redis says no to SCAN; the patterns will be tried again later. */

@@ -377,8 +377,7 @@ way_out(const RedisReply *reply)
 		return "; give the Redis user the right to XADD to it";
 	if (redis_reply_is_error(reply, "OOM"))
 		return "; raise maxmemory, or lower uncache.stream_maxlen";
-	if (redis_reply_is_error(reply, "ERR") &&
-		strstr(redis_reply_text(reply, NULL), "unknown command") != NULL)
+	if (redis_error_is_unknown_command(reply))
 		return "; this Redis has no streams: set uncache.stream to ''";
 	return "";
 }

@@ -188,17 +188,10 @@ regain(RedisNode *node, bool load, bool replace)
 	return (!load || offer_library(node, replace)) && send_status(node);
 }
 
-static bool
-says_not_found(const RedisReply *reply)
-{
-	return redis_reply_is_error(reply, "ERR") &&
-		strstr(redis_reply_text(reply, NULL), "unction not found") != NULL;
-}
-
 bool
 fence_note_loss(RedisNode *node, const RedisReply *reply)
 {
-	bool		gone = says_not_found(reply);
+	bool		gone = redis_error_is_unknown_function(reply);
 
 	if (!gone && !redis_reply_is_error(reply, "UNREGISTERED"))
 		return false;
@@ -246,8 +239,7 @@ way_out(const RedisReply *reply)
 {
 	if (redis_reply_is_error(reply, "NOPERM"))
 		return "; give the Redis user the right to FCALL";
-	if (redis_reply_is_error(reply, "ERR") &&
-		strstr(redis_reply_text(reply, NULL), "unknown command") != NULL)
+	if (redis_error_is_unknown_command(reply))
 		return "; this Redis has no functions: set uncache.fence_ttl to 0";
 	return "; FUNCTION DELETE makes room";
 }
@@ -287,17 +279,18 @@ call_later(RedisNode *node, const RedisReply *reply)
 static void
 status_refused(RedisNode *node, const RedisReply *reply)
 {
+	bool		not_found = redis_error_is_unknown_function(reply);
 	const char *why;
 
 	/* Version 1 does not take as many arguments as this one gives. */
 	if (redis_reply_is_error(reply, "ERR") && setting_fence_ttl > 0 &&
 		strstr(redis_reply_text(reply, NULL), "wrong arguments, see uncache.lua") != NULL)
 		load_library(node, true);
-	else if (says_not_found(reply) && setting_fence_ttl > 0 && node->fence->name_is_taken)
+	else if (not_found && setting_fence_ttl > 0 && node->fence->name_is_taken)
 		note_foreign_library(node);
-	else if (says_not_found(reply) && setting_fence_ttl > 0)
+	else if (not_found && setting_fence_ttl > 0)
 		load_library(node, false);
-	else if (says_not_found(reply))
+	else if (not_found)
 	{
 		fence_set_state(node, FENCE_NONE);
 		node->fence->looks_for_functions = true;

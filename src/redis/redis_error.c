@@ -22,6 +22,25 @@
 
 static char last_refusal[256];
 
+static bool
+is_err_with(const RedisReply *reply, const char *words)
+{
+	return redis_reply_is_error(reply, "ERR") &&
+		strstr(redis_reply_text(reply, NULL), words) != NULL;
+}
+
+bool
+redis_error_is_unknown_command(const RedisReply *reply)
+{
+	return is_err_with(reply, "unknown command");
+}
+
+bool
+redis_error_is_unknown_function(const RedisReply *reply)
+{
+	return is_err_with(reply, "unction not found");
+}
+
 bool
 redis_error_is_fatal(const RedisReply *reply, const char **why)
 {
@@ -55,9 +74,9 @@ redis_error_is_fatal(const RedisReply *reply, const char **why)
 		if (redis_reply_is_error(reply, codes[i].code))
 			*why = codes[i].why;
 	}
-	if (redis_reply_is_error(reply, "ERR") && strstr(text, "unction not found") != NULL)
+	if (redis_error_is_unknown_function(reply))
 		*why = "the functions of pg_uncache are gone from Redis";
-	if (redis_reply_is_error(reply, "ERR") && strstr(text, "unknown command") != NULL)
+	if (redis_error_is_unknown_command(reply))
 		*why = "Redis does not know a command that is needed";
 	/* Not a key, but the command itself is not permitted. */
 	if (redis_reply_is_error(reply, "NOPERM") && strstr(text, "command") != NULL)

@@ -9,6 +9,10 @@
 
 #include "redis/redis.h"
 
+/* Whether the reply is the error that Redis has no such command; that it has no such function. */
+extern bool redis_error_is_unknown_command(const RedisReply *reply);
+extern bool redis_error_is_unknown_function(const RedisReply *reply);
+
 /* Whether the reply is an error that means "Redis as a whole cannot serve now"; *why says it. */
 extern bool redis_error_is_fatal(const RedisReply *reply, const char **why);
 

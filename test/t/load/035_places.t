@@ -58,17 +58,25 @@ sub places_of
 	return sql(join ' UNION ALL ', map { "SELECT $_ || ctid::text FROM uncache.outbox_$_
 		WHERE xid = '$_[0]'" } 0 .. 3);
 }
+# Whether, after VACUUM, a new row gets this place; its key is $key then.
+my $key;
+sub is_reused
+{
+	my ($place) = @_;
+
+	return poll_until(sub {
+		sql("VACUUM uncache.$_") foreach map { "outbox_$_" } 0 .. 3;
+		$key = shift @new // die 'no new row gets it';
+		my ($next) = sql("SET uncache.consistency = eventual; BEGIN; SELECT pg_current_xact_id();
+			SELECT uncache.invalidate_keys('$key'); COMMIT") =~ /^(\d+)/;
+		return places_of($next) eq $place;
+	});
+}
+
 my $place = places_of($xid);
 sql(q{SELECT uncache.invalidate_keys('kept')});
 is(sql("SELECT uncache.discard_backlog('$xid'::xid8)"), '1', 'a transaction is discarded');
-my $key;
-ok(poll_until(sub {
-	sql("VACUUM uncache.$_") foreach map { "outbox_$_" } 0 .. 3;
-	$key = shift @new // die 'no new row gets it';
-	my ($next) = sql("BEGIN; SELECT pg_current_xact_id();
-		SELECT uncache.invalidate_keys('$key'); COMMIT") =~ /^(\d+)/;
-	return places_of($next) eq $place;
-}), 'after VACUUM a new row gets its place');
+ok(is_reused($place), 'after VACUUM a new row gets its place');
 $redis->thaw;
 ok(gone($redis, $key), 'which is delivered');
 ok(delivered($node), 'and nothing is left');
@@ -92,13 +100,7 @@ ok($node->poll_query_until('postgres', q{SELECT count(*) > 0 FROM pg_stat_activi
 kill 'CONT', $stopped;
 is($discarder->finish, 0, '... and is answered');
 is($discarder->out, "1\n", 'a transaction that is in the ring is discarded');
-ok(poll_until(sub {
-	sql("VACUUM uncache.$_") foreach map { "outbox_$_" } 0 .. 3;
-	$key = shift @new // die 'no new row gets it';
-	my ($next) = sql("SET uncache.consistency = eventual; BEGIN; SELECT pg_current_xact_id();
-		SELECT uncache.invalidate_keys('$key'); COMMIT") =~ /^(\d+)/;
-	return places_of($next) eq $place;
-}), 'after VACUUM a new row gets its place');
+ok(is_reused($place), 'after VACUUM a new row gets its place');
 $redis->thaw;
 ok(gone($redis, $key), 'which is delivered');
 ok(delivered($node), 'and nothing is left');
